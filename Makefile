@@ -1,0 +1,147 @@
+# headrace: `make` builds build/release/headrace; `make help` lists the rest.
+#
+#   VARIANT=release|debug|asan|tsan|fuzz|cov   CC=gcc|clang-14   BUILD=DIR
+
+VARIANT ?= release
+BUILD   ?= $(or $(HEADRACE_BUILD),build)
+O       := $(BUILD)/$(VARIANT)
+
+ifeq ($(origin CC),default)
+CC  := $(if $(filter fuzz,$(VARIANT)),clang-14,gcc)
+endif
+ifeq ($(origin CXX),default)
+CXX := $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),g++)
+endif
+
+WARN := -Wall -Wextra -Wshadow -Wvla -Wpointer-arith -Wformat=2 -Wimplicit-fallthrough -Wundef -Werror \
+	-Wno-unused-parameter
+CWARN := $(WARN) -Wstrict-prototypes -Wmissing-prototypes
+HARDEN := -fstack-protector-strong -fPIE
+CPPFLAGS_ALL := -D_GNU_SOURCE -Isrc -I$(O)/gen $(CPPFLAGS)
+COMMON := -g -fno-strict-aliasing -fwrapv -fno-omit-frame-pointer $(HARDEN)
+WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+LDFLAGS_ALL := -pie $(WRAP) -Wl,-z,relro,-z,now,-z,noexecstack $(LDFLAGS)
+LDLIBS_ALL  := -luv -ljansson -lpthread -lm -static-libstdc++ -static-libgcc $(LDLIBS)
+
+ifeq ($(VARIANT),release)
+COMMON += -O2 -D_FORTIFY_SOURCE=2
+else ifeq ($(VARIANT),debug)
+COMMON += -O0 -DHEADRACE_SLOW_CHECKS
+else ifeq ($(VARIANT),asan)
+COMMON += -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -DHEADRACE_SLOW_CHECKS
+LDFLAGS_ALL += -fsanitize=address,undefined
+else ifeq ($(VARIANT),tsan)
+COMMON += -O1 -fsanitize=thread -DHEADRACE_SLOW_CHECKS
+LDFLAGS_ALL += -fsanitize=thread
+else ifeq ($(VARIANT),fuzz)
+COMMON += -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -DHEADRACE_SLOW_CHECKS
+LDFLAGS_ALL += -fsanitize=address,undefined
+else ifeq ($(VARIANT),cov)
+COMMON += -O0 --coverage -fprofile-update=atomic
+LDFLAGS_ALL += --coverage
+else
+$(error VARIANT=$(VARIANT) is not one of release debug asan tsan fuzz cov)
+endif
+
+CFLAGS_ALL   := -std=c17 $(CWARN) $(COMMON) -include src/base/banned.h $(CFLAGS)
+CXXFLAGS_ALL := -std=c++17 $(WARN) $(COMMON) $(CXXFLAGS)
+
+SRC    := $(filter-out src/main.c,$(wildcard src/*/*.c))
+SRCXX  := $(wildcard src/*/*.cpp)
+OBJ    := $(SRC:%.c=$(O)/%.o) $(SRCXX:%.cpp=$(O)/%.o)
+LIB    := $(O)/libheadrace.a
+UNIT   := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/unit/*/test_*.c tests/virtual/test_*.c))
+FUZZ   := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
+BENCH  := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/bench/*.c))
+
+.PHONY: all static units fuzzers benchtools check fmt fmt-check layers headers lint cov man clean help compdb
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(O)/headrace
+
+$(O)/headrace: $(O)/src/main.o $(LIB)
+	$(CXX) $(COMMON) $(LDFLAGS_ALL) -o $@ $^ $(LDLIBS_ALL)
+
+$(LIB): $(OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(O)/src/%.o: src/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+$(O)/src/%.o: src/%.cpp Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS_ALL) $(CXXFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+# A test may include the .c it tests to reach its statics: the library's own copy is then not pulled in.
+$(O)/tests/unit/%: tests/unit/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) -Itests $(CFLAGS_ALL) -MMD -MP -c -o $@.o $<
+	$(CXX) $(COMMON) $(LDFLAGS_ALL) -o $@ $@.o $(LIB) -lcmocka $(LDLIBS_ALL)
+
+$(O)/tests/virtual/%: tests/virtual/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) -Itests $(CFLAGS_ALL) -MMD -MP -c -o $@.o $<
+	$(CXX) $(COMMON) $(LDFLAGS_ALL) -o $@ $@.o $(LIB) -lcmocka $(LDLIBS_ALL)
+
+$(O)/tests/fuzz/%: tests/fuzz/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) -Itests $(CFLAGS_ALL) -MMD -MP -c -o $@.o $<
+	$(CXX) $(COMMON) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $@.o $(LIB) $(LDLIBS_ALL)
+
+$(O)/tests/bench/%: tests/bench/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) -Itests $(CFLAGS_ALL) -MMD -MP -c -o $@.o $<
+	$(CXX) $(COMMON) $(LDFLAGS_ALL) -o $@ $@.o $(LIB) $(LDLIBS_ALL)
+
+-include $(OBJ:.o=.d) $(O)/src/main.d $(UNIT:=.d) $(FUZZ:=.d) $(BENCH:=.d)
+
+units: $(UNIT)
+fuzzers: $(FUZZ)
+benchtools: $(BENCH)
+
+static: ## one statically linked binary, build/release/headrace-static
+	$(MAKE) $(O)/headrace-static
+$(O)/headrace-static: $(O)/src/main.o $(LIB)
+	$(CXX) $(COMMON) -static $(WRAP) $(LDFLAGS) -o $@ $^ -l:libuv_a.a -ljansson -lpthread -ldl -lrt -lm
+
+check: layers headers fmt-check units ## the cheap gate: borders, headers, format, unit and virtual tests
+	tests/run --build $(O) unit virtual
+
+layers:
+	tools/layers
+
+headers:
+	tools/headers $(CC) $(CPPFLAGS_ALL) -std=c17 $(CWARN)
+
+FORMATTED := $(wildcard src/*.[ch] src/*/*.[ch] src/*/*.cpp tests/*/*.[ch] tests/*/*/*.[ch])
+fmt: ## clang-format 14 over the tree
+	clang-format-14 -i $(FORMATTED)
+fmt-check:
+	clang-format-14 --dry-run --Werror $(FORMATTED)
+
+lint: compdb ## clang-tidy and cppcheck with their short lists
+	tools/lint $(BUILD)
+
+cov: ## line coverage of src/ by unit, virtual, wire and integration tests
+	tools/cov
+
+man: all ## docs/headrace-router.1 from the option table
+	$(O)/headrace router --man > docs/headrace-router.1
+
+compdb:
+	@mkdir -p $(BUILD)
+	@printf '[\n%s\n]\n' "$$(for f in $(SRC) src/main.c; do \
+	  printf '{"directory":"%s","file":"%s","command":"%s"},\n' '$(CURDIR)' "$$f" \
+	  "clang-14 $(CPPFLAGS_ALL) $(filter-out -fprofile-update=atomic,$(CFLAGS_ALL)) -c $$f"; done | sed '$$ s/,$$//')" \
+	  > $(BUILD)/compile_commands.json
+
+clean:
+	rm -rf $(O)
+
+help:
+	@echo "make                 $(O)/headrace"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
+	@echo "make VARIANT=debug|asan|tsan|fuzz|cov [all units fuzzers benchtools]"

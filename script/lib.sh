@@ -1,0 +1,102 @@
+# shellcheck shell=bash disable=SC2034
+# What script/demo, script/test and .ci/run share: packages, the build folder, the build, free ports.
+# Sourced with `set -euo pipefail` on and the working directory at the top of the tree.
+
+BUILD_PACKAGES=(make gcc g++ libc6-dev pkg-config libuv1-dev libjansson-dev libtomlplusplus-dev libxxhash-dev)
+
+say() { printf '%s\n' "$*" >&2; }
+die() {
+	say "${0##*/}: $*"
+	exit 1
+}
+
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null; then
+		sudo "$@"
+	else
+		die "this needs root or sudo: $*"
+	fi
+}
+
+# Runs a command without stdin; its output is shown only when it fails.
+quietly() {
+	local log code=0
+	log=$(mktemp)
+	"$@" </dev/null >"$log" 2>&1 || code=$?
+	[ "$code" = 0 ] || cat "$log" >&2
+	rm -f "$log"
+	return "$code"
+}
+
+apt_get() { quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 "$@"; }
+
+missing_packages() {
+	local package
+	for package; do
+		case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) in
+		installed) ;;
+		*) echo "$package" ;;
+		esac
+	done
+}
+
+# Installs what of the named packages is not there. apt waits for the dpkg lock but not for the one
+# of its lists, so two runs at once take turns at a lock of ours.
+need_packages() {
+	local missing
+	[ -n "$(missing_packages "$@")" ] || return 0
+	command -v apt-get >/dev/null || die "not a Debian: please install $(missing_packages "$@" | xargs)"
+	exec 9</var/lib/apt/lists
+	flock 9
+	mapfile -t missing < <(missing_packages "$@")
+	if [ "${#missing[@]}" -gt 0 ]; then
+		say "installing ${missing[*]}"
+		compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || apt_get update
+		apt_get install --no-install-recommends "${missing[@]}" || {
+			apt_get update # the lists were older than the mirror
+			apt_get install --no-install-recommends "${missing[@]}"
+		}
+	fi
+	exec 9<&-
+}
+
+# Exports HEADRACE_BUILD: the tree's own build/ where that can be written, else the user's cache.
+choose_build() {
+	if [ -z "${HEADRACE_BUILD:-}" ]; then
+		HEADRACE_BUILD=$PWD/build
+		if ! { mkdir -p build && [ -w build ] && { [ ! -e build/release ] || [ -w build/release ]; }; } 2>/dev/null; then
+			HEADRACE_BUILD=${XDG_CACHE_HOME:-$HOME/.cache}/headrace
+			say "this tree cannot be written: building under $HEADRACE_BUILD"
+		fi
+	fi
+	mkdir -p "$HEADRACE_BUILD" || die "set HEADRACE_BUILD to a folder that can be written"
+	HEADRACE_BUILD=$(cd "$HEADRACE_BUILD" && pwd)
+	export HEADRACE_BUILD
+}
+
+# One run at a time changes the build folder; children that live on must close descriptor 8.
+lock_build() {
+	exec 8>"$HEADRACE_BUILD/.lock"
+	flock 8
+}
+unlock_build() { exec 8>&-; }
+
+build() { # MAKE ARGUMENT...
+	say "building $*"
+	quietly make -j"$(nproc)" "$@"
+}
+
+port_is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# The Python environment of the integration tests, made again when its list changes.
+prepare_venv() {
+	local venv=$HEADRACE_BUILD/venv list=tests/integ/requirements.txt
+	cmp -s "$list" "$venv/made-from" && return
+	say "making the Python environment of the integration tests"
+	rm -rf "$venv"
+	python3 -m venv "$venv"
+	"$venv/bin/pip" install --quiet --disable-pip-version-check -r "$list" >&2
+	cp "$list" "$venv/made-from"
+}

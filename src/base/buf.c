@@ -1,0 +1,103 @@
+#include "base/buf.h"
+
+#include "base/poison.h"
+
+#define BUF_N_SMALL    3
+#define BUF_SPARES_MAX 4
+
+static const uint32_t class_bytes[BUF_N_CLASSES] = { 1024, 4096, 16320, 65536, BUF_BYTES_MAX };
+
+void buf_pool_init(struct buf_pool *p, struct buf_budget *budget) {
+	*p = (struct buf_pool){ .budget = budget };
+	for (unsigned i = 0; i < BUF_N_SMALL; i++)
+		slab_init(&p->slabs[i], class_bytes[i]);
+}
+
+static void buf_spares_free(struct buf_pool *p, unsigned i) {
+	while (p->spares[i]) {
+		struct buf *b = p->spares[i];
+		p->spares[i] = b->next;
+		poison_clear(b, class_bytes[BUF_N_SMALL + i]);
+		free(b);
+	}
+	p->n_spares[i] = 0;
+}
+
+void buf_pool_deinit(struct buf_pool *p) {
+	for (unsigned i = 0; i < BUF_N_SMALL; i++)
+		slab_deinit(&p->slabs[i]);
+	for (unsigned i = 0; i < BUF_N_CLASSES - BUF_N_SMALL; i++)
+		buf_spares_free(p, i);
+}
+
+void buf_pool_trim(struct buf_pool *p) {
+	for (unsigned i = 0; i < BUF_N_SMALL; i++)
+		slab_trim(&p->slabs[i]);
+	for (unsigned i = 0; i < BUF_N_CLASSES - BUF_N_SMALL; i++)
+		buf_spares_free(p, i);
+}
+
+static struct buf *buf_take(struct buf_pool *p, unsigned class) {
+	if (class < BUF_N_SMALL)
+		return slab_get(&p->slabs[class]);
+	unsigned i = class - BUF_N_SMALL;
+	struct buf *b = p->spares[i];
+	if (!b)
+		return malloc(class_bytes[class]);
+	p->spares[i] = b->next;
+	p->n_spares[i]--;
+	poison_clear(b, class_bytes[class]);
+	return b;
+}
+
+static void buf_give_back(struct buf_pool *p, struct buf *b) {
+	if (b->class < BUF_N_SMALL) {
+		slab_put(&p->slabs[b->class], b);
+		return;
+	}
+	unsigned i = b->class - BUF_N_SMALL;
+	if (p->n_spares[i] == BUF_SPARES_MAX) {
+		free(b);
+		return;
+	}
+	b->next = p->spares[i];
+	p->spares[i] = b;
+	p->n_spares[i]++;
+	poison_set(b->data, b->size);
+}
+
+struct buf *buf_new_forced(struct buf_pool *p, size_t want) {
+	unsigned class = 0;
+	while (class < BUF_N_CLASSES - 1 && class_bytes[class] - sizeof(struct buf) < want)
+		class ++;
+	atomic_fetch_add_explicit(&p->budget->used_bytes, class_bytes[class], memory_order_relaxed);
+	struct buf *b = buf_take(p, class);
+	*b = (struct buf){ .n_refs = 1, .class = class, .size = class_bytes[class] - (uint32_t)sizeof(*b) };
+	return b;
+}
+
+struct buf *buf_new(struct buf_pool *p, size_t want) {
+	return buf_is_over_budget(p) ? NULL : buf_new_forced(p, want);
+}
+
+struct buf *buf_ref(struct buf *b) {
+	assert(b->n_refs > 0);
+	b->n_refs++;
+	return b;
+}
+
+void buf_unref(struct buf_pool *p, struct buf **bp) {
+	struct buf *b = *bp;
+	*bp = NULL;
+	if (!b)
+		return;
+	assert(b->n_refs > 0);
+	if (--b->n_refs > 0)
+		return;
+	atomic_fetch_sub_explicit(&p->budget->used_bytes, class_bytes[b->class], memory_order_relaxed);
+	buf_give_back(p, b);
+}
+
+bool buf_is_over_budget(const struct buf_pool *p) {
+	return atomic_load_explicit(&p->budget->used_bytes, memory_order_relaxed) >= p->budget->max_bytes;
+}

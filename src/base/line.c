@@ -1,0 +1,123 @@
+#include "base/line.h"
+
+#include <time.h>
+
+#define TAIL_BYTES 2u /* kept free for the end of the line */
+
+static size_t line_room(const struct line *l) {
+	return LINE_BYTES - TAIL_BYTES - l->n;
+}
+
+static void put(struct line *l, struct slice s) {
+	assert(s.n <= line_room(l));
+	memcpy(l->text + l->n, s.p, s.n);
+	l->n += (uint32_t)s.n;
+}
+
+/* False when there is no room for the key and a short value. */
+static bool put_key(struct line *l, const char *key) {
+	struct slice k = slice_of(key);
+	if (line_room(l) < k.n + 40)
+		return false;
+	if (l->n > 1)
+		put(l, SLICE(","));
+	put(l, SLICE("\""));
+	put(l, k);
+	put(l, SLICE("\":"));
+	return true;
+}
+
+void line_begin(struct line *l) {
+	l->text[0] = '{';
+	l->n = 1;
+}
+
+void line_end(struct line *l) {
+	memcpy(l->text + l->n, "}\n", 2);
+	l->n += 2;
+}
+
+/* Bytes of the well-formed UTF-8 sequence at s.p, 0 when there is none (Unicode 15, table 3-7). */
+static size_t utf8_length(struct slice s) {
+	unsigned char a = (unsigned char)s.p[0];
+	size_t n = a < 0xc2 ? 0 : a < 0xe0 ? 2 : a < 0xf0 ? 3 : a < 0xf5 ? 4 : 0;
+	if (!n || s.n < n)
+		return 0;
+	unsigned char b = (unsigned char)s.p[1];
+	if ((a == 0xe0 && b < 0xa0) || (a == 0xed && b > 0x9f) || (a == 0xf0 && b < 0x90) || (a == 0xf4 && b > 0x8f))
+		return 0;
+	for (size_t i = 1; i < n; i++)
+		if (((unsigned char)s.p[i] & 0xc0) != 0x80)
+			return 0;
+	return n;
+}
+
+/* The next character of a value as JSON; how many bytes of it were used. */
+static size_t put_char(struct line *l, struct slice rest) {
+	unsigned char c = (unsigned char)rest.p[0];
+	if (c >= 0x80) {
+		size_t n = utf8_length(rest);
+		put(l, n ? slice_head(rest, n) : SLICE("\\ufffd"));
+		return n ? n : 1;
+	}
+	char escape[6] = { '\\', 'u', '0', '0', "0123456789abcdef"[c >> 4], "0123456789abcdef"[c & 15] };
+	if (c < 0x20 || c == 0x7f)
+		put(l, (struct slice){ escape, 6 });
+	else if (c == '"' || c == '\\')
+		put(l, (struct slice){ c == '"' ? "\\\"" : "\\\\", 2 });
+	else
+		put(l, slice_head(rest, 1));
+	return 1;
+}
+
+void line_text(struct line *l, const char *key, struct slice value) {
+	if (!put_key(l, key))
+		return;
+	put(l, SLICE("\""));
+	value = slice_head(value, LINE_VALUE_MAX);
+	while (value.n && line_room(l) > 8)
+		value = slice_skip(value, put_char(l, value));
+	put(l, SLICE("\""));
+}
+
+static void put_decimal(struct line *l, uint64_t n, unsigned width) {
+	char digits[20], *p = digits + sizeof(digits);
+	do {
+		*--p = (char)('0' + n % 10);
+		n /= 10;
+	} while (n || digits + sizeof(digits) - p < (ptrdiff_t)width);
+	put(l, (struct slice){ p, (size_t)(digits + sizeof(digits) - p) });
+}
+
+void line_uint(struct line *l, const char *key, uint64_t value) {
+	if (put_key(l, key))
+		put_decimal(l, value, 1);
+}
+
+void line_bool(struct line *l, const char *key, bool value) {
+	if (put_key(l, key))
+		put(l, value ? SLICE("true") : SLICE("false"));
+}
+
+void line_ms(struct line *l, const char *key, uint64_t ns) {
+	if (!put_key(l, key))
+		return;
+	put_decimal(l, ns / 1000000u, 1);
+	put(l, SLICE("."));
+	put_decimal(l, ns / 1000u % 1000u, 3);
+}
+
+void line_time(struct line *l, const char *key, uint64_t wall_ms) {
+	static _Thread_local uint64_t second;
+	static _Thread_local char text[32];
+	if (!put_key(l, key))
+		return;
+	if (wall_ms / 1000 != second || !text[0]) {
+		time_t t = (time_t)(second = wall_ms / 1000);
+		struct tm tm;
+		strftime(text, sizeof(text), "\"%Y-%m-%dT%H:%M:%S.", gmtime_r(&t, &tm));
+	}
+	put(l, slice_of(text));
+	put_decimal(l, wall_ms % 1000, 3);
+	put(l, SLICE("Z\""));
+}

@@ -1,0 +1,187 @@
+#include "discovery/watch.h"
+
+#include <jansson.h>
+
+#include "discovery/fetch.h"
+#include "net/resolver.h"
+
+#define TICK_MS          250
+#define FIRST_RETRY_MS   1000
+#define MODELS_BYTES_MAX (4u << 20)
+
+struct watch {
+	struct list link;
+	struct watcher *watcher;
+	struct instance *instance;
+	struct resolver *resolver;
+	struct fetch fetch;
+	struct sockaddr_storage addresses[RESOLVER_ADDRESSES_MAX];
+	size_t n_addresses, address; /* the one that is asked */
+	uint64_t resolve_at_ms, models_at_ms;
+	uint32_t n_failures_seen;    /* connect failures of the workers */
+	bool is_declared;
+	bool has_answered;
+	bool tries_short_path; /* /models, after /v1/models was not there */
+	bool is_listed;        /* by the snapshot at hand */
+};
+
+static uint64_t watch_now(const struct watch *w) {
+	return loop_now_ms(w->watcher->loop);
+}
+
+/* --- models ----------------------------------------------------------------- */
+
+/* The `data` of a model list as pairs id -> object text; free with json_decref and the two free(). */
+static struct pairs watch_parse_models(json_t *data, struct pair **items_out) {
+	size_t n = size_min(json_array_size(data), FLEET_MODELS_MAX);
+	struct pair *items = calloc(n + 1, sizeof(*items));
+	uint32_t used = 0;
+	for (size_t i = 0; i < n; i++) {
+		json_t *object = json_array_get(data, i);
+		const char *id = json_string_value(json_object_get(object, "id"));
+		if (!id)
+			continue;
+		items[used].key = slice_of(id);
+		items[used++].value = slice_of(json_dumps(object, JSON_COMPACT));
+	}
+	*items_out = items;
+	return (struct pairs){ items, used };
+}
+
+static bool watch_learn_models(struct watch *w, struct slice body) {
+	json_t *root = json_loadb(body.p, body.n, 0, NULL);
+	json_t *data = json_is_array(root) ? root : json_object_get(root, "data");
+	bool good = json_is_array(data);
+	if (good) {
+		struct pair *items;
+		struct pairs models = watch_parse_models(data, &items);
+		int r = fleet_set_models(w->watcher->fleet, w->instance, models);
+		if (r)
+			fprintf(stderr, "headrace: %s lists more models than can be kept\n", w->instance->spec.name.p);
+		for (uint32_t i = 0; i < models.n; i++)
+			free((char *)items[i].value.p);
+		free(items);
+		w->has_answered = true;
+		w->watcher->on_change(w->watcher);
+	}
+	json_decref(root);
+	return good;
+}
+
+static void watch_ask_models(struct watch *w) {
+	if (!w->n_addresses)
+		return;
+	w->models_at_ms = watch_now(w) + (w->has_answered ? w->watcher->every.models_ms : FIRST_RETRY_MS);
+	fetch_start(&w->fetch, w->watcher->loop, &w->addresses[w->address % w->n_addresses],
+	    w->instance->spec.authority, w->tries_short_path ? SLICE("/models") : SLICE("/v1/models"));
+}
+
+static void watch_on_models(struct fetch *f, unsigned status, struct slice body) {
+	struct watch *w = container_of(f, struct watch, fetch);
+	if (status == 200 && watch_learn_models(w, body))
+		return;
+	if (status == 404 || status == 405) {
+		w->tries_short_path = !w->tries_short_path;
+		if (w->tries_short_path)
+			watch_ask_models(w);
+	} else if (status == 0) {
+		w->address++; /* nobody there: the next address next time */
+	}
+}
+
+/* --- addresses ---------------------------------------------------------------- */
+
+static void watch_on_addresses(struct resolver *r, const struct sockaddr_storage *addresses, size_t n) {
+	struct watch *w = resolver_context(r);
+	if (n == 0)
+		return; /* the last good answer stays */
+	bool same = n == w->n_addresses && memcmp(addresses, w->addresses, n * sizeof(*addresses)) == 0;
+	if (same)
+		return;
+	memcpy(w->addresses, addresses, n * sizeof(*addresses));
+	w->n_addresses = n;
+	w->address = 0;
+	fleet_set_addresses(w->watcher->fleet, w->instance, addresses, n);
+	w->watcher->on_change(w->watcher);
+	w->models_at_ms = 0;
+}
+
+static void watch_resolve(struct watch *w) {
+	w->resolve_at_ms = watch_now(w) + (w->n_addresses ? w->watcher->every.resolve_ms : FIRST_RETRY_MS);
+	resolver_start(w->resolver, w->watcher->loop, w->instance->spec.host.p, w->instance->spec.port);
+}
+
+/* --- the table ------------------------------------------------------------------ */
+
+static struct watch *watch_new(struct watcher *watcher, const struct snapshot_row *row) {
+	struct watch *w = calloc(1, sizeof(*w));
+	w->watcher = watcher;
+	w->instance = instance_ref(row->instance);
+	w->is_declared = row->are_models_declared;
+	w->resolver = resolver_new(watch_on_addresses, w);
+	fetch_init(&w->fetch, watcher->every.models_timeout_ms, MODELS_BYTES_MAX, watch_on_models);
+	list_init(&w->link);
+	list_push(&watcher->watches, &w->link);
+	return w;
+}
+
+static void watch_free(struct watch *w) {
+	fetch_cancel(&w->fetch);
+	resolver_free(&w->resolver);
+	list_remove(&w->link);
+	instance_unref(&w->instance);
+	free(w);
+}
+
+static void watch_tick(struct watch *w) {
+	uint64_t now = watch_now(w);
+	uint32_t n_failures = atomic_load_explicit(&w->instance->n_failures, memory_order_relaxed);
+	if (now >= w->resolve_at_ms || n_failures > w->n_failures_seen)
+		watch_resolve(w);
+	w->n_failures_seen = n_failures;
+	if (!w->is_declared && now >= w->models_at_ms && !fetch_is_busy(&w->fetch))
+		watch_ask_models(w);
+}
+
+static void watcher_on_tick(struct timer *t) {
+	struct watcher *w = container_of(t, struct watcher, tick);
+	loop_timer(w->loop, &w->tick, TICK_MS);
+	list_each_safe(it, &w->watches) watch_tick(container_of(it, struct watch, link));
+}
+
+void watcher_init(struct watcher *w, struct loop *loop, struct fleet *fleet, const struct watch_intervals *every,
+    void (*on_change)(struct watcher *)) {
+	*w = (struct watcher){ .loop = loop, .fleet = fleet, .every = *every, .on_change = on_change };
+	list_init(&w->watches);
+	timer_init(&w->tick, watcher_on_tick);
+	loop_timer(loop, &w->tick, 0);
+}
+
+void watcher_deinit(struct watcher *w) {
+	timer_stop(&w->tick);
+	list_each_safe(it, &w->watches) watch_free(container_of(it, struct watch, link));
+}
+
+static struct watch *watcher_find(struct watcher *w, const struct instance *inst) {
+	list_each(it, &w->watches) {
+		struct watch *watch = container_of(it, struct watch, link);
+		if (watch->instance == inst)
+			return watch;
+	}
+	return NULL;
+}
+
+void watcher_sync(struct watcher *w, const struct snapshot *snapshot) {
+	list_each(it, &w->watches) container_of(it, struct watch, link)->is_listed = false;
+	for (uint32_t i = 0; i < snapshot->n_rows; i++) {
+		struct watch *watch = watcher_find(w, snapshot->rows[i].instance);
+		if (!watch)
+			watch = watch_new(w, &snapshot->rows[i]);
+		watch->is_listed = true;
+	}
+	list_each_safe(it, &w->watches) {
+		struct watch *watch = container_of(it, struct watch, link);
+		if (!watch->is_listed)
+			watch_free(watch);
+	}
+}

@@ -1,0 +1,33 @@
+/*
+ * watch: keeps what is known of each instance up to date: its addresses and its models.
+ *
+ * Names are resolved every `resolve_ms` and when workers failed to connect; engines
+ * whose models were not declared are asked for them (GET /v1/models, then /models)
+ * every `models_ms`, and more often until they answered once. What is learned goes to
+ * the fleet; `on_change` asks the owner to build and publish a snapshot. Control
+ * thread only.
+ */
+#pragma once
+
+#include "fleet/fleet.h"
+#include "net/loop.h"
+
+struct watch_intervals {
+	uint64_t models_ms, models_timeout_ms, resolve_ms;
+};
+
+struct watcher {
+	struct loop *loop;
+	struct fleet *fleet;
+	struct watch_intervals every;
+	struct list watches; /* one for each instance of the snapshot last seen */
+	struct timer tick;
+	void (*on_change)(struct watcher *w);
+};
+
+void watcher_init(struct watcher *w, struct loop *loop, struct fleet *fleet, const struct watch_intervals *every,
+    void (*on_change)(struct watcher *));
+void watcher_deinit(struct watcher *w);
+
+/* Watches what the snapshot lists, lets go of the rest. */
+void watcher_sync(struct watcher *w, const struct snapshot *snapshot);

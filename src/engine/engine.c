@@ -1,0 +1,92 @@
+#include "engine/engine.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+
+#include "engine/mock.h"
+
+/* Reached by the signal handler alone. */
+static struct mock mock;
+static volatile sig_atomic_t is_stopping;
+
+static void on_signal(int number) {
+	(void)number;
+	if (!is_stopping)
+		mock_stop(&mock);
+	is_stopping = 1;
+}
+
+static void catch_signals(void) {
+	struct sigaction action = { .sa_handler = on_signal };
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGINT, &action, NULL);
+}
+
+/* A stream costs a descriptor: take as many as we may have. */
+static void raise_descriptor_limit(void) {
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+/* A listening socket; negative: a message was printed. */
+static int bind_to(const struct mock_config *config) {
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
+	struct addrinfo *found;
+	char port[8];
+
+	snprintf(port, sizeof(port), "%u", config->port);
+	int error = getaddrinfo(config->host, port, &hints, &found);
+	if (error) {
+		fprintf(stderr, "headrace mock-engine: %s: %s\n", config->host, gai_strerror(error));
+		return -EADDRNOTAVAIL;
+	}
+	int fd = listener_bind(found->ai_addr, false);
+	if (fd < 0)
+		fprintf(stderr, "headrace mock-engine: %s port %u: %s\n", config->host, config->port,
+		    strerror(-fd));
+	freeaddrinfo(found);
+	return fd;
+}
+
+static void announce(const struct mock_config *config, uint16_t port) {
+	bool is_v6 = strchr(config->host, ':');
+	printf("mock engine on http://%s%s%s:%u (models ", is_v6 ? "[" : "", config->host, is_v6 ? "]" : "",
+	    port);
+	for (size_t i = 0; i < config->models.n; i++)
+		printf("%s%s", i ? "," : "", config->models.items[i]);
+	printf(")\n");
+	fflush(stdout);
+}
+
+static int serve(const struct mock_config *config) {
+	raise_descriptor_limit();
+	int fd = bind_to(config);
+	if (fd < 0)
+		return 1;
+	uint16_t port = listener_port(fd);
+	int r = mock_open(&mock, config, fd);
+	if (r < 0) {
+		fprintf(stderr, "headrace mock-engine: %s\n", strerror(-r));
+		return 1;
+	}
+	catch_signals();
+	announce(config, port);
+	mock_run(&mock);
+	mock_close(&mock);
+	return 0;
+}
+
+int engine_main(int argc, char **argv) {
+	struct mock_config config;
+	int code = mock_config_load(&config, argc, argv);
+	if (code < 0)
+		code = serve(&config);
+	mock_config_deinit(&config);
+	return code;
+}

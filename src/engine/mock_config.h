@@ -1,0 +1,30 @@
+/*
+ * mock_config: the options of the mock engine, read once at the start, then immutable.
+ */
+#pragma once
+
+#include "base/option.h"
+#include "engine/fault.h"
+
+enum mock_reply { MOCK_WORDS, MOCK_ECHO };
+
+struct mock_config {
+	struct option_set *options; /* owns the texts */
+	const char *host;
+	uint16_t port;             /* 0: any */
+	struct option_list models; /* at least one */
+	const char *api_key;       /* "": none is asked for */
+	uint32_t prefill_tokens_per_s;
+	uint64_t inter_token_ms;
+	uint32_t n_running_max;
+	uint32_t n_cache_blocks, n_block_tokens;
+	uint32_t n_tokens_default, n_model_tokens;
+	const char *fault_text;
+	struct fault_plan fault;
+	enum mock_reply reply;
+	uint64_t seed;
+};
+
+/* Returns -1 when the engine is to run, otherwise the exit code. To be deinitialised either way. */
+must_use int mock_config_load(struct mock_config *config, int argc, char *const *argv);
+void mock_config_deinit(struct mock_config *config);

@@ -1,0 +1,167 @@
+/* What is answered at once: one table of paths and methods, one function each. */
+#include "engine/mock.h"
+#include "engine/tokens.h"
+
+#define JSON_TYPE    "application/json"
+#define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
+#define ANSWER_BYTES (256ull << 20)
+
+/* The version of vLLM whose forms are spoken. */
+#define VLLM_VERSION "0.11.0"
+
+void mock_respond_json(struct mock_response *r, uint32_t status, json_t *json) {
+	assert(json);
+	r->status = status;
+	r->content_type = JSON_TYPE;
+	bytes_init(&r->body, ANSWER_BYTES);
+	if (!bytes_add_json(&r->body, json)) { /* more than we hold for anybody */
+		r->status = 500;
+		r->content_type = NULL;
+	}
+	json_decref(json);
+}
+
+void mock_respond_refusal(struct mock_response *r, const struct refusal *refusal, bool is_anthropic) {
+	mock_respond_json(r, refusal->status, api_error(refusal, is_anthropic));
+}
+
+static void respond_error(struct mock_response *r, uint32_t status, const char *message) {
+	mock_respond_json(r, status, json_pack("{s:s}", "error", message));
+}
+
+static void get_models(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	json_t *data = json_array();
+	for (size_t i = 0; i < m->rules.n_models; i++)
+		json_array_append_new(data,
+		    json_pack("{s:s, s:s, s:I, s:s, s:s, s:n, s:I, s:[]}", "id", m->rules.models[i], "object",
+			"model", "created", (json_int_t)m->created_s, "owned_by", "vllm", "root",
+			m->rules.models[i], "parent", "max_model_len", (json_int_t)m->rules.n_model_tokens,
+			"permission"));
+	mock_respond_json(r, 200, json_pack("{s:s, s:o}", "object", "list", "data", data));
+}
+
+static void get_health(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	r->status = fault_plan_is_healthy(&m->fault.plan) && !q->is_sick ? 200 : 503;
+}
+
+static void get_version(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	mock_respond_json(r, 200, json_pack("{s:s}", "version", VLLM_VERSION));
+}
+
+static void get_load(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	mock_respond_json(r, 200, json_pack("{s:I}", "server_load", (json_int_t)m->n_serving));
+}
+
+static void get_metrics(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	r->status = 200;
+	r->content_type = METRICS_TYPE;
+	bytes_init(&r->body, ANSWER_BYTES);
+	scheduler_metrics(&m->scheduler, m->rules.models[0], &r->body);
+}
+
+static void post_tokenize(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	struct refusal refusal;
+	json_t *answer = tokens_list(&m->rules, q->body, &refusal);
+	if (answer)
+		mock_respond_json(r, 200, answer);
+	else
+		mock_respond_refusal(r, &refusal, false);
+}
+
+static void post_count_tokens(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	struct refusal refusal;
+	json_t *answer = tokens_count(&m->rules, q->body, &refusal);
+	if (answer)
+		mock_respond_json(r, 200, answer);
+	else
+		mock_respond_refusal(r, &refusal, true);
+}
+
+static void get_faults(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	char text[FAULT_TEXT_BYTES];
+	mock_respond_json(r, 200,
+	    json_pack("{s:s, s:I}", "fault", fault_plan_print(&m->fault.plan, text), "requests",
+		(json_int_t)m->fault.n_judged));
+}
+
+/* {"fault":"SPEC"}, or SPEC as it is. */
+static void post_faults(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	char message[FAULT_TEXT_BYTES];
+	struct fault_plan plan;
+	json_t *json = json_loadb(q->body.p ? q->body.p : "", q->body.n, 0, NULL);
+	const json_t *spec = json_object_get(json, "fault");
+	struct slice text = q->body;
+
+	while (text.n && (text.p[text.n - 1] == '\n' || text.p[text.n - 1] == '\r'))
+		text.n--;
+	if (json && !json_is_string(spec)) {
+		respond_error(r, 400, "expected {\"fault\":\"SPEC\"}");
+	} else if (!fault_plan_parse(json ? slice_of(json_string_value(spec)) : text, &plan, message)) {
+		respond_error(r, 400, message);
+	} else {
+		fault_arm(&m->fault, &plan);
+		get_faults(m, q, r);
+	}
+	json_decref(json);
+}
+
+static void get_ledger(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	mock_respond_json(r, 200, ledger_json(m->scheduler.ledger));
+}
+
+static void post_reset(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	const struct fault_plan none = { 0 };
+	scheduler_reset(&m->scheduler);
+	capture_clear(&m->capture);
+	fault_arm(&m->fault, &m->config->fault);
+	fault_arm(&m->header_fault, &none);
+	get_faults(m, q, r);
+}
+
+static void get_captured(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	mock_respond_json(r, 200, capture_json(&m->capture));
+}
+
+static void delete_captured(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	capture_clear(&m->capture);
+	get_captured(m, q, r);
+}
+
+static const struct route {
+	const char *method, *path;
+	void (*answer)(struct mock *m, const struct mock_request *q, struct mock_response *r);
+} routes[] = {
+	{ "GET", "/v1/models", get_models },
+	{ "GET", "/health", get_health },
+	{ "GET", "/ping", get_health },
+	{ "POST", "/ping", get_health },
+	{ "GET", "/version", get_version },
+	{ "GET", "/load", get_load },
+	{ "GET", "/metrics", get_metrics },
+	{ "POST", "/tokenize", post_tokenize },
+	{ "POST", "/v1/messages/count_tokens", post_count_tokens },
+	{ "GET", "/mock/faults", get_faults },
+	{ "POST", "/mock/faults", post_faults },
+	{ "GET", "/mock/ledger", get_ledger },
+	{ "POST", "/mock/reset", post_reset },
+	{ "GET", "/captured_requests", get_captured },
+	{ "DELETE", "/captured_requests", delete_captured },
+};
+
+void mock_answer(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	const char *allow = api_of_path(q->path) ? "POST" : NULL;
+
+	*r = (struct mock_response){ 0 };
+	for (size_t i = 0; i < n_elems(routes); i++) {
+		if (!slice_eq(q->path, slice_of(routes[i].path)))
+			continue;
+		if (slice_eq(q->method, slice_of(routes[i].method))) {
+			routes[i].answer(m, q, r);
+			return;
+		}
+		allow = allow ? allow : routes[i].method;
+	}
+	mock_respond_json(
+	    r, allow ? 405 : 404, json_pack("{s:s}", "detail", allow ? "Method Not Allowed" : "Not Found"));
+	r->allow = allow;
+}

@@ -1,0 +1,33 @@
+/*
+ * speech: the text that an engine answers with, token by token.
+ *
+ * Either words chosen by a seed, without end, or the echo of a given text, cut before
+ * its spaces and into pieces of at most 32 bytes, never inside a UTF-8 character.
+ * A speech is a value: the n-th token is always the same, so nothing need be kept of
+ * what was said. Tokens after the first carry their leading space. Pure.
+ */
+#pragma once
+
+#include "base/slice.h"
+
+struct speech {
+	uint64_t seed;
+	struct slice echo; /* p NULL: words */
+};
+
+struct speech_cursor {
+	uint32_t n_tokens; /* taken so far */
+	size_t n_bytes;    /* their text */
+};
+
+/* The next token, or false at the end of an echo. The slice is static or points into the echo. */
+bool speech_next(const struct speech *r, struct speech_cursor *cursor, struct slice *token_out);
+
+/*
+ * Counts the tokens of the speech, at most n_tokens_max, and ends in the token in which
+ * one of the stop strings (none is empty) is complete. Returns which one, or -1.
+ * *n_bytes_out is where the text before that stop string ends; without one it is the
+ * end of an echo, or SIZE_MAX for words.
+ */
+int speech_measure(const struct speech *r, uint32_t n_tokens_max, const struct slice *stops, size_t n_stops,
+    uint32_t *n_tokens_out, size_t *n_bytes_out);

@@ -1,0 +1,357 @@
+/*
+ * The table is an array of pointers to records, sorted by source and name: lookups
+ * bisect it, its order is that of the rows, and an insertion moves at most 32 KiB of
+ * pointers on a thread that has time. Records find their peers of one identity when a
+ * snapshot is built, by sorting.
+ */
+#include "fleet/fleet.h"
+
+#include <stdlib.h>
+
+#include "fleet/identity.h"
+
+struct record {
+	struct instance *instance;
+	enum fleet_source source;
+	enum instance_state state;
+	uint16_t weight;
+	bool are_models_known, are_models_declared;
+	uint32_t n_addresses;
+	struct sockaddr_storage *addresses;
+	struct pairs models, labels;
+	struct identity identity;
+	uint64_t age;   /* counts records: the smaller, the older */
+	uint64_t round; /* the last delivery that named it */
+
+	/* of a build */
+	uint32_t row;
+	struct record *primary;
+	enum instance_state row_state;
+};
+
+struct fleet {
+	struct record *records[INSTANCE_SLOTS_MAX];
+	struct record *by_slot[INSTANCE_SLOTS_MAX];
+	uint32_t n_records; /* each owns a slot, so there are never more than slots */
+	uint64_t n_ages, round, version;
+	bool is_dirty;
+};
+
+struct fleet *fleet_new(void) {
+	struct fleet *fleet = calloc(1, sizeof(*fleet));
+
+	fleet->is_dirty = true;
+	return fleet;
+}
+
+static struct record *record_new(
+    struct fleet *fleet, enum fleet_source source, const struct instance_spec *spec) {
+	struct instance *inst = instance_new(spec);
+
+	if (!inst)
+		return NULL;
+	struct record *record = calloc(1, sizeof(*record));
+	record->instance = inst;
+	record->source = source;
+	record->age = fleet->n_ages++;
+	identity_init(&record->identity, &inst->spec, NULL, 0);
+	assert(!fleet->by_slot[inst->slot]);
+	fleet->by_slot[inst->slot] = record;
+	return record;
+}
+
+static void record_free(struct fleet *fleet, struct record *record) {
+	assert(fleet->by_slot[record->instance->slot] == record);
+	fleet->by_slot[record->instance->slot] = NULL;
+	instance_unref(&record->instance);
+	pairs_free(&record->models);
+	pairs_free(&record->labels);
+	free(record->addresses);
+	free(record);
+}
+
+void fleet_free(struct fleet **fleet_ptr) {
+	struct fleet *fleet = *fleet_ptr;
+
+	if (!fleet)
+		return;
+	*fleet_ptr = NULL;
+	for (uint32_t i = 0; i < fleet->n_records; i++)
+		record_free(fleet, fleet->records[i]);
+	free(fleet);
+}
+
+static int record_name_cmp(const struct record *record, enum fleet_source source, struct slice name) {
+	if (record->source != source)
+		return record->source < source ? -1 : 1;
+	return pair_text_cmp(record->instance->spec.name, name);
+}
+
+/* Where the record of that name is, or where it would go. */
+static uint32_t fleet_position(
+    const struct fleet *fleet, enum fleet_source source, struct slice name, bool *is_there_out) {
+	uint32_t from = 0, to = fleet->n_records;
+
+	*is_there_out = false;
+	while (from < to) {
+		uint32_t mid = from + (to - from) / 2;
+		int cmp = record_name_cmp(fleet->records[mid], source, name);
+
+		if (cmp == 0) {
+			*is_there_out = true;
+			return mid;
+		}
+		if (cmp < 0)
+			from = mid + 1;
+		else
+			to = mid;
+	}
+	return from;
+}
+
+/* What this instance is the runtime of; NULL when it has left the fleet. */
+static struct record *fleet_record(const struct fleet *fleet, const struct instance *inst) {
+	struct record *record = fleet->by_slot[inst->slot];
+
+	return record && record->instance == inst ? record : NULL;
+}
+
+/* Such texts end up in heads, log lines and metrics. */
+static bool is_text_ok(struct slice text, size_t bytes_max) {
+	for (size_t i = 0; i < text.n; i++)
+		if ((unsigned char)text.p[i] < ' ' || text.p[i] == 0x7f)
+			return false;
+	return text.n > 0 && text.n <= bytes_max;
+}
+
+static bool is_model_ok(const struct pair *model) {
+	return is_text_ok(model->key, FLEET_MODEL_BYTES_MAX);
+}
+
+static bool is_target_ok(const struct instance_spec *at) {
+	return is_text_ok(at->name, FLEET_TEXT_BYTES_MAX) && is_text_ok(at->url, FLEET_TEXT_BYTES_MAX) &&
+	    is_text_ok(at->authority, FLEET_TEXT_BYTES_MAX) && is_text_ok(at->host, FLEET_TEXT_BYTES_MAX) &&
+	    at->port > 0;
+}
+
+static bool is_spec_ok(const struct fleet_spec *spec) {
+	for (uint32_t i = 0; i < spec->models.n; i++)
+		if (!is_model_ok(&spec->models.items[i]))
+			return false;
+	return is_target_ok(&spec->instance) && spec->weight > 0 && spec->weight <= FLEET_WEIGHT_MAX &&
+	    spec->models.n <= FLEET_MODELS_MAX && pairs_text_bytes(spec->models) <= FLEET_MODELS_BYTES_MAX &&
+	    spec->labels.n <= FLEET_LABELS_MAX && pairs_text_bytes(spec->labels) <= FLEET_LABELS_BYTES_MAX;
+}
+
+/* True when there was something to replace. */
+static bool pairs_replace(struct pairs *pairs, struct pairs by) {
+	if (pairs_eq(*pairs, by))
+		return false;
+	pairs_free(pairs);
+	*pairs = pairs_copy(by);
+	return true;
+}
+
+static bool record_update(struct record *record, const struct fleet_spec *spec) {
+	bool is_declared = spec->models.n > 0;
+	bool is_changed = record->weight != spec->weight || record->are_models_declared != is_declared;
+
+	is_changed |= pairs_replace(&record->labels, spec->labels);
+	/* What the engine said stays, unless the record speaks for it now or has ceased to. */
+	if (is_declared || record->are_models_declared) {
+		is_changed |= pairs_replace(&record->models, spec->models);
+		record->are_models_known = is_declared;
+	}
+	record->are_models_declared = is_declared;
+	record->weight = spec->weight;
+	return is_changed;
+}
+
+int fleet_upsert(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec) {
+	bool is_there;
+	uint32_t at = fleet_position(fleet, source, spec->instance.name, &is_there);
+	struct record *old = is_there ? fleet->records[at] : NULL, *record = old;
+
+	if (old)
+		old->round = fleet->round;
+	if (!is_spec_ok(spec))
+		return FLEET_E_LIMIT;
+	if (!old || !instance_spec_eq(&old->instance->spec, &spec->instance)) {
+		record = record_new(fleet, source, &spec->instance);
+		if (!record)
+			return FLEET_E_FULL;
+		if (old) {
+			record_free(fleet, old);
+		} else {
+			assert(fleet->n_records < INSTANCE_SLOTS_MAX);
+			memmove(fleet->records + at + 1, fleet->records + at,
+			    (fleet->n_records - at) * sizeof(fleet->records[0]));
+			fleet->n_records++;
+		}
+		fleet->records[at] = record;
+		record->round = fleet->round;
+		fleet->is_dirty = true;
+	}
+	if (record_update(record, spec))
+		fleet->is_dirty = true;
+	return 0;
+}
+
+int fleet_replace(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *specs, size_t n) {
+	uint32_t n_kept = 0;
+	int outcome = 0;
+
+	fleet->round++;
+	for (size_t i = 0; i < n; i++) {
+		int r = fleet_upsert(fleet, source, &specs[i]);
+
+		if (r)
+			outcome = r;
+	}
+	for (uint32_t i = 0; i < fleet->n_records; i++) {
+		struct record *record = fleet->records[i];
+
+		if (record->source != source || record->round == fleet->round)
+			fleet->records[n_kept++] = record;
+		else
+			record_free(fleet, record);
+	}
+	fleet->is_dirty |= n_kept != fleet->n_records;
+	fleet->n_records = n_kept;
+	return outcome;
+}
+
+int fleet_remove(struct fleet *fleet, enum fleet_source source, struct slice name) {
+	bool is_there;
+	uint32_t at = fleet_position(fleet, source, name, &is_there);
+
+	if (!is_there)
+		return FLEET_E_ABSENT;
+	record_free(fleet, fleet->records[at]);
+	fleet->n_records--;
+	memmove(fleet->records + at, fleet->records + at + 1,
+	    (fleet->n_records - at) * sizeof(fleet->records[0]));
+	fleet->is_dirty = true;
+	return 0;
+}
+
+int fleet_set_models(struct fleet *fleet, const struct instance *inst, struct pairs models) {
+	struct record *record = fleet_record(fleet, inst);
+	struct pair kept[FLEET_MODELS_MAX];
+	uint32_t n_kept = 0;
+	size_t bytes = 0;
+
+	if (!record || record->are_models_declared)
+		return 0;
+	for (uint32_t i = 0; i < models.n && n_kept < FLEET_MODELS_MAX; i++) {
+		size_t more = pairs_text_bytes((struct pairs){ &models.items[i], 1 });
+
+		if (!is_model_ok(&models.items[i]) || more > FLEET_MODELS_BYTES_MAX - bytes)
+			continue;
+		bytes += more;
+		kept[n_kept++] = models.items[i];
+	}
+	/* Engines stamp the objects with the time of asking: new ids are news, new objects are not. */
+	if (!record->are_models_known || !pairs_keys_eq(record->models, (struct pairs){ kept, n_kept }))
+		fleet->is_dirty = true;
+	pairs_replace(&record->models, (struct pairs){ kept, n_kept });
+	record->are_models_known = true;
+	return n_kept == models.n ? 0 : FLEET_E_LIMIT;
+}
+
+void fleet_set_addresses(
+    struct fleet *fleet, const struct instance *inst, const struct sockaddr_storage *addresses, size_t n) {
+	struct record *record = fleet_record(fleet, inst);
+	struct identity identity;
+
+	if (!record)
+		return;
+	n = size_min(n, INSTANCE_ADDRESSES_MAX);
+	identity_init(&identity, &inst->spec, addresses, (uint32_t)n);
+	/* Resolvers turn the order round each time: the same addresses are no news. */
+	if (n == record->n_addresses && identity_cmp(&identity, &record->identity) == 0)
+		return;
+	free(record->addresses);
+	record->addresses = n ? malloc(n * sizeof(*addresses)) : NULL;
+	if (n)
+		memcpy(record->addresses, addresses, n * sizeof(*addresses));
+	record->n_addresses = (uint32_t)n;
+	record->identity = identity;
+	fleet->is_dirty = true;
+}
+
+void fleet_set_state(struct fleet *fleet, const struct instance *inst, enum instance_state state) {
+	struct record *record = fleet_record(fleet, inst);
+
+	if (!record || record->state == state)
+		return;
+	assert(instance_state_may_follow(record->state, state));
+	record->state = state;
+	fleet->is_dirty = true;
+}
+
+bool fleet_state(const struct fleet *fleet, const struct instance *inst, enum instance_state *state_out) {
+	const struct record *record = fleet_record(fleet, inst);
+
+	if (record)
+		*state_out = record->state;
+	return record;
+}
+
+/* By identity, the oldest of one identity first. */
+static int record_identity_cmp(const void *left, const void *right) {
+	const struct record *a = *(struct record *const *)left, *b = *(struct record *const *)right;
+	int by_identity = identity_cmp(&a->identity, &b->identity);
+
+	return by_identity ? by_identity : (a->age > b->age) - (a->age < b->age);
+}
+
+/* Finds each record's primary, and passes on to it that a peer was drained or disabled. */
+static void fleet_merge(const struct fleet *fleet) {
+	struct record *sorted[INSTANCE_SLOTS_MAX], *primary = NULL;
+
+	memcpy(sorted, fleet->records, fleet->n_records * sizeof(sorted[0]));
+	qsort(sorted, fleet->n_records, sizeof(sorted[0]), record_identity_cmp);
+	for (uint32_t i = 0; i < fleet->n_records; i++) {
+		struct record *record = sorted[i];
+
+		if (!primary || record->n_addresses == 0 ||
+		    identity_cmp(&primary->identity, &record->identity) != 0)
+			primary = record;
+		record->primary = primary;
+		record->row_state = record->state;
+		if (record->state >= INSTANCE_DRAINING && record->state > primary->row_state)
+			primary->row_state = record->state;
+	}
+}
+
+struct snapshot *fleet_build(struct fleet *fleet) {
+	if (!fleet->is_dirty)
+		return NULL;
+	struct snapshot_row *rows = calloc(fleet->n_records + 1, sizeof(*rows));
+
+	fleet_merge(fleet);
+	for (uint32_t i = 0; i < fleet->n_records; i++)
+		fleet->records[i]->row = i;
+	for (uint32_t i = 0; i < fleet->n_records; i++) {
+		const struct record *record = fleet->records[i];
+
+		rows[i] = (struct snapshot_row){
+			.instance = record->instance,
+			.source = record->source,
+			.state = record->row_state,
+			.weight = record->weight,
+			.are_models_known = record->are_models_known,
+			.are_models_declared = record->are_models_declared,
+			.primary = record->primary->row,
+			.n_addresses = record->n_addresses,
+			.addresses = record->addresses,
+			.models = record->models,
+			.labels = record->labels,
+		};
+	}
+	struct snapshot *snap = snapshot_new(++fleet->version, rows, fleet->n_records);
+	free(rows);
+	fleet->is_dirty = false;
+	return snap;
+}

@@ -1,0 +1,81 @@
+/*
+ * fleet: the table of all records, and the maker of snapshots. Control thread only.
+ *
+ * Sources deliver records: replace, upsert, remove. A record is known by its source
+ * and name and owns one instance for life; when its url, authority or rank changes it
+ * becomes a new record with a new instance, of which nothing is known yet. What
+ * discovery and probes learn is set by instance; when the instance has left the fleet
+ * in the meantime, such a call does nothing.
+ *
+ * Records whose scheme, resolved addresses, port and rank are equal are one target:
+ * the oldest routes for all of them (fleet/snapshot.h). Its row offers the models of
+ * all, and if any of them is drained or disabled, so is the row.
+ *
+ * What sources and engines deliver is theirs: too much of it is a positive outcome,
+ * never an assertion. All texts are copied.
+ */
+#pragma once
+
+#include "fleet/snapshot.h"
+
+#define FLEET_TEXT_BYTES_MAX   1024 /* each of name, url, authority, host */
+#define FLEET_WEIGHT_MAX       1000
+#define FLEET_LABELS_MAX       64
+#define FLEET_LABELS_BYTES_MAX 16384 /* all keys and values of one record */
+#define FLEET_MODELS_MAX       1024
+#define FLEET_MODEL_BYTES_MAX  256        /* one id */
+#define FLEET_MODELS_BYTES_MAX (1u << 20) /* ids and objects of one record */
+
+enum fleet_outcome {
+	FLEET_E_FULL = 1, /* INSTANCE_SLOTS_MAX instances are alive */
+	FLEET_E_LIMIT,    /* beyond one of the limits here, an empty text, or one with control bytes */
+	FLEET_E_ABSENT,
+};
+
+struct fleet_spec {
+	struct instance_spec instance;
+	uint16_t weight;     /* 1 to FLEET_WEIGHT_MAX */
+	struct pairs models; /* declared ids, without objects; none: the engine is asked */
+	struct pairs labels;
+};
+
+struct fleet;
+
+must_use struct fleet *fleet_new(void);
+void fleet_free(struct fleet **fleet);
+
+/*
+ * The whole of what a source knows: records it does not name are removed. Returns 0,
+ * or the outcome of the last record that was refused; the others are taken, and a
+ * refused one that is in the fleet stays as it is. A name given twice: the last wins.
+ */
+must_use int fleet_replace(
+    struct fleet *fleet, enum fleet_source source, const struct fleet_spec *specs, size_t n);
+
+/* 0, FLEET_E_FULL or FLEET_E_LIMIT; a refused record changes nothing. */
+must_use int fleet_upsert(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec);
+
+/* 0 or FLEET_E_ABSENT. */
+int fleet_remove(struct fleet *fleet, enum fleet_source source, struct slice name);
+
+/*
+ * What the engine says it serves, id -> JSON object. Ids that are empty, too long,
+ * too many or have control bytes are left out, and the outcome is FLEET_E_LIMIT. Declared models stay. New
+ * objects for the ids that are known show in the next snapshot, but do not cause one.
+ */
+must_use int fleet_set_models(struct fleet *fleet, const struct instance *inst, struct pairs models);
+
+/* Resolved, AF_INET or AF_INET6 with the port set; 0 of them is "not known". More than
+ * INSTANCE_ADDRESSES_MAX are left out. */
+void fleet_set_addresses(
+    struct fleet *fleet, const struct instance *inst, const struct sockaddr_storage *addresses, size_t n);
+
+/* Asserts instance_state_may_follow(). */
+void fleet_set_state(struct fleet *fleet, const struct instance *inst, enum instance_state state);
+
+/* The state as set; a snapshot's row shows it from the next build on. False when it has left. */
+bool fleet_state(const struct fleet *fleet, const struct instance *inst, enum instance_state *state_out);
+
+/* The fleet as it is now, the reference the caller's; NULL when nothing changed since
+ * the last one. The first call always builds. */
+must_use struct snapshot *fleet_build(struct fleet *fleet);

@@ -1,0 +1,84 @@
+/*
+ * instance: the runtime of one routable target, from its first record to its last user.
+ *
+ * An instance is counted: the fleet holds one reference and every snapshot that lists
+ * it holds another, so what was learned about it outlives any snapshot. The last
+ * unref, on whatever thread, frees it and gives its slot back. `spec` and `slot` never
+ * change. Evidence is relaxed atomics that any thread may post; two threads that post
+ * at once may lose one update, which costs a second of avoidance and nothing else.
+ * Its state is not here: the control thread alone decides it, and a snapshot's row
+ * carries it.
+ */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "base/slice.h"
+
+/* Living instances in the process, and so the length of every array indexed by slot. */
+#define INSTANCE_SLOTS_MAX 4096
+
+/* Resolved addresses of one instance. */
+#define INSTANCE_ADDRESSES_MAX 16
+
+#define INSTANCE_AVOID_MIN_MS 1000
+#define INSTANCE_AVOID_MAX_MS 30000
+
+/* The order matters: the first three take traffic, the last two are somebody's will. */
+enum instance_state {
+	INSTANCE_UNKNOWN, /* new, or no news for long */
+	INSTANCE_READY,
+	INSTANCE_DEGRADED,
+	INSTANCE_UNHEALTHY,
+	INSTANCE_DRAINING,
+	INSTANCE_DISABLED,
+};
+
+#define INSTANCE_STATES 6
+
+/* The word of enum instance_state that logs, metrics and endpoints use. */
+const char *instance_state_text(enum instance_state state);
+
+/* Health moves freely; what somebody drained or disabled comes back through unknown alone. */
+bool instance_state_may_follow(enum instance_state from, enum instance_state to);
+
+struct instance_spec {
+	struct slice name;      /* label; unique within its source */
+	struct slice url;       /* as configured */
+	struct slice authority; /* value of the Host header */
+	struct slice host;      /* name or address to resolve, IPv6 without brackets */
+	uint16_t port;
+	uint16_t rank; /* data-parallel rank; 0 where there are none */
+	bool is_tls;
+};
+
+bool instance_spec_eq(const struct instance_spec *a, const struct instance_spec *b);
+
+struct instance {
+	struct instance_spec spec; /* its slices point behind the struct; a NUL follows each */
+	_Atomic uint64_t avoid_until_ms;
+	_Atomic uint32_t n_failures; /* in a row, as far as they set avoid_until_ms */
+	_Atomic uint32_t refs;
+	uint32_t label; /* of its name, in metrics (fleet/label.h) */
+	uint16_t slot; /* unique among the living, below INSTANCE_SLOTS_MAX */
+};
+
+/* Copies the texts. One reference, the caller's. NULL when all slots are taken. */
+must_use struct instance *instance_new(const struct instance_spec *spec);
+
+struct instance *instance_ref(struct instance *inst);
+void instance_unref(struct instance **inst); /* accepts NULL, clears */
+
+/*
+ * A connect was refused or failed: no new traffic for 1 s, doubling to 30 s with each
+ * failure after the wait before it was over. Failures within a wait belong to the
+ * outage that is known already. `now_ms` is monotonic and the same clock everywhere.
+ */
+void instance_avoid(struct instance *inst, uint64_t now_ms);
+
+/* It answered: nothing is held against it any more. */
+void instance_succeeded(struct instance *inst);
+
+static inline bool instance_is_avoided(const struct instance *inst, uint64_t now_ms) {
+	return atomic_load_explicit(&inst->avoid_until_ms, memory_order_relaxed) > now_ms;
+}

@@ -1,0 +1,217 @@
+#include "fleet/snapshot.h"
+
+#include <stdlib.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "fleet/label.h"
+#include "fleet/packed.h"
+
+/* "This row has this model": sorted, they are the model table. */
+struct offer {
+	const struct pair *model;
+	uint32_t row, primary;
+};
+
+/* What the block has to hold; upper bounds where several rows offer one model. */
+struct need {
+	size_t n_pairs, n_offers, n_addresses, n_candidates, n_buckets, text_bytes;
+};
+
+static struct need need_of(const struct snapshot_row *rows, uint32_t n_rows) {
+	struct need need = { .n_candidates = n_rows, .n_buckets = 1 };
+
+	for (uint32_t i = 0; i < n_rows; i++) {
+		need.n_offers += rows[i].models.n;
+		need.n_pairs += rows[i].models.n + rows[i].labels.n;
+		need.n_addresses += rows[i].n_addresses;
+		need.text_bytes += pairs_text_bytes(rows[i].models) + pairs_text_bytes(rows[i].labels);
+	}
+	need.n_candidates += need.n_offers;
+	while (need.n_buckets < 2 * need.n_offers + 1)
+		need.n_buckets *= 2;
+	assert(need.n_candidates < UINT32_MAX && need.n_buckets < UINT32_MAX);
+	return need;
+}
+
+static void write_rows(struct snapshot_row *rows, uint32_t n_rows, struct pair *pairs,
+    struct sockaddr_storage *addresses, char *text) {
+	for (uint32_t i = 0; i < n_rows; i++) {
+		struct snapshot_row *row = &rows[i];
+
+		assert(row->primary < n_rows && row->weight > 0);
+		instance_ref(row->instance);
+		row->models = pairs_write(row->models, &pairs, &text);
+		row->labels = pairs_write(row->labels, &pairs, &text);
+		if (row->n_addresses)
+			memcpy(addresses, row->addresses, row->n_addresses * sizeof(*addresses));
+		row->addresses = addresses;
+		addresses += row->n_addresses;
+	}
+}
+
+/* By name; rows of one target side by side, so that it becomes one candidate. */
+static int offer_cmp(const void *left, const void *right) {
+	const struct offer *a = left, *b = right;
+	int by_name = pair_text_cmp(a->model->key, b->model->key);
+
+	if (by_name)
+		return by_name;
+	if (a->primary != b->primary)
+		return a->primary < b->primary ? -1 : 1;
+	return (a->row > b->row) - (a->row < b->row);
+}
+
+static struct offer *offers_sorted(const struct snapshot *snap, size_t n_offers) {
+	struct offer *offers = malloc((n_offers + 1) * sizeof(*offers)), *at = offers;
+
+	for (uint32_t r = 0; r < snap->n_rows; r++)
+		for (uint32_t m = 0; m < snap->rows[r].models.n; m++)
+			*at++ = (struct offer){ &snap->rows[r].models.items[m], r, snap->rows[r].primary };
+	assert(at == offers + n_offers);
+	qsort(offers, n_offers, sizeof(*offers), offer_cmp);
+	return offers;
+}
+
+static struct candidate candidate_of(const struct snapshot *snap, uint32_t r) {
+	struct instance *inst = snap->rows[r].instance;
+
+	return (struct candidate){ inst, r, inst->slot, snap->rows[r].weight };
+}
+
+static void write_any(struct snapshot *snap, struct candidate *candidates) {
+	snap->any = (struct model){ .candidates = candidates, .label = LABEL_OTHER };
+	for (uint32_t r = 0; r < snap->n_rows; r++)
+		if (snap->rows[r].primary == r && snapshot_is_routable(snap, r))
+			candidates[snap->any.n_candidates++] = candidate_of(snap, r);
+	snap->n_candidates = snap->any.n_candidates;
+}
+
+/* One model out of the offers of its name, which are at the front; returns how many they are. */
+static size_t write_model(const struct snapshot *snap, const struct offer *offers, size_t n_offers,
+    struct model *model, struct candidate *candidates) {
+	uint32_t last = UINT32_MAX;
+	size_t i = 0;
+
+	*model = (struct model){ .name = offers[0].model->key, .candidates = candidates };
+	for (; i < n_offers && slice_eq(offers[i].model->key, model->name); i++) {
+		uint32_t primary = offers[i].primary;
+
+		if (!snapshot_is_routable(snap, primary))
+			continue;
+		if (model->object.n == 0)
+			model->object = offers[i].model->value;
+		if (primary == last)
+			continue;
+		candidates[model->n_candidates++] = candidate_of(snap, primary);
+		last = primary;
+	}
+	model->label = label_intern(LABEL_MODEL, model->name);
+	return i;
+}
+
+static void write_models(
+    struct snapshot *snap, struct model *models, struct candidate *candidates, size_t n_offers) {
+	struct offer *offers = offers_sorted(snap, n_offers);
+
+	snap->is_uniform = true;
+	for (size_t i = 0; i < n_offers;) {
+		struct model *model = &models[snap->n_models++];
+
+		i += write_model(snap, offers + i, n_offers - i, model, candidates + snap->n_candidates);
+		snap->n_candidates += model->n_candidates;
+		snap->is_uniform &= model->n_candidates == snap->any.n_candidates;
+	}
+	free(offers);
+}
+
+static void write_buckets(const struct snapshot *snap, uint32_t *buckets) {
+	for (uint32_t i = 0; i < snap->n_models; i++) {
+		struct slice name = snap->models[i].name;
+		uint32_t at = (uint32_t)XXH3_64bits(name.p, name.n) & snap->bucket_mask;
+
+		while (buckets[at])
+			at = (at + 1) & snap->bucket_mask;
+		buckets[at] = i + 1;
+	}
+}
+
+struct snapshot *snapshot_new(uint64_t version, const struct snapshot_row *rows, uint32_t n_rows) {
+	struct need need = need_of(rows, n_rows);
+	size_t bytes = sizeof(struct snapshot) + n_rows * sizeof(struct snapshot_row) +
+	    need.n_offers * sizeof(struct model) + need.n_candidates * sizeof(struct candidate) +
+	    need.n_pairs * sizeof(struct pair) + need.n_addresses * sizeof(struct sockaddr_storage) +
+	    need.n_buckets * sizeof(uint32_t) + need.text_bytes;
+	char *block = calloc(1, bytes), *at = block;
+
+	/* By falling alignment: what is aligned to 8 first, then the buckets, then text. */
+	struct snapshot *snap = packed_array(&at, 1, sizeof(*snap));
+	struct snapshot_row *own_rows = packed_array(&at, n_rows, sizeof(*own_rows));
+	struct model *models = packed_array(&at, need.n_offers, sizeof(*models));
+	struct candidate *candidates = packed_array(&at, need.n_candidates, sizeof(*candidates));
+	struct pair *pairs = packed_array(&at, need.n_pairs, sizeof(*pairs));
+	struct sockaddr_storage *addresses = packed_array(&at, need.n_addresses, sizeof(*addresses));
+	uint32_t *buckets = packed_array(&at, need.n_buckets, sizeof(*buckets));
+	char *text = packed_array(&at, need.text_bytes, 1);
+	assert(at == block + bytes);
+
+	snap->version = version;
+	snap->n_rows = n_rows;
+	snap->rows = own_rows;
+	snap->models = models;
+	snap->candidates = candidates;
+	snap->buckets = buckets;
+	snap->bucket_mask = (uint32_t)need.n_buckets - 1;
+	atomic_init(&snap->refs, 1);
+	if (n_rows)
+		memcpy(own_rows, rows, n_rows * sizeof(*rows));
+	write_rows(own_rows, n_rows, pairs, addresses, text);
+	write_any(snap, candidates);
+	write_models(snap, models, candidates, need.n_offers);
+	write_buckets(snap, buckets);
+	return snap;
+}
+
+struct snapshot *snapshot_ref(struct snapshot *snap) {
+	uint32_t before = atomic_fetch_add_explicit(&snap->refs, 1, memory_order_relaxed);
+
+	assert(before > 0);
+	return snap;
+}
+
+void snapshot_unref(struct snapshot **snap_ptr) {
+	struct snapshot *snap = *snap_ptr;
+
+	if (!snap)
+		return;
+	*snap_ptr = NULL;
+	uint32_t before = atomic_fetch_sub_explicit(&snap->refs, 1, memory_order_acq_rel);
+	assert(before > 0);
+	if (before > 1)
+		return;
+	for (uint32_t r = 0; r < snap->n_rows; r++) {
+		struct instance *inst = snap->rows[r].instance;
+
+		instance_unref(&inst);
+	}
+	free(snap);
+}
+
+const struct model *snapshot_model(const struct snapshot *snap, struct slice name) {
+	for (uint32_t at = (uint32_t)XXH3_64bits(name.p, name.n);; at++) {
+		uint32_t bucket = snap->buckets[at & snap->bucket_mask];
+
+		if (bucket == 0)
+			return NULL;
+		if (slice_eq(snap->models[bucket - 1].name, name))
+			return &snap->models[bucket - 1];
+	}
+}
+
+bool snapshot_is_routable(const struct snapshot *snap, uint32_t r) {
+	assert(r < snap->n_rows);
+	const struct snapshot_row *row = &snap->rows[snap->rows[r].primary];
+
+	return row->state <= INSTANCE_DEGRADED && row->are_models_known && row->n_addresses > 0;
+}

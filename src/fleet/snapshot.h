@@ -1,0 +1,86 @@
+/*
+ * snapshot: the fleet as it was at one moment, all that a worker needs to route.
+ *
+ * Immutable, one block, counted: the control thread makes it, each worker holds a
+ * reference for as long as any of its exchanges uses it, the last unref (any thread)
+ * frees it and lets go of its instances. All pointers and slices in it are good as
+ * long as the reference is held.
+ *
+ * Every record of the fleet is a row. Rows with one identity are listed, but share
+ * their routing: `primary` is the row that stands for all of them, in most rows the
+ * row itself. Model tables name primary rows only.
+ */
+#pragma once
+
+#include <sys/socket.h>
+
+#include "fleet/instance.h"
+#include "fleet/pair.h"
+
+enum fleet_source { SOURCE_STATIC, SOURCE_REGISTRY };
+
+struct snapshot_row {
+	struct instance *instance;
+	enum fleet_source source;
+	enum instance_state state;
+	uint16_t weight;       /* 1 to 1000 */
+	bool are_models_known; /* declared, or the engine was asked and answered */
+	bool are_models_declared;
+	uint32_t primary; /* row index */
+	uint32_t n_addresses;
+	const struct sockaddr_storage *addresses; /* port included; in the resolver's order */
+	struct pairs models;                      /* id -> JSON object of the engine, empty when declared */
+	struct pairs labels;
+};
+
+/* Somewhere to send a request: dense, 16 bytes, all that filters and policies read. */
+struct candidate {
+	struct instance *instance;
+	uint32_t row;
+	uint16_t slot; /* of the instance */
+	uint16_t weight;
+};
+
+struct model {
+	struct slice name;
+	struct slice object; /* of the first candidate that gave one; empty: make it from the name */
+	const struct candidate *candidates; /* by row, each instance once */
+	uint32_t n_candidates;              /* 0: known, but nobody routable serves it */
+	uint32_t label;                     /* fleet/label.h */
+};
+
+struct snapshot {
+	uint64_t version; /* grows with every snapshot of a fleet; from 1 */
+	const struct snapshot_row *rows;
+	const struct model *models; /* sorted by name, bytewise */
+	uint32_t n_rows;
+	uint32_t n_models;
+	struct model any; /* nameless, label "other": every routable row, for requests without a model */
+
+	/* All routable rows serve all models: a request need not be held until its model is known. */
+	bool is_uniform;
+
+	/* The arrays of all models and of `any`, one after the other: state per candidate is parallel. */
+	const struct candidate *candidates;
+	uint32_t n_candidates;
+
+	/* private */
+	uint32_t bucket_mask;
+	const uint32_t *buckets; /* model index + 1; 0 is empty */
+	_Atomic uint32_t refs;
+};
+
+/*
+ * Copies the rows with all they point to and takes its own references on the
+ * instances. Control thread. One reference, the caller's.
+ */
+must_use struct snapshot *snapshot_new(uint64_t version, const struct snapshot_row *rows, uint32_t n_rows);
+
+struct snapshot *snapshot_ref(struct snapshot *snap);
+void snapshot_unref(struct snapshot **snap); /* accepts NULL, clears */
+
+/* By exact name, in constant time; NULL when no row lists that model. */
+const struct model *snapshot_model(const struct snapshot *snap, struct slice name);
+
+/* May this row take traffic? For a row that is not its own primary: what the primary may. */
+bool snapshot_is_routable(const struct snapshot *snap, uint32_t row);

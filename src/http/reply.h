@@ -1,0 +1,37 @@
+/*
+ * reply: an answer of our own: a document, or a refusal in the dialect of the API that
+ * was called (OpenAI's or Anthropic's error object, always with a stable code).
+ */
+#pragma once
+
+#include "http/call.h"
+
+struct reply {
+	unsigned status;
+	uint16_t retry_after_s;    /* 0: not said */
+	bool closes;               /* the connection ends after it */
+	bool is_head;              /* to HEAD: no body is sent */
+	bool keeps_http10;         /* the client speaks HTTP/1.0 and asked to keep the connection */
+	struct slice content_type; /* empty: none */
+	struct slice body;
+	struct slice request_id;   /* sent back when not empty */
+	struct slice allow;        /* methods, with 405 */
+};
+
+/* The whole answer, at once. 0 or CALL_E_GONE. */
+must_use int reply_send(struct call *call, const struct reply *reply);
+
+/* What a valid request head says about the answer: is_head, closes, keeps_http10. */
+void reply_follow(struct reply *reply, const struct head *request, bool is_last);
+
+enum reply_dialect { REPLY_OPENAI, REPLY_ANTHROPIC, REPLY_RESPONSES };
+
+/* By the path that was asked for. */
+enum reply_dialect reply_dialect(struct slice path);
+
+/* The error object as JSON text; the caller frees it. detail: said after the cause's message, or NULL. */
+must_use char *reply_error_text(enum cause cause, const char *detail, enum reply_dialect dialect);
+
+/* reply_send() of a refusal; of `reply` the flags and the request id are used. */
+must_use int reply_refuse(struct call *call, struct reply *reply, enum cause cause, const char *detail,
+    enum reply_dialect dialect);

@@ -1,0 +1,254 @@
+/*
+ * Sessions: one function a state, run by the session's job while no request is at
+ * work. While one is, the job is out of play: the conn wakes the call's owner.
+ */
+#include "http/server.h"
+
+#include <arpa/inet.h>
+#include <unistd.h>
+
+#include "http/reply.h"
+
+#define LINGER_MS        2000
+#define LINGER_BYTES_MAX (1u << 20)
+#define TRIM_MS          5000
+
+static void session_run(struct job *job);
+
+static void session_on_closed(struct conn *c) {
+	struct session *s = container_of(c, struct session, conn);
+	slab_put(&s->server->slab, s);
+}
+
+static void server_count(struct server *s, int change) {
+	uint32_t n = atomic_load_explicit(&s->n_sessions, memory_order_relaxed);
+	atomic_store_explicit(&s->n_sessions, n + (uint32_t)change, memory_order_relaxed);
+}
+
+static void session_close(struct session *s, bool reset) {
+	assert(s->state != SESSION_CLOSED);
+	s->state = SESSION_CLOSED;
+	timer_stop(&s->timer);
+	job_cancel(&s->job);
+	list_remove(&s->link);
+	server_count(s->server, -1);
+	if (reset)
+		conn_reset(&s->conn);
+	else
+		conn_close(&s->conn);
+	listener_client_gone(&s->server->listener);
+}
+
+/* Everything is said: FIN, then wait for the client's, so that unread input does not turn into a reset. */
+static void session_linger(struct session *s) {
+	s->state = SESSION_LINGER;
+	s->conn.job = &s->job;
+	loop_timer(s->conn.loop, &s->timer, LINGER_MS);
+	if (!s->conn.out)
+		conn_shutdown(&s->conn);
+	conn_want_read(&s->conn, true);
+	loop_wake(s->conn.loop, &s->job);
+}
+
+static void session_refuse(struct session *s, enum cause cause) {
+	struct call call;
+	call_init(&call, &s->conn, FRAMING_NONE, 0);
+	struct reply reply = { .closes = true };
+	bool sent = reply_refuse(&call, &reply, cause, NULL, REPLY_OPENAI) == 0;
+	call_deinit(&call);
+	if (s->server->handler->refused)
+		s->server->handler->refused(s->server, s, cause);
+	s->conn.unread.n = 0;
+	if (sent)
+		session_linger(s);
+	else
+		session_close(s, true);
+}
+
+static void session_on_timer(struct timer *t) {
+	struct session *s = container_of(t, struct session, timer);
+	if (s->state == SESSION_HEAD)
+		session_refuse(s, CAUSE_HEAD_TIMEOUT);
+	else
+		session_close(s, false);
+}
+
+static void session_begin(struct session *s, const struct head *head) {
+	struct job *owner = s->server->handler->begin(s->server, s, head);
+	assert(s->state == SESSION_CALL && s->conn.job == owner);
+	conn_consume(&s->conn, head->bytes);
+	job_cancel(owner);
+	owner->run(owner); /* now: the body's first bytes stand in the read buffer */
+}
+
+/* An empty line before a request line is ignored, once (RFC 9112 section 2.2). False: wait for its second byte. */
+static bool session_skip_blank(struct session *s) {
+	if (s->state != SESSION_IDLE)
+		return true;
+	if (slice_has_prefix(s->conn.unread, SLICE("\r\n")))
+		conn_consume(&s->conn, 2);
+	return s->conn.unread.n > 0 && !slice_eq(s->conn.unread, SLICE("\r"));
+}
+
+/* Parsing again makes sense only when another line has ended or there is too much. */
+static bool session_is_worth_parsing(struct session *s) {
+	struct slice fresh = slice_skip(s->conn.unread, s->seen_bytes);
+	bool worth = s->conn.unread.n >= HEAD_BYTES_MAX || memchr(fresh.p, '\n', fresh.n);
+	s->seen_bytes = (uint16_t)size_min(s->conn.unread.n, HEAD_BYTES_MAX);
+	return worth;
+}
+
+/* Looks for a complete head in what has come. */
+static void session_run_head(struct session *s) {
+	int r = conn_fill(&s->conn, LOOP_READ_BYTES);
+	while (r == 0) {
+		struct head_room room;
+		enum cause cause = CAUSE_NONE;
+		int parsed = HEAD_E_MORE;
+		if (session_skip_blank(s) && (s->state == SESSION_IDLE || session_is_worth_parsing(s)))
+			parsed = head_parse_request(&room, s->conn.unread, &cause);
+		if (parsed == 0) {
+			session_begin(s, &room.head);
+			return;
+		}
+		if (parsed == HEAD_E_REFUSED) {
+			session_refuse(s, cause);
+			return;
+		}
+		if (s->state == SESSION_IDLE && s->conn.unread.n) {
+			s->state = SESSION_HEAD;
+			s->seen_bytes = (uint16_t)size_min(s->conn.unread.n, HEAD_BYTES_MAX);
+			timer_stop(&s->timer); /* the keep-alive deadline may be later than this one */
+			loop_timer(s->conn.loop, &s->timer, s->server->limits.head_ms);
+		}
+		r = conn_more(&s->conn, HEAD_BYTES_MAX);
+	}
+	assert(r != CONN_E_FULL);
+	if (r != CONN_E_AGAIN)
+		session_close(s, false);
+}
+
+/* Reads and throws away until the client closes, or sends too much. */
+static void session_run_linger(struct session *s) {
+	if (s->conn.is_broken) {
+		session_close(s, false);
+		return;
+	}
+	if (!s->conn.out)
+		conn_shutdown(&s->conn);
+	int r = conn_fill(&s->conn, LOOP_READ_BYTES);
+	s->lingered_bytes += (uint32_t)s->conn.unread.n;
+	conn_consume(&s->conn, s->conn.unread.n);
+	if ((r && r != CONN_E_AGAIN) || s->lingered_bytes > LINGER_BYTES_MAX)
+		session_close(s, false);
+}
+
+static void session_run(struct job *job) {
+	struct session *s = container_of(job, struct session, job);
+	if (s->state == SESSION_LINGER)
+		session_run_linger(s);
+	else if (s->state == SESSION_IDLE || s->state == SESSION_HEAD)
+		session_run_head(s);
+}
+
+void session_take(struct session *s, struct call *call, struct job *job, const struct head *head) {
+	assert(s->state == SESSION_IDLE || s->state == SESSION_HEAD);
+	timer_stop(&s->timer);
+	s->state = SESSION_CALL;
+	s->n_requests++;
+	s->seen_bytes = 0;
+	s->conn.job = job;
+	call_init(call, &s->conn, (enum framing)head->framing, head->content_length);
+}
+
+void session_next(struct call *call, bool keep) {
+	struct session *s = session_of(call);
+	assert(s->state == SESSION_CALL);
+	bool received = call_is_received(call);
+	call_deinit(call);
+	s->conn.job = &s->job;
+	if (!keep || !received || s->server->is_closing) {
+		session_linger(s);
+		return;
+	}
+	s->state = SESSION_IDLE;
+	loop_timer(s->conn.loop, &s->timer, s->server->limits.keepalive_ms);
+	conn_want_read(&s->conn, true);
+	if (s->conn.unread.n || s->conn.can_read)
+		loop_wake(s->conn.loop, &s->job);
+}
+
+void session_abort(struct call *call, bool reset) {
+	struct session *s = session_of(call);
+	call_deinit(call);
+	session_close(s, reset);
+}
+
+struct slice session_peer(const struct session *s, char room[46]) {
+	const void *addr = s->peer.sa.sa_family == AF_INET6 ? (const void *)&s->peer.in6.sin6_addr
+							    : (const void *)&s->peer.in.sin_addr;
+	if (!inet_ntop(s->peer.sa.sa_family, addr, room, 46))
+		room[0] = '\0';
+	return slice_of(room);
+}
+
+/* --- the server ----------------------------------------------------------- */
+
+static void server_on_accept(struct listener *l, int fd, const struct sockaddr_storage *peer) {
+	struct server *server = container_of(l, struct server, listener);
+	struct session *s = slab_get_zeroed(&server->slab);
+	s->server = server;
+	s->state = SESSION_IDLE;
+	memcpy(&s->peer, peer, sizeof(s->peer));
+	list_init(&s->link);
+	job_init(&s->job, session_run);
+	timer_init(&s->timer, session_on_timer);
+	if (conn_open(&s->conn, server->loop, fd, &s->job, session_on_closed) < 0) {
+		slab_put(&server->slab, s);
+		listener_client_gone(l);
+		return;
+	}
+	list_push(&server->sessions, &s->link);
+	server_count(server, 1);
+	loop_timer(server->loop, &s->timer, server->limits.head_ms); /* silence at the start is no keep-alive */
+	s->conn.can_read = true; /* the request has often come with the connection */
+	loop_wake(server->loop, &s->job);
+}
+
+static void server_on_trim(struct timer *t) {
+	struct server *s = container_of(t, struct server, trim);
+	slab_trim(&s->slab);
+	loop_timer(s->loop, &s->trim, TRIM_MS);
+}
+
+int server_open(struct server *s, struct loop *loop, int fd, struct client_budget *budget,
+    const struct server_limits *limits, const struct server_handler *handler, void *context) {
+	*s = (struct server){ .loop = loop, .handler = handler, .context = context, .limits = *limits };
+	list_init(&s->sessions);
+	slab_init(&s->slab, sizeof(struct session));
+	timer_init(&s->trim, server_on_trim);
+	loop_timer(loop, &s->trim, TRIM_MS);
+	return listener_open(&s->listener, loop, fd, budget, server_on_accept);
+}
+
+void server_drain(struct server *s) {
+	if (s->is_closing)
+		return;
+	listener_close(&s->listener);
+	s->is_closing = true;
+	list_each_safe(it, &s->sessions) {
+		struct session *session = container_of(it, struct session, link);
+		if (session->state == SESSION_IDLE && !session->conn.can_read && !session->conn.unread.n && session->n_requests)
+			session_close(session, false);
+	}
+}
+
+void server_close(struct server *s) {
+	server_drain(s);
+	timer_stop(&s->trim);
+	list_each_safe(it, &s->sessions) {
+		struct session *session = container_of(it, struct session, link);
+		assert(session->state != SESSION_CALL);
+		session_close(session, false);
+	}
+}

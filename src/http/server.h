@@ -1,0 +1,105 @@
+/*
+ * server: the clients' side of HTTP/1.1 on one thread: a listener, its sessions, and
+ * what to do with a request.
+ *
+ * A session is one client's connection: it waits for heads, judges them, hands each
+ * request to the handler as a call, and goes on to the next when the handler says that
+ * it is done (session_next). One request is at work at a time; what was pipelined waits
+ * in the socket. A malformed head or an expired head deadline is answered here and
+ * ends the connection.
+ *
+ * The handler embeds struct call in an object of its own. From begin() until
+ * session_next() or session_abort() the connection's events wake the call's owner.
+ */
+#pragma once
+
+#include "http/call.h"
+#include "net/listener.h"
+
+enum session_state {
+	SESSION_IDLE = 1, /* between requests */
+	SESSION_HEAD,     /* part of a head has come */
+	SESSION_CALL,     /* a request is the handler's */
+	SESSION_LINGER,   /* answered and half closed: reads on so that the answer is not lost to a reset */
+	SESSION_CLOSED,
+};
+
+struct server;
+
+struct session {
+	struct conn conn;
+	struct job job;
+	struct timer timer;
+	struct list link; /* server->sessions */
+	struct server *server;
+	union {
+		struct sockaddr sa;
+		struct sockaddr_in in;
+		struct sockaddr_in6 in6;
+	} peer;
+	uint32_t n_requests;
+	uint32_t lingered_bytes;
+	uint16_t seen_bytes; /* of an incomplete head */
+	uint8_t state;       /* enum session_state */
+};
+
+struct server_limits {
+	uint64_t head_ms;      /* first byte of a head to its last */
+	uint64_t keepalive_ms; /* idle between requests */
+};
+
+struct server_handler {
+	/*
+	 * A valid head. Copies what it wants to keep of it and returns its owner's job, after session_take()
+	 * bound a call to the session. The job runs next.
+	 */
+	struct job *(*begin)(struct server *server, struct session *session, const struct head *head);
+
+	/* The session itself refused something; for counting and logging. May be NULL. */
+	void (*refused)(struct server *server, struct session *session, enum cause cause);
+};
+
+struct server {
+	struct loop *loop;
+	const struct server_handler *handler;
+	void *context; /* the handler's own */
+	struct server_limits limits;
+	struct listener listener;
+	struct slab slab;
+	struct list sessions;
+	_Atomic uint32_t n_sessions; /* written by the loop's thread alone */
+	bool is_closing;
+	struct timer trim;
+};
+
+/* Takes the listening socket. */
+must_use int server_open(struct server *s, struct loop *loop, int fd, struct client_budget *budget,
+    const struct server_limits *limits, const struct server_handler *handler, void *context);
+
+/* Stops accepting (queue taken first), closes idle sessions; those at work close after their answer. */
+void server_drain(struct server *s);
+
+/* Closes everything. Calls at work must have been ended by their owners. */
+void server_close(struct server *s);
+
+/* Binds the call to the session's request; from now on events wake `job`. */
+void session_take(struct session *s, struct call *call, struct job *job, const struct head *head);
+
+/*
+ * The answer is complete (or refused): gives the call back. With keep the next request is read, otherwise the
+ * connection ends in order.
+ */
+void session_next(struct call *call, bool keep);
+
+/* Ends the connection at once. With reset the client sees that the answer was cut. */
+void session_abort(struct call *call, bool reset);
+
+static inline struct session *session_of(struct call *call) {
+	return container_of(call->conn, struct session, conn);
+}
+
+/* The client's address as text, at most 45 characters. */
+struct slice session_peer(const struct session *s, char room[46]);
+
+/* Whether the next answer on it must say "close". */
+static inline bool session_is_last(const struct session *s) { return s->server->is_closing; }

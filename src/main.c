@@ -1,0 +1,46 @@
+/* The programs in this binary, by the name that is their first argument. */
+#include <stdio.h>
+
+#include "base/heap.h"
+#include "base/version.h"
+#include "engine/engine.h"
+#include "router/router.h"
+
+struct command {
+	const char *name;
+	const char *help;
+	int (*run)(int argc, char **argv); /* argv[0] is the name; returns the exit code */
+};
+
+static const struct command commands[] = {
+	{ "router", "take requests and stream them to the engines that serve them", router_main },
+	{ "mock-engine", "an engine without a GPU, for demos, tests and benches", engine_main },
+};
+
+static int print_help(FILE *out) {
+	fputs("Usage: headrace COMMAND [OPTION]...\n\n", out);
+	for (size_t i = 0; i < n_elems(commands); i++)
+		fprintf(out, "  %-12s  %s\n", commands[i].name, commands[i].help);
+	fputs("\nheadrace COMMAND --help lists the options of one; headrace --version says which this is.\n",
+	    out);
+	return out == stdout ? 0 : 2;
+}
+
+int main(int argc, char **argv) {
+	const char *name = argc > 1 ? argv[1] : NULL;
+
+	heap_init();
+	if (!name)
+		return print_help(stderr);
+	for (size_t i = 0; i < n_elems(commands); i++)
+		if (!strcmp(name, commands[i].name))
+			return commands[i].run(argc - 1, argv + 1);
+	if (!strcmp(name, "--version")) {
+		puts("headrace " HEADRACE_VERSION);
+		return 0;
+	}
+	if (!strcmp(name, "help") || !strcmp(name, "--help") || !strcmp(name, "-h"))
+		return print_help(stdout);
+	fprintf(stderr, "headrace: unknown command \"%s\"\n", name);
+	return print_help(stderr);
+}

@@ -1,0 +1,128 @@
+#include "net/listener.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <unistd.h>
+
+#define ACCEPTS_PER_TURN  64
+#define BACKLOG           4096
+#define RETRY_MS          100
+#define UNSENT_BYTES_MAX  131072
+
+static void listener_on_event(uv_poll_t *poll, int status, int events);
+
+int listener_bind(const struct sockaddr *addr, bool reuse_port) {
+	socklen_t len = addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+	int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	int on = 1, unsent = UNSENT_BYTES_MAX;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (reuse_port)
+		setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
+	if (bind(fd, addr, len) < 0 || listen(fd, BACKLOG) < 0) {
+		int error = errno;
+		close(fd);
+		return -error;
+	}
+	return fd;
+}
+
+uint16_t listener_port(int fd) {
+	struct sockaddr_storage at;
+	socklen_t len = sizeof(at);
+	if (getsockname(fd, (struct sockaddr *)&at, &len) < 0)
+		return 0;
+	return ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
+					      : ((struct sockaddr_in *)&at)->sin_port);
+}
+
+static void listener_resume(struct listener *l) {
+	if (l->is_closing || !l->is_paused)
+		return;
+	l->is_paused = false;
+	timer_stop(&l->retry);
+	uv_poll_start(&l->poll, UV_READABLE, listener_on_event);
+}
+
+static void listener_pause(struct listener *l) {
+	l->is_paused = true;
+	uv_poll_stop(&l->poll);
+	loop_timer(l->loop, &l->retry, RETRY_MS); /* another thread's clients may leave meanwhile */
+}
+
+static void listener_on_retry(struct timer *t) {
+	listener_resume(container_of(t, struct listener, retry));
+}
+
+static bool listener_take_place(struct listener *l) {
+	struct client_budget *b = l->budget;
+	if (!b)
+		return true;
+	if (atomic_fetch_add_explicit(&b->n_open, 1, memory_order_relaxed) < b->n_max)
+		return true;
+	atomic_fetch_sub_explicit(&b->n_open, 1, memory_order_relaxed);
+	return false;
+}
+
+static void listener_give_place(struct listener *l) {
+	if (l->budget)
+		atomic_fetch_sub_explicit(&l->budget->n_open, 1, memory_order_relaxed);
+}
+
+/* One client; false when there is none, or no room for it. */
+static bool listener_accept(struct listener *l) {
+	if (!listener_take_place(l)) {
+		listener_pause(l);
+		return false;
+	}
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+	int fd = accept4(l->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd >= 0) {
+		l->on_accept(l, fd, &peer);
+		return true;
+	}
+	listener_give_place(l);
+	if (errno == ECONNABORTED || errno == EINTR)
+		return true;
+	if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+		listener_pause(l);
+	return false;
+}
+
+static void listener_on_event(uv_poll_t *poll, int status, int events) {
+	struct listener *l = container_of(poll, struct listener, poll);
+	for (unsigned i = 0; i < ACCEPTS_PER_TURN; i++)
+		if (!listener_accept(l))
+			return;
+}
+
+int listener_open(struct listener *l, struct loop *loop, int fd, struct client_budget *budget,
+    void (*on_accept)(struct listener *, int, const struct sockaddr_storage *)) {
+	*l = (struct listener){ .loop = loop, .budget = budget, .on_accept = on_accept, .fd = fd };
+	timer_init(&l->retry, listener_on_retry);
+	int r = uv_poll_init(&loop->uv, &l->poll, fd);
+	if (r < 0)
+		return r;
+	return uv_poll_start(&l->poll, UV_READABLE, listener_on_event);
+}
+
+void listener_client_gone(struct listener *l) {
+	listener_give_place(l);
+	listener_resume(l);
+}
+
+void listener_close(struct listener *l) {
+	if (l->is_closing)
+		return;
+	l->is_closing = true; /* closing a socket of a shared port resets what is queued on it: take that first */
+	while (listener_accept(l))
+		;
+	timer_stop(&l->retry);
+	uv_close((uv_handle_t *)&l->poll, NULL);
+	close(l->fd);
+	l->fd = -1;
+}

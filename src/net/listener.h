@@ -1,0 +1,48 @@
+/*
+ * listener: a listening socket of one loop, on a uv_poll_t with our own accept4.
+ *
+ * Accepting stops when the process-wide budget of client descriptors is used up, or
+ * when the kernel says that descriptors or memory have run out: new clients then wait
+ * in the backlog, old ones live, nothing spins. It goes on when a client leaves
+ * (listener_client_gone) or a moment later.
+ *
+ * TCP_NODELAY and the limit of unsent bytes are set here and inherited by what is accepted.
+ */
+#pragma once
+
+#include <sys/socket.h>
+
+#include "net/loop.h"
+
+/* Shared by all listeners that serve clients; n_max is set once, before threads exist. */
+struct client_budget {
+	_Atomic uint32_t n_open;
+	uint32_t n_max;
+};
+
+struct listener {
+	uv_poll_t poll;
+	struct loop *loop;
+	struct client_budget *budget; /* NULL: not limited (admin) */
+	/* Takes the connected descriptor. */
+	void (*on_accept)(struct listener *l, int fd, const struct sockaddr_storage *peer);
+	struct timer retry;
+	int fd;
+	bool is_paused;
+	bool is_closing;
+};
+
+/* A bound, listening, nonblocking socket or a negative errno. reuse_port: one of a set that shares the port. */
+must_use int listener_bind(const struct sockaddr *addr, bool reuse_port);
+
+/* "host:port" of the socket, for log lines: the port may have been picked by the kernel. */
+uint16_t listener_port(int fd);
+
+must_use int listener_open(struct listener *l, struct loop *loop, int fd, struct client_budget *budget,
+    void (*on_accept)(struct listener *, int, const struct sockaddr_storage *));
+
+/* A client of this listener's thread is gone: gives its place back. */
+void listener_client_gone(struct listener *l);
+
+/* Accepts what waits in the queue, then closes the socket. */
+void listener_close(struct listener *l);

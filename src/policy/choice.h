@@ -1,0 +1,58 @@
+/*
+ * choice: what a policy sees of a pick. Private to this folder.
+ *
+ * A policy is a const struct that says which of the eligible candidates it is. It may
+ * keep a cell of state per candidate, which is zeroed before init and lives as long as
+ * the model's candidates stay the same.
+ */
+#pragma once
+
+#include "policy/policy.h"
+
+struct choice {
+	const struct candidate *candidates; /* of the model */
+	const uint32_t *eligible;           /* positions in candidates, ascending */
+	uint32_t n;                         /* of eligible; 2 or more */
+	uint64_t weight;                    /* of all eligible together */
+	const struct load *load;
+	struct rng *rng;
+	void *cells; /* parallel to candidates */
+};
+
+typedef void (*policy_init_fn)(void *cells, const struct model *model, struct rng *rng);
+typedef uint32_t (*policy_pick_fn)(const struct choice *choice); /* 0 to choice->n - 1 */
+
+struct policy {
+	const char *name;
+	enum pick_reason reason;
+	size_t cell_bytes;
+	policy_init_fn init; /* NULL when zeroes will do */
+	policy_pick_fn pick;
+};
+
+extern const struct policy round_robin_policy, least_load_policy, power_of_two_policy, random_pick_policy;
+
+static inline const struct candidate *choice_candidate(const struct choice *choice, uint32_t i) {
+	return &choice->candidates[choice->eligible[i]];
+}
+
+/* One of the eligible but `except`, each as likely as its weight; UINT32_MAX excepts none. */
+uint32_t choice_draw(const struct choice *choice, uint32_t except);
+
+/* Requests in flight with this one, per weight: the lower the better. */
+struct choice_measure {
+	uint64_t n_requests, weight;
+};
+
+static inline struct choice_measure choice_measure(const struct choice *choice, uint32_t i) {
+	const struct candidate *c = choice_candidate(choice, i);
+
+	return (struct choice_measure){ load_sum(choice->load, c->slot) + 1, c->weight };
+}
+
+/* Negative, 0 or positive, by cross-multiplication: exact, and cheaper than to divide. */
+static inline int choice_measure_cmp(struct choice_measure a, struct choice_measure b) {
+	uint64_t x = a.n_requests * b.weight, y = b.n_requests * a.weight;
+
+	return (x > y) - (x < y);
+}

@@ -1,0 +1,166 @@
+#include "policy/policy.h"
+
+#include <stdlib.h>
+
+#include "policy/choice.h"
+
+const struct policy *const policy_table[] = {
+	&round_robin_policy,
+	&least_load_policy,
+	&power_of_two_policy,
+	&random_pick_policy,
+	NULL,
+};
+
+const struct policy *policy_find(struct slice name) {
+	for (const struct policy *const *p = policy_table; *p; p++)
+		if (slice_eq(slice_of((*p)->name), name))
+			return *p;
+	return NULL;
+}
+
+const char *policy_name(const struct policy *policy) {
+	return policy->name;
+}
+
+const char *pick_reason_text(enum pick_reason reason) {
+	static const char *const text[PICK_REASONS] = {
+		[PICK_ONLY_CANDIDATE] = "only_candidate",
+		[PICK_ROUND_ROBIN] = "round_robin",
+		[PICK_LEAST_LOAD] = "least_load",
+		[PICK_POWER_OF_TWO] = "power_of_two",
+		[PICK_RANDOM] = "random",
+		[PICK_ALL_AVOIDED] = "all_avoided",
+	};
+	assert(reason < PICK_REASONS);
+	return text[reason];
+}
+
+void policy_set_init(
+    struct policy_set *set, const struct policy *policy, const struct load *load, struct rng *rng) {
+	*set = (struct policy_set){ .policy = policy, .load = load, .rng = rng };
+}
+
+void policy_set_deinit(struct policy_set *set) {
+	snapshot_unref(&set->snapshot);
+	free(set->cells);
+	free(set->eligible);
+	*set = (struct policy_set){ .policy = NULL };
+}
+
+/* The cells of a model's candidates; `cells` are those of all candidates of `snap`. */
+static void *cells_of(
+    const struct policy *policy, const struct snapshot *snap, void *cells, const struct model *model) {
+	size_t at = (size_t)(model->candidates - snap->candidates);
+
+	assert(at + model->n_candidates <= snap->n_candidates);
+	return (char *)cells + at * policy->cell_bytes;
+}
+
+static bool are_candidates_eq(const struct model *a, const struct model *b) {
+	if (a->n_candidates != b->n_candidates)
+		return false;
+	for (uint32_t i = 0; i < a->n_candidates; i++)
+		if (a->candidates[i].instance != b->candidates[i].instance ||
+		    a->candidates[i].weight != b->candidates[i].weight)
+			return false;
+	return true;
+}
+
+/* `old` is the same model in the snapshot of `set`, or NULL. */
+static void adopt_model(const struct policy_set *set, const struct snapshot *snap, void *cells,
+    const struct model *model, const struct model *old) {
+	const struct policy *policy = set->policy;
+	void *own = cells_of(policy, snap, cells, model);
+
+	if (model->n_candidates == 0)
+		return;
+	if (old && are_candidates_eq(model, old))
+		memcpy(own, cells_of(policy, set->snapshot, set->cells, old),
+		    model->n_candidates * policy->cell_bytes);
+	else if (policy->init)
+		policy->init(own, model, set->rng);
+}
+
+void policy_set_adopt(struct policy_set *set, struct snapshot *snap) {
+	const struct snapshot *old = set->snapshot;
+	void *cells = calloc(1, snap->n_candidates * set->policy->cell_bytes + 1);
+
+	adopt_model(set, snap, cells, &snap->any, old ? &old->any : NULL);
+	for (uint32_t i = 0; i < snap->n_models; i++) {
+		const struct model *model = &snap->models[i];
+
+		adopt_model(set, snap, cells, model, old ? snapshot_model(old, model->name) : NULL);
+	}
+	free(set->cells);
+	set->cells = cells;
+	/* No model has more candidates than the one of all routable rows. */
+	free(set->eligible);
+	set->eligible = malloc((snap->any.n_candidates + 1) * sizeof(*set->eligible));
+
+	snapshot_ref(snap);
+	snapshot_unref(&set->snapshot);
+	set->snapshot = snap;
+}
+
+static bool is_tried(const struct pick_input *input, uint16_t slot) {
+	for (uint32_t i = 0; i < input->n_tried; i++)
+		if (input->tried[i] == slot)
+			return true;
+	return false;
+}
+
+/* Makes the untried candidates that are, or are not, avoided the eligible ones. */
+static void filter(
+    struct choice *choice, uint32_t *eligible, const struct pick_input *input, bool are_avoided) {
+	const struct model *model = input->model;
+	uint64_t weight = 0;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < model->n_candidates; i++) {
+		const struct candidate *c = &model->candidates[i];
+
+		if (instance_is_avoided(c->instance, input->now_ms) != are_avoided ||
+		    is_tried(input, c->slot))
+			continue;
+		eligible[n++] = i;
+		weight += c->weight;
+	}
+	choice->n = n;
+	choice->weight = weight;
+}
+
+int policy_pick(struct policy_set *set, const struct pick_input *input, struct pick_result *result_out) {
+	const struct policy *policy = set->policy;
+	const struct model *model = input->model;
+	struct choice choice = {
+		.candidates = model->candidates, .eligible = set->eligible, .load = set->load, .rng = set->rng
+	};
+	enum pick_reason reason = policy->reason;
+
+	assert(set->snapshot && model->n_candidates <= set->snapshot->any.n_candidates);
+	if (model->n_candidates == 0)
+		return PICK_E_NONE_EXIST;
+	choice.cells = cells_of(policy, set->snapshot, set->cells, model);
+	filter(&choice, set->eligible, input, false);
+	if (choice.n == 1)
+		reason = PICK_ONLY_CANDIDATE;
+	if (choice.n == 0) {
+		filter(&choice, set->eligible, input, true);
+		reason = PICK_ALL_AVOIDED;
+	}
+	if (choice.n == 0)
+		return PICK_E_NONE_LEFT;
+
+	uint32_t i = choice.n > 1 ? policy->pick(&choice) : 0;
+	assert(i < choice.n);
+	const struct candidate *picked = choice_candidate(&choice, i);
+	*result_out = (struct pick_result){
+		.instance = picked->instance,
+		.row = picked->row,
+		.reason = reason,
+		.n_candidates = model->n_candidates,
+		.n_eligible = choice.n,
+	};
+	return 0;
+}

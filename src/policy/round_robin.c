@@ -1,0 +1,62 @@
+/*
+ * round_robin: smooth weighted round robin, as nginx does it.
+ *
+ * At each pick every eligible candidate earns its weight in credit, the richest is
+ * taken and pays what all have earned. Weights 5, 1, 1 give a a b a c a a: the exact
+ * share in every round of 7, and as even within it as it can be. Credit outlives the
+ * pick, so one that was filtered out for a while neither gains nor loses by it.
+ */
+#include "policy/choice.h"
+
+/*
+ * Starts in the middle of a round, t picks after its beginning, or all threads would
+ * fill the same instances in step. By then a candidate has had its share of t, rounded
+ * down; what the rounding left over goes to the first ones that were cheated by it, so
+ * that the picks add up to t. The round ends as exactly as any, and from its end on the
+ * order is nginx's.
+ */
+static void round_robin_init(void *cells, const struct model *model, struct rng *rng) {
+	int64_t *credit = cells;
+	int64_t total = 0, owed = 0;
+
+	for (uint32_t i = 0; i < model->n_candidates; i++)
+		total += model->candidates[i].weight;
+	int64_t t = (int64_t)rng_below(rng, (uint64_t)total);
+	for (uint32_t i = 0; i < model->n_candidates; i++) {
+		credit[i] = t * model->candidates[i].weight % total;
+		owed += credit[i];
+	}
+	for (uint32_t i = 0; owed > 0; i++) {
+		assert(i < model->n_candidates);
+		if (credit[i] == 0)
+			continue;
+		credit[i] -= total;
+		owed -= total;
+	}
+}
+
+static uint32_t round_robin_pick(const struct choice *choice) {
+	int64_t *credit = choice->cells;
+	int64_t most = INT64_MIN;
+	uint32_t richest = 0;
+
+	for (uint32_t i = 0; i < choice->n; i++) {
+		int64_t *own = &credit[choice->eligible[i]];
+
+		*own += choice_candidate(choice, i)->weight;
+		if (*own > most) {
+			most = *own;
+			richest = i;
+		}
+	}
+	credit[choice->eligible[richest]] -= (int64_t)choice->weight;
+	return richest;
+}
+
+const struct policy round_robin_policy = {
+	.name = "round_robin",
+	.reason = PICK_ROUND_ROBIN,
+	.cell_bytes = sizeof(int64_t),
+	.init = round_robin_init,
+	.pick = round_robin_pick,
+};

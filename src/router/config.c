@@ -1,0 +1,376 @@
+/*
+ * The router's table, and what only its values together can show. The rows come
+ * first, in the order of the help; the checks and the list of engines stand below.
+ */
+#include "router/config.h"
+
+#include "base/text.h"
+#include "fleet/instance.h"
+
+#define KIB     (1ULL << 10)
+#define MIB     (1ULL << 20)
+#define GIB     (1ULL << 30)
+#define HOUR_MS (3600 * 1000ULL)
+
+static const char *check_host(const char *text) {
+	return text_is_host(slice_of(text)) ? NULL : "expected a host name or an address";
+}
+
+static const char *check_host_or_none(const char *text) {
+	return text[0] ? check_host(text) : NULL;
+}
+
+static const char *check_url(const char *text) {
+	struct text_url url;
+
+	if (!text_url(slice_of(text), &url))
+		return "expected http://HOST[:PORT]";
+	if (slice_is(url.scheme, SLICE("https")))
+		return "TLS to engines is not built yet: expected http://HOST[:PORT]";
+	if (!slice_is(url.scheme, SLICE("http")))
+		return "unknown scheme: expected http://HOST[:PORT]";
+	if (url.path.n && !slice_eq(url.path, SLICE("/")))
+		return "an engine's url has no path: expected http://HOST[:PORT]";
+	return NULL;
+}
+
+/* RFC 9110 section 5.6.2, in the lower case in which names are compared. */
+static const char *check_header(const char *text) {
+	static const char letters[] = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz";
+
+	return text[strspn(text, letters)] ? "expected a header's name in lower case" : NULL;
+}
+
+/* Not one to take to no effect: it changes what is served. */
+static const char *check_alias(const char *text) {
+	return "aliases are not built yet";
+}
+
+static const char *const policies[] = { "round_robin", "least_load", "power_of_two", "random", NULL };
+static const char *const half_closes[] = { "abort", "serve", NULL };
+static const char *const log_formats[] = { "json", NULL };
+static const char *const log_levels[] = { "debug", "info", "warn", "error", NULL };
+
+#define AT(type, member) .offset = offsetof(type, member), .bytes = sizeof(((type *)0)->member)
+#define WORKER(member)   AT(struct router_worker, member)
+#define ROUTER(member)   AT(struct router_config, member)
+
+static const struct option worker_fields[] = {
+	{ "", "url", .arg = "URL", .help = "where the engine listens: http://HOST[:PORT]",
+	    .type = OPTION_STRING, .check = check_url, .required = true, WORKER(url) },
+	{ "", "models", .help = "the model ids that it serves; without any it is asked, again and again",
+	    .type = OPTION_LIST, WORKER(models) },
+	{ "", "name", .help = "its name in logs and metrics; without one, the url", .type = OPTION_STRING,
+	    WORKER(name) },
+	{ "", "weight", .help = "its share of the traffic", .type = OPTION_UINT, .def = "1", .min = 1,
+	    .max = 1000, WORKER(weight) },
+	{ "", "labels", .arg = "{ KEY = TEXT }", .help = "whatever you want to find it by",
+	    .type = OPTION_MAP, WORKER(labels) },
+};
+
+static const struct option rows[] = {
+	{ "router", "host", .arg = "HOST", .help = "address to listen on", .type = OPTION_STRING,
+	    .def = "127.0.0.1", .check = check_host, ROUTER(host) },
+	{ "router", "port", .help = "port to listen on", .type = OPTION_UINT, .def = "30000", .min = 1,
+	    .max = UINT16_MAX, ROUTER(port) },
+	{ "router", "threads", .help = "worker threads; 0 is one per CPU", .type = OPTION_UINT, .def = "0",
+	    .max = 256, ROUTER(n_threads) },
+	{ "router", "body_limit", .help = "largest body of a request; beyond is 413", .type = OPTION_SIZE,
+	    .def = "512MiB", .min = KIB, .max = 1024 * GIB, .reloadable = true, ROUTER(body_limit_bytes) },
+	{ "router", "inspect_limit",
+	    .help =
+		"how much of a body may be waited for to learn what a policy wants to know, the model apart",
+	    .type = OPTION_SIZE, .def = "1MiB", .max = GIB, .reloadable = true, ROUTER(inspect_limit_bytes) },
+	{ "router", "hold_limit",
+	    .help = "how much of a body may be held until its model is found; beyond is 413",
+	    .type = OPTION_SIZE, .def = "64MiB", .min = KIB, .max = 1024 * GIB, .reloadable = true,
+	    ROUTER(hold_limit_bytes) },
+	{ "router", "hold_memory", .help = "what all held bodies together may take; beyond is 503",
+	    .type = OPTION_SIZE, .def = "256MiB", .min = KIB, .max = 1024 * GIB, .reloadable = true,
+	    ROUTER(hold_memory_bytes) },
+	{ "router", "request_id_headers", .arg = "NAME...",
+	    .help = "headers that may bring a request's id; the first that is there and well-formed counts",
+	    .type = OPTION_LIST, .def = "x-request-id,x-correlation-id,x-trace-id,request-id",
+	    .check = check_header, .reloadable = true, ROUTER(request_id_headers) },
+	{ "router", "half_close", .help = "whether a client's FIN before its answer is over ends the request",
+	    .type = OPTION_ENUM, .choices = half_closes, .def = "abort", .reloadable = true,
+	    ROUTER(half_close) },
+	{ "router", "worker_urls", .arg = "URL...", .help = "engines, besides those of [[worker]]",
+	    .type = OPTION_LIST, .check = check_url, .reloadable = true, ROUTER(worker_urls) },
+
+	{ "admin", "host", .arg = "HOST", .help = "address of the admin listener", .type = OPTION_STRING,
+	    .def = "127.0.0.1", .check = check_host, ROUTER(admin_host) },
+	{ "admin", "port", .help = "its port", .type = OPTION_UINT, .def = "29000", .min = 1,
+	    .max = UINT16_MAX, ROUTER(admin_port) },
+
+	{ "metrics", "host", .flag = "prometheus-host", .arg = "HOST",
+	    .help = "address of /metrics, if not the admin one", .type = OPTION_STRING,
+	    .check = check_host_or_none, ROUTER(metrics_host) },
+	{ "metrics", "port", .flag = "prometheus-port",
+	    .help = "its port, if not the admin one; 0 is the admin one", .type = OPTION_UINT,
+	    .max = UINT16_MAX, ROUTER(metrics_port) },
+
+	{ "timeout", "head", .help = "for a request's head, from its first byte to its last",
+	    .type = OPTION_DURATION, .def = "10s", .min = 1, .max = HOUR_MS, .reloadable = true,
+	    ROUTER(timeout.head_ms) },
+	{ "timeout", "body_idle", .help = "between two pieces of a request's body", .type = OPTION_DURATION,
+	    .def = "30s", .min = 1, .max = 24 * HOUR_MS, .can_be_off = true, .reloadable = true,
+	    ROUTER(timeout.body_idle_ms) },
+	{ "timeout", "write_idle", .help = "for a client that does not read its answer",
+	    .type = OPTION_DURATION, .def = "60s", .min = 1, .max = 24 * HOUR_MS, .can_be_off = true,
+	    .reloadable = true, ROUTER(timeout.write_idle_ms) },
+	{ "timeout", "keepalive", .help = "a client's connection without a request", .type = OPTION_DURATION,
+	    .def = "75s", .min = 1, .max = 24 * HOUR_MS, .reloadable = true, ROUTER(timeout.keepalive_ms) },
+	{ "timeout", "pool_idle",
+	    .help = "an engine's connection without a request: less than the engine's own (uvicorn: 5s); 0 "
+		    "keeps none",
+	    .type = OPTION_DURATION, .def = "4s", .max = HOUR_MS, .reloadable = true,
+	    ROUTER(timeout.pool_idle_ms) },
+	{ "timeout", "connect", .help = "for one attempt to connect to an engine", .type = OPTION_DURATION,
+	    .def = "5s", .min = 1, .max = HOUR_MS, .reloadable = true, ROUTER(timeout.connect_ms) },
+	{ "timeout", "first_byte",
+	    .help =
+		"from request to first byte of the answer; as long as it is not set, it holds for streamed "
+		"requests alone, once it is set for all",
+	    .type = OPTION_DURATION, .def = "600s", .min = 1, .max = 24 * HOUR_MS, .can_be_off = true,
+	    .reloadable = true, ROUTER(timeout.first_byte_ms) },
+	{ "timeout", "stream_idle", .help = "between two pieces of an answer", .type = OPTION_DURATION,
+	    .def = "300s", .min = 1, .max = 24 * HOUR_MS, .can_be_off = true, .reloadable = true,
+	    ROUTER(timeout.stream_idle_ms) },
+	{ "timeout", "total", .help = "for a whole request", .type = OPTION_DURATION, .def = "off", .min = 1,
+	    .max = 168 * HOUR_MS, .can_be_off = true, .reloadable = true, ROUTER(timeout.total_ms) },
+	{ "timeout", "announce", .help = "after SIGTERM: not ready any more, but still accepting",
+	    .type = OPTION_DURATION, .def = "5s", .max = HOUR_MS, .reloadable = true,
+	    ROUTER(timeout.announce_ms) },
+	{ "timeout", "drain", .help = "after that: for open requests to finish", .type = OPTION_DURATION,
+	    .def = "300s", .max = 24 * HOUR_MS, .reloadable = true, ROUTER(timeout.drain_ms) },
+
+	{ "policy", "default", .flag = "policy", .help = "which engine gets a request", .type = OPTION_STRING,
+	    .choices = policies, .def = "round_robin", .reloadable = true, ROUTER(policy) },
+
+	{ "log", "access", .arg = "FILE", .help = "one line a request; - is standard output, off is none",
+	    .type = OPTION_STRING, .def = "-", ROUTER(log_access) },
+	{ "log", "format", .help = "form of the lines", .type = OPTION_STRING, .choices = log_formats,
+	    .def = "json" },
+	{ "log", "level", .help = "least of the events that are logged", .type = OPTION_ENUM,
+	    .choices = log_levels, .def = "info", .reloadable = true, ROUTER(log_level) },
+	{ "log", "dir", .arg = "DIR", .help = "where log files go that are not named from the root",
+	    .type = OPTION_STRING, ROUTER(log_dir) },
+
+	{ "discovery", "interval", .help = "how often engines without declared models are asked for them",
+	    .type = OPTION_DURATION, .def = "10s", .min = 100, .max = 24 * HOUR_MS, .reloadable = true,
+	    ROUTER(models_interval_ms) },
+	{ "discovery", "timeout", .flag = "discovery-timeout", .help = "for their answer",
+	    .type = OPTION_DURATION, .def = "5s", .min = 1, .max = HOUR_MS, .reloadable = true,
+	    ROUTER(models_timeout_ms) },
+	{ "discovery", "resolve", .help = "how often names are resolved again", .type = OPTION_DURATION,
+	    .def = "30s", .min = 100, .max = 24 * HOUR_MS, .reloadable = true, ROUTER(resolve_interval_ms) },
+
+	{ "retry", "attempts", .help = "how often one request is tried; 1 is no retry", .type = OPTION_UINT,
+	    .reserved = true },
+	{ "retry", "sent", .help = "whether a request that may have reached an engine is repeated",
+	    .type = OPTION_BOOL, .reserved = true },
+	{ "health", "passive", .help = "whether answers are evidence", .type = OPTION_BOOL,
+	    .reserved = true },
+	{ "health", "probe", .help = "whether engines are probed", .type = OPTION_BOOL, .reserved = true },
+	{ "health", "interval", .help = "between two probes", .type = OPTION_DURATION, .reserved = true },
+	{ "breaker", "enabled", .help = "whether engines that fail are left alone", .type = OPTION_BOOL,
+	    .reserved = true },
+	{ "sse", "heartbeat", .help = "between two comments in a silent stream", .type = OPTION_DURATION,
+	    .reserved = true },
+	{ "explain", "headers", .help = "whether answers say how their engine was chosen",
+	    .type = OPTION_BOOL, .reserved = true },
+
+	{ "", "worker", .help = "one engine each", .type = OPTION_ARRAY, .fields = worker_fields,
+	    .n_fields = n_elems(worker_fields), .item_bytes = sizeof(struct router_worker),
+	    .reloadable = true, ROUTER(workers) },
+	{ "", "alias", .help = "other names of models: not built yet, must be empty", .type = OPTION_MAP,
+	    .check = check_alias },
+};
+
+#undef ROUTER
+#undef WORKER
+#undef AT
+
+static const struct option_table tables[] = {
+	{ "router", "the data plane" },
+	{ "admin", "the listener for health, metrics and state" },
+	{ "metrics", "a listener for metrics alone" },
+	{ "timeout", "how long the router waits" },
+	{ "policy", "routing" },
+	{ "log", "logs" },
+	{ "discovery", "what is learned from engines" },
+	{ "retry", "repeated requests" },
+	{ "health", "health of engines" },
+	{ "breaker", "circuit breakers" },
+	{ "sse", "event streams" },
+	{ "explain", "explained choices" },
+};
+
+const struct option_schema router_config_schema = {
+	.program = "headrace router",
+	.summary = "streaming, model-aware HTTP router for LLM inference engines",
+	.main_table = "router",
+	.env_prefix = "HEADRACE",
+	.tables = tables,
+	.n_tables = n_elems(tables),
+	.rows = rows,
+	.n_rows = n_elems(rows),
+	.page = {
+		.description =
+		    "Takes requests in the OpenAI and Anthropic APIs, and any other over HTTP/1.1, finds in their "
+		    "body which model they are for, chooses an engine that serves it, and streams the answer back "
+		    "as it comes. The bytes of body and answer are never changed.\n"
+		    "Engines are named by --worker-urls or by [[worker]] tables. One that declares no models is "
+		    "asked for them (GET /v1/models, then /models), again and again. Without any engine the router "
+		    "runs, but is not ready.\n"
+		    "The data port has /health, /readiness, /liveness, /v1/models, /models, /services and /stats of "
+		    "its own; the admin port has /metrics and /config. Everything else is relayed.\n",
+		.signals =
+		    "SIGTERM and SIGINT end the router gently: not ready for [timeout] announce, then no new "
+		    "connections, then up to [timeout] drain for open requests; exit status 0. A second one ends it "
+		    "at once.\n",
+		.examples =
+		    "Two engines on one machine:\n"
+		    "  headrace router --worker-urls http://127.0.0.1:8000 http://127.0.0.1:8001\n"
+		    "A file, looked at and then used:\n"
+		    "  headrace router --config router.toml --check\n"
+		    "  headrace router --config router.toml --port 30001\n"
+		    "What stands in it:\n"
+		    "  [router]\n"
+		    "  host = \"0.0.0.0\"\n"
+		    "  body_limit = \"64MiB\"\n"
+		    "  [timeout]\n"
+		    "  stream_idle = \"2m\"\n"
+		    "  [[worker]]\n"
+		    "  url = \"http://gpu-1:8000\"\n"
+		    "  models = [\"llama-3-8b\"]\n"
+		    "  weight = 2\n",
+	},
+};
+
+/* ---- what only the values together can show ---- */
+
+/* The blame goes to the one that somebody gave. */
+static void verify_order(struct option_set *set, const char *small, uint64_t small_bytes, const char *large,
+    uint64_t large_bytes) {
+	if (small_bytes <= large_bytes)
+		return;
+	if (option_is_given(set, small))
+		option_mistake(set, small, "is more than %s", large);
+	else
+		option_mistake(set, large, "is less than %s", small);
+}
+
+static void verify_limits(struct option_set *set, const struct router_config *config) {
+	verify_order(set, "router.inspect_limit", config->inspect_limit_bytes, "router.hold_limit",
+	    config->hold_limit_bytes);
+	verify_order(set, "router.hold_limit", config->hold_limit_bytes, "router.hold_memory",
+	    config->hold_memory_bytes);
+}
+
+static bool is_any(const char *host) {
+	return !strcmp(host, "0.0.0.0") || !strcmp(host, "::");
+}
+
+static bool is_router_address(const struct router_config *config, const char *host, uint16_t port) {
+	return port == config->port && (!strcmp(host, config->host) || is_any(host) || is_any(config->host));
+}
+
+static void verify_listeners(struct option_set *set, struct router_config *config) {
+	if (!config->metrics_host[0])
+		config->metrics_host = config->admin_host;
+	if (!config->metrics_port)
+		config->metrics_port = config->admin_port;
+	if (is_router_address(config, config->admin_host, config->admin_port))
+		option_mistake(set, "admin.port", "is the router's own port");
+	else if (is_router_address(config, config->metrics_host, config->metrics_port))
+		option_mistake(set, "metrics.port", "is the router's own port");
+}
+
+/* Fills what follows from the url, which was checked. */
+static void complete_worker(struct option_set *set, struct router_worker *worker) {
+	struct text_url url;
+	size_t n_bytes = sizeof("http://[]:65535") + strlen(worker->url);
+	char *text = option_alloc(set, n_bytes), *host;
+
+	if (!text_url(slice_of(worker->url), &url))
+		assert(!"a url that was checked");
+	host = option_alloc(set, url.host.n + 1);
+	for (size_t i = 0; i < url.host.n; i++)
+		host[i] = ascii_lower(url.host.p[i]);
+	snprintf(text, n_bytes, strchr(host, ':') ? "http://[%s]:%u" : "http://%s:%u", host, url.port);
+	worker->url = text;
+	worker->host = host;
+	worker->port = url.port;
+	if (!worker->name || !worker->name[0])
+		worker->name = text;
+}
+
+static void collect_workers(struct option_set *set, struct router_config *config) {
+	size_t n_tables = config->workers.n, n = n_tables + config->worker_urls.n;
+	struct router_worker *workers = option_alloc(set, n * sizeof(*workers));
+
+	for (size_t i = 0; i < n; i++) {
+		if (i < n_tables)
+			workers[i] = config->workers.items[i];
+		else
+			workers[i] = (struct router_worker){ .url = config->worker_urls.items[i - n_tables],
+				.weight = 1 };
+		complete_worker(set, &workers[i]);
+	}
+	config->workers = (struct router_workers){ workers, n };
+}
+
+/* Two urls are one engine, and two names would be one in every log: both would mislead. */
+static void verify_workers(struct option_set *set, const struct router_config *config) {
+	const struct router_worker *w = config->workers.items;
+	char url_path[64], name_path[64];
+
+	for (size_t i = 0; i < config->workers.n; i++) {
+		bool is_table = i < config->workers.n - config->worker_urls.n;
+		snprintf(url_path, sizeof(url_path), is_table ? "worker[%zu].url" : "router.worker_urls", i);
+		snprintf(name_path, sizeof(name_path), "worker[%zu].name", i);
+		for (size_t j = 0; j < i; j++)
+			if (!strcmp(w[i].url, w[j].url))
+				option_mistake(set, url_path, "%s is there twice", w[i].url);
+			else if (!strcmp(w[i].name, w[j].name))
+				option_mistake(set, name_path, "\"%s\" is there twice", w[i].name);
+	}
+}
+
+static void verify(struct option_set *set, void *arg) {
+	struct router_config *config = arg;
+
+	verify_limits(set, config);
+	verify_listeners(set, config);
+	collect_workers(set, config);
+	if (config->workers.n > INSTANCE_SLOTS_MAX)
+		option_mistake(set, "worker", "there are more than %d", INSTANCE_SLOTS_MAX);
+	else
+		verify_workers(set, config);
+	if (config->workers.n == 0 && option_mistakes(set) == 0)
+		option_warning(set, "worker", "there is none: the router will not be ready");
+	config->timeout.first_byte_all = option_is_given(set, "timeout.first_byte");
+}
+
+int router_config_load(int argc, char *const *argv, struct router_config **config_out) {
+	struct router_config *config = calloc(1, sizeof(*config));
+
+	config->options = option_set_new(&router_config_schema);
+	int code = option_start(config->options, argc, argv, config, verify);
+	if (code >= 0)
+		router_config_free(&config);
+	*config_out = config;
+	return code;
+}
+
+void router_config_free(struct router_config **config_inout) {
+	struct router_config *config = *config_inout;
+
+	*config_inout = NULL;
+	if (!config)
+		return;
+	option_set_free(&config->options);
+	free(config);
+}

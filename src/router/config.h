@@ -1,0 +1,80 @@
+/*
+ * config: what the router was told, read once and never changed.
+ *
+ * Made by router_config_load() on the main thread before any other exists, then
+ * shared read-only. The struct owns everything its members point to. Times are
+ * milliseconds, sizes bytes.
+ */
+#pragma once
+
+#include "base/option.h"
+
+enum router_half_close { ROUTER_HALF_CLOSE_ABORT, ROUTER_HALF_CLOSE_SERVE };
+
+enum router_log_level { ROUTER_LOG_DEBUG, ROUTER_LOG_INFO, ROUTER_LOG_WARN, ROUTER_LOG_ERROR };
+
+struct router_worker {
+	const char *url;           /* "http://host:port": lower case, the port always there, no path */
+	const char *host;          /* lower case, without brackets */
+	const char *name;          /* the url when not given */
+	struct option_list models; /* none: ask the engine */
+	struct option_map labels;
+	uint16_t port;
+	uint16_t weight; /* 1 to 1000 */
+};
+
+struct router_workers {
+	const struct router_worker *items;
+	size_t n;
+};
+
+/* Those that can be off are 0 then. */
+struct router_timeouts {
+	uint64_t head_ms;        /* first byte of a request's head to its last */
+	uint64_t body_idle_ms;   /* between two reads of a request's body; can be off */
+	uint64_t write_idle_ms;  /* a client that does not read its answer; can be off */
+	uint64_t keepalive_ms;   /* a client's connection without a request */
+	uint64_t pool_idle_ms;   /* an engine's connection without a request; 0: none is kept */
+	uint64_t connect_ms;     /* one attempt to connect to an engine */
+	uint64_t first_byte_ms;  /* request sent to first byte of the answer; can be off */
+	bool first_byte_all;     /* set by hand: holds for requests that are not streamed, too */
+	uint64_t stream_idle_ms; /* between two reads of an answer; can be off */
+	uint64_t total_ms;       /* whole request; can be off */
+	uint64_t announce_ms;    /* after SIGTERM: not ready, but still accepting */
+	uint64_t drain_ms;       /* after that: what streams get to finish */
+};
+
+struct router_config {
+	/* [router] */
+	const char *host;
+	uint16_t port;
+	unsigned n_threads; /* 0: one per CPU */
+	uint64_t body_limit_bytes, inspect_limit_bytes, hold_limit_bytes, hold_memory_bytes;
+	struct option_list request_id_headers; /* lower case */
+	enum router_half_close half_close;
+	/* [admin], [metrics]: metrics default to the admin address, so both are always set here */
+	const char *admin_host, *metrics_host;
+	uint16_t admin_port, metrics_port;
+	struct router_timeouts timeout;
+	const char *policy; /* [policy] default: round_robin, least_load, power_of_two, random */
+	/* [log] */
+	const char *log_access; /* "-": stdout, "off", or a path (below log_dir unless absolute) */
+	const char *log_dir;    /* "": where we were started */
+	enum router_log_level log_level;
+	/* [discovery] */
+	uint64_t models_interval_ms, models_timeout_ms, resolve_interval_ms;
+	struct option_list worker_urls; /* as written; they are in workers, too */
+	struct router_workers workers;  /* [[worker]], then worker_urls; one per host and port */
+	struct option_set *options;     /* owner of all of this; for option_dump() */
+};
+
+/*
+ * Reads flags, environment and file, and answers --help, --man, --version and --check.
+ * Returns -1 and a configuration to run with, otherwise the exit code of the process
+ * (0 or 2) and NULL; what there is to say was then printed.
+ */
+must_use int router_config_load(int argc, char *const *argv, struct router_config **config_out);
+
+void router_config_free(struct router_config **config);
+
+extern const struct option_schema router_config_schema;

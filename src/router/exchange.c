@@ -1,0 +1,702 @@
+/*
+ * The steps of one request, in the order in which they happen, and their driver.
+ *
+ * Both directions are pumped by the same two functions in every step from SEND on:
+ * pump_up() moves the request's body towards the engine, pump_down() the answer
+ * towards the client. Each makes one read per run at most, so that a busy exchange
+ * cannot keep the thread from the others; level-triggered events bring it back.
+ */
+#include "router/exchange.h"
+
+#include "router/forward.h"
+#include "router/journal.h"
+#include "router/local.h"
+
+#define DOWN_READ_BYTES  65536u /* what a client that does not read can make us hold */
+#define REPLAY_BYTES_MAX (1u << 20)
+#define INTERIM_MAX      64u
+#define HUNGRY_RETRY_MS  10u
+
+enum next { NEXT, WAIT, DONE };
+
+static void exchange_run(struct job *job);
+
+static struct buf_pool *bufs(struct exchange *x) {
+	return &x->worker->loop.bufs;
+}
+
+static const struct head *request_head(const struct exchange *x) {
+	return (const struct head *)x->head->data;
+}
+
+static uint64_t now_ns(const struct exchange *x) {
+	return x->worker->loop.now_ns;
+}
+
+static const struct router_timeouts *timeouts(const struct exchange *x) {
+	return &x->worker->router->config->timeout;
+}
+
+static enum next go(struct exchange *x, enum exchange_step step) {
+	x->step = (uint8_t)step;
+	return NEXT;
+}
+
+/* The one way to fail: the first cause counts. */
+static enum next exchange_fail(struct exchange *x, enum cause cause) {
+	if (!x->cause)
+		x->cause = (uint8_t)cause;
+	return go(x, STEP_SETTLE);
+}
+
+/* --- engines: charge, release, retry ---------------------------------------- */
+
+static void release_instance(struct exchange *x) {
+	if (!x->instance)
+		return;
+	load_release(x->worker->router->load, x->worker->index, x->instance->slot);
+	x->instance = NULL;
+}
+
+static void drop_upstream(struct exchange *x) {
+	if (!x->upstream)
+		return;
+	call_deinit(&x->up);
+	upstream_close(&x->upstream);
+}
+
+/* This instance did not take the request: another one may. */
+static enum next try_another(struct exchange *x, enum cause cause) {
+	drop_upstream(x);
+	if (x->n_tried < EXCHANGE_TRIES_MAX)
+		x->tried[x->n_tried++] = x->instance->slot;
+	release_instance(x);
+	x->last_cause = (uint8_t)cause; /* what to say when nobody is left */
+	return go(x, STEP_PICK);
+}
+
+static enum next connect_failed(struct exchange *x, enum cause cause) {
+	metric_add(&x->worker->metrics->connect_failures, 1);
+	drop_upstream(x);
+	if (x->address < x->view->snapshot->rows[x->row].n_addresses)
+		return go(x, STEP_CONNECT);
+	instance_avoid(x->instance, loop_now_ms(&x->worker->loop));
+	return try_another(x, cause);
+}
+
+/* The engine's connection ended before its answer began. */
+static enum next lost_before_answer(struct exchange *x, enum cause cause) {
+	struct conn *c = &x->upstream->conn;
+	bool nothing_came = !c->unread.n;
+	bool stale = x->upstream->is_reused && (c->sent_bytes == x->upstream->sent_before ||
+	    (!c->is_broken && upstream_is_unsent(x->upstream)));
+	bool replayable = x->keeps_replay && !x->n_interim && x->n_attempts < EXCHANGE_TRIES_MAX;
+
+	if (!nothing_came || !replayable || !(stale || x->is_repeatable))
+		return exchange_fail(x, cause);
+	metric_add(&x->worker->metrics->unsent_retries, 1);
+	if (!stale)
+		return try_another(x, cause);
+	drop_upstream(x);
+	return go(x, STEP_CONNECT);
+}
+
+/* --- the steps --------------------------------------------------------------- */
+
+static enum next step_begin(struct exchange *x) {
+	struct session *session = session_of(&x->down);
+	x->view = worker_view(x->worker);
+	x->is_head = request_head(x)->method == METHOD_HEAD;
+	x->dialect = (uint8_t)reply_dialect(exchange_path(x));
+	x->ends_connection = session_is_last(session);
+	x->keeps_replay = true;
+	switch ((enum method)request_head(x)->method) {
+	case METHOD_GET:
+	case METHOD_HEAD:
+	case METHOD_OPTIONS: x->is_repeatable = true; break;
+	default: break;
+	}
+	if (local_is_ours(request_head(x)))
+		return go(x, STEP_LOCAL);
+	return go(x, STEP_ADMIT);
+}
+
+/* One of our own endpoints. */
+static enum next step_local(struct exchange *x) {
+	struct reply reply = { .request_id = exchange_id(x) };
+	reply_follow(&reply, request_head(x), x->ends_connection);
+	reply.closes |= !call_is_received(&x->down);
+	int r = local_answer(x->worker, x->view->snapshot, request_head(x), &x->down, &reply);
+	x->status = (uint16_t)reply.status;
+	x->ends_connection |= reply.closes;
+	return r ? exchange_fail(x, CAUSE_CLIENT_GONE) : go(x, STEP_RELAY);
+}
+
+static enum next step_admit(struct exchange *x) {
+	const struct head *h = request_head(x);
+	if (buf_is_over_budget(bufs(x)))
+		return exchange_fail(x, CAUSE_OVERLOADED);
+	if (h->framing == FRAMING_LENGTH && h->content_length > x->worker->router->config->body_limit_bytes)
+		return exchange_fail(x, CAUSE_BODY_TOO_LARGE);
+	enum cause cause = inspect_init(&x->inspect, bufs(x), h);
+	return cause ? exchange_fail(x, cause) : go(x, STEP_INSPECT);
+}
+
+/* Reads once from the client and has it scanned; what came is in *in. 0, or CALL_E_AGAIN, or failed. */
+static int receive_body(struct exchange *x, struct call_in *in, enum cause *cause) {
+	*cause = CAUSE_NONE;
+	int r = call_recv(&x->down, LOOP_READ_BYTES, in);
+	if (r == CALL_E_GONE)
+		*cause = CAUSE_CLIENT_GONE;
+	else if (r == CALL_E_BAD)
+		*cause = CAUSE_MALFORMED;
+	if (r)
+		return r;
+	if (x->down.in_bytes > x->worker->router->config->body_limit_bytes)
+		*cause = CAUSE_BODY_TOO_LARGE;
+	for (size_t i = 0; i < in->n && !*cause; i++)
+		*cause = inspect_feed(&x->inspect, bufs(x), in->pieces[i].p, in->pieces[i].n);
+	if (in->is_end && !*cause)
+		*cause = inspect_finish(&x->inspect, bufs(x));
+	return *cause ? CALL_E_BAD : 0;
+}
+
+static int send_continue(struct exchange *x) {
+	struct call_out o;
+	if (!request_head(x)->expects_continue || x->down.in_bytes || call_has_input(&x->down))
+		return 0;
+	call_begin(&o, &x->down);
+	call_put_status_line(&o, 100);
+	call_put_interim_end(&o);
+	return call_flush(&o);
+}
+
+/* Takes what of the body has come; holds it until the model is known, if models matter. */
+static enum next step_inspect(struct exchange *x) {
+	bool must_know = x->view->snapshot->n_models > 1;
+	struct call_in in = { .is_end = false };
+	enum cause cause;
+
+	for (;;) {
+		int r = receive_body(x, &in, &cause);
+		if (cause)
+			return exchange_fail(x, cause);
+		if (r == 0 && !hold_append(&x->hold, bufs(x), in.pieces, in.n))
+			return exchange_fail(x, CAUSE_OVERLOADED);
+		if (in.is_end || !must_know || inspect_is_decided(&x->inspect))
+			break;
+		if (x->hold.bytes > x->worker->router->config->hold_limit_bytes)
+			return exchange_fail(x, CAUSE_MODEL_LATE);
+		if (r == CALL_E_AGAIN)
+			return send_continue(x) ? exchange_fail(x, CAUSE_CLIENT_GONE) : WAIT;
+	}
+	if (!in.is_end && send_continue(x))
+		return exchange_fail(x, CAUSE_CLIENT_GONE);
+	return go(x, STEP_PICK);
+}
+
+/* The model that was asked for, or the one that stands for "any". */
+static bool find_model(struct exchange *x) {
+	struct slice name = inspect_model(&x->inspect);
+	x->model = name.p ? snapshot_model(x->view->snapshot, name) : &x->view->snapshot->any;
+	return x->model;
+}
+
+static enum next step_pick(struct exchange *x) {
+	/* The policy works on the worker's current snapshot: a request that waited for its body moves to it. */
+	if (x->view != x->worker->view) {
+		worker_view_release(x->worker, &x->view);
+		x->view = worker_view(x->worker);
+		x->row = EXCHANGE_NO_ROW;
+	}
+	if (!find_model(x)) {
+		x->model = NULL;
+		return exchange_fail(x, CAUSE_MODEL_NOT_FOUND);
+	}
+	struct pick_input input = { .model = x->model, .tried = x->tried, .n_tried = x->n_tried,
+		.now_ms = loop_now_ms(&x->worker->loop) };
+	struct pick_result pick;
+	int r = x->n_attempts < EXCHANGE_TRIES_MAX ? policy_pick(&x->worker->policies, &input, &pick) : PICK_E_NONE_LEFT;
+	if (r == PICK_E_NONE_EXIST)
+		return exchange_fail(x, CAUSE_NO_INSTANCE);
+	if (r)
+		return exchange_fail(x, x->last_cause ? (enum cause)x->last_cause : CAUSE_NO_INSTANCE);
+
+	metric_add(&x->worker->metrics->picks, 1);
+	x->instance = pick.instance;
+	x->row = pick.row;
+	x->reason = (uint8_t)pick.reason;
+	x->address = 0;
+	x->n_attempts++;
+	load_charge(x->worker->router->load, x->worker->index, x->instance->slot);
+	if (!x->at.routed)
+		x->at.routed = now_ns(x);
+	return go(x, STEP_CONNECT);
+}
+
+/* A body that cannot be sent twice goes over a fresh connection, which is never stale. */
+static bool may_reuse(const struct exchange *x) {
+	if (call_is_received(&x->down))
+		return true;
+	const struct head *h = request_head(x);
+	return h->framing == FRAMING_LENGTH && h->content_length <= REPLAY_BYTES_MAX;
+}
+
+static enum next step_connect(struct exchange *x) {
+	if (x->upstream) { /* woken: how did it go? */
+		if (x->upstream->conn.is_broken)
+			return connect_failed(x, CAUSE_CONNECT_FAILED);
+		if (x->upstream->conn.state == CONN_CONNECTING)
+			return WAIT;
+		instance_succeeded(x->instance);
+		return go(x, STEP_SEND);
+	}
+	if (may_reuse(x))
+		x->upstream = upstream_get(&x->worker->pool, x->instance, &x->job);
+	if (x->upstream)
+		return go(x, STEP_SEND);
+
+	const struct snapshot_row *row = &x->view->snapshot->rows[x->row];
+	if (x->address >= row->n_addresses)
+		return connect_failed(x, CAUSE_CONNECT_FAILED);
+	int r = upstream_connect(&x->worker->pool, x->instance, &row->addresses[x->address++], &x->job, &x->upstream);
+	if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
+		return exchange_fail(x, CAUSE_OVERLOADED);
+	return r < 0 ? connect_failed(x, CAUSE_CONNECT_FAILED) : WAIT;
+}
+
+/* Length if we know it by now, whatever the client used. */
+static enum framing upload_framing(const struct exchange *x, uint64_t *length) {
+	const struct head *h = request_head(x);
+	*length = h->content_length;
+	if (h->framing != FRAMING_CHUNKED || !call_is_received(&x->down))
+		return (enum framing)h->framing;
+	if (x->down.trailer)
+		return FRAMING_CHUNKED;
+	*length = x->hold.bytes;
+	return FRAMING_LENGTH;
+}
+
+/* The end of the upload, with the client's trailers. */
+static void put_upload_end(struct exchange *x, struct call_out *o) {
+	struct head_room trailer;
+	bool has = call_trailer(&x->down, &trailer);
+	call_put_end(o, has ? &trailer.head : NULL);
+}
+
+static enum next step_send(struct exchange *x) {
+	struct session *session = session_of(&x->down);
+	char room[46];
+	struct forward f = { .request_id = exchange_id(x), .peer = session_peer(session, room) };
+	struct buf *at = x->hold.first;
+	struct call_out o;
+	uint64_t length;
+	enum framing framing = upload_framing(x, &length);
+
+	x->at.connected = now_ns(x);
+	x->is_upload_broken = false;
+	call_init(&x->up, &x->upstream->conn, FRAMING_NONE, 0);
+	call_begin(&o, &x->up);
+	forward_request(&o, request_head(x), x->instance, &f, framing, length);
+	int r = 0;
+	do {
+		struct piece pieces[CALL_PIECES_MAX];
+		size_t n = hold_pieces(&at, pieces, CALL_PIECES_MAX);
+		if (n)
+			call_put_data(&o, pieces, n);
+		if (!at && call_is_received(&x->down))
+			put_upload_end(x, &o);
+		r = call_flush(&o);
+		call_begin(&o, &x->up);
+	} while (at && r == 0);
+	if (r)
+		return lost_before_answer(x, CAUSE_UPSTREAM_CLOSED);
+	if (call_is_received(&x->down)) {
+		inspect_deinit(&x->inspect, bufs(x));
+		call_want(&x->down, false); /* what is pipelined behind waits in the socket */
+	}
+	return go(x, STEP_AWAIT_HEAD);
+}
+
+/* Keeps a copy for another try, unless the connection is fresh or the copy would be large. */
+static void keep_replay(struct exchange *x, const struct call_in *in) {
+	if (!x->keeps_replay)
+		return;
+	if (x->hold.bytes + in->bytes <= REPLAY_BYTES_MAX && x->upstream->is_reused &&
+	    hold_append(&x->hold, bufs(x), in->pieces, in->n))
+		return;
+	x->keeps_replay = x->is_repeatable = false;
+	hold_free(&x->hold, bufs(x));
+}
+
+/* One receive of the body, passed on. CALL_E_AGAIN: nothing came, or a cause ends the exchange. */
+static int pump_up_once(struct exchange *x, enum cause *cause) {
+	struct call_in in;
+	struct call_out o;
+	int r = receive_body(x, &in, cause);
+	if (r)
+		return CALL_E_AGAIN;
+	keep_replay(x, &in);
+	call_begin(&o, &x->up);
+	call_put_data(&o, in.pieces, in.n);
+	if (in.is_end) {
+		put_upload_end(x, &o);
+		inspect_deinit(&x->inspect, bufs(x));
+		call_want(&x->down, false);
+	}
+	if (call_flush(&o))
+		x->is_upload_broken = true;
+	return 0;
+}
+
+/* The rest of the body, as it comes: one read of the socket, all of what it brought. */
+static enum cause pump_up(struct exchange *x) {
+	enum cause cause = CAUSE_NONE;
+	int r = 0;
+	if (x->up.out_is_done || x->is_upload_broken)
+		return CAUSE_NONE;
+	do {
+		bool may_read = !call_pending(&x->up) && !buf_is_over_budget(bufs(x));
+		call_want(&x->down, may_read);
+		if (!may_read)
+			break;
+		r = pump_up_once(x, &cause);
+	} while (r == 0 && x->down.conn->unread.n && !x->up.out_is_done && !x->is_upload_broken);
+	return cause;
+}
+
+/* 1xx other than 100, which we have answered ourselves, goes to clients that can read it (RFC 9110 section 15.2). */
+static enum next relay_interim(struct exchange *x, const struct head *interim) {
+	struct call_out o;
+	if (++x->n_interim > INTERIM_MAX)
+		return exchange_fail(x, CAUSE_UPSTREAM_MALFORMED);
+	if (interim->status == 100 || request_head(x)->minor == 0)
+		return NEXT;
+	call_begin(&o, &x->down);
+	forward_interim(&o, interim);
+	return call_flush(&o) ? exchange_fail(x, CAUSE_CLIENT_GONE) : NEXT;
+}
+
+/* Head and replay body are not needed any more: an open stream costs little. */
+static void forget_request(struct exchange *x) {
+	x->keeps_replay = x->is_repeatable = false;
+	hold_free(&x->hold, bufs(x));
+	buf_unref(bufs(x), &x->head);
+	if (call_is_received(&x->down) || x->is_upload_broken)
+		inspect_deinit(&x->inspect, bufs(x));
+}
+
+/* Takes the next part of the answer into o. 0, CALL_E_AGAIN, or the outcome that cut it. */
+static int take_answer(struct exchange *x, struct call_out *o) {
+	struct call_in in;
+	int r = call_recv(&x->up, DOWN_READ_BYTES, &in);
+	if (r)
+		return r;
+	if (in.n) {
+		unsigned n_events = tap_feed(&x->tap, &x->worker->tap, bufs(x), in.pieces, in.n);
+		if (n_events)
+			journal_tokens(x, n_events);
+		call_put_data(o, in.pieces, in.n);
+	}
+	if (in.is_end) {
+		struct head_room trailer;
+		call_put_end(o, call_trailer(&x->up, &trailer) ? &trailer.head : NULL);
+		tap_finish(&x->tap, &x->worker->tap, bufs(x));
+	}
+	return 0;
+}
+
+static enum next relay_head(struct exchange *x, const struct head *answer) {
+	struct forward_answer f = { .request = request_head(x), .request_id = exchange_id(x),
+		.is_last = x->ends_connection || session_is_last(session_of(&x->down)) };
+	struct call_out o;
+
+	x->at.first_byte = now_ns(x);
+	x->status = answer->status;
+	tap_init(&x->tap, answer);
+	call_begin(&o, &x->down);
+	x->ends_connection = forward_response(&o, answer, &f);
+	x->is_engine_kept = answer->keep_alive;
+	forget_request(x);
+	int r = 0;
+	if (x->upstream->conn.unread.n || call_is_received(&x->up))
+		r = take_answer(x, &o);
+	if (call_flush(&o))
+		return exchange_fail(x, CAUSE_CLIENT_GONE);
+	if (r == CALL_E_GONE || r == CALL_E_BAD)
+		return exchange_fail(x, CAUSE_STREAM_BROKEN);
+	return go(x, STEP_RELAY);
+}
+
+static enum next step_await_head(struct exchange *x) {
+	struct head_room room;
+	enum cause cause = pump_up(x);
+	if (cause)
+		return exchange_fail(x, cause);
+	for (;;) {
+		int r = call_recv_head(&x->up, &room, x->is_head ? METHOD_HEAD : METHOD_OTHER);
+		if (r == CALL_E_AGAIN)
+			return WAIT;
+		if (r == CALL_E_BAD)
+			return exchange_fail(x, CAUSE_UPSTREAM_MALFORMED);
+		if (r)
+			return lost_before_answer(x, CAUSE_UPSTREAM_CLOSED);
+		if (room.head.status >= 200)
+			return relay_head(x, &room.head);
+		if (relay_interim(x, &room.head) == NEXT && x->step == STEP_SETTLE)
+			return NEXT;
+	}
+}
+
+/* The engine has said everything: its connection goes back to the pool, or ends. */
+static void finish_upstream(struct exchange *x) {
+	if (!x->upstream)
+		return;
+	bool reusable = x->up.out_is_done && !call_pending(&x->up) && x->is_engine_kept;
+	call_deinit(&x->up);
+	if (reusable)
+		upstream_put(&x->upstream);
+	else
+		upstream_close(&x->upstream);
+}
+
+static enum next step_relay(struct exchange *x) {
+	struct call_out o;
+	while (!x->down.out_is_done) {
+		enum cause cause = pump_up(x);
+		if (cause)
+			return exchange_fail(x, cause);
+		if (call_pending(&x->down) || buf_is_over_budget(bufs(x))) {
+			call_want(&x->up, false);
+			return WAIT;
+		}
+		call_want(&x->up, true);
+		call_begin(&o, &x->down);
+		int r = take_answer(x, &o);
+		if (r == CALL_E_AGAIN)
+			return WAIT;
+		if (r)
+			return exchange_fail(x, CAUSE_STREAM_BROKEN);
+		if (call_flush(&o))
+			return exchange_fail(x, CAUSE_CLIENT_GONE);
+		if (!x->upstream->conn.unread.n && !x->down.out_is_done)
+			return WAIT; /* one read a turn: the others wait too */
+	}
+	finish_upstream(x);
+	release_instance(x);
+	return call_pending(&x->down) ? WAIT : go(x, STEP_SETTLE);
+}
+
+/* --- the end ------------------------------------------------------------------ */
+
+/* An answer that began cannot be taken back: the client must see that it is not complete. */
+static void cut_answer(struct exchange *x) {
+	struct call_out o;
+	x->is_cut = true;
+	bool gone = x->cause == CAUSE_CLIENT_GONE || x->cause == CAUSE_CLIENT_STALLED;
+	if (!gone)
+		metric_add(&x->worker->metrics->streams_broken, 1);
+	if (!gone && x->tap.kind == TAP_EVENTS && x->tap.at_boundary && x->down.out_framing != FRAMING_LENGTH) {
+		char *event = tap_error_event((enum cause)x->cause, (enum reply_dialect)x->dialect);
+		struct piece piece = { event, strlen(event), NULL };
+		call_begin(&o, &x->down);
+		call_put_data(&o, &piece, 1);
+		gone = call_flush(&o) != 0;
+		free(event);
+	}
+	/* Chunked and counted answers show by themselves that they end too early; the others only by a reset. */
+	session_abort(&x->down, gone || x->down.out_framing == FRAMING_CLOSE);
+}
+
+/* Ends the client's side: next request, refusal, cut or farewell. */
+static void settle_down(struct exchange *x) {
+	if (x->down.out_is_done && (!x->cause || !call_is_gone(&x->down))) {
+		session_next(&x->down, !x->ends_connection);
+		return;
+	}
+	if (x->down.out_has_begun) {
+		cut_answer(x);
+		return;
+	}
+	x->status = cause_row((enum cause)x->cause)->status;
+	if (x->cause == CAUSE_CLIENT_GONE) {
+		session_abort(&x->down, true);
+		return;
+	}
+	struct reply reply = { .request_id = exchange_id(x) };
+	reply_follow(&reply, request_head(x), x->ends_connection || session_is_last(session_of(&x->down)));
+	reply.closes |= !call_is_received(&x->down) || x->cause == CAUSE_MALFORMED;
+	if (reply_refuse(&x->down, &reply, (enum cause)x->cause, NULL, (enum reply_dialect)x->dialect))
+		session_abort(&x->down, true);
+	else
+		session_next(&x->down, !reply.closes);
+}
+
+static enum next step_settle(struct exchange *x) {
+	struct worker *w = x->worker;
+	drop_upstream(x);
+	release_instance(x);
+	if (x->cause == CAUSE_CLIENT_GONE)
+		metric_add(&w->metrics->client_aborts, 1);
+	settle_down(x);
+	journal_write(x);
+
+	timer_stop(&x->timer);
+	job_cancel(&x->job);
+	list_remove(&x->link);
+	tap_deinit(&x->tap, bufs(x));
+	inspect_deinit(&x->inspect, bufs(x));
+	hold_free(&x->hold, bufs(x));
+	buf_unref(bufs(x), &x->head);
+	worker_view_release(w, &x->view);
+	panic_subject(NULL, NULL);
+	slab_put(&w->exchanges, x);
+	return DONE;
+}
+
+/* --- the driver ---------------------------------------------------------------- */
+
+typedef enum next (*step_fn)(struct exchange *x);
+
+static const struct {
+	step_fn run;
+	const char *name;
+} steps[] = {
+	[STEP_BEGIN] = { step_begin, "begin" },
+	[STEP_ADMIT] = { step_admit, "admit" },
+	[STEP_LOCAL] = { step_local, "local" },
+	[STEP_INSPECT] = { step_inspect, "inspect" },
+	[STEP_PICK] = { step_pick, "pick" },
+	[STEP_CONNECT] = { step_connect, "connect" },
+	[STEP_SEND] = { step_send, "send" },
+	[STEP_AWAIT_HEAD] = { step_await_head, "await_head" },
+	[STEP_RELAY] = { step_relay, "relay" },
+	[STEP_SETTLE] = { step_settle, "settle" },
+};
+
+static void exchange_describe(const void *object, char *line, size_t size) {
+	const struct exchange *x = object;
+	snprintf(line, size, "exchange %.*s, step %s, %s", (int)x->id_n, x->text, steps[x->step].name,
+	    cause_row((enum cause)x->cause)->label);
+}
+
+struct deadline {
+	uint64_t ms; /* 0: none */
+	enum cause cause;
+};
+
+/* What this wait waits for, and how long it may. */
+static struct deadline exchange_deadline(const struct exchange *x) {
+	const struct router_timeouts *t = timeouts(x);
+	if (x->down.conn && call_pending(&x->down))
+		return (struct deadline){ t->write_idle_ms, CAUSE_CLIENT_STALLED };
+	switch ((enum exchange_step)x->step) {
+	case STEP_INSPECT: return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT };
+	case STEP_CONNECT: return (struct deadline){ t->connect_ms, CAUSE_CONNECT_TIMEOUT };
+	case STEP_RELAY: return (struct deadline){ t->stream_idle_ms, CAUSE_STREAM_STALLED };
+	default: break;
+	}
+	if (!x->up.out_is_done && !call_pending(&x->up))
+		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT };
+	bool applies = t->first_byte_all || x->inspect.is_streamed;
+	return (struct deadline){ applies ? t->first_byte_ms : 0, CAUSE_FIRST_BYTE_TIMEOUT };
+}
+
+static void exchange_arm(struct exchange *x) {
+	struct deadline d = exchange_deadline(x);
+	uint64_t total_ms = timeouts(x)->total_ms;
+	if (total_ms) {
+		uint64_t gone_ms = (now_ns(x) - x->at.begin) / 1000000u;
+		uint64_t left_ms = total_ms > gone_ms ? total_ms - gone_ms : 1;
+		if (!d.ms || left_ms < d.ms)
+			d = (struct deadline){ left_ms, CAUSE_TOTAL_TIMEOUT };
+	}
+	if (buf_is_over_budget(bufs(x)) && (!d.ms || d.ms > HUNGRY_RETRY_MS))
+		d = (struct deadline){ HUNGRY_RETRY_MS, CAUSE_NONE }; /* look again: others may have given back */
+	x->wait_cause = (uint8_t)d.cause;
+	if (d.ms)
+		loop_timer(&x->worker->loop, &x->timer, d.ms);
+	else
+		timer_stop(&x->timer);
+}
+
+static void exchange_on_timer(struct timer *t) {
+	struct exchange *x = container_of(t, struct exchange, timer);
+	x->is_late = x->wait_cause != CAUSE_NONE;
+	loop_wake(&x->worker->loop, &x->job);
+}
+
+/* A deadline passed. Connecting may go on elsewhere, all else ends here. */
+static enum next on_late(struct exchange *x) {
+	x->is_late = false;
+	if (x->step == STEP_CONNECT && x->wait_cause == CAUSE_CONNECT_TIMEOUT)
+		return connect_failed(x, CAUSE_CONNECT_TIMEOUT);
+	return exchange_fail(x, (enum cause)x->wait_cause);
+}
+
+/* The client's FIN is a departure, unless the configuration says to serve half-closed clients. */
+static bool is_client_gone(struct exchange *x) {
+	if (x->step == STEP_SETTLE || !call_is_gone(&x->down))
+		return false;
+	if (x->down.conn->is_broken || x->worker->router->config->half_close == ROUTER_HALF_CLOSE_ABORT)
+		return true;
+	if (call_is_received(&x->down))
+		conn_ignore_peer_close(x->down.conn);
+	return false;
+}
+
+static void exchange_run(struct job *job) {
+	struct exchange *x = container_of(job, struct exchange, job);
+	panic_subject(exchange_describe, x);
+	if (is_client_gone(x))
+		exchange_fail(x, CAUSE_CLIENT_GONE);
+	else if (x->is_late)
+		on_late(x);
+	for (;;) {
+		enum next next = steps[x->step].run(x);
+		if (next == DONE)
+			return;
+		if (next == WAIT)
+			break;
+	}
+	exchange_arm(x);
+	panic_subject(NULL, NULL);
+}
+
+void exchange_kill(struct exchange *x, enum cause cause) {
+	exchange_fail(x, cause);
+	exchange_run(&x->job);
+}
+
+/* Keeps what the log needs at the end: id, method, path without its query, the latter cut to what is left. */
+static void keep_text(struct exchange *x, const struct head *head) {
+	const struct option_list *names = &x->worker->router->config->request_id_headers;
+	char room[32];
+	struct slice id = forward_find_id(head, names->items, names->n);
+	if (!id.p)
+		id = worker_make_id(x->worker, room);
+	struct slice method = slice_head(head_method(head), 16);
+	struct slice path = slice_head(head_path(head), sizeof(x->text) - id.n - method.n);
+	memcpy(x->text, id.p, id.n);
+	memcpy(x->text + id.n, method.p, method.n);
+	memcpy(x->text + id.n + method.n, path.p, path.n);
+	x->id_n = (uint8_t)id.n;
+	x->method_n = (uint8_t)method.n;
+	x->path_n = (uint16_t)path.n;
+}
+
+struct job *exchange_begin(struct server *server, struct session *session, const struct head *head) {
+	struct worker *w = server->context;
+	struct exchange *x = slab_get_zeroed(&w->exchanges);
+	x->worker = w;
+	x->at.begin = w->loop.now_ns;
+	x->row = EXCHANGE_NO_ROW;
+	job_init(&x->job, exchange_run);
+	timer_init(&x->timer, exchange_on_timer);
+	list_init(&x->link);
+	list_push(&w->active, &x->link);
+	x->head = head_copy(&w->loop.bufs, head);
+	keep_text(x, head);
+	session_take(session, &x->down, &x->job, head);
+	return &x->job;
+}

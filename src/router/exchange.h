@@ -1,0 +1,89 @@
+/*
+ * exchange: one request through the router, from its head to its one settlement.
+ *
+ * A sequence of named steps (docs/states/exchange.dot) run by one driver,
+ * exchange_run(). A step returns NEXT, WAIT or DONE; events and timers only wake the
+ * driver. Any step may fail the exchange with a cause, which leads to settle, and
+ * every exit passes settle once: load, counters, the access log and both connections
+ * are dealt with there and nowhere else.
+ *
+ * An exchange belongs to its worker from exchange_begin() to settle and never leaves
+ * that thread. It knows calls, not connections.
+ */
+#pragma once
+
+#include "router/hold.h"
+#include "router/inspect.h"
+#include "router/worker.h"
+
+enum exchange_step {
+	STEP_BEGIN,
+	STEP_ADMIT,
+	STEP_LOCAL,
+	STEP_INSPECT,
+	STEP_PICK,
+	STEP_CONNECT,
+	STEP_SEND,
+	STEP_AWAIT_HEAD,
+	STEP_RELAY,
+	STEP_SETTLE,
+};
+
+#define EXCHANGE_TRIES_MAX 8
+#define EXCHANGE_TEXT_MAX  152
+#define EXCHANGE_NO_ROW    UINT32_MAX
+
+struct exchange_times { /* nanoseconds on the worker's clock; 0: has not happened */
+	uint64_t begin, routed, connected, first_byte, first_token, last_token;
+};
+
+struct exchange {
+	struct call down; /* the client's */
+	struct call up;   /* the engine's; no conn while there is none */
+	struct worker *worker;
+	struct upstream *upstream;
+	struct job job;
+	struct timer timer;
+	struct list link;
+	struct buf *head; /* the request's, until the answer begins */
+	struct hold hold;
+	struct inspect inspect;
+	struct tap tap;
+	struct view *view;
+	const struct model *model; /* of the view; NULL until it is known */
+	struct instance *instance; /* charged; NULL: none */
+	struct exchange_times at;
+	uint32_t row;     /* picked last, of the view's snapshot; EXCHANGE_NO_ROW: none */
+	uint32_t address; /* next one of the row to try */
+	uint16_t tried[EXCHANGE_TRIES_MAX];
+	uint8_t n_tried, n_attempts, n_interim;
+	uint8_t step, cause, reason, dialect;
+	uint8_t last_cause; /* why the instance tried last did not do */
+	uint8_t wait_cause; /* what it means when the timer expires */
+	uint16_t status;    /* sent to the client; 0: none yet */
+	bool is_late;       /* the timer expired */
+	bool is_head;          /* HEAD: the answer has no body */
+	bool is_repeatable;    /* GET, HEAD, OPTIONS: counts as unsent until the first byte */
+	bool keeps_replay;     /* hold has the whole of what was sent */
+	bool is_upload_broken; /* the engine takes no more of the body; its answer may still come */
+	bool is_engine_kept;   /* the engine keeps its connection after this answer */
+	bool ends_connection;  /* the client's connection is not kept */
+	bool is_cut;           /* the answer began and could not be completed */
+	uint8_t id_n, method_n;
+	uint16_t path_n;
+	char text[EXCHANGE_TEXT_MAX]; /* request id, method, path without query (cut): what the log needs at the end */
+};
+
+/* For the server: a valid head has come. */
+struct job *exchange_begin(struct server *server, struct session *session, const struct head *head);
+
+/* Ends it now, whatever it is doing (the worker stops). */
+void exchange_kill(struct exchange *x, enum cause cause);
+
+static inline struct slice exchange_id(const struct exchange *x) { return (struct slice){ x->text, x->id_n }; }
+static inline struct slice exchange_method(const struct exchange *x) {
+	return (struct slice){ x->text + x->id_n, x->method_n };
+}
+static inline struct slice exchange_path(const struct exchange *x) {
+	return (struct slice){ x->text + x->id_n + x->method_n, x->path_n };
+}

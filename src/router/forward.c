@@ -1,0 +1,105 @@
+#include "router/forward.h"
+
+#define ID_BYTES_MAX 128
+
+struct slice forward_find_id(const struct head *request, const char *const *names, size_t n_names) {
+	for (size_t i = 0; i < n_names; i++) {
+		struct slice id = head_find_name(request, slice_of(names[i]));
+		bool good = id.n >= 1 && id.n <= ID_BYTES_MAX;
+		for (size_t k = 0; good && k < id.n; k++) {
+			char c = ascii_lower(id.p[k]);
+			good = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+		}
+		if (good)
+			return id;
+	}
+	return (struct slice){ NULL, 0 };
+}
+
+static bool is_request_id(struct slice name) {
+	return slice_is(name, SLICE("x-request-id"));
+}
+
+/* Underscores make two names one behind some servers: only session_id, which agents send, goes on. */
+static bool is_doubtful_name(struct slice name) {
+	return memchr(name.p, '_', name.n) && !slice_is(name, SLICE("session_id"));
+}
+
+static void put_forwarded_for(struct call_out *o, const struct head *request, struct slice peer) {
+	char chain[1024];
+	size_t n = 0;
+	for (unsigned i = 0; i < request->n_fields; i++) {
+		const struct field *f = &request->fields[i];
+		struct slice v = head_value(request, f);
+		if (f->id != FIELD_X_FORWARDED_FOR || !v.n || n + v.n + 2 > sizeof(chain) - 64)
+			continue;
+		memcpy(chain + n, v.p, v.n);
+		memcpy(chain + n + v.n, ", ", 2);
+		n += v.n + 2;
+	}
+	memcpy(chain + n, peer.p, peer.n);
+	call_put_field(o, SLICE("x-forwarded-for"), (struct slice){ chain, n + peer.n });
+}
+
+void forward_request(struct call_out *o, const struct head *request, const struct instance *instance,
+    const struct forward *f, enum framing framing, uint64_t length) {
+	struct slice host = head_find(request, FIELD_HOST);
+
+	call_put_request_line(o, head_method(request), head_target(request));
+	call_put_field(o, SLICE("host"), instance->spec.authority);
+	for (unsigned i = 0; i < request->n_fields; i++) {
+		const struct field *field = &request->fields[i];
+		struct slice name = head_name(request, field);
+		if (head_is_hop_field(field) || field->id == FIELD_HOST || field->id == FIELD_X_FORWARDED_FOR ||
+		    field->id == FIELD_X_FORWARDED_HOST || is_request_id(name) || is_doubtful_name(name))
+			continue;
+		if (field->id == FIELD_TRAILER && framing != FRAMING_CHUNKED)
+			continue;
+		call_put_field(o, name, head_value(request, field));
+	}
+	put_forwarded_for(o, request, f->peer);
+	if (host.n)
+		call_put_field(o, SLICE("x-forwarded-host"), host);
+	call_put_field(o, SLICE("x-request-id"), f->request_id);
+	call_put_head_end(o, framing, length);
+}
+
+enum framing forward_framing(const struct head *answer, const struct head *request) {
+	enum framing framing = (enum framing)answer->framing;
+	if (framing != FRAMING_CHUNKED && framing != FRAMING_CLOSE)
+		return framing;
+	return request->minor == 0 ? FRAMING_CLOSE : FRAMING_CHUNKED;
+}
+
+static void put_response_fields(struct call_out *o, const struct head *answer) {
+	for (unsigned i = 0; i < answer->n_fields; i++) {
+		const struct field *field = &answer->fields[i];
+		struct slice name = head_name(answer, field);
+		if (!head_is_hop_field(field) && !is_request_id(name))
+			call_put_field(o, name, head_value(answer, field));
+	}
+}
+
+bool forward_response(struct call_out *o, const struct head *answer, const struct forward_answer *f) {
+	enum framing framing = forward_framing(answer, f->request);
+	bool ends = f->is_last || !f->request->keep_alive || framing == FRAMING_CLOSE;
+	char digits[20];
+
+	call_put_status_line(o, answer->status);
+	put_response_fields(o, answer);
+	call_put_field(o, SLICE("x-request-id"), f->request_id);
+	if (ends)
+		call_put_field(o, SLICE("connection"), SLICE("close"));
+	else if (f->request->minor == 0)
+		call_put_field(o, SLICE("connection"), SLICE("keep-alive"));
+	if (framing == FRAMING_NONE && answer->has_length && answer->status >= 200 && answer->status != 204)
+		call_put_field(o, SLICE("content-length"), call_decimal(answer->content_length, digits));
+	call_put_head_end(o, framing, answer->content_length);
+	return ends;
+}
+
+void forward_interim(struct call_out *o, const struct head *interim) {
+	call_put_status_line(o, interim->status);
+	put_response_fields(o, interim);
+	call_put_interim_end(o);
+}

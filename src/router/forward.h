@@ -1,0 +1,36 @@
+/*
+ * forward: the rules for heads on their way through: what is dropped, what is added,
+ * what is rewritten (RFC 9110 section 7.6). Both heads are built anew from the parsed
+ * form; targets and values stay as they came, byte for byte.
+ */
+#pragma once
+
+#include "fleet/instance.h"
+#include "http/call.h"
+
+struct forward {
+	struct slice request_id;
+	struct slice peer; /* the client's address */
+};
+
+/* Request head towards an engine, complete but for the body. */
+void forward_request(struct call_out *o, const struct head *request, const struct instance *instance,
+    const struct forward *f, enum framing framing, uint64_t length);
+
+struct forward_answer {
+	const struct head *request;
+	struct slice request_id;
+	bool is_last; /* the connection is to end after this answer, whatever the client wants */
+};
+
+/* How the answer is framed for this client. */
+enum framing forward_framing(const struct head *answer, const struct head *request);
+
+/* Response head towards a client; true when the connection ends with the answer. */
+bool forward_response(struct call_out *o, const struct head *answer, const struct forward_answer *f);
+
+/* An interim response (1xx), whole. */
+void forward_interim(struct call_out *o, const struct head *interim);
+
+/* The value of the first of these fields that is a good id ([A-Za-z0-9._-]{1,128}); p is NULL when none is. */
+struct slice forward_find_id(const struct head *request, const char *const *names, size_t n_names);

@@ -1,0 +1,23 @@
+/*
+ * hold: the part of a request body that is kept, as a chain of lent bufs.
+ *
+ * It is kept until the model is known, and then until the request cannot be moved to
+ * another connection any more. Sending references the bufs, so that a body is in
+ * memory once however often it is sent. Every byte comes from the process's budget.
+ */
+#pragma once
+
+#include "http/call.h"
+
+struct hold {
+	struct buf *first, *last;
+	uint64_t bytes;
+};
+
+/* False: the budget is used up; the hold is unchanged up to the piece that did not fit. */
+must_use bool hold_append(struct hold *h, struct buf_pool *pool, const struct piece *pieces, size_t n);
+
+/* The next pieces from *at on (NULL: none left), at most n_max; returns how many and moves *at. */
+size_t hold_pieces(struct buf **at, struct piece *pieces, size_t n_max);
+
+void hold_free(struct hold *h, struct buf_pool *pool);

@@ -1,0 +1,16 @@
+/*
+ * journal: what remains of a request: one line in the access log, its counters, its
+ * times. Never a prompt, never a key, never a query string.
+ */
+#pragma once
+
+#include "router/exchange.h"
+
+/* Content events passed to the client just now: first-token and inter-token times. */
+void journal_tokens(struct exchange *x, unsigned n_events);
+
+/* At settle, once. */
+void journal_write(struct exchange *x);
+
+/* A request that the session refused before there was an exchange. */
+void journal_refused(struct server *server, struct session *session, enum cause cause);

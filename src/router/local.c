@@ -1,0 +1,163 @@
+#include "router/local.h"
+
+#include <jansson.h>
+
+#include "base/clock.h"
+
+struct local_state {
+	const struct worker *worker;
+	const struct snapshot *snap;
+	unsigned n_routable, n_total;
+};
+
+typedef json_t *(*local_fn)(const struct local_state *s, unsigned *status);
+
+static json_t *text_of(struct slice s) {
+	json_t *t = json_stringn(s.p, s.n);
+	return t ? t : json_string("");
+}
+
+static json_t *now_seconds(void) {
+	return json_integer((json_int_t)(clock_wall_ms() / 1000));
+}
+
+/* --- models ----------------------------------------------------------------- */
+
+/* The object that an engine gave, whole, or one made from the id. */
+static json_t *model_object(const struct model *m) {
+	json_t *object = m->object.n ? json_loadb(m->object.p, m->object.n, 0, NULL) : NULL;
+	if (json_is_object(object))
+		return object;
+	json_decref(object);
+	return json_pack("{s:o, s:s, s:i, s:s}", "id", text_of(m->name), "object", "model", "created", 0, "owned_by",
+	    "headrace");
+}
+
+static json_t *local_models(const struct local_state *s, unsigned *status) {
+	json_t *data = json_array();
+	for (unsigned i = 0; i < s->snap->n_models; i++)
+		if (s->snap->models[i].n_candidates)
+			json_array_append_new(data, model_object(&s->snap->models[i]));
+	return json_pack("{s:s, s:o}", "object", "list", "data", data);
+}
+
+/* --- health ------------------------------------------------------------------ */
+
+static json_t *local_health(const struct local_state *s, unsigned *status) {
+	char count[32];
+	snprintf(count, sizeof(count), "%u/%u", s->n_routable, s->n_total);
+	return json_pack("{s:s, s:s, s:s, s:n, s:s?, s:o}", "status", s->n_routable ? "healthy" : "running", "router",
+	    "running", "healthy_services", count, "registry_url", "message",
+	    s->n_routable ? NULL : "No healthy services available", "timestamp", now_seconds());
+}
+
+static json_t *local_liveness(const struct local_state *s, unsigned *status) {
+	return json_pack("{s:s}", "status", "alive");
+}
+
+static json_t *local_readiness(const struct local_state *s, unsigned *status) {
+	bool draining = atomic_load_explicit(&s->worker->router->is_draining, memory_order_relaxed);
+	if (s->n_routable && !draining)
+		return json_pack("{s:s, s:i, s:i}", "status", "ready", "healthy_workers", (int)s->n_routable,
+		    "total_workers", (int)s->n_total);
+	*status = 503;
+	return json_pack("{s:s, s:s, s:i}", "status", "not_ready", "reason",
+	    draining ? "the router is being stopped" : "no instance is available", "total_workers", (int)s->n_total);
+}
+
+/* --- services ----------------------------------------------------------------- */
+
+static json_t *pairs_object(struct pairs pairs) {
+	json_t *object = json_object();
+	for (unsigned i = 0; i < pairs.n; i++)
+		json_object_setn_new(object, pairs.items[i].key.p, pairs.items[i].key.n, text_of(pairs.items[i].value));
+	return object;
+}
+
+static json_t *pairs_keys(struct pairs pairs) {
+	json_t *array = json_array();
+	for (unsigned i = 0; i < pairs.n; i++)
+		json_array_append_new(array, text_of(pairs.items[i].key));
+	return array;
+}
+
+static json_t *service_info(const struct local_state *s, uint32_t row_index) {
+	const struct snapshot_row *row = &s->snap->rows[row_index];
+	const struct instance *inst = row->instance;
+	const struct router *router = s->worker->router;
+	uint64_t n_requests = 0, n_errors = 0;
+	for (unsigned w = 0; w < router->n_workers; w++) {
+		n_requests += metric_read(&router->workers[w].tallies[inst->slot].n_requests);
+		n_errors += metric_read(&router->workers[w].tallies[inst->slot].n_errors);
+	}
+	return json_pack("{s:o, s:o, s:i, s:o, s:n, s:b, s:s, s:I, s:I, s:f, s:i, s:I, s:o, s:o}", "name",
+	    text_of(inst->spec.name), "host", text_of(inst->spec.host), "port", (int)inst->spec.port, "url",
+	    text_of(inst->spec.url), "babysitter_url", "healthy", snapshot_is_routable(s->snap, row_index), "status",
+	    instance_state_text(row->state), "request_count", (json_int_t)n_requests, "error_count",
+	    (json_int_t)n_errors, "response_time", 0.0, "weight", (int)row->weight, "in_flight",
+	    (json_int_t)load_sum(router->load, inst->slot), "models", pairs_keys(row->models), "metadata",
+	    pairs_object(row->labels));
+}
+
+static json_t *services_array(const struct local_state *s) {
+	json_t *array = json_array();
+	for (unsigned i = 0; i < s->snap->n_rows; i++)
+		json_array_append_new(array, service_info(s, i));
+	return array;
+}
+
+static json_t *local_services(const struct local_state *s, unsigned *status) {
+	return json_pack("{s:o, s:i, s:n}", "services", services_array(s), "total", (int)s->n_total, "registry_url");
+}
+
+static json_t *local_stats(const struct local_state *s, unsigned *status) {
+	return json_pack("{s:i, s:i, s:n, s:o}", "total_services", (int)s->n_total, "healthy_services",
+	    (int)s->n_routable, "registry_url", "services", services_array(s));
+}
+
+/* --- the table ------------------------------------------------------------------ */
+
+static const struct {
+	struct slice path;
+	local_fn make;
+} endpoints[] = {
+	{ { "/v1/models", 10 }, local_models },
+	{ { "/models", 7 }, local_models },
+	{ { "/health", 7 }, local_health },
+	{ { "/liveness", 9 }, local_liveness },
+	{ { "/readiness", 10 }, local_readiness },
+	{ { "/services", 9 }, local_services },
+	{ { "/stats", 6 }, local_stats },
+};
+
+static local_fn local_find(const struct head *request) {
+	if (request->method != METHOD_GET && request->method != METHOD_HEAD)
+		return NULL;
+	struct slice path = head_path(request);
+	for (size_t i = 0; i < n_elems(endpoints); i++)
+		if (slice_eq(path, endpoints[i].path))
+			return endpoints[i].make;
+	return NULL;
+}
+
+bool local_is_ours(const struct head *request) {
+	return local_find(request) != NULL;
+}
+
+int local_answer(const struct worker *w, const struct snapshot *snap, const struct head *request, struct call *call,
+    struct reply *reply) {
+	struct local_state s = { .worker = w, .snap = snap, .n_total = snap->n_rows };
+	for (unsigned i = 0; i < snap->n_rows; i++)
+		s.n_routable += snapshot_is_routable(snap, i);
+
+	reply->status = 200;
+	json_t *document = local_find(request)(&s, &reply->status);
+	char *text = json_dumps(document, JSON_COMPACT);
+	assert(text);
+	json_decref(document);
+	reply->content_type = SLICE("application/json");
+	reply->body = slice_of(text);
+	int r = reply_send(call, reply);
+	free(text);
+	return r;
+}

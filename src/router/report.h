@@ -1,0 +1,22 @@
+/*
+ * report: what the router shows on its metrics and admin listeners.
+ *
+ * /metrics in Prometheus' text format, /config with the values in effect. Read on the
+ * control thread from counters that workers write and anybody may read.
+ */
+#pragma once
+
+#include <stdio.h>
+
+#include "admin/admin.h"
+#include "fleet/snapshot.h"
+#include "router/worker.h"
+
+struct report {
+	struct router *router;
+	const struct snapshot *snapshot; /* the newest; the control thread keeps it current */
+};
+
+/* Both tables take a struct report as context. */
+extern const struct admin_endpoint report_metrics_endpoints[], report_admin_endpoints[];
+extern const size_t report_n_metrics_endpoints, report_n_admin_endpoints;

@@ -1,0 +1,239 @@
+#include "router/tap.h"
+
+#include <jansson.h>
+
+enum want {
+	WANT_PROMPT,
+	WANT_COMPLETION,
+	WANT_INPUT,
+	WANT_OUTPUT,
+	WANT_MESSAGE_INPUT,
+	WANT_RESPONSE_INPUT,
+	WANT_RESPONSE_OUTPUT,
+	WANT_TYPE,
+	WANT_CHOICES,
+};
+
+static const struct scan_want wants[] = {
+	[WANT_PROMPT] = { .path = "usage.prompt_tokens" },
+	[WANT_COMPLETION] = { .path = "usage.completion_tokens" },
+	[WANT_INPUT] = { .path = "usage.input_tokens" },
+	[WANT_OUTPUT] = { .path = "usage.output_tokens" },
+	[WANT_MESSAGE_INPUT] = { .path = "message.usage.input_tokens" },
+	[WANT_RESPONSE_INPUT] = { .path = "response.usage.input_tokens" },
+	[WANT_RESPONSE_OUTPUT] = { .path = "response.usage.output_tokens" },
+	[WANT_TYPE] = { .path = "type", .text_bytes_max = 48 },
+	[WANT_CHOICES] = { .path = "choices" },
+};
+
+static struct scan_table table;
+
+__attribute__((constructor)) static void tap_table_init(void) {
+	scan_table_init(&table, wants, n_elems(wants));
+}
+
+struct tap_reading {
+	struct scan scan;
+	struct scan_value values[n_elems(wants)];
+	char text[];
+};
+
+/* Where in a line of an event stream the next byte stands. */
+enum line_state {
+	LINE_START,  /* `matched` bytes of "data:" have been seen */
+	LINE_VALUE,  /* behind "data:", before the first byte that is no space */
+	LINE_JSON,
+	LINE_DONE,   /* `matched` bytes of "[DONE]" have been seen */
+	LINE_SKIP,
+};
+
+void tap_scratch_init(struct tap_scratch *s, struct buf_pool *pool) {
+	s->buf = buf_new_forced(pool, sizeof(struct tap_reading) + table.text_bytes);
+}
+
+void tap_scratch_deinit(struct tap_scratch *s, struct buf_pool *pool) {
+	buf_unref(pool, &s->buf);
+}
+
+void tap_init(struct tap *t, const struct head *answer) {
+	struct slice type = head_find(answer, FIELD_CONTENT_TYPE);
+	struct slice coding = head_find(answer, FIELD_CONTENT_ENCODING);
+	*t = (struct tap){ .at_boundary = true };
+	if (coding.n && !slice_is(coding, SLICE("identity")))
+		return;
+	if (slice_is(slice_head(type, 17), SLICE("text/event-stream")))
+		t->kind = TAP_EVENTS;
+	else if (slice_is(slice_head(type, 16), SLICE("application/json")))
+		t->kind = TAP_JSON;
+}
+
+void tap_deinit(struct tap *t, struct buf_pool *pool) {
+	buf_unref(pool, &t->saved);
+}
+
+/* --- the JSON in it -------------------------------------------------------- */
+
+/* The scanner at work: the thread's, unless this answer has one of its own. */
+static struct tap_reading *tap_reading(const struct tap *t, const struct tap_scratch *s) {
+	return (struct tap_reading *)(t->saved ? t->saved : s->buf)->data;
+}
+
+static void tap_read_begin(struct tap *t, struct tap_scratch *s) {
+	struct tap_reading *r = tap_reading(t, s);
+	scan_init(&r->scan, &table, r->values, r->text, table.text_bytes);
+	t->is_reading = true;
+}
+
+static void tap_read(struct tap *t, struct tap_scratch *s, const char *p, size_t n) {
+	if (scan_feed(&tap_reading(t, s)->scan, p, n) > SCAN_COMPLETE)
+		t->is_reading = false; /* not JSON: nothing to learn */
+}
+
+static void take_count(const struct scan *scan, unsigned id, uint64_t *count, bool *found) {
+	const struct scan_value *v = scan_found(scan, id);
+	if (v && v->type == SCAN_NUMBER && v->flaw == SCAN_SOUND) {
+		*count = v->number;
+		*found = true;
+	}
+}
+
+static bool has_suffix(struct slice s, struct slice suffix) {
+	return s.n >= suffix.n && slice_eq(slice_skip(s, s.n - suffix.n), suffix);
+}
+
+/* A JSON text ended: what did it say? True when it carried content. */
+static bool tap_read_end(struct tap *t, struct tap_scratch *s) {
+	const struct scan *scan = &tap_reading(t, s)->scan;
+	bool unused = false;
+	t->is_reading = false;
+	take_count(scan, WANT_PROMPT, &t->tokens_in, &unused);
+	take_count(scan, WANT_INPUT, &t->tokens_in, &unused);
+	take_count(scan, WANT_MESSAGE_INPUT, &t->tokens_in, &unused);
+	take_count(scan, WANT_RESPONSE_INPUT, &t->tokens_in, &unused);
+	take_count(scan, WANT_COMPLETION, &t->tokens_out, &t->has_usage);
+	take_count(scan, WANT_OUTPUT, &t->tokens_out, &t->has_usage);
+	take_count(scan, WANT_RESPONSE_OUTPUT, &t->tokens_out, &t->has_usage);
+
+	const struct scan_value *type = scan_found(scan, WANT_TYPE);
+	if (type && type->type == SCAN_STRING) {
+		t->is_done |= slice_eq(type->text, SLICE("message_stop")) ||
+		    slice_eq(type->text, SLICE("response.completed"));
+		return has_suffix(type->text, SLICE("delta")) && !slice_eq(type->text, SLICE("message_delta"));
+	}
+	const struct scan_value *choices = scan_found(scan, WANT_CHOICES);
+	return !choices || choices->length > 2; /* the last chunk of a stream with usage has no choices */
+}
+
+/* The read ended inside a JSON text: its scanner is kept, and the thread gets another. */
+static void tap_save(struct tap *t, struct tap_scratch *s, struct buf_pool *pool) {
+	if (!t->is_reading) {
+		buf_unref(pool, &t->saved);
+	} else if (!t->saved) {
+		t->saved = s->buf;
+		tap_scratch_init(s, pool);
+	}
+}
+
+/* --- the events around it --------------------------------------------------- */
+
+/* A line has ended. True when it closed an event that carried content. */
+static bool tap_line_end(struct tap *t, struct tap_scratch *s) {
+	bool is_blank = t->line == LINE_START && t->matched == 0;
+	bool content = false;
+	t->is_done |= t->line == LINE_DONE && t->matched == 6;
+	if (is_blank) {
+		content = t->is_reading && tap_read_end(t, s);
+		t->is_reading = false;
+		t->at_boundary = true;
+	}
+	t->line = LINE_START;
+	t->matched = 0;
+	return content;
+}
+
+/* The bytes of one line up to its end or the end of the input, without the end. */
+static void tap_line(struct tap *t, struct tap_scratch *s, const char *p, const char *end) {
+	while (p < end && t->line == LINE_START) {
+		if (t->matched == 0 && *p == '\r') /* of a line end that was cut in two */
+			p++;
+		else if (*p++ != "data:"[t->matched])
+			t->line = LINE_SKIP;
+		else if (++t->matched == 5)
+			t->line = LINE_VALUE;
+	}
+	while (p < end && t->line == LINE_VALUE && *p == ' ')
+		p++;
+	if (p < end && t->line == LINE_VALUE) {
+		t->matched = 0;
+		t->line = *p == '[' ? LINE_DONE : LINE_JSON;
+		if (t->line == LINE_JSON && !t->is_reading)
+			tap_read_begin(t, s);
+	}
+	if (p < end && t->line == LINE_JSON && t->is_reading)
+		tap_read(t, s, p, (size_t)(end - p));
+	while (p < end && t->line == LINE_DONE)
+		if (t->matched == 6 || *p++ != "[DONE]"[t->matched++])
+			t->line = LINE_SKIP;
+}
+
+static unsigned tap_events(struct tap *t, struct tap_scratch *s, const char *p, const char *end) {
+	unsigned n_content = 0;
+	while (p < end) {
+		t->at_boundary = false;
+		const char *newline = memchr(p, '\n', (size_t)(end - p));
+		const char *stop = newline ? newline : end;
+		const char *text_end = newline && stop > p && stop[-1] == '\r' ? stop - 1 : stop;
+		tap_line(t, s, p, text_end);
+		if (!newline)
+			break;
+		n_content += tap_line_end(t, s);
+		p = newline + 1;
+	}
+	return n_content;
+}
+
+unsigned tap_feed(struct tap *t, struct tap_scratch *s, struct buf_pool *pool, const struct piece *pieces, size_t n) {
+	unsigned n_content = 0;
+	if (t->kind == TAP_NONE)
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		const char *p = pieces[i].p, *end = p + pieces[i].n;
+		if (t->kind == TAP_EVENTS) {
+			n_content += tap_events(t, s, p, end);
+			continue;
+		}
+		if (t->at_boundary)
+			tap_read_begin(t, s);
+		t->at_boundary = false;
+		if (t->is_reading)
+			tap_read(t, s, p, (size_t)(end - p));
+	}
+	t->n_events += n_content;
+	tap_save(t, s, pool);
+	return n_content;
+}
+
+void tap_finish(struct tap *t, struct tap_scratch *s, struct buf_pool *pool) {
+	if (t->kind == TAP_JSON && t->is_reading)
+		tap_read_end(t, s);
+	buf_unref(pool, &t->saved);
+}
+
+char *tap_error_event(enum cause cause, enum reply_dialect dialect) {
+	char *text = NULL, *event = NULL;
+	int n = -1;
+	if (dialect == REPLY_RESPONSES) {
+		const struct cause_row *row = cause_row(cause);
+		json_t *failed = json_pack("{s:s, s:{s:s, s:s, s:{s:s, s:s}}}", "type", "response.failed", "response",
+		    "object", "response", "status", "failed", "error", "code", row->code, "message", row->message);
+		text = json_dumps(failed, JSON_COMPACT);
+		json_decref(failed);
+		n = asprintf(&event, "event: response.failed\ndata: %s\n\n", text);
+	} else {
+		text = reply_error_text(cause, NULL, dialect);
+		n = asprintf(&event, dialect == REPLY_ANTHROPIC ? "event: error\ndata: %s\n\n" : "data: %s\n\n", text);
+	}
+	assert(n > 0);
+	free(text);
+	return event;
+}

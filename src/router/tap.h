@@ -1,0 +1,52 @@
+/*
+ * tap: listens to an answer on its way to the client: tokens, content events, the end.
+ *
+ * It never changes, delays or copies a byte. A JSON answer is scanned for its usage;
+ * of an event stream every `data:` line is. The scanner of the thread is borrowed
+ * while the bytes of one read are looked at; only an answer or an event that is cut by
+ * the end of a read keeps a scanner of its own until it is complete.
+ *
+ * Usage is understood in the three dialects: OpenAI's chat and completions, OpenAI's
+ * responses, Anthropic's messages. Without usage the content events are counted.
+ */
+#pragma once
+
+#include "http/reply.h"
+#include "router/scan.h"
+
+enum tap_kind { TAP_NONE, TAP_JSON, TAP_EVENTS };
+
+struct tap_reading;
+
+/* One per thread, shared by all its taps. */
+struct tap_scratch {
+	struct buf *buf;
+};
+
+struct tap {
+	struct buf *saved; /* the scanner of an answer or event that is not complete */
+	uint64_t tokens_in, tokens_out;
+	uint32_t n_events; /* with content */
+	uint8_t kind;      /* enum tap_kind */
+	uint8_t line;      /* where in a line the last read ended */
+	uint8_t matched;   /* bytes of "data:" or "[DONE]" seen on this line */
+	bool is_reading;   /* a JSON text has begun and not ended */
+	bool has_usage;
+	bool is_done;      /* [DONE], message_stop or response.completed passed */
+	bool at_boundary;  /* the last byte ended an event, or nothing came yet */
+};
+
+void tap_scratch_init(struct tap_scratch *s, struct buf_pool *pool);
+void tap_scratch_deinit(struct tap_scratch *s, struct buf_pool *pool);
+
+void tap_init(struct tap *t, const struct head *answer);
+void tap_deinit(struct tap *t, struct buf_pool *pool);
+
+/* The next bytes of the answer. Returns how many content events ended in them. */
+unsigned tap_feed(struct tap *t, struct tap_scratch *s, struct buf_pool *pool, const struct piece *pieces, size_t n);
+
+/* The answer is complete. */
+void tap_finish(struct tap *t, struct tap_scratch *s, struct buf_pool *pool);
+
+/* The event that tells a client of this dialect that its stream was cut; the caller frees it. */
+must_use char *tap_error_event(enum cause cause, enum reply_dialect dialect);

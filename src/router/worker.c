@@ -1,0 +1,162 @@
+#include "router/worker.h"
+
+#include <errno.h>
+#include <signal.h>
+
+#include "base/heap.h"
+#include "router/exchange.h"
+#include "router/journal.h"
+
+#define GAUGES_MS 500
+
+static const struct server_handler handler = { .begin = exchange_begin, .refused = journal_refused };
+
+/* Gauges that other threads read, and the trimming that belongs to this one. */
+static void worker_on_gauges(struct timer *t) {
+	struct worker *w = container_of(t, struct worker, gauges);
+	struct metric_shard *m = w->metrics;
+	atomic_store_explicit(&w->n_upstreams, w->pool.n_idle + w->pool.n_lent, memory_order_relaxed);
+	atomic_store_explicit(&w->loop_lag_ns, loop_take_lag(&w->loop), memory_order_relaxed);
+	atomic_store_explicit(&m->heap_allocations, heap_allocations() - w->heap_allocations_before, memory_order_relaxed);
+	atomic_store_explicit(&m->slow_turns, w->loop.n_slow_turns, memory_order_relaxed);
+	slab_trim(&w->exchanges);
+	loop_timer(&w->loop, &w->gauges, GAUGES_MS);
+}
+
+int worker_init(struct worker *w, struct router *router, unsigned index, int listen_fd) {
+	const struct router_config *config = router->config;
+	struct server_limits limits = { .head_ms = config->timeout.head_ms, .keepalive_ms = config->timeout.keepalive_ms };
+
+	w->router = router;
+	w->index = index;
+	int r = loop_init(&w->loop, &router->budget);
+	if (r < 0)
+		return r;
+	list_init(&w->active);
+	slab_init(&w->exchanges, sizeof(struct exchange));
+	rng_init_random(&w->rng);
+	upstream_pool_init(&w->pool, &w->loop, config->timeout.pool_idle_ms);
+	policy_set_init(&w->policies, policy_find(slice_of(config->policy)), router->load, &w->rng);
+	tap_scratch_init(&w->tap, &w->loop.bufs);
+	w->metrics = calloc(1, sizeof(*w->metrics));
+	w->tallies = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->tallies));
+	w->log = router->log ? log_writer_ring(router->log, index) : NULL;
+	snprintf(w->id_prefix, sizeof(w->id_prefix), "%016llx", (unsigned long long)rng_next(&w->rng));
+	timer_init(&w->gauges, worker_on_gauges);
+	loop_timer(&w->loop, &w->gauges, GAUGES_MS);
+	return server_open(&w->server, &w->loop, listen_fd, &router->clients, &limits, &handler, w);
+}
+
+static void *worker_main(void *arg) {
+	struct worker *w = arg;
+	w->heap_allocations_before = heap_allocations();
+	loop_run(&w->loop);
+	return NULL;
+}
+
+void worker_start(struct worker *w) {
+	sigset_t all, old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are the control thread's */
+	int r = pthread_create(&w->thread, NULL, worker_main, w);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	assert(r == 0);
+}
+
+/* --- views --------------------------------------------------------------------- */
+
+struct view *worker_view(struct worker *w) {
+	w->view->n_users++;
+	return w->view;
+}
+
+void worker_view_release(struct worker *w, struct view **vp) {
+	struct view *v = *vp;
+	*vp = NULL;
+	assert(v->n_users > 0);
+	if (--v->n_users == 0) {
+		snapshot_unref(&v->snapshot);
+		free(v);
+	}
+}
+
+/* The worker itself is one user of the view in hand. */
+void worker_adopt(struct worker *w, struct snapshot *snapshot) {
+	struct view *old = w->view;
+	w->view = malloc(sizeof(*w->view));
+	*w->view = (struct view){ .snapshot = snapshot, .n_users = 1 };
+	policy_set_adopt(&w->policies, snapshot);
+	if (old)
+		worker_view_release(w, &old);
+}
+
+/* --- mail ------------------------------------------------------------------------ */
+
+struct worker_mail {
+	struct mail mail;
+	struct worker *worker;
+	struct snapshot *snapshot;
+};
+
+static void worker_post(struct worker *w, mail_fn deliver, struct snapshot *snapshot) {
+	struct worker_mail *m = calloc(1, sizeof(*m));
+	m->worker = w;
+	m->snapshot = snapshot;
+	loop_post(&w->loop, &m->mail, deliver);
+}
+
+static void deliver_snapshot(struct mail *mail) {
+	struct worker_mail *m = container_of(mail, struct worker_mail, mail);
+	worker_adopt(m->worker, m->snapshot);
+	free(m);
+}
+
+static void deliver_drain(struct mail *mail) {
+	struct worker_mail *m = container_of(mail, struct worker_mail, mail);
+	server_drain(&m->worker->server);
+	free(m);
+}
+
+static void deliver_stop(struct mail *mail) {
+	struct worker_mail *m = container_of(mail, struct worker_mail, mail);
+	struct worker *w = m->worker;
+	free(m);
+	server_drain(&w->server);
+	list_each_safe(it, &w->active) exchange_kill(container_of(it, struct exchange, link), CAUSE_STOPPING);
+	upstream_pool_close_idle(&w->pool);
+	server_close(&w->server);
+	loop_stop(&w->loop);
+}
+
+void worker_publish(struct worker *w, struct snapshot *snapshot) {
+	worker_post(w, deliver_snapshot, snapshot);
+}
+
+void worker_drain(struct worker *w) {
+	worker_post(w, deliver_drain, NULL);
+}
+
+void worker_stop(struct worker *w) {
+	worker_post(w, deliver_stop, NULL);
+}
+
+void worker_join(struct worker *w) {
+	pthread_join(w->thread, NULL);
+	timer_stop(&w->gauges);
+	upstream_pool_deinit(&w->pool);
+	tap_scratch_deinit(&w->tap, &w->loop.bufs);
+	policy_set_deinit(&w->policies);
+	worker_view_release(w, &w->view);
+	loop_deinit(&w->loop);
+	slab_deinit(&w->exchanges);
+	free(w->metrics);
+	free(w->tallies);
+}
+
+struct slice worker_make_id(struct worker *w, char room[32]) {
+	uint64_t n = ++w->n_ids;
+	memcpy(room, w->id_prefix, 16);
+	for (unsigned i = 32; i-- > 16; n >>= 4)
+		room[i] = "0123456789abcdef"[n & 15];
+	return (struct slice){ room, 32 };
+}

@@ -1,0 +1,93 @@
+/*
+ * worker: one thread of the data plane and all that it owns: loop, sessions, upstream
+ * connections, policy state, counters, exchanges.
+ *
+ * Nothing in it is touched by another thread but by mail to its loop. What is shared
+ * is immutable (the configuration), counted (snapshots), or written by one worker and
+ * read by all (load, metrics).
+ */
+#pragma once
+
+#include <pthread.h>
+
+#include "base/metric.h"
+#include "fleet/load.h"
+#include "http/server.h"
+#include "http/upstream.h"
+#include "net/log_writer.h"
+#include "policy/policy.h"
+#include "router/config.h"
+#include "router/tap.h"
+
+/* What this worker counts for one instance; read by all. */
+struct worker_tally {
+	metric_cell n_requests, n_errors;
+};
+
+/* Shared by all workers; filled before the first is started. */
+struct router {
+	const struct router_config *config;
+	struct load *load;
+	struct buf_budget budget;
+	struct client_budget clients;
+	struct worker *workers;
+	unsigned n_workers;
+	struct log_writer *log;
+	_Atomic bool is_draining; /* readiness says no */
+	uint64_t started_ns;
+};
+
+/* A snapshot as one worker uses it: counted here, so that an exchange costs no atomic. */
+struct view {
+	struct snapshot *snapshot;
+	uint32_t n_users;
+};
+
+struct worker {
+	struct loop loop;
+	struct router *router;
+	unsigned index;
+	pthread_t thread;
+	struct server server;
+	struct upstream_pool pool;
+	struct rng rng;
+	struct policy_set policies;
+	struct view *view;
+	struct slab exchanges;
+	struct list active; /* exchanges at work */
+	struct tap_scratch tap;
+	struct metric_shard *metrics;
+	struct worker_tally *tallies; /* by instance slot */
+	struct log_ring *log; /* NULL: access log off */
+	char id_prefix[17];
+	uint64_t n_ids;
+	_Atomic uint32_t n_upstreams; /* gauges for other threads */
+	_Atomic uint64_t loop_lag_ns;
+	uint64_t heap_allocations_before;
+	struct timer gauges;
+};
+
+/* Builds it on the control thread; the loop is not running. Takes the listening socket. */
+must_use int worker_init(struct worker *w, struct router *router, unsigned index, int listen_fd);
+
+void worker_start(struct worker *w);
+
+/* Before worker_start(): the first snapshot. Takes over the reference. */
+void worker_adopt(struct worker *w, struct snapshot *snapshot);
+
+/* By mail: the fleet as it is now. Takes over the reference. */
+void worker_publish(struct worker *w, struct snapshot *snapshot);
+
+/* By mail: stop accepting (the queue is taken first); idle clients are closed. */
+void worker_drain(struct worker *w);
+
+/* By mail: cut what is still at work and end the thread. Then join and free. */
+void worker_stop(struct worker *w);
+void worker_join(struct worker *w);
+
+/* On the worker's thread. The view in hand, held until view_release(). */
+struct view *worker_view(struct worker *w);
+void worker_view_release(struct worker *w, struct view **view);
+
+/* A new request id, 32 hexadecimal digits. */
+struct slice worker_make_id(struct worker *w, char room[32]);

@@ -1,0 +1,215 @@
+"""What the bench says in the end: rows for machines, tables and verdicts for people."""
+import statistics
+from collections import defaultdict
+
+MEASURED = (
+    ("cpu_us_per_op", "CPU us/op", "{:.2f}"),
+    ("p50_us", "p50 us", "{:.0f}"),
+    ("p95_us", "p95 us", "{:.0f}"),
+    ("p99_us", "p99 us", "{:.0f}"),
+    ("p999_us", "p99.9 us", "{:.0f}"),
+    ("merged_reads", "merged", "{:.0f}"),
+    ("heap_allocations_per_op", "mallocs/op", "{:.4f}"),
+    ("rss_bytes", "Rss", "{:.0f}"),
+    ("rss_bytes_per_stream", "B/stream", "{:.0f}"),
+)
+ROW = ("cpu_us_per_op", "p50_us", "p95_us", "p99_us", "rss_bytes", "rss_bytes_per_stream")
+ALSO = ("ops_per_s", "p999_us", "merged_reads", "reconnects", "heap_allocations_per_op", "window_ms")
+
+
+def median(values):
+    values = [value for value in values if value is not None]
+    return statistics.median(values) if values else None
+
+
+class Samples:
+    """One sample a round for each (workload, subject, connections)."""
+
+    def __init__(self):
+        self.of = defaultdict(dict)  # (workload, subject, connections) -> {round: sample}
+        self.configs = {}
+        self.failures = []  # (workload, subject, why)
+        self.missing = {}  # subject -> why
+        self.scan = []
+
+    def add(self, workload, index, subject, connections, result, config):
+        sample = dict(result)
+        if sample.get("window_ms"):
+            sample["ops_per_s"] = sample["ops"] * 1000 / sample["window_ms"]
+        sample["cpu_us_per_op"] = sample.get("cpu_ns", 0) / 1000 / sample["ops"] if sample.get("cpu_ns") and sample["ops"] else None
+        self.of[workload, subject, connections][index] = sample
+        self.configs[workload, subject, connections] = config
+
+    def fail(self, workload, subject, why):
+        self.failures.append((workload, subject, why))
+
+    def miss(self, subject, why):
+        self.missing[subject] = why
+
+    def median(self, workload, subject, connections, field):
+        return median(sample.get(field) for sample in self.of[workload, subject, connections].values())
+
+    def rate(self, workload, subject, connections):
+        return self.median(workload, subject, connections, "ops_per_s")
+
+    def connections(self, workload):
+        return sorted({key[2] for key in self.of if key[0] == workload and self.of[key]})
+
+    def ratio(self, workload, connections, field, subject, others):
+        """Median over the rounds of the subject's figure by the least of the others'."""
+        found = []
+        for index, sample in self.of[workload, subject, connections].items():
+            beside = [self.of[workload, other, connections].get(index, {}).get(field) for other in others]
+            least = min(filter(None, beside), default=None)
+            if sample.get(field) and least:
+                found.append(sample[field] / least)
+        return median(found)
+
+    def added(self, subject, connections, field, workload="latency"):
+        found = [
+            sample[field] - self.of[workload, "direct", connections][index][field]
+            for index, sample in self.of[workload, subject, connections].items()
+            if field in sample and field in self.of[workload, "direct", connections].get(index, {})
+        ]
+        return median(found)
+
+    def row(self, key):
+        workload, subject, connections = key
+        samples = list(self.of[key].values())
+        row = {"workload": workload, "subject": subject, "connections": connections}
+        row["ops"] = int(median(sample["ops"] for sample in samples))
+        row |= {field: rounded(self.median(*key, field)) for field in ROW}
+        row["errors"] = sum(sample["errors"] for sample in samples)
+        also = {field: rounded(self.median(*key, field)) for field in ALSO}
+        config = self.configs[key] | {"rounds": len(samples)}
+        row["config"] = config | {field: value for field, value in also.items() if value is not None}
+        if workload == "latency" and subject != "direct":
+            added = {p: rounded(self.added(subject, connections, p)) for p in ("p50_us", "p95_us", "p99_us")}
+            row["config"]["added"] = added
+        if workload == "prompt400k" and subject == "headrace" and self.scan:
+            row["config"]["scan"] = self.scan
+        return row
+
+    def scanned(self, workload, kernels):
+        """The slowest of the kernels, in GB/s."""
+        found = [line["gb_per_s"] for line in self.scan if line["workload"] == workload and line["kernel"] in kernels]
+        return min(found, default=None)
+
+    def rows(self):
+        rows = [self.row(key) for key in self.of if self.of[key]]
+        for workload, subject, why in self.failures:
+            row = {"workload": workload, "subject": subject, "connections": None, "ops": 0}
+            rows.append(row | dict.fromkeys(ROW) | {"errors": 1, "config": {"error": why}})
+        return rows
+
+    def troubles(self, subject=None):
+        """Everything that went wrong, in words."""
+        found = [f"{name}: not measured: {why}" for name, why in self.missing.items() if subject in (None, name)]
+        found += [f"{w} {name}: {why}" for w, name, why in self.failures if subject in (None, name)]
+        for (workload, name, connections), samples in self.of.items():
+            if subject not in (None, name):
+                continue
+            for index, sample in samples.items():
+                if sample["errors"]:
+                    found.append(
+                        f"{workload} {name}, {connections} connections, round {index + 1}: "
+                        f"{sample['errors']} errors {sample['faults']} {sample.get('words', '')}"
+                    )
+        return found
+
+
+def rounded(value):
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def print_table(head, lines):
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    for line in [head, *lines]:
+        cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))]
+        print("  " + "  ".join(cells).rstrip())
+
+
+def show(value, form):
+    return "-" if value is None else form.format(value)
+
+
+def size(value):
+    return "-" if value is None else f"{value / 1048576:.1f} MiB"
+
+
+def print_workload(samples, workload):
+    keys = [key for key in samples.of if key[0] == workload and samples.of[key]]
+    keys.sort(key=lambda key: key[2])  # stable: subjects stay in their order
+    fields = [field for field in MEASURED if any(samples.median(*key, field[0]) is not None for key in keys)]
+    head = ["subject", "conns", "ops/s"] + [title for _, title, _ in fields] + ["errors"]
+    added = ("p50_us", "p95_us", "p99_us") if workload == "latency" else ()
+    head += [f"+{field[:3]} us" for field in added]
+    lines = []
+    for key in keys:
+        _, subject, connections = key
+        line = [subject, str(connections), show(samples.rate(*key), "{:.0f}")]
+        for field, _, form in fields:
+            value = samples.median(*key, field)
+            line.append(size(value) if field == "rss_bytes" else show(value, form))
+        line.append(str(sum(sample["errors"] for sample in samples.of[key].values())))
+        line += [show(samples.added(subject, connections, field), "{:.0f}") for field in added]
+        lines.append(line)
+    print(f"\n{workload}")
+    print_table(head, lines)
+
+
+def targets(samples):
+    """(what, measured, limit, good): limits of issue 2; None where it could not be measured."""
+    peers = ("nginx", "haproxy")
+    streams = max(samples.connections("sse"), default=0)
+    held = max(samples.connections("idle"), default=0)
+    merged = samples.median("sse", "headrace", streams, "merged_reads")
+    merged_direct = samples.median("sse", "direct", streams, "merged_reads") or 0
+    delay = samples.added("headrace", streams, "p999_us", "sse")
+    cpu = "cpu_us_per_op"
+    at_most = [
+        ("chat: CPU by the better of nginx and HAProxy", samples.ratio("chat", 64, cpu, "headrace", peers), 0.90, "{:.2f}"),
+        ("chat: CPU by the floor", samples.ratio("chat", 64, cpu, "headrace", ["floor"]), 1.20, "{:.2f}"),
+        ("sse: CPU by nginx", samples.ratio("sse", streams, cpu, "headrace", ["nginx"]), 0.95, "{:.2f}"),
+        ("sse: added delay p99.9, ms", delay and delay / 1000, 50, "{:.1f}"),
+        ("sse: reads that merged events, beyond direct", merged and max(0, merged - merged_direct), 0, "{:.0f}"),
+        ("idle: bytes a stream", samples.median("idle", "headrace", held, "rss_bytes_per_stream"), 2560, "{:.0f}"),
+        ("prompt400k: CPU by nginx", samples.ratio("prompt400k", 8, cpu, "headrace", ["nginx"]), 1.25, "{:.2f}"),
+        ("chat: heap allocations a request", samples.median("chat", "headrace", 64, "heap_allocations_per_op"), 0, "{:.3f}"),
+        ("chat: memory by aiohttp (promised)", samples.ratio("chat", 64, "rss_bytes", "headrace", ["aiohttp"]), 1 / 3, "{:.2f}"),
+    ]
+    at_least = [
+        ("scanner: GB/s on plain strings, AVX2", samples.scanned("plain", ["avx2"]), 15, "{:.1f}"),
+        ("scanner: GB/s on plain strings, SSE2", samples.scanned("plain", ["sse2"]), 8, "{:.1f}"),
+        ("scanner: GB/s on source code in strings", samples.scanned("code", ["avx2", "sse2"]), 2, "{:.1f}"),
+        ("chat: requests a CPU second by aiohttp (promised)", samples.ratio("chat", 64, cpu, "aiohttp", ["headrace"]), 5, "{:.1f}"),
+    ]
+    for what, measured, limit, form in at_most:
+        shown = None if measured is None else float(form.format(measured))
+        yield what, show(measured, form), "<= " + form.format(limit), None if shown is None else shown <= limit
+    for what, measured, limit, form in at_least:
+        yield what, show(measured, form), ">= " + form.format(limit), None if measured is None else measured >= limit
+
+
+def print_tables(samples, verdicts):
+    for workload in dict.fromkeys(key[0] for key in samples.of):
+        print_workload(samples, workload)
+    if samples.scan:
+        print("\nbody scanner")
+        lines = [
+            [line["workload"], line["kernel"], show(line.get("gb_per_s"), "{:.1f}"), show(line.get("ns_per_doc"), "{:.0f}")]
+            for line in samples.scan
+        ]
+        print_table(["text", "kernel", "GB/s", "ns/text"], lines)
+    print("\nheadrace against its targets")
+    head = ["", "measured", "target"] + ["verdict"] * verdicts
+    lines = []
+    for what, measured, limit, good in targets(samples):
+        verdict = "-" if good is None else "good" if good else "MISSED"
+        lines.append([what, measured, limit] + [verdict] * verdicts)
+    print_table(head, lines)
+    troubles = samples.troubles()
+    for trouble in troubles:
+        print(f"! {trouble}")
+    if not troubles:
+        print("\nno errors")

@@ -1,0 +1,240 @@
+"""The programs under test as objects: started on free ports, awaited by condition, ended by process id."""
+import json
+import os
+import re
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+
+from ports import free_port
+
+BIN = os.environ.get("HEADRACE_BIN", "build/release/headrace")
+
+# They go through everything in every run and may be found in no log, metric or dump: Router.stop() looks.
+KEY = "sk-canary-5e1f0a77"
+PROMPT = "canary prompt: the water of the Aare"
+
+
+def eventually(condition, seconds=20):
+    """Polls until condition() is true and returns what it gave. The deadline only ends what never comes true."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"never true: {condition.__code__}"
+        time.sleep(0.01)
+
+
+def http(**how):
+    """A client that goes straight to loopback, whatever the environment says of proxies."""
+    return httpx.Client(trust_env=False, timeout=30, **how)
+
+
+class Program:
+    """A running headrace command. Its stdout and stderr go to files in its own folder."""
+
+    def __init__(self, command, *arguments, stdout=None, env=None, **how):
+        self.folder = Path(tempfile.mkdtemp(prefix=f"headrace-{command}-"))
+        self.arguments = [BIN, command, *map(str, arguments)]
+        self.stderr = self.folder / "stderr"
+        self.process = subprocess.Popen(
+            self.arguments, cwd=self.folder, stdin=subprocess.DEVNULL, stderr=self.stderr.open("w"),
+            stdout=stdout if stdout is not None else (self.folder / "stdout").open("w"),
+            env=os.environ | (env or {}), **how)
+        self.pid = self.process.pid
+        self.expected_to_end = False
+
+    def output(self):
+        return "\n".join(f.read_text(errors="replace") for f in self.folder.iterdir() if f.is_file())
+
+    def await_ready(self, condition):
+        def is_up():
+            assert self.process.poll() is None, f"{self.arguments} ended:\n{self.output()}"
+            try:
+                return condition()
+            except httpx.TransportError:
+                return False
+        eventually(is_up)
+
+    def wait(self, seconds=60):
+        """-> the exit code of a program that the test expects to end."""
+        self.expected_to_end = True
+        return self.process.wait(seconds)
+
+    def kill(self):
+        self.process.kill()
+        self.wait()
+
+    def stop(self):
+        if self.expected_to_end:
+            return
+        assert self.process.poll() is None, f"ended by itself: {self.output()}"
+        self.process.terminate()
+        assert self.process.wait(60) == 0, self.output()
+
+    def get(self, path, **how):
+        with http() as client:
+            return client.get(self.url + path, **how)
+
+    def post(self, path, **how):
+        with http() as client:
+            return client.post(self.url + path, **how)
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def rss_bytes(self):
+        return int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())[1]) * 1024
+
+    def cpu_seconds(self):
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Engine(Program):
+    """headrace mock-engine."""
+
+    def __init__(self, models, *flags, port=None, host="127.0.0.1"):
+        self.models, self.flags, self.host = models, flags, host
+        self.port = port or free_port()
+        self.authority = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        self.url = f"http://{self.authority}"
+        super().__init__("mock-engine", "--host", host, "--port", self.port, "--models", ",".join(models), *flags)
+        self.await_ready(lambda: self.get("/v1/models").status_code in (200, 401))
+
+    def restart(self, models=None):
+        """Dies as if shot and comes back at the same address."""
+        self.kill()
+        self.__init__(models or self.models, *self.flags, port=self.port, host=self.host)
+
+    def fault(self, spec):
+        assert self.post("/mock/faults", json={"fault": spec}).status_code < 300
+
+    def ledger(self):
+        return self.get("/mock/ledger").json()
+
+    def count(self, outcome):
+        """started, finished, cancelled or failed generations."""
+        return self.ledger()["counts"][outcome]
+
+    def captured(self):
+        """The requests as they came: method, path, headers, body."""
+        return self.get("/captured_requests").json()
+
+
+def toml(value):
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{toml(str(k))} = {toml(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)        # strings, numbers, booleans and lists are spelt alike
+
+
+class Router(Program):
+    """headrace router before the given engines.
+
+    What has `declared` models (a FakeWorker) is not asked for them. Tables come as keyword arguments:
+    Router([engine], timeout={"first_byte": "1s"}). ready is the number of workers to wait for.
+    """
+
+    def __init__(self, engines, *flags, ready=None, weights=None, stdout=None, env=None, how=None, **tables):
+        self.port, self.admin_port = free_port(), free_port()
+        self.url, self.admin_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin_port}"
+        config = Path(tempfile.mkdtemp(prefix="headrace-config-"), "router.toml")
+        self.access = config.with_name("access.log")
+        tables = {"router": {}, "admin": {}, "timeout": {}, "log": {}, "discovery": {}} | tables
+        tables["router"] = {"port": self.port, "threads": 2} | tables["router"]
+        tables["admin"] = {"port": self.admin_port} | tables["admin"]
+        tables["timeout"] = {"announce": "0s", "drain": "10s"} | tables["timeout"]
+        tables["log"] = {"access": str(self.access)} | tables["log"]
+        tables["discovery"] = {"interval": "200ms"} | tables["discovery"]
+        lines = [f"{table}.{key} = {toml(value)}" for table, keys in tables.items() for key, value in keys.items()]
+        for i, engine in enumerate(engines):
+            url = engine if isinstance(engine, str) else engine.url
+            lines += ["[[worker]]", f"url = {toml(url)}", f"weight = {weights[i] if weights else 1}"]
+            if getattr(engine, "declared", None):
+                lines.append(f"models = {toml(engine.declared)}")
+        config.write_text("\n".join(lines) + "\n")
+        super().__init__("router", "--config", config, *flags, stdout=stdout, env=env, **(how or {}))
+        ready = len(engines) if ready is None else ready
+        self.await_ready(lambda: self.ready_workers() >= ready)
+
+    def ready_workers(self):
+        answer = self.get("/readiness")
+        return answer.json().get("healthy_workers", 0)
+
+    def stop(self):
+        exposed = "" if self.process.poll() is not None else self.metrics_text() + self.admin("/config").text
+        super().stop()
+        exposed += self.output() + (self.access.read_text(errors="replace") if self.access.is_file() else "")
+        assert KEY not in exposed and PROMPT not in exposed
+
+    def admin(self, path, **how):
+        with http() as client:
+            return client.get(self.admin_url + path, **how)
+
+    def metrics_text(self):
+        return self.admin("/metrics").text
+
+    def metrics(self):
+        """{(name, frozenset of label pairs): value}"""
+        found = {}
+        for name, labels, value in re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", self.metrics_text(), re.M):
+            found[name, frozenset(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', labels))] = float(value)
+        return found
+
+    def metric(self, name, **labels):
+        """The sum over all series of that name that have these labels."""
+        return sum(v for (n, have), v in self.metrics().items() if n == name and set(labels.items()) <= have)
+
+    def log(self, n=None):
+        """The access log's records; with n, once there are that many."""
+        def lines():
+            return self.access.read_text().splitlines() if self.access.exists() else []
+        if n is not None:
+            eventually(lambda: len(lines()) >= n)
+        return [json.loads(line) for line in lines()]
+
+    def connect(self, source=None):
+        s = socket.create_connection(("127.0.0.1", self.port), 30, (source, 0) if source else None)
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return s
+
+    def chat(self, model="m", **how):
+        """One plain chat; -> httpx.Response."""
+        return self.post("/v1/chat/completions", json=chat_body(model, **how.pop("body", {})), **how)
+
+
+def chat_body(model="m", **more):
+    return {"model": model, "messages": [{"role": "user", "content": PROMPT}]} | more
+
+
+def raw_request(body, path="/v1/chat/completions", version="1.1", headers=""):
+    """The bytes of a POST of a JSON body."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return (f"POST {path} HTTP/{version}\r\nHost: test\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(data)}\r\n{headers}\r\n").encode("latin-1") + data
+
+
+def read_to_end(s, until=None):
+    """-> (bytes, how the connection ended: "fin", "rst" or None when `until` was found first)."""
+    data = bytearray()
+    while until is None or until not in data:
+        try:
+            piece = s.recv(65536)
+        except ConnectionResetError:
+            return bytes(data), "rst"
+        if not piece:
+            return bytes(data), "fin"
+        data += piece
+    return bytes(data), None
+
+
+def hard_close(s):
+    """Ends the connection by reset."""
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    s.close()
+

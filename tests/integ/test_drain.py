@@ -1,0 +1,127 @@
+"""SIGTERM: nothing that was begun is lost, and there is an end to it."""
+import signal
+import threading
+
+import httpx
+import pytest
+
+from program import chat_body, eventually, http, raw_request, read_to_end
+
+
+def begin_streams(front, n, tokens):
+    streams = [front.connect() for _ in range(n)]
+    for s in streams:
+        s.sendall(raw_request(chat_body(stream=True, max_tokens=tokens)))
+    for s in streams:
+        read_to_end(s, b"data: ")
+    return streams
+
+
+def refuses(front):
+    try:
+        front.connect().close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_streams_finish(engine, router):
+    worker = engine(["m"], "--itl", "20ms")
+    front = router([worker], timeout={"announce": "300ms", "drain": "60s"})
+    streams = begin_streams(front, 100, 60)
+    front.process.terminate()
+    eventually(lambda: refuses(front))
+    assert front.process.poll() is None
+    for s in streams:
+        assert b"data: [DONE]" in read_to_end(s)[0]
+    assert front.wait() == 0
+    assert worker.count("started") == worker.count("finished") == 100
+
+
+def test_it_is_announced_first(engine, router):
+    front = router([engine(["m"])], timeout={"announce": "1s"})
+    front.process.terminate()
+    eventually(lambda: front.get("/readiness").status_code == 503)
+    assert front.chat().status_code == 200          # still accepting
+    assert front.get("/liveness").status_code == 200
+    assert front.wait() == 0
+
+
+def test_no_request_is_lost(engine, router):
+    """Clients that knock all the time: each request is answered, or was never taken."""
+    worker = engine(["m"])
+    front = router([worker], timeout={"announce": "500ms"})
+    answered, lost = [], []
+
+    def knock(keep_alive):
+        client = http(base_url=front.url, limits=httpx.Limits(max_keepalive_connections=10 if keep_alive else 0))
+        while True:
+            try:
+                answered.append(client.post("/v1/chat/completions", json=chat_body(max_tokens=2)).status_code)
+            except httpx.ConnectError:
+                return
+            except httpx.TransportError as error:
+                lost.append(error)
+                return
+    threads = [threading.Thread(target=knock, args=(i % 2 == 0,)) for i in range(8)]
+    for t in threads:
+        t.start()
+    eventually(lambda: len(answered) > 200)
+    front.process.terminate()
+    for t in threads:
+        t.join()
+    assert front.wait() == 0
+    assert set(answered) == {200} and not lost
+    assert worker.count("finished") == len(answered)
+
+
+def test_answers_after_the_signal_close_their_connection(engine, router):
+    front = router([engine(["m"])], timeout={"announce": "2s"})
+    with http(base_url=front.url) as client:
+        assert "close" not in client.post("/v1/chat/completions", json=chat_body()).headers.get("connection", "")
+        front.process.terminate()
+        eventually(lambda: front.get("/readiness").status_code == 503)
+        assert client.post("/v1/chat/completions", json=chat_body()).headers["connection"] == "close"
+
+
+def test_idle_connections_do_not_hold_it_up(engine, router):
+    front = router([engine(["m"])], timeout={"drain": "300s"})
+    idle = [front.connect() for _ in range(20)]
+    used = http(base_url=front.url)
+    assert used.post("/v1/chat/completions", json=chat_body()).status_code == 200
+    front.process.terminate()
+    assert front.wait(30) == 0
+    assert [s.recv(1) for s in idle] == [b""] * 20
+
+
+def test_streams_that_outlast_the_limit_end_visibly(engine, router):
+    worker = engine(["m"], "--itl", "20ms")
+    front = router([worker], timeout={"drain": "500ms"})
+    streams = begin_streams(front, 5, 100000)
+    front.process.terminate()
+    assert front.wait(30) == 0
+    for s in streams:
+        reply, _ = read_to_end(s)
+        assert b"[DONE]" not in reply and not reply.endswith(b"0\r\n\r\n")
+    eventually(lambda: worker.count("cancelled") == 5)
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once(engine, router, second):
+    worker = engine(["m"], "--itl", "20ms")
+    front = router([worker], timeout={"drain": "300s"})
+    begin_streams(front, 5, 100000)
+    front.process.terminate()
+    eventually(lambda: refuses(front))
+    assert front.process.poll() is None
+    front.process.send_signal(second)
+    front.wait(20)
+    eventually(lambda: worker.count("cancelled") == 5)
+
+
+def test_sigint_drains_too(engine, router):
+    front = router([engine(["m"], "--itl", "20ms")], timeout={"drain": "60s"})
+    stream, = begin_streams(front, 1, 40)
+    front.process.send_signal(signal.SIGINT)
+    assert b"data: [DONE]" in read_to_end(stream)[0]
+    assert front.wait() == 0

@@ -1,0 +1,222 @@
+"""Which engine a request goes to, and in what shape it arrives there."""
+import json
+import socket
+from collections import Counter
+
+import pytest
+
+from fakeworker import answer
+from program import PROMPT, chat_body, eventually, http, raw_request, read_to_end
+
+
+def served(engines):
+    return [e.count("started") for e in engines]
+
+
+def echo(peer):
+    """Answers with the request itself."""
+    while request := peer.request():
+        peer.send(answer(json.dumps([part.decode("latin-1") for part in request]).encode()))
+
+
+@pytest.fixture
+def mirror(fake, router):
+    """A router whose only engine answers with the head and the body that it received."""
+    return router([fake(echo)])
+
+
+def test_a_model_goes_only_where_it_is_served(engine, router):
+    engines = [engine(["a"]), engine(["a", "b"]), engine(["b"])]
+    front = router(engines)
+    for _ in range(12):
+        assert front.chat("a").json()["model"] == "a"
+    only_a = served(engines)
+    assert only_a[2] == 0 and only_a[0] > 0 and only_a[1] > 0 and sum(only_a) == 12
+    for _ in range(12):
+        assert front.chat("b").json()["model"] == "b"
+    assert served(engines)[0] == only_a[0] and sum(served(engines)) == 24
+
+
+def test_round_robin_is_even(engine, router):
+    engines = [engine(["m"]) for _ in range(3)]
+    front = router(engines, router={"threads": 1})
+    with http(base_url=front.url) as client:
+        for _ in range(30):
+            assert client.post("/v1/chat/completions", json=chat_body()).status_code == 200
+    assert served(engines) == [10, 10, 10]
+
+
+def test_round_robin_keeps_to_the_weights(engine, router):
+    engines = [engine(["m"]) for _ in range(2)]
+    front = router(engines, weights=[3, 1], router={"threads": 1})
+    for _ in range(40):
+        front.chat()
+    assert served(engines) == [30, 10]
+
+
+def test_least_load_avoids_the_busy_engine(engine, router):
+    engines = [engine(["m"]) for _ in range(2)]
+    front = router(engines, policy={"default": "least_load"}, router={"threads": 1})
+    with http() as client, client.stream("POST", front.url + "/v1/chat/completions",
+                                         json=chat_body(stream=True, max_tokens=100000)) as stream:
+        next(stream.iter_lines())
+        busy = served(engines).index(1)
+        for _ in range(10):
+            assert front.chat().status_code == 200
+    assert served(engines)[busy] == 1 and sum(served(engines)) == 11
+
+
+@pytest.mark.parametrize("policy", ["round_robin", "least_load", "power_of_two", "random"])
+def test_every_policy_uses_every_engine(engine, router, policy):
+    engines = [engine(["m"]) for _ in range(3)]
+    front = router(engines, policy={"default": policy})
+    assert {front.chat().status_code for _ in range(60)} == {200}
+    assert min(served(engines)) > 0
+
+
+def test_without_a_model_any_engine_may_serve(engine, router):
+    engines = [engine(["a"]), engine(["b"])]
+    front = router(engines, router={"threads": 1})
+    assert {front.get("/version").status_code for _ in range(4)} == {200}
+    ids = [request["path"] for e in engines for request in e.captured()["requests"]]
+    assert Counter(ids)["/version"] == 4
+
+
+@pytest.mark.parametrize("spelling", ['"b"', r'"\u0062"'])
+def test_the_model_may_come_last_and_be_escaped(engine, router, spelling):
+    engines = [engine(["a"]), engine(["b"])]
+    front = router(engines)
+    messages = json.dumps([{"role": "user", "content": 'say "model": "a" ' * 20000}])
+    body = f'{{"messages": {messages}, "x": {{"model": "a"}}, "model" : {spelling}}}'
+    reply = front.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+    assert reply.status_code == 200 and served(engines) == [0, 1]
+
+
+def test_the_body_arrives_byte_for_byte(mirror):
+    body = '{ "model":"m" ,\n "messages":[], "x": 1e400, "ü": "\\u00fc", "x": 2 }\n'.encode()
+    assert mirror.post("/v1/chat/completions", content=body).json()[1].encode("latin-1") == body
+
+
+@pytest.mark.parametrize("target", ["/v1/chat/completions?a=1&b=%20&&c", "/odd//path/%2e%2E/x?", "/%e4?q=\xe9"])
+def test_the_target_arrives_as_it_came(mirror, target):
+    with mirror.connect() as s:
+        s.sendall(raw_request(chat_body(), target, headers="Connection: close\r\n"))
+        head, _, body = read_to_end(s)[0].partition(b"\r\n\r\n")
+    assert json.loads(body)[0].startswith(f"POST {target} HTTP/1.1\r\n"), head
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "M-SEARCH"])
+def test_every_method_is_relayed(mirror, method):
+    with http() as client:
+        assert client.request(method, mirror.url + "/any").json()[0].startswith(f"{method} /any HTTP/1.1\r\n")
+
+
+def head_seen(router, **headers):
+    head = router.post("/v1/chat/completions", json=chat_body(),
+                       headers={k.replace("_", "-"): v for k, v in headers.items()}).json()[0]
+    return dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:])
+
+
+def test_headers_between_two_hops(mirror):
+    seen = head_seen(mirror, connection="keep-alive, x-mine", x_mine="1", keep_alive="timeout=5", te="trailers",
+                     upgrade="h2c", authorization="Bearer of-the-client", x_forwarded_for="192.0.2.7")
+    assert not {"x-mine", "keep-alive", "upgrade", "proxy-connection"} & seen.keys()
+    assert seen["x-forwarded-for"] == "192.0.2.7, 127.0.0.1"
+    assert seen["authorization"] == "bearer of-the-client"
+    assert seen["x-forwarded-host"] == f"127.0.0.1:{mirror.port}"
+    assert seen["host"] != seen["x-forwarded-host"]
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "x-correlation-id", "x-trace-id", "request-id"])
+def test_a_good_request_id_is_kept(mirror, name):
+    reply = mirror.post("/v1/chat/completions", json=chat_body(), headers={name: "a.B-9_z"})
+    assert "a.B-9_z" in reply.json()[0] and reply.headers["x-request-id"] == "a.B-9_z"
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "a/b", "x" * 129, '"'])
+def test_another_request_id_is_replaced(mirror, bad):
+    reply = mirror.post("/v1/chat/completions", json=chat_body(), headers={"x-request-id": bad})
+    made = reply.headers["x-request-id"]
+    assert made != bad and 1 <= len(made) <= 128
+    assert f"x-request-id: {made}".lower() in reply.json()[0].lower()
+
+
+def test_models_are_joined_sorted_and_whole(engine, router):
+    engines = [engine(["b", "c"]), engine(["a", "b"])]
+    front = router(engines)
+    for path in ("/v1/models", "/models"):
+        listed = front.get(path).json()
+        assert listed["object"] == "list" and [m["id"] for m in listed["data"]] == ["a", "b", "c"]
+    own = {m["id"]: m for e in engines for m in e.get("/v1/models").json()["data"]}
+    for model in listed["data"]:
+        assert model.keys() == own[model["id"]].keys() and model["owned_by"] == "vllm"
+
+
+def test_shapes_of_the_local_endpoints(engine, router):
+    front = router([engine(["a"]), engine(["b"])])
+    assert front.get("/liveness").json() == {"status": "alive"}
+    assert front.get("/readiness").json() == {"status": "ready", "healthy_workers": 2, "total_workers": 2}
+    health = front.get("/health").json()
+    assert health["status"] == "healthy" and health["router"] == "running" and health["healthy_services"] == "2/2"
+    assert health["registry_url"] is None and health["message"] is None and isinstance(health["timestamp"], int)
+    services = front.get("/services").json()
+    assert services["total"] == 2 and services["registry_url"] is None
+    info = {"name", "host", "port", "url", "babysitter_url", "healthy", "request_count", "error_count",
+            "response_time", "weight", "models", "metadata"}
+    assert all(info <= service.keys() for service in services["services"])
+    assert sorted(m for service in services["services"] for m in service["models"]) == ["a", "b"]
+    stats = front.get("/stats").json()
+    assert stats["total_services"] == stats["healthy_services"] == 2 and len(stats["services"]) == 2
+
+
+def test_shapes_without_any_engine(router):
+    front = router([], ready=0)
+    eventually(lambda: front.get("/liveness").status_code == 200)
+    ready = front.get("/readiness")
+    assert ready.status_code == 503 and ready.json()["status"] == "not_ready"
+    assert ready.json()["total_workers"] == 0 and ready.json()["reason"]
+    health = front.get("/health")
+    assert health.status_code == 200 and health.json()["status"] == "running"
+    assert health.json()["message"] == "No healthy services available"
+    assert front.get("/models").json() == {"object": "list", "data": []}
+
+
+def test_local_endpoints_answer_head(engine, router):
+    front = router([engine(["a"])])
+    with http() as client:
+        for path in ("/health", "/liveness", "/readiness", "/models", "/services", "/stats"):
+            reply = client.head(front.url + path)
+            assert reply.status_code == 200 and reply.content == b""
+
+
+def test_a_new_model_is_discovered(engine, router):
+    first = engine(["old"])
+    front = router([first])
+    assert front.chat("new").status_code == 404
+    first.restart(["new"])
+    eventually(lambda: front.chat("new").status_code == 200)
+    assert front.chat("old").status_code == 404
+
+
+def test_declared_models_are_believed(fake, router):
+    worker = fake(echo, declared=["d"])
+    front = router([worker])
+    assert front.chat("d").status_code == 200
+    assert [head.split()[1] for head, _ in worker.requests] == [b"/v1/chat/completions"]
+
+
+def test_a_name_with_two_addresses_one_of_them_dead(engine, router):
+    if len({a[0] for a in socket.getaddrinfo("localhost", 80)}) < 2:
+        pytest.skip("localhost has one address here")
+    worker = engine(["m"])
+    front = router([f"http://localhost:{worker.port}"])
+    assert {front.chat().status_code for _ in range(5)} == {200}
+
+
+def test_an_engine_on_ipv6(engine, router):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 loopback here")
+    worker = engine(["m"], host="::1")
+    assert PROMPT not in router([worker]).chat().text

@@ -1,0 +1,107 @@
+"""Nine thousand streams at once, clients leaving at random: afterwards nothing of them is left."""
+import random
+import resource
+import selectors
+
+from program import chat_body, eventually, hard_close, raw_request
+
+REQUEST = raw_request(chat_body(stream=True, max_tokens=12))
+
+
+def n_streams():
+    """As many as the descriptor limit of one process allows, which in the router pays for two sides."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return min(9000, (hard - 1000) // 2)
+
+
+class Crowd:
+    """Clients over one selector. Each reads its stream to the end, or leaves after some of its events."""
+
+    def __init__(self, front, n, dice):
+        self.selector, self.dice = selectors.DefaultSelector(), dice
+        self.n, self.done, self.left, self.broken = n, 0, 0, []
+        self.states = {}
+        for i in range(n):
+            s = front.connect(source=f"127.0.0.{2 + i % 8}")
+            s.sendall(REQUEST)
+            s.setblocking(False)
+            leaves_after = dice.randrange(12) if dice.random() < 0.6 else None
+            self.states[s] = [0, leaves_after, b""]
+            self.selector.register(s, selectors.EVENT_READ)
+
+    def n_open(self):
+        return len(self.states)
+
+    def turn(self):
+        for key, _ in self.selector.select(1):
+            self.read(key.fileobj)
+
+    def read(self, s):
+        state = self.states[s]
+        data = s.recv(65536)
+        state[0] += data.count(b"data: ")
+        state[2] = (state[2] + data)[-64:]
+        if state[2].endswith(b"0\r\n\r\n"):
+            self.done += b"[DONE]" in state[2]
+            self.forget(s)
+            s.close()
+        elif not data:
+            self.broken.append(state)
+            self.forget(s)
+        elif state[1] is not None and state[0] > state[1]:
+            self.left += 1
+            self.forget(s)
+            hard_close(s) if self.dice.random() < 0.5 else s.close()
+
+    def forget(self, s):
+        self.selector.unregister(s)
+        del self.states[s]
+
+
+def run_crowd(front, n, dice):
+    crowd = Crowd(front, n, dice)
+    while crowd.n_open():
+        crowd.turn()
+    assert not crowd.broken and crowd.done + crowd.left == n
+    return crowd
+
+
+def nothing_in_flight(front):
+    return front.metric("headrace_in_flight") == 0 and front.metric("headrace_connections", side="client") == 0
+
+
+def test_streams_come_and_go(engine, router):
+    n, dice = n_streams(), random.Random(9000)
+    worker = engine(["m"], "--itl", "1s", "--max-num-seqs", 20000)
+    front = router([worker], timeout={"pool_idle": "1s"})
+    run_crowd(front, n // 10, dice)          # what is kept for ever is there after this
+    eventually(lambda: nothing_in_flight(front))
+    descriptors, rss = front.descriptors(), front.rss_bytes()
+
+    crowd = run_crowd(front, n, dice)
+    assert crowd.left > n // 4 and crowd.done > n // 4
+    eventually(lambda: nothing_in_flight(front))
+    eventually(lambda: front.descriptors() <= descriptors)
+    eventually(lambda: front.rss_bytes() <= rss * 1.1 + (2 << 20), seconds=40)
+    eventually(lambda: sum(worker.count(k) for k in ("finished", "cancelled")) == worker.count("started"))
+
+
+def test_all_are_open_at_once_and_cheap(engine, router):
+    """Silent streams after their first event: memory is lent only while bytes wait."""
+    n = n_streams()
+    worker = engine(["m"], "--fault", "hang_stream:1", "--max-num-seqs", 20000)
+    front = router([worker])
+    front.chat(body={"stream": True, "max_tokens": 1})
+    before = front.rss_bytes()
+    streams = []
+    for i in range(n):
+        streams.append(front.connect(source=f"127.0.0.{2 + i % 8}"))
+        streams[-1].sendall(REQUEST)
+    eventually(lambda: front.metric("headrace_in_flight") == n, seconds=60)
+    for s in streams:
+        assert s.recv(65536)
+    assert (front.rss_bytes() - before) / n < 4096
+    for s in streams:
+        s.close()
+    eventually(lambda: nothing_in_flight(front), seconds=60)

@@ -1,0 +1,180 @@
+#include "unit/unit.h"
+
+#include "engine/api.h"
+#include "engine/scheduler.h"
+
+#define MS 1000000ull
+
+static const char *const models[] = { "m" };
+static const struct generation_rules rules = {
+	.models = models,
+	.n_models = 1,
+	.n_model_tokens = 1000,
+	.n_tokens_default = 2,
+	.n_block_tokens = 4,
+};
+static const struct scheduler_options options = {
+	.latency = { .prefill_tokens_per_s = 1000, .inter_token_ns = 10 * MS, .n_running_max = 2 },
+	.n_cache_blocks = 100,
+	.n_block_tokens = 4,
+	.n_ledger_rows = 10,
+};
+
+static struct generation completion(const char *body) {
+	struct generation_name name = { .id = SLICE("x") };
+	struct refusal refusal;
+	struct generation g;
+	assert_true(generation_parse(&g, &api_completions, &rules, &name, slice_of(body), &refusal));
+	return g;
+}
+
+static void start(struct scheduler *s, struct generation *g, uint64_t now_ms) {
+	scheduler_start(s, g, slice_of(g->id), now_ms * MS);
+	scheduler_submit(s, g, now_ms * MS);
+}
+
+/* Makes what is due by then and ends what is complete. */
+static void run(struct scheduler *s, uint64_t now_ms) {
+	struct bytes out = { .n_max = 1 << 20 };
+	struct generation *g;
+	while ((g = scheduler_next(s, now_ms * MS))) {
+		while (generation_is_behind(g))
+			generation_step(g, &out);
+		if (g->sequence.state == LATENCY_DONE)
+			scheduler_end(s, g, LEDGER_FINISHED, NULL, now_ms * MS);
+	}
+	bytes_deinit(&out);
+}
+
+static bool has_line(const struct scheduler *s, const char *line) {
+	struct bytes text = { .n_max = 1 << 20 };
+	scheduler_metrics(s, "m", &text);
+	bool has = memmem(text.p, text.n, line, strlen(line));
+	bytes_deinit(&text);
+	return has;
+}
+
+/* Sixteen tokens are four blocks. */
+#define PROMPT "{\"prompt\":\"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"}"
+
+static void a_prompt_seen_before_is_quicker(void **state) {
+	struct scheduler s;
+	scheduler_init(&s, &options, 1 * MS);
+	struct generation a = completion(PROMPT), b = completion(PROMPT);
+	start(&s, &a, 10);
+	assert_int_equal(a.n_cached_tokens, 0);
+	assert_int_equal(scheduler_due_ns(&s), 26 * MS);
+	run(&s, 36);
+	assert_int_equal(generation_made_tokens(&a), 2);
+	start(&s, &b, 50);
+	assert_int_equal(b.n_cached_tokens, 12); /* the last block is computed anew */
+	assert_int_equal(scheduler_due_ns(&s), 54 * MS);
+	run(&s, 64);
+	assert_int_equal(ledger_count(s.ledger, LEDGER_FINISHED), 2);
+	assert_true(has_line(&s, "\nvllm:prefix_cache_queries_total{engine=\"0\",model_name=\"m\"} 32\n"));
+	assert_true(has_line(&s, "\nvllm:prefix_cache_hits_total{engine=\"0\",model_name=\"m\"} 12\n"));
+	assert_true(has_line(&s, "\nvllm:prompt_tokens_total{engine=\"0\",model_name=\"m\"} 32\n"));
+	assert_true(has_line(&s, "\nvllm:generation_tokens_total{engine=\"0\",model_name=\"m\"} 4\n"));
+	generation_deinit(&a);
+	generation_deinit(&b);
+	scheduler_reset(&s);
+	struct generation c = completion(PROMPT);
+	start(&s, &c, 70);
+	assert_int_equal(c.n_cached_tokens, 0);
+	scheduler_end(&s, &c, LEDGER_CANCELLED, NULL, 70 * MS);
+	generation_deinit(&c);
+	scheduler_deinit(&s);
+}
+
+static void gauges_follow_what_runs(void **state) {
+	struct scheduler s;
+	struct generation g[3];
+	scheduler_init(&s, &options, 1 * MS);
+	for (size_t i = 0; i < 3; i++) {
+		g[i] = completion(PROMPT);
+		start(&s, &g[i], 10);
+	}
+	assert_true(has_line(&s, "vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 2\n"));
+	assert_true(has_line(&s, "vllm:num_requests_waiting{engine=\"0\",model_name=\"m\"} 1\n"));
+	assert_true(
+	    scheduler_cache_usage(&s) > 0.079 && scheduler_cache_usage(&s) < 0.081); /* 32 of 400 tokens */
+	scheduler_end(&s, &g[0], LEDGER_CANCELLED, NULL, 11 * MS);
+	assert_true(has_line(&s, "vllm:num_requests_waiting{engine=\"0\",model_name=\"m\"} 0\n"));
+	scheduler_end(&s, &g[1], LEDGER_FAILED, "reset", 11 * MS);
+	run(&s, 100);
+	assert_true(has_line(&s, "vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 0\n"));
+	assert_true(scheduler_cache_usage(&s) == 0);
+	assert_true(has_line(&s, "finished_reason=\"stop\",model_name=\"m\"} 1\n"));
+	assert_true(has_line(&s, "finished_reason=\"abort\",model_name=\"m\"} 1\n"));
+	assert_true(has_line(&s, "finished_reason=\"error\",model_name=\"m\"} 1\n"));
+	assert_true(has_line(&s, "finished_reason=\"length\",model_name=\"m\"} 0\n"));
+	for (size_t i = 0; i < 3; i++)
+		generation_deinit(&g[i]);
+	scheduler_deinit(&s);
+}
+
+static void a_hung_engine_shows_no_progress(void **state) {
+	struct scheduler s;
+	scheduler_init(&s, &options, 1 * MS);
+	struct generation g = completion("{\"prompt\":\"x\",\"max_tokens\":9}");
+	start(&s, &g, 10);
+	run(&s, 21);
+	assert_true(has_line(&s, "vllm:iteration_tokens_total_count{engine=\"0\",model_name=\"m\"} 1\n"));
+	scheduler_hold(&s, &g, 22 * MS);
+	run(&s, 1000);
+	assert_true(has_line(&s, "vllm:iteration_tokens_total_count{engine=\"0\",model_name=\"m\"} 1\n"));
+	assert_true(has_line(&s, "vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 1\n"));
+	scheduler_end(&s, &g, LEDGER_CANCELLED, "hang_stream", 1000 * MS);
+	generation_deinit(&g);
+	scheduler_deinit(&s);
+}
+
+static void a_step_is_what_was_made_in_one_go(void **state) {
+	struct scheduler s;
+	scheduler_init(&s, &options, 1 * MS);
+	struct generation g = completion(PROMPT);
+	start(&s, &g, 10);
+	run(&s, 26); /* 16 of the prompt and the first of the answer */
+	run(&s, 30); /* nothing */
+	run(&s, 36); /* one */
+	assert_true(
+	    has_line(&s, "vllm:iteration_tokens_total_bucket{engine=\"0\",le=\"1.0\",model_name=\"m\"} 1\n"));
+	assert_true(has_line(
+	    &s, "vllm:iteration_tokens_total_bucket{engine=\"0\",le=\"16.0\",model_name=\"m\"} 1\n"));
+	assert_true(has_line(
+	    &s, "vllm:iteration_tokens_total_bucket{engine=\"0\",le=\"32.0\",model_name=\"m\"} 2\n"));
+	assert_true(has_line(
+	    &s, "vllm:iteration_tokens_total_bucket{engine=\"0\",le=\"+Inf\",model_name=\"m\"} 2\n"));
+	assert_true(has_line(&s, "vllm:iteration_tokens_total_sum{engine=\"0\",model_name=\"m\"} 18\n"));
+	generation_deinit(&g);
+	scheduler_deinit(&s);
+}
+
+static void embeddings_end_with_their_prefill(void **state) {
+	struct generation_name name = { .id = SLICE("x") };
+	struct refusal refusal;
+	struct generation g;
+	struct scheduler s;
+	scheduler_init(&s, &options, 1 * MS);
+	assert_true(generation_parse(
+	    &g, &api_embeddings, &rules, &name, SLICE("{\"input\":\"0123456789\"}"), &refusal));
+	start(&s, &g, 10);
+	assert_int_equal(scheduler_due_ns(&s), 13 * MS);
+	run(&s, 13);
+	assert_int_equal(ledger_count(s.ledger, LEDGER_FINISHED), 1);
+	assert_true(has_line(&s, "vllm:prompt_tokens_total{engine=\"0\",model_name=\"m\"} 3\n"));
+	assert_true(has_line(&s, "vllm:generation_tokens_total{engine=\"0\",model_name=\"m\"} 0\n"));
+	generation_deinit(&g);
+	scheduler_deinit(&s);
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_prompt_seen_before_is_quicker),
+		cmocka_unit_test(gauges_follow_what_runs),
+		cmocka_unit_test(a_hung_engine_shows_no_progress),
+		cmocka_unit_test(a_step_is_what_was_made_in_one_go),
+		cmocka_unit_test(embeddings_end_with_their_prefill),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

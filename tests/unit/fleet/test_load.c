@@ -1,0 +1,95 @@
+#include "unit/fleet/scene.h"
+
+#include <pthread.h>
+
+#include "fleet/load.h"
+
+static void sums_go_over_workers(void **state) {
+	struct load *load = load_new(3);
+
+	for (unsigned worker = 0; worker < 3; worker++)
+		for (unsigned i = 0; i <= worker; i++)
+			load_charge(load, worker, 7);
+	load_charge(load, 1, INSTANCE_SLOTS_MAX - 1);
+	assert_int_equal(load_sum(load, 7), 6);
+	assert_int_equal(load_sum(load, 6), 0);
+	assert_int_equal(load_sum(load, INSTANCE_SLOTS_MAX - 1), 1);
+	load_release(load, 2, 7);
+	assert_int_equal(load_sum(load, 7), 5);
+	load_free(&load);
+	assert_null(load);
+	load_free(&load);
+}
+
+static void workers_share_no_cache_line(void **state) {
+	struct load *load = load_new(2);
+
+	for (unsigned worker = 0; worker < 2; worker++)
+		assert_int_equal((uintptr_t)&load->shards[worker] % 64, 0);
+	load_free(&load);
+}
+
+static void release_worker_0(void *object) {
+	load_release(object, 0, 7);
+}
+
+static void a_release_without_a_charge_aborts(void **state) {
+	struct load *load = load_new(2);
+
+	/* Another worker's charge does not count. */
+	load_charge(load, 1, 7);
+	assert_true(scene_aborts(release_worker_0, load));
+	load_charge(load, 0, 7);
+	assert_false(scene_aborts(release_worker_0, load));
+	load_free(&load);
+}
+
+#define WORKERS 3
+#define ROUNDS  50000
+
+struct shift {
+	struct load *load;
+	unsigned worker;
+};
+
+/* Never more than two requests at a time; one stays behind at the end. */
+static void *work(void *object) {
+	const struct shift *shift = object;
+
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		load_charge(shift->load, shift->worker, 5);
+		load_charge(shift->load, shift->worker, i % 2 ? 5 : 6);
+		load_release(shift->load, shift->worker, i % 2 ? 5 : 6);
+		load_release(shift->load, shift->worker, 5);
+	}
+	load_charge(shift->load, shift->worker, 5);
+	return NULL;
+}
+
+static void sums_beside_running_workers(void **state) {
+	struct load *load = load_new(WORKERS);
+	struct shift shifts[WORKERS];
+	pthread_t threads[WORKERS];
+
+	for (unsigned i = 0; i < WORKERS; i++) {
+		shifts[i] = (struct shift){ load, i };
+		assert_int_equal(pthread_create(&threads[i], NULL, work, &shifts[i]), 0);
+	}
+	for (unsigned i = 0; i < ROUNDS; i++)
+		assert_in_range(load_sum(load, 5), 0, 2 * WORKERS);
+	for (unsigned i = 0; i < WORKERS; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	assert_int_equal(load_sum(load, 5), WORKERS);
+	assert_int_equal(load_sum(load, 6), 0);
+	load_free(&load);
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(sums_go_over_workers),
+		cmocka_unit_test(workers_share_no_cache_line),
+		cmocka_unit_test(a_release_without_a_charge_aborts),
+		cmocka_unit_test(sums_beside_running_workers),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

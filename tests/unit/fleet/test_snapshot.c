@@ -1,0 +1,286 @@
+#include "unit/fleet/scene.h"
+
+#include <pthread.h>
+
+#include "fleet/label.h"
+
+#define ROWS_MAX 8
+
+/* Rows that are ready, resolved and asked; the tests change what they are about. */
+struct bed {
+	struct snapshot_row rows[ROWS_MAX];
+	struct sockaddr_storage address;
+	uint32_t n;
+};
+
+static void bed_add(struct bed *bed, const struct pair *models, uint32_t n_models) {
+	uint32_t r = bed->n++;
+
+	bed->address = scene_address("10.0.0.1", 80);
+	bed->rows[r] = (struct snapshot_row){
+		.instance = scene_instance("a"),
+		.state = INSTANCE_READY,
+		.weight = (uint16_t)(r + 1),
+		.are_models_known = true,
+		.primary = r,
+		.addresses = &bed->address,
+		.n_addresses = 1,
+		.models = { models, n_models },
+	};
+}
+
+static struct snapshot *bed_snapshot(struct bed *bed) {
+	return snapshot_new(1, bed->rows, bed->n);
+}
+
+static void bed_free(struct bed *bed) {
+	for (uint32_t r = 0; r < bed->n; r++)
+		instance_unref(&bed->rows[r].instance);
+}
+
+static const struct pair llama = { SLICE("llama"), SLICE("{\"id\":\"llama\"}") };
+static const struct pair qwen = { SLICE("qwen"), { NULL, 0 } };
+static const struct pair both[] = { { SLICE("qwen"), SLICE("{\"id\":\"qwen\"}") },
+	{ SLICE("llama"), SLICE("{\"id\":\"llama\",\"n\":2}") } };
+
+static void assert_candidates(const struct model *model, const uint32_t *rows, uint32_t n) {
+	assert_non_null(model);
+	assert_int_equal(model->n_candidates, n);
+	for (uint32_t i = 0; i < n; i++)
+		assert_int_equal(model->candidates[i].row, rows[i]);
+}
+
+static void models_are_sorted_and_found(void **state) {
+	struct bed bed = { .n = 0 };
+
+	bed_add(&bed, &qwen, 1);
+	bed_add(&bed, &llama, 1);
+	bed_add(&bed, both, 2);
+	struct snapshot *snap = bed_snapshot(&bed);
+
+	assert_int_equal(snap->n_models, 2);
+	assert_true(slice_eq(snap->models[0].name, SLICE("llama")));
+	assert_true(slice_eq(snap->models[1].name, SLICE("qwen")));
+	assert_ptr_equal(snapshot_model(snap, SLICE("llama")), &snap->models[0]);
+	assert_ptr_equal(snapshot_model(snap, SLICE("qwen")), &snap->models[1]);
+	assert_null(snapshot_model(snap, SLICE("llam")));
+	assert_null(snapshot_model(snap, SLICE("LLAMA")));
+	assert_null(snapshot_model(snap, (struct slice){ NULL, 0 }));
+
+	assert_candidates(&snap->models[0], (uint32_t[]){ 1, 2 }, 2);
+	assert_candidates(&snap->models[1], (uint32_t[]){ 0, 2 }, 2);
+	assert_candidates(&snap->any, (uint32_t[]){ 0, 1, 2 }, 3);
+	assert_int_equal(snap->n_candidates, 7);
+	assert_int_equal(snap->models[0].candidates[1].weight, 3);
+	assert_int_equal(snap->models[0].candidates[1].slot, bed.rows[2].instance->slot);
+	assert_ptr_equal(snap->models[0].candidates[1].instance, bed.rows[2].instance);
+	assert_string_equal(label_text(LABEL_MODEL, snap->models[1].label), "qwen");
+	assert_int_equal(snap->any.label, LABEL_OTHER);
+	/* The first object there is, not the first row. */
+	assert_string_equal(snap->models[0].object.p, "{\"id\":\"llama\"}");
+	assert_string_equal(snap->models[1].object.p, "{\"id\":\"qwen\"}");
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
+static void only_some_rows_are_routable(void **state) {
+	struct bed bed = { .n = 0 };
+
+	for (int i = 0; i < ROWS_MAX; i++)
+		bed_add(&bed, &llama, 1);
+	for (enum instance_state s = 0; s < INSTANCE_STATES; s++)
+		bed.rows[s].state = s;
+	bed.rows[6].are_models_known = false;
+	bed.rows[7].n_addresses = 0;
+	struct snapshot *snap = bed_snapshot(&bed);
+
+	assert_candidates(&snap->any, (uint32_t[]){ 0, 1, 2 }, 3);
+	assert_candidates(snapshot_model(snap, SLICE("llama")), (uint32_t[]){ 0, 1, 2 }, 3);
+	for (uint32_t r = 0; r < ROWS_MAX; r++)
+		assert_int_equal(snapshot_is_routable(snap, r), r < 3);
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
+static void a_model_without_routable_rows_is_known(void **state) {
+	struct bed bed = { .n = 0 };
+
+	bed_add(&bed, &llama, 1);
+	bed_add(&bed, &qwen, 1);
+	bed.rows[0].state = INSTANCE_UNHEALTHY;
+	struct snapshot *snap = bed_snapshot(&bed);
+
+	assert_candidates(snapshot_model(snap, SLICE("llama")), NULL, 0);
+	assert_int_equal(snapshot_model(snap, SLICE("llama"))->object.n, 0);
+	assert_false(snap->is_uniform);
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
+static void rows_of_one_target_are_one_candidate(void **state) {
+	struct bed bed = { .n = 0 };
+
+	bed_add(&bed, &qwen, 1);
+	bed_add(&bed, both, 2);
+	bed_add(&bed, &llama, 1);
+	bed.rows[0].primary = 2;
+	bed.rows[1].primary = 2;
+	bed.rows[1].state = INSTANCE_UNHEALTHY; /* what its primary is counts */
+	struct snapshot *snap = bed_snapshot(&bed);
+
+	assert_candidates(&snap->any, (uint32_t[]){ 2 }, 1);
+	assert_candidates(snapshot_model(snap, SLICE("llama")), (uint32_t[]){ 2 }, 1);
+	assert_candidates(snapshot_model(snap, SLICE("qwen")), (uint32_t[]){ 2 }, 1);
+	assert_string_equal(snapshot_model(snap, SLICE("qwen"))->object.p, "{\"id\":\"qwen\"}");
+	assert_int_equal(snap->n_rows, 3);
+	assert_true(snapshot_is_routable(snap, 1));
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
+static void a_model_named_twice_is_one(void **state) {
+	struct pair twice[] = { llama, llama };
+	struct bed bed = { .n = 0 };
+
+	bed_add(&bed, twice, 2);
+	struct snapshot *snap = bed_snapshot(&bed);
+
+	assert_int_equal(snap->n_models, 1);
+	assert_candidates(&snap->models[0], (uint32_t[]){ 0 }, 1);
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
+static void uniform_means_all_serve_all(void **state) {
+	struct bed bed = { .n = 0 };
+	struct snapshot *snap = bed_snapshot(&bed);
+
+	assert_true(snap->is_uniform);
+	assert_int_equal(snap->any.n_candidates, 0);
+	assert_null(snapshot_model(snap, SLICE("llama")));
+	snapshot_unref(&snap);
+
+	bed_add(&bed, both, 2);
+	bed_add(&bed, both, 2);
+	snap = bed_snapshot(&bed);
+	assert_true(snap->is_uniform);
+	snapshot_unref(&snap);
+
+	bed.rows[1].models.n = 1;
+	snap = bed_snapshot(&bed);
+	assert_false(snap->is_uniform);
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
+static void rows_are_deep_copies(void **state) {
+	char name[] = "llama", zone[] = "eu";
+	struct pair model = { slice_of(name), { NULL, 0 } }, label = { SLICE("zone"), slice_of(zone) };
+	struct bed bed = { .n = 0 };
+
+	bed_add(&bed, &model, 1);
+	bed.rows[0].labels = (struct pairs){ &label, 1 };
+	struct snapshot *snap = bed_snapshot(&bed);
+
+	memset(name, 'x', 5);
+	memset(zone, 'x', 2);
+	memset(&bed.address, 0, sizeof(bed.address));
+	assert_non_null(snapshot_model(snap, SLICE("llama")));
+	assert_string_equal(snap->rows[0].models.items[0].key.p, "llama");
+	assert_string_equal(snap->rows[0].labels.items[0].value.p, "eu");
+	assert_int_equal(snap->rows[0].addresses[0].ss_family, AF_INET);
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
+/* The instances live as long as somebody holds a snapshot that lists them. */
+static void a_snapshot_keeps_its_instances(void **state) {
+	struct bed bed = { .n = 0 };
+
+	bed_add(&bed, &llama, 1);
+	struct snapshot *snap = bed_snapshot(&bed), *other = snapshot_ref(snap);
+	struct instance *inst = bed.rows[0].instance;
+
+	assert_int_equal(inst->refs, 2);
+	snapshot_unref(&snap);
+	assert_null(snap);
+	assert_int_equal(inst->refs, 2);
+	bed_free(&bed);
+	assert_int_equal(inst->refs, 1);
+	assert_string_equal(other->rows[0].instance->spec.name.p, "a");
+	snapshot_unref(&other);
+	snapshot_unref(&other);
+}
+
+static void a_thousand_models_are_found(void **state) {
+	static struct pair models[1000];
+	static char names[1000][16];
+	struct bed bed = { .n = 0 };
+
+	for (unsigned i = 0; i < 1000; i++) {
+		snprintf(names[i], sizeof(names[i]), "m%u", i * 7919);
+		models[i].key = slice_of(names[i]);
+	}
+	bed_add(&bed, models, 1000);
+	struct snapshot *snap = bed_snapshot(&bed);
+
+	assert_int_equal(snap->n_models, 1000);
+	for (unsigned i = 0; i < 1000; i++) {
+		const struct model *model = snapshot_model(snap, models[i].key);
+
+		assert_non_null(model);
+		assert_true(slice_eq(model->name, models[i].key));
+	}
+	for (unsigned i = 1; i < 1000; i++)
+		assert_true(pair_text_cmp(snap->models[i - 1].name, snap->models[i].name) < 0);
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
+static void *reader(void *object) {
+	for (int i = 0; i < 20000; i++) {
+		struct snapshot *snap = snapshot_ref(object);
+
+		if (!snapshot_model(snap, SLICE("llama")))
+			return snap;
+		snapshot_unref(&snap);
+	}
+	struct snapshot *last = object;
+	snapshot_unref(&last);
+	return NULL;
+}
+
+/* Whichever thread lets go last frees it, and the instance with it. */
+static void threads_share_references(void **state) {
+	struct bed bed = { .n = 0 };
+	pthread_t threads[3];
+	void *result;
+
+	bed_add(&bed, &llama, 1);
+	struct snapshot *snap = bed_snapshot(&bed);
+
+	bed_free(&bed);
+	for (size_t i = 0; i < n_elems(threads); i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, reader, snapshot_ref(snap)), 0);
+	snapshot_unref(&snap);
+	for (size_t i = 0; i < n_elems(threads); i++) {
+		assert_int_equal(pthread_join(threads[i], &result), 0);
+		assert_null(result);
+	}
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(models_are_sorted_and_found),
+		cmocka_unit_test(only_some_rows_are_routable),
+		cmocka_unit_test(a_model_without_routable_rows_is_known),
+		cmocka_unit_test(rows_of_one_target_are_one_candidate),
+		cmocka_unit_test(a_model_named_twice_is_one),
+		cmocka_unit_test(uniform_means_all_serve_all),
+		cmocka_unit_test(rows_are_deep_copies),
+		cmocka_unit_test(a_snapshot_keeps_its_instances),
+		cmocka_unit_test(a_thousand_models_are_found),
+		cmocka_unit_test(threads_share_references),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,94 @@
+/*
+ * picks: a snapshot, a load table of one worker and a policy at work on them.
+ *
+ * Row 0 is "a", row 1 "b" and so on; all are ready and serve model "m".
+ */
+#pragma once
+
+#include "policy/policy.h"
+#include "unit/fleet/scene.h"
+
+#define PICKS_ROWS_MAX 26
+
+struct picks {
+	struct rng rng;
+	struct load *load;
+	struct snapshot *snap;
+	struct policy_set set;
+};
+
+static inline struct snapshot *picks_snapshot(const uint16_t *weights, uint32_t n) {
+	static const char names[] = "abcdefghijklmnopqrstuvwxyz";
+	struct sockaddr_storage address = scene_address("10.0.0.1", 80);
+	struct snapshot_row rows[PICKS_ROWS_MAX];
+	struct pair model = { SLICE("m"), { NULL, 0 } };
+
+	assert_true(n <= PICKS_ROWS_MAX);
+	for (uint32_t r = 0; r < n; r++) {
+		struct instance_spec spec = scene_target("");
+
+		spec.name = (struct slice){ names + r, 1 };
+		rows[r] = (struct snapshot_row){
+			.instance = instance_new(&spec),
+			.state = INSTANCE_READY,
+			.weight = weights[r],
+			.are_models_known = true,
+			.primary = r,
+			.addresses = &address,
+			.n_addresses = 1,
+			.models = { &model, 1 },
+		};
+	}
+	struct snapshot *snap = snapshot_new(1, rows, n);
+	for (uint32_t r = 0; r < n; r++)
+		instance_unref(&rows[r].instance);
+	return snap;
+}
+
+static inline void picks_open(
+    struct picks *p, const char *policy, const uint16_t *weights, uint32_t n, uint64_t seed) {
+	rng_init(&p->rng, seed);
+	p->load = load_new(1);
+	p->snap = picks_snapshot(weights, n);
+	assert_non_null(policy_find(slice_of(policy)));
+	policy_set_init(&p->set, policy_find(slice_of(policy)), p->load, &p->rng);
+	policy_set_adopt(&p->set, p->snap);
+}
+
+static inline void picks_close(struct picks *p) {
+	policy_set_deinit(&p->set);
+	snapshot_unref(&p->snap);
+	load_free(&p->load);
+}
+
+static inline struct instance *picks_instance(const struct picks *p, uint32_t row) {
+	return p->snap->rows[row].instance;
+}
+
+static inline void picks_charge(struct picks *p, uint32_t row, unsigned n) {
+	while (n-- > 0)
+		load_charge(p->load, 0, picks_instance(p, row)->slot);
+}
+
+/* The row that gets a request for "m" at time `now_ms`; `tried` is a row, or -1. */
+static inline uint32_t picks_next(struct picks *p, int tried, uint64_t now_ms) {
+	uint16_t slot = tried < 0 ? 0 : picks_instance(p, (uint32_t)tried)->slot;
+	struct pick_input input = {
+		.model = snapshot_model(p->set.snapshot, SLICE("m")),
+		.tried = &slot,
+		.n_tried = tried < 0 ? 0 : 1,
+		.now_ms = now_ms,
+	};
+	struct pick_result result;
+
+	assert_int_equal(policy_pick(&p->set, &input, &result), 0);
+	assert_ptr_equal(result.instance, p->set.snapshot->rows[result.row].instance);
+	return result.row;
+}
+
+/* Counts `n` picks by row. */
+static inline void picks_count(struct picks *p, unsigned n, unsigned counts[static PICKS_ROWS_MAX]) {
+	memset(counts, 0, PICKS_ROWS_MAX * sizeof(counts[0]));
+	while (n-- > 0)
+		counts[picks_next(p, -1, 0)]++;
+}

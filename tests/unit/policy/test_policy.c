@@ -1,0 +1,302 @@
+#include "unit/policy/picks.h"
+
+#include <pthread.h>
+
+#include "base/heap.h"
+
+static const uint16_t equal[PICKS_ROWS_MAX] = { 1, 1, 1, 1, 1, 1, 1, 1 };
+
+static void policies_are_found_by_name(void **state) {
+	static const char *const names[] = { "round_robin", "least_load", "power_of_two", "random" };
+
+	for (size_t i = 0; i < n_elems(names); i++) {
+		assert_non_null(policy_find(slice_of(names[i])));
+		assert_string_equal(policy_name(policy_find(slice_of(names[i]))), names[i]);
+		assert_ptr_equal(policy_table[i], policy_find(slice_of(names[i])));
+	}
+	assert_null(policy_table[n_elems(names)]);
+	assert_null(policy_find(SLICE("rounds")));
+	assert_null(policy_find((struct slice){ NULL, 0 }));
+	for (enum pick_reason r = 0; r < PICK_REASONS; r++)
+		assert_non_null(pick_reason_text(r));
+}
+
+/* Picks with these rows tried; what came of it, and in *result_out how. */
+static int pick(
+    struct picks *p, const uint32_t *rows, uint32_t n, uint64_t now_ms, struct pick_result *result_out) {
+	uint16_t tried[PICKS_ROWS_MAX];
+	struct pick_input input = { snapshot_model(p->snap, SLICE("m")), tried, n, now_ms };
+
+	for (uint32_t i = 0; i < n; i++)
+		tried[i] = picks_instance(p, rows[i])->slot;
+	return policy_pick(&p->set, &input, result_out);
+}
+
+static void what_was_tried_is_out(void **state) {
+	for (const struct policy *const *policy = policy_table; *policy; policy++) {
+		struct pick_result result;
+		struct picks p;
+
+		picks_open(&p, policy_name(*policy), equal, 3, 1);
+		for (unsigned i = 0; i < 100; i++) {
+			assert_int_equal(pick(&p, (uint32_t[]){ 1 }, 1, 0, &result), 0);
+			assert_int_not_equal(result.row, 1);
+			assert_int_equal(result.n_candidates, 3);
+			assert_int_equal(result.n_eligible, 2);
+			assert_string_equal(pick_reason_text(result.reason), policy_name(*policy));
+		}
+		assert_int_equal(pick(&p, (uint32_t[]){ 2, 0 }, 2, 0, &result), 0);
+		assert_int_equal(result.row, 1);
+		assert_int_equal(result.reason, PICK_ONLY_CANDIDATE);
+		assert_int_equal(pick(&p, (uint32_t[]){ 2, 0, 1 }, 3, 0, &result), PICK_E_NONE_LEFT);
+		picks_close(&p);
+	}
+}
+
+static void what_just_failed_is_out_for_a_while(void **state) {
+	for (const struct policy *const *policy = policy_table; *policy; policy++) {
+		bool is_back = false;
+		struct picks p;
+
+		picks_open(&p, policy_name(*policy), equal, 3, 1);
+		instance_avoid(picks_instance(&p, 2), 5000);
+		for (unsigned i = 0; i < 100; i++)
+			assert_int_not_equal(picks_next(&p, -1, 5999), 2);
+		for (unsigned i = 0; i < 100; i++)
+			is_back |= picks_next(&p, -1, 6000) == 2;
+		assert_true(is_back);
+		picks_close(&p);
+	}
+}
+
+static void the_only_one_left_is_tried_though_avoided(void **state) {
+	struct pick_result result;
+	struct picks p;
+
+	picks_open(&p, "round_robin", equal, 2, 1);
+	instance_avoid(picks_instance(&p, 0), 5000);
+	assert_int_equal(pick(&p, (uint32_t[]){ 1 }, 1, 5001, &result), 0);
+	assert_int_equal(result.row, 0);
+	assert_int_equal(result.reason, PICK_ALL_AVOIDED);
+	assert_int_equal(result.n_eligible, 1);
+	assert_int_equal(pick(&p, (uint32_t[]){ 1, 0 }, 2, 5001, &result), PICK_E_NONE_LEFT);
+
+	/* All avoided: all are in again. */
+	bool is_seen[2] = { false };
+	instance_avoid(picks_instance(&p, 1), 5000);
+	for (unsigned i = 0; i < 10; i++) {
+		assert_int_equal(pick(&p, NULL, 0, 5001, &result), 0);
+		assert_int_equal(result.reason, PICK_ALL_AVOIDED);
+		assert_int_equal(result.n_eligible, 2);
+		is_seen[result.row] = true;
+	}
+	assert_true(is_seen[0] && is_seen[1]);
+	picks_close(&p);
+}
+
+static void a_model_that_nobody_serves_has_none(void **state) {
+	struct snapshot_row row = {
+		.instance = scene_instance("a"), .weight = 1, .state = INSTANCE_DRAINING
+	};
+	struct pair model = { SLICE("m"), { NULL, 0 } };
+	struct pick_result result;
+	struct picks p;
+
+	picks_open(&p, "round_robin", equal, 1, 1);
+	row.models = (struct pairs){ &model, 1 };
+	struct snapshot *snap = snapshot_new(2, &row, 1);
+	policy_set_adopt(&p.set, snap);
+	struct pick_input input = { .model = snapshot_model(snap, SLICE("m")) };
+	assert_int_equal(policy_pick(&p.set, &input, &result), PICK_E_NONE_EXIST);
+	input.model = &snap->any;
+	assert_int_equal(policy_pick(&p.set, &input, &result), PICK_E_NONE_EXIST);
+	snapshot_unref(&snap);
+	instance_unref(&row.instance);
+	picks_close(&p);
+}
+
+/* Two models on the same two engines, asked for in turn: one counter for both would pin each to one engine.
+ */
+static void each_model_has_its_own_turn(void **state) {
+	struct sockaddr_storage address = scene_address("10.0.0.1", 80);
+	const struct pair models[] = { { SLICE("m"), { NULL, 0 } }, { SLICE("n"), { NULL, 0 } } };
+	struct snapshot_row rows[2];
+	unsigned counts[3][2] = { { 0 } };
+	struct picks p;
+
+	for (uint32_t r = 0; r < 2; r++)
+		rows[r] = (struct snapshot_row){ .instance = scene_instance("x"),
+			.weight = 1,
+			.are_models_known = true,
+			.primary = r,
+			.addresses = &address,
+			.n_addresses = 1,
+			.models = { models, 2 } };
+	struct snapshot *snap = snapshot_new(1, rows, 2);
+	picks_open(&p, "round_robin", equal, 2, 1);
+	policy_set_adopt(&p.set, snap);
+	const struct model *asked[] = { &snap->models[0], &snap->models[1], &snap->any };
+
+	for (unsigned i = 0; i < 300; i++) {
+		struct pick_input input = { .model = asked[i % 3] };
+		struct pick_result result;
+
+		assert_int_equal(policy_pick(&p.set, &input, &result), 0);
+		counts[i % 3][result.row]++;
+	}
+	for (unsigned m = 0; m < 3; m++)
+		assert_int_equal(counts[m][0], 50);
+	for (uint32_t r = 0; r < 2; r++)
+		instance_unref(&rows[r].instance);
+	snapshot_unref(&snap);
+	picks_close(&p);
+}
+
+/* The same rows with other weights or labels, as a later snapshot has them. */
+static struct snapshot *next_snapshot(const struct snapshot *snap, uint16_t weight_of_row_0) {
+	struct snapshot_row rows[PICKS_ROWS_MAX];
+
+	memcpy(rows, snap->rows, snap->n_rows * sizeof(rows[0]));
+	rows[0].weight = weight_of_row_0;
+	return snapshot_new(snap->version + 1, rows, snap->n_rows);
+}
+
+static void a_new_snapshot_goes_on_where_it_was(void **state) {
+	const uint16_t weights[] = { 5, 2, 2, 1 };
+	struct picks plain, changing;
+
+	picks_open(&plain, "round_robin", weights, 4, 1);
+	picks_open(&changing, "round_robin", weights, 4, 1);
+	for (unsigned i = 0; i < 100; i++) {
+		struct snapshot *next = next_snapshot(changing.set.snapshot, 5);
+
+		policy_set_adopt(&changing.set, next);
+		snapshot_unref(&next);
+		assert_int_equal(picks_next(&plain, -1, 0), picks_next(&changing, -1, 0));
+	}
+	assert_int_equal(changing.set.snapshot->version, 101);
+	picks_close(&plain);
+	picks_close(&changing);
+}
+
+/* Credit in units of the old weights would keep row 0 away, or alone, for hundreds of picks. */
+static void other_weights_start_a_new_round(void **state) {
+	const uint16_t weights[] = { 1000, 1, 1, 1 };
+	unsigned counts[PICKS_ROWS_MAX];
+
+	for (uint64_t seed = 0; seed < 10; seed++) {
+		struct picks p;
+
+		picks_open(&p, "round_robin", weights, 4, seed);
+		picks_count(&p, 3, counts);
+		struct snapshot *next = next_snapshot(p.snap, 1);
+		policy_set_adopt(&p.set, next);
+		snapshot_unref(&next);
+		picks_count(&p, 4, counts);
+		picks_count(&p, 40, counts);
+		for (uint32_t r = 0; r < 4; r++)
+			assert_int_equal(counts[r], 10);
+		picks_close(&p);
+	}
+}
+
+static void the_set_holds_its_snapshot_alone(void **state) {
+	struct picks p;
+
+	picks_open(&p, "least_load", equal, 2, 1);
+	struct snapshot *first = p.snap, *next = next_snapshot(first, 1);
+
+	assert_int_equal(first->refs, 2);
+	policy_set_adopt(&p.set, next);
+	assert_int_equal(first->refs, 1);
+	assert_int_equal(next->refs, 2);
+	policy_set_deinit(&p.set);
+	assert_int_equal(next->refs, 1);
+	snapshot_unref(&next);
+	picks_close(&p);
+}
+
+static void a_pick_allocates_nothing(void **state) {
+	for (const struct policy *const *policy = policy_table; *policy; policy++) {
+		unsigned counts[PICKS_ROWS_MAX];
+		struct picks p;
+
+		picks_open(&p, policy_name(*policy), equal, 8, 1);
+		uint64_t before = heap_allocations();
+		picks_count(&p, 100, counts);
+		assert_int_equal(heap_allocations(), before);
+		picks_close(&p);
+		assert_true(heap_allocations() > 0);
+	}
+}
+
+struct worker {
+	struct snapshot *snap;
+	struct load *load;
+	unsigned index;
+};
+
+/* Picks, charges, releases, and now and then blames the one it got. */
+static void *work(void *object) {
+	const struct worker *worker = object;
+	struct policy_set set;
+	struct rng rng;
+
+	rng_init(&rng, worker->index);
+	policy_set_init(&set, policy_find(SLICE("least_load")), worker->load, &rng);
+	policy_set_adopt(&set, worker->snap);
+	for (uint64_t i = 0; i < 5000; i++) {
+		struct pick_input input = { .model = &set.snapshot->any, .now_ms = i };
+		struct pick_result result;
+
+		if (policy_pick(&set, &input, &result) != 0)
+			return "no pick";
+		load_charge(worker->load, worker->index, result.instance->slot);
+		if (i % 100 == worker->index)
+			instance_avoid(result.instance, i);
+		else
+			instance_succeeded(result.instance);
+		load_release(worker->load, worker->index, result.instance->slot);
+	}
+	policy_set_deinit(&set);
+	return NULL;
+}
+
+static void workers_pick_side_by_side(void **state) {
+	struct snapshot *snap = picks_snapshot(equal, 4);
+	struct load *load = load_new(3);
+	struct worker workers[3];
+	pthread_t threads[3];
+	void *complaint;
+
+	for (unsigned i = 0; i < 3; i++) {
+		workers[i] = (struct worker){ snap, load, i };
+		assert_int_equal(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(pthread_join(threads[i], &complaint), 0);
+		assert_null(complaint);
+	}
+	for (uint32_t r = 0; r < 4; r++)
+		assert_int_equal(load_sum(load, snap->rows[r].instance->slot), 0);
+	assert_int_equal(snap->refs, 1);
+	snapshot_unref(&snap);
+	load_free(&load);
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(policies_are_found_by_name),
+		cmocka_unit_test(what_was_tried_is_out),
+		cmocka_unit_test(what_just_failed_is_out_for_a_while),
+		cmocka_unit_test(the_only_one_left_is_tried_though_avoided),
+		cmocka_unit_test(a_model_that_nobody_serves_has_none),
+		cmocka_unit_test(each_model_has_its_own_turn),
+		cmocka_unit_test(a_new_snapshot_goes_on_where_it_was),
+		cmocka_unit_test(other_weights_start_a_new_round),
+		cmocka_unit_test(the_set_holds_its_snapshot_alone),
+		cmocka_unit_test(a_pick_allocates_nothing),
+		cmocka_unit_test(workers_pick_side_by_side),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

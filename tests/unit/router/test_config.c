@@ -1,0 +1,379 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/option_doc.h"
+#include "base/option_name.h"
+#include "policy/policy.h"
+#include "router/config.c"
+
+struct reading {
+	struct router_config config;
+	char *mistakes;
+};
+
+static struct reading read_config(const char *flags, const char *toml) {
+	struct reading r = { .config.options = option_set_new(&router_config_schema) };
+	struct option_set *set = r.config.options;
+	char words[512], *argv[32] = { words }, *save = NULL;
+	int argc = 1;
+	size_t n;
+
+	snprintf(words, sizeof(words), "%s", flags);
+	for (char *word = strtok_r(words, " ", &save); word; word = strtok_r(NULL, " ", &save))
+		argv[argc++] = word;
+	option_read_flags(set, argc, argv);
+	if (toml)
+		option_read_text(set, "FILE", OPTION_TOML, slice_of(toml));
+	option_store(set, &r.config);
+	verify(set, &r.config);
+	FILE *out = open_memstream(&r.mistakes, &n);
+	option_print_mistakes(set, out);
+	fclose(out);
+	return r;
+}
+
+static void release(struct reading *r) {
+	option_set_free(&r->config.options);
+	free(r->mistakes);
+}
+
+static void defaults(void **state) {
+	static const char *const headers[] = { "x-request-id", "x-correlation-id", "x-trace-id",
+		"request-id" };
+	struct reading r = read_config("", NULL);
+	const struct router_config *c = &r.config;
+
+	assert_string_equal(r.mistakes, "worker: warning: there is none: the router will not be ready\n");
+	assert_int_equal(option_mistakes(c->options), 0);
+	assert_string_equal(c->host, "127.0.0.1");
+	assert_int_equal(c->port, 30000);
+	assert_int_equal(c->n_threads, 0);
+	assert_int_equal(c->body_limit_bytes, 512 << 20);
+	assert_int_equal(c->inspect_limit_bytes, 1 << 20);
+	assert_int_equal(c->hold_limit_bytes, 64 << 20);
+	assert_int_equal(c->hold_memory_bytes, 256 << 20);
+	assert_int_equal(c->request_id_headers.n, n_elems(headers));
+	for (size_t i = 0; i < n_elems(headers); i++)
+		assert_string_equal(c->request_id_headers.items[i], headers[i]);
+	assert_int_equal(c->half_close, ROUTER_HALF_CLOSE_ABORT);
+	assert_string_equal(c->admin_host, "127.0.0.1");
+	assert_int_equal(c->admin_port, 29000);
+	assert_string_equal(c->metrics_host, "127.0.0.1");
+	assert_int_equal(c->metrics_port, 29000);
+	assert_string_equal(c->policy, "round_robin");
+	assert_string_equal(c->log_access, "-");
+	assert_string_equal(c->log_dir, "");
+	assert_int_equal(c->log_level, ROUTER_LOG_INFO);
+	assert_int_equal(c->models_interval_ms, 10000);
+	assert_int_equal(c->models_timeout_ms, 5000);
+	assert_int_equal(c->resolve_interval_ms, 30000);
+	assert_int_equal(c->workers.n, 0);
+	release(&r);
+}
+
+static void default_timeouts(void **state) {
+	struct reading r = read_config("", NULL);
+	const struct router_timeouts *t = &r.config.timeout;
+
+	assert_int_equal(t->head_ms, 10000);
+	assert_int_equal(t->body_idle_ms, 30000);
+	assert_int_equal(t->write_idle_ms, 60000);
+	assert_int_equal(t->keepalive_ms, 75000);
+	assert_int_equal(t->pool_idle_ms, 4000);
+	assert_int_equal(t->connect_ms, 5000);
+	assert_int_equal(t->first_byte_ms, 600000);
+	assert_false(t->first_byte_all);
+	assert_int_equal(t->stream_idle_ms, 300000);
+	assert_int_equal(t->total_ms, 0);
+	assert_int_equal(t->announce_ms, 5000);
+	assert_int_equal(t->drain_ms, 300000);
+	release(&r);
+}
+
+static void first_byte_holds_for_all_once_it_is_set(void **state) {
+	struct reading r = read_config("--first-byte 600s", NULL);
+
+	assert_true(r.config.timeout.first_byte_all);
+	assert_int_equal(r.config.timeout.first_byte_ms, 600000);
+	release(&r);
+	r = read_config("", "[timeout]\nfirst_byte = 'off'\n");
+	assert_true(r.config.timeout.first_byte_all);
+	assert_int_equal(r.config.timeout.first_byte_ms, 0);
+	release(&r);
+}
+
+static void workers_of_file_and_flags(void **state) {
+	struct reading r = read_config("--worker-urls http://Flag http://[::1]:9000/",
+	    "[[worker]]\nurl = 'http://GPU-1:8000/'\nmodels = ['m', 'n']\nweight = 1000\nlabels = { zone = "
+	    "'a' }\n"
+	    "[[worker]]\nurl = 'HTTP://10.0.0.1'\nname = 'second'\n");
+	static const struct {
+		const char *url, *host, *name;
+		unsigned port, weight, n_models, n_labels;
+	} expected[] = {
+		{ "http://gpu-1:8000", "gpu-1", "http://gpu-1:8000", 8000, 1000, 2, 1 },
+		{ "http://10.0.0.1:80", "10.0.0.1", "second", 80, 1, 0, 0 },
+		{ "http://flag:80", "flag", "http://flag:80", 80, 1, 0, 0 },
+		{ "http://[::1]:9000", "::1", "http://[::1]:9000", 9000, 1, 0, 0 },
+	};
+
+	assert_string_equal(r.mistakes, "");
+	assert_int_equal(r.config.workers.n, n_elems(expected));
+	for (size_t i = 0; i < n_elems(expected); i++) {
+		const struct router_worker *w = &r.config.workers.items[i];
+
+		assert_string_equal(w->url, expected[i].url);
+		assert_string_equal(w->host, expected[i].host);
+		assert_string_equal(w->name, expected[i].name);
+		assert_int_equal(w->port, expected[i].port);
+		assert_int_equal(w->weight, expected[i].weight);
+		assert_int_equal(w->models.n, expected[i].n_models);
+		assert_int_equal(w->labels.n, expected[i].n_labels);
+	}
+	release(&r);
+}
+
+static void mistakes(void **state) {
+	static const struct {
+		const char *flags, *toml, *line;
+	} cases[] = {
+		{ "--threads 257", NULL, "--threads: 257 is out of range: 0 to 256\n" },
+		{ "--port 0", NULL, "--port: 0 is out of range: 1 to 65535\n" },
+		{ "--host [::1]", NULL, "--host: expected a host name or an address\n" },
+		{ "--policy lucky", NULL,
+		    "--policy: expected one of round_robin, least_load, power_of_two, random, got "
+		    "\"lucky\"\n" },
+		{ "--request-id-headers X-Id", NULL,
+		    "--request-id-headers: expected a header's name in lower case\n" },
+		{ "--worker-urls a:8000", NULL, "--worker-urls: expected http://HOST[:PORT]\n" },
+		{ "--worker-urls https://a", NULL,
+		    "--worker-urls: TLS to engines is not built yet: expected http://HOST[:PORT]\n" },
+		{ "--worker-urls ftp://a", NULL,
+		    "--worker-urls: unknown scheme: expected http://HOST[:PORT]\n" },
+		{ "--worker-urls http://a/v1", NULL,
+		    "--worker-urls: an engine's url has no path: expected http://HOST[:PORT]\n" },
+		{ "--worker-urls http://a http://A:80/", NULL,
+		    "--worker-urls: http://a:80 is there twice\n" },
+		{ "--worker-urls http://a", "[[worker]]\nurl = 'http://a'\n",
+		    "--worker-urls: http://a:80 is there twice\n" },
+		{ "", "[[worker]]\nurl = 'http://a'\n[[worker]]\nurl = 'http://a:80'\n",
+		    "FILE:4: worker[1].url: http://a:80 is there twice\n" },
+		{ "", "[[worker]]\nurl = 'http://a'\nname = 'x'\n[[worker]]\nurl = 'http://b'\nname = 'x'\n",
+		    "FILE:6: worker[1].name: \"x\" is there twice\n" },
+		{ "", "[alias]\ngpt = 'llama'\n", "FILE:2: alias.gpt: aliases are not built yet\n" },
+		{ "--hold-limit 257MiB", NULL, "--hold-limit: is more than router.hold_memory\n" },
+		{ "", "[router]\nhold_memory = '63MiB'\n",
+		    "FILE:2: router.hold_memory: is less than router.hold_limit\n" },
+		{ "--inspect-limit 2m --hold-limit 1m", NULL,
+		    "--inspect-limit: is more than router.hold_limit\n" },
+		{ "--hold-limit 1k", NULL, "--hold-limit: is less than router.inspect_limit\n" },
+		{ "--port 29000", NULL, "admin.port: is the router's own port\n" },
+		{ "--admin-port 30000 --host 0.0.0.0", NULL, "--admin-port: is the router's own port\n" },
+		{ "--prometheus-port 30000", NULL, "--prometheus-port: is the router's own port\n" },
+	};
+
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		struct reading r = read_config(cases[i].flags, cases[i].toml);
+
+		assert_string_equal(r.mistakes, cases[i].line);
+		assert_int_equal(option_mistakes(r.config.options), 1);
+		release(&r);
+	}
+}
+
+static void values_at_their_limits(void **state) {
+	struct reading r =
+	    read_config("--threads 256 --port 65535 --hold-limit 256MiB --inspect-limit 256MiB --drain 0 "
+			"--prometheus-port 9090 --metrics-host ::1 --worker-urls http://a:30000 "
+			"--admin-host 127.0.0.2 --admin-port 30000 --half-close serve --level error",
+		"[alias]\n");
+
+	assert_string_equal(r.mistakes, "");
+	assert_int_equal(r.config.n_threads, 256);
+	assert_int_equal(r.config.port, 65535);
+	assert_int_equal(r.config.inspect_limit_bytes, 256 << 20);
+	assert_int_equal(r.config.timeout.drain_ms, 0);
+	assert_string_equal(r.config.metrics_host, "::1");
+	assert_int_equal(r.config.metrics_port, 9090);
+	assert_int_equal(r.config.half_close, ROUTER_HALF_CLOSE_SERVE);
+	assert_int_equal(r.config.log_level, ROUTER_LOG_ERROR);
+	release(&r);
+}
+
+static void too_many_workers(void **state) {
+	for (size_t n = INSTANCE_SLOTS_MAX; n <= INSTANCE_SLOTS_MAX + 1; n++) {
+		struct reading r;
+		char *toml;
+		size_t n_bytes;
+		FILE *out = open_memstream(&toml, &n_bytes);
+
+		for (size_t i = 0; i < n; i++)
+			fprintf(out, "[[worker]]\nurl = 'http://a:%zu'\n", i + 1);
+		fclose(out);
+		r = read_config("", toml);
+		assert_int_equal(r.config.workers.n, n);
+		assert_string_equal(
+		    r.mistakes, n > INSTANCE_SLOTS_MAX ? "FILE:1: worker: there are more than 4096\n" : "");
+		release(&r);
+		free(toml);
+	}
+}
+
+static void reserved_keys_are_taken(void **state) {
+	struct reading r = read_config("--worker-urls http://a",
+	    "retry.attempts = 1\nretry.sent = true\nhealth.passive = false\nhealth.probe = '/x'\n"
+	    "health.interval = '1s'\nbreaker.enabled = true\nsse.heartbeat = '15s'\nexplain.headers = "
+	    "true\n");
+	size_t n_lines = 0;
+
+	for (const char *line = r.mistakes; *line; line += strcspn(line, "\n") + 1) {
+		assert_non_null(strstr(line, "warning: has no effect yet\n"));
+		n_lines++;
+	}
+	assert_int_equal(n_lines, 8);
+	assert_int_equal(option_mistakes(r.config.options), 0);
+	release(&r);
+}
+
+/* What /config shows is a file that says the same. */
+static void the_dump_reads_back(void **state) {
+	struct reading r = read_config("--worker-urls http://b --first-byte off --body-limit 7MiB",
+	    "[[worker]]\nurl = 'http://a'\nlabels = { x = 'y' }\n");
+	json_t *dump = option_dump(r.config.options);
+	char *text = json_dumps(dump, JSON_COMPACT);
+	struct option_set *again = option_set_new(&router_config_schema);
+	struct router_config config = { 0 };
+
+	option_read_text(again, "DUMP", OPTION_JSON, slice_of(text));
+	option_store(again, &config);
+	assert_int_equal(option_mistakes(again), 0);
+	json_t *second = option_dump(again);
+	assert_true(json_equal(dump, second));
+	json_decref(second);
+	option_set_free(&again);
+	free(text);
+	json_decref(dump);
+	release(&r);
+}
+
+/* ---- the table itself ---- */
+
+static void every_flag_leads_to_its_row(void **state) {
+	static const char *const taken[] = { "--config", "--check", "--help", "--man", "--version" };
+	const struct option_schema *schema = &router_config_schema;
+	char name[OPTION_NAME_BYTES];
+
+	for (const struct option *r = schema->rows; r < schema->rows + schema->n_rows; r++) {
+		if (!option_name_is_flag(r))
+			continue;
+		assert_ptr_equal(
+		    option_name_find_flag(schema, slice_of(option_name_flag(schema, r, name))), r);
+		for (size_t i = 0; i < n_elems(taken); i++)
+			assert_string_not_equal(name, taken[i]);
+		assert_ptr_equal(option_name_find_flag(schema, slice_of(option_name_long_flag(r, name))), r);
+	}
+}
+
+static void the_flags_of_the_contract(void **state) {
+	static const struct {
+		const char *flag, *path;
+	} cases[] = {
+		{ "--host", "router.host" },
+		{ "--port", "router.port" },
+		{ "--threads", "router.threads" },
+		{ "--worker-urls", "router.worker_urls" },
+		{ "--policy", "policy.default" },
+		{ "--prometheus-host", "metrics.host" },
+		{ "--prometheus-port", "metrics.port" },
+		{ "--admin-port", "admin.port" },
+		{ "--first-byte", "timeout.first_byte" },
+		{ "--timeout-first-byte", "timeout.first_byte" },
+		{ "--discovery-timeout", "discovery.timeout" },
+	};
+	const struct option_schema *schema = &router_config_schema;
+
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		const struct option *row = option_name_find_path(schema, slice_of(cases[i].path));
+
+		assert_non_null(row);
+		assert_ptr_equal(option_name_find_flag(schema, slice_of(cases[i].flag)), row);
+	}
+	assert_null(option_name_find_flag(schema, SLICE("--timeout"))); /* which of them? */
+	assert_null(option_name_find_flag(schema, SLICE("--interval")));
+}
+
+static void every_table_is_introduced(void **state) {
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		size_t n = 0;
+
+		for (size_t j = 0; j < n_elems(tables); j++)
+			n += !strcmp(tables[j].name, rows[i].table);
+		assert_int_equal(n, rows[i].table[0] ? 1 : 0);
+	}
+}
+
+static void the_policies_exist(void **state) {
+	for (size_t i = 0; policies[i]; i++)
+		assert_non_null(policy_find(slice_of(policies[i])));
+	for (size_t i = 0; policy_table[i]; i++)
+		assert_string_equal(policy_name(policy_table[i]), policies[i]);
+}
+
+static void the_help_fits(void **state) {
+	char *text;
+	size_t n;
+	FILE *out = open_memstream(&text, &n);
+
+	option_doc_help(&router_config_schema, out);
+	fclose(out);
+	for (const char *line = text; *line; line += strcspn(line, "\n") + 1)
+		assert_true(strcspn(line, "\n") <= 100);
+	free(text);
+}
+
+/* ---- the start ---- */
+
+static void loading(void **state) {
+	char *good[] = { "router", "--port", "31000", "--worker-urls", "http://a", NULL };
+	char *bad[] = { "router", "--port", "x", NULL };
+	char *checked[] = { "router", "--check", "--worker-urls", "http://a", NULL };
+	char *no_file[] = { "router", "--config", "/no/such/file", NULL };
+	struct router_config *config = NULL;
+
+	assert_int_equal(router_config_load(5, good, &config), -1);
+	assert_int_equal(config->port, 31000);
+	router_config_free(&config);
+	assert_null(config);
+	router_config_free(&config);
+	assert_int_equal(router_config_load(3, bad, &config), 2);
+	assert_null(config);
+	assert_int_equal(router_config_load(3, no_file, &config), 2);
+	assert_null(config);
+	assert_int_equal(router_config_load(4, checked, &config), 0);
+	assert_null(config);
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(defaults),
+		cmocka_unit_test(default_timeouts),
+		cmocka_unit_test(first_byte_holds_for_all_once_it_is_set),
+		cmocka_unit_test(workers_of_file_and_flags),
+		cmocka_unit_test(mistakes),
+		cmocka_unit_test(values_at_their_limits),
+		cmocka_unit_test(too_many_workers),
+		cmocka_unit_test(reserved_keys_are_taken),
+		cmocka_unit_test(the_dump_reads_back),
+		cmocka_unit_test(every_flag_leads_to_its_row),
+		cmocka_unit_test(the_flags_of_the_contract),
+		cmocka_unit_test(every_table_is_introduced),
+		cmocka_unit_test(the_policies_exist),
+		cmocka_unit_test(the_help_fits),
+		cmocka_unit_test(loading),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

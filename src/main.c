@@ -1,5 +1,6 @@
 /* The programs in this binary, by the name that is their first argument. */
 #include <stdio.h>
+#include <string.h>
 
 #include "base/heap.h"
 #include "base/version.h"

@@ -113,3 +113,8 @@ void admin_close(struct admin *a) {
 	}
 	server_close(&a->server);
 }
+
+void admin_deinit(struct admin *a) {
+	server_deinit(&a->server);
+	slab_deinit(&a->calls);
+}

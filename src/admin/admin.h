@@ -31,3 +31,6 @@ struct admin {
 must_use int admin_open(struct admin *a, struct loop *loop, int fd, const struct admin_endpoint *endpoints,
     size_t n_endpoints, void *context);
 void admin_close(struct admin *a);
+
+/* After the loop has ended. */
+void admin_deinit(struct admin *a);

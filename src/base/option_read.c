@@ -4,7 +4,6 @@
  * take(), which checks and ranks. A wrong name is told with the nearest right one.
  */
 #include <errno.h>
-#include <stdarg.h>
 
 #include "base/option_name.h"
 #include "base/option_set.h"

@@ -299,10 +299,12 @@ static bool check_array(const struct option *row, json_t *value, const char *pat
 		return complain_of_type(row, value, path, sink);
 	json_array_foreach(value, i, item) {
 		path_below(at, path, NULL, i);
-		if (json_is_object(item))
+		if (json_is_object(item)) {
 			good &= check_item(row, item, at, sink);
-		else
-			good = false, sink->complain(sink, at, "expected a table");
+		} else {
+			sink->complain(sink, at, "expected a table");
+			good = false;
+		}
 	}
 	return good;
 }

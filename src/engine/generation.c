@@ -108,6 +108,7 @@ bool generation_parse(struct generation *g, const struct api *api, const struct 
 		.api = api,
 		.n_per_prompt = 1,
 		.n_events_max = UINT32_MAX,
+		.n_steps_max = UINT32_MAX,
 		.created_s = name->created_s,
 	};
 	g->id = printable_id(api->id_prefix, name->id);

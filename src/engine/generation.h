@@ -82,7 +82,8 @@ struct generation {
 	uint32_t n_choices;
 	uint32_t n_steps;      /* rendered so far; the sequence says how many could be */
 	uint32_t n_events;     /* with content, rendered so far */
-	uint32_t n_events_max; /* never more than these; set to UINT32_MAX by the parser */
+	uint32_t n_events_max; /* never more than these; the parser sets no limit, UINT32_MAX */
+	uint32_t n_steps_max;  /* the scheduler makes no more, and holds it; likewise */
 	uint32_t n_rendered;   /* of any kind, where an API numbers them */
 };
 

@@ -63,7 +63,7 @@ struct latency_sequence *latency_pop(struct latency *l, uint64_t now_ns, uint64_
 /* When latency_pop() has something to give, LATENCY_NEVER if it never will. */
 uint64_t latency_due_ns(const struct latency *l);
 
-/* A hung sequence: counted as running, also beyond the limit, until it is aborted. */
+/* A hung sequence: counted as running, also beyond the limit, until it is aborted. Again does nothing. */
 void latency_hold(struct latency *l, struct latency_sequence *s, uint64_t now_ns);
 
 /* Takes `s` out, whatever its state; a DONE one stays as it is. */

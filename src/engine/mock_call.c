@@ -251,6 +251,8 @@ static void speak(struct mock_call *c) {
 		finish(c);
 	else if (g->n_events >= g->n_events_max)
 		strike(c);
+	else if (generation_is_behind(g) && call_pending(&c->call) == 0)
+		loop_wake(&c->mock->loop, &c->job); /* the socket took all: no event will come of it */
 }
 
 static void run_generation(struct mock_call *c) {
@@ -275,8 +277,11 @@ static void submit(struct mock_call *c) {
 	struct generation *g = &c->generation;
 	uint64_t now_ns = clock_now_ns();
 
-	if (c->verdict.kind == FAULT_HANG_STREAM || c->verdict.kind == FAULT_RESET)
-		g->n_events_max = g->is_stream ? c->verdict.n_events : UINT32_MAX;
+	if (g->is_stream && (c->verdict.kind == FAULT_HANG_STREAM || c->verdict.kind == FAULT_RESET))
+		g->n_events_max = c->verdict.n_events;
+	if (g->is_stream &&
+	    c->verdict.kind == FAULT_HANG_STREAM) /* a step is an event of each choice, at most */
+		g->n_steps_max = (c->verdict.n_events + g->n_choices - 1) / g->n_choices;
 	scheduler_submit(&m->scheduler, g, now_ns);
 	c->state = CALL_RUNNING;
 	if (c->is_http10 && g->is_stream)
@@ -453,6 +458,10 @@ static void receive(struct mock_call *c) {
 
 	if (!c->head) {
 		refuse_request(c, 503, "There is no memory for the request.");
+		return;
+	}
+	if (head_of(c)->content_length > MOCK_BODY_BYTES_MAX) {
+		refuse_request(c, 413, "The body is too large.");
 		return;
 	}
 	while ((r = call_recv(&c->call, LOOP_READ_BYTES, &in)) == 0) {

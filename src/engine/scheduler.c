@@ -75,6 +75,8 @@ struct generation *scheduler_next(struct scheduler *s, uint64_t now_ns) {
 		s->counts.n_made_tokens += n_made;
 		s->n_step_tokens += n_made;
 	}
+	if (sequence->state != LATENCY_DONE && sequence->n_made_tokens >= g->n_steps_max)
+		latency_hold(&s->latency, sequence, now_ns);
 	return g;
 }
 

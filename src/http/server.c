@@ -252,3 +252,7 @@ void server_close(struct server *s) {
 		session_close(session, false);
 	}
 }
+
+void server_deinit(struct server *s) {
+	slab_deinit(&s->slab);
+}

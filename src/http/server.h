@@ -82,6 +82,9 @@ void server_drain(struct server *s);
 /* Closes everything. Calls at work must have been ended by their owners. */
 void server_close(struct server *s);
 
+/* After the loop has ended. */
+void server_deinit(struct server *s);
+
 /* Binds the call to the session's request; from now on events wake `job`. */
 void session_take(struct session *s, struct call *call, struct job *job, const struct head *head);
 

@@ -59,9 +59,10 @@ void upstream_pool_close_idle(struct upstream_pool *p) {
 }
 
 void upstream_pool_deinit(struct upstream_pool *p) {
-	assert(p->n_lent == 0);
-	upstream_pool_close_idle(p);
+	assert(p->n_lent == 0 && p->n_idle == 0);
 	timer_stop(&p->trim);
+	slab_deinit(&p->slab);
+	free(p->idle);
 }
 
 struct upstream *upstream_get(struct upstream_pool *p, struct instance *inst, struct job *job) {

@@ -36,9 +36,10 @@ struct upstream_pool {
 
 void upstream_pool_init(struct upstream_pool *p, struct loop *loop, uint64_t idle_ms);
 
-/* Closes idle connections; none may be lent. */
-void upstream_pool_deinit(struct upstream_pool *p);
 void upstream_pool_close_idle(struct upstream_pool *p);
+
+/* After the loop has ended: no connection may be open. */
+void upstream_pool_deinit(struct upstream_pool *p);
 
 /* An idle connection to the instance, or NULL. Its events wake `job` from now on. */
 struct upstream *upstream_get(struct upstream_pool *p, struct instance *inst, struct job *job);

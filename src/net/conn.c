@@ -261,7 +261,7 @@ static void conn_keep(struct conn *c, const char *p, size_t n, struct buf *owner
 /* Bytes taken by the socket, 0 when it takes none now, -1 when it is broken. */
 static ssize_t conn_write(struct conn *c, const struct iovec *iov, size_t n) {
 	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = n };
-	ssize_t sent = sendmsg(c->fd, &msg, MSG_NOSIGNAL);
+	ssize_t sent = n == 1 ? send(c->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL) : sendmsg(c->fd, &msg, MSG_NOSIGNAL);
 	if (sent >= 0) {
 		c->sent_bytes += (size_t)sent;
 		return sent;

@@ -12,6 +12,7 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +26,7 @@ struct log_writer {
 	_Atomic bool is_ending;
 	int fd;
 	bool owns_fd;
+	bool is_file; /* never blocks */
 	unsigned n_rings;
 	struct log_ring *rings;
 };
@@ -32,9 +34,12 @@ struct log_writer {
 /* Bytes written; 0 when the descriptor takes none for now; -1 when it fails. */
 static ssize_t writer_write(struct log_writer *w, const char *p, size_t n) {
 	struct pollfd pfd = { .fd = w->fd, .events = POLLOUT };
-	if (poll(&pfd, 1, BLOCKED_POLL_MS) == 0)
-		return 0;
-	ssize_t done = write(w->fd, p, n < PIPE_BUF ? n : PIPE_BUF);
+	if (!w->is_file) { /* a pipe that is ready takes this much without blocking */
+		n = size_min(n, PIPE_BUF);
+		if (poll(&pfd, 1, BLOCKED_POLL_MS) == 0)
+			return 0;
+	}
+	ssize_t done = write(w->fd, p, n);
 	if (done < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	return done;
@@ -88,6 +93,8 @@ struct log_writer *log_writer_new(const char *path, unsigned n_rings) {
 	struct log_writer *w = calloc(1, sizeof(*w));
 	w->fd = fd;
 	w->owns_fd = !is_stdout;
+	struct stat st;
+	w->is_file = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
 	w->n_rings = n_rings;
 	w->rings = aligned_alloc(64, n_rings * sizeof(*w->rings));
 	for (unsigned i = 0; i < n_rings; i++) {

@@ -8,7 +8,6 @@
 #include "fleet/instance.h"
 
 #define KIB     (1ULL << 10)
-#define MIB     (1ULL << 20)
 #define GIB     (1ULL << 30)
 #define HOUR_MS (3600 * 1000ULL)
 
@@ -34,11 +33,12 @@ static const char *check_url(const char *text) {
 	return NULL;
 }
 
-/* RFC 9110 section 5.6.2, in the lower case in which names are compared. */
+/* A token of RFC 9110 section 5.6.2. */
 static const char *check_header(const char *text) {
-	static const char letters[] = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz";
+	static const char letters[] = "!#$%&'*+-.^_`|~0123456789"
+				      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
-	return text[strspn(text, letters)] ? "expected a header's name in lower case" : NULL;
+	return text[strspn(text, letters)] ? "expected the name of a header" : NULL;
 }
 
 /* Not one to take to no effect: it changes what is served. */
@@ -288,21 +288,35 @@ static void verify_listeners(struct option_set *set, struct router_config *confi
 		option_mistake(set, "metrics.port", "is the router's own port");
 }
 
+static const char *lower_copy(struct option_set *set, struct slice text) {
+	char *copy = option_alloc(set, text.n + 1);
+
+	for (size_t i = 0; i < text.n; i++)
+		copy[i] = ascii_lower(text.p[i]);
+	return copy;
+}
+
+static void lower_headers(struct option_set *set, struct option_list *headers) {
+	const char **items = option_alloc(set, headers->n * sizeof(*items));
+
+	for (size_t i = 0; i < headers->n; i++)
+		items[i] = lower_copy(set, slice_of(headers->items[i]));
+	headers->items = items;
+}
+
 /* Fills what follows from the url, which was checked. */
 static void complete_worker(struct option_set *set, struct router_worker *worker) {
 	struct text_url url;
 	size_t n_bytes = sizeof("http://[]:65535") + strlen(worker->url);
-	char *text = option_alloc(set, n_bytes), *host;
+	char *text = option_alloc(set, n_bytes);
 
 	if (!text_url(slice_of(worker->url), &url))
 		assert(!"a url that was checked");
-	host = option_alloc(set, url.host.n + 1);
-	for (size_t i = 0; i < url.host.n; i++)
-		host[i] = ascii_lower(url.host.p[i]);
-	snprintf(text, n_bytes, strchr(host, ':') ? "http://[%s]:%u" : "http://%s:%u", host, url.port);
-	worker->url = text;
-	worker->host = host;
+	worker->host = lower_copy(set, url.host);
 	worker->port = url.port;
+	snprintf(text, n_bytes, strchr(worker->host, ':') ? "http://[%s]:%u" : "http://%s:%u", worker->host,
+	    worker->port);
+	worker->url = text;
 	if (!worker->name || !worker->name[0])
 		worker->name = text;
 }
@@ -331,11 +345,13 @@ static void verify_workers(struct option_set *set, const struct router_config *c
 		bool is_table = i < config->workers.n - config->worker_urls.n;
 		snprintf(url_path, sizeof(url_path), is_table ? "worker[%zu].url" : "router.worker_urls", i);
 		snprintf(name_path, sizeof(name_path), "worker[%zu].name", i);
-		for (size_t j = 0; j < i; j++)
-			if (!strcmp(w[i].url, w[j].url))
-				option_mistake(set, url_path, "%s is there twice", w[i].url);
-			else if (!strcmp(w[i].name, w[j].name))
-				option_mistake(set, name_path, "\"%s\" is there twice", w[i].name);
+		size_t j = 0;
+		while (j < i && strcmp(w[i].url, w[j].url) && strcmp(w[i].name, w[j].name))
+			j++;
+		if (j < i && !strcmp(w[i].url, w[j].url))
+			option_mistake(set, url_path, "%s is there twice", w[i].url);
+		else if (j < i)
+			option_mistake(set, name_path, "\"%s\" is there twice", w[i].name);
 	}
 }
 
@@ -344,6 +360,7 @@ static void verify(struct option_set *set, void *arg) {
 
 	verify_limits(set, config);
 	verify_listeners(set, config);
+	lower_headers(set, &config->request_id_headers);
 	collect_workers(set, config);
 	if (config->workers.n > INSTANCE_SLOTS_MAX)
 		option_mistake(set, "worker", "there are more than %d", INSTANCE_SLOTS_MAX);

@@ -104,21 +104,7 @@ static enum next lost_before_answer(struct exchange *x, enum cause cause) {
 /* --- the steps --------------------------------------------------------------- */
 
 static enum next step_begin(struct exchange *x) {
-	struct session *session = session_of(&x->down);
-	x->view = worker_view(x->worker);
-	x->is_head = request_head(x)->method == METHOD_HEAD;
-	x->dialect = (uint8_t)reply_dialect(exchange_path(x));
-	x->ends_connection = session_is_last(session);
-	x->keeps_replay = true;
-	switch ((enum method)request_head(x)->method) {
-	case METHOD_GET:
-	case METHOD_HEAD:
-	case METHOD_OPTIONS: x->is_repeatable = true; break;
-	default: break;
-	}
-	if (local_is_ours(request_head(x)))
-		return go(x, STEP_LOCAL);
-	return go(x, STEP_ADMIT);
+	return go(x, local_is_ours(request_head(x)) ? STEP_LOCAL : STEP_ADMIT);
 }
 
 /* One of our own endpoints. */
@@ -695,8 +681,14 @@ struct job *exchange_begin(struct server *server, struct session *session, const
 	timer_init(&x->timer, exchange_on_timer);
 	list_init(&x->link);
 	list_push(&w->active, &x->link);
+	x->view = worker_view(w);
 	x->head = head_copy(&w->loop.bufs, head);
 	keep_text(x, head);
+	x->dialect = (uint8_t)reply_dialect(exchange_path(x));
+	x->is_head = head->method == METHOD_HEAD;
+	x->is_repeatable = x->is_head || head->method == METHOD_GET || head->method == METHOD_OPTIONS;
+	x->ends_connection = session_is_last(session);
+	x->keeps_replay = true;
 	session_take(session, &x->down, &x->job, head);
 	return &x->job;
 }

@@ -302,6 +302,9 @@ static void control_free(struct control *c) {
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_join(&c->router.workers[i]);
 	loop_deinit(&c->loop);
+	admin_deinit(&c->admin);
+	if (c->has_metrics_listener)
+		admin_deinit(&c->metrics);
 	log_writer_free(&c->router.log);
 	snapshot_unref(&c->snapshot);
 	fleet_free(&c->fleet);

@@ -85,6 +85,7 @@ void scan_table_init(struct scan_table *t, const struct scan_want *wants, size_t
 /* Returns `end`: there is nothing more to read. */
 static cold const char *refuse(struct scan *s, const char *p, const char *end, enum scan_verdict why) {
 	s->verdict = (uint8_t)why;
+	s->state = AT_END;
 	s->offset += (uint64_t)(p - s->piece);
 	return end;
 }
@@ -136,7 +137,7 @@ static void token_keep_unit(struct scan *s, uint32_t c) {
 		utf8[n++] = (char)c;
 	} else {
 		unsigned n_more = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-		utf8[n++] = (char)(0xf00 >> n_more | c >> 6 * n_more);
+		utf8[n++] = (char)(0xff00 >> (n_more + 1) | c >> 6 * n_more);
 		while (n_more-- > 0)
 			utf8[n++] = (char)(0x80 | (c >> 6 * n_more & 0x3f));
 	}

@@ -143,11 +143,12 @@ void worker_stop(struct worker *w) {
 void worker_join(struct worker *w) {
 	pthread_join(w->thread, NULL);
 	timer_stop(&w->gauges);
-	upstream_pool_deinit(&w->pool);
 	tap_scratch_deinit(&w->tap, &w->loop.bufs);
 	policy_set_deinit(&w->policies);
 	worker_view_release(w, &w->view);
 	loop_deinit(&w->loop);
+	upstream_pool_deinit(&w->pool);
+	server_deinit(&w->server);
 	slab_deinit(&w->exchanges);
 	free(w->metrics);
 	free(w->tallies);

@@ -113,6 +113,11 @@ class Load:
         return " | ".join(filter(None, [said, self.running.last_words()]))
 
 
+def say_progress(text):
+    if sys.stderr.isatty():
+        print(f"\r{text:40}\r{text}", end="", file=sys.stderr, flush=True)
+
+
 class Bench:
     def __init__(self, place, profile, subjects):
         self.place, self.profile, self.subjects = place, profile, subjects
@@ -134,13 +139,13 @@ class Bench:
             measure = getattr(self, workload)
             for index in range(self.profile.rounds):
                 for subject in self.subjects:
-                    print(f"\r{workload} {index + 1}/{self.profile.rounds} {subject.name:12}", end="", file=sys.stderr)
+                    say_progress(f"{workload} {index + 1}/{self.profile.rounds} {subject.name}")
                     try:
                         with subject.running(self.place) as running:
                             measure(index, subject, running, Load(self.place, subject, running))
                     except Unavailable as why:
                         self.samples.fail(workload, subject.name, str(why))
-        print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
+        say_progress("")
 
     def add(self, workload, index, subject, connections, result, **config):
         config = {"version": self.versions[subject.name], **config}
@@ -247,7 +252,7 @@ def raise_descriptor_limit():
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="script/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--smoke", dest="profile", action="store_const", const="smoke", help="short, no verdicts")
     length.add_argument("--full", dest="profile", action="store_const", const="full", help="long windows, 7 rounds")

@@ -6,7 +6,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-	const char *wrong = oracle_judge((struct slice){ (const char *)data, n });
+	const char *wrong = oracle_judge((struct slice){ (const char *)data, n }, 8);
 	if (wrong) {
 		fprintf(stderr, "fuzz_scan: %s\n", wrong);
 		abort();

@@ -1,3 +1,4 @@
+import os
 import signal
 import socket
 import tempfile
@@ -8,6 +9,7 @@ from fakeworker import FakeWorker
 from program import Engine, Router
 
 socket.setdefaulttimeout(30)
+os.environ["NO_PROXY"] = "*"        # everything is on loopback, whatever the machine is told of proxies
 
 
 @pytest.fixture(autouse=True)

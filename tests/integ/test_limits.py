@@ -202,3 +202,10 @@ def test_pipelined_requests_wait_in_the_kernel(fake, router):
             for _ in range(64):
                 s.sendall(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n" * (MIB // 28))
         assert front.rss_bytes() - before < 4 * MIB
+
+
+def test_a_head_may_have_a_hundred_fields(one_mib):
+    for n, status in ((100, b"200"), (101, b"431")):
+        with one_mib.connect() as s:
+            s.sendall(b"GET /version HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + b"X-A: b\r\n" * (n - 2) + b"\r\n")
+            assert read_to_end(s)[0].split()[1] == status, n

@@ -3,7 +3,6 @@ import asyncio
 import base64
 
 import anthropic
-import httpx
 import openai
 import pytest
 
@@ -24,13 +23,12 @@ def fleet(engine, router):
     return front
 
 
-def openai_client(router, kind=openai.OpenAI, http=httpx.Client, **how):
-    return kind(base_url=router.url + "/v1", api_key=how.pop("key", KEY), max_retries=0,
-                http_client=http(trust_env=False), **how)
+def openai_client(router, kind=openai.OpenAI, key=KEY):
+    return kind(base_url=router.url + "/v1", api_key=key, max_retries=0)
 
 
-def anthropic_client(router, kind=anthropic.Anthropic, http=httpx.Client):
-    return kind(base_url=router.url, api_key=KEY, max_retries=0, http_client=http(trust_env=False))
+def anthropic_client(router, kind=anthropic.Anthropic):
+    return kind(base_url=router.url, api_key=KEY, max_retries=0)
 
 
 @pytest.fixture
@@ -128,14 +126,14 @@ def test_async_streams_side_by_side(fleet):
         return len([c async for c in stream if c.choices and c.choices[0].delta.content])
 
     async def all_of_them():
-        async with openai_client(fleet, openai.AsyncOpenAI, httpx.AsyncClient) as client:
+        async with openai_client(fleet, openai.AsyncOpenAI) as client:
             return await asyncio.gather(*(one(client, i) for i in range(30)))
     assert asyncio.run(all_of_them()) == list(range(1, 31))
 
 
 def test_async_cancel_reaches_the_engine(fleet):
     async def leave():
-        async with openai_client(fleet, openai.AsyncOpenAI, httpx.AsyncClient) as client:
+        async with openai_client(fleet, openai.AsyncOpenAI) as client:
             stream = await client.chat.completions.create(
                 model="m-small", messages=MESSAGES, max_tokens=100000, stream=True)
             async for _ in stream:
@@ -179,6 +177,6 @@ def test_claude_async(fleet):
             return [text async for text in stream.text_stream]
 
     async def several():
-        async with anthropic_client(fleet, anthropic.AsyncAnthropic, httpx.AsyncClient) as client:
+        async with anthropic_client(fleet, anthropic.AsyncAnthropic) as client:
             return await asyncio.gather(*(one(client) for _ in range(10)))
     assert all("".join(texts) for texts in asyncio.run(several()))

@@ -129,6 +129,20 @@ static void a_hung_engine_shows_no_progress(void **state) {
 	scheduler_deinit(&s);
 }
 
+static void a_limit_of_steps_holds_it_also_for_a_late_caller(void **state) {
+	struct scheduler s;
+	scheduler_init(&s, &options, 1 * MS);
+	struct generation g = completion("{\"prompt\":\"x\",\"max_tokens\":9}");
+	g.n_steps_max = 2;
+	start(&s, &g, 10);
+	run(&s, 1000);
+	assert_int_equal(generation_made_tokens(&g), 2);
+	assert_int_equal(g.sequence.state, LATENCY_HELD);
+	scheduler_end(&s, &g, LEDGER_CANCELLED, "hang_stream", 1000 * MS);
+	generation_deinit(&g);
+	scheduler_deinit(&s);
+}
+
 static void a_step_is_what_was_made_in_one_go(void **state) {
 	struct scheduler s;
 	scheduler_init(&s, &options, 1 * MS);
@@ -173,6 +187,7 @@ int main(void) {
 		cmocka_unit_test(a_prompt_seen_before_is_quicker),
 		cmocka_unit_test(gauges_follow_what_runs),
 		cmocka_unit_test(a_hung_engine_shows_no_progress),
+		cmocka_unit_test(a_limit_of_steps_holds_it_also_for_a_late_caller),
 		cmocka_unit_test(a_step_is_what_was_made_in_one_go),
 		cmocka_unit_test(embeddings_end_with_their_prefill),
 	};

@@ -137,6 +137,24 @@ static void workers_of_file_and_flags(void **state) {
 	release(&r);
 }
 
+static void header_names_are_lowered(void **state) {
+	struct reading r = read_config("--worker-urls http://a --request-id-headers X-Id,b", NULL);
+
+	assert_string_equal(r.mistakes, "");
+	assert_int_equal(r.config.request_id_headers.n, 2);
+	assert_string_equal(r.config.request_id_headers.items[0], "x-id");
+	assert_string_equal(r.config.request_id_headers.items[1], "b");
+	release(&r);
+}
+
+/* Each is told once, not once for each pair. */
+static void many_of_one_engine(void **state) {
+	struct reading r = read_config("--worker-urls http://a http://a http://a http://a", NULL);
+
+	assert_int_equal(option_mistakes(r.config.options), 3);
+	release(&r);
+}
+
 static void mistakes(void **state) {
 	static const struct {
 		const char *flags, *toml, *line;
@@ -147,8 +165,8 @@ static void mistakes(void **state) {
 		{ "--policy lucky", NULL,
 		    "--policy: expected one of round_robin, least_load, power_of_two, random, got "
 		    "\"lucky\"\n" },
-		{ "--request-id-headers X-Id", NULL,
-		    "--request-id-headers: expected a header's name in lower case\n" },
+		{ "--request-id-headers x-id: id", NULL,
+		    "--request-id-headers: expected the name of a header\n" },
 		{ "--worker-urls a:8000", NULL, "--worker-urls: expected http://HOST[:PORT]\n" },
 		{ "--worker-urls https://a", NULL,
 		    "--worker-urls: TLS to engines is not built yet: expected http://HOST[:PORT]\n" },
@@ -363,6 +381,8 @@ int main(void) {
 		cmocka_unit_test(default_timeouts),
 		cmocka_unit_test(first_byte_holds_for_all_once_it_is_set),
 		cmocka_unit_test(workers_of_file_and_flags),
+		cmocka_unit_test(header_names_are_lowered),
+		cmocka_unit_test(many_of_one_engine),
 		cmocka_unit_test(mistakes),
 		cmocka_unit_test(values_at_their_limits),
 		cmocka_unit_test(too_many_workers),

@@ -63,7 +63,8 @@ static void admin_run(struct job *job) {
 	c->is_broken |= call_is_gone(&c->call);
 	if (!c->is_broken && !c->call.out_has_begun) {
 		struct reply reply = { .closes = false };
-		reply_follow(&reply, head, session_is_last(session_of(&c->call)) || !call_is_received(&c->call));
+		reply_follow(
+		    &reply, head, session_is_last(session_of(&c->call)) || !call_is_received(&c->call));
 		c->closes = reply.closes;
 		c->is_broken = admin_answer(c, &reply) != 0;
 	}
@@ -93,8 +94,8 @@ static struct job *admin_begin(struct server *server, struct session *session, c
 
 static const struct server_handler handler = { .begin = admin_begin };
 
-int admin_open(struct admin *a, struct loop *loop, int fd, const struct admin_endpoint *endpoints, size_t n_endpoints,
-    void *context) {
+int admin_open(struct admin *a, struct loop *loop, int fd, const struct admin_endpoint *endpoints,
+    size_t n_endpoints, void *context) {
 	static const struct server_limits limits = { .head_ms = 10000, .keepalive_ms = 75000 };
 	a->endpoints = endpoints;
 	a->n_endpoints = n_endpoints;
@@ -106,7 +107,7 @@ int admin_open(struct admin *a, struct loop *loop, int fd, const struct admin_en
 
 void admin_close(struct admin *a) {
 	server_drain(&a->server);
-	list_each_safe(it, &a->active) {
+	list_each_safe (it, &a->active) {
 		struct admin_call *c = container_of(it, struct admin_call, link);
 		c->is_broken = true;
 		admin_end(c);

@@ -8,5 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Macros in some fortified headers. */
+#undef sprintf
+#undef vsprintf
+
 #pragma GCC poison strcpy strcat strncpy strncat sprintf vsprintf gets
 #pragma GCC poison atoi atol atoll sscanf strtok

@@ -4,8 +4,9 @@
 
 static struct cause_row rows[N_CAUSES] = {
 	[CAUSE_NONE] = { .label = "none", .code = "", .type = "", .message = "", .status = 200 },
-#define CAUSE(name, s, c, t, r, m) \
-	[CAUSE_##name] = { .label = #name, .code = c, .type = t, .message = m, .status = s, .retry_after_s = r },
+#define CAUSE(name, s, c, t, r, m)                                                                           \
+	[CAUSE_##                                                                                            \
+	    name] = { .label = #name, .code = c, .type = t, .message = m, .status = s, .retry_after_s = r },
 #include "base/cause.tbl"
 #undef CAUSE
 };
@@ -32,9 +33,14 @@ const char *cause_anthropic_type(unsigned status) {
 		unsigned status;
 		const char *type;
 	} types[] = {
-		{ 401, "authentication_error" }, { 403, "permission_error" }, { 404, "not_found_error" },
-		{ 408, "timeout_error" },	 { 413, "request_too_large" }, { 429, "rate_limit_error" },
-		{ 503, "overloaded_error" },	 { 504, "timeout_error" },
+		{ 401, "authentication_error" },
+		{ 403, "permission_error" },
+		{ 404, "not_found_error" },
+		{ 408, "timeout_error" },
+		{ 413, "request_too_large" },
+		{ 429, "rate_limit_error" },
+		{ 503, "overloaded_error" },
+		{ 504, "timeout_error" },
 	};
 	for (size_t i = 0; i < n_elems(types); i++)
 		if (types[i].status == status)

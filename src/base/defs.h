@@ -13,10 +13,10 @@
 
 #include "base/panic.h"
 
-#define must_use   __attribute__((warn_unused_result))
-#define cleanup(f) __attribute__((cleanup(f)))
-#define hot        __attribute__((hot))
-#define cold       __attribute__((cold))
+#define must_use               __attribute__((warn_unused_result))
+#define cleanup(f)             __attribute__((cleanup(f)))
+#define hot                    __attribute__((hot))
+#define cold                   __attribute__((cold))
 #define printf_like(fmt, args) __attribute__((format(printf, fmt, args)))
 
 #define likely(x)   __builtin_expect(!!(x), 1)
@@ -25,12 +25,11 @@
 #define n_elems(array) (sizeof(array) / sizeof((array)[0]))
 
 /* The object that embeds the member that `ptr` points to. */
-#define container_of(ptr, type, member) \
+#define container_of(ptr, type, member)                                                                      \
 	((type *)((char *)(1 ? (ptr) : &((type *)0)->member) - offsetof(type, member)))
 
 #undef assert
-#define assert(cond) \
-	(likely(cond) ? (void)0 : panic_assert(#cond, __FILE__, __LINE__, __func__))
+#define assert(cond) (likely(cond) ? (void)0 : panic_assert(#cond, __FILE__, __LINE__, __func__))
 
 /* Checks that cost more than a compare: debug and sanitizer builds only. */
 #ifdef HEADRACE_SLOW_CHECKS
@@ -39,7 +38,15 @@
 #define assert_slow(cond) ((void)0)
 #endif
 
-static inline size_t size_min(size_t a, size_t b) { return a < b ? a : b; }
-static inline size_t size_max(size_t a, size_t b) { return a > b ? a : b; }
-static inline uint64_t u64_min(uint64_t a, uint64_t b) { return a < b ? a : b; }
-static inline uint64_t u64_max(uint64_t a, uint64_t b) { return a > b ? a : b; }
+static inline size_t size_min(size_t a, size_t b) {
+	return a < b ? a : b;
+}
+static inline size_t size_max(size_t a, size_t b) {
+	return a > b ? a : b;
+}
+static inline uint64_t u64_min(uint64_t a, uint64_t b) {
+	return a < b ? a : b;
+}
+static inline uint64_t u64_max(uint64_t a, uint64_t b) {
+	return a > b ? a : b;
+}

@@ -15,14 +15,13 @@ static void put(struct line *l, struct slice s) {
 }
 
 /* False when there is no room for the key and a short value. */
-static bool put_key(struct line *l, const char *key) {
-	struct slice k = slice_of(key);
-	if (line_room(l) < k.n + 40)
+static bool put_key(struct line *l, struct slice key) {
+	if (line_room(l) < key.n + 40)
 		return false;
 	if (l->n > 1)
 		put(l, SLICE(","));
 	put(l, SLICE("\""));
-	put(l, k);
+	put(l, key);
 	put(l, SLICE("\":"));
 	return true;
 }
@@ -44,7 +43,8 @@ static size_t utf8_length(struct slice s) {
 	if (!n || s.n < n)
 		return 0;
 	unsigned char b = (unsigned char)s.p[1];
-	if ((a == 0xe0 && b < 0xa0) || (a == 0xed && b > 0x9f) || (a == 0xf0 && b < 0x90) || (a == 0xf4 && b > 0x8f))
+	if ((a == 0xe0 && b < 0xa0) || (a == 0xed && b > 0x9f) || (a == 0xf0 && b < 0x90) ||
+	    (a == 0xf4 && b > 0x8f))
 		return 0;
 	for (size_t i = 1; i < n; i++)
 		if (((unsigned char)s.p[i] & 0xc0) != 0x80)
@@ -70,7 +70,7 @@ static size_t put_char(struct line *l, struct slice rest) {
 	return 1;
 }
 
-void line_text(struct line *l, const char *key, struct slice value) {
+void line_text(struct line *l, struct slice key, struct slice value) {
 	if (!put_key(l, key))
 		return;
 	put(l, SLICE("\""));
@@ -89,17 +89,17 @@ static void put_decimal(struct line *l, uint64_t n, unsigned width) {
 	put(l, (struct slice){ p, (size_t)(digits + sizeof(digits) - p) });
 }
 
-void line_uint(struct line *l, const char *key, uint64_t value) {
+void line_uint(struct line *l, struct slice key, uint64_t value) {
 	if (put_key(l, key))
 		put_decimal(l, value, 1);
 }
 
-void line_bool(struct line *l, const char *key, bool value) {
+void line_bool(struct line *l, struct slice key, bool value) {
 	if (put_key(l, key))
 		put(l, value ? SLICE("true") : SLICE("false"));
 }
 
-void line_ms(struct line *l, const char *key, uint64_t ns) {
+void line_ms(struct line *l, struct slice key, uint64_t ns) {
 	if (!put_key(l, key))
 		return;
 	put_decimal(l, ns / 1000000u, 1);
@@ -107,7 +107,7 @@ void line_ms(struct line *l, const char *key, uint64_t ns) {
 	put_decimal(l, ns / 1000u % 1000u, 3);
 }
 
-void line_time(struct line *l, const char *key, uint64_t wall_ms) {
+void line_time(struct line *l, struct slice key, uint64_t wall_ms) {
 	static _Thread_local uint64_t second;
 	static _Thread_local char text[32];
 	if (!put_key(l, key))

@@ -10,8 +10,8 @@
 
 #include "base/slice.h"
 
-#define LINE_BYTES      2048u
-#define LINE_VALUE_MAX  512u /* bytes of one text value, before escaping */
+#define LINE_BYTES     2048u
+#define LINE_VALUE_MAX 512u /* bytes of one text value, before escaping */
 
 struct line {
 	uint32_t n;
@@ -19,12 +19,12 @@ struct line {
 };
 
 void line_begin(struct line *l);
-void line_text(struct line *l, const char *key, struct slice value);
-void line_uint(struct line *l, const char *key, uint64_t value);
-void line_bool(struct line *l, const char *key, bool value);
+void line_text(struct line *l, struct slice key, struct slice value);
+void line_uint(struct line *l, struct slice key, uint64_t value);
+void line_bool(struct line *l, struct slice key, bool value);
 /* Nanoseconds as milliseconds with three decimals. */
-void line_ms(struct line *l, const char *key, uint64_t ns);
+void line_ms(struct line *l, struct slice key, uint64_t ns);
 /* Milliseconds since 1970 as RFC 3339, UTC. */
-void line_time(struct line *l, const char *key, uint64_t wall_ms);
+void line_time(struct line *l, struct slice key, uint64_t wall_ms);
 /* "}\n"; the line is l->text, l->n bytes. */
 void line_end(struct line *l);

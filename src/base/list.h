@@ -11,15 +11,23 @@ struct list {
 	struct list *next, *prev;
 };
 
-#define LIST_INIT(head) { &(head), &(head) }
+#define LIST_INIT(head)                                                                                      \
+	{ &(head), &(head) }
 
 #define list_each(it, head) for (struct list *it = (head)->next; it != (head); it = it->next)
-#define list_each_safe(it, head) \
-	for (struct list *it = (head)->next, *it##_next = it->next; it != (head); it = it##_next, it##_next = it->next)
+#define list_each_safe(it, head)                                                                             \
+	for (struct list *it = (head)->next, *it##_next = it->next; it != (head);                            \
+	     it = it##_next, it##_next = it->next)
 
-static inline void list_init(struct list *l) { l->next = l->prev = l; }
-static inline bool list_is_empty(const struct list *head) { return head->next == head; }
-static inline bool list_is_linked(const struct list *l) { return l->next != l; }
+static inline void list_init(struct list *l) {
+	l->next = l->prev = l;
+}
+static inline bool list_is_empty(const struct list *head) {
+	return head->next == head;
+}
+static inline bool list_is_linked(const struct list *l) {
+	return l->next != l;
+}
 
 static inline void list_remove(struct list *l) {
 	l->prev->next = l->next;
@@ -35,8 +43,12 @@ static inline void list_insert_after(struct list *at, struct list *l) {
 	at->next = l;
 }
 
-static inline void list_push(struct list *head, struct list *l) { list_insert_after(head->prev, l); }
-static inline void list_push_front(struct list *head, struct list *l) { list_insert_after(head, l); }
+static inline void list_push(struct list *head, struct list *l) {
+	list_insert_after(head->prev, l);
+}
+static inline void list_push_front(struct list *head, struct list *l) {
+	list_insert_after(head, l);
+}
 
 static inline struct list *list_first(const struct list *head) {
 	return list_is_empty(head) ? NULL : head->next;

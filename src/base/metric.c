@@ -27,7 +27,8 @@ static struct metric_tally *tally_find(struct metric_shard *s, uint64_t key) {
 	}
 }
 
-void metric_count_request(struct metric_shard *s, uint32_t model_label, uint32_t instance_label, unsigned status) {
+void metric_count_request(
+    struct metric_shard *s, uint32_t model_label, uint32_t instance_label, unsigned status) {
 	uint64_t key = tally_key(model_label, instance_label, status);
 	struct metric_tally *t = tally_find(s, key);
 	if (!metric_read(&t->key)) {
@@ -96,14 +97,16 @@ static void write_histogram(FILE *out, const char *name, const char *help, struc
 }
 
 void metric_write(FILE *out, struct metric_shard *const *shards, size_t n) {
-#define COUNTER(member, name, help)                    \
-	metric_write_family(out, name, "counter", help); \
-	metric_write_row(out, name, NULL, NULL, (double)sum_at(shards, n, offsetof(struct metric_shard, member)));
-#define COUNTER_LABEL(member, name, label, value, help)          \
-	if (help[0])                                             \
-		metric_write_family(out, name, "counter", help); \
-	metric_write_row(out, name, label, value, (double)sum_at(shards, n, offsetof(struct metric_shard, member)));
-#define HISTOGRAM(member, name, help) \
+#define COUNTER(member, name, help)                                                                          \
+	metric_write_family(out, name, "counter", help);                                                     \
+	metric_write_row(                                                                                    \
+	    out, name, NULL, NULL, (double)sum_at(shards, n, offsetof(struct metric_shard, member)));
+#define COUNTER_LABEL(member, name, label, value, help)                                                      \
+	if (help[0])                                                                                         \
+		metric_write_family(out, name, "counter", help);                                             \
+	metric_write_row(                                                                                    \
+	    out, name, label, value, (double)sum_at(shards, n, offsetof(struct metric_shard, member)));
+#define HISTOGRAM(member, name, help)                                                                        \
 	write_histogram(out, name, help, shards, n, offsetof(struct metric_shard, member));
 #include "base/metric.tbl"
 #undef COUNTER
@@ -128,7 +131,8 @@ static uint64_t tally_sum(struct metric_shard *const *shards, size_t n, size_t f
 void metric_write_requests(FILE *out, struct metric_shard *const *shards, size_t n, metric_label_fn model,
     metric_label_fn instance) {
 	const char *name = "headrace_requests_total";
-	metric_write_family(out, name, "counter", "Requests answered, by status code sent (499: the client left).");
+	metric_write_family(
+	    out, name, "counter", "Requests answered, by status code sent (499: the client left).");
 	for (size_t i = 0; i < n; i++) {
 		for (size_t k = 0; k < METRIC_TALLY_SIZE; k++) {
 			uint64_t key = metric_read(&shards[i]->tallies[k].key);

@@ -14,7 +14,7 @@
 
 #include "base/defs.h"
 
-#define METRIC_BUCKETS    20u  /* 2^i * 0.25 ms, i from 0; the last is +Inf */
+#define METRIC_BUCKETS    20u   /* 2^i * 0.25 ms, i from 0; the last is +Inf */
 #define METRIC_TALLY_SIZE 8192u /* keys beyond 3/4 of this are counted under label 0 */
 
 typedef _Atomic uint64_t metric_cell;
@@ -43,7 +43,8 @@ struct metric_shard {
 };
 
 static inline void metric_add(metric_cell *cell, uint64_t n) {
-	atomic_store_explicit(cell, atomic_load_explicit(cell, memory_order_relaxed) + n, memory_order_relaxed);
+	atomic_store_explicit(
+	    cell, atomic_load_explicit(cell, memory_order_relaxed) + n, memory_order_relaxed);
 }
 
 static inline uint64_t metric_read(const metric_cell *cell) {
@@ -53,15 +54,16 @@ static inline uint64_t metric_read(const metric_cell *cell) {
 void metric_observe(struct metric_histogram *h, uint64_t ns);
 
 /* One request done. Labels are interned numbers below 65536, the status below 65536. */
-void metric_count_request(struct metric_shard *s, uint32_t model_label, uint32_t instance_label, unsigned status);
+void metric_count_request(
+    struct metric_shard *s, uint32_t model_label, uint32_t instance_label, unsigned status);
 
 /* All rows of the table, summed over the shards. */
 void metric_write(FILE *out, struct metric_shard *const *shards, size_t n_shards);
 
 /* headrace_requests_total. The callback turns labels into text; "other" for 0. */
 typedef const char *(*metric_label_fn)(uint32_t label);
-void metric_write_requests(FILE *out, struct metric_shard *const *shards, size_t n_shards, metric_label_fn model,
-    metric_label_fn instance);
+void metric_write_requests(FILE *out, struct metric_shard *const *shards, size_t n_shards,
+    metric_label_fn model, metric_label_fn instance);
 
 /* One family with its HELP and TYPE lines; rows follow by metric_write_row. Values of labels are escaped. */
 void metric_write_family(FILE *out, const char *name, const char *type, const char *help);

@@ -1,3 +1,9 @@
+/*
+ * A value goes three ways: from text into the form it has in a file, through the check
+ * of its row, into the member of the program's struct. The form of a file is the one
+ * that all sources share, so nothing below knows where a value came from; complaints
+ * go to a sink that does.
+ */
 #include "base/option_value.h"
 
 #include "base/option_name.h"
@@ -335,6 +341,7 @@ bool option_value_check(const struct option *row, json_t *value, const char *pat
 /* ---- stores ---- */
 
 static void store_number(const struct option *row, uint64_t number, void *member) {
+	assert(row->bytes == sizeof(uint64_t) || number >> (8 * row->bytes) == 0);
 	switch (row->bytes) {
 	case sizeof(uint8_t):
 		*(uint8_t *)member = (uint8_t)number;
@@ -383,11 +390,20 @@ static struct option_array make_array(struct option_set *set, const struct optio
 }
 
 void option_value_store(struct option_set *set, const struct option *row, const json_t *value, void *base) {
+	static const size_t member_bytes[] = {
+		[OPTION_STRING] = sizeof(const char *),
+		[OPTION_BOOL] = sizeof(bool),
+		[OPTION_ENUM] = sizeof(unsigned),
+		[OPTION_LIST] = sizeof(struct option_list),
+		[OPTION_MAP] = sizeof(struct option_map),
+		[OPTION_ARRAY] = sizeof(struct option_array),
+	};
 	void *member = (char *)base + row->offset;
 	uint64_t number = 0;
 
 	if (row->bytes == 0)
 		return;
+	assert(!member_bytes[row->type] || row->bytes == member_bytes[row->type]);
 	switch (row->type) {
 	case OPTION_STRING:
 		*(const char **)member = json_string_value(value);
@@ -413,7 +429,6 @@ void option_value_store(struct option_set *set, const struct option *row, const 
 		break;
 	case OPTION_ARRAY: { /* the program's own struct of a typed pointer and a count */
 		struct option_array array = make_array(set, row, value);
-		assert(row->bytes == sizeof(array));
 		memcpy(member, &array, sizeof(array));
 		break;
 	}

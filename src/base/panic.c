@@ -19,6 +19,6 @@ _Noreturn void panic_assert(const char *cond, const char *file, int line, const 
 	if (describe && subject)
 		describe(subject, text, sizeof(text));
 	fprintf(stderr, "headrace: assertion failed: %s (%s:%d, %s)%s%s\n", cond, file, line, func,
-		text[0] ? ", at work on " : "", text);
+	    text[0] ? ", at work on " : "", text);
 	abort();
 }

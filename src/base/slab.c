@@ -8,7 +8,7 @@
 struct slab_block {
 	struct list link;
 	struct slab *owner;
-	void *free;       /* singly linked through the objects' first word */
+	void *free; /* singly linked through the objects' first word */
 	uint32_t n_free;
 	uint32_t n_fresh; /* objects behind these were never lent: their pages are untouched */
 };
@@ -21,7 +21,8 @@ static struct slab_block *slab_block_of(void *object) {
 
 /* Maps a block aligned to its own size, so that an object finds its block by masking. */
 static struct slab_block *slab_block_map(void) {
-	char *p = mmap(NULL, 2 * SLAB_BLOCK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *p =
+	    mmap(NULL, 2 * SLAB_BLOCK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert(p != MAP_FAILED);
 	char *at = (char *)(((uintptr_t)p + SLAB_BLOCK_BYTES - 1) & ~(uintptr_t)(SLAB_BLOCK_BYTES - 1));
 	if (at > p)
@@ -62,7 +63,8 @@ void slab_init(struct slab *s, size_t object_bytes) {
 
 void slab_deinit(struct slab *s) {
 	assert(s->n_lent == 0);
-	list_each_safe(it, &s->partial) slab_block_unmap(s, container_of(it, struct slab_block, link));
+	list_each_safe (it, &s->partial)
+		slab_block_unmap(s, container_of(it, struct slab_block, link));
 	assert(s->n_blocks == 0);
 }
 
@@ -114,7 +116,7 @@ void slab_put(struct slab *s, void *object) {
 }
 
 void slab_trim(struct slab *s) {
-	list_each_safe(it, &s->partial) {
+	list_each_safe (it, &s->partial) {
 		struct slab_block *b = container_of(it, struct slab_block, link);
 		if (s->n_empty > 1 && b->n_free == s->n_per_block)
 			slab_block_unmap(s, b);

@@ -72,7 +72,8 @@ void wheel_advance(struct wheel *w, uint64_t now_ms) {
 		for (unsigned level = WHEEL_LEVELS; level-- > 0;) {
 			uint64_t below = (1ull << (SLOT_BITS * level)) - 1;
 			if ((w->now_ms & below) == 0)
-				wheel_run_slot(w, level, (unsigned)(w->now_ms >> (SLOT_BITS * level)) & SLOT_MASK);
+				wheel_run_slot(
+				    w, level, (unsigned)(w->now_ms >> (SLOT_BITS * level)) & SLOT_MASK);
 		}
 	}
 }

@@ -90,8 +90,8 @@ static void fetch_on_timer(struct timer *t) {
 	fetch_end(container_of(t, struct fetch_link, timer), 0);
 }
 
-void fetch_start(struct fetch *f, struct loop *loop, const struct sockaddr_storage *address, struct slice authority,
-    struct slice path) {
+void fetch_start(struct fetch *f, struct loop *loop, const struct sockaddr_storage *address,
+    struct slice authority, struct slice path) {
 	assert(!f->link);
 	struct fetch_link *l = calloc(1, sizeof(*l));
 	job_init(&l->job, fetch_run);

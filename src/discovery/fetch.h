@@ -21,8 +21,10 @@ struct fetch {
 
 void fetch_init(struct fetch *f, uint64_t timeout_ms, size_t body_bytes_max, fetch_fn on_done);
 /* The texts are used before it returns. */
-void fetch_start(struct fetch *f, struct loop *loop, const struct sockaddr_storage *address, struct slice authority,
-    struct slice path);
+void fetch_start(struct fetch *f, struct loop *loop, const struct sockaddr_storage *address,
+    struct slice authority, struct slice path);
 void fetch_cancel(struct fetch *f);
 
-static inline bool fetch_is_busy(const struct fetch *f) { return f->link != NULL; }
+static inline bool fetch_is_busy(const struct fetch *f) {
+	return f->link != NULL;
+}

@@ -2,6 +2,7 @@
 
 #include <jansson.h>
 
+#include "base/log.h"
 #include "discovery/fetch.h"
 #include "net/resolver.h"
 
@@ -18,15 +19,23 @@ struct watch {
 	struct sockaddr_storage addresses[RESOLVER_ADDRESSES_MAX];
 	size_t n_addresses, address; /* the one that is asked */
 	uint64_t resolve_at_ms, models_at_ms;
-	uint32_t n_failures_seen;    /* connect failures of the workers */
+	uint32_t n_failures_seen; /* connect failures of the workers */
 	bool is_declared;
-	bool has_answered;
+	bool has_answered;     /* the last time it was asked */
+	bool is_silent;        /* and that was said in the log */
 	bool tries_short_path; /* /models, after /v1/models was not there */
 	bool is_listed;        /* by the snapshot at hand */
 };
 
 static uint64_t watch_now(const struct watch *w) {
 	return loop_now_ms(w->watcher->loop);
+}
+
+static void watch_log(const struct watch *w, enum log_level level, const char *event) {
+	struct log_event e;
+	log_begin(&e, level, event);
+	line_text(&e.line, SLICE("instance"), w->instance->spec.name);
+	log_end(&e);
 }
 
 /* --- models ----------------------------------------------------------------- */
@@ -48,6 +57,17 @@ static struct pairs watch_parse_models(json_t *data, struct pair **items_out) {
 	return (struct pairs){ items, used };
 }
 
+/* The engine answered, or is believed: what somebody drained or disabled stays so. */
+static void watch_set_ready(struct watch *w) {
+	enum instance_state state;
+	if (!w->has_answered)
+		watch_log(w, LOG_INFO, "instance is ready");
+	w->has_answered = true;
+	w->is_silent = false;
+	if (fleet_state(w->watcher->fleet, w->instance, &state) && state < INSTANCE_DRAINING)
+		fleet_set_state(w->watcher->fleet, w->instance, INSTANCE_READY);
+}
+
 static bool watch_learn_models(struct watch *w, struct slice body) {
 	json_t *root = json_loadb(body.p, body.n, 0, NULL);
 	json_t *data = json_is_array(root) ? root : json_object_get(root, "data");
@@ -57,11 +77,11 @@ static bool watch_learn_models(struct watch *w, struct slice body) {
 		struct pairs models = watch_parse_models(data, &items);
 		int r = fleet_set_models(w->watcher->fleet, w->instance, models);
 		if (r)
-			fprintf(stderr, "headrace: %s lists more models than can be kept\n", w->instance->spec.name.p);
+			watch_log(w, LOG_WARN, "the engine lists models that cannot be kept");
 		for (uint32_t i = 0; i < models.n; i++)
 			free((char *)items[i].value.p);
 		free(items);
-		w->has_answered = true;
+		watch_set_ready(w);
 		w->watcher->on_change(w->watcher);
 	}
 	json_decref(root);
@@ -82,11 +102,17 @@ static void watch_on_models(struct fetch *f, unsigned status, struct slice body)
 		return;
 	if (status == 404 || status == 405) {
 		w->tries_short_path = !w->tries_short_path;
-		if (w->tries_short_path)
+		if (w->tries_short_path) {
 			watch_ask_models(w);
+			return;
+		}
 	} else if (status == 0) {
 		w->address++; /* nobody there: the next address next time */
 	}
+	if (w->has_answered || !w->is_silent)
+		watch_log(w, LOG_WARN, "the engine does not list its models");
+	w->is_silent = true;
+	w->has_answered = false;
 }
 
 /* --- addresses ---------------------------------------------------------------- */
@@ -102,8 +128,10 @@ static void watch_on_addresses(struct resolver *r, const struct sockaddr_storage
 	w->n_addresses = n;
 	w->address = 0;
 	fleet_set_addresses(w->watcher->fleet, w->instance, addresses, n);
-	w->watcher->on_change(w->watcher);
+	if (w->is_declared)
+		watch_set_ready(w);
 	w->models_at_ms = 0;
+	w->watcher->on_change(w->watcher);
 }
 
 static void watch_resolve(struct watch *w) {
@@ -146,11 +174,12 @@ static void watch_tick(struct watch *w) {
 static void watcher_on_tick(struct timer *t) {
 	struct watcher *w = container_of(t, struct watcher, tick);
 	loop_timer(w->loop, &w->tick, TICK_MS);
-	list_each_safe(it, &w->watches) watch_tick(container_of(it, struct watch, link));
+	list_each_safe (it, &w->watches)
+		watch_tick(container_of(it, struct watch, link));
 }
 
-void watcher_init(struct watcher *w, struct loop *loop, struct fleet *fleet, const struct watch_intervals *every,
-    void (*on_change)(struct watcher *)) {
+void watcher_init(struct watcher *w, struct loop *loop, struct fleet *fleet,
+    const struct watch_intervals *every, void (*on_change)(struct watcher *)) {
 	*w = (struct watcher){ .loop = loop, .fleet = fleet, .every = *every, .on_change = on_change };
 	list_init(&w->watches);
 	timer_init(&w->tick, watcher_on_tick);
@@ -159,11 +188,12 @@ void watcher_init(struct watcher *w, struct loop *loop, struct fleet *fleet, con
 
 void watcher_deinit(struct watcher *w) {
 	timer_stop(&w->tick);
-	list_each_safe(it, &w->watches) watch_free(container_of(it, struct watch, link));
+	list_each_safe (it, &w->watches)
+		watch_free(container_of(it, struct watch, link));
 }
 
 static struct watch *watcher_find(struct watcher *w, const struct instance *inst) {
-	list_each(it, &w->watches) {
+	list_each (it, &w->watches) {
 		struct watch *watch = container_of(it, struct watch, link);
 		if (watch->instance == inst)
 			return watch;
@@ -172,14 +202,15 @@ static struct watch *watcher_find(struct watcher *w, const struct instance *inst
 }
 
 void watcher_sync(struct watcher *w, const struct snapshot *snapshot) {
-	list_each(it, &w->watches) container_of(it, struct watch, link)->is_listed = false;
+	list_each (it, &w->watches)
+		container_of(it, struct watch, link)->is_listed = false;
 	for (uint32_t i = 0; i < snapshot->n_rows; i++) {
 		struct watch *watch = watcher_find(w, snapshot->rows[i].instance);
 		if (!watch)
 			watch = watch_new(w, &snapshot->rows[i]);
 		watch->is_listed = true;
 	}
-	list_each_safe(it, &w->watches) {
+	list_each_safe (it, &w->watches) {
 		struct watch *watch = container_of(it, struct watch, link);
 		if (!watch->is_listed)
 			watch_free(watch);

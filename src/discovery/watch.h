@@ -25,8 +25,8 @@ struct watcher {
 	void (*on_change)(struct watcher *w);
 };
 
-void watcher_init(struct watcher *w, struct loop *loop, struct fleet *fleet, const struct watch_intervals *every,
-    void (*on_change)(struct watcher *));
+void watcher_init(struct watcher *w, struct loop *loop, struct fleet *fleet,
+    const struct watch_intervals *every, void (*on_change)(struct watcher *));
 void watcher_deinit(struct watcher *w);
 
 /* Watches what the snapshot lists, lets go of the rest. */

@@ -60,7 +60,7 @@ struct instance {
 	_Atomic uint32_t n_failures; /* in a row, as far as they set avoid_until_ms */
 	_Atomic uint32_t refs;
 	uint32_t label; /* of its name, in metrics (fleet/label.h) */
-	uint16_t slot; /* unique among the living, below INSTANCE_SLOTS_MAX */
+	uint16_t slot;  /* unique among the living, below INSTANCE_SLOTS_MAX */
 };
 
 /* Copies the texts. One reference, the caller's. NULL when all slots are taken. */

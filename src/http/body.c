@@ -51,11 +51,15 @@ static enum state on_size(struct body *b, char c) {
 	if (b->n_digits == 0)
 		return BAD;
 	switch (c) {
-	case ';': return EXTENSION;
+	case ';':
+		return EXTENSION;
 	case ' ':
-	case '\t': return SIZE_SPACE;
-	case '\r': return SIZE_LF;
-	default: return BAD;
+	case '\t':
+		return SIZE_SPACE;
+	case '\r':
+		return SIZE_LF;
+	default:
+		return BAD;
 	}
 }
 
@@ -68,20 +72,31 @@ static enum state on_extension(char c) {
 /* One byte of framing; the next state. */
 static enum state body_step(struct body *b, char c) {
 	switch ((enum state)b->state) {
-	case SIZE: return on_size(b, c);
-	case SIZE_SPACE: return c == ';' ? EXTENSION : c == ' ' || c == '\t' ? SIZE_SPACE : BAD;
-	case EXTENSION: return on_extension(c);
-	case SIZE_LF: return c != '\n' ? BAD : b->left ? DATA : TRAILER_START;
-	case DATA_CR: return c == '\r' ? DATA_LF : BAD;
-	case DATA_LF: return c == '\n' ? SIZE : BAD;
-	case TRAILER_START: return c == '\r' ? TRAILER_LAST : c == '\n' ? BAD : TRAILER_LINE;
-	case TRAILER_LINE: return c == '\r' ? TRAILER_LF : c == '\n' ? BAD : TRAILER_LINE;
-	case TRAILER_LF: return c == '\n' ? TRAILER_START : BAD;
-	case TRAILER_LAST: return c == '\n' ? END : BAD;
+	case SIZE:
+		return on_size(b, c);
+	case SIZE_SPACE:
+		return c == ';' ? EXTENSION : c == ' ' || c == '\t' ? SIZE_SPACE : BAD;
+	case EXTENSION:
+		return on_extension(c);
+	case SIZE_LF:
+		return c != '\n' ? BAD : b->left ? DATA : TRAILER_START;
+	case DATA_CR:
+		return c == '\r' ? DATA_LF : BAD;
+	case DATA_LF:
+		return c == '\n' ? SIZE : BAD;
+	case TRAILER_START:
+		return c == '\r' ? TRAILER_LAST : c == '\n' ? BAD : TRAILER_LINE;
+	case TRAILER_LINE:
+		return c == '\r' ? TRAILER_LF : c == '\n' ? BAD : TRAILER_LINE;
+	case TRAILER_LF:
+		return c == '\n' ? TRAILER_START : BAD;
+	case TRAILER_LAST:
+		return c == '\n' ? END : BAD;
 	case PLAIN:
 	case DATA:
 	case END:
-	case BAD: break;
+	case BAD:
+		break;
 	}
 	return BAD;
 }

@@ -126,17 +126,21 @@ static void put_piece(struct call_out *o, struct piece piece) {
 	o->pieces[o->n++] = piece;
 }
 
-/* Text goes to the thread's scratch; neighbours there are one piece. */
-static void put_text(struct call_out *o, struct slice text) {
-	assert(o->scratch_used + text.n <= LOOP_SCRATCH_BYTES);
+/* Room for n bytes in the thread's scratch, added to what is sent; neighbours there are one piece. */
+static char *put_room(struct call_out *o, size_t n) {
+	assert(o->scratch_used + n <= LOOP_SCRATCH_BYTES);
 	char *at = o->loop->scratch + o->scratch_used;
-	memcpy(at, text.p, text.n);
-	o->scratch_used += text.n;
 	struct piece *last = o->n ? &o->pieces[o->n - 1] : NULL;
+	o->scratch_used += n;
 	if (last && last->p + last->n == at)
-		last->n += text.n;
+		last->n += n;
 	else
-		put_piece(o, (struct piece){ at, text.n, NULL });
+		put_piece(o, (struct piece){ at, n, NULL });
+	return at;
+}
+
+static void put_text(struct call_out *o, struct slice text) {
+	memcpy(put_room(o, text.n), text.p, text.n);
 }
 
 struct slice call_decimal(uint64_t n, char room[20]) {
@@ -164,10 +168,11 @@ void call_put_status_line(struct call_out *o, unsigned status) {
 }
 
 void call_put_field(struct call_out *o, struct slice name, struct slice value) {
-	put_text(o, name);
-	put_text(o, SLICE(": "));
-	put_text(o, value);
-	put_text(o, SLICE("\r\n"));
+	char *p = put_room(o, name.n + value.n + 4);
+	memcpy(p, name.p, name.n);
+	memcpy(p + name.n, ": ", 2);
+	memcpy(p + name.n + 2, value.p, value.n);
+	memcpy(p + name.n + 2 + value.n, "\r\n", 2);
 }
 
 void call_put_head_end(struct call_out *o, enum framing framing, uint64_t length) {

@@ -55,7 +55,8 @@ struct call_out {
 	struct piece pieces[CALL_PIECES_MAX + 8];
 };
 
-/* The conn must be open or connecting; the call does not own it. `in` says how the peer frames its message. */
+/* The conn must be open or connecting; the call does not own it. `in` says how the peer frames its message.
+ */
 void call_init(struct call *c, struct conn *conn, enum framing in, uint64_t in_length);
 
 /* Gives back what the call itself holds; the conn is the owner's. */
@@ -77,7 +78,8 @@ void call_put_field(struct call_out *o, struct slice name, struct slice value);
 void call_put_head_end(struct call_out *o, enum framing framing, uint64_t length);
 /* The end of an interim (1xx) head: the message itself is still to come. */
 void call_put_interim_end(struct call_out *o);
-/* Bytes are framed as one chunk where the message is chunked. With FRAMING_LENGTH no more than was announced. */
+/* Bytes are framed as one chunk where the message is chunked. With FRAMING_LENGTH no more than was announced.
+ */
 void call_put_data(struct call_out *o, const struct piece *pieces, size_t n);
 /* The end of the message; `trailers` may be NULL and is dropped unless the message is chunked. */
 void call_put_end(struct call_out *o, const struct head *trailers);
@@ -88,9 +90,13 @@ must_use int call_flush(struct call_out *o);
 struct slice call_decimal(uint64_t n, char room[20]);
 
 /* Bytes kept because the peer does not read. */
-static inline size_t call_pending(const struct call *c) { return c->conn ? c->conn->out_bytes : 0; }
+static inline size_t call_pending(const struct call *c) {
+	return c->conn ? c->conn->out_bytes : 0;
+}
 
-static inline bool call_is_received(const struct call *c) { return body_is_complete(&c->in); }
+static inline bool call_is_received(const struct call *c) {
+	return body_is_complete(&c->in);
+}
 
 /* The peer ended or broke the connection, as far as events told. */
 static inline bool call_is_gone(const struct call *c) {

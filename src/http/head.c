@@ -62,7 +62,12 @@ static int expect(struct cursor *c, struct slice text, enum cause cause) {
 }
 
 static int expect_crlf(struct cursor *c) {
-	return expect(c, SLICE("\r\n"), CAUSE_MALFORMED);
+	if (c->end - c->p < 2)
+		return expect(c, SLICE("\r\n"), CAUSE_MALFORMED);
+	if (c->p[0] != '\r' || c->p[1] != '\n')
+		return refuse(c, CAUSE_MALFORMED);
+	c->p += 2;
+	return 0;
 }
 
 /* name ":" OWS value OWS CRLF, or the empty line: then *is_last. */
@@ -235,12 +240,13 @@ static const struct {
 	{ { "PATCH", 5 }, METHOD_OTHER },
 };
 
-/* The rest of the IANA registry and what web software commonly adds; CONNECT and TRACE are left out on purpose. */
-static const char *const more_methods[] = { "ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "COPY", "LABEL",
-	"LINK", "LOCK", "M-SEARCH", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE",
-	"MOVE", "NOTIFY", "ORDERPATCH", "PROPFIND", "PROPPATCH", "PURGE", "QUERY", "REBIND", "REPORT", "SEARCH",
-	"SOURCE", "SUBSCRIBE", "UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UNSUBSCRIBE", "UPDATE",
-	"UPDATEREDIRECTREF", "VERSION-CONTROL" };
+/* The rest of the IANA registry and what web software commonly adds; CONNECT and TRACE are left out on
+ * purpose. */
+static const char *const more_methods[] = { "ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "COPY",
+	"LABEL", "LINK", "LOCK", "M-SEARCH", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MKREDIRECTREF",
+	"MKWORKSPACE", "MOVE", "NOTIFY", "ORDERPATCH", "PROPFIND", "PROPPATCH", "PURGE", "QUERY", "REBIND",
+	"REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UNSUBSCRIBE",
+	"UPDATE", "UPDATEREDIRECTREF", "VERSION-CONTROL" };
 
 static bool find_method(struct slice name, uint8_t *method_out) {
 	*method_out = METHOD_OTHER;

@@ -12,9 +12,9 @@
 #include "base/cause.h"
 #include "http/field.h"
 
-#define HEAD_BYTES_MAX   65535u
-#define HEAD_FIELDS_MAX  100u
-#define HEAD_TARGET_MAX  32768u
+#define HEAD_BYTES_MAX  65535u
+#define HEAD_FIELDS_MAX 100u
+#define HEAD_TARGET_MAX 32768u
 
 struct field {
 	uint16_t name_at, name_n;
@@ -46,15 +46,15 @@ struct head {
 	uint64_t content_length; /* with FRAMING_LENGTH; for responses also kept when there is no body */
 	uint16_t bytes;          /* of the whole head, last CRLF included */
 	uint16_t n_fields;
-	uint16_t status;         /* responses */
+	uint16_t status; /* responses */
 	uint16_t method_at, method_n;
 	uint16_t target_at, target_n; /* origin-form: an absolute-form target has lost its authority */
-	uint8_t method;          /* enum method */
-	uint8_t framing;         /* enum framing */
-	uint8_t minor;           /* HTTP/1.minor */
-	bool keep_alive;         /* the sender means to keep the connection */
+	uint8_t method;               /* enum method */
+	uint8_t framing;              /* enum framing */
+	uint8_t minor;                /* HTTP/1.minor */
+	bool keep_alive;              /* the sender means to keep the connection */
 	bool expects_continue;
-	bool has_length;         /* a Content-Length field was there */
+	bool has_length; /* a Content-Length field was there */
 };
 
 /* Where a head is parsed to, before it is copied. */

@@ -53,8 +53,8 @@ char *reply_error_text(enum cause cause, const char *detail, enum reply_dialect 
 	json_t *error = dialect == REPLY_ANTHROPIC
 	    ? json_pack("{s:s, s:{s:s, s:o, s:s}}", "type", "error", "error", "type",
 		  cause_anthropic_type(row->status), "message", message, "code", row->code)
-	    : json_pack("{s:{s:o, s:s, s:n, s:s}}", "error", "message", message, "type", row->type, "param", "code",
-		  row->code);
+	    : json_pack("{s:{s:o, s:s, s:n, s:s}}", "error", "message", message, "type", row->type, "param",
+		  "code", row->code);
 	char *text = json_dumps(error, JSON_COMPACT);
 	assert(text);
 	json_decref(error);

@@ -14,8 +14,8 @@ struct reply {
 	bool keeps_http10;         /* the client speaks HTTP/1.0 and asked to keep the connection */
 	struct slice content_type; /* empty: none */
 	struct slice body;
-	struct slice request_id;   /* sent back when not empty */
-	struct slice allow;        /* methods, with 405 */
+	struct slice request_id; /* sent back when not empty */
+	struct slice allow;      /* methods, with 405 */
 };
 
 /* The whole answer, at once. 0 or CALL_E_GONE. */
@@ -33,5 +33,5 @@ enum reply_dialect reply_dialect(struct slice path);
 must_use char *reply_error_text(enum cause cause, const char *detail, enum reply_dialect dialect);
 
 /* reply_send() of a refusal; of `reply` the flags and the request id are used. */
-must_use int reply_refuse(struct call *call, struct reply *reply, enum cause cause, const char *detail,
-    enum reply_dialect dialect);
+must_use int reply_refuse(
+    struct call *call, struct reply *reply, enum cause cause, const char *detail, enum reply_dialect dialect);

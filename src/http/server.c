@@ -81,7 +81,8 @@ static void session_begin(struct session *s, const struct head *head) {
 	owner->run(owner); /* now: the body's first bytes stand in the read buffer */
 }
 
-/* An empty line before a request line is ignored, once (RFC 9112 section 2.2). False: wait for its second byte. */
+/* An empty line before a request line is ignored, once (RFC 9112 section 2.2). False: wait for its second
+ * byte. */
 static bool session_skip_blank(struct session *s) {
 	if (s->state != SESSION_IDLE)
 		return true;
@@ -184,10 +185,23 @@ void session_abort(struct call *call, bool reset) {
 	session_close(s, reset);
 }
 
+/* Every request needs it: inet_ntop() formats IPv4 by sprintf. */
+static struct slice peer_ipv4(const struct session *s, char room[46]) {
+	const uint8_t *octets = (const uint8_t *)&s->peer.in.sin_addr;
+	char *p = room, digits[20];
+	for (unsigned i = 0; i < 4; i++) {
+		struct slice d = call_decimal(octets[i], digits);
+		memcpy(p, d.p, d.n);
+		p += d.n;
+		*p++ = '.';
+	}
+	return (struct slice){ room, (size_t)(p - 1 - room) };
+}
+
 struct slice session_peer(const struct session *s, char room[46]) {
-	const void *addr = s->peer.sa.sa_family == AF_INET6 ? (const void *)&s->peer.in6.sin6_addr
-							    : (const void *)&s->peer.in.sin_addr;
-	if (!inet_ntop(s->peer.sa.sa_family, addr, room, 46))
+	if (s->peer.sa.sa_family == AF_INET)
+		return peer_ipv4(s, room);
+	if (!inet_ntop(AF_INET6, &s->peer.in6.sin6_addr, room, 46))
 		room[0] = '\0';
 	return slice_of(room);
 }
@@ -210,7 +224,8 @@ static void server_on_accept(struct listener *l, int fd, const struct sockaddr_s
 	}
 	list_push(&server->sessions, &s->link);
 	server_count(server, 1);
-	loop_timer(server->loop, &s->timer, server->limits.head_ms); /* silence at the start is no keep-alive */
+	loop_timer(
+	    server->loop, &s->timer, server->limits.head_ms); /* silence at the start is no keep-alive */
 	s->conn.can_read = true; /* the request has often come with the connection */
 	loop_wake(server->loop, &s->job);
 }
@@ -236,9 +251,10 @@ void server_drain(struct server *s) {
 		return;
 	listener_close(&s->listener);
 	s->is_closing = true;
-	list_each_safe(it, &s->sessions) {
+	list_each_safe (it, &s->sessions) {
 		struct session *session = container_of(it, struct session, link);
-		if (session->state == SESSION_IDLE && !session->conn.can_read && !session->conn.unread.n && session->n_requests)
+		if (session->state == SESSION_IDLE && !session->conn.can_read && !session->conn.unread.n &&
+		    session->n_requests)
 			session_close(session, false);
 	}
 }
@@ -246,7 +262,7 @@ void server_drain(struct server *s) {
 void server_close(struct server *s) {
 	server_drain(s);
 	timer_stop(&s->trim);
-	list_each_safe(it, &s->sessions) {
+	list_each_safe (it, &s->sessions) {
 		struct session *session = container_of(it, struct session, link);
 		assert(session->state != SESSION_CALL);
 		session_close(session, false);

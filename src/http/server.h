@@ -105,4 +105,6 @@ static inline struct session *session_of(struct call *call) {
 struct slice session_peer(const struct session *s, char room[46]);
 
 /* Whether the next answer on it must say "close". */
-static inline bool session_is_last(const struct session *s) { return s->server->is_closing; }
+static inline bool session_is_last(const struct session *s) {
+	return s->server->is_closing;
+}

@@ -68,7 +68,7 @@ void upstream_pool_deinit(struct upstream_pool *p) {
 struct upstream *upstream_get(struct upstream_pool *p, struct instance *inst, struct job *job) {
 	struct list *idle = upstream_idle_list(p, inst);
 	struct upstream *up = NULL;
-	list_each(it, idle) {
+	list_each (it, idle) {
 		struct upstream *candidate = container_of(it, struct upstream, link);
 		/* An event that is recorded but not acted on yet ends it. */
 		if (!list_is_linked(&candidate->idle_job.link)) {

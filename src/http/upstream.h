@@ -21,7 +21,8 @@ struct upstream {
 	struct list link; /* of the instance's idle list, while idle */
 	struct upstream_pool *pool;
 	struct instance *instance;
-	uint64_t sent_before; /* bytes sent before the request at work: what is acknowledged beyond is of it */
+	uint64_t
+	    sent_before; /* bytes sent before the request at work: what is acknowledged beyond is of it */
 	bool is_reused;
 };
 
@@ -45,8 +46,8 @@ void upstream_pool_deinit(struct upstream_pool *p);
 struct upstream *upstream_get(struct upstream_pool *p, struct instance *inst, struct job *job);
 
 /* A new connection, connecting. Negative: what the system said (-EMFILE, -ENETUNREACH, ...). */
-must_use int upstream_connect(struct upstream_pool *p, struct instance *inst, const struct sockaddr_storage *addr,
-    struct job *job, struct upstream **up_out);
+must_use int upstream_connect(struct upstream_pool *p, struct instance *inst,
+    const struct sockaddr_storage *addr, struct job *job, struct upstream **up_out);
 
 /* Back to the pool; the exchange on it is complete in both directions and nothing is unread. */
 void upstream_put(struct upstream **up);

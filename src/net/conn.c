@@ -79,8 +79,8 @@ static void conn_on_event(uv_poll_t *poll, int status, int events) {
 	loop_wake(c->loop, c->job);
 }
 
-static int conn_start(struct conn *c, struct loop *l, int fd, struct job *job, void (*on_closed)(struct conn *),
-    enum conn_state state) {
+static int conn_start(struct conn *c, struct loop *l, int fd, struct job *job,
+    void (*on_closed)(struct conn *), enum conn_state state) {
 	*c = (struct conn){ .loop = l, .job = job, .on_closed = on_closed, .fd = fd, .wants_read = true };
 	c->state = (uint8_t)state;
 	int r = uv_poll_init(&l->uv, &c->poll, fd);
@@ -99,7 +99,8 @@ int conn_open(struct conn *c, struct loop *l, int fd, struct job *job, void (*on
 
 int conn_connect(struct conn *c, struct loop *l, const struct sockaddr *addr, struct job *job,
     void (*on_closed)(struct conn *)) {
-	socklen_t len = addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+	socklen_t len =
+	    addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 	int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
@@ -261,7 +262,8 @@ static void conn_keep(struct conn *c, const char *p, size_t n, struct buf *owner
 /* Bytes taken by the socket, 0 when it takes none now, -1 when it is broken. */
 static ssize_t conn_write(struct conn *c, const struct iovec *iov, size_t n) {
 	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = n };
-	ssize_t sent = n == 1 ? send(c->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL) : sendmsg(c->fd, &msg, MSG_NOSIGNAL);
+	ssize_t sent = n == 1 ? send(c->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
+			      : sendmsg(c->fd, &msg, MSG_NOSIGNAL);
 	if (sent >= 0) {
 		c->sent_bytes += (size_t)sent;
 		return sent;

@@ -52,7 +52,7 @@ struct conn_out {
 struct conn {
 	uv_poll_t poll;
 	struct loop *loop;
-	struct job *job;             /* the owner's, woken by every event */
+	struct job *job;                   /* the owner's, woken by every event */
 	void (*on_closed)(struct conn *c); /* last call: frees what embeds the conn */
 	int fd;
 	uint8_t state;    /* enum conn_state */
@@ -70,8 +70,8 @@ struct conn {
 };
 
 /* Takes a connected socket (nonblocking, close-on-exec). Events start at once. Negative: the fd is closed. */
-must_use int conn_open(struct conn *c, struct loop *l, int fd, struct job *job,
-    void (*on_closed)(struct conn *));
+must_use int conn_open(
+    struct conn *c, struct loop *l, int fd, struct job *job, void (*on_closed)(struct conn *));
 
 /*
  * Starts a connect; CONN_OPEN or CONN_E_BROKEN shows in state and is_broken after a wake.
@@ -80,7 +80,8 @@ must_use int conn_open(struct conn *c, struct loop *l, int fd, struct job *job,
 must_use int conn_connect(struct conn *c, struct loop *l, const struct sockaddr *addr, struct job *job,
     void (*on_closed)(struct conn *));
 
-/* Unlinks and closes; on_closed follows before the turn ends. With reset, what the peer did not get is lost to it at once. */
+/* Unlinks and closes; on_closed follows before the turn ends. With reset, what the peer did not get is lost
+ * to it at once. */
 void conn_close(struct conn *c);
 void conn_reset(struct conn *c);
 

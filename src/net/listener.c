@@ -4,15 +4,16 @@
 #include <netinet/in.h>
 #include <unistd.h>
 
-#define ACCEPTS_PER_TURN  64
-#define BACKLOG           4096
-#define RETRY_MS          100
-#define UNSENT_BYTES_MAX  131072
+#define ACCEPTS_PER_TURN 64
+#define BACKLOG          4096
+#define RETRY_MS         100
+#define UNSENT_BYTES_MAX 131072
 
 static void listener_on_event(uv_poll_t *poll, int status, int events);
 
 int listener_bind(const struct sockaddr *addr, bool reuse_port) {
-	socklen_t len = addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+	socklen_t len =
+	    addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 	int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
@@ -118,7 +119,8 @@ void listener_client_gone(struct listener *l) {
 void listener_close(struct listener *l) {
 	if (l->is_closing)
 		return;
-	l->is_closing = true; /* closing a socket of a shared port resets what is queued on it: take that first */
+	l->is_closing =
+	    true; /* closing a socket of a shared port resets what is queued on it: take that first */
 	while (listener_accept(l))
 		;
 	timer_stop(&l->retry);

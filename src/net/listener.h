@@ -32,7 +32,8 @@ struct listener {
 	bool is_closing;
 };
 
-/* A bound, listening, nonblocking socket or a negative errno. reuse_port: one of a set that shares the port. */
+/* A bound, listening, nonblocking socket or a negative errno. reuse_port: one of a set that shares the port.
+ */
 must_use int listener_bind(const struct sockaddr *addr, bool reuse_port);
 
 /* "host:port" of the socket, for log lines: the port may have been picked by the kernel. */

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH_NS       20000000
+#define BATCH_NS        20000000
 #define BLOCKED_POLL_MS 100
 
 struct log_writer {
@@ -53,7 +53,8 @@ static bool writer_drain(struct log_writer *w, struct log_ring *r) {
 		if (taken == written)
 			return true;
 		size_t at = taken % LOG_RING_BYTES;
-		size_t n = LOG_RING_BYTES - at < written - taken ? LOG_RING_BYTES - at : (size_t)(written - taken);
+		size_t n =
+		    LOG_RING_BYTES - at < written - taken ? LOG_RING_BYTES - at : (size_t)(written - taken);
 		ssize_t done = writer_write(w, r->bytes + at, n);
 		if (done <= 0)
 			return false;
@@ -87,7 +88,8 @@ static void *writer_main(void *arg) {
 
 struct log_writer *log_writer_new(const char *path, unsigned n_rings) {
 	bool is_stdout = strcmp(path, "-") == 0;
-	int fd = is_stdout ? STDOUT_FILENO : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+	int fd = is_stdout ? STDOUT_FILENO
+			   : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
 	if (fd < 0)
 		return NULL;
 	struct log_writer *w = calloc(1, sizeof(*w));

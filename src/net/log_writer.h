@@ -27,7 +27,8 @@ struct log_ring {
 	char bytes[LOG_RING_BYTES];
 };
 
-/* path: "-" for standard output, else a file that is appended to. NULL with errno when it cannot be opened. */
+/* path: "-" for standard output, else a file that is appended to. NULL with errno when it cannot be opened.
+ */
 must_use struct log_writer *log_writer_new(const char *path, unsigned n_rings);
 
 /* Writes what is there, waits for the thread, closes. */

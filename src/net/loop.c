@@ -87,8 +87,8 @@ static void loop_on_doorbell(uv_async_t *doorbell) {
 void loop_post(struct loop *l, struct mail *m, mail_fn deliver) {
 	m->deliver = deliver;
 	m->next = atomic_load_explicit(&l->inbox, memory_order_relaxed);
-	while (!atomic_compare_exchange_weak_explicit(&l->inbox, &m->next, m, memory_order_release,
-	    memory_order_relaxed))
+	while (!atomic_compare_exchange_weak_explicit(
+	    &l->inbox, &m->next, m, memory_order_release, memory_order_relaxed))
 		;
 	uv_async_send(&l->doorbell);
 }

@@ -54,17 +54,17 @@ struct loop {
 	struct list ready;
 	struct timer trim;
 	struct buf_pool bufs;
-	struct slab outs; /* struct conn_out of all conns */
+	struct slab outs;     /* struct conn_out of all conns */
 	uint64_t alarm_at_ms; /* when the alarm is set for, 0: not set */
 	bool is_stopping;
 
-	char *read_buf;            /* LOOP_READ_BYTES, lent to one conn at a time */
-	struct conn *read_owner;   /* the conn whose unread bytes stand in read_buf, or NULL */
-	char *scratch;             /* LOOP_SCRATCH_BYTES, for heads and chunk lines of one send */
+	char *read_buf;          /* LOOP_READ_BYTES, lent to one conn at a time */
+	struct conn *read_owner; /* the conn whose unread bytes stand in read_buf, or NULL */
+	char *scratch;           /* LOOP_SCRATCH_BYTES, for heads and chunk lines of one send */
 
 	uint64_t n_turns;
-	uint64_t n_slow_turns;     /* turns of more than 5 ms */
-	uint64_t worst_turn_ns;    /* since the last look; see loop_take_lag */
+	uint64_t n_slow_turns;  /* turns of more than 5 ms */
+	uint64_t worst_turn_ns; /* since the last look; see loop_take_lag */
 };
 
 /* libuv's own memory is counted with ours (base/heap.h). Once, before any loop. */

@@ -31,7 +31,9 @@ void resolver_free(struct resolver **r);
 /* host: NUL-terminated, an IPv6 address without brackets. Does nothing while a lookup runs. */
 void resolver_start(struct resolver *r, struct loop *loop, const char *host, uint16_t port);
 
-static inline void *resolver_context(const struct resolver *r) { return r->request.data; }
+static inline void *resolver_context(const struct resolver *r) {
+	return r->request.data;
+}
 
 /* True and one address when `host` is an address in text form. */
 bool resolver_is_address(const char *host, uint16_t port, struct sockaddr_storage *address_out);

@@ -7,7 +7,8 @@ static void signals_on_signal(uv_signal_t *handle, int number) {
 	s->on_signal(s, number);
 }
 
-void signals_init(struct signals *s, struct loop *loop, const int *numbers, unsigned n, signals_fn on_signal) {
+void signals_init(
+    struct signals *s, struct loop *loop, const int *numbers, unsigned n, signals_fn on_signal) {
 	assert(n <= SIGNALS_MAX);
 	s->n = n;
 	s->on_signal = on_signal;

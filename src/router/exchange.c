@@ -16,6 +16,7 @@
 #define REPLAY_BYTES_MAX (1u << 20)
 #define INTERIM_MAX      64u
 #define HUNGRY_RETRY_MS  10u
+#define MODEL_NAME_ROOM  260u
 
 enum next { NEXT, WAIT, DONE };
 
@@ -88,8 +89,8 @@ static enum next connect_failed(struct exchange *x, enum cause cause) {
 static enum next lost_before_answer(struct exchange *x, enum cause cause) {
 	struct conn *c = &x->upstream->conn;
 	bool nothing_came = !c->unread.n;
-	bool stale = x->upstream->is_reused && (c->sent_bytes == x->upstream->sent_before ||
-	    (!c->is_broken && upstream_is_unsent(x->upstream)));
+	bool stale = x->upstream->is_reused &&
+	    (c->sent_bytes == x->upstream->sent_before || (!c->is_broken && upstream_is_unsent(x->upstream)));
 	bool replayable = x->keeps_replay && !x->n_interim && x->n_attempts < EXCHANGE_TRIES_MAX;
 
 	if (!nothing_came || !replayable || !(stale || x->is_repeatable))
@@ -189,7 +190,8 @@ static bool find_model(struct exchange *x) {
 }
 
 static enum next step_pick(struct exchange *x) {
-	/* The policy works on the worker's current snapshot: a request that waited for its body moves to it. */
+	/* The policy works on the worker's current snapshot: a request that waited for its body moves to it.
+	 */
 	if (x->view != x->worker->view) {
 		worker_view_release(x->worker, &x->view);
 		x->view = worker_view(x->worker);
@@ -199,10 +201,13 @@ static enum next step_pick(struct exchange *x) {
 		x->model = NULL;
 		return exchange_fail(x, CAUSE_MODEL_NOT_FOUND);
 	}
-	struct pick_input input = { .model = x->model, .tried = x->tried, .n_tried = x->n_tried,
+	struct pick_input input = { .model = x->model,
+		.tried = x->tried,
+		.n_tried = x->n_tried,
 		.now_ms = loop_now_ms(&x->worker->loop) };
 	struct pick_result pick;
-	int r = x->n_attempts < EXCHANGE_TRIES_MAX ? policy_pick(&x->worker->policies, &input, &pick) : PICK_E_NONE_LEFT;
+	int r = x->n_attempts < EXCHANGE_TRIES_MAX ? policy_pick(&x->worker->policies, &input, &pick)
+						   : PICK_E_NONE_LEFT;
 	if (r == PICK_E_NONE_EXIST)
 		return exchange_fail(x, CAUSE_NO_INSTANCE);
 	if (r)
@@ -245,7 +250,8 @@ static enum next step_connect(struct exchange *x) {
 	const struct snapshot_row *row = &x->view->snapshot->rows[x->row];
 	if (x->address >= row->n_addresses)
 		return connect_failed(x, CAUSE_CONNECT_FAILED);
-	int r = upstream_connect(&x->worker->pool, x->instance, &row->addresses[x->address++], &x->job, &x->upstream);
+	int r = upstream_connect(
+	    &x->worker->pool, x->instance, &row->addresses[x->address++], &x->job, &x->upstream);
 	if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
 		return exchange_fail(x, CAUSE_OVERLOADED);
 	return r < 0 ? connect_failed(x, CAUSE_CONNECT_FAILED) : WAIT;
@@ -351,7 +357,8 @@ static enum cause pump_up(struct exchange *x) {
 	return cause;
 }
 
-/* 1xx other than 100, which we have answered ourselves, goes to clients that can read it (RFC 9110 section 15.2). */
+/* 1xx other than 100, which we have answered ourselves, goes to clients that can read it (RFC 9110
+ * section 15.2). */
 static enum next relay_interim(struct exchange *x, const struct head *interim) {
 	struct call_out o;
 	if (++x->n_interim > INTERIM_MAX)
@@ -393,7 +400,8 @@ static int take_answer(struct exchange *x, struct call_out *o) {
 }
 
 static enum next relay_head(struct exchange *x, const struct head *answer) {
-	struct forward_answer f = { .request = request_head(x), .request_id = exchange_id(x),
+	struct forward_answer f = { .request = request_head(x),
+		.request_id = exchange_id(x),
 		.is_last = x->ends_connection || session_is_last(session_of(&x->down)) };
 	struct call_out o;
 
@@ -482,7 +490,8 @@ static void cut_answer(struct exchange *x) {
 	bool gone = x->cause == CAUSE_CLIENT_GONE || x->cause == CAUSE_CLIENT_STALLED;
 	if (!gone)
 		metric_add(&x->worker->metrics->streams_broken, 1);
-	if (!gone && x->tap.kind == TAP_EVENTS && x->tap.at_boundary && x->down.out_framing != FRAMING_LENGTH) {
+	if (!gone && x->tap.kind == TAP_EVENTS && x->tap.at_boundary &&
+	    x->down.out_framing != FRAMING_LENGTH) {
 		char *event = tap_error_event((enum cause)x->cause, (enum reply_dialect)x->dialect);
 		struct piece piece = { event, strlen(event), NULL };
 		call_begin(&o, &x->down);
@@ -490,8 +499,17 @@ static void cut_answer(struct exchange *x) {
 		gone = call_flush(&o) != 0;
 		free(event);
 	}
-	/* Chunked and counted answers show by themselves that they end too early; the others only by a reset. */
+	/* Chunked and counted answers show by themselves that they end too early; the others only by a reset.
+	 */
 	session_abort(&x->down, gone || x->down.out_framing == FRAMING_CLOSE);
+}
+
+/* The model that the client asked for, as text. */
+static const char *model_name(const struct exchange *x, char room[MODEL_NAME_ROOM]) {
+	struct slice name = slice_head(inspect_model(&x->inspect), MODEL_NAME_ROOM - 1);
+	memcpy(room, name.p, name.n);
+	room[name.n] = '\0';
+	return room;
 }
 
 /* Ends the client's side: next request, refusal, cut or farewell. */
@@ -512,7 +530,9 @@ static void settle_down(struct exchange *x) {
 	struct reply reply = { .request_id = exchange_id(x) };
 	reply_follow(&reply, request_head(x), x->ends_connection || session_is_last(session_of(&x->down)));
 	reply.closes |= !call_is_received(&x->down) || x->cause == CAUSE_MALFORMED;
-	if (reply_refuse(&x->down, &reply, (enum cause)x->cause, NULL, (enum reply_dialect)x->dialect))
+	char name[MODEL_NAME_ROOM];
+	const char *detail = x->cause == CAUSE_MODEL_NOT_FOUND ? model_name(x, name) : NULL;
+	if (reply_refuse(&x->down, &reply, (enum cause)x->cause, detail, (enum reply_dialect)x->dialect))
 		session_abort(&x->down, true);
 	else
 		session_next(&x->down, !reply.closes);
@@ -577,10 +597,14 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 	if (x->down.conn && call_pending(&x->down))
 		return (struct deadline){ t->write_idle_ms, CAUSE_CLIENT_STALLED };
 	switch ((enum exchange_step)x->step) {
-	case STEP_INSPECT: return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT };
-	case STEP_CONNECT: return (struct deadline){ t->connect_ms, CAUSE_CONNECT_TIMEOUT };
-	case STEP_RELAY: return (struct deadline){ t->stream_idle_ms, CAUSE_STREAM_STALLED };
-	default: break;
+	case STEP_INSPECT:
+		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT };
+	case STEP_CONNECT:
+		return (struct deadline){ t->connect_ms, CAUSE_CONNECT_TIMEOUT };
+	case STEP_RELAY:
+		return (struct deadline){ t->stream_idle_ms, CAUSE_STREAM_STALLED };
+	default:
+		break;
 	}
 	if (!x->up.out_is_done && !call_pending(&x->up))
 		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT };
@@ -598,7 +622,8 @@ static void exchange_arm(struct exchange *x) {
 			d = (struct deadline){ left_ms, CAUSE_TOTAL_TIMEOUT };
 	}
 	if (buf_is_over_budget(bufs(x)) && (!d.ms || d.ms > HUNGRY_RETRY_MS))
-		d = (struct deadline){ HUNGRY_RETRY_MS, CAUSE_NONE }; /* look again: others may have given back */
+		d = (struct deadline){ HUNGRY_RETRY_MS,
+			CAUSE_NONE }; /* look again: others may have given back */
 	x->wait_cause = (uint8_t)d.cause;
 	if (d.ms)
 		loop_timer(&x->worker->loop, &x->timer, d.ms);

@@ -58,10 +58,10 @@ struct exchange {
 	uint16_t tried[EXCHANGE_TRIES_MAX];
 	uint8_t n_tried, n_attempts, n_interim;
 	uint8_t step, cause, reason, dialect;
-	uint8_t last_cause; /* why the instance tried last did not do */
-	uint8_t wait_cause; /* what it means when the timer expires */
-	uint16_t status;    /* sent to the client; 0: none yet */
-	bool is_late;       /* the timer expired */
+	uint8_t last_cause;    /* why the instance tried last did not do */
+	uint8_t wait_cause;    /* what it means when the timer expires */
+	uint16_t status;       /* sent to the client; 0: none yet */
+	bool is_late;          /* the timer expired */
 	bool is_head;          /* HEAD: the answer has no body */
 	bool is_repeatable;    /* GET, HEAD, OPTIONS: counts as unsent until the first byte */
 	bool keeps_replay;     /* hold has the whole of what was sent */
@@ -71,7 +71,8 @@ struct exchange {
 	bool is_cut;           /* the answer began and could not be completed */
 	uint8_t id_n, method_n;
 	uint16_t path_n;
-	char text[EXCHANGE_TEXT_MAX]; /* request id, method, path without query (cut): what the log needs at the end */
+	char text[EXCHANGE_TEXT_MAX]; /* request id, method, path without query (cut): what the log needs at
+					 the end */
 };
 
 /* For the server: a valid head has come. */
@@ -80,7 +81,9 @@ struct job *exchange_begin(struct server *server, struct session *session, const
 /* Ends it now, whatever it is doing (the worker stops). */
 void exchange_kill(struct exchange *x, enum cause cause);
 
-static inline struct slice exchange_id(const struct exchange *x) { return (struct slice){ x->text, x->id_n }; }
+static inline struct slice exchange_id(const struct exchange *x) {
+	return (struct slice){ x->text, x->id_n };
+}
 static inline struct slice exchange_method(const struct exchange *x) {
 	return (struct slice){ x->text + x->id_n, x->method_n };
 }

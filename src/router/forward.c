@@ -8,7 +8,8 @@ struct slice forward_find_id(const struct head *request, const char *const *name
 		bool good = id.n >= 1 && id.n <= ID_BYTES_MAX;
 		for (size_t k = 0; good && k < id.n; k++) {
 			char c = ascii_lower(id.p[k]);
-			good = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+			good = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+			    c == '-';
 		}
 		if (good)
 			return id;
@@ -50,8 +51,9 @@ void forward_request(struct call_out *o, const struct head *request, const struc
 	for (unsigned i = 0; i < request->n_fields; i++) {
 		const struct field *field = &request->fields[i];
 		struct slice name = head_name(request, field);
-		if (head_is_hop_field(field) || field->id == FIELD_HOST || field->id == FIELD_X_FORWARDED_FOR ||
-		    field->id == FIELD_X_FORWARDED_HOST || is_request_id(name) || is_doubtful_name(name))
+		if (head_is_hop_field(field) || field->id == FIELD_HOST ||
+		    field->id == FIELD_X_FORWARDED_FOR || field->id == FIELD_X_FORWARDED_HOST ||
+		    is_request_id(name) || is_doubtful_name(name))
 			continue;
 		if (field->id == FIELD_TRAILER && framing != FRAMING_CHUNKED)
 			continue;

@@ -32,5 +32,6 @@ bool forward_response(struct call_out *o, const struct head *answer, const struc
 /* An interim response (1xx), whole. */
 void forward_interim(struct call_out *o, const struct head *interim);
 
-/* The value of the first of these fields that is a good id ([A-Za-z0-9._-]{1,128}); p is NULL when none is. */
+/* The value of the first of these fields that is a good id ([A-Za-z0-9._-]{1,128}); p is NULL when none is.
+ */
 struct slice forward_find_id(const struct head *request, const char *const *names, size_t n_names);

@@ -59,10 +59,13 @@ void inspect_deinit(struct inspect *in, struct buf_pool *pool) {
 static enum cause cause_of(enum scan_verdict verdict) {
 	switch (verdict) {
 	case SCAN_MORE:
-	case SCAN_COMPLETE: return CAUSE_NONE;
-	case SCAN_E_DUPLICATE: return CAUSE_DUPLICATE_MODEL;
+	case SCAN_COMPLETE:
+		return CAUSE_NONE;
+	case SCAN_E_DUPLICATE:
+		return CAUSE_DUPLICATE_MODEL;
 	case SCAN_E_SYNTAX:
-	case SCAN_E_DEPTH: break;
+	case SCAN_E_DEPTH:
+		break;
 	}
 	return CAUSE_INVALID_JSON;
 }

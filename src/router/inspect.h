@@ -31,5 +31,6 @@ enum cause inspect_finish(struct inspect *in, struct buf_pool *pool);
 /* True when nothing more will be learned that picking needs. */
 bool inspect_is_decided(const struct inspect *in);
 
-/* The model as named by the client: p is NULL when none was (so far). A bad one is a cause of inspect_feed(). */
+/* The model as named by the client: p is NULL when none was (so far). A bad one is a cause of inspect_feed().
+ */
 struct slice inspect_model(const struct inspect *in);

@@ -29,8 +29,8 @@ static const struct instance *journal_instance(const struct exchange *x) {
 static void journal_count(struct exchange *x, unsigned status, uint64_t total_ns) {
 	struct worker *w = x->worker;
 	const struct instance *inst = journal_instance(x);
-	metric_count_request(w->metrics, x->model ? x->model->label : LABEL_OTHER,
-	    inst ? inst->label : LABEL_OTHER, status);
+	metric_count_request(
+	    w->metrics, x->model ? x->model->label : LABEL_OTHER, inst ? inst->label : LABEL_OTHER, status);
 	metric_observe(&w->metrics->request, total_ns);
 	metric_add(&w->metrics->body_bytes_in, x->down.in_bytes);
 	metric_add(&w->metrics->body_bytes_out, x->down.out_bytes);
@@ -56,10 +56,10 @@ static void journal_put(struct worker *w, struct line *l) {
 
 static void journal_begin(struct line *l, struct slice id, struct slice method, struct slice path) {
 	line_begin(l);
-	line_time(l, "ts", clock_wall_ms());
-	line_text(l, "id", id);
-	line_text(l, "method", method);
-	line_text(l, "path", path);
+	line_time(l, SLICE("ts"), clock_wall_ms());
+	line_text(l, SLICE("id"), id);
+	line_text(l, SLICE("method"), method);
+	line_text(l, SLICE("path"), path);
 }
 
 void journal_write(struct exchange *x) {
@@ -73,22 +73,23 @@ void journal_write(struct exchange *x) {
 	if (!x->worker->log)
 		return;
 	journal_begin(&l, exchange_id(x), exchange_method(x), exchange_path(x));
-	line_text(&l, "model", x->model ? x->model->name : SLICE(""));
-	line_text(&l, "instance", inst ? inst->spec.name : SLICE(""));
-	line_uint(&l, "status", status);
-	line_uint(&l, "bytes_in", x->down.in_bytes);
-	line_uint(&l, "bytes_out", x->down.out_bytes);
-	line_ms(&l, "queue_ms", since(at->begin, at->routed));
-	line_ms(&l, "connect_ms", since(at->routed, at->connected));
-	line_ms(&l, "first_byte_ms", since(at->begin, at->first_byte));
-	line_ms(&l, "first_token_ms", since(at->begin, at->first_token));
-	line_ms(&l, "total_ms", now - at->begin);
-	line_uint(&l, "tokens_in", x->tap.tokens_in);
-	line_uint(&l, "tokens_out", x->tap.has_usage ? x->tap.tokens_out : x->tap.n_events);
-	line_bool(&l, "tokens_estimated", !x->tap.has_usage && x->tap.n_events > 0);
-	line_text(&l, "reason", inst ? slice_of(pick_reason_text((enum pick_reason)x->reason)) : SLICE(""));
-	line_uint(&l, "attempts", x->n_attempts);
-	line_text(&l, "cause", slice_of(cause_row((enum cause)x->cause)->label));
+	line_text(&l, SLICE("model"), x->model ? x->model->name : SLICE(""));
+	line_text(&l, SLICE("instance"), inst ? inst->spec.name : SLICE(""));
+	line_uint(&l, SLICE("status"), status);
+	line_uint(&l, SLICE("bytes_in"), x->down.in_bytes);
+	line_uint(&l, SLICE("bytes_out"), x->down.out_bytes);
+	line_ms(&l, SLICE("queue_ms"), since(at->begin, at->routed));
+	line_ms(&l, SLICE("connect_ms"), since(at->routed, at->connected));
+	line_ms(&l, SLICE("first_byte_ms"), since(at->begin, at->first_byte));
+	line_ms(&l, SLICE("first_token_ms"), since(at->begin, at->first_token));
+	line_ms(&l, SLICE("total_ms"), now - at->begin);
+	line_uint(&l, SLICE("tokens_in"), x->tap.tokens_in);
+	line_uint(&l, SLICE("tokens_out"), x->tap.has_usage ? x->tap.tokens_out : x->tap.n_events);
+	line_bool(&l, SLICE("tokens_estimated"), !x->tap.has_usage && x->tap.n_events > 0);
+	line_text(
+	    &l, SLICE("reason"), inst ? slice_of(pick_reason_text((enum pick_reason)x->reason)) : SLICE(""));
+	line_uint(&l, SLICE("attempts"), x->n_attempts);
+	line_text(&l, SLICE("cause"), slice_of(cause_row((enum cause)x->cause)->label));
 	journal_put(x->worker, &l);
 }
 
@@ -101,7 +102,7 @@ void journal_refused(struct server *server, struct session *session, enum cause 
 	if (!w->log)
 		return;
 	journal_begin(&l, worker_make_id(w, room), SLICE(""), SLICE(""));
-	line_uint(&l, "status", status);
-	line_text(&l, "cause", slice_of(cause_row(cause)->label));
+	line_uint(&l, SLICE("status"), status);
+	line_text(&l, SLICE("cause"), slice_of(cause_row(cause)->label));
 	journal_put(w, &l);
 }

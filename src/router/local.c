@@ -29,8 +29,8 @@ static json_t *model_object(const struct model *m) {
 	if (json_is_object(object))
 		return object;
 	json_decref(object);
-	return json_pack("{s:o, s:s, s:i, s:s}", "id", text_of(m->name), "object", "model", "created", 0, "owned_by",
-	    "headrace");
+	return json_pack("{s:o, s:s, s:i, s:s}", "id", text_of(m->name), "object", "model", "created", 0,
+	    "owned_by", "headrace");
 }
 
 static json_t *local_models(const struct local_state *s, unsigned *status) {
@@ -46,8 +46,8 @@ static json_t *local_models(const struct local_state *s, unsigned *status) {
 static json_t *local_health(const struct local_state *s, unsigned *status) {
 	char count[32];
 	snprintf(count, sizeof(count), "%u/%u", s->n_routable, s->n_total);
-	return json_pack("{s:s, s:s, s:s, s:n, s:s?, s:o}", "status", s->n_routable ? "healthy" : "running", "router",
-	    "running", "healthy_services", count, "registry_url", "message",
+	return json_pack("{s:s, s:s, s:s, s:n, s:s?, s:o}", "status", s->n_routable ? "healthy" : "running",
+	    "router", "running", "healthy_services", count, "registry_url", "message",
 	    s->n_routable ? NULL : "No healthy services available", "timestamp", now_seconds());
 }
 
@@ -62,7 +62,8 @@ static json_t *local_readiness(const struct local_state *s, unsigned *status) {
 		    "total_workers", (int)s->n_total);
 	*status = 503;
 	return json_pack("{s:s, s:s, s:i}", "status", "not_ready", "reason",
-	    draining ? "the router is being stopped" : "no instance is available", "total_workers", (int)s->n_total);
+	    draining ? "the router is being stopped" : "no instance is available", "total_workers",
+	    (int)s->n_total);
 }
 
 /* --- services ----------------------------------------------------------------- */
@@ -70,7 +71,8 @@ static json_t *local_readiness(const struct local_state *s, unsigned *status) {
 static json_t *pairs_object(struct pairs pairs) {
 	json_t *object = json_object();
 	for (unsigned i = 0; i < pairs.n; i++)
-		json_object_setn_new(object, pairs.items[i].key.p, pairs.items[i].key.n, text_of(pairs.items[i].value));
+		json_object_setn_new(
+		    object, pairs.items[i].key.p, pairs.items[i].key.n, text_of(pairs.items[i].value));
 	return object;
 }
 
@@ -92,8 +94,8 @@ static json_t *service_info(const struct local_state *s, uint32_t row_index) {
 	}
 	return json_pack("{s:o, s:o, s:i, s:o, s:n, s:b, s:s, s:I, s:I, s:f, s:i, s:I, s:o, s:o}", "name",
 	    text_of(inst->spec.name), "host", text_of(inst->spec.host), "port", (int)inst->spec.port, "url",
-	    text_of(inst->spec.url), "babysitter_url", "healthy", snapshot_is_routable(s->snap, row_index), "status",
-	    instance_state_text(row->state), "request_count", (json_int_t)n_requests, "error_count",
+	    text_of(inst->spec.url), "babysitter_url", "healthy", snapshot_is_routable(s->snap, row_index),
+	    "status", instance_state_text(row->state), "request_count", (json_int_t)n_requests, "error_count",
 	    (json_int_t)n_errors, "response_time", 0.0, "weight", (int)row->weight, "in_flight",
 	    (json_int_t)load_sum(router->load, inst->slot), "models", pairs_keys(row->models), "metadata",
 	    pairs_object(row->labels));
@@ -107,7 +109,8 @@ static json_t *services_array(const struct local_state *s) {
 }
 
 static json_t *local_services(const struct local_state *s, unsigned *status) {
-	return json_pack("{s:o, s:i, s:n}", "services", services_array(s), "total", (int)s->n_total, "registry_url");
+	return json_pack(
+	    "{s:o, s:i, s:n}", "services", services_array(s), "total", (int)s->n_total, "registry_url");
 }
 
 static json_t *local_stats(const struct local_state *s, unsigned *status) {
@@ -144,8 +147,8 @@ bool local_is_ours(const struct head *request) {
 	return local_find(request) != NULL;
 }
 
-int local_answer(const struct worker *w, const struct snapshot *snap, const struct head *request, struct call *call,
-    struct reply *reply) {
+int local_answer(const struct worker *w, const struct snapshot *snap, const struct head *request,
+    struct call *call, struct reply *reply) {
 	struct local_state s = { .worker = w, .snap = snap, .n_total = snap->n_rows };
 	for (unsigned i = 0; i < snap->n_rows; i++)
 		s.n_routable += snapshot_is_routable(snap, i);

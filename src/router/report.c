@@ -16,15 +16,18 @@ static void write_gauges(const struct router *router, FILE *out) {
 	metric_write_family(out, "headrace_connections", "gauge", "Open connections.");
 	metric_write_row(out, "headrace_connections", "side", "client", (double)n_clients);
 	metric_write_row(out, "headrace_connections", "side", "engine", (double)n_engines);
-	metric_write_family(out, "headrace_held_bytes", "gauge", "Bytes lent to request bodies, heads and output that wait.");
+	metric_write_family(
+	    out, "headrace_held_bytes", "gauge", "Bytes lent to request bodies, heads and output that wait.");
 	metric_write_row(out, "headrace_held_bytes", NULL, NULL,
 	    (double)atomic_load_explicit(&router->budget.used_bytes, memory_order_relaxed));
 	metric_write_family(out, "headrace_held_bytes_limit", "gauge", "What headrace_held_bytes may reach.");
 	metric_write_row(out, "headrace_held_bytes_limit", NULL, NULL, (double)router->budget.max_bytes);
-	metric_write_family(out, "headrace_loop_lag_seconds", "gauge", "Longest turn of a worker's event loop in the last half second.");
+	metric_write_family(out, "headrace_loop_lag_seconds", "gauge",
+	    "Longest turn of a worker's event loop in the last half second.");
 	metric_write_row(out, "headrace_loop_lag_seconds", NULL, NULL, (double)lag_ns / 1e9);
 	metric_write_family(out, "headrace_uptime_seconds", "gauge", "Since the start.");
-	metric_write_row(out, "headrace_uptime_seconds", NULL, NULL, (double)(clock_now_ns() - router->started_ns) / 1e9);
+	metric_write_row(
+	    out, "headrace_uptime_seconds", NULL, NULL, (double)(clock_now_ns() - router->started_ns) / 1e9);
 }
 
 static void write_instances(const struct report *r, FILE *out) {
@@ -33,10 +36,11 @@ static void write_instances(const struct report *r, FILE *out) {
 	for (uint32_t i = 0; i < snap->n_rows; i++)
 		metric_write_row(out, "headrace_in_flight", "instance", snap->rows[i].instance->spec.name.p,
 		    (double)load_sum(r->router->load, snap->rows[i].instance->slot));
-	metric_write_family(out, "headrace_instance_routable", "gauge", "1 when the instance may take requests.");
+	metric_write_family(
+	    out, "headrace_instance_routable", "gauge", "1 when the instance may take requests.");
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		metric_write_row(out, "headrace_instance_routable", "instance", snap->rows[i].instance->spec.name.p,
-		    snapshot_is_routable(snap, i));
+		metric_write_row(out, "headrace_instance_routable", "instance",
+		    snap->rows[i].instance->spec.name.p, snapshot_is_routable(snap, i));
 }
 
 static const char *model_text(uint32_t label) {
@@ -72,7 +76,8 @@ static unsigned write_liveness(void *context, FILE *out) {
 	return 200;
 }
 
-#define METRICS_ENDPOINT { "/metrics", "text/plain; version=0.0.4; charset=utf-8", write_metrics }
+#define METRICS_ENDPOINT                                                                                     \
+	{ "/metrics", "text/plain; version=0.0.4; charset=utf-8", write_metrics }
 
 const struct admin_endpoint report_metrics_endpoints[] = { METRICS_ENDPOINT };
 const size_t report_n_metrics_endpoints = n_elems(report_metrics_endpoints);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "discovery/watch.h"
 #include "net/resolver.h"
 #include "net/signals.h"
@@ -74,7 +75,10 @@ static int control_add_worker(struct control *c, const struct router_worker *w) 
 	struct pair *models = calloc(w->models.n + 1, sizeof(*models));
 	struct pair *labels = calloc(w->labels.n + 1, sizeof(*labels));
 	struct fleet_spec spec = {
-		.instance = { .name = slice_of(w->name), .url = slice_of(w->url), .host = slice_of(w->host), .port = w->port },
+		.instance = { .name = slice_of(w->name),
+		    .url = slice_of(w->url),
+		    .host = slice_of(w->host),
+		    .port = w->port },
 		.weight = w->weight,
 		.models = pairs_of_list(&w->models, models),
 		.labels = pairs_of_map(&w->labels, labels),
@@ -104,7 +108,8 @@ static bool control_fill_fleet(struct control *c) {
 
 /* --- descriptors and sockets ------------------------------------------------------ */
 
-/* The soft limit is raised to the hard one; what is left for clients is half, since each may need an engine. */
+/* The soft limit is raised to the hard one; what is left for clients is half, since each may need an engine.
+ */
 static unsigned control_client_limit(void) {
 	struct rlimit limit;
 	getrlimit(RLIMIT_NOFILE, &limit);
@@ -117,8 +122,12 @@ static unsigned control_client_limit(void) {
 	uint64_t used = (uint64_t)(probe < 0 ? 16 : probe) + FD_RESERVE;
 	close(probe);
 	uint64_t clients = limit.rlim_cur > used + 2 ? u64_min((limit.rlim_cur - used) / 2, 1u << 30) : 1;
-	fprintf(stderr, "headrace router: descriptors: soft limit %llu raised to %llu, room for %llu clients\n",
-	    (unsigned long long)soft, (unsigned long long)limit.rlim_cur, (unsigned long long)clients);
+	struct log_event e;
+	log_begin(&e, LOG_INFO, "descriptors counted");
+	line_uint(&e.line, SLICE("soft_limit"), soft);
+	line_uint(&e.line, SLICE("limit"), limit.rlim_cur);
+	line_uint(&e.line, SLICE("clients"), clients);
+	log_end(&e);
 	return (unsigned)clients;
 }
 
@@ -131,7 +140,8 @@ static bool control_address(const char *host, uint16_t port, struct sockaddr_sto
 	bool good = r == 0 && list;
 	if (good) {
 		char text[NI_MAXHOST];
-		good = getnameinfo(list->ai_addr, list->ai_addrlen, text, sizeof(text), NULL, 0, NI_NUMERICHOST) == 0 &&
+		good = getnameinfo(list->ai_addr, list->ai_addrlen, text, sizeof(text), NULL, 0,
+			   NI_NUMERICHOST) == 0 &&
 		    resolver_is_address(text, port, out);
 	}
 	freeaddrinfo(list);
@@ -140,13 +150,16 @@ static bool control_address(const char *host, uint16_t port, struct sockaddr_sto
 
 static int control_bind(const char *what, const char *host, uint16_t port, bool shared) {
 	struct sockaddr_storage address;
-	int fd = control_address(host, port, &address) ? listener_bind((struct sockaddr *)&address, shared) : -EADDRNOTAVAIL;
+	int fd = control_address(host, port, &address) ? listener_bind((struct sockaddr *)&address, shared)
+						       : -EADDRNOTAVAIL;
 	if (fd < 0)
-		fprintf(stderr, "headrace router: %s: cannot listen at %s:%u: %s\n", what, host, port, strerror(-fd));
+		fprintf(stderr, "headrace router: %s: cannot listen at %s:%u: %s\n", what, host, port,
+		    strerror(-fd));
 	return fd;
 }
 
-/* One socket a worker on one port; first bound alone, since a taken port is an error and not half the traffic. */
+/* One socket a worker on one port; first bound alone, since a taken port is an error and not half the
+ * traffic. */
 static bool control_bind_data(struct control *c, int *fds, uint16_t *port_out) {
 	const struct router_config *config = c->config;
 	int probe = control_bind("data", config->host, config->port, false);
@@ -164,15 +177,17 @@ static bool control_open_admin(struct control *c) {
 	const struct router_config *config = c->config;
 	int fd = control_bind("admin", config->admin_host, config->admin_port, false);
 	if (fd < 0 ||
-	    admin_open(&c->admin, &c->loop, fd, report_admin_endpoints, report_n_admin_endpoints, &c->report) < 0)
+	    admin_open(
+		&c->admin, &c->loop, fd, report_admin_endpoints, report_n_admin_endpoints, &c->report) < 0)
 		return false;
-	c->has_metrics_listener =
-	    config->metrics_port != config->admin_port || strcmp(config->metrics_host, config->admin_host) != 0;
+	c->has_metrics_listener = config->metrics_port != config->admin_port ||
+	    strcmp(config->metrics_host, config->admin_host) != 0;
 	if (!c->has_metrics_listener)
 		return true;
 	fd = control_bind("metrics", config->metrics_host, config->metrics_port, false);
-	return fd >= 0 && admin_open(&c->metrics, &c->loop, fd, report_metrics_endpoints, report_n_metrics_endpoints,
-			      &c->report) >= 0;
+	return fd >= 0 &&
+	    admin_open(&c->metrics, &c->loop, fd, report_metrics_endpoints, report_n_metrics_endpoints,
+		&c->report) >= 0;
 }
 
 /* --- the end ------------------------------------------------------------------------ */
@@ -203,6 +218,10 @@ static void control_on_drain(struct timer *t) {
 		for (unsigned i = 0; i < c->router.n_workers; i++)
 			worker_drain(&c->router.workers[i]);
 		c->state = CONTROL_DRAINING;
+		struct log_event e;
+		log_begin(&e, LOG_INFO, "stopping: not accepting, requests at work finish");
+		line_uint(&e.line, SLICE("drain_ms"), c->config->timeout.drain_ms);
+		log_end(&e);
 		c->drain_until_ms = now + c->config->timeout.drain_ms;
 	} else if (!control_has_clients(c) || now >= c->drain_until_ms) {
 		control_stop(c);
@@ -217,8 +236,10 @@ static void control_on_signal(struct signals *signals, int number) {
 		control_stop(c);
 		return;
 	}
-	fprintf(stderr, "headrace router: stopping: not ready from now on, accepting for %llu ms more\n",
-	    (unsigned long long)c->config->timeout.announce_ms);
+	struct log_event e;
+	log_begin(&e, LOG_INFO, "stopping: not ready, still accepting");
+	line_uint(&e.line, SLICE("announce_ms"), c->config->timeout.announce_ms);
+	log_end(&e);
 	c->state = CONTROL_ANNOUNCING;
 	atomic_store_explicit(&c->router.is_draining, true, memory_order_relaxed);
 	loop_timer(&c->loop, &c->drain, c->config->timeout.announce_ms);
@@ -268,11 +289,26 @@ static bool control_start_workers(struct control *c, uint16_t *port_out) {
 	return true;
 }
 
+static void control_say_ready(const struct control *c, uint16_t port) {
+	char url[300];
+	struct log_event e;
+	log_begin(&e, LOG_INFO, "router is listening");
+	snprintf(url, sizeof(url), "http://%s:%u", c->config->host, port);
+	line_text(&e.line, SLICE("data"), slice_of(url));
+	snprintf(url, sizeof(url), "http://%s:%u", c->config->admin_host,
+	    listener_port(c->admin.server.listener.fd));
+	line_text(&e.line, SLICE("admin"), slice_of(url));
+	line_uint(&e.line, SLICE("instances"), c->config->workers.n);
+	line_uint(&e.line, SLICE("threads"), c->router.n_workers);
+	log_end(&e);
+}
+
 static bool control_start(struct control *c) {
 	static const int signals[] = { SIGTERM, SIGINT };
 	struct router *router = &c->router;
 	const struct router_config *config = c->config;
 
+	log_set_level((enum log_level)config->log_level);
 	c->state = CONTROL_RUNNING;
 	router->config = config;
 	router->n_workers = config->n_threads ? config->n_threads : count_cpus();
@@ -289,12 +325,11 @@ static bool control_start(struct control *c) {
 		return false;
 	signals_init(&c->signals, &c->loop, signals, n_elems(signals), control_on_signal);
 	timer_init(&c->drain, control_on_drain);
-	struct watch_intervals every = { config->models_interval_ms, config->models_timeout_ms, config->resolve_interval_ms };
+	struct watch_intervals every = { config->models_interval_ms, config->models_timeout_ms,
+		config->resolve_interval_ms };
 	watcher_init(&c->watcher, &c->loop, c->fleet, &every, control_publish);
 	watcher_sync(&c->watcher, c->snapshot);
-	fprintf(stderr, "headrace router: http://%s:%u, admin and metrics http://%s:%u, %zu workers in the fleet, %u threads\n",
-	    config->host, port, config->admin_host, listener_port(c->admin.server.listener.fd), config->workers.n,
-	    router->n_workers);
+	control_say_ready(c, port);
 	return true;
 }
 

@@ -40,10 +40,10 @@ struct tap_reading {
 
 /* Where in a line of an event stream the next byte stands. */
 enum line_state {
-	LINE_START,  /* `matched` bytes of "data:" have been seen */
-	LINE_VALUE,  /* behind "data:", before the first byte that is no space */
+	LINE_START, /* `matched` bytes of "data:" have been seen */
+	LINE_VALUE, /* behind "data:", before the first byte that is no space */
 	LINE_JSON,
-	LINE_DONE,   /* `matched` bytes of "[DONE]" have been seen */
+	LINE_DONE, /* `matched` bytes of "[DONE]" have been seen */
 	LINE_SKIP,
 };
 
@@ -118,7 +118,8 @@ static bool tap_read_end(struct tap *t, struct tap_scratch *s) {
 	if (type && type->type == SCAN_STRING) {
 		t->is_done |= slice_eq(type->text, SLICE("message_stop")) ||
 		    slice_eq(type->text, SLICE("response.completed"));
-		return has_suffix(type->text, SLICE("delta")) && !slice_eq(type->text, SLICE("message_delta"));
+		return has_suffix(type->text, SLICE("delta")) &&
+		    !slice_eq(type->text, SLICE("message_delta"));
 	}
 	const struct scan_value *choices = scan_found(scan, WANT_CHOICES);
 	return !choices || choices->length > 2; /* the last chunk of a stream with usage has no choices */
@@ -192,7 +193,8 @@ static unsigned tap_events(struct tap *t, struct tap_scratch *s, const char *p, 
 	return n_content;
 }
 
-unsigned tap_feed(struct tap *t, struct tap_scratch *s, struct buf_pool *pool, const struct piece *pieces, size_t n) {
+unsigned tap_feed(
+    struct tap *t, struct tap_scratch *s, struct buf_pool *pool, const struct piece *pieces, size_t n) {
 	unsigned n_content = 0;
 	if (t->kind == TAP_NONE)
 		return 0;
@@ -224,14 +226,16 @@ char *tap_error_event(enum cause cause, enum reply_dialect dialect) {
 	int n = -1;
 	if (dialect == REPLY_RESPONSES) {
 		const struct cause_row *row = cause_row(cause);
-		json_t *failed = json_pack("{s:s, s:{s:s, s:s, s:{s:s, s:s}}}", "type", "response.failed", "response",
-		    "object", "response", "status", "failed", "error", "code", row->code, "message", row->message);
+		json_t *failed = json_pack("{s:s, s:{s:s, s:s, s:{s:s, s:s}}}", "type", "response.failed",
+		    "response", "object", "response", "status", "failed", "error", "code", row->code,
+		    "message", row->message);
 		text = json_dumps(failed, JSON_COMPACT);
 		json_decref(failed);
 		n = asprintf(&event, "event: response.failed\ndata: %s\n\n", text);
 	} else {
 		text = reply_error_text(cause, NULL, dialect);
-		n = asprintf(&event, dialect == REPLY_ANTHROPIC ? "event: error\ndata: %s\n\n" : "data: %s\n\n", text);
+		n = asprintf(
+		    &event, dialect == REPLY_ANTHROPIC ? "event: error\ndata: %s\n\n" : "data: %s\n\n", text);
 	}
 	assert(n > 0);
 	free(text);

@@ -32,8 +32,8 @@ struct tap {
 	uint8_t matched;   /* bytes of "data:" or "[DONE]" seen on this line */
 	bool is_reading;   /* a JSON text has begun and not ended */
 	bool has_usage;
-	bool is_done;      /* [DONE], message_stop or response.completed passed */
-	bool at_boundary;  /* the last byte ended an event, or nothing came yet */
+	bool is_done;     /* [DONE], message_stop or response.completed passed */
+	bool at_boundary; /* the last byte ended an event, or nothing came yet */
 };
 
 void tap_scratch_init(struct tap_scratch *s, struct buf_pool *pool);
@@ -43,7 +43,8 @@ void tap_init(struct tap *t, const struct head *answer);
 void tap_deinit(struct tap *t, struct buf_pool *pool);
 
 /* The next bytes of the answer. Returns how many content events ended in them. */
-unsigned tap_feed(struct tap *t, struct tap_scratch *s, struct buf_pool *pool, const struct piece *pieces, size_t n);
+unsigned tap_feed(
+    struct tap *t, struct tap_scratch *s, struct buf_pool *pool, const struct piece *pieces, size_t n);
 
 /* The answer is complete. */
 void tap_finish(struct tap *t, struct tap_scratch *s, struct buf_pool *pool);

@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include "base/heap.h"
+#include "base/log.h"
 #include "router/exchange.h"
 #include "router/journal.h"
 
@@ -11,13 +12,25 @@
 
 static const struct server_handler handler = { .begin = exchange_begin, .refused = journal_refused };
 
+static void worker_log_slow(const struct worker *w, uint64_t lag_ns) {
+	struct log_event e;
+	log_begin(&e, LOG_DEBUG, "turn of the event loop took long");
+	line_uint(&e.line, SLICE("worker"), w->index);
+	line_ms(&e.line, SLICE("worst_ms"), lag_ns);
+	log_end(&e);
+}
+
 /* Gauges that other threads read, and the trimming that belongs to this one. */
 static void worker_on_gauges(struct timer *t) {
 	struct worker *w = container_of(t, struct worker, gauges);
 	struct metric_shard *m = w->metrics;
 	atomic_store_explicit(&w->n_upstreams, w->pool.n_idle + w->pool.n_lent, memory_order_relaxed);
-	atomic_store_explicit(&w->loop_lag_ns, loop_take_lag(&w->loop), memory_order_relaxed);
-	atomic_store_explicit(&m->heap_allocations, heap_allocations() - w->heap_allocations_before, memory_order_relaxed);
+	uint64_t lag_ns = loop_take_lag(&w->loop);
+	if (w->loop.n_slow_turns != metric_read(&m->slow_turns))
+		worker_log_slow(w, lag_ns);
+	atomic_store_explicit(&w->loop_lag_ns, lag_ns, memory_order_relaxed);
+	atomic_store_explicit(
+	    &m->heap_allocations, heap_allocations() - w->heap_allocations_before, memory_order_relaxed);
 	atomic_store_explicit(&m->slow_turns, w->loop.n_slow_turns, memory_order_relaxed);
 	slab_trim(&w->exchanges);
 	loop_timer(&w->loop, &w->gauges, GAUGES_MS);
@@ -25,7 +38,8 @@ static void worker_on_gauges(struct timer *t) {
 
 int worker_init(struct worker *w, struct router *router, unsigned index, int listen_fd) {
 	const struct router_config *config = router->config;
-	struct server_limits limits = { .head_ms = config->timeout.head_ms, .keepalive_ms = config->timeout.keepalive_ms };
+	struct server_limits limits = { .head_ms = config->timeout.head_ms,
+		.keepalive_ms = config->timeout.keepalive_ms };
 
 	w->router = router;
 	w->index = index;
@@ -122,7 +136,8 @@ static void deliver_stop(struct mail *mail) {
 	struct worker *w = m->worker;
 	free(m);
 	server_drain(&w->server);
-	list_each_safe(it, &w->active) exchange_kill(container_of(it, struct exchange, link), CAUSE_STOPPING);
+	list_each_safe (it, &w->active)
+		exchange_kill(container_of(it, struct exchange, link), CAUSE_STOPPING);
 	upstream_pool_close_idle(&w->pool);
 	server_close(&w->server);
 	loop_stop(&w->loop);

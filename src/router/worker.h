@@ -58,7 +58,7 @@ struct worker {
 	struct tap_scratch tap;
 	struct metric_shard *metrics;
 	struct worker_tally *tallies; /* by instance slot */
-	struct log_ring *log; /* NULL: access log off */
+	struct log_ring *log;         /* NULL: access log off */
 	char id_prefix[17];
 	uint64_t n_ids;
 	_Atomic uint32_t n_upstreams; /* gauges for other threads */

@@ -103,7 +103,7 @@ class Engine(Program):
         self.port = port or free_port()
         self.authority = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self.url = f"http://{self.authority}"
-        super().__init__("mock-engine", "--itl", "1ms", "--host", host, "--port", self.port, "--models", ",".join(models), *flags)
+        super().__init__("mock-engine", "--itl", "1ms", "--prefill-rate", 0, "--host", host, "--port", self.port, "--models", ",".join(models), *flags)
         self.await_ready(lambda: self.get("/v1/models").status_code in (200, 401))
 
     def restart(self, models=None):
@@ -190,12 +190,13 @@ class Router(Program):
         return sum(v for (n, have), v in self.metrics().items() if n == name and set(labels.items()) <= have)
 
     def log(self, n=None):
-        """The access log's records; with n, once there are that many."""
-        def lines():
-            return self.access.read_text().splitlines() if self.access.exists() else []
+        """The access log's records but our own probes of readiness; with n, once there are that many."""
+        def records():
+            lines = self.access.read_text().splitlines(keepends=True) if self.access.exists() else []
+            return [r for r in map(json.loads, lines) if r["path"] != "/readiness"]
         if n is not None:
-            eventually(lambda: len(lines()) >= n)
-        return [json.loads(line) for line in lines()]
+            eventually(lambda: len(records()) >= n)
+        return records()
 
     def connect(self, source=None):
         s = socket.create_connection(("127.0.0.1", self.port), 30, (source, 0) if source else None)

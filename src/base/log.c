@@ -1,0 +1,28 @@
+#include "base/log.h"
+
+#include <unistd.h>
+
+#include "base/clock.h"
+
+static enum log_level threshold = LOG_INFO;
+
+void log_set_level(enum log_level level) {
+	threshold = level;
+}
+
+void log_begin(struct log_event *e, enum log_level level, const char *event) {
+	static const char *const names[] = { "debug", "info", "warn", "error" };
+	e->is_wanted = level >= threshold;
+	line_begin(&e->line);
+	line_time(&e->line, SLICE("ts"), clock_wall_ms());
+	line_text(&e->line, SLICE("level"), slice_of(names[level]));
+	line_text(&e->line, SLICE("event"), slice_of(event));
+}
+
+void log_end(struct log_event *e) {
+	if (!e->is_wanted)
+		return;
+	line_end(&e->line);
+	ssize_t n = write(STDERR_FILENO, e->line.text, e->line.n);
+	(void)n; /* nobody is left to be told */
+}

@@ -19,7 +19,8 @@ CWARN := $(WARN) -Wstrict-prototypes -Wmissing-prototypes
 HARDEN := -fstack-protector-strong -fPIE
 CPPFLAGS_ALL := -D_GNU_SOURCE -Isrc -I$(O)/gen $(CPPFLAGS)
 COMMON := -g -fno-strict-aliasing -fwrapv -fno-omit-frame-pointer $(HARDEN)
-WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+# Our own calls of malloc are counted (base/heap.h); -u, so that the counters are there for libraries that follow.
+WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,-u,__wrap_malloc
 LDFLAGS_ALL := -pie $(WRAP) -Wl,-z,relro,-z,now,-z,noexecstack $(LDFLAGS)
 LDLIBS_ALL  := -luv -ljansson -lpthread -lm -static-libstdc++ -static-libgcc $(LDLIBS)
 
@@ -54,6 +55,9 @@ UNIT   := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/unit/*/test_*.c tes
 FUZZ   := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCH  := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/bench/*.c))
 
+# `make V=1` shows the commands.
+Q := $(if $(V),,@)
+
 .PHONY: all static units fuzzers benchtools check fmt fmt-check layers headers lint cov man clean help compdb
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -61,40 +65,36 @@ BENCH  := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/bench/*.c))
 all: $(O)/headrace
 
 $(O)/headrace: $(O)/src/main.o $(LIB)
-	$(CXX) $(COMMON) $(LDFLAGS_ALL) -o $@ $^ $(LDLIBS_ALL)
+	@echo "  LD   $@"
+	$(Q)$(CXX) $(COMMON) $(LDFLAGS_ALL) -o $@ $^ $(LDLIBS_ALL)
 
 $(LIB): $(OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	@echo "  AR   $@"
+	$(Q)ar rcs $@ $^
 
 $(O)/src/%.o: src/%.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	@echo "  CC   $<"
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 $(O)/src/%.o: src/%.cpp Makefile
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS_ALL) $(CXXFLAGS_ALL) -MMD -MP -c -o $@ $<
+	@echo "  CC   $<"
+	$(Q)$(CXX) $(CPPFLAGS_ALL) $(CXXFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 # A test may include the .c it tests to reach its statics: the library's own copy is then not pulled in.
-$(O)/tests/unit/%: tests/unit/%.c $(LIB)
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) -Itests $(CFLAGS_ALL) -MMD -MP -c -o $@.o $<
-	$(CXX) $(COMMON) $(LDFLAGS_ALL) -o $@ $@.o $(LIB) -lcmocka $(LDLIBS_ALL)
+$(UNIT): EXTRA := -lcmocka
+$(FUZZ): EXTRA := -fsanitize=fuzzer
 
-$(O)/tests/virtual/%: tests/virtual/%.c $(LIB)
+$(O)/tests/%.o: tests/%.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) -Itests $(CFLAGS_ALL) -MMD -MP -c -o $@.o $<
-	$(CXX) $(COMMON) $(LDFLAGS_ALL) -o $@ $@.o $(LIB) -lcmocka $(LDLIBS_ALL)
+	@echo "  CC   $<"
+	$(Q)$(CC) $(CPPFLAGS_ALL) -Itests $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
-$(O)/tests/fuzz/%: tests/fuzz/%.c $(LIB)
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) -Itests $(CFLAGS_ALL) -MMD -MP -c -o $@.o $<
-	$(CXX) $(COMMON) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $@.o $(LIB) $(LDLIBS_ALL)
-
-$(O)/tests/bench/%: tests/bench/%.c $(LIB)
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) -Itests $(CFLAGS_ALL) -MMD -MP -c -o $@.o $<
-	$(CXX) $(COMMON) $(LDFLAGS_ALL) -o $@ $@.o $(LIB) $(LDLIBS_ALL)
+$(O)/tests/%: $(O)/tests/%.o $(LIB)
+	@echo "  LD   $@"
+	$(Q)$(CXX) $(COMMON) $(LDFLAGS_ALL) -o $@ $< $(LIB) $(EXTRA) $(LDLIBS_ALL)
 
 -include $(OBJ:.o=.d) $(O)/src/main.d $(UNIT:=.d) $(FUZZ:=.d) $(BENCH:=.d)
 
@@ -105,7 +105,8 @@ benchtools: $(BENCH)
 static: ## one statically linked binary, build/release/headrace-static
 	$(MAKE) $(O)/headrace-static
 $(O)/headrace-static: $(O)/src/main.o $(LIB)
-	$(CXX) $(COMMON) -static $(WRAP) $(LDFLAGS) -o $@ $^ -l:libuv_a.a -ljansson -lpthread -ldl -lrt -lm
+	@echo "  LD   $@"
+	$(Q)$(CXX) $(COMMON) -static $(WRAP) $(LDFLAGS) -o $@ $^ -l:libuv_a.a -ljansson -lpthread -ldl -lrt -lm
 
 check: layers headers fmt-check units ## the cheap gate: borders, headers, format, unit and virtual tests
 	tests/run --build $(O) unit virtual

@@ -74,7 +74,10 @@ static void release(struct mock_call *c) {
 	list_remove(&c->link);
 	drop_request(c);
 	generation_deinit(&c->generation);
-	slab_put(&c->mock->slab, c);
+	struct mock *m = c->mock;
+	slab_put(&m->slab, c);
+	if (list_is_empty(&m->calls))
+		slab_trim(&m->slab);
 }
 
 static void finish(struct mock_call *c) {
@@ -252,7 +255,7 @@ static void speak(struct mock_call *c) {
 	else if (g->n_events >= g->n_events_max)
 		strike(c);
 	else if (generation_is_behind(g) && call_pending(&c->call) == 0)
-		loop_wake(&c->mock->loop, &c->job); /* the socket took all: no event will come of it */
+		loop_timer(&c->mock->loop, &c->timer, 0); /* the socket took all: no event will come of it */
 }
 
 static void run_generation(struct mock_call *c) {
@@ -272,16 +275,23 @@ void mock_call_wake(struct generation *g) {
 	loop_wake(&c->mock->loop, &c->job);
 }
 
+/* Where a stream is to be struck by its fault. */
+static void limit_events(struct mock_call *c) {
+	struct generation *g = &c->generation;
+	if (!g->is_stream || (c->verdict.kind != FAULT_HANG_STREAM && c->verdict.kind != FAULT_RESET))
+		return;
+	g->n_events_max = c->verdict.n_events;
+	/* A step is one event of each choice at most: an engine that hangs shows no more progress. */
+	if (c->verdict.kind == FAULT_HANG_STREAM)
+		g->n_steps_max = (c->verdict.n_events + g->n_choices - 1) / g->n_choices;
+}
+
 static void submit(struct mock_call *c) {
 	struct mock *m = c->mock;
 	struct generation *g = &c->generation;
 	uint64_t now_ns = clock_now_ns();
 
-	if (g->is_stream && (c->verdict.kind == FAULT_HANG_STREAM || c->verdict.kind == FAULT_RESET))
-		g->n_events_max = c->verdict.n_events;
-	if (g->is_stream &&
-	    c->verdict.kind == FAULT_HANG_STREAM) /* a step is an event of each choice, at most */
-		g->n_steps_max = (c->verdict.n_events + g->n_choices - 1) / g->n_choices;
+	limit_events(c);
 	scheduler_submit(&m->scheduler, g, now_ns);
 	c->state = CALL_RUNNING;
 	if (c->is_http10 && g->is_stream)

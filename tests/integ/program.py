@@ -72,6 +72,7 @@ class Program:
     def stop(self):
         if self.expected_to_end:
             return
+        self.expected_to_end = True
         assert self.process.poll() is None, f"ended by itself: {self.output()}"
         self.process.terminate()
         assert self.process.wait(60) == 0, self.output()

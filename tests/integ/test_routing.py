@@ -59,7 +59,8 @@ def test_least_load_avoids_the_busy_engine(engine, router):
     front = router(engines, policy={"default": "least_load"}, router={"threads": 1})
     with http() as client, client.stream("POST", front.url + "/v1/chat/completions",
                                          json=chat_body(stream=True, max_tokens=100000)) as stream:
-        next(stream.iter_lines())
+        lines = stream.iter_lines()
+        next(lines)
         busy = served(engines).index(1)
         for _ in range(10):
             assert front.chat().status_code == 200
@@ -80,6 +81,25 @@ def test_without_a_model_any_engine_may_serve(engine, router):
     assert {front.get("/version").status_code for _ in range(4)} == {200}
     ids = [request["path"] for e in engines for request in e.captured()["requests"]]
     assert Counter(ids)["/version"] == 4
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 50])
+def test_the_model_is_seen_however_the_request_is_cut(engine, router, pieces):
+    """Also where there is but one model: what is logged, counted and refused does not depend on the network."""
+    front = router([engine(["m"])])
+    for model, status in (("m", b"200"), ("no such", b"404")):
+        request = raw_request(chat_body(model), headers="Connection: close\r\n")
+        head = request.index(b"\r\n\r\n") + 4
+        with front.connect() as s:
+            for piece in [request] if pieces == 1 else [request[:head], *cut(request[head:], pieces - 1)]:
+                s.sendall(piece)
+            assert read_to_end(s)[0].split()[1] == status
+    good, bad = front.log(2)
+    assert good["model"] == "m" and bad["cause"] == "model_not_found"
+
+
+def cut(data, n):
+    return [data[i * len(data) // n:(i + 1) * len(data) // n] for i in range(n)]
 
 
 @pytest.mark.parametrize("spelling", ['"b"', r'"\u0062"'])

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "engine/mock.h"
+#include "engine/random.h"
 
 struct rig {
 	struct mock mock;
@@ -348,6 +349,38 @@ static void a_waiting_client_can_leave_and_the_next_one_runs(void **state) {
 	rig_free(&rig);
 }
 
+static void many_come_and_leave_when_they_like(void **state) {
+	enum { N_CLIENTS = 300 };
+	struct rig *rig = RIG("--itl", "1ms", "--max-num-seqs", "50");
+	struct bytes in = { .n_max = 1 << 20 };
+	int fds[N_CLIENTS], n_left = 0;
+	char expected[64];
+	for (size_t i = 0; i < N_CLIENTS; i++) {
+		fds[i] = connect_to(rig);
+		post(fds[i], CHAT, i % 2 ? "Connection: close\r\n" : "", i % 2 ? STREAM : ENDLESS);
+	}
+	await(rig, "/mock/ledger", "\"started\":300");
+	for (size_t i = 0; i < N_CLIENTS; i++) {
+		uint64_t dice = random_nth(1, i);
+		bytes_clear(&in);
+		if (i % 2) {
+			assert_int_equal(receive(fds[i], &in, NULL), END_FIN);
+			assert_true(has(&in, "[DONE]"));
+		} else {
+			n_left++;
+			receive(fds[i], &in, dice % 2 ? "200 OK" : "\"content\":\" ");
+		}
+		close(fds[i]);
+	}
+	snprintf(expected, sizeof(expected), "\"running\":0,\"finished\":%d,\"cancelled\":%d,\"failed\":0",
+	    N_CLIENTS - n_left, n_left);
+	await(rig, "/mock/ledger", expected);
+	await(rig, "/metrics", "vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"m\"} 0\n");
+	await(rig, "/load", "\"server_load\":0");
+	bytes_deinit(&in);
+	rig_free(&rig);
+}
+
 static void a_slow_reader_costs_no_memory(void **state) {
 	struct rig *rig = RIG("--itl", "0");
 	struct bytes in = { .n_max = 64 << 20 };
@@ -536,6 +569,7 @@ int main(void) {
 		cmocka_unit_test(what_arrived_is_captured),
 		cmocka_unit_test(a_client_that_leaves_ends_its_generation),
 		cmocka_unit_test(a_waiting_client_can_leave_and_the_next_one_runs),
+		cmocka_unit_test(many_come_and_leave_when_they_like),
 		cmocka_unit_test(a_slow_reader_costs_no_memory),
 		cmocka_unit_test(a_fault_before_the_answer),
 		cmocka_unit_test(a_fault_in_the_middle_of_a_stream),

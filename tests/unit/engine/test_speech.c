@@ -3,6 +3,8 @@
 #include "engine/bytes.h"
 #include "engine/speech.h"
 
+#define WATER "\xe6\xb0\xb4" /* one character */
+
 static void say(const struct speech *s, uint32_t n_tokens, struct bytes *text) {
 	struct speech_cursor cursor = { 0 };
 	struct slice token;
@@ -38,8 +40,7 @@ static void an_echo_is_whole_and_cut_between_characters(void **state) {
 		"two words",
 		"  spaces  all  over ",
 		"a-word-that-is-much-longer-than-a-token-may-be-and-goes-on",
-		"\xe6\xb0\xb4\xe6\xb0\xb4\xe6\xb0\xb4\xe6\xb0\xb4\xe6\xb0\xb4\xe6\xb0\xb4\xe6\xb0\xb4\xe6\xb0"
-		"\xb4\xe6\xb0\xb4\xe6\xb0\xb4\xe6\xb0\xb4\xe6\xb0\xb4",
+		(WATER WATER WATER WATER WATER WATER WATER WATER WATER WATER WATER WATER),
 	};
 	for (size_t i = 0; i < n_elems(texts); i++) {
 		struct speech s = { .echo = slice_of(texts[i]) };

@@ -54,8 +54,8 @@ static void assert_flaw(struct slice doc, enum scan_flaw flaw) {
 
 static void json_is_taken(void **state) {
 	static const char *const docs[] = { "{}", "[]", "\"\"", "0", "-0", "10", "0.5", "-1.25e+10", "1E5",
-		"1e-2", "true", "false", "null", " [ ] ", "\t{\r\n}\n", "[[],{}]",
-		"[1,-2,3.0e0,\"x\",null,true,false]", "{\"\":0}", "{\"a\":{\"b\":[{\"c\":{}}]}}",
+		"1e-2", "1e0", "1E+0", "0e-05", "1.00", "true", "false", "null", " [ ] ", "\t{\r\n}\n",
+		"[[],{}]", "[1,-2,3.0e0,\"x\",null,true,false]", "{\"\":0}", "{\"a\":{\"b\":[{\"c\":{}}]}}",
 		"\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e9\\uD834\\uDD1E\"", "\"\x7f\"",
 		"[\"a long string that does not end within one block of sixty-four bytes, nor soon\"]",
 		"123456789012345678901234567890123456789012345678901234567890.0", "[1e999]", "[-1]",
@@ -142,6 +142,16 @@ static void values_are_found_with_type_and_place(void **state) {
 	assert_int_equal(found(&o, WANT_DEEP)->text.n, 4);
 }
 
+static void what_stands_beside_a_path_does_not_hide_it(void **state) {
+	struct oracle_scan o =
+	    scan_of(SLICE("{\"a\":{\"b\":{\"x\":{},\"c\":{\"x\":[{}],\"d\":{\"x\":{}}}}}}"));
+
+	assert_int_equal(o.finished, SCAN_COMPLETE);
+	assert_non_null(found(&o, WANT_DEEP));
+	assert_int_equal(found(&o, WANT_DEEP)->type, SCAN_OBJECT);
+	assert_int_equal(found(&o, WANT_DEEP)->length, strlen("{\"x\":{}}"));
+}
+
 static void a_value_of_another_type_is_recorded_as_such(void **state) {
 	static const struct {
 		const char *doc;
@@ -222,7 +232,7 @@ static void bad_text_is_flagged(void **state) {
 		"\\ud83d\\u0041", "\\ud800\\n\\udc00", "\xed\xa0\x80\\udc00", "\x80", "\xc3", "\xc0\x80",
 		"\xc1\xbf", "\xe0\x80\x80", "\xe2\x82", "\xed\xa0\x80", "\xf0\x80\x80\x80",
 		"\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "a\xc3(", "01234567\xff", "0123456\x7f",
-		"01234567\x7f" };
+		"01234567\x7f", "0123456\\n", "0123456\\u001f" };
 
 	for (size_t i = 0; i < n_elems(strings); i++) {
 		char doc[64];
@@ -562,6 +572,7 @@ int main(void) {
 		cmocka_unit_test(a_refusal_is_final_and_names_its_byte),
 		cmocka_unit_test(a_blank_text_is_told_from_a_broken_one),
 		cmocka_unit_test(values_are_found_with_type_and_place),
+		cmocka_unit_test(what_stands_beside_a_path_does_not_hide_it),
 		cmocka_unit_test(a_value_of_another_type_is_recorded_as_such),
 		cmocka_unit_test(only_the_path_counts),
 		cmocka_unit_test(a_unique_member_comes_once),

@@ -4,6 +4,7 @@
 
 #define BUF_N_SMALL    3
 #define BUF_SPARES_MAX 4
+#define REPORT_BYTES   65536
 
 static const uint32_t class_bytes[BUF_N_CLASSES] = { 1024, 4096, 16320, 65536, BUF_BYTES_MAX };
 
@@ -23,7 +24,19 @@ static void buf_spares_free(struct buf_pool *p, unsigned i) {
 	p->n_spares[i] = 0;
 }
 
+void buf_pool_report(struct buf_pool *p) {
+	atomic_fetch_add_explicit(&p->budget->used_bytes, (uint64_t)p->unreported_bytes, memory_order_relaxed);
+	p->unreported_bytes = 0;
+}
+
+static void buf_account(struct buf_pool *p, int64_t bytes) {
+	p->unreported_bytes += bytes;
+	if (p->unreported_bytes >= REPORT_BYTES || p->unreported_bytes <= -REPORT_BYTES)
+		buf_pool_report(p);
+}
+
 void buf_pool_deinit(struct buf_pool *p) {
+	buf_pool_report(p);
 	for (unsigned i = 0; i < BUF_N_SMALL; i++)
 		slab_deinit(&p->slabs[i]);
 	for (unsigned i = 0; i < BUF_N_CLASSES - BUF_N_SMALL; i++)
@@ -31,6 +44,7 @@ void buf_pool_deinit(struct buf_pool *p) {
 }
 
 void buf_pool_trim(struct buf_pool *p) {
+	buf_pool_report(p);
 	for (unsigned i = 0; i < BUF_N_SMALL; i++)
 		slab_trim(&p->slabs[i]);
 	for (unsigned i = 0; i < BUF_N_CLASSES - BUF_N_SMALL; i++)
@@ -70,7 +84,7 @@ struct buf *buf_new_forced(struct buf_pool *p, size_t want) {
 	unsigned class = 0;
 	while (class < BUF_N_CLASSES - 1 && class_bytes[class] - sizeof(struct buf) < want)
 		class ++;
-	atomic_fetch_add_explicit(&p->budget->used_bytes, class_bytes[class], memory_order_relaxed);
+	buf_account(p, class_bytes[class]);
 	struct buf *b = buf_take(p, class);
 	*b = (struct buf){ .n_refs = 1, .class = class, .size = class_bytes[class] - (uint32_t)sizeof(*b) };
 	return b;
@@ -94,10 +108,12 @@ void buf_unref(struct buf_pool *p, struct buf **bp) {
 	assert(b->n_refs > 0);
 	if (--b->n_refs > 0)
 		return;
-	atomic_fetch_sub_explicit(&p->budget->used_bytes, class_bytes[b->class], memory_order_relaxed);
+	buf_account(p, -(int64_t)class_bytes[b->class]);
 	buf_give_back(p, b);
 }
 
 bool buf_is_over_budget(const struct buf_pool *p) {
-	return atomic_load_explicit(&p->budget->used_bytes, memory_order_relaxed) >= p->budget->max_bytes;
+	/* Other threads' unreported returns may make the sum negative for a moment. */
+	int64_t used = (int64_t)atomic_load_explicit(&p->budget->used_bytes, memory_order_relaxed);
+	return used + p->unreported_bytes >= (int64_t)p->budget->max_bytes;
 }

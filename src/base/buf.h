@@ -7,6 +7,8 @@
  * thread is charged to one process-wide budget, so that what peers can make us hold
  * has one ceiling: buf_new() answers NULL beyond it, buf_new_forced() overshoots for
  * bytes that were already read, after which buf_is_over_budget() stops the readers.
+ * A thread reports to the shared counter only when its own account has moved by 64 KiB,
+ * so that small bufs that come and go with each request touch nothing shared.
  */
 #pragma once
 
@@ -35,6 +37,7 @@ struct buf {
 /* One per thread. */
 struct buf_pool {
 	struct buf_budget *budget;
+	int64_t unreported_bytes; /* lent less given back, not yet in budget->used_bytes */
 	struct slab slabs[3]; /* the three small sizes */
 	struct buf *spares[2];
 	uint32_t n_spares[2];
@@ -42,6 +45,11 @@ struct buf_pool {
 
 void buf_pool_init(struct buf_pool *p, struct buf_budget *budget);
 void buf_pool_deinit(struct buf_pool *p);
+
+/* Brings the shared counter up to the last byte. */
+void buf_pool_report(struct buf_pool *p);
+
+/* Gives unused memory back. Every few seconds. */
 void buf_pool_trim(struct buf_pool *p);
 
 /* Room for at least min(want, BUF_BYTES_MAX - header) bytes, one reference. NULL: the budget is used up. */

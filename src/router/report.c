@@ -18,8 +18,8 @@ static void write_gauges(const struct router *router, FILE *out) {
 	metric_write_row(out, "headrace_connections", "side", "engine", (double)n_engines);
 	metric_write_family(
 	    out, "headrace_held_bytes", "gauge", "Bytes lent to request bodies, heads and output that wait.");
-	metric_write_row(out, "headrace_held_bytes", NULL, NULL,
-	    (double)atomic_load_explicit(&router->budget.used_bytes, memory_order_relaxed));
+	int64_t held = (int64_t)atomic_load_explicit(&router->budget.used_bytes, memory_order_relaxed);
+	metric_write_row(out, "headrace_held_bytes", NULL, NULL, held > 0 ? (double)held : 0);
 	metric_write_family(out, "headrace_held_bytes_limit", "gauge", "What headrace_held_bytes may reach.");
 	metric_write_row(out, "headrace_held_bytes_limit", NULL, NULL, (double)router->budget.max_bytes);
 	metric_write_family(out, "headrace_loop_lag_seconds", "gauge",

@@ -51,6 +51,7 @@ static uint8_t node_add(struct scan_table *t, uint8_t parent, struct slice name)
 static void table_add(struct scan_table *t, const struct scan_want *want, uint8_t id) {
 	struct slice rest = slice_of(want->path);
 	uint8_t at = NODE_TOP;
+	assert(rest.p);
 	for (unsigned n_keys = 0; rest.p; n_keys++) {
 		assert(n_keys < SCAN_PATH_MAX);
 		const char *dot = memchr(rest.p, '.', rest.n);
@@ -82,7 +83,7 @@ void scan_table_init(struct scan_table *t, const struct scan_want *wants, size_t
 
 /* ---- refusals and tokens --------------------------------------------------------- */
 
-/* Returns `end`: there is nothing more to read. */
+/* The byte at p is one too many. Returns `end`: there is nothing more to read. */
 static cold const char *refuse(struct scan *s, const char *p, const char *end, enum scan_verdict why) {
 	s->verdict = (uint8_t)why;
 	s->state = AT_END;
@@ -201,7 +202,7 @@ static inline const struct scan_node *node_of(const struct scan *s) {
 
 /*
  * A value begins at p. It replaces what an earlier member of the same name had brought.
- * Both return the value's place, or NULL when nobody wants it.
+ * This and value_end() return where the value is noted, NULL when nobody wants it.
  */
 static inline struct scan_value *value_begin(struct scan *s, enum scan_type type, const char *p) {
 	if (s->node == NODE_NONE)
@@ -276,6 +277,7 @@ static inline const char *key_end(struct scan *s, struct slice key, const char *
 	return quote + 1;
 }
 
+/* A wanted string is whole: at its place in the room when it came in parts, else still in the piece. */
 static void text_end(struct scan *s, struct scan_value *v, struct slice text) {
 	char *room = s->text + node_of(s)->text_at;
 	if (text.n > node_of(s)->text_bytes_max) {
@@ -512,7 +514,7 @@ static hot const char *text_more(struct scan *s, const char *p, const char *end)
 			p = refuse(s, p, end, SCAN_E_SYNTAX);
 			break;
 		default:
-			__builtin_unreachable();
+			__builtin_unreachable(); /* nothing else is in the table; saves a compare a token */
 		}
 	}
 	return p;

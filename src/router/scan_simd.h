@@ -1,5 +1,5 @@
 /*
- * scan_simd: how the scanner passes over the inside of strings. Private to scan.
+ * scan_simd: how the scanner passes over the inside of strings, on x86-64. Private to scan.
  *
  * A kernel starts anywhere between the quotes, but not inside an escape, and
  * returns the first byte that it cannot pass: a quote, a control character, or

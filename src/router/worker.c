@@ -32,6 +32,7 @@ static void worker_on_gauges(struct timer *t) {
 	atomic_store_explicit(
 	    &m->heap_allocations, heap_allocations() - w->heap_allocations_before, memory_order_relaxed);
 	atomic_store_explicit(&m->slow_turns, w->loop.n_slow_turns, memory_order_relaxed);
+	buf_pool_report(&w->loop.bufs);
 	slab_trim(&w->exchanges);
 	loop_timer(&w->loop, &w->gauges, GAUGES_MS);
 }

@@ -37,7 +37,7 @@
 #define OPENING_MAX  64   /* streams that are being opened at a time: fewer than any backlog */
 #define FAULTS_MAX   1000 /* then the run is given up */
 #define MERGED_MS    5    /* events in one read that were sent further apart were held back */
-#define OPENING_MS   120000
+#define OPENING_MS   60000
 #define RETRY_MS     10   /* after a flow that failed at once */
 #define GRACE_MS     5000 /* for requests that were due in the window */
 

@@ -216,9 +216,15 @@ static void sink_init(struct kit_ports ports) {
 		engine_init(&sink.engine[i], i, ports.port[i]);
 }
 
-/* Serves the ticks that are due. Late ones are served at once, so that the rate holds. */
+/*
+ * Serves the ticks that are due: late ones at once, so that the rate holds, but no more
+ * than a period of them, so that a sink that cannot keep up still reads and accepts.
+ */
 static void sink_turn_wheel(void) {
-	for (; sink.n_streams && sink.tick * TICK_NS <= kit_now_ns(); sink.tick++)
+	uint64_t now_tick = kit_now_ns() / TICK_NS;
+
+	sink.tick = u64_max(sink.tick, now_tick - SHAPE_EVENT_MS);
+	for (; sink.n_streams && sink.tick <= now_tick; sink.tick++)
 		for (struct conn *c = sink.slot[sink.tick % SHAPE_EVENT_MS], *next; c; c = next) {
 			next = c->next;
 			if (!conn_send_event(c))

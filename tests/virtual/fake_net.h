@@ -41,8 +41,8 @@ enum peer_link {
 
 struct peer {
 	int fd;
-	int engine; /* which one; -1: a client */
-	uint64_t id;  /* counts connections, for ever */
+	int engine;  /* which one; -1: a client */
+	uint64_t id; /* counts connections, for ever */
 	enum peer_link link;
 	struct bytes said; /* by the peer */
 	size_t n_heard;    /* bytes of it that the router received */
@@ -112,7 +112,9 @@ static inline void net_free(void) {
 		bytes_deinit(&net.peers[i].said);
 		bytes_deinit(&net.peers[i].got);
 	}
-	net = (struct net){ .now_ns = net.now_ns };
+	uint64_t now_ns = net.now_ns;
+	memset(&net, 0, sizeof(net));
+	net.now_ns = now_ns;
 }
 
 /* --- what the router calls ----------------------------------------------------- */
@@ -146,10 +148,16 @@ static inline int net_connect(int fd, const struct sockaddr *addr, socklen_t n) 
 	assert(p->engine >= 0 && p->engine < NET_ENGINES_MAX && k < NET_ADDRESSES_MAX);
 	net.n_moves++;
 	switch (net.moods[p->engine][k]) {
-	case MOOD_ACCEPT: p->link = PEER_UP; break;
-	case MOOD_REFUSE: p->link = PEER_FAILED; break;
-	case MOOD_SILENT: break;
-	case MOOD_UNREACHABLE: return net_fail(ENETUNREACH);
+	case MOOD_ACCEPT:
+		p->link = PEER_UP;
+		break;
+	case MOOD_REFUSE:
+		p->link = PEER_FAILED;
+		break;
+	case MOOD_SILENT:
+		break;
+	case MOOD_UNREACHABLE:
+		return net_fail(ENETUNREACH);
 	}
 	return net_fail(EINPROGRESS);
 }
@@ -290,21 +298,21 @@ static inline void net_close_handle(uv_handle_t *handle, uv_close_cb on_closed) 
 	net.closing[net.n_closing++].on_closed = on_closed;
 }
 
-#define socket       net_socket
-#define connect      net_connect
-#define accept4      net_accept4
-#define setsockopt   net_setsockopt
-#define getsockopt   net_getsockopt
-#define recv         net_recv
-#define send         net_send
-#define sendmsg      net_sendmsg
-#define shutdown     net_shutdown
-#define close        net_close
-#define uv_poll_init net_poll_init
+#define socket        net_socket
+#define connect       net_connect
+#define accept4       net_accept4
+#define setsockopt    net_setsockopt
+#define getsockopt    net_getsockopt
+#define recv          net_recv
+#define send          net_send
+#define sendmsg       net_sendmsg
+#define shutdown      net_shutdown
+#define close         net_close
+#define uv_poll_init  net_poll_init
 #define uv_poll_start net_poll_start
-#define uv_poll_stop net_poll_stop
-#define uv_is_active net_is_active
-#define uv_close     net_close_handle
+#define uv_poll_stop  net_poll_stop
+#define uv_is_active  net_is_active
+#define uv_close      net_close_handle
 #include "net/conn.c"
 #include "net/listener.c"
 #undef socket

@@ -110,13 +110,15 @@ static inline bool parsed_head(struct parsed *m, struct slice *in) {
 	if (!parsed_take_line(in, &m->line))
 		return false;
 	m->fields = slice_head(*in, 0);
-	while (parsed_take_line(in, &line) && line.n) {
-		m->fields.n = (size_t)(line.p + line.n + 2 - m->fields.p);
+	for (;;) {
+		if (!parsed_take_line(in, &line))
+			return false;
+		if (!line.n)
+			return true;
+		m->fields.n += line.n + 2;
 		const char *colon = memchr(line.p, ':', line.n);
 		m->is_bad |= !colon || colon == line.p || colon + 1 == line.p + line.n || colon[1] != ' ';
 	}
-	return in->p >= m->fields.p + 2 && memcmp(in->p - 4 + (m->fields.n ? 0 : 2), "\r\n\r\n",
-						m->fields.n ? 4 : 2) == 0;
 }
 
 static inline bool parsed_first_line(struct parsed *m, enum parsed_kind kind) {
@@ -161,8 +163,7 @@ static inline void parsed_body(struct parsed *m, enum parsed_kind kind, struct s
  * Takes the next message off the front of *in. `has_ended`: the connection ended in order behind it. False:
  * nothing is left, or the head is not complete. Behind a bad message nothing can be told any more.
  */
-static inline bool parsed_next(
-    struct parsed *m, enum parsed_kind kind, struct slice *in, bool has_ended) {
+static inline bool parsed_next(struct parsed *m, enum parsed_kind kind, struct slice *in, bool has_ended) {
 	*m = (struct parsed){ .body.n_max = SIZE_MAX };
 	struct slice rest = *in;
 	if (!parsed_head(m, &rest))

@@ -387,6 +387,32 @@ static void messages(void **state) {
 	json_decref(json);
 }
 
+static void cached_tokens_are_told(void **state) {
+	static const struct {
+		const char *path, *body, *total, *cached;
+		json_int_t n_total;
+	} rows[] = {
+		{ "/v1/chat/completions", "{" CHAT "}", "usage.prompt_tokens",
+		    "usage.prompt_tokens_details.cached_tokens", 10 },
+		{ "/v1/messages", "{\"max_tokens\":1," CHAT "}", "usage.input_tokens",
+		    "usage.cache_read_input_tokens", 6 }, /* beside each other, not one in the other */
+		{ "/v1/responses", "{\"input\":\"one two three\"}", "usage.input_tokens",
+		    "usage.input_tokens_details.cached_tokens", 10 },
+	};
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct generation g = parsed(rows[i].path, &rules, rows[i].body);
+		struct bytes out;
+		g.n_cached_tokens = 4;
+		run(&g, &out);
+		json_t *json = json_loadb(out.p, out.n, 0, NULL);
+		assert_number(json, rows[i].total, rows[i].n_total);
+		assert_number(json, rows[i].cached, 4);
+		json_decref(json);
+		bytes_deinit(&out);
+		generation_deinit(&g);
+	}
+}
+
 static void messages_stream(void **state) {
 	static const char *const names[] = { "message_start", "content_block_start", "ping",
 		"content_block_delta", "content_block_delta", "content_block_delta", "content_block_stop",
@@ -589,6 +615,7 @@ int main(void) {
 		cmocka_unit_test(completions_stream),
 		cmocka_unit_test(embeddings),
 		cmocka_unit_test(messages),
+		cmocka_unit_test(cached_tokens_are_told),
 		cmocka_unit_test(messages_stream),
 		cmocka_unit_test(responses),
 		cmocka_unit_test(responses_stream),

@@ -57,12 +57,19 @@ static void rig_free(struct rig **rig) {
 	*rig = NULL;
 }
 
-static int connect_to(const struct rig *rig) {
+/* room_bytes: what the kernel may keep for a client that does not read; 0: as it likes. */
+static int connect_with_room(const struct rig *rig, int room_bytes) {
 	const struct timeval limit = { .tv_sec = 30 }; /* only ends what never comes */
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	if (room_bytes)
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room_bytes, sizeof(room_bytes));
 	assert_int_equal(connect(fd, (const struct sockaddr *)&rig->at, sizeof(rig->at)), 0);
 	return fd;
+}
+
+static int connect_to(const struct rig *rig) {
+	return connect_with_room(rig, 0);
 }
 
 static void send_text(int fd, const char *text) {
@@ -219,6 +226,7 @@ static void an_old_client_gets_a_stream_that_ends_with_the_connection(void **sta
 	send_text(fd, request);
 	assert_int_equal(receive(fd, &in, NULL), END_FIN);
 	assert_false(has(&in, "chunked"));
+	assert_true(has(&in, "connection: close\r\n"));
 	assert_true(slice_eq(slice_skip(bytes_slice(&in), in.n - 14), SLICE("data: [DONE]\n\n")));
 	close(fd);
 	bytes_deinit(&in);
@@ -384,12 +392,13 @@ static void many_come_and_leave_when_they_like(void **state) {
 static void a_slow_reader_costs_no_memory(void **state) {
 	struct rig *rig = RIG("--itl", "0");
 	struct bytes in = { .n_max = 64 << 20 };
-	int fd = connect_to(rig);
-	post(fd, CHAT, "Connection: close\r\n", "{\"stream\":true,\"max_tokens\":50000," MESSAGES "}");
-	await(rig, "/metrics", "vllm:generation_tokens_total{engine=\"0\",model_name=\"m\"} 50000");
+	int fd = connect_with_room(rig, 16384);
+	post(fd, CHAT, "Connection: close\r\n", "{\"stream\":true,\"max_tokens\":100000," MESSAGES "}");
+	await(rig, "/metrics", "vllm:generation_tokens_total{engine=\"0\",model_name=\"m\"} 100000");
+	await(rig, "/health", "200 OK"); /* a turn later: what can be rendered is rendered */
 	assert_true(atomic_load(&rig->mock.budget.used_bytes) < 1 << 20);
 	assert_int_equal(receive(fd, &in, NULL), END_FIN);
-	assert_int_equal(count(&in, "\ndata: {"), 50001);
+	assert_int_equal(count(&in, "\ndata: {"), 100001);
 	assert_true(has(&in, "data: [DONE]\n\n\r\n0\r\n\r\n"));
 	close(fd);
 	bytes_deinit(&in);
@@ -473,6 +482,21 @@ static void a_hung_engine_takes_requests_and_is_healthy(void **state) {
 	assert_true(has(&in, "200 OK"));
 	close(fd);
 	await(rig, "/mock/ledger", LEDGER("cancelled"));
+	bytes_deinit(&in);
+	rig_free(&rig);
+}
+
+static void the_place_of_a_hung_one_goes_to_the_next(void **state) {
+	struct rig *rig = RIG("--itl", "0", "--max-num-seqs", "1");
+	struct bytes in = { .n_max = 1 << 20 };
+	int hung = connect_to(rig), next = connect_to(rig);
+	post(hung, CHAT, "x-mock-fault: hang_head\r\n", PLAIN);
+	await(rig, "/mock/ledger", LEDGER("running"));
+	post(next, CHAT, "", PLAIN);
+	await(rig, "/metrics", "vllm:num_requests_waiting{engine=\"0\",model_name=\"m\"} 1");
+	close(hung);
+	receive(next, &in, "\"object\":\"chat.completion\"");
+	close(next);
 	bytes_deinit(&in);
 	rig_free(&rig);
 }
@@ -575,6 +599,7 @@ int main(void) {
 		cmocka_unit_test(a_fault_in_the_middle_of_a_stream),
 		cmocka_unit_test(a_fault_in_the_middle_of_a_plain_answer),
 		cmocka_unit_test(a_hung_engine_takes_requests_and_is_healthy),
+		cmocka_unit_test(the_place_of_a_hung_one_goes_to_the_next),
 		cmocka_unit_test(a_header_that_comes_again_counts_on),
 		cmocka_unit_test(a_header_reaches_every_path),
 		cmocka_unit_test(a_delayed_request_is_answered_or_left),

@@ -113,7 +113,8 @@ uint64_t ledger_count(const struct ledger *l, enum ledger_state state) {
 
 /* Milliseconds with three places, null for what has not happened. */
 static json_t *ms_json(const struct ledger *l, uint64_t at_ns) {
-	return at_ns ? json_real((double)((at_ns - l->began_ns) / NS_PER_US) / US_PER_MS) : json_null();
+	uint64_t us = (at_ns - l->began_ns) / NS_PER_US;
+	return at_ns ? json_real((double)us / US_PER_MS) : json_null();
 }
 
 static json_t *row_json(const struct ledger *l, const struct row *row) {

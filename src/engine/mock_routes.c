@@ -88,9 +88,9 @@ static void get_faults(struct mock *m, const struct mock_request *q, struct mock
 static void post_faults(struct mock *m, const struct mock_request *q, struct mock_response *r) {
 	char message[FAULT_TEXT_BYTES];
 	struct fault_plan plan;
-	json_t *json = json_loadb(q->body.p ? q->body.p : "", q->body.n, 0, NULL);
+	struct slice text = q->body.p ? q->body : SLICE("");
+	json_t *json = json_loadb(text.p, text.n, 0, NULL);
 	const json_t *spec = json_object_get(json, "fault");
-	struct slice text = q->body;
 
 	while (text.n && (text.p[text.n - 1] == '\n' || text.p[text.n - 1] == '\r'))
 		text.n--;

@@ -15,8 +15,8 @@ static json_t *answer(const struct generation_rules *rules, struct slice body, a
 	if (!json_is_object(json))
 		api_refuse(refusal, 400, NULL, "The body must be a JSON object.");
 	else if (api_find_model(&g, rules, json, refusal) && add_prompt(&g, rules, json, refusal)) {
-		prompt_finish(&g.prompts[0]);
-		result = render(rules, &g.prompts[0]);
+		prompt_finish(g.prompts);
+		result = render(rules, g.prompts);
 	}
 	json_decref(json);
 	generation_deinit(&g);

@@ -150,36 +150,48 @@ static int receive_body(struct exchange *x, struct call_in *in, enum cause *caus
 
 static int send_continue(struct exchange *x) {
 	struct call_out o;
-	if (!request_head(x)->expects_continue || x->down.in_bytes || call_has_input(&x->down))
+	if (!request_head(x)->expects_continue || x->has_continued || x->down.in_bytes || call_has_input(&x->down))
 		return 0;
+	x->has_continued = true;
 	call_begin(&o, &x->down);
 	call_put_status_line(&o, 100);
 	call_put_interim_end(&o);
 	return call_flush(&o);
 }
 
-/* Takes what of the body has come; holds it until the model is known, if models matter. */
+/*
+ * Enough of the body is here to go on. A JSON body is waited for up to inspect_limit, since no engine can begin before
+ * it has all of it: what is wrong with it is then found before an engine sees it. Beyond, and when memory is short, it
+ * flows as soon as the model is known.
+ */
+static bool inspect_is_enough(struct exchange *x) {
+	const struct router_config *config = x->worker->router->config;
+	if (!x->inspect.buf || x->inspect.is_complete)
+		return true;
+	if (x->view->snapshot->n_models > 1 && !inspect_is_decided(&x->inspect))
+		return false;
+	return x->hold.bytes >= config->inspect_limit_bytes || buf_is_over_budget(bufs(x));
+}
+
+/* Takes what of the body has come, and holds it until there is enough. */
 static enum next step_inspect(struct exchange *x) {
-	bool must_know = x->view->snapshot->n_models > 1;
 	struct call_in in = { .is_end = false };
 	enum cause cause;
+	int r = 0;
 
-	for (;;) {
-		int r = receive_body(x, &in, &cause);
+	do {
+		r = receive_body(x, &in, &cause);
 		if (cause)
 			return exchange_fail(x, cause);
 		if (r == 0 && !hold_append(&x->hold, bufs(x), in.pieces, in.n))
 			return exchange_fail(x, CAUSE_OVERLOADED);
-		if (in.is_end || !must_know || inspect_is_decided(&x->inspect))
-			break;
 		if (x->hold.bytes > x->worker->router->config->hold_limit_bytes)
 			return exchange_fail(x, CAUSE_MODEL_LATE);
-		if (r == CALL_E_AGAIN)
-			return send_continue(x) ? exchange_fail(x, CAUSE_CLIENT_GONE) : WAIT;
-	}
+	} while (r == 0 && !inspect_is_enough(x));
+
 	if (!in.is_end && send_continue(x))
 		return exchange_fail(x, CAUSE_CLIENT_GONE);
-	return go(x, STEP_PICK);
+	return inspect_is_enough(x) ? go(x, STEP_PICK) : WAIT;
 }
 
 /* The model that was asked for, or the one that stands for "any". */

@@ -62,6 +62,7 @@ struct exchange {
 	uint8_t wait_cause;    /* what it means when the timer expires */
 	uint16_t status;       /* sent to the client; 0: none yet */
 	bool is_late;          /* the timer expired */
+	bool has_continued;    /* 100 Continue was sent */
 	bool is_head;          /* HEAD: the answer has no body */
 	bool is_repeatable;    /* GET, HEAD, OPTIONS: counts as unsent until the first byte */
 	bool keeps_replay;     /* hold has the whole of what was sent */

@@ -1,4 +1,5 @@
 """What the bench says in the end: rows for machines, tables and verdicts for people."""
+
 import statistics
 from collections import defaultdict
 
@@ -36,7 +37,8 @@ class Samples:
         sample = dict(result)
         if sample.get("window_ms"):
             sample["ops_per_s"] = sample["ops"] * 1000 / sample["window_ms"]
-        sample["cpu_us_per_op"] = sample.get("cpu_ns", 0) / 1000 / sample["ops"] if sample.get("cpu_ns") and sample["ops"] else None
+        timed = sample.get("cpu_ns") and sample["ops"]
+        sample["cpu_us_per_op"] = sample["cpu_ns"] / 1000 / sample["ops"] if timed else None
         self.of[workload, subject, connections][index] = sample
         self.configs[workload, subject, connections] = config
 
@@ -56,12 +58,17 @@ class Samples:
         return sorted({key[2] for key in self.of if key[0] == workload and self.of[key]})
 
     def ratio(self, workload, connections, field, subject, others):
-        """Median over the rounds of the subject's figure by the least of the others'."""
+        """Median over the rounds of the subject's figure by the least of the others'.
+
+        A proxy that had to wait for its CPU reads many events at once and seems cheap: rounds in
+        which more than one event in a hundred was merged are left out.
+        """
         found = []
         for index, sample in self.of[workload, subject, connections].items():
-            beside = [self.of[workload, other, connections].get(index, {}).get(field) for other in others]
-            least = min(filter(None, beside), default=None)
-            if sample.get(field) and least:
+            beside = [self.of[workload, other, connections].get(index, {}) for other in others]
+            least = min((other[field] for other in beside if other.get(field)), default=None)
+            merged = any(one.get("merged_reads", 0) > one.get("ops", 0) / 100 for one in [sample, *beside])
+            if sample.get(field) and least and not merged:
                 found.append(sample[field] / least)
         return median(found)
 
@@ -125,7 +132,9 @@ def rounded(value):
 def print_table(head, lines):
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
     for line in [head, *lines]:
-        cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))]
+        cells = [
+            cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))
+        ]
         print("  " + "  ".join(cells).rstrip())
 
 
@@ -164,25 +173,45 @@ def targets(samples):
     streams = max(samples.connections("sse"), default=0)
     held = max(samples.connections("idle"), default=0)
     merged = samples.median("sse", "headrace", streams, "merged_reads")
-    merged_direct = samples.median("sse", "direct", streams, "merged_reads") or 0
+    merged_anyway = max(samples.median("sse", other, streams, "merged_reads") or 0 for other in ("direct", "floor"))
     delay = samples.added("headrace", streams, "p999_us", "sse")
     cpu = "cpu_us_per_op"
     at_most = [
-        ("chat: CPU by the better of nginx and HAProxy", samples.ratio("chat", 64, cpu, "headrace", peers), 0.90, "{:.2f}"),
+        (
+            "chat: CPU by the better of nginx and HAProxy",
+            samples.ratio("chat", 64, cpu, "headrace", peers),
+            0.90,
+            "{:.2f}",
+        ),
         ("chat: CPU by the floor", samples.ratio("chat", 64, cpu, "headrace", ["floor"]), 1.20, "{:.2f}"),
         ("sse: CPU by nginx", samples.ratio("sse", streams, cpu, "headrace", ["nginx"]), 0.95, "{:.2f}"),
         ("sse: added delay p99.9, ms", delay and delay / 1000, 50, "{:.1f}"),
-        ("sse: reads that merged events, beyond direct", merged and max(0, merged - merged_direct), 0, "{:.0f}"),
+        ("sse: reads that merged events, beyond the floor", merged and max(0, merged - merged_anyway), 0, "{:.0f}"),
         ("idle: bytes a stream", samples.median("idle", "headrace", held, "rss_bytes_per_stream"), 2560, "{:.0f}"),
         ("prompt400k: CPU by nginx", samples.ratio("prompt400k", 8, cpu, "headrace", ["nginx"]), 1.25, "{:.2f}"),
-        ("chat: heap allocations a request", samples.median("chat", "headrace", 64, "heap_allocations_per_op"), 0, "{:.3f}"),
-        ("chat: memory by aiohttp (promised)", samples.ratio("chat", 64, "rss_bytes", "headrace", ["aiohttp"]), 1 / 3, "{:.2f}"),
+        (
+            "chat: heap allocations a request",
+            samples.median("chat", "headrace", 64, "heap_allocations_per_op"),
+            0,
+            "{:.3f}",
+        ),
+        (
+            "chat: memory by aiohttp (promised)",
+            samples.ratio("chat", 64, "rss_bytes", "headrace", ["aiohttp"]),
+            1 / 3,
+            "{:.2f}",
+        ),
     ]
     at_least = [
         ("scanner: GB/s on plain strings, AVX2", samples.scanned("plain", ["avx2"]), 15, "{:.1f}"),
         ("scanner: GB/s on plain strings, SSE2", samples.scanned("plain", ["sse2"]), 8, "{:.1f}"),
         ("scanner: GB/s on source code in strings", samples.scanned("code", ["avx2", "sse2"]), 2, "{:.1f}"),
-        ("chat: requests a CPU second by aiohttp (promised)", samples.ratio("chat", 64, cpu, "aiohttp", ["headrace"]), 5, "{:.1f}"),
+        (
+            "chat: requests a CPU second by aiohttp (promised)",
+            samples.ratio("chat", 64, cpu, "aiohttp", ["headrace"]),
+            5,
+            "{:.1f}",
+        ),
     ]
     for what, measured, limit, form in at_most:
         shown = None if measured is None else float(form.format(measured))
@@ -197,7 +226,12 @@ def print_tables(samples, verdicts):
     if samples.scan:
         print("\nbody scanner")
         lines = [
-            [line["workload"], line["kernel"], show(line.get("gb_per_s"), "{:.1f}"), show(line.get("ns_per_doc"), "{:.0f}")]
+            [
+                line["workload"],
+                line["kernel"],
+                show(line.get("gb_per_s"), "{:.1f}"),
+                show(line.get("ns_per_doc"), "{:.0f}"),
+            ]
             for line in samples.scan
         ]
         print_table(["text", "kernel", "GB/s", "ns/text"], lines)

@@ -19,6 +19,7 @@ within each round. CPU per operation is the growth of the CPU clocks of the prox
 
 Ends with 1 when headrace did not run or had errors; a missed target is shown, not punished.
 """
+
 import argparse
 import contextlib
 import json
@@ -252,7 +253,9 @@ def raise_descriptor_limit():
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(prog="script/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="script/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--smoke", dest="profile", action="store_const", const="smoke", help="short, no verdicts")
     length.add_argument("--full", dest="profile", action="store_const", const="full", help="long windows, 7 rounds")

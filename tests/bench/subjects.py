@@ -4,6 +4,7 @@ A subject is started afresh for every workload and round, alone on its CPU. To a
 configuration is written and its command line made; to change how headrace is started, see `Headrace`
 and peers/headrace.toml.in.
 """
+
 import contextlib
 import http.client
 import json
@@ -102,8 +103,7 @@ class Running:
     def rss_bytes(self):
         """Rss of all its processes; what several of them share is counted for each."""
         sizes = [
-            re.search(r"^Rss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
-            for pid in self.pids()
+            re.search(r"^Rss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M) for pid in self.pids()
         ]
         return sum(int(size[1]) * 1024 for size in sizes) if sizes else None
 
@@ -220,7 +220,12 @@ class Nginx(Subject):
 
     def command(self, place, folder, port, admin_port):
         config = self.write(
-            place, "nginx.conf", folder, "\t\tserver 127.0.0.1:{port};", PORT=port, USER="user root;" * (os.geteuid() == 0)
+            place,
+            "nginx.conf",
+            folder,
+            "\t\tserver 127.0.0.1:{port};",
+            PORT=port,
+            USER="user root;" * (os.geteuid() == 0),
         )
         return [place.program("tools/bin/nginx"), "-e", "stderr", "-p", str(folder), "-c", config]
 
@@ -271,5 +276,6 @@ class Headrace(Subject):
         worker = '\n[[worker]]\nurl = "http://127.0.0.1:{port}"\nmodels = {models}'
         config = self.write(place, "headrace.toml", folder, worker, PORT=port, ADMIN_PORT=admin_port)
         return [place.program("release/headrace"), "router", "--config", config]
+
 
 SUBJECTS = [Direct(), Floor(), Nginx(), Haproxy(), Aiohttp(), Headrace()]

@@ -226,8 +226,12 @@ def test_declared_models_are_believed(fake, router):
 
 
 def test_a_name_with_two_addresses_one_of_them_dead(engine, router):
-    if len({a[0] for a in socket.getaddrinfo("localhost", 80)}) < 2:
-        pytest.skip("localhost has one address here")
+    try:
+        addresses = {a[4][0] for a in socket.getaddrinfo("localhost", 80)}
+    except OSError:
+        addresses = set()
+    if len(addresses) < 2:
+        pytest.skip("localhost does not have two addresses here")
     worker = engine(["m"])
     front = router([f"http://localhost:{worker.port}"])
     assert {front.chat().status_code for _ in range(5)} == {200}

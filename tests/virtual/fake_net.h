@@ -52,7 +52,8 @@ struct peer {
 	size_t room;       /* bytes that the router's socket still takes; SIZE_MAX: the peer reads */
 	bool has_left;     /* the peer's FIN stands behind what it said */
 	bool has_reset;
-	bool is_deaf;    /* closed altogether: what comes is not acknowledged and answered by a reset */
+	bool is_deaf;    /* what comes is not acknowledged any more */
+	bool is_gone;    /* and answered by a reset */
 	bool was_shut;   /* the router's FIN */
 	bool was_closed; /* by the router */
 	bool was_reset;  /* by the router, or by closing on bytes that it did not receive */
@@ -225,10 +226,9 @@ static inline ssize_t net_sendmsg(int fd, const struct msghdr *msg, int flags) {
 	net.n_moves++;
 	if (p->room != SIZE_MAX)
 		p->room -= n;
-	if (p->is_deaf)
-		p->has_reset = true;
-	else
+	if (!p->is_deaf)
 		p->n_arrived = p->got.n;
+	p->has_reset = p->is_gone;
 	return (ssize_t)n;
 }
 
@@ -398,11 +398,16 @@ static inline void peer_finish(struct peer *p) {
 
 /* FIN, and nobody is there any more. */
 static inline void peer_close(struct peer *p) {
-	p->has_left = p->is_deaf = true;
+	p->has_left = p->is_deaf = p->is_gone = true;
 }
 
 static inline void peer_break(struct peer *p) {
-	p->has_reset = p->is_deaf = true;
+	p->has_reset = p->is_deaf = p->is_gone = true;
+}
+
+/* Its process is gone and its FIN on the way: peer_finish() lets it arrive. */
+static inline void peer_deafen(struct peer *p) {
+	p->is_deaf = true;
 }
 
 /* The router's socket takes this much more. */
@@ -424,10 +429,10 @@ static inline struct peer *net_newest(int engine) {
 	return NULL;
 }
 
-/* Connections that were made to engines. */
-static inline unsigned net_n_engine_peers(void) {
+/* Connections that were made to that engine; -1: to all. */
+static inline unsigned net_n_connects(int engine) {
 	unsigned n = 0;
 	for (unsigned i = 1; i < net.n_peers; i++)
-		n += net.peers[i].engine >= 0;
+		n += net.peers[i].engine >= 0 && (engine < 0 || net.peers[i].engine == engine);
 	return n;
 }

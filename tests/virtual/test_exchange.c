@@ -123,7 +123,7 @@ static void test_answers_without_a_body(void **state) {
 	say(w, client, GET);
 	say(w, engine, "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n");
 	expect_answer(client, 304, "");
-	assert_int_equal(net_n_engine_peers(), 1); /* all over one connection */
+	assert_int_equal(net_n_connects(-1), 1); /* all over one connection */
 	expect_end(w, 3);
 }
 
@@ -177,7 +177,7 @@ static void test_connections_are_kept(void **state) {
 	say(w, engine, ANSWER_OK);
 	expect_answer(client, 200, "ok");
 	expect_answer(client, 200, "ok");
-	assert_int_equal(net_n_engine_peers(), 1);
+	assert_int_equal(net_n_connects(-1), 1);
 	world_pass(w, 20001); /* pool_idle */
 	expect_closed(engine);
 	expect_closed(client);
@@ -290,7 +290,7 @@ static void test_local_endpoints_ask_nobody(void **state) {
 	}
 	say(w, client, "HEAD /health HTTP/1.1\r\nhost: h\r\n\r\n");
 	parsed_deinit((struct parsed[]){ expect_answer_kind(client, PARSED_RESPONSE_TO_HEAD, 200, "") });
-	assert_int_equal(net_n_engine_peers(), 0);
+	assert_int_equal(net_n_connects(-1), 0);
 	expect_end(w, 8);
 }
 

@@ -149,6 +149,11 @@ static inline size_t world_n_bufs(const struct world *w) {
 	return n;
 }
 
+static inline uint64_t world_held(struct world *w) {
+	buf_pool_report(&w->worker.loop.bufs);
+	return w->router.budget.used_bytes;
+}
+
 /* All clients are gone: what is left of their requests? NULL: nothing. Idle connections to engines are
  * closed. */
 static inline const char *world_is_wrong(struct world *w) {
@@ -170,7 +175,7 @@ static inline const char *world_is_wrong(struct world *w) {
 	if (worker->loop.outs.n_lent || world_n_bufs(w) != w->rest.n_bufs)
 		return "a buf is lent";
 	buf_pool_report(&w->worker.loop.bufs);
-	if (w->router.budget.used_bytes != w->rest.budget_bytes)
+	if (world_held(w) != w->rest.budget_bytes)
 		return "the budget is charged";
 	if (world_n_timers(w) != w->rest.n_timers)
 		return "a timer is left";
@@ -188,7 +193,7 @@ static inline void world_configure(struct router_config *config) {
 	static const char *const id_headers[] = { "x-request-id" };
 	*config = (struct router_config){
 		.body_limit_bytes = 1u << 20,
-		.inspect_limit_bytes = 1u << 20,
+		.inspect_limit_bytes = 0, /* bodies flow as soon as the model is known */
 		.hold_limit_bytes = 32u << 10,
 		.request_id_headers = { id_headers, 1 },
 		.policy = "round_robin",
@@ -228,7 +233,7 @@ static inline struct world *world_new(const char *const *models) {
 	for (unsigned i = 0; models[i]; i++)
 		world_set_engine(w, i, models[i], 1);
 	buf_pool_report(&w->worker.loop.bufs);
-	w->rest = (struct world_rest){ w->router.budget.used_bytes, world_n_bufs(w), world_n_timers(w) };
+	w->rest = (struct world_rest){ world_held(w), world_n_bufs(w), world_n_timers(w) };
 	return w;
 }
 

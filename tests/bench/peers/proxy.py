@@ -6,6 +6,7 @@
 One process, one loop. The body is read whole and parsed for its model, as routers in this
 language do; the answer goes back piece by piece. Engines of a model take turns.
 """
+
 import asyncio
 import itertools
 import json
@@ -36,7 +37,9 @@ class Proxy:
             return web.json_response({"error": {"code": "model_not_found"}}, status=404)
         headers = end_to_end(request.headers, "host", "content-length")
         try:
-            async with self.session.request(request.method, url + request.path_qs, headers=headers, data=body) as answer:
+            async with self.session.request(
+                request.method, url + request.path_qs, headers=headers, data=body
+            ) as answer:
                 response = web.StreamResponse(status=answer.status, headers=end_to_end(answer.headers))
                 await response.prepare(request)
                 async for piece in answer.content.iter_any():

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "engine/mock.h"
 #include "engine/random.h"
 
@@ -138,7 +139,9 @@ static void await(const struct rig *rig, const char *path, const char *text) {
 		receive(fd, &in, "\r\n\r\n");
 		const char *length = memmem(in.p, in.n, "content-length: ", 16);
 		assert_non_null(length);
-		size_t n_left = strtoul(length + 16, NULL, 10);
+		uint64_t n_left;
+		assert_true(
+		    text_uint((struct slice){ length + 16, strcspn(length + 16, "\r") }, 1 << 24, &n_left));
 		char *body = (char *)memmem(in.p, in.n, "\r\n\r\n", 4) + 4;
 		n_left -= (size_t)(in.p + in.n - body);
 		while (n_left > 0) {

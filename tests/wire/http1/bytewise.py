@@ -19,6 +19,7 @@ def piece(sent, total):
 
 class Dribble:
     """A socket of the upstream whose writes go out byte by byte."""
+    dribbles = True
 
     def __init__(self, sock):
         self.sock = sock
@@ -29,7 +30,7 @@ class Dribble:
         return getattr(self.sock, name)
 
     def send(self, data):
-        n = self.sock.send(data[:piece(self.sent, self.sent + len(data))])
+        n = self.sock.send(data[:piece(self.sent, self.sent + len(data)) if self.dribbles else None])
         self.sent += n
         time.sleep(GAP_S)
         return n
@@ -72,8 +73,19 @@ class Regex:
         return re.search(pattern, text) or re.search(pattern, text.replace(b"\r\n1\r\n", b""))
 
 
+# What an engine sends beyond its answer can be told from the next answer only if it comes at once.
+SURPLUS = ("resp-extra-bytes", "resp-unsolicited", "head-with-body-upstream")
+
+
+def run_case(case, *how):
+    Dribble.dribbles = case["id"] not in SURPLUS
+    return plain_run_case(case, *how)
+
+
+plain_run_case = http1_run.run_case
 plain_send_all = http1_run.send_all
 plain_conn = http1_run.Upstream.conn
+http1_run.run_case = run_case
 http1_run.send_all = send_all
 http1_run.re = Regex()
 http1_run.Upstream.conn = lambda self, sock: plain_conn(self, Dribble(sock))

@@ -1,0 +1,110 @@
+#include "unit/net/rig.h"
+
+#include "net/resolver.h"
+
+struct answers {
+	struct sockaddr_storage addresses[RESOLVER_ADDRESSES_MAX];
+	size_t n;
+	unsigned n_calls;
+};
+
+static void on_done(struct resolver *r, const struct sockaddr_storage *addresses, size_t n) {
+	struct answers *a = resolver_context(r);
+	if (n)
+		memcpy(a->addresses, addresses, n * sizeof(*addresses));
+	a->n = n;
+	a->n_calls++;
+}
+
+static uint16_t port_of(const struct sockaddr_storage *at) {
+	return ntohs(at->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)at)->sin6_port
+					       : ((const struct sockaddr_in *)at)->sin_port);
+}
+
+static void an_address_is_known_at_once(void **state) {
+	static const struct {
+		const char *host;
+		sa_family_t family;
+	} rows[] = { { "127.0.0.1", AF_INET }, { "255.1.2.3", AF_INET }, { "::1", AF_INET6 },
+		{ "fe80::1:2", AF_INET6 } };
+	struct answers a = { .n = 0 };
+	struct resolver *r = resolver_new(on_done, &a);
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		resolver_start(r, NULL, rows[i].host, 8000);
+		assert_int_equal(a.n_calls, i + 1);
+		assert_int_equal(a.n, 1);
+		assert_int_equal(a.addresses[0].ss_family, rows[i].family);
+		assert_int_equal(port_of(&a.addresses[0]), 8000);
+	}
+	resolver_free(&r);
+	assert_null(r);
+	resolver_free(&r);
+}
+
+static void only_whole_addresses_are_addresses(void **state) {
+	static const char *const rows[] = { "", "localhost", "1.2.3", "1.2.3.4.5", "256.1.1.1", "[::1]",
+		"::1%lo", "0x7f.1", "1.2.3.4 ", ":::" };
+	struct sockaddr_storage address;
+	for (size_t i = 0; i < n_elems(rows); i++)
+		assert_false(resolver_is_address(rows[i], 80, &address));
+}
+
+static void a_name_is_looked_up(void **state) {
+	struct answers a = { .n = 0 };
+	struct resolver *resolver = resolver_new(on_done, &a);
+	struct rig r;
+	rig_open(&r);
+	resolver_start(resolver, &r.loop, "localhost", 4711);
+	assert_int_equal(a.n_calls, 0);
+	resolver_start(resolver, &r.loop, "localhost", 1); /* one at a time */
+	rig_until(&r, a.n_calls);
+	assert_int_equal(a.n_calls, 1);
+	assert_in_range(a.n, 1, RESOLVER_ADDRESSES_MAX);
+	for (size_t i = 0; i < a.n; i++)
+		assert_int_equal(port_of(&a.addresses[i]), 4711);
+	resolver_start(resolver, &r.loop, "localhost", 4712); /* and again */
+	rig_until(&r, a.n_calls == 2);
+	assert_int_equal(port_of(&a.addresses[0]), 4712);
+	resolver_free(&resolver);
+	rig_close(&r);
+}
+
+static void what_is_no_name_has_no_address(void **state) {
+	char host[400];
+	struct answers a = { .n = 1 };
+	struct resolver *resolver = resolver_new(on_done, &a);
+	struct rig r;
+	rig_open(&r);
+	memset(host, 'x', sizeof(host) - 1);
+	host[sizeof(host) - 1] = '\0';
+	resolver_start(resolver, &r.loop, host, 80);
+	rig_until(&r, a.n_calls);
+	assert_int_equal(a.n, 0);
+	resolver_free(&resolver);
+	rig_close(&r);
+}
+
+/* The lookup ends when it likes; nobody is told, and nothing is left. */
+static void a_lookup_may_be_abandoned(void **state) {
+	struct answers a = { .n = 0 };
+	struct rig r;
+	rig_open(&r);
+	for (unsigned i = 0; i < 8; i++) {
+		struct resolver *resolver = resolver_new(on_done, &a);
+		resolver_start(resolver, &r.loop, "localhost", 80);
+		resolver_free(&resolver);
+	}
+	rig_close(&r);
+	assert_int_equal(a.n_calls, 0);
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(an_address_is_known_at_once),
+		cmocka_unit_test(only_whole_addresses_are_addresses),
+		cmocka_unit_test(a_name_is_looked_up),
+		cmocka_unit_test(what_is_no_name_has_no_address),
+		cmocka_unit_test(a_lookup_may_be_abandoned),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,282 @@
+/* How long each wait may take, and what it means when it takes longer. */
+#include "virtual/expect.h"
+
+/* Nothing ends before this time has passed. */
+static void pass_deadline(struct world *w, const struct peer *client, uint64_t ms) {
+	size_t n_before = client->got.n;
+	world_pass(w, ms - 1);
+	assert_int_equal(client->got.n, n_before);
+	assert_false(client->was_closed || client->was_shut);
+	world_pass(w, 2);
+}
+
+/* --- clients ------------------------------------------------------------------------------- */
+
+static void test_head(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = ask(w, "GET /x HTTP/1.1\r\nhost:");
+	pass_deadline(w, client, 1000);
+	expect_refusal(client, 408, "client_timeout");
+	assert_true(client->was_shut);
+	expect_end(w, 1);
+}
+
+static void test_head_that_drips(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = net_client();
+	for (const char *p = "GET / HTTP/1.1\r\n"; *p && !client->was_shut; p++) {
+		peer_say(client, (struct slice){ p, 1 });
+		world_pass(w, 150);
+	}
+	expect_refusal(client, 408, "client_timeout");
+	assert_true(net.peers[1].said.n <= 8);
+	expect_end(w, 1);
+}
+
+static void test_connection_without_a_request(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = net_client();
+	world_settle(w);
+	pass_deadline(w, client, 1000);
+	expect_closed(client);
+	expect_nothing(client);
+	expect_end(w, 0);
+}
+
+static void test_keepalive(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = ask(w, GET);
+	say(w, net_newest(0), ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	pass_deadline(w, client, 8000);
+	expect_closed(client);
+	expect_nothing(client);
+
+	client = ask(w, GET);
+	say(w, net_newest(0), ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	world_pass(w, 7990);
+	say(w, client, "GET"); /* from here on it is a head */
+	pass_deadline(w, client, 1000);
+	expect_refusal(client, 408, "client_timeout");
+	expect_end(w, 3);
+}
+
+static void test_body_that_is_held(void **state) {
+	struct world *w = WORLD("a", "b");
+	struct peer *client = post_part(w, CHAT, 100, "{");
+	world_pass(w, 1900);
+	say(w, client, "\"x\":1"); /* it begins anew */
+	pass_deadline(w, client, 2000);
+	expect_refusal(client, 408, "client_timeout");
+	assert_true(client->was_shut);
+	expect_logged(w, 408, "body_timeout");
+	expect_end(w, 1);
+}
+
+static void test_body_that_flows(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = post_part(w, CHAT, 100, "{\"a\":"), *engine = net_newest(0);
+	world_pass(w, 1900);
+	say(w, client, "1");
+	pass_deadline(w, client, 2000);
+	expect_refusal(client, 408, "client_timeout");
+	expect_closed(engine);
+	expect_end(w, 1);
+}
+
+/* An engine that does not read is not the client's fault. */
+static void test_body_that_the_engine_does_not_take(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = post_part(w, CHAT, 16, "{\"a\":"), *engine = net_newest(0);
+	peer_stall(engine, 0);
+	say(w, client, "\"0123");
+	world_pass(w, 30000);
+	expect_nothing(client);
+	peer_stall(engine, SIZE_MAX);
+	say(w, client, "4567\"}");
+	expect_request(engine, "POST " CHAT " HTTP/1.1", "{\"a\":\"01234567\"}");
+	say(w, engine, ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	expect_end(w, 1);
+}
+
+static void test_client_that_does_not_read(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = ask(w, GET), *engine = net_newest(0);
+	peer_stall(client, 5);
+	say(w, engine, SSE_HEAD);
+	for (unsigned i = 0; i < 4; i++) { /* it does, a little */
+		world_pass(w, 2900);
+		peer_stall(client, 1);
+		world_settle(w);
+	}
+	pass_deadline(w, client, 3000);
+	assert_true(client->was_reset);
+	expect_closed(engine);
+	expect_logged(w, 200, "client_stalled");
+	expect_end(w, 1);
+}
+
+/* The same when all is said and only the client's part is left. */
+static void test_client_that_does_not_read_the_end(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = ask(w, GET), *engine = net_newest(0);
+	peer_stall(client, 5);
+	say(w, engine, ANSWER_OK);
+	assert_int_equal(load_sum(w->router.load, w->worker.view->snapshot->rows[0].instance->slot), 0);
+	pass_deadline(w, client, 3000);
+	assert_true(client->was_reset);
+	assert_false(engine->was_closed); /* it has done its work */
+	expect_logged(w, 200, "client_stalled");
+	expect_end(w, 1);
+}
+
+/* Where the end of the connection is the end of the answer, only a reset says that this is not it. */
+static void test_cut_end_does_not_look_complete(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = ask(w, "GET /x HTTP/1.0\r\n\r\n"), *engine = net_newest(0);
+	peer_stall(client, 60);
+	say(w, engine, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n");
+	world_pass(w, 20000);
+	expect_closed(client);
+	assert_true(client->was_reset);
+	expect_logged(w, 200, "client_stalled");
+	expect_end(w, 1);
+}
+
+static void test_linger(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = ask(w, "POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 99999999\r\n\r\n");
+	expect_refusal(client, 413, "body_too_large");
+	assert_true(client->was_shut);
+	say(w, client, "more"); /* is read, so that no reset overtakes the answer */
+	assert_int_equal(client->n_heard, client->said.n);
+	world_pass(w, 1990);
+	assert_false(client->was_closed);
+	world_pass(w, 20);
+	expect_closed(client);
+	assert_false(client->was_reset);
+	expect_end(w, 1);
+}
+
+/* --- engines ----------------------------------------------------------------------------------- */
+
+static void test_first_byte_of_a_stream(void **state) {
+	struct world *w = WORLD("m", "m");
+	struct peer *client = post(w, CHAT, STREAMED), *engine = net_newest(-1);
+	pass_deadline(w, client, 6000);
+	expect_refusal(client, 504, "timeout");
+	expect_closed(engine);
+	expect_logged(w, 504, "first_byte_timeout");
+	assert_int_equal(net_n_connects(-1), 1); /* it was sent */
+	expect_end(w, 1);
+}
+
+static void test_first_byte_of_others_may_take_long(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = post(w, CHAT, "{\"model\":\"m\",\"stream\":false}");
+	world_pass(w, 3600000);
+	expect_nothing(client);
+	say(w, net_newest(0), ANSWER_OK);
+	expect_answer(client, 200, "ok");
+
+	w->config.timeout.first_byte_all = true;
+	say(w, client, GET);
+	pass_deadline(w, client, 6000);
+	expect_refusal(client, 504, "timeout");
+	expect_end(w, 2);
+}
+
+static void test_stream_that_falls_silent(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = post(w, CHAT, STREAMED), *engine = net_newest(0);
+	say(w, engine, SSE_HEAD);
+	for (unsigned i = 0; i < 4; i++) {
+		world_pass(w, 6900);
+		say_chunk(w, engine, "data: {}\n\n");
+	}
+	pass_deadline(w, client, 7000);
+	assert_true(parsed_has(unseen(client), "\"code\":\"timeout\""));
+	expect_cut(client, NULL);
+	expect_closed(engine);
+	expect_logged(w, 200, "stream_stalled");
+	expect_end(w, 1);
+}
+
+static void test_total_before_the_answer(void **state) {
+	struct world *w = WORLD("m");
+	w->config.timeout.total_ms = 1500;
+	struct peer *client = ask(w, GET);
+	pass_deadline(w, client, 1500);
+	expect_refusal(client, 504, "timeout");
+	expect_logged(w, 504, "total_timeout");
+
+	w->config.timeout.total_ms = 300; /* less than connecting may take */
+	net.moods[0][0] = MOOD_SILENT;
+	client = ask(w, GET);
+	pass_deadline(w, client, 300);
+	expect_refusal(client, 504, "timeout");
+	expect_logged(w, 504, "total_timeout");
+	expect_end(w, 2);
+}
+
+static void test_total_in_the_answer(void **state) {
+	struct world *w = WORLD("m");
+	w->config.timeout.total_ms = 1500;
+	struct peer *client = ask(w, GET), *engine = net_newest(0);
+	say(w, engine, SSE_HEAD);
+	for (unsigned i = 0; i < 14; i++) {
+		world_pass(w, 100);
+		say_chunk(w, engine, "data: {}\n\n");
+	}
+	assert_false(client->was_shut);
+	world_pass(w, 101);
+	expect_cut(client, NULL);
+	expect_closed(engine);
+	expect_logged(w, 200, "total_timeout");
+	expect_end(w, 1);
+}
+
+static void test_deadlines_that_are_off(void **state) {
+	struct world *w = WORLD("m");
+	w->config.timeout.body_idle_ms = w->config.timeout.write_idle_ms = 0;
+	w->config.timeout.first_byte_ms = w->config.timeout.stream_idle_ms = 0;
+	struct peer *client = post_part(w, CHAT, strlen(STREAMED), "{"), *engine;
+	world_pass(w, 1000000);
+	say(w, client, STREAMED + 1);
+	engine = net_newest(0);
+	world_pass(w, 1000000);
+	say(w, engine, SSE_HEAD);
+	world_pass(w, 1000000);
+	peer_stall(client, 0);
+	say_chunk(w, engine, "data: {}\n\n");
+	world_pass(w, 1000000);
+	peer_stall(client, SIZE_MAX);
+	say(w, engine, "0\r\n\r\n");
+	expect_answer(client, 200, "data: {}\n\n");
+	expect_end(w, 1);
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_head),
+		cmocka_unit_test(test_head_that_drips),
+		cmocka_unit_test(test_connection_without_a_request),
+		cmocka_unit_test(test_keepalive),
+		cmocka_unit_test(test_body_that_is_held),
+		cmocka_unit_test(test_body_that_flows),
+		cmocka_unit_test(test_body_that_the_engine_does_not_take),
+		cmocka_unit_test(test_client_that_does_not_read),
+		cmocka_unit_test(test_client_that_does_not_read_the_end),
+		cmocka_unit_test(test_cut_end_does_not_look_complete),
+		cmocka_unit_test(test_linger),
+		cmocka_unit_test(test_first_byte_of_a_stream),
+		cmocka_unit_test(test_first_byte_of_others_may_take_long),
+		cmocka_unit_test(test_stream_that_falls_silent),
+		cmocka_unit_test(test_total_before_the_answer),
+		cmocka_unit_test(test_total_in_the_answer),
+		cmocka_unit_test(test_deadlines_that_are_off),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

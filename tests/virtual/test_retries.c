@@ -1,0 +1,393 @@
+/* What may be sent again, to whom, and what never. */
+#include "virtual/expect.h"
+
+static const char *const no_body_post = "POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\nabc";
+
+static uint64_t n_retries(const struct world *w) {
+	return metric_read(&w->worker.metrics->unsent_retries);
+}
+
+/* The engine's connection for which a first request was answered, idle in the pool. */
+static struct peer *pooled(struct world *w) {
+	struct peer *client = ask(w, GET), *engine = net_newest(-1);
+	expect_request(engine, "GET /x HTTP/1.1", "");
+	say(w, engine, ANSWER_OK);
+	peer_close(client);
+	world_settle(w);
+	assert_false(engine->was_closed);
+	return engine;
+}
+
+/* --- connects ---------------------------------------------------------------------------- */
+
+static void test_refused_connect_moves_on_and_avoids(void **state) {
+	struct world *w = WORLD("m", "m");
+	net.moods[0][0] = MOOD_REFUSE;
+	for (unsigned i = 0; i < 6; i++) {
+		struct peer *client = post(w, CHAT, "{\"model\":\"m\"}"), *engine = net_newest(1);
+		expect_request(engine, "POST " CHAT " HTTP/1.1", "{\"model\":\"m\"}");
+		say(w, engine, ANSWER_OK);
+		expect_answer(client, 200, "ok");
+		expect_logged(w, 200, "none");
+	}
+	assert_int_equal(net_n_connects(0), 1);
+	assert_int_equal(metric_read(&w->worker.metrics->connect_failures), 1);
+	assert_int_equal(n_retries(w), 0); /* nothing was sent to it */
+	expect_end(w, 6);
+}
+
+static void test_avoidance_ends_and_doubles(void **state) {
+	struct world *w = WORLD("m", "m");
+	net.moods[0][0] = MOOD_REFUSE;
+	unsigned n_requests = 0, connects[8] = { 0 };
+	for (unsigned second = 0; second < 8; second++) {
+		for (unsigned i = 0; i < 4; i++, n_requests++) {
+			struct peer *client = ask(w, GET);
+			say(w, net_newest(1), ANSWER_OK);
+			expect_answer(client, 200, "ok");
+		}
+		connects[second] = net_n_connects(0);
+		world_pass(w, 1001);
+	}
+	/* Refused in the seconds 0, 1 and 3, and the fourth wait is of 8 s: (1, 2, 4). */
+	static const unsigned expected[8] = { 1, 2, 2, 3, 3, 3, 3, 4 };
+	assert_memory_equal(connects, expected, sizeof(expected));
+	expect_end(w, n_requests);
+}
+
+static void test_all_refuse(void **state) {
+	struct world *w = WORLD("m", "m", "m");
+	for (unsigned i = 0; i < 3; i++)
+		net.moods[i][0] = MOOD_REFUSE;
+	for (unsigned i = 0; i < 2; i++) { /* the second time all are avoided, and tried all the same */
+		struct peer *client = ask(w, GET);
+		struct parsed m = expect_answer_kind(client, PARSED_RESPONSE, 502, NULL);
+		assert_true(parsed_has(bytes_slice(&m.body), "\"code\":\"upstream_failed\""));
+		expect_field(&m, "retry-after", "1");
+		parsed_deinit(&m);
+		expect_logged(w, 502, "connect_failed");
+		assert_int_equal(net_n_connects(-1), 3 * (i + 1));
+	}
+	expect_end(w, 2);
+}
+
+static void test_all_addresses_are_tried(void **state) {
+	struct world *w = WORLD("m");
+	world_set_engine(w, 0, "m", 2);
+	net.moods[0][0] = MOOD_REFUSE;
+	struct peer *client = ask(w, GET);
+	say(w, net_newest(0), ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	assert_int_equal(net_n_connects(0), 2);
+
+	peer_close(net_newest(0));
+	net.moods[0][0] = MOOD_UNREACHABLE;
+	say(w, client, GET);
+	say(w, net_newest(0), ANSWER_OK);
+	expect_answer(client, 200, "ok");
+
+	peer_close(net_newest(0));
+	net.moods[0][1] = MOOD_UNREACHABLE;
+	say(w, client, GET);
+	expect_refusal(client, 502, "upstream_failed");
+	expect_end(w, 3);
+}
+
+static void test_instance_without_an_address(void **state) {
+	struct world *w = WORLD("m");
+	world_set_engine(w, 0, "m", 0);
+	struct peer *client = ask(w, GET);
+	expect_refusal(client, 503, "no_healthy_instance");
+	expect_end(w, 1);
+}
+
+static void test_silent_connect_moves_on(void **state) {
+	struct world *w = WORLD("m", "m");
+	net.moods[0][0] = net.moods[1][0] = MOOD_SILENT;
+	struct peer *client = ask(w, GET), *first = net_newest(-1);
+	world_pass(w, 499);
+	assert_ptr_equal(net_newest(-1), first);
+	world_pass(w, 2);
+	expect_closed(first);
+	struct peer *second = net_newest(-1);
+	assert_int_not_equal(first->engine, second->engine);
+	world_pass(w, 400);
+	peer_answer_connect(second, true);
+	say(w, second, ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	expect_end(w, 1);
+}
+
+static void test_all_silent(void **state) {
+	struct world *w = WORLD("m", "m");
+	net.moods[0][0] = net.moods[1][0] = MOOD_SILENT;
+	struct peer *client = ask(w, GET);
+	world_pass(w, 999);
+	expect_nothing(client);
+	world_pass(w, 10);
+	expect_refusal(client, 504, "timeout");
+	expect_logged(w, 504, "connect_timeout");
+	expect_end(w, 1);
+}
+
+static void test_no_descriptor_is_nobodys_fault(void **state) {
+	struct world *w = WORLD("m");
+	net.socket_errno = EMFILE;
+	struct peer *client = ask(w, GET);
+	expect_refusal(client, 503, "overloaded");
+	assert_int_equal(metric_read(&w->worker.metrics->connect_failures), 0);
+	net.socket_errno = 0;
+	say(w, client, GET);
+	say(w, net_newest(0), ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	expect_end(w, 2);
+}
+
+/* --- pooled connections --------------------------------------------------------------------- */
+
+/* The engine closed while the request was on its way, and its kernel acknowledged nothing of that. */
+static void test_stale_connection_is_repeated(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *stale = pooled(w);
+	peer_deafen(stale);
+	struct peer *client = ask(w, no_body_post);
+	expect_request(stale, "POST /x HTTP/1.1", "abc");
+	peer_finish(stale);
+	world_settle(w);
+	struct peer *fresh = net_newest(0);
+	assert_ptr_not_equal(fresh, stale);
+	expect_request(fresh, "POST /x HTTP/1.1", "abc");
+	say(w, fresh, ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	assert_int_equal(n_retries(w), 1);
+	expect_end(w, 2);
+}
+
+/* What came while the first part was on its way is in the repetition, too. */
+static void test_stale_connection_with_a_body_that_still_arrives(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *stale = pooled(w);
+	peer_deafen(stale);
+	struct peer *client = post_part(w, "/x", 7, "[1,");
+	say(w, client, "2,");
+	peer_finish(stale);
+	world_settle(w);
+	say(w, client, "3]");
+	expect_request(net_newest(0), "POST /x HTTP/1.1", "[1,2,3]");
+	say(w, net_newest(0), ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	expect_end(w, 2);
+}
+
+static void expect_not_repeated(struct world *w, struct peer *client, unsigned n_connects) {
+	expect_refusal(client, 502, "upstream_failed");
+	expect_logged(w, 502, "upstream_closed");
+	assert_int_equal(net_n_connects(-1), n_connects);
+	assert_int_equal(n_retries(w), 0);
+}
+
+static void test_reset_proves_nothing(void **state) {
+	struct world *w = WORLD("m", "m");
+	struct peer *first = pooled(w), *second = pooled(w); /* one at each */
+	peer_deafen(first);
+	peer_deafen(second);
+	struct peer *client = ask(w, no_body_post);
+	peer_break(first);
+	peer_break(second);
+	world_settle(w);
+	expect_not_repeated(w, client, 2);
+	expect_end(w, 3);
+}
+
+static void test_acknowledged_is_sent(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *engine = pooled(w), *client = ask(w, no_body_post);
+	peer_close(engine);
+	world_settle(w);
+	expect_not_repeated(w, client, 1);
+	expect_end(w, 2);
+}
+
+/* One byte is enough: the engine may have understood. */
+static void test_acknowledged_in_part_is_sent(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *engine = pooled(w);
+	peer_stall(engine, 1);
+	struct peer *client = ask(w, no_body_post);
+	peer_deafen(engine);
+	peer_stall(engine, SIZE_MAX);
+	world_settle(w);
+	assert_int_equal(engine->n_arrived + strlen(no_body_post) < engine->got.n, true);
+	peer_finish(engine);
+	world_settle(w);
+	expect_not_repeated(w, client, 1);
+	expect_end(w, 2);
+}
+
+static void test_close_that_was_seen_is_never_met(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *engine = pooled(w);
+	struct peer *client = net_client();
+	peer_says(client, no_body_post);
+	peer_close(engine); /* in the turn in which the request comes */
+	world_settle(w);
+	expect_nothing(engine);
+	expect_request(net_newest(0), "POST /x HTTP/1.1", "abc");
+	say(w, net_newest(0), ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	assert_int_equal(n_retries(w), 0);
+	expect_end(w, 2);
+}
+
+/* A body that is too large to keep goes over a fresh connection, which is never stale. */
+static void test_large_body_is_not_risked(void **state) {
+	struct world *w = WORLD("m");
+	w->config.body_limit_bytes = 8u << 20;
+	struct peer *old = pooled(w);
+	struct peer *client = post_part(w, "/x", (1u << 20) + 1, "[");
+	struct peer *engine = net_newest(0);
+	assert_ptr_not_equal(engine, old);
+	peer_break(client);
+	world_settle(w);
+	expect_closed(engine);
+
+	client = post_chunked(w, "/x");
+	say_chunk(w, client, "[");
+	assert_ptr_not_equal(net_newest(0), engine);
+	assert_false(old->was_closed);
+	expect_end(w, 3);
+}
+
+/* --- requests that were sent ------------------------------------------------------------------ */
+
+static void test_post_is_not_repeated(void **state) {
+	for (unsigned breaks = 0; breaks < 2; breaks++) {
+		struct world *w = WORLD("m", "m");
+		struct peer *client = ask(w, no_body_post), *engine = net_newest(-1);
+		(breaks ? peer_break : peer_close)(engine);
+		world_settle(w);
+		expect_not_repeated(w, client, 1);
+		expect_end(w, 1);
+	}
+}
+
+/* Not even when nothing was acknowledged: a fresh connection is not stale. */
+static void test_post_on_a_fresh_connection(void **state) {
+	struct world *w = WORLD("m", "m");
+	net.moods[0][0] = net.moods[1][0] = MOOD_SILENT;
+	struct peer *client = ask(w, no_body_post), *engine = net_newest(-1);
+	peer_deafen(engine);
+	peer_answer_connect(engine, true);
+	world_settle(w);
+	peer_finish(engine);
+	world_settle(w);
+	expect_not_repeated(w, client, 1);
+	expect_end(w, 1);
+}
+
+static void test_safe_methods_are_repeated_elsewhere(void **state) {
+	static const char *const methods[] = { "GET", "HEAD", "OPTIONS" };
+	for (size_t i = 0; i < 2 * n_elems(methods); i++) {
+		struct world *w = WORLD("m", "m");
+		char text[64], line[32];
+		snprintf(text, sizeof(text), "%s /x HTTP/1.1\r\nhost: h\r\n\r\n", methods[i / 2]);
+		snprintf(line, sizeof(line), "%s /x HTTP/1.1", methods[i / 2]);
+		struct peer *client = ask(w, text), *first = net_newest(-1);
+		expect_request(first, line, "");
+		(i & 1 ? peer_break : peer_close)(first);
+		world_settle(w);
+		struct peer *second = net_newest(-1);
+		assert_int_not_equal(first->engine, second->engine);
+		expect_request(second, line, "");
+		say(w, second, "HTTP/1.1 204 No\r\n\r\n");
+		expect_answer(client, 204, "");
+		expect_end(w, 1);
+	}
+}
+
+static void test_other_methods_are_not(void **state) {
+	static const char *const methods[] = { "PUT", "DELETE", "PATCH", "PROPFIND" };
+	for (size_t i = 0; i < n_elems(methods); i++) {
+		struct world *w = WORLD("m", "m");
+		char text[64];
+		snprintf(text, sizeof(text), "%s /x HTTP/1.1\r\nhost: h\r\n\r\n", methods[i]);
+		struct peer *client = ask(w, text);
+		peer_close(net_newest(-1));
+		world_settle(w);
+		expect_not_repeated(w, client, 1);
+		expect_end(w, 1);
+	}
+}
+
+static void test_repetition_has_an_end(void **state) {
+	struct world *w = WORLD("m", "m", "m", "m", "m");
+	struct peer *client = ask(w, GET);
+	bool was_asked[5] = { false };
+	for (unsigned i = 0; i < 5; i++) {
+		struct peer *engine = net_newest(-1);
+		assert_false(was_asked[engine->engine]); /* each once */
+		was_asked[engine->engine] = true;
+		expect_nothing(client);
+		peer_close(engine);
+		world_settle(w);
+	}
+	assert_int_equal(net_n_connects(-1), 5);
+	expect_refusal(client, 502, "upstream_failed");
+	expect_end(w, 1);
+}
+
+static void test_nothing_is_repeated_once_an_answer_began(void **state) {
+	static const char *const begun[] = { "H", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 103 Early\r\n\r\n",
+		"HTTP/1.1 100 Continue\r\n\r\n" };
+	for (size_t i = 0; i < n_elems(begun); i++) {
+		struct world *w = WORLD("m", "m");
+		struct peer *client = ask(w, GET), *engine = net_newest(-1);
+		say(w, engine, begun[i]);
+		if (i == 2)
+			expect_answer(client, 103, "");
+		peer_close(engine);
+		world_settle(w);
+		expect_not_repeated(w, client, 1);
+		expect_end(w, 1);
+	}
+}
+
+/* A whole answer that came before the engine broke the upload counts. */
+static void test_answer_before_the_break_is_passed(void **state) {
+	struct world *w = WORLD("m", "m");
+	struct peer *client = post_part(w, "/x", 1000, "["), *engine = net_newest(-1);
+	peer_says(engine, "HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno");
+	peer_close(engine);
+	peer_says(client, "1");
+	world_settle(w);
+	expect_answer(client, 413, "no");
+	expect_end(w, 1);
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_refused_connect_moves_on_and_avoids),
+		cmocka_unit_test(test_avoidance_ends_and_doubles),
+		cmocka_unit_test(test_all_refuse),
+		cmocka_unit_test(test_all_addresses_are_tried),
+		cmocka_unit_test(test_instance_without_an_address),
+		cmocka_unit_test(test_silent_connect_moves_on),
+		cmocka_unit_test(test_all_silent),
+		cmocka_unit_test(test_no_descriptor_is_nobodys_fault),
+		cmocka_unit_test(test_stale_connection_is_repeated),
+		cmocka_unit_test(test_stale_connection_with_a_body_that_still_arrives),
+		cmocka_unit_test(test_reset_proves_nothing),
+		cmocka_unit_test(test_acknowledged_is_sent),
+		cmocka_unit_test(test_acknowledged_in_part_is_sent),
+		cmocka_unit_test(test_close_that_was_seen_is_never_met),
+		cmocka_unit_test(test_large_body_is_not_risked),
+		cmocka_unit_test(test_post_is_not_repeated),
+		cmocka_unit_test(test_post_on_a_fresh_connection),
+		cmocka_unit_test(test_safe_methods_are_repeated_elsewhere),
+		cmocka_unit_test(test_other_methods_are_not),
+		cmocka_unit_test(test_repetition_has_an_end),
+		cmocka_unit_test(test_nothing_is_repeated_once_an_answer_began),
+		cmocka_unit_test(test_answer_before_the_break_is_passed),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -13,18 +13,14 @@
 
 #include "virtual/world.h"
 
-static inline struct slice unseen(const struct peer *p) {
-	return (struct slice){ p->got.p + p->n_seen, p->got.n - p->n_seen };
-}
-
 static inline struct parsed expect_message(struct peer *p, enum parsed_kind kind) {
 	struct parsed m;
-	struct slice rest = unseen(p);
+	struct slice rest = peer_unseen(p);
 	assert_non_null(p);
 	if (!parsed_next(&m, kind, &rest, p->was_shut || (p->was_closed && !p->was_reset)))
-		fail_msg("no message but \"%.*s\"", (int)unseen(p).n, unseen(p).p);
+		fail_msg("no message but \"%.*s\"", (int)peer_unseen(p).n, peer_unseen(p).p);
 	if (m.is_bad)
-		fail_msg("not HTTP: \"%.*s\"", (int)unseen(p).n, unseen(p).p);
+		fail_msg("not HTTP: \"%.*s\"", (int)peer_unseen(p).n, peer_unseen(p).p);
 	p->n_seen = p->got.n - rest.n;
 	return m;
 }
@@ -100,8 +96,8 @@ static inline void expect_request(struct peer *engine, const char *line, const c
 }
 
 static inline void expect_nothing(const struct peer *p) {
-	if (unseen(p).n)
-		fail_msg("unexpected: \"%.*s\"", (int)unseen(p).n, unseen(p).p);
+	if (peer_unseen(p).n)
+		fail_msg("unexpected: \"%.*s\"", (int)peer_unseen(p).n, peer_unseen(p).p);
 }
 
 /* The last line of the access log. */

@@ -39,18 +39,27 @@ enum peer_link {
 	PEER_FAILED, /* the connect */
 };
 
+/* What the router sent from byte `at` on left it at that move of the network. */
+struct net_mark {
+	size_t at;
+	uint64_t move;
+};
+
 struct peer {
 	int fd;
 	int engine;  /* which one; -1: a client */
 	uint64_t id; /* counts connections, for ever */
 	enum peer_link link;
-	struct bytes said; /* by the peer */
-	size_t n_heard;    /* bytes of it that the router received */
-	struct bytes got;  /* from the router */
-	size_t n_arrived;  /* bytes of it that were acknowledged: all, until the peer is deaf */
-	size_t n_seen;     /* bytes of it that the test has looked at */
-	size_t room;       /* bytes that the router's socket still takes; SIZE_MAX: the peer reads */
-	bool has_left;     /* the peer's FIN stands behind what it said */
+	struct bytes said;  /* by the peer */
+	size_t n_heard;     /* bytes of it that the router received */
+	struct bytes got;   /* from the router */
+	size_t n_arrived;   /* bytes of it that were acknowledged: all, until the peer is deaf */
+	size_t n_seen;      /* bytes of it that the test has looked at */
+	struct bytes marks; /* struct net_mark: when it came */
+	struct bytes todo;  /* for scripts: what it is going to say */
+	size_t n_todo_said;
+	size_t room;   /* bytes that the router's socket still takes; SIZE_MAX: the peer reads */
+	bool has_left; /* the peer's FIN stands behind what it said */
 	bool has_reset;
 	bool is_deaf;    /* what comes is not acknowledged any more */
 	bool is_gone;    /* and answered by a reset */
@@ -86,14 +95,16 @@ static inline uint64_t net_clock(void) {
 static inline struct peer *net_peer_new(int engine) {
 	assert(net.n_peers < NET_PEERS_MAX);
 	struct peer *p = &net.peers[net.n_peers];
-	struct bytes said = p->said, got = p->got;
+	struct bytes said = p->said, got = p->got, marks = p->marks, todo = p->todo;
 	*p = (struct peer){ .fd = NET_FD_FIRST + (int)net.n_peers++, .engine = engine, .id = net.n_ids++ };
 	p->link = PEER_WAITING;
 	p->room = SIZE_MAX;
 	p->said = said; /* memory of an earlier one */
 	p->got = got;
-	p->said.n = p->got.n = 0;
-	p->said.n_max = p->got.n_max = NET_BYTES_MAX;
+	p->marks = marks;
+	p->todo = todo;
+	p->said.n = p->got.n = p->marks.n = p->todo.n = 0;
+	p->said.n_max = p->got.n_max = p->marks.n_max = p->todo.n_max = NET_BYTES_MAX;
 	return p;
 }
 
@@ -112,6 +123,8 @@ static inline void net_free(void) {
 	for (unsigned i = 0; i < NET_PEERS_MAX; i++) {
 		bytes_deinit(&net.peers[i].said);
 		bytes_deinit(&net.peers[i].got);
+		bytes_deinit(&net.peers[i].marks);
+		bytes_deinit(&net.peers[i].todo);
 	}
 	uint64_t now_ns = net.now_ns;
 	memset(&net, 0, sizeof(net));
@@ -135,6 +148,8 @@ static inline int net_fail(int error) {
 static inline int net_socket(int family, int type, int protocol) {
 	if (net.socket_errno)
 		return net_fail(net.socket_errno);
+	if (net.n_peers == NET_PEERS_MAX)
+		return net_fail(EMFILE);
 	return net_peer_new(0)->fd;
 }
 
@@ -211,18 +226,21 @@ static inline ssize_t net_recv(int fd, void *to, size_t max, int flags) {
 static inline ssize_t net_sendmsg(int fd, const struct msghdr *msg, int flags) {
 	struct peer *p = net_peer(fd);
 	size_t left = size_min(p->room, net.write_max ? net.write_max : SIZE_MAX), n = 0;
+	struct net_mark mark = { p->got.n, net.n_moves };
 	assert(p->link == PEER_UP && !p->was_shut && flags & MSG_NOSIGNAL);
 	if (p->has_reset)
 		return net_fail(EPIPE);
 	for (size_t i = 0; i < msg->msg_iovlen && left > n; i++) {
 		const struct iovec *v = &msg->msg_iov[i];
 		size_t part = size_min(v->iov_len, left - n);
-		bool fits = bytes_add(&p->got, (struct slice){ v->iov_base, part });
-		assert(fits);
+		bool has_room = bytes_add(&p->got, (struct slice){ v->iov_base, part });
+		assert(has_room);
 		n += part;
 	}
 	if (!n)
 		return net_fail(EAGAIN);
+	bool fits = bytes_add(&p->marks, (struct slice){ (const char *)&mark, sizeof(mark) });
+	assert(fits);
 	net.n_moves++;
 	if (p->room != SIZE_MAX)
 		p->room -= n;
@@ -413,6 +431,24 @@ static inline void peer_deafen(struct peer *p) {
 /* The router's socket takes this much more. */
 static inline void peer_stall(struct peer *p, size_t room) {
 	p->room = room;
+}
+
+/* What it got and the test has not looked at. */
+static inline struct slice peer_unseen(const struct peer *p) {
+	return (struct slice){ p->got.p + p->n_seen, p->got.n - p->n_seen };
+}
+
+/* The move of the network at which byte `at` of what it got came. */
+static inline uint64_t peer_when(const struct peer *p, size_t at) {
+	uint64_t move = 0;
+	for (size_t i = 0; i < p->marks.n; i += sizeof(struct net_mark)) {
+		struct net_mark mark;
+		memcpy(&mark, p->marks.p + i, sizeof(mark));
+		if (mark.at > at)
+			break;
+		move = mark.move;
+	}
+	return move;
 }
 
 /* The connect is answered. */

@@ -197,7 +197,7 @@ static void test_stream_that_falls_silent(void **state) {
 		say_chunk(w, engine, "data: {}\n\n");
 	}
 	pass_deadline(w, client, 7000);
-	assert_true(parsed_has(unseen(client), "\"code\":\"timeout\""));
+	assert_true(parsed_has(peer_unseen(client), "\"code\":\"timeout\""));
 	expect_cut(client, NULL);
 	expect_closed(engine);
 	expect_logged(w, 200, "stream_stalled");

@@ -75,10 +75,10 @@ static void test_chunked_answer_with_trailers(void **state) {
 	struct peer *client = ask(w, GET), *engine = net_newest(0);
 	say(w, engine, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
 	say_chunk(w, engine, "ab");
-	assert_true(parsed_has(unseen(client), "ab")); /* in the turn in which it came */
+	assert_true(parsed_has(peer_unseen(client), "ab")); /* in the turn in which it came */
 	say_chunk(w, engine, "c");
 	say(w, engine, "0\r\nx-sum: 7\r\ncontent-length: 9\r\n\r\n");
-	assert_true(parsed_has(unseen(client), "0\r\nx-sum: 7\r\n\r\n"));
+	assert_true(parsed_has(peer_unseen(client), "0\r\nx-sum: 7\r\n\r\n"));
 	expect_answer(client, 200, "abc");
 	assert_false(client->was_closed);
 	expect_end(w, 1);

@@ -2,6 +2,8 @@
 
 #include <time.h>
 
+#include "base/utf8.h"
+
 #define TAIL_BYTES 2u /* kept free for the end of the line */
 
 static size_t line_room(const struct line *l) {
@@ -34,22 +36,6 @@ void line_begin(struct line *l) {
 void line_end(struct line *l) {
 	memcpy(l->text + l->n, "}\n", 2);
 	l->n += 2;
-}
-
-/* Bytes of the well-formed UTF-8 sequence at s.p, 0 when there is none (Unicode 15, table 3-7). */
-static size_t utf8_length(struct slice s) {
-	unsigned char a = (unsigned char)s.p[0];
-	size_t n = a < 0xc2 ? 0 : a < 0xe0 ? 2 : a < 0xf0 ? 3 : a < 0xf5 ? 4 : 0;
-	if (!n || s.n < n)
-		return 0;
-	unsigned char b = (unsigned char)s.p[1];
-	if ((a == 0xe0 && b < 0xa0) || (a == 0xed && b > 0x9f) || (a == 0xf0 && b < 0x90) ||
-	    (a == 0xf4 && b > 0x8f))
-		return 0;
-	for (size_t i = 1; i < n; i++)
-		if (((unsigned char)s.p[i] & 0xc0) != 0x80)
-			return 0;
-	return n;
 }
 
 /* The next character of a value as JSON; how many bytes of it were used. */

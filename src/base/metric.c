@@ -6,7 +6,7 @@
 #define BUCKET_FIRST_NS 250000u
 
 void metric_observe(struct metric_histogram *h, uint64_t ns) {
-	uint64_t quarters = ns / BUCKET_FIRST_NS;
+	uint64_t quarters = (ns ? ns - 1 : 0) / BUCKET_FIRST_NS; /* a bound belongs to its bucket */
 	unsigned i = quarters ? 64u - (unsigned)__builtin_clzll(quarters) : 0;
 	metric_add(&h->buckets[i < METRIC_BUCKETS ? i : METRIC_BUCKETS - 1], 1);
 	metric_add(&h->sum_ns, ns);

@@ -16,7 +16,7 @@
 #define OUT_BUF_MIN  1024
 
 static int conn_interest(const struct conn *c) {
-	int interest = c->interest & UV_DISCONNECT;
+	int interest = c->hears_close ? UV_DISCONNECT : 0;
 	if (c->wants_read)
 		interest |= UV_READABLE;
 	if (c->out || c->state == CONN_CONNECTING)
@@ -72,7 +72,7 @@ static void conn_on_event(uv_poll_t *poll, int status, int events) {
 		c->can_read = true;
 	if (events & UV_DISCONNECT) {
 		c->peer_closed = c->can_read = true;
-		c->interest &= (uint8_t)~UV_DISCONNECT; /* level-triggered: once is enough */
+		c->hears_close = false; /* level-triggered: once is enough */
 	}
 	if (!c->wants_read || events & UV_DISCONNECT)
 		conn_apply_interest(c, conn_interest(c));
@@ -81,14 +81,18 @@ static void conn_on_event(uv_poll_t *poll, int status, int events) {
 
 static int conn_start(struct conn *c, struct loop *l, int fd, struct job *job,
     void (*on_closed)(struct conn *), enum conn_state state) {
-	*c = (struct conn){ .loop = l, .job = job, .on_closed = on_closed, .fd = fd, .wants_read = true };
+	*c = (struct conn){ .loop = l,
+		.job = job,
+		.on_closed = on_closed,
+		.fd = fd,
+		.wants_read = true,
+		.hears_close = true };
 	c->state = (uint8_t)state;
 	int r = uv_poll_init(&l->uv, &c->poll, fd);
 	if (r < 0) {
 		close(fd);
 		return r;
 	}
-	c->interest = UV_DISCONNECT;
 	conn_apply_interest(c, conn_interest(c));
 	return 0;
 }
@@ -198,11 +202,11 @@ int conn_fill(struct conn *c, size_t max) {
 	struct loop *l = c->loop;
 	if (c->unread.n)
 		return 0;
+	buf_unref(&l->bufs, &c->stash);
 	if (!c->can_read)
 		return CONN_E_AGAIN;
 	if (l->read_owner && l->read_owner != c)
 		conn_park(l->read_owner, 0);
-	buf_unref(&l->bufs, &c->stash);
 	size_t n = 0;
 	int r = conn_read(c, l->read_buf, size_min(max, LOOP_READ_BYTES), &n);
 	c->unread = (struct slice){ l->read_buf, n };

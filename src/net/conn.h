@@ -60,6 +60,7 @@ struct conn {
 	bool wants_read;
 	bool can_read;    /* bytes or the end wait in the socket, as far as events told */
 	bool peer_closed; /* FIN or worse was seen by an event */
+	bool hears_close; /* the peer's close is still to be reported */
 	bool is_broken;
 	struct slice unread;
 	struct buf *stash;    /* where unread stands, unless it is in loop->read_buf */

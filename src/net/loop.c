@@ -28,8 +28,15 @@ static void loop_run_ready(struct loop *l) {
 	}
 }
 
+void loop_timer(struct loop *l, struct timer *t, uint64_t delay_ms) {
+	if (!l->is_in_turn)
+		l->now_ns = clock_now_ns();
+	timer_start(&l->wheel, t, loop_now_ms(l) - l->wheel.now_ms + delay_ms);
+}
+
 void loop_turn(struct loop *l) {
 	l->now_ns = clock_now_ns();
+	l->is_in_turn = true;
 	wheel_advance(&l->wheel, loop_now_ms(l));
 	loop_run_ready(l);
 }
@@ -43,6 +50,7 @@ static void loop_on_alarm(uv_timer_t *alarm) {
 static void loop_on_prepare(uv_prepare_t *prepare) {
 	struct loop *l = container_of(prepare, struct loop, prepare);
 	loop_run_ready(l);
+	l->is_in_turn = false;
 
 	uint64_t took_ns = clock_now_ns() - l->now_ns;
 	l->n_turns++;
@@ -63,8 +71,6 @@ static void loop_on_prepare(uv_prepare_t *prepare) {
 static void loop_on_check(uv_check_t *check) {
 	struct loop *l = container_of(check, struct loop, check);
 	loop_turn(l);
-	if (l->is_stopping)
-		uv_stop(&l->uv);
 }
 
 static void loop_on_doorbell(uv_async_t *doorbell) {
@@ -131,7 +137,7 @@ void loop_run(struct loop *l) {
 }
 
 void loop_stop(struct loop *l) {
-	l->is_stopping = true;
+	uv_stop(&l->uv);
 }
 
 void loop_deinit(struct loop *l) {

@@ -50,13 +50,13 @@ struct loop {
 	_Atomic(struct mail *) inbox;
 
 	uint64_t now_ns; /* start of this turn, clock_now_ns() */
+	bool is_in_turn; /* now_ns is fresh */
 	struct wheel wheel;
 	struct list ready;
 	struct timer trim;
 	struct buf_pool bufs;
 	struct slab outs;     /* struct conn_out of all conns */
 	uint64_t alarm_at_ms; /* when the alarm is set for, 0: not set */
-	bool is_stopping;
 
 	char *read_buf;          /* LOOP_READ_BYTES, lent to one conn at a time */
 	struct conn *read_owner; /* the conn whose unread bytes stand in read_buf, or NULL */
@@ -92,14 +92,13 @@ void job_cancel(struct job *j);
 /* From any thread. The loop must live until the mail is delivered. */
 void loop_post(struct loop *l, struct mail *m, mail_fn deliver);
 
-/* Starts a timer at a delay from now (the turn's start). */
-static inline void loop_timer(struct loop *l, struct timer *t, uint64_t delay_ms) {
-	timer_start(&l->wheel, t, delay_ms);
-}
-
 static inline uint64_t loop_now_ms(const struct loop *l) {
 	return l->now_ns / 1000000u;
 }
+
+/* Starts a timer at a delay from now, also from a callback of libuv's, which runs before the turn has read
+ * the clock. */
+void loop_timer(struct loop *l, struct timer *t, uint64_t delay_ms);
 
 /* The longest turn since the last call, in nanoseconds. */
 uint64_t loop_take_lag(struct loop *l);

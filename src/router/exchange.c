@@ -150,7 +150,8 @@ static int receive_body(struct exchange *x, struct call_in *in, enum cause *caus
 
 static int send_continue(struct exchange *x) {
 	struct call_out o;
-	if (!request_head(x)->expects_continue || x->has_continued || x->down.in_bytes || call_has_input(&x->down))
+	if (!request_head(x)->expects_continue || x->has_continued || x->down.in_bytes ||
+	    call_has_input(&x->down))
 		return 0;
 	x->has_continued = true;
 	call_begin(&o, &x->down);
@@ -160,9 +161,9 @@ static int send_continue(struct exchange *x) {
 }
 
 /*
- * Enough of the body is here to go on. A JSON body is waited for up to inspect_limit, since no engine can begin before
- * it has all of it: what is wrong with it is then found before an engine sees it. Beyond, and when memory is short, it
- * flows as soon as the model is known.
+ * Enough of the body is here to go on. A JSON body is waited for up to inspect_limit, since no engine can
+ * begin before it has all of it: what is wrong with it is then found before an engine sees it. Beyond, and
+ * when memory is short, it flows as soon as the model is known.
  */
 static bool inspect_is_enough(struct exchange *x) {
 	const struct router_config *config = x->worker->router->config;
@@ -173,23 +174,30 @@ static bool inspect_is_enough(struct exchange *x) {
 	return x->hold.bytes >= config->inspect_limit_bytes || buf_is_over_budget(bufs(x));
 }
 
+/* One receive of the body, held. CALL_E_AGAIN: nothing came, or a cause ends the exchange. */
+static int hold_once(struct exchange *x, enum cause *cause) {
+	struct call_in in;
+	int r = receive_body(x, &in, cause);
+	if (r)
+		return CALL_E_AGAIN;
+	if (hold_append(&x->hold, bufs(x), in.pieces, in.n))
+		return 0;
+	*cause = CAUSE_OVERLOADED;
+	return CALL_E_AGAIN;
+}
+
 /* Takes what of the body has come, and holds it until there is enough. */
 static enum next step_inspect(struct exchange *x) {
-	struct call_in in = { .is_end = false };
 	enum cause cause;
-	int r = 0;
-
-	do {
-		r = receive_body(x, &in, &cause);
-		if (cause)
-			return exchange_fail(x, cause);
-		if (r == 0 && !hold_append(&x->hold, bufs(x), in.pieces, in.n))
-			return exchange_fail(x, CAUSE_OVERLOADED);
+	int r = hold_once(x, &cause);
+	while (r == 0 && !inspect_is_enough(x)) {
 		if (x->hold.bytes > x->worker->router->config->hold_limit_bytes)
 			return exchange_fail(x, CAUSE_MODEL_LATE);
-	} while (r == 0 && !inspect_is_enough(x));
-
-	if (!in.is_end && send_continue(x))
+		r = hold_once(x, &cause);
+	}
+	if (cause)
+		return exchange_fail(x, cause);
+	if (!call_is_received(&x->down) && send_continue(x))
 		return exchange_fail(x, CAUSE_CLIENT_GONE);
 	return inspect_is_enough(x) ? go(x, STEP_PICK) : WAIT;
 }
@@ -292,14 +300,20 @@ static enum next step_send(struct exchange *x) {
 	struct session *session = session_of(&x->down);
 	char room[46];
 	struct forward f = { .request_id = exchange_id(x), .peer = session_peer(session, room) };
-	struct buf *at = x->hold.first;
 	struct call_out o;
 	uint64_t length;
-	enum framing framing = upload_framing(x, &length);
-
+	enum framing framing;
+	enum cause cause = CAUSE_NONE;
+	if (!call_is_received(&x->down) && call_has_input(&x->down) &&
+	    !buf_is_over_budget(bufs(x))) /* what came while we were connecting */
+		(void)hold_once(x, &cause);
+	if (cause)
+		return exchange_fail(x, cause);
+	framing = upload_framing(x, &length);
 	x->at.connected = now_ns(x);
 	x->is_upload_broken = false;
 	call_init(&x->up, &x->upstream->conn, FRAMING_NONE, 0);
+	struct buf *at = x->hold.first;
 	call_begin(&o, &x->up);
 	forward_request(&o, request_head(x), x->instance, &f, framing, length);
 	int r = 0;
@@ -526,7 +540,7 @@ static const char *model_name(const struct exchange *x, char room[MODEL_NAME_ROO
 
 /* Ends the client's side: next request, refusal, cut or farewell. */
 static void settle_down(struct exchange *x) {
-	if (x->down.out_is_done && (!x->cause || !call_is_gone(&x->down))) {
+	if (x->down.out_is_done && !call_pending(&x->down)) {
 		session_next(&x->down, !x->ends_connection);
 		return;
 	}

@@ -19,6 +19,7 @@
 #include "router/scan.h"
 
 #include "base/text.h"
+#include "base/utf8.h"
 #include "router/scan_grammar.h"
 #include "router/scan_simd.h"
 
@@ -166,26 +167,12 @@ static bool is_plain(struct slice text) {
 static bool text_is_clean(struct slice text) {
 	if (is_plain(text))
 		return true;
-	const uint8_t *p = (const uint8_t *)text.p, *end = p + text.n;
-	while (p < end) {
-		uint32_t c = *p++;
-		if (c >= 0x20 && c < 0x7f)
-			continue;
-		if (c < 0xc2 || c > 0xf4)
+	while (text.n) {
+		unsigned char c = (unsigned char)*text.p;
+		size_t n = c < 0x80 ? c >= 0x20 && c != 0x7f : utf8_length(text);
+		if (n == 0)
 			return false;
-		ptrdiff_t n = c < 0xe0 ? 1 : c < 0xf0 ? 2 : 3;
-		if (end - p < n)
-			return false;
-		static const uint32_t first[] = { 0, 0x80, 0x800, 0x10000 };
-		uint32_t least = first[n];
-		c &= 0x3fu >> n;
-		for (; n > 0; n--, p++) {
-			if ((*p & 0xc0) != 0x80)
-				return false;
-			c = c << 6 | (*p & 0x3f);
-		}
-		if (c < least || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
-			return false;
+		text = slice_skip(text, n);
 	}
 	return true;
 }

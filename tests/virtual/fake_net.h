@@ -435,7 +435,7 @@ static inline void peer_stall(struct peer *p, size_t room) {
 
 /* What it got and the test has not looked at. */
 static inline struct slice peer_unseen(const struct peer *p) {
-	return (struct slice){ p->got.p + p->n_seen, p->got.n - p->n_seen };
+	return p->got.n ? slice_skip(bytes_slice(&p->got), p->n_seen) : (struct slice){ NULL, 0 };
 }
 
 /* The move of the network at which byte `at` of what it got came. */

@@ -50,6 +50,13 @@ static enum next exchange_fail(struct exchange *x, enum cause cause) {
 	return go(x, STEP_SETTLE);
 }
 
+/* Whether the client should be told that this answer is the last on its connection: the router is being
+ * stopped. */
+static bool is_last(const struct exchange *x, const struct session *session) {
+	return session_is_last(session) ||
+	    atomic_load_explicit(&x->worker->router->is_draining, memory_order_relaxed);
+}
+
 /* --- engines: charge, release, retry ---------------------------------------- */
 
 static void release_instance(struct exchange *x) {
@@ -217,10 +224,9 @@ static enum next step_pick(struct exchange *x) {
 		x->view = worker_view(x->worker);
 		x->row = EXCHANGE_NO_ROW;
 	}
-	if (!find_model(x)) {
-		x->model = NULL;
-		return exchange_fail(x, CAUSE_MODEL_NOT_FOUND);
-	}
+	if (!find_model(x)) /* with nobody there, the fleet is what is missing */
+		return exchange_fail(
+		    x, x->view->snapshot->any.n_candidates ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE);
 	struct pick_input input = { .model = x->model,
 		.tried = x->tried,
 		.n_tried = x->n_tried,
@@ -428,7 +434,7 @@ static int take_answer(struct exchange *x, struct call_out *o) {
 static enum next relay_head(struct exchange *x, const struct head *answer) {
 	struct forward_answer f = { .request = request_head(x),
 		.request_id = exchange_id(x),
-		.is_last = x->ends_connection || session_is_last(session_of(&x->down)) };
+		.is_last = x->ends_connection || is_last(x, session_of(&x->down)) };
 	struct call_out o;
 
 	x->at.first_byte = now_ns(x);
@@ -554,7 +560,7 @@ static void settle_down(struct exchange *x) {
 		return;
 	}
 	struct reply reply = { .request_id = exchange_id(x) };
-	reply_follow(&reply, request_head(x), x->ends_connection || session_is_last(session_of(&x->down)));
+	reply_follow(&reply, request_head(x), x->ends_connection || is_last(x, session_of(&x->down)));
 	reply.closes |= !call_is_received(&x->down) || x->cause == CAUSE_MALFORMED;
 	char name[MODEL_NAME_ROOM];
 	const char *detail = x->cause == CAUSE_MODEL_NOT_FOUND ? model_name(x, name) : NULL;
@@ -738,7 +744,7 @@ struct job *exchange_begin(struct server *server, struct session *session, const
 	x->dialect = (uint8_t)reply_dialect(exchange_path(x));
 	x->is_head = head->method == METHOD_HEAD;
 	x->is_repeatable = x->is_head || head->method == METHOD_GET || head->method == METHOD_OPTIONS;
-	x->ends_connection = session_is_last(session);
+	x->ends_connection = is_last(x, session);
 	x->keeps_replay = true;
 	session_take(session, &x->down, &x->job, head);
 	return &x->job;

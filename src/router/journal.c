@@ -48,61 +48,86 @@ static void journal_count(struct exchange *x, unsigned status, uint64_t total_ns
 	}
 }
 
-static void journal_put(struct worker *w, struct line *l) {
-	line_end(l);
-	if (!log_ring_put(w->log, (struct slice){ l->text, l->n }))
-		metric_add(&w->metrics->log_dropped, 1);
-}
+/* One line of the access log; the fields are those of the contract, in its order. */
+struct record {
+	struct slice id, method, path, model, instance, reason;
+	unsigned status, attempts;
+	uint64_t bytes_in, bytes_out;
+	uint64_t queue_ns, connect_ns, first_byte_ns, first_token_ns, total_ns;
+	uint64_t tokens_in, tokens_out;
+	bool are_tokens_estimated;
+	enum cause cause;
+};
 
-static void journal_begin(struct line *l, struct slice id, struct slice method, struct slice path) {
-	line_begin(l);
-	line_time(l, SLICE("ts"), clock_wall_ms());
-	line_text(l, SLICE("id"), id);
-	line_text(l, SLICE("method"), method);
-	line_text(l, SLICE("path"), path);
+static void record_put(struct worker *w, const struct record *r) {
+	struct line l;
+	line_begin(&l);
+	line_time(&l, SLICE("ts"), clock_wall_ms());
+	line_text(&l, SLICE("id"), r->id);
+	line_text(&l, SLICE("method"), r->method);
+	line_text(&l, SLICE("path"), r->path);
+	line_text(&l, SLICE("model"), r->model);
+	line_text(&l, SLICE("instance"), r->instance);
+	line_uint(&l, SLICE("status"), r->status);
+	line_uint(&l, SLICE("bytes_in"), r->bytes_in);
+	line_uint(&l, SLICE("bytes_out"), r->bytes_out);
+	line_ms(&l, SLICE("queue_ms"), r->queue_ns);
+	line_ms(&l, SLICE("connect_ms"), r->connect_ns);
+	line_ms(&l, SLICE("first_byte_ms"), r->first_byte_ns);
+	line_ms(&l, SLICE("first_token_ms"), r->first_token_ns);
+	line_ms(&l, SLICE("total_ms"), r->total_ns);
+	line_uint(&l, SLICE("tokens_in"), r->tokens_in);
+	line_uint(&l, SLICE("tokens_out"), r->tokens_out);
+	line_bool(&l, SLICE("tokens_estimated"), r->are_tokens_estimated);
+	line_text(&l, SLICE("reason"), r->reason);
+	line_uint(&l, SLICE("attempts"), r->attempts);
+	line_text(&l, SLICE("cause"), slice_of(cause_row(r->cause)->label));
+	line_end(&l);
+	if (!log_ring_put(w->log, (struct slice){ l.text, l.n }))
+		metric_add(&w->metrics->log_dropped, 1);
 }
 
 void journal_write(struct exchange *x) {
 	const struct exchange_times *at = &x->at;
 	const struct instance *inst = journal_instance(x);
 	uint64_t now = x->worker->loop.now_ns;
-	unsigned status = x->cause == CAUSE_CLIENT_GONE ? 499 : x->status;
-	struct line l;
-
-	journal_count(x, status, now - at->begin);
+	struct record r = {
+		.id = exchange_id(x),
+		.method = exchange_method(x),
+		.path = exchange_path(x),
+		.status = x->cause == CAUSE_CLIENT_GONE ? 499 : x->status,
+		.attempts = x->n_attempts,
+		.bytes_in = x->down.in_bytes,
+		.bytes_out = x->down.out_bytes,
+		.queue_ns = since(at->begin, at->routed),
+		.connect_ns = since(at->routed, at->connected),
+		.first_byte_ns = since(at->begin, at->first_byte),
+		.first_token_ns = since(at->begin, at->first_token),
+		.total_ns = now - at->begin,
+		.tokens_in = x->tap.tokens_in,
+		.tokens_out = x->tap.has_usage ? x->tap.tokens_out : x->tap.n_events,
+		.are_tokens_estimated = !x->tap.has_usage && x->tap.n_events > 0,
+		.cause = (enum cause)x->cause,
+	};
+	journal_count(x, r.status, r.total_ns);
 	if (!x->worker->log)
 		return;
-	journal_begin(&l, exchange_id(x), exchange_method(x), exchange_path(x));
-	line_text(&l, SLICE("model"), x->model ? x->model->name : SLICE(""));
-	line_text(&l, SLICE("instance"), inst ? inst->spec.name : SLICE(""));
-	line_uint(&l, SLICE("status"), status);
-	line_uint(&l, SLICE("bytes_in"), x->down.in_bytes);
-	line_uint(&l, SLICE("bytes_out"), x->down.out_bytes);
-	line_ms(&l, SLICE("queue_ms"), since(at->begin, at->routed));
-	line_ms(&l, SLICE("connect_ms"), since(at->routed, at->connected));
-	line_ms(&l, SLICE("first_byte_ms"), since(at->begin, at->first_byte));
-	line_ms(&l, SLICE("first_token_ms"), since(at->begin, at->first_token));
-	line_ms(&l, SLICE("total_ms"), now - at->begin);
-	line_uint(&l, SLICE("tokens_in"), x->tap.tokens_in);
-	line_uint(&l, SLICE("tokens_out"), x->tap.has_usage ? x->tap.tokens_out : x->tap.n_events);
-	line_bool(&l, SLICE("tokens_estimated"), !x->tap.has_usage && x->tap.n_events > 0);
-	line_text(
-	    &l, SLICE("reason"), inst ? slice_of(pick_reason_text((enum pick_reason)x->reason)) : SLICE(""));
-	line_uint(&l, SLICE("attempts"), x->n_attempts);
-	line_text(&l, SLICE("cause"), slice_of(cause_row((enum cause)x->cause)->label));
-	journal_put(x->worker, &l);
+	if (x->model)
+		r.model = x->model->name;
+	if (inst) {
+		r.instance = inst->spec.name;
+		r.reason = slice_of(pick_reason_text((enum pick_reason)x->reason));
+	}
+	record_put(x->worker, &r);
 }
 
 void journal_refused(struct server *server, struct session *session, enum cause cause) {
 	struct worker *w = server->context;
-	struct line l;
 	char room[32];
-	unsigned status = cause_row(cause)->status;
-	metric_count_request(w->metrics, LABEL_OTHER, LABEL_OTHER, status);
-	if (!w->log)
-		return;
-	journal_begin(&l, worker_make_id(w, room), SLICE(""), SLICE(""));
-	line_uint(&l, SLICE("status"), status);
-	line_text(&l, SLICE("cause"), slice_of(cause_row(cause)->label));
-	journal_put(w, &l);
+	struct record r = {
+		.id = worker_make_id(w, room), .status = cause_row(cause)->status, .cause = cause
+	};
+	metric_count_request(w->metrics, LABEL_OTHER, LABEL_OTHER, r.status);
+	if (w->log)
+		record_put(w, &r);
 }

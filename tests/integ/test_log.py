@@ -26,7 +26,7 @@ def test_the_record_of_a_chat(engine, router):
 
 
 def test_tokens_of_a_stream(engine, router):
-    front = router([engine(["m"])])
+    front = router([engine(["m"])], router={"threads": 1})
     front.chat(body={"stream": True, "max_tokens": 9, "stream_options": {"include_usage": True}})
     front.chat(body={"stream": True, "max_tokens": 9})
     counted, estimated = front.log(2)

@@ -86,7 +86,7 @@ def test_without_a_model_any_engine_may_serve(engine, router):
 @pytest.mark.parametrize("pieces", [1, 2, 50])
 def test_the_model_is_seen_however_the_request_is_cut(engine, router, pieces):
     """Also where there is but one model: what is logged, counted and refused does not depend on the network."""
-    front = router([engine(["m"])])
+    front = router([engine(["m"])], router={"threads": 1})
     for model, status in (("m", b"200"), ("no such", b"404")):
         request = raw_request(chat_body(model), headers="Connection: close\r\n")
         head = request.index(b"\r\n\r\n") + 4

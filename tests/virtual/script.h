@@ -295,10 +295,9 @@ static inline void act_answer_connects(struct script *s, struct slice arg) {
 static inline void script_fleet(struct world *w, size_t variant) {
 	static const char *const models[][4] = {
 		{ "m", "m", "m,n", NULL }, /* where all plays begin */
-		{ "m", NULL, "m,n", NULL },
-		{ "m", "m", "m,n", "m" },
-		{ "m", "m", NULL, NULL },
+		{ "m", NULL, "m,n", NULL }, { "m", "m", "m,n", "m" }, { NULL, "m", "m,n", NULL },
 		{ NULL, NULL, NULL, NULL },
+		{ "m", "m", NULL, NULL }, /* one model: nobody waits for its name */
 	};
 	for (unsigned i = 0; i < 4; i++) {
 		char name[8];
@@ -452,6 +451,7 @@ static inline void script_end(struct world *w) {
 				peer_break(&net.peers[k]);
 		world_pass(w, 1000);
 	}
+	world_pass(w, 2500); /* sessions that linger */
 }
 
 /* NULL, or what went wrong. Everybody has left then, but can still be looked at. */

@@ -91,7 +91,7 @@ static void say_on(struct author *a) {
 
 static void act_in_order(struct author *a) {
 	static const unsigned parts[] = { 0, 0, 0, 1, 100, 3000 };
-	switch (below(a, 10)) {
+	switch (below(a, 11)) {
 	case 0: /* a client comes, or another one goes on */
 		if (a->n_clients < SCRIPT_CLIENTS_MAX && (!a->n_clients || below(a, 2))) {
 			bytes_printf(&a->play, "c\n");
@@ -116,21 +116,34 @@ static void act_in_order(struct author *a) {
 		bytes_printf(&a->play, "+%u\n", parts[below(a, n_elems(parts))]);
 		break;
 	case 8:
-		bytes_printf(&a->play, "w\n");
+		bytes_printf(&a->play, "w\n#0\na%u\n+0\nw\n", below(a, 3));
 		break;
 	case 9:
+		bytes_printf(&a->play, "w\n");
+		break;
+	case 10:
 		bytes_printf(&a->play, below(a, 4) ? ".\n" : "t%u\n", 1 + below(a, 400));
 		break;
 	}
 }
 
+/* An engine closes an idle connection while a request is on its way there. */
+static void act_stale(struct author *a) {
+	bytes_printf(&a->play, "w\n#%u\nD\n", below(a, 3));
+	write_request(a);
+	say_on(a);
+	bytes_printf(&a->play, "w\n%s\n", below(a, 3) ? "F" : "K");
+}
+
 static void act_of_fate(struct author *a) {
-	static const char *const ends[] = { "f", "x", "k", "F", "X", "K", "D", "D\n.\nF", "X", "X" };
+	static const char *const ends[] = { "f", "x", "k", "F", "X", "K", "D", "X" };
 	switch (below(a, 8)) {
 	case 0:
 	case 1:
-	case 2:
 		bytes_printf(&a->play, "%s\n", ends[below(a, n_elems(ends))]);
+		break;
+	case 2:
+		act_stale(a);
 		break;
 	case 3:
 		bytes_printf(&a->play, below(a, 2) ? "r%u\n" : "R%u\n", below(a, 300));

@@ -90,13 +90,13 @@ build() { # MAKE ARGUMENT...
 
 port_is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# The Python environment of the integration tests, made again when its list changes.
+# prepare_venv NAME LIST: a Python environment below the build folder, made again when its list changes.
 prepare_venv() {
-	local venv=$HEADRACE_BUILD/venv list=tests/integ/requirements.txt
+	local venv=$HEADRACE_BUILD/$1 list=$2
 	cmp -s "$list" "$venv/made-from" && return
-	say "making the Python environment of the integration tests"
+	say "making the Python environment $1"
 	rm -rf "$venv"
-	python3 -m venv "$venv"
-	"$venv/bin/pip" install --quiet --disable-pip-version-check -r "$list" >&2
-	cp "$list" "$venv/made-from"
+	python3 -m venv "$venv" &&
+		"$venv/bin/pip" install --quiet --disable-pip-version-check -r "$list" >&2 &&
+		cp "$list" "$venv/made-from"
 }

@@ -62,6 +62,8 @@ static int call_decode(struct call *c, struct call_in *in) {
 	}
 	conn_consume(c->conn, c->conn->unread.n - rest.n);
 	c->in_bytes += in->bytes;
+	if (in->is_end)
+		conn_want_read(c->conn, false); /* what comes behind is not of this message */
 	if (in->is_end && c->trailer) {
 		struct head_room room;
 		if (!call_trailer(c, &room))

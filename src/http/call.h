@@ -62,7 +62,7 @@ void call_init(struct call *c, struct conn *conn, enum framing in, uint64_t in_l
 /* Gives back what the call itself holds; the conn is the owner's. */
 void call_deinit(struct call *c);
 
-/* Reads at most `max` bytes. 0: something came, or the end. */
+/* Reads at most `max` bytes. 0: something came, or the end, behind which nothing wakes the owner any more. */
 must_use int call_recv(struct call *c, size_t max, struct call_in *in_out);
 
 /* Response head on an engine's connection; on 0 the call receives its body from now on (not for 1xx). */

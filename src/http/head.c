@@ -175,14 +175,18 @@ static bool is_authority(struct slice v) {
 	return port <= 65535;
 }
 
+/* What all Connection fields of a head say together. */
+struct connection_options {
+	unsigned n;
+	bool has_close, has_keep_alive;
+};
+
 /* Marks the fields that Connection names, and reads its two options. */
-static void apply_connection(struct head *h, struct slice list) {
+static void apply_connection(struct head *h, struct slice list, struct connection_options *said) {
 	struct slice option;
-	while (slice_next_member(&list, &option)) {
-		if (slice_is(option, SLICE("close")))
-			h->keep_alive = false;
-		else if (slice_is(option, SLICE("keep-alive")) && h->minor == 0)
-			h->keep_alive = true;
+	while (slice_next_member(&list, &option) && ++said->n <= HEAD_FIELDS_MAX) {
+		said->has_close |= slice_is(option, SLICE("close"));
+		said->has_keep_alive |= slice_is(option, SLICE("keep-alive"));
 		for (unsigned i = 0; option.n && i < h->n_fields; i++) {
 			struct field *f = &h->fields[i];
 			struct slice name = head_name(h, f);
@@ -199,7 +203,7 @@ static void apply_connection(struct head *h, struct slice list) {
 /* Length, transfer coding and connection: the same law for both directions (RFC 9112 section 6). */
 static enum cause apply_framing(struct head *h) {
 	unsigned n_lengths = 0, n_codings = 0;
-	h->keep_alive = h->minor >= 1;
+	struct connection_options said = { .n = 0 };
 	for (unsigned i = 0; i < h->n_fields; i++) {
 		struct field *f = &h->fields[i];
 		struct slice v = head_value(h, f);
@@ -212,11 +216,14 @@ static enum cause apply_framing(struct head *h) {
 			if (!slice_is(v, SLICE("chunked")))
 				return h->minor == 0 ? CAUSE_MALFORMED : CAUSE_TRANSFER_CODING;
 		} else if (f->id == FIELD_CONNECTION) {
-			apply_connection(h, v);
+			apply_connection(h, v, &said);
 		}
 	}
 	if (n_lengths > 1 || n_codings > 1 || (n_lengths && n_codings) || (n_codings && h->minor == 0))
 		return CAUSE_MALFORMED;
+	if (said.n > HEAD_FIELDS_MAX) /* each was compared with every field */
+		return CAUSE_HEAD_TOO_LARGE;
+	h->keep_alive = !said.has_close && (h->minor == 1 || said.has_keep_alive);
 	h->has_length = n_lengths;
 	if (n_codings)
 		h->framing = FRAMING_CHUNKED;

@@ -160,6 +160,7 @@ void session_take(struct session *s, struct call *call, struct job *job, const s
 	s->seen_bytes = 0;
 	s->conn.job = job;
 	call_init(call, &s->conn, (enum framing)head->framing, head->content_length);
+	conn_want_read(&s->conn, !call_is_received(call)); /* what is pipelined behind waits in the socket */
 }
 
 void session_next(struct call *call, bool keep) {

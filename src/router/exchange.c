@@ -280,7 +280,10 @@ static enum next step_connect(struct exchange *x) {
 	    &x->worker->pool, x->instance, &row->addresses[x->address++], &x->job, &x->upstream);
 	if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
 		return exchange_fail(x, CAUSE_OVERLOADED);
-	return r < 0 ? connect_failed(x, CAUSE_CONNECT_FAILED) : WAIT;
+	if (r < 0)
+		return connect_failed(x, CAUSE_CONNECT_FAILED);
+	call_want(&x->down, false); /* the rest of the body waits in the socket */
+	return WAIT;
 }
 
 /* Length if we know it by now, whatever the client used. */
@@ -335,11 +338,15 @@ static enum next step_send(struct exchange *x) {
 	} while (at && r == 0);
 	if (r)
 		return lost_before_answer(x, CAUSE_UPSTREAM_CLOSED);
-	if (call_is_received(&x->down)) {
+	if (call_is_received(&x->down))
 		inspect_deinit(&x->inspect, bufs(x));
-		call_want(&x->down, false); /* what is pipelined behind waits in the socket */
-	}
 	return go(x, STEP_AWAIT_HEAD);
+}
+
+/* What was sent cannot be sent again. */
+static void drop_replay(struct exchange *x) {
+	x->keeps_replay = x->is_repeatable = false;
+	hold_free(&x->hold, bufs(x));
 }
 
 /* Keeps a copy for another try, unless the connection is fresh or the copy would be large. */
@@ -349,8 +356,7 @@ static void keep_replay(struct exchange *x, const struct call_in *in) {
 	if (x->hold.bytes + in->bytes <= REPLAY_BYTES_MAX && x->upstream->is_reused &&
 	    hold_append(&x->hold, bufs(x), in->pieces, in->n))
 		return;
-	x->keeps_replay = x->is_repeatable = false;
-	hold_free(&x->hold, bufs(x));
+	drop_replay(x);
 }
 
 /* One receive of the body, passed on. CALL_E_AGAIN: nothing came, or a cause ends the exchange. */
@@ -366,7 +372,6 @@ static int pump_up_once(struct exchange *x, enum cause *cause) {
 	if (in.is_end) {
 		put_upload_end(x, &o);
 		inspect_deinit(&x->inspect, bufs(x));
-		call_want(&x->down, false);
 	}
 	if (call_flush(&o))
 		x->is_upload_broken = true;
@@ -377,15 +382,17 @@ static int pump_up_once(struct exchange *x, enum cause *cause) {
 static enum cause pump_up(struct exchange *x) {
 	enum cause cause = CAUSE_NONE;
 	int r = 0;
-	if (x->up.out_is_done || x->is_upload_broken)
+	if (x->up.out_is_done)
 		return CAUSE_NONE;
+	if (buf_is_over_budget(bufs(x))) /* who waits for memory must not hold any that can be spared */
+		drop_replay(x);
 	do {
-		bool may_read = !call_pending(&x->up) && !buf_is_over_budget(bufs(x));
+		bool may_read = !x->is_upload_broken && !call_pending(&x->up) && !buf_is_over_budget(bufs(x));
 		call_want(&x->down, may_read);
 		if (!may_read)
 			break;
 		r = pump_up_once(x, &cause);
-	} while (r == 0 && x->down.conn->unread.n && !x->up.out_is_done && !x->is_upload_broken);
+	} while (r == 0 && x->down.conn->unread.n && !x->up.out_is_done);
 	return cause;
 }
 
@@ -404,8 +411,7 @@ static enum next relay_interim(struct exchange *x, const struct head *interim) {
 
 /* Head and replay body are not needed any more: an open stream costs little. */
 static void forget_request(struct exchange *x) {
-	x->keeps_replay = x->is_repeatable = false;
-	hold_free(&x->hold, bufs(x));
+	drop_replay(x);
 	buf_unref(bufs(x), &x->head);
 	if (call_is_received(&x->down) || x->is_upload_broken)
 		inspect_deinit(&x->inspect, bufs(x));
@@ -644,6 +650,15 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 	return (struct deadline){ applies ? t->first_byte_ms : 0, CAUSE_FIRST_BYTE_TIMEOUT };
 }
 
+/* Short of memory: looks again soon, others may have given back; what it waits for still has its deadline. */
+static uint64_t exchange_hungry_ms(struct exchange *x, uint64_t delay_ms) {
+	uint64_t now_ms = loop_now_ms(&x->worker->loop);
+	if (!x->hungry_until_ms)
+		x->hungry_until_ms = delay_ms ? now_ms + delay_ms : UINT64_MAX;
+	uint64_t left_ms = x->hungry_until_ms > now_ms ? x->hungry_until_ms - now_ms : 1;
+	return u64_min(left_ms, HUNGRY_RETRY_MS);
+}
+
 static void exchange_arm(struct exchange *x) {
 	struct deadline d = exchange_deadline(x);
 	uint64_t total_ms = timeouts(x)->total_ms;
@@ -653,10 +668,11 @@ static void exchange_arm(struct exchange *x) {
 		if (!d.ms || left_ms < d.ms)
 			d = (struct deadline){ left_ms, CAUSE_TOTAL_TIMEOUT };
 	}
-	if (buf_is_over_budget(bufs(x)) && (!d.ms || d.ms > HUNGRY_RETRY_MS))
-		d = (struct deadline){ HUNGRY_RETRY_MS,
-			CAUSE_NONE }; /* look again: others may have given back */
 	x->wait_cause = (uint8_t)d.cause;
+	if (buf_is_over_budget(bufs(x)))
+		d.ms = exchange_hungry_ms(x, d.ms);
+	else
+		x->hungry_until_ms = 0;
 	if (d.ms)
 		loop_timer(&x->worker->loop, &x->timer, d.ms);
 	else
@@ -665,7 +681,7 @@ static void exchange_arm(struct exchange *x) {
 
 static void exchange_on_timer(struct timer *t) {
 	struct exchange *x = container_of(t, struct exchange, timer);
-	x->is_late = x->wait_cause != CAUSE_NONE;
+	x->is_late = x->hungry_until_ms <= loop_now_ms(&x->worker->loop); /* 0: not hungry */
 	loop_wake(&x->worker->loop, &x->job);
 }
 

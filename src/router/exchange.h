@@ -53,8 +53,9 @@ struct exchange {
 	const struct model *model; /* of the view; NULL until it is known */
 	struct instance *instance; /* charged; NULL: none */
 	struct exchange_times at;
-	uint32_t row;     /* picked last, of the view's snapshot; EXCHANGE_NO_ROW: none */
-	uint32_t address; /* next one of the row to try */
+	uint64_t hungry_until_ms; /* the deadline while memory is short; 0: it is not */
+	uint32_t row;             /* picked last, of the view's snapshot; EXCHANGE_NO_ROW: none */
+	uint32_t address;         /* next one of the row to try */
 	uint16_t tried[EXCHANGE_TRIES_MAX];
 	uint8_t n_tried, n_attempts, n_interim;
 	uint8_t step, cause, reason, dialect;

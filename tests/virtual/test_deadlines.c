@@ -238,6 +238,25 @@ static void test_total_in_the_answer(void **state) {
 	expect_end(w, 1);
 }
 
+/* All was said, but the client has not taken it: there is no event to put behind the last one. */
+static void test_total_at_the_end_of_the_answer(void **state) {
+	struct world *w = WORLD("m");
+	w->config.timeout.total_ms = 1500;
+	struct peer *client = ask(w, GET), *engine = net_newest(0);
+	peer_stall(client, 0);
+	say(w, engine, SSE_HEAD);
+	peer_stall(client, 200);
+	world_settle(w);
+	say_chunk(w, engine,
+	    "data: {\"choices\":[{\"delta\":{\"content\":\"0123456789012345678901234567890\"}}]}\n\n");
+	say(w, engine, "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n");
+	world_pass(w, 1501);
+	expect_cut(client, NULL);
+	expect_closed(client);
+	expect_logged(w, 200, "total_timeout");
+	expect_end(w, 1);
+}
+
 static void test_deadlines_that_are_off(void **state) {
 	struct world *w = WORLD("m");
 	w->config.timeout.body_idle_ms = w->config.timeout.write_idle_ms = 0;
@@ -276,6 +295,7 @@ int main(void) {
 		cmocka_unit_test(test_stream_that_falls_silent),
 		cmocka_unit_test(test_total_before_the_answer),
 		cmocka_unit_test(test_total_in_the_answer),
+		cmocka_unit_test(test_total_at_the_end_of_the_answer),
 		cmocka_unit_test(test_deadlines_that_are_off),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -204,6 +204,21 @@ static void test_pipelined_requests_are_answered_in_order(void **state) {
 	expect_end(w, 3);
 }
 
+/* What nobody wants to read yet must not wake anybody: expect_end() knows. */
+static void test_what_waits_in_the_socket_is_quiet(void **state) {
+	struct world *w = WORLD("m");
+	net.moods[0][0] = MOOD_SILENT;
+	struct peer *connects = ask(w, GET GET), *uploads = post_part(w, CHAT, 100, "{\"a\":1,");
+	say(w, uploads, "\"b\":2,");
+	struct peer *stalls = net_client();
+	peer_stall(stalls, 0);
+	say(w, stalls, "GET /health HTTP/1.1\r\nhost: h\r\n\r\n" GET);
+	world_pass(w, 400);
+	assert_false(w->is_spinning);
+	expect_nothing(connects);
+	expect_end(w, 3);
+}
+
 static void test_engine_that_says_close_is_not_used_again(void **state) {
 	struct world *w = WORLD("m");
 	struct peer *client = ask(w, GET), *engine = net_newest(0);
@@ -308,6 +323,7 @@ int main(void) {
 		cmocka_unit_test(test_early_answer_ends_the_connection),
 		cmocka_unit_test(test_connections_are_kept),
 		cmocka_unit_test(test_pipelined_requests_are_answered_in_order),
+		cmocka_unit_test(test_what_waits_in_the_socket_is_quiet),
 		cmocka_unit_test(test_engine_that_says_close_is_not_used_again),
 		cmocka_unit_test(test_bytes_behind_an_answer_end_the_connection),
 		cmocka_unit_test(test_cut_at_every_byte),

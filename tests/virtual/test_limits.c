@@ -169,6 +169,39 @@ static void test_answers_wait_for_the_budget(void **state) {
 	expect_end(w, 1);
 }
 
+/* Those who hold the memory wait for peers like all others, and as long. */
+static void test_deadlines_hold_while_the_budget_is_used_up(void **state) {
+	struct world *w = WORLD("m");
+	w->router.budget.max_bytes = 32u << 10;
+	struct peer *client = ask(w, GET), *engine = net_newest(0), *other;
+	peer_stall(client, 0);
+	say(w, engine, "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n");
+	say_much(w, engine, 60000, false);
+	assert_true(world_held(w) >= w->router.budget.max_bytes);
+	other = ask(w, GET);
+	expect_refusal(other, 503, "overloaded");
+	world_pass(w, 2990);
+	assert_false(client->was_closed);
+	world_pass(w, 20);
+	expect_closed(client);
+	expect_closed(engine);
+	assert_int_equal(world_held(w), w->rest.budget_bytes);
+	expect_logged(w, 200, "client_stalled");
+	expect_end(w, 2);
+}
+
+/* A body that is not read since there is no memory is nobody's fault, but does not wait for ever. */
+static void test_body_that_waits_for_the_budget(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = post_part(w, CHAT, 100, "{\"a\":");
+	w->router.budget.max_bytes = 1;
+	say(w, client, "1");
+	world_pass(w, 2100);
+	expect_refusal(client, 503, "overloaded");
+	expect_closed(net_newest(0));
+	expect_end(w, 1);
+}
+
 /* --- back-pressure ------------------------------------------------------------------------------ */
 
 static void test_client_that_does_not_read_stops_the_engine(void **state) {
@@ -243,6 +276,8 @@ int main(void) {
 		cmocka_unit_test(test_large_json_flows),
 		cmocka_unit_test(test_budget),
 		cmocka_unit_test(test_answers_wait_for_the_budget),
+		cmocka_unit_test(test_deadlines_hold_while_the_budget_is_used_up),
+		cmocka_unit_test(test_body_that_waits_for_the_budget),
 		cmocka_unit_test(test_client_that_does_not_read_stops_the_engine),
 		cmocka_unit_test(test_engine_that_does_not_read_stops_the_client),
 		cmocka_unit_test(test_pipelined_requests_stay_in_the_socket),

@@ -1,0 +1,564 @@
+#include "unit/net/rig.h"
+
+#include <arpa/inet.h>
+
+#include "http/reply.h"
+#include "http/server.h"
+
+/* --- a handler that says what it heard ------------------------------------------------ */
+
+enum { ECHO_BYTES_MAX = 65536 };
+
+/* One request: its first line, body and trailer, said back in the framing in which it came. */
+struct echo {
+	struct call call;
+	struct job job;
+	struct house *house;
+	struct reply reply;
+	bool is_chunked, is_early;
+	size_t n;
+	char text[ECHO_BYTES_MAX];
+};
+
+struct house {
+	struct rig rig;
+	struct server server;
+	struct client_budget budget;
+	uint16_t port;
+	unsigned n_begun, n_gone, n_refused;
+	enum cause refused;
+	struct echo *at_work;
+	bool aborts;  /* every request ends by a reset */
+	bool is_slow; /* the answer waits until house_go_on() */
+};
+
+static void echo_add(struct echo *e, struct slice text) {
+	assert_true(e->n + text.n <= ECHO_BYTES_MAX);
+	memcpy(e->text + e->n, text.p, text.n);
+	e->n += text.n;
+}
+
+static void echo_end(struct echo *e, bool keep) {
+	e->house->at_work = NULL;
+	session_next(&e->call, keep);
+	free(e);
+}
+
+static void echo_answer(struct echo *e) {
+	struct head_room trailer;
+	struct call_out o;
+	struct piece body = { e->text, e->n, NULL };
+	e->reply.closes |= session_is_last(session_of(&e->call));
+	if (e->is_chunked) {
+		bool has = call_trailer(&e->call, &trailer);
+		call_begin(&o, &e->call);
+		call_put_status_line(&o, 200);
+		call_put_head_end(&o, FRAMING_CHUNKED, 0);
+		call_put_data(&o, &body, 1);
+		call_put_end(&o, has ? &trailer.head : NULL);
+		assert_int_equal(call_flush(&o), 0);
+	} else {
+		e->reply.body = (struct slice){ e->text, e->n };
+		assert_int_equal(reply_send(&e->call, &e->reply), 0);
+	}
+	echo_end(e, !e->reply.closes);
+}
+
+static void echo_run(struct job *job) {
+	struct echo *e = container_of(job, struct echo, job);
+	struct house *h = e->house;
+	struct call_in in = { .is_end = e->is_early };
+	int r = 0;
+	if (h->aborts) {
+		h->at_work = NULL;
+		session_abort(&e->call, true);
+		free(e);
+		return;
+	}
+	while (r == 0 && !in.is_end) {
+		r = call_recv(&e->call, 1000, &in);
+		for (size_t i = 0; r == 0 && i < in.n; i++)
+			echo_add(e, (struct slice){ in.pieces[i].p, in.pieces[i].n });
+	}
+	if (r == CALL_E_GONE) {
+		h->n_gone++;
+		h->at_work = NULL;
+		session_abort(&e->call, true);
+		free(e);
+	} else if (r == CALL_E_BAD) {
+		e->reply.closes = true;
+		assert_int_equal(reply_refuse(&e->call, &e->reply, CAUSE_MALFORMED, NULL, REPLY_OPENAI), 0);
+		echo_end(e, false);
+	} else if (r == 0 && !h->is_slow) {
+		echo_answer(e);
+	}
+}
+
+static struct job *echo_begin(struct server *server, struct session *session, const struct head *head) {
+	struct house *h = server->context;
+	struct echo *e = calloc(1, sizeof(*e));
+	h->n_begun++;
+	h->at_work = e;
+	e->house = h;
+	e->reply.status = 200;
+	e->is_chunked = head->framing == FRAMING_CHUNKED;
+	e->is_early = slice_eq(head_path(head), SLICE("/early"));
+	reply_follow(&e->reply, head, false);
+	echo_add(e, head_method(head));
+	echo_add(e, SLICE(" "));
+	echo_add(e, head_target(head));
+	echo_add(e, SLICE("\n"));
+	job_init(&e->job, echo_run);
+	session_take(session, &e->call, &e->job, head);
+	return &e->job;
+}
+
+static void echo_refused(struct server *server, struct session *session, enum cause cause) {
+	struct house *h = server->context;
+	h->n_refused++;
+	h->refused = cause;
+}
+
+/* --- the house ------------------------------------------------------------------------ */
+
+static const struct server_limits patient = { .head_ms = 60000, .keepalive_ms = 60000 };
+
+static struct house *house_open(const struct server_limits *limits) {
+	static const struct server_handler handler = { .begin = echo_begin, .refused = echo_refused };
+	struct house *h = calloc(1, sizeof(*h));
+	h->budget.n_max = 100;
+	rig_open(&h->rig);
+	int fd = rig_listen(&h->port);
+	assert_int_equal(server_open(&h->server, &h->rig.loop, fd, &h->budget, limits, &handler, h), 0);
+	return h;
+}
+
+static void house_close(struct house *h) {
+	server_close(&h->server);
+	assert_int_equal(h->server.n_sessions, 0);
+	assert_int_equal(h->budget.n_open, 0);
+	rig_close(&h->rig);
+	server_deinit(&h->server);
+	free(h);
+}
+
+static void house_go_on(struct house *h) {
+	h->is_slow = false;
+	loop_wake(&h->rig.loop, &h->at_work->job);
+}
+
+/* The client hears just this, and the connection stays open. */
+static void assert_hears(struct house *h, int fd, const char *text) {
+	struct heard heard = { .n = 0 };
+	rig_listen_to(&h->rig, fd, &heard, strlen(text));
+	if (!slice_eq(rig_heard(&heard), slice_of(text)))
+		fail_msg("heard \"%.*s\", not \"%s\"", (int)heard.n, heard.p, text);
+	assert_false(heard.is_ended || heard.is_reset);
+	heard_free(&heard);
+}
+
+/* An answer whose head begins with this comes, and then the end in order. */
+static void assert_last_words(struct house *h, int fd, const char *text) {
+	struct heard heard = { .n = 0 };
+	rig_listen_to(&h->rig, fd, &heard, SIZE_MAX);
+	if (!slice_has_prefix(rig_heard(&heard), slice_of(text)) || heard.is_reset)
+		fail_msg("heard \"%.*s\"%s, not \"%s\"", (int)heard.n, heard.p,
+		    heard.is_reset ? " and a reset" : "", text);
+	heard_free(&heard);
+}
+
+#define ECHO(length, text) "HTTP/1.1 200 OK\r\ncontent-length: " #length "\r\n\r\n" text
+
+/* --- requests and answers --------------------------------------------------------------- */
+
+static void a_connection_serves_many(void **state) {
+	struct house *h = house_open(&patient);
+	int fd = rig_connect(h->port);
+	rig_say(fd, SLICE("GET /a HTTP/1.1\r\nHost: x\r\n\r\n"));
+	assert_hears(h, fd, ECHO(7, "GET /a\n"));
+	assert_int_equal(h->server.n_sessions, 1);
+	assert_int_equal(h->budget.n_open, 1);
+	rig_say(fd, SLICE("POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"));
+	assert_hears(h, fd, ECHO(12, "POST /b\nbody"));
+	rig_say(fd, SLICE("HEAD /c HTTP/1.1\r\nHost: x\r\n\r\n"));
+	assert_hears(h, fd, ECHO(8, ""));
+	close(fd);
+	rig_until(&h->rig, h->server.n_sessions == 0);
+	assert_int_equal(h->budget.n_open, 0);
+	assert_int_equal(h->n_begun, 3);
+	house_close(h);
+}
+
+static void what_is_pipelined_waits_its_turn(void **state) {
+	struct house *h = house_open(&patient);
+	int fd = rig_connect(h->port);
+	h->is_slow = true;
+	rig_say(fd,
+	    SLICE("GET /1 HTTP/1.1\r\nHost: x\r\n\r\n"
+		  "POST /2 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab"
+		  "\r\nPOST /3 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nc\r\n0\r\n\r\n"
+		  "GET /4 HTTP/1.1\r\nHost: x\r\n\r\nGET /5 HT"));
+	rig_until(&h->rig, h->n_begun);
+	rig_spin(&h->rig, 5);
+	assert_int_equal(h->n_begun, 1);
+	house_go_on(h);
+	assert_hears(h, fd,
+	    ECHO(7, "GET /1\n")
+		ECHO(10, "POST /2\nab") "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nPOST "
+					"/3\nc\r\n0\r\n\r\n" ECHO(7, "GET /4\n"));
+	rig_say(fd, SLICE("TP/1.1\r\nHost: x\r\n\r\n"));
+	assert_hears(h, fd, ECHO(7, "GET /5\n"));
+	assert_int_equal(h->n_begun, 5);
+	close(fd);
+	house_close(h);
+}
+
+/* At every place, and in single bytes; an empty line before the request line is no matter (RFC 9112
+ * section 2.2). */
+static void a_request_may_come_in_two_parts(void **state) {
+	static const struct slice texts[] = { SLICE("\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n"),
+		SLICE("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc") };
+	static const char *const answers[] = { ECHO(7, "GET /a\n"), ECHO(11, "POST /a\nabc") };
+	struct house *h = house_open(&patient);
+	for (size_t t = 0; t < n_elems(texts); t++) {
+		int fd = rig_connect(h->port);
+		for (size_t n = 1; n < texts[t].n; n++) {
+			rig_say(fd, slice_head(texts[t], n));
+			rig_spin(&h->rig, 2);
+			rig_say(fd, slice_skip(texts[t], n));
+			assert_hears(h, fd, answers[t]);
+		}
+		for (size_t n = 0; n < texts[t].n; n++) {
+			rig_say(fd, (struct slice){ texts[t].p + n, 1 });
+			rig_spin(&h->rig, 2);
+		}
+		assert_hears(h, fd, answers[t]);
+		close(fd);
+	}
+	house_close(h);
+}
+
+static void chunks_and_trailers_go_both_ways(void **state) {
+	struct house *h = house_open(&patient);
+	int fd = rig_connect(h->port);
+	rig_say(fd,
+	    SLICE("PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+		  "3;ext\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\nX-Sum: 42\r\nHost: evil\r\n\r\n"));
+	assert_hears(h, fd,
+	    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+	    "19\r\nPUT /\nabc0123456789abcdef\r\n0\r\nX-Sum: 42\r\n\r\n");
+	close(fd);
+	house_close(h);
+}
+
+static void large_heads_fit(void **state) {
+	static char text[70000];
+	struct house *h = house_open(&patient);
+	int fd = rig_connect(h->port);
+	size_t n = (size_t)snprintf(text, sizeof(text), "GET / HTTP/1.1\r\nHost: x\r\na: ");
+	memset(text + n, 'y', HEAD_BYTES_MAX - 4 - n);
+	memcpy(text + HEAD_BYTES_MAX - 4, "\r\n\r\n", 4);
+	for (size_t at = 0; at < HEAD_BYTES_MAX; at += 9999) {
+		rig_say(fd, slice_head((struct slice){ text + at, HEAD_BYTES_MAX - at }, 9999));
+		rig_spin(&h->rig, 2);
+	}
+	assert_hears(h, fd, ECHO(6, "GET /\n"));
+	assert_int_equal(rig_lent(&h->rig), 0); /* an idle connection holds nothing */
+	close(fd);
+	house_close(h);
+}
+
+/* --- ends ------------------------------------------------------------------------------- */
+
+static void bad_heads_are_refused(void **state) {
+	static const struct {
+		const char *text, *answer;
+		enum cause cause;
+	} rows[] = {
+		{ "garbage\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n", CAUSE_MALFORMED },
+		{ "GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n", CAUSE_MALFORMED },
+		{ "GET / HTTP/1.1\nHost: x\n\n", "HTTP/1.1 400 Bad Request\r\n", CAUSE_MALFORMED },
+		{ "\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n",
+		    CAUSE_MALFORMED },
+		{ "GET / HTTP/3.0\r\n", "HTTP/1.1 505 HTTP Version Not Supported\r\n", CAUSE_VERSION },
+		{ "TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 501 Not Implemented\r\n", CAUSE_METHOD },
+		{ "GET / HTTP/1.1\r\nHost: x\r\nExpect: no\r\n\r\n", "HTTP/1.1 417 Expectation Failed\r\n",
+		    CAUSE_EXPECTATION },
+	};
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct house *h = house_open(&patient);
+		int fd = rig_connect(h->port);
+		rig_say(fd, SLICE("GET /good HTTP/1.1\r\nHost: x\r\n\r\n"));
+		assert_hears(h, fd, ECHO(10, "GET /good\n"));
+		rig_say(fd, slice_of(rows[i].text));
+		assert_last_words(h, fd, rows[i].answer);
+		assert_int_equal(h->n_refused, 1);
+		assert_int_equal(h->refused, rows[i].cause);
+		assert_int_equal(h->n_begun, 1);
+		close(fd);
+		rig_until(&h->rig, h->server.n_sessions == 0);
+		house_close(h);
+	}
+}
+
+static void a_head_that_is_too_large_is_refused(void **state) {
+	static char text[HEAD_BYTES_MAX];
+	struct house *h = house_open(&patient);
+	int fd = rig_connect(h->port);
+	memset(text, 'x', sizeof(text));
+	memcpy(text, "GET / HTTP/1.1\r\na: ", 19);
+	for (size_t at = 0; at < sizeof(text); at += 6000) {
+		assert_int_equal(h->n_refused, 0);
+		rig_say(fd, slice_head((struct slice){ text + at, sizeof(text) - at }, 6000));
+		rig_spin(&h->rig, 2);
+	}
+	assert_last_words(h, fd, "HTTP/1.1 431 ");
+	close(fd);
+	house_close(h);
+}
+
+/* Who still speaks when the answer is there must not lose it to a reset. */
+static void the_answer_survives_unread_input(void **state) {
+	static const char *const heads[] = { "bad head\r\n\r\n",
+		"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nbad" };
+	static char text[60000];
+	for (size_t i = 0; i < n_elems(heads); i++) {
+		struct house *h = house_open(&patient);
+		int fd = rig_connect(h->port);
+		rig_say(fd, slice_of(heads[i]));
+		for (unsigned k = 0; k < 5; k++) {
+			rig_say(fd, (struct slice){ text, sizeof(text) });
+			rig_spin(&h->rig, 2);
+		}
+		assert_last_words(h, fd, i == 1 ? ECHO(12, "POST /early\n") : "HTTP/1.1 400 ");
+		assert_int_equal(h->server.n_sessions, 1); /* waits for the client's end */
+		close(fd);
+		rig_until(&h->rig, h->server.n_sessions == 0);
+		house_close(h);
+	}
+}
+
+static void who_sends_for_ever_is_cut(void **state) {
+	static char text[60000];
+	struct house *h = house_open(&patient);
+	int fd = rig_connect(h->port);
+	rig_say(fd, SLICE("bad head\r\n\r\n"));
+	rig_until(&h->rig, h->n_refused);
+	size_t n = 0;
+	for (ssize_t r = 0; h->server.n_sessions; n += r > 0 ? (size_t)r : 0) {
+		r = send(fd, text, sizeof(text), MSG_NOSIGNAL | MSG_DONTWAIT);
+		rig_spin(&h->rig, 1);
+	}
+	assert_in_range(n, 1u << 20, 8u << 20);
+	close(fd);
+	house_close(h);
+}
+
+static void a_client_may_leave_at_any_time(void **state) {
+	static const char text[] = "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab";
+	struct house *h = house_open(&patient);
+	for (size_t n = 0; n < sizeof(text); n += 3) {
+		for (unsigned reset = 0; reset < 2; reset++) {
+			int fd = rig_connect(h->port);
+			rig_say(fd, (struct slice){ text, n });
+			rig_until(&h->rig, h->server.n_sessions);
+			rig_spin(&h->rig, 2);
+			if (reset)
+				rig_reset(fd);
+			else
+				close(fd);
+			rig_until(&h->rig, h->server.n_sessions == 0);
+		}
+	}
+	assert_int_equal(h->n_refused, 0);
+	assert_int_equal(h->n_gone, h->n_begun);
+	house_close(h);
+}
+
+static void an_abort_is_a_reset(void **state) {
+	struct heard heard = { .n = 0 };
+	struct house *h = house_open(&patient);
+	int fd = rig_connect(h->port);
+	h->aborts = true;
+	rig_say(fd, SLICE("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+	rig_listen_to(&h->rig, fd, &heard, SIZE_MAX);
+	assert_true(heard.is_reset && heard.n == 0);
+	heard_free(&heard);
+	close(fd);
+	house_close(h);
+}
+
+static void close_is_obeyed(void **state) {
+	static const char *const texts[] = {
+		"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\nGET /2 HTTP/1.1\r\n",
+		"GET / HTTP/1.0\r\n\r\n"
+	};
+	for (size_t i = 0; i < n_elems(texts); i++) {
+		struct house *h = house_open(&patient);
+		int fd = rig_connect(h->port);
+		rig_say(fd, slice_of(texts[i]));
+		assert_last_words(
+		    h, fd, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 6\r\n\r\nGET /\n");
+		assert_int_equal(h->n_begun, 1);
+		close(fd);
+		house_close(h);
+	}
+}
+
+/* --- time ------------------------------------------------------------------------------- */
+
+static void a_slow_head_times_out(void **state) {
+	static const struct server_limits limits = { .head_ms = 20, .keepalive_ms = 60000 };
+	struct house *h = house_open(&limits);
+	int silent = rig_connect(h->port), slow = rig_connect(h->port);
+	rig_say(slow, SLICE("GET / HTTP/1.1\r\n"));
+	assert_last_words(h, slow, "HTTP/1.1 408 Request Timeout\r\n");
+	assert_int_equal(h->refused, CAUSE_HEAD_TIMEOUT);
+	assert_last_words(h, silent, "");
+	assert_int_equal(h->n_refused, 1); /* silence is no request */
+
+	int fd = rig_connect(h->port);
+	rig_say(fd, SLICE("GET / HTTP/1.1\r\nHost: x\r\n\r\nG"));
+	assert_hears(h, fd, ECHO(6, "GET /\n"));
+	assert_last_words(h, fd, "HTTP/1.1 408 ");
+	close(silent);
+	close(slow);
+	close(fd);
+	house_close(h);
+}
+
+/* It is the time of the whole head that counts, not of each byte. */
+static void a_dripping_head_times_out(void **state) {
+	static const struct server_limits limits = { .head_ms = 30, .keepalive_ms = 60000 };
+	struct house *h = house_open(&limits);
+	int fd = rig_connect(h->port);
+	rig_say(fd, SLICE("GET / HTTP/1.1\r\n"));
+	while (!h->n_refused) {
+		ssize_t n = send(fd, "a: b\r\n", 6, MSG_NOSIGNAL | MSG_DONTWAIT);
+		(void)n;
+		rig_spin(&h->rig, 1);
+	}
+	assert_true(h->refused == CAUSE_HEAD_TIMEOUT || h->refused == CAUSE_HEAD_TOO_LARGE);
+	close(fd);
+	house_close(h);
+}
+
+static void an_idle_connection_ends(void **state) {
+	static const struct server_limits limits = { .head_ms = 60000, .keepalive_ms = 20 };
+	struct house *h = house_open(&limits);
+	int fd = rig_connect(h->port);
+	rig_say(fd, SLICE("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+	assert_hears(h, fd, ECHO(6, "GET /\n"));
+	assert_last_words(h, fd, "");
+	assert_int_equal(h->n_refused, 0);
+	close(fd);
+	house_close(h);
+}
+
+static uint64_t fake_ns;
+
+static uint64_t fake_source(void) {
+	return fake_ns;
+}
+
+/* The first client after a quiet time has its whole deadline before it. */
+static void a_loop_that_slept_serves_the_next_client(void **state) {
+	static const struct server_limits limits = { .head_ms = 3000, .keepalive_ms = 3000 };
+	fake_ns = 1000000000;
+	clock_set_source(fake_source);
+	struct house *h = house_open(&limits);
+	rig_spin(&h->rig, 1);
+	fake_ns += 4000000000;
+	int fd = rig_connect(h->port);
+	rig_say(fd, SLICE("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+	rig_spin(&h->rig, 20);
+	unsigned n_begun = h->n_begun;
+	close(fd);
+	clock_set_source(NULL);
+	house_close(h);
+	assert_int_equal(n_begun, 1);
+}
+
+/* --- stopping ----------------------------------------------------------------------------- */
+
+static void a_drain_lets_requests_finish(void **state) {
+	struct house *h = house_open(&patient);
+	int idle = rig_connect(h->port), fresh = rig_connect(h->port), busy = rig_connect(h->port);
+	rig_say(idle, SLICE("GET /i HTTP/1.1\r\nHost: x\r\n\r\n"));
+	assert_hears(h, idle, ECHO(7, "GET /i\n"));
+	h->is_slow = true;
+	rig_say(busy, SLICE("GET /b HTTP/1.1\r\nHost: x\r\n\r\n"));
+	rig_until(&h->rig, h->n_begun == 2 && h->server.n_sessions == 3);
+	int queued = rig_connect(h->port); /* in the backlog: is served, too */
+
+	server_drain(&h->server);
+	server_drain(&h->server);
+	assert_int_equal(h->server.n_sessions, 3);
+	assert_last_words(h, idle, "");
+	house_go_on(h);
+	assert_last_words(h, busy, "HTTP/1.1 200 OK\r\nconnection: close\r\n");
+	rig_say(fresh, SLICE("GET /f HTTP/1.1\r\nHost: x\r\n\r\n"));
+	assert_last_words(h, fresh, "HTTP/1.1 200 OK\r\nconnection: close\r\n");
+	rig_say(queued, SLICE("GET /q HTTP/1.1\r\nHost: x\r\n\r\n"));
+	assert_last_words(h, queued, "HTTP/1.1 200 OK\r\nconnection: close\r\n");
+	assert_int_equal(h->n_begun, 4);
+	int all[] = { idle, fresh, busy, queued };
+	for (size_t i = 0; i < n_elems(all); i++)
+		close(all[i]);
+	rig_until(&h->rig, h->server.n_sessions == 0);
+	house_close(h);
+}
+
+static void a_close_ends_everybody(void **state) {
+	struct house *h = house_open(&patient);
+	int fresh = rig_connect(h->port), half = rig_connect(h->port), bad = rig_connect(h->port);
+	rig_say(half, SLICE("GET / HT"));
+	rig_say(bad, SLICE("bad\r\n"));
+	rig_until(&h->rig, h->server.n_sessions == 3 && h->n_refused);
+	rig_spin(&h->rig, 3);
+	house_close(h);
+	close(fresh);
+	close(half);
+	close(bad);
+}
+
+static void peers_have_addresses(void **state) {
+	static const char *const addresses[] = { "1.2.3.4", "255.255.255.255", "0.0.0.0", "127.0.0.1", "::1",
+		"fe80::1:2", "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255" };
+	for (size_t i = 0; i < n_elems(addresses); i++) {
+		struct session s = { .peer.sa.sa_family = strchr(addresses[i], ':') ? AF_INET6 : AF_INET };
+		char room[46], text[46];
+		void *at = s.peer.sa.sa_family == AF_INET6 ? (void *)&s.peer.in6.sin6_addr
+							   : (void *)&s.peer.in.sin_addr;
+		assert_int_equal(inet_pton(s.peer.sa.sa_family, addresses[i], at), 1);
+		assert_non_null(inet_ntop(s.peer.sa.sa_family, at, text, sizeof(text)));
+		assert_true(slice_eq(session_peer(&s, room), slice_of(text)));
+	}
+}
+
+int main(void) {
+	loop_setup_process();
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_connection_serves_many),
+		cmocka_unit_test(what_is_pipelined_waits_its_turn),
+		cmocka_unit_test(a_request_may_come_in_two_parts),
+		cmocka_unit_test(chunks_and_trailers_go_both_ways),
+		cmocka_unit_test(large_heads_fit),
+		cmocka_unit_test(bad_heads_are_refused),
+		cmocka_unit_test(a_head_that_is_too_large_is_refused),
+		cmocka_unit_test(the_answer_survives_unread_input),
+		cmocka_unit_test(who_sends_for_ever_is_cut),
+		cmocka_unit_test(a_client_may_leave_at_any_time),
+		cmocka_unit_test(an_abort_is_a_reset),
+		cmocka_unit_test(close_is_obeyed),
+		cmocka_unit_test(a_slow_head_times_out),
+		cmocka_unit_test(a_dripping_head_times_out),
+		cmocka_unit_test(an_idle_connection_ends),
+		cmocka_unit_test(a_loop_that_slept_serves_the_next_client),
+		cmocka_unit_test(a_drain_lets_requests_finish),
+		cmocka_unit_test(a_close_ends_everybody),
+		cmocka_unit_test(peers_have_addresses),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -19,6 +19,8 @@ void call_deinit(struct call *c) {
 /* --- receiving ------------------------------------------------------------ */
 
 static bool call_keep_trailer(struct call *c, struct slice part) {
+	if (!c->trailer && slice_eq(part, SLICE("\r\n"))) /* no trailers, as nearly always */
+		return true;
 	if (!c->trailer)
 		c->trailer = buf_new(&c->conn->loop->bufs, BODY_TRAILER_MAX);
 	if (!c->trailer || buf_room(c->trailer) < part.n)

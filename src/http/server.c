@@ -81,13 +81,12 @@ static void session_begin(struct session *s, const struct head *head) {
 	owner->run(owner); /* now: the body's first bytes stand in the read buffer */
 }
 
-/* An empty line before a request line is ignored, once (RFC 9112 section 2.2). False: wait for its second
- * byte. */
+/* Empty lines before a request line are ignored (RFC 9112 section 2.2). False: there is nothing else yet. */
 static bool session_skip_blank(struct session *s) {
-	if (s->state != SESSION_IDLE)
-		return true;
-	if (slice_has_prefix(s->conn.unread, SLICE("\r\n")))
+	while (s->seen_bytes <= 1 && slice_has_prefix(s->conn.unread, SLICE("\r\n"))) {
 		conn_consume(&s->conn, 2);
+		s->seen_bytes = 0;
+	}
 	return s->conn.unread.n > 0 && !slice_eq(s->conn.unread, SLICE("\r"));
 }
 

@@ -292,7 +292,8 @@ static enum framing upload_framing(const struct exchange *x, uint64_t *length) {
 	*length = h->content_length;
 	if (h->framing != FRAMING_CHUNKED || !call_is_received(&x->down))
 		return (enum framing)h->framing;
-	if (x->down.trailer)
+	struct head_room trailer;
+	if (call_trailer(&x->down, &trailer) && trailer.head.n_fields)
 		return FRAMING_CHUNKED;
 	*length = x->hold.bytes;
 	return FRAMING_LENGTH;
@@ -650,11 +651,23 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 	return (struct deadline){ applies ? t->first_byte_ms : 0, CAUSE_FIRST_BYTE_TIMEOUT };
 }
 
+/* Everything that went in or out: what tells a peer that is slow from one that is silent. */
+static uint64_t moved_bytes(const struct exchange *x) {
+	uint64_t n = x->down.in_bytes + x->up.in_bytes;
+	if (x->down.conn)
+		n += x->down.conn->sent_bytes;
+	if (x->up.conn)
+		n += x->up.conn->sent_bytes;
+	return n;
+}
+
 /* Short of memory: looks again soon, others may have given back; what it waits for still has its deadline. */
 static uint64_t exchange_hungry_ms(struct exchange *x, uint64_t delay_ms) {
 	uint64_t now_ms = loop_now_ms(&x->worker->loop);
-	if (!x->hungry_until_ms)
+	uint64_t moved = moved_bytes(x);
+	if (!x->hungry_until_ms || moved != x->moved_bytes)
 		x->hungry_until_ms = delay_ms ? now_ms + delay_ms : UINT64_MAX;
+	x->moved_bytes = moved;
 	uint64_t left_ms = x->hungry_until_ms > now_ms ? x->hungry_until_ms - now_ms : 1;
 	return u64_min(left_ms, HUNGRY_RETRY_MS);
 }
@@ -669,10 +682,13 @@ static void exchange_arm(struct exchange *x) {
 			d = (struct deadline){ left_ms, CAUSE_TOTAL_TIMEOUT };
 	}
 	x->wait_cause = (uint8_t)d.cause;
-	if (buf_is_over_budget(bufs(x)))
-		d.ms = exchange_hungry_ms(x, d.ms);
-	else
+	if (!buf_is_over_budget(bufs(x))) {
 		x->hungry_until_ms = 0;
+	} else {
+		d.ms = exchange_hungry_ms(x, d.ms);
+		if (d.cause == CAUSE_BODY_TIMEOUT) /* it is us who do not read */
+			x->wait_cause = CAUSE_OVERLOADED;
+	}
 	if (d.ms)
 		loop_timer(&x->worker->loop, &x->timer, d.ms);
 	else

@@ -53,6 +53,7 @@ struct exchange {
 	const struct model *model; /* of the view; NULL until it is known */
 	struct instance *instance; /* charged; NULL: none */
 	struct exchange_times at;
+	uint64_t moved_bytes;     /* when it was looked at last while memory was short */
 	uint64_t hungry_until_ms; /* the deadline while memory is short; 0: it is not */
 	uint32_t row;             /* picked last, of the view's snapshot; EXCHANGE_NO_ROW: none */
 	uint32_t address;         /* next one of the row to try */

@@ -174,8 +174,8 @@ static void test_deadlines_hold_while_the_budget_is_used_up(void **state) {
 	struct world *w = WORLD("m");
 	w->router.budget.max_bytes = 32u << 10;
 	struct peer *client = ask(w, GET), *engine = net_newest(0), *other;
-	peer_stall(client, 0);
 	say(w, engine, "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n");
+	peer_stall(client, 0);
 	say_much(w, engine, 60000, false);
 	assert_true(world_held(w) >= w->router.budget.max_bytes);
 	other = ask(w, GET);
@@ -190,12 +190,31 @@ static void test_deadlines_hold_while_the_budget_is_used_up(void **state) {
 	expect_end(w, 2);
 }
 
-/* A body that is not read since there is no memory is nobody's fault, but does not wait for ever. */
+/* But one that takes a byte now and then goes on, however long that is. */
+static void test_slow_reader_lives_while_the_budget_is_used_up(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = ask(w, GET), *engine = net_newest(0);
+	w->router.budget.max_bytes = 32u << 10;
+	say(w, engine, "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n");
+	peer_stall(client, 0);
+	say_much(w, engine, 60000, false);
+	for (unsigned i = 0; i < 10; i++) {
+		world_pass(w, 2000);
+		peer_stall(client, 1);
+		world_settle(w);
+	}
+	peer_stall(client, SIZE_MAX);
+	world_settle(w);
+	expect_answer(client, 200, NULL);
+	expect_end(w, 1);
+}
+
+/* A body that is not read since there is no memory is not the client's fault, but does not wait for ever. */
 static void test_body_that_waits_for_the_budget(void **state) {
 	struct world *w = WORLD("m");
-	struct peer *client = post_part(w, CHAT, 100, "{\"a\":");
+	struct peer *client = post_part(w, CHAT, 7, "{\"a\":");
 	w->router.budget.max_bytes = 1;
-	say(w, client, "1");
+	say(w, client, "1}");
 	world_pass(w, 2100);
 	expect_refusal(client, 503, "overloaded");
 	expect_closed(net_newest(0));
@@ -277,6 +296,7 @@ int main(void) {
 		cmocka_unit_test(test_budget),
 		cmocka_unit_test(test_answers_wait_for_the_budget),
 		cmocka_unit_test(test_deadlines_hold_while_the_budget_is_used_up),
+		cmocka_unit_test(test_slow_reader_lives_while_the_budget_is_used_up),
 		cmocka_unit_test(test_body_that_waits_for_the_budget),
 		cmocka_unit_test(test_client_that_does_not_read_stops_the_engine),
 		cmocka_unit_test(test_engine_that_does_not_read_stops_the_client),

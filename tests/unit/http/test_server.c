@@ -167,7 +167,7 @@ static void assert_last_words(struct house *h, int fd, const char *text) {
 	heard_free(&heard);
 }
 
-#define ECHO(length, text) "HTTP/1.1 200 OK\r\ncontent-length: " #length "\r\n\r\n" text
+#define OK_WITH(length, text) "HTTP/1.1 200 OK\r\ncontent-length: " #length "\r\n\r\n" text
 
 /* --- requests and answers --------------------------------------------------------------- */
 
@@ -175,13 +175,13 @@ static void a_connection_serves_many(void **state) {
 	struct house *h = house_open(&patient);
 	int fd = rig_connect(h->port);
 	rig_say(fd, SLICE("GET /a HTTP/1.1\r\nHost: x\r\n\r\n"));
-	assert_hears(h, fd, ECHO(7, "GET /a\n"));
+	assert_hears(h, fd, OK_WITH(7, "GET /a\n"));
 	assert_int_equal(h->server.n_sessions, 1);
 	assert_int_equal(h->budget.n_open, 1);
 	rig_say(fd, SLICE("POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"));
-	assert_hears(h, fd, ECHO(12, "POST /b\nbody"));
+	assert_hears(h, fd, OK_WITH(12, "POST /b\nbody"));
 	rig_say(fd, SLICE("HEAD /c HTTP/1.1\r\nHost: x\r\n\r\n"));
-	assert_hears(h, fd, ECHO(8, ""));
+	assert_hears(h, fd, OK_WITH(8, ""));
 	close(fd);
 	rig_until(&h->rig, h->server.n_sessions == 0);
 	assert_int_equal(h->budget.n_open, 0);
@@ -203,11 +203,11 @@ static void what_is_pipelined_waits_its_turn(void **state) {
 	assert_int_equal(h->n_begun, 1);
 	house_go_on(h);
 	assert_hears(h, fd,
-	    ECHO(7, "GET /1\n")
-		ECHO(10, "POST /2\nab") "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nPOST "
-					"/3\nc\r\n0\r\n\r\n" ECHO(7, "GET /4\n"));
+	    OK_WITH(7, "GET /1\n")
+		OK_WITH(10, "POST /2\nab") "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nPOST "
+					   "/3\nc\r\n0\r\n\r\n" OK_WITH(7, "GET /4\n"));
 	rig_say(fd, SLICE("TP/1.1\r\nHost: x\r\n\r\n"));
-	assert_hears(h, fd, ECHO(7, "GET /5\n"));
+	assert_hears(h, fd, OK_WITH(7, "GET /5\n"));
 	assert_int_equal(h->n_begun, 5);
 	close(fd);
 	house_close(h);
@@ -218,7 +218,7 @@ static void what_is_pipelined_waits_its_turn(void **state) {
 static void a_request_may_come_in_two_parts(void **state) {
 	static const struct slice texts[] = { SLICE("\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n"),
 		SLICE("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc") };
-	static const char *const answers[] = { ECHO(7, "GET /a\n"), ECHO(11, "POST /a\nabc") };
+	static const char *const answers[] = { OK_WITH(7, "GET /a\n"), OK_WITH(11, "POST /a\nabc") };
 	struct house *h = house_open(&patient);
 	for (size_t t = 0; t < n_elems(texts); t++) {
 		int fd = rig_connect(h->port);
@@ -262,7 +262,7 @@ static void large_heads_fit(void **state) {
 		rig_say(fd, slice_head((struct slice){ text + at, HEAD_BYTES_MAX - at }, 9999));
 		rig_spin(&h->rig, 2);
 	}
-	assert_hears(h, fd, ECHO(6, "GET /\n"));
+	assert_hears(h, fd, OK_WITH(6, "GET /\n"));
 	assert_int_equal(rig_lent(&h->rig), 0); /* an idle connection holds nothing */
 	close(fd);
 	house_close(h);
@@ -289,7 +289,7 @@ static void bad_heads_are_refused(void **state) {
 		struct house *h = house_open(&patient);
 		int fd = rig_connect(h->port);
 		rig_say(fd, SLICE("GET /good HTTP/1.1\r\nHost: x\r\n\r\n"));
-		assert_hears(h, fd, ECHO(10, "GET /good\n"));
+		assert_hears(h, fd, OK_WITH(10, "GET /good\n"));
 		rig_say(fd, slice_of(rows[i].text));
 		assert_last_words(h, fd, rows[i].answer);
 		assert_int_equal(h->n_refused, 1);
@@ -331,7 +331,7 @@ static void the_answer_survives_unread_input(void **state) {
 			rig_say(fd, (struct slice){ text, sizeof(text) });
 			rig_spin(&h->rig, 2);
 		}
-		assert_last_words(h, fd, i == 1 ? ECHO(12, "POST /early\n") : "HTTP/1.1 400 ");
+		assert_last_words(h, fd, i == 1 ? OK_WITH(12, "POST /early\n") : "HTTP/1.1 400 ");
 		assert_int_equal(h->server.n_sessions, 1); /* waits for the client's end */
 		close(fd);
 		rig_until(&h->rig, h->server.n_sessions == 0);
@@ -420,7 +420,7 @@ static void a_slow_head_times_out(void **state) {
 
 	int fd = rig_connect(h->port);
 	rig_say(fd, SLICE("GET / HTTP/1.1\r\nHost: x\r\n\r\nG"));
-	assert_hears(h, fd, ECHO(6, "GET /\n"));
+	assert_hears(h, fd, OK_WITH(6, "GET /\n"));
 	assert_last_words(h, fd, "HTTP/1.1 408 ");
 	close(silent);
 	close(slow);
@@ -449,7 +449,7 @@ static void an_idle_connection_ends(void **state) {
 	struct house *h = house_open(&limits);
 	int fd = rig_connect(h->port);
 	rig_say(fd, SLICE("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
-	assert_hears(h, fd, ECHO(6, "GET /\n"));
+	assert_hears(h, fd, OK_WITH(6, "GET /\n"));
 	assert_last_words(h, fd, "");
 	assert_int_equal(h->n_refused, 0);
 	close(fd);
@@ -486,7 +486,7 @@ static void a_drain_lets_requests_finish(void **state) {
 	struct house *h = house_open(&patient);
 	int idle = rig_connect(h->port), fresh = rig_connect(h->port), busy = rig_connect(h->port);
 	rig_say(idle, SLICE("GET /i HTTP/1.1\r\nHost: x\r\n\r\n"));
-	assert_hears(h, idle, ECHO(7, "GET /i\n"));
+	assert_hears(h, idle, OK_WITH(7, "GET /i\n"));
 	h->is_slow = true;
 	rig_say(busy, SLICE("GET /b HTTP/1.1\r\nHost: x\r\n\r\n"));
 	rig_until(&h->rig, h->n_begun == 2 && h->server.n_sessions == 3);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -88,7 +89,8 @@ static inline int rig_listen(uint16_t *port_out) {
 /* Blocking, connected: the kernel completes it before anybody accepts. */
 static inline int rig_connect(uint16_t port) {
 	struct sockaddr_storage at = rig_loopback(port);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof(struct sockaddr_in)), 0);
 	return fd;
 }
@@ -145,9 +147,12 @@ static inline struct slice rig_heard(const struct heard *h) {
 /* Until the far end has heard this much, or the end. */
 static inline void rig_listen_to(struct rig *r, int fd, struct heard *h, size_t n) {
 	r->since_ns = 0;
-	for (rig_hear(fd, h, SIZE_MAX); h->n < n && !h->is_ended && !h->is_reset; rig_hear(fd, h, SIZE_MAX)) {
+	for (;;) {
+		rig_spin(r, 1); /* what is ready, before any waiting */
+		rig_hear(fd, h, SIZE_MAX);
+		if (h->n >= n || h->is_ended || h->is_reset)
+			return;
 		rig_turn(r, "bytes at the far end");
-		rig_spin(r, 1);
 	}
 }
 

@@ -81,10 +81,11 @@ static void session_begin(struct session *s, const struct head *head) {
 	owner->run(owner); /* now: the body's first bytes stand in the read buffer */
 }
 
-/* Empty lines before a request line are ignored (RFC 9112 section 2.2). False: there is nothing else yet. */
+/* One empty line before a request line is ignored (RFC 9112 section 2.2). False: there is nothing else yet. */
 static bool session_skip_blank(struct session *s) {
-	while (s->seen_bytes <= 1 && slice_has_prefix(s->conn.unread, SLICE("\r\n"))) {
+	if (!s->has_skipped && s->seen_bytes <= 1 && slice_has_prefix(s->conn.unread, SLICE("\r\n"))) {
 		conn_consume(&s->conn, 2);
+		s->has_skipped = true;
 		s->seen_bytes = 0;
 	}
 	return s->conn.unread.n > 0 && !slice_eq(s->conn.unread, SLICE("\r"));
@@ -157,6 +158,7 @@ void session_take(struct session *s, struct call *call, struct job *job, const s
 	s->state = SESSION_CALL;
 	s->n_requests++;
 	s->seen_bytes = 0;
+	s->has_skipped = false;
 	s->conn.job = job;
 	call_init(call, &s->conn, (enum framing)head->framing, head->content_length);
 	conn_want_read(&s->conn, !call_is_received(call)); /* what is pipelined behind waits in the socket */

@@ -41,6 +41,7 @@ struct session {
 	uint32_t lingered_bytes;
 	uint16_t seen_bytes; /* of an incomplete head */
 	uint8_t state;       /* enum session_state */
+	bool has_skipped;    /* the empty line before this request */
 };
 
 struct server_limits {

@@ -112,7 +112,8 @@ void upstream_put(struct upstream **upp) {
 	struct upstream_pool *p = up->pool;
 	*upp = NULL;
 	assert(!up->conn.out);
-	if (up->conn.peer_closed || up->conn.is_broken || up->conn.unread.n || !p->idle_ms) {
+	bool may_have_more = up->conn.unread.n || up->conn.can_read;
+	if (may_have_more || up->conn.peer_closed || up->conn.is_broken || !p->idle_ms) {
 		upstream_end(up);
 		return;
 	}

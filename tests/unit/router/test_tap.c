@@ -1,0 +1,279 @@
+#include "unit/unit.h"
+
+#include <jansson.h>
+
+#include "router/tap.h"
+
+static struct buf_budget budget;
+static struct buf_pool pool;
+static struct tap_scratch scratch;
+
+static int setup(void **state) {
+	budget = (struct buf_budget){ .max_bytes = 1u << 20 };
+	buf_pool_init(&pool, &budget);
+	tap_scratch_init(&scratch, &pool);
+	return 0;
+}
+
+static int teardown(void **state) {
+	tap_scratch_deinit(&scratch, &pool);
+	buf_pool_deinit(&pool);
+	return budget.used_bytes != 0;
+}
+
+static void begin(struct tap *t, const char *fields) {
+	char text[300];
+	struct head_room room;
+	int n = snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\n%s\r\n", fields);
+	assert_int_equal(head_parse_response(&room, (struct slice){ text, (size_t)n }, METHOD_POST), 0);
+	tap_init(t, &room.head);
+}
+
+/* Feeds a part, in memory of its own. */
+static unsigned feed(struct tap *t, struct slice part) {
+	char *exact = malloc(part.n + !part.n);
+	memcpy(exact, part.p, part.n);
+	struct piece pieces[2] = { { exact, part.n / 2, NULL }, { exact + part.n / 2, part.n - part.n / 2, NULL } };
+	unsigned n = tap_feed(t, &scratch, &pool, pieces, 2);
+	free(exact);
+	return n;
+}
+
+/* What a tap learns of an answer. */
+struct lesson {
+	uint64_t tokens_in, tokens_out;
+	unsigned n_events;
+	bool has_usage, is_done;
+};
+
+/* Listens to the whole answer: `first` bytes, then `step` at a time. */
+static struct lesson listen_to(const char *fields, struct slice text, size_t first, size_t step) {
+	struct tap t;
+	begin(&t, fields);
+	unsigned n_events = feed(&t, slice_head(text, first));
+	for (size_t at = first; at < text.n; at += step)
+		n_events += feed(&t, slice_head(slice_skip(text, at), step));
+	tap_finish(&t, &scratch, &pool);
+	assert_null(t.saved);
+	assert_int_equal(n_events, t.n_events);
+	struct lesson lesson = { t.tokens_in, t.tokens_out, t.n_events, t.has_usage, t.is_done };
+	tap_deinit(&t, &pool);
+	return lesson;
+}
+
+/* --- event streams -------------------------------------------------------------------- */
+
+#define EVENTS "Content-Type: text/event-stream\r\n"
+
+static const struct row {
+	const char *text;
+	struct lesson lesson; /* tokens in, out, content events, usage, done */
+} streams[] = {
+	/* OpenAI's chat and completions */
+	{ "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"usage\":null}\n\n"
+	  "data: {\"choices\":[{\"delta\":{\"content\":\"b\"}}]}\n\n"
+	  "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":2,"
+	  "\"prompt_tokens_details\":{\"cached_tokens\":7}}}\n\n"
+	  "data: [DONE]\n\n",
+	    { 11, 2, 2, true, true } },
+	{ "data:{\"choices\":[{\"text\":\"a\"}]}\n\ndata:[DONE]\n\n", { 0, 0, 1, false, true } },
+	{ "data:   {\"choices\":[{\"text\":\"a\"}]}\r\n\r\ndata:   [DONE]\r\n\r\n", { 0, 0, 1, false, true } },
+	{ "data: {\"choices\":[{\"text\":\"a\"}]}\n\n", { 0, 0, 1, false, false } },
+	/* OpenAI's responses */
+	{ "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"usage\":null}}\n\n"
+	  "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"a\"}\n\n"
+	  "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":"
+	  "{\"input_tokens\":5,\"output_tokens\":6}}}\n\n",
+	    { 5, 6, 1, true, true } },
+	/* Anthropic's messages */
+	{ "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9,"
+	  "\"output_tokens\":1}}}\n\n"
+	  "event: ping\ndata: {\"type\": \"ping\"}\n\n"
+	  "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"a\"}}\n\n"
+	  "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"b\"}}\n\n"
+	  "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":15}}\n\n"
+	  "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+	    { 9, 15, 2, true, true } },
+	/* [DONE] counts as a whole value at the start of a line alone */
+	{ "data: {\"choices\":[{\"text\":\"data: [DONE]\\n\\ndata: [DONE]\"}]}\n\n", { 0, 0, 1, false, false } },
+	{ "data: x[DONE]\n\n", { 0, 0, 0, false, false } },
+	{ "data: [DONE]x\n\n", { 0, 0, 0, false, false } },
+	{ "data: [DONE\n\n]\n\n", { 0, 0, 0, false, false } },
+	{ "data: [[DONE]]\n\n", { 0, 0, 0, false, false } },
+	{ ": [DONE]\n\nevent: [DONE]\n\n[DONE]\n\n", { 0, 0, 0, false, false } },
+	{ " data: [DONE]\n\n", { 0, 0, 0, false, false } },
+	{ "xdata: [DONE]\n\n", { 0, 0, 0, false, false } },
+	/* comments, other fields, names that only look alike */
+	{ ": keep-alive\n\nid: 7\nretry: 3\n\ndat: {\"choices\":[1]}\n\ndatas: {}\n\ndata\n\n", { 0, 0, 0, false, false } },
+	{ "data:\n\ndata: \n\ndata:\r\n\r\ndata: \r\n\r\n", { 0, 0, 0, false, false } },
+	/* one event, its data on several lines */
+	{ "data: {\"choices\":[1],\ndata: \"usage\":{\"completion_tokens\":3,\ndata:\"prompt_tokens\":4}}\n\n",
+	    { 4, 3, 1, true, false } },
+	{ "data: {\"choices\":[1],\r\nid: 1\r\ndata: \"usage\":{\"completion_tokens\":3}}\r\n\r\n", { 0, 3, 1, true, false } },
+	/* an event that is cut off does not count */
+	{ "data: {\"choices\":[1]}\n\ndata: {\"choices\":[1]}\n", { 0, 0, 1, false, false } },
+	/* what is no JSON is no content */
+	{ "data: hello\n\ndata: {oops}\n\ndata: {\"choices\":[1]}\n\n", { 0, 0, 1, false, false } },
+	/* numbers that are none */
+	{ "data: {\"choices\":[],\"usage\":{\"completion_tokens\":-3,\"prompt_tokens\":\"4\"}}\n\n",
+	    { 0, 0, 0, false, false } },
+	{ "\n\n\r\n\n", { 0, 0, 0, false, false } },
+	{ "", { 0, 0, 0, false, false } },
+};
+
+static void assert_learns(const struct row *row, const char *fields, size_t first, size_t step) {
+	struct lesson l = listen_to(fields, slice_of(row->text), first, step);
+	const struct lesson *e = &row->lesson;
+	if (l.tokens_in != e->tokens_in || l.tokens_out != e->tokens_out || l.n_events != e->n_events ||
+	    l.has_usage != e->has_usage || l.is_done != e->is_done)
+		fail_msg("in %u, out %u, %u events, usage %d, done %d (parts of %zu, %zu): %s",
+		    (unsigned)l.tokens_in, (unsigned)l.tokens_out, l.n_events, l.has_usage, l.is_done, first, step,
+		    row->text);
+}
+
+/* One lesson from one stream, however it is cut. */
+static void streams_are_understood_in_any_parts(void **state) {
+	for (size_t i = 0; i < n_elems(streams); i++) {
+		size_t n = strlen(streams[i].text);
+		for (size_t first = 0; first <= n; first++)
+			assert_learns(&streams[i], EVENTS, first, n + 1);
+		for (size_t step = 1; step < 6; step++)
+			assert_learns(&streams[i], EVENTS, 0, step);
+	}
+}
+
+/* An error event may be said where an event has ended, nowhere else. */
+static void boundaries_are_known(void **state) {
+	for (size_t i = 0; i < n_elems(streams); i++) {
+		const char *text = streams[i].text;
+		struct tap t;
+		bool is_line_empty = true;
+		begin(&t, EVENTS);
+		assert_true(t.at_boundary);
+		for (size_t n = 0; text[n]; n++) {
+			bool expected = text[n] == '\n' && is_line_empty;
+			is_line_empty = text[n] == '\n' || (is_line_empty && text[n] == '\r');
+			feed(&t, (struct slice){ text + n, 1 });
+			if (t.at_boundary != expected)
+				fail_msg("after %zu bytes of %s", n + 1, text);
+		}
+		tap_deinit(&t, &pool);
+	}
+}
+
+/* The thread's scanner is lent to a stream only while an event is cut. */
+static void streams_share_a_scanner(void **state) {
+	static const char *const texts[] = { "data: {\"choices\":[1],\"usage\":{\"completion_tokens\":1}}\n\n",
+		"data: {\"choices\":[1],\"usage\":{\"completion_tokens\":22}}\n\n",
+		"data: {\"choices\":[1],\"usage\":{\"completion_tokens\":333}}\n\n" };
+	struct tap taps[3];
+	buf_pool_report(&pool);
+	uint64_t before = budget.used_bytes;
+	for (size_t k = 0; k < 3; k++)
+		begin(&taps[k], EVENTS);
+	for (size_t i = 0; i < 100; i++) {
+		for (size_t k = 0; k < 3; k++)
+			if (i < strlen(texts[k]))
+				feed(&taps[k], (struct slice){ texts[k] + i, 1 });
+		if (i == 20)
+			assert_true(taps[0].saved && taps[1].saved && taps[2].saved);
+	}
+	assert_int_equal(taps[0].tokens_out, 1);
+	assert_int_equal(taps[1].tokens_out, 22);
+	assert_int_equal(taps[2].tokens_out, 333);
+	for (size_t k = 0; k < 3; k++)
+		assert_null(taps[k].saved);
+	buf_pool_report(&pool);
+	assert_int_equal(budget.used_bytes, before);
+}
+
+/* --- JSON ------------------------------------------------------------------------------ */
+
+static void documents_are_read(void **state) {
+	static const struct row documents[] = {
+		{ "{\"choices\":[{\"message\":{}}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}",
+		    { 3, 4, 0, true, false } },
+		{ "{\"type\":\"message\",\"usage\":{\"input_tokens\":5,\"output_tokens\":6}}\n", { 5, 6, 0, true, false } },
+		{ "{\"object\":\"list\",\"usage\":{\"prompt_tokens\":8,\"total_tokens\":8}}", { 8, 0, 0, false, false } },
+		{ "{\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}", { 3, 4, 0, true, false } },
+		{ "{\"x\":{\"usage\":{\"completion_tokens\":4}}}", { 0, 0, 0, false, false } },
+		{ "{\"usage\":{\"completion_tokens\":4.5}}", { 0, 0, 0, false, false } },
+		{ "data: [DONE]\n\n", { 0, 0, 0, false, false } },
+		{ "", { 0, 0, 0, false, false } },
+	};
+	for (size_t i = 0; i < n_elems(documents); i++) {
+		size_t n = strlen(documents[i].text);
+		for (size_t first = 0; first <= n; first++)
+			assert_learns(&documents[i], "Content-Type: application/json\r\n", first, n + 1);
+		assert_learns(&documents[i], "Content-Type: application/json; charset=utf-8\r\n", 0, 1);
+	}
+}
+
+static void only_plain_answers_of_two_types_are_read(void **state) {
+	static const struct {
+		const char *fields;
+		enum tap_kind kind;
+	} heads[] = {
+		{ EVENTS, TAP_EVENTS },
+		{ "Content-Type: Text/Event-Stream; charset=utf-8\r\n", TAP_EVENTS },
+		{ "Content-Type: APPLICATION/JSON\r\nContent-Encoding: Identity\r\n", TAP_JSON },
+		{ EVENTS "Content-Encoding: gzip\r\n", TAP_NONE },
+		{ "Content-Type: application/json\r\nContent-Encoding: br\r\n", TAP_NONE },
+		{ "Content-Type: text/html\r\n", TAP_NONE },
+		{ "Content-Type: text/event\r\n", TAP_NONE },
+		{ "", TAP_NONE },
+	};
+	for (size_t i = 0; i < n_elems(heads); i++) {
+		struct tap t;
+		begin(&t, heads[i].fields);
+		assert_int_equal(t.kind, heads[i].kind);
+		if (t.kind == TAP_NONE) {
+			assert_int_equal(feed(&t, SLICE("data: {\"choices\":[1]}\n\ndata: [DONE]\n\n")), 0);
+			assert_false(t.is_done);
+		}
+		tap_finish(&t, &scratch, &pool);
+		tap_deinit(&t, &pool);
+	}
+}
+
+/* --- the error event -------------------------------------------------------------------- */
+
+static void a_cut_stream_is_told_in_its_dialect(void **state) {
+	static const struct {
+		enum reply_dialect dialect;
+		const char *prefix, *path[3];
+	} dialects[] = {
+		{ REPLY_OPENAI, "data: ", { "error", "code" } },
+		{ REPLY_ANTHROPIC, "event: error\ndata: ", { "error", "code" } },
+		{ REPLY_RESPONSES, "event: response.failed\ndata: ", { "response", "error", "code" } },
+	};
+	for (size_t i = 0; i < n_elems(dialects); i++) {
+		struct slice prefix = slice_of(dialects[i].prefix);
+		char *event = tap_error_event(CAUSE_STREAM_BROKEN, dialects[i].dialect);
+		struct slice text = slice_of(event);
+		assert_true(slice_has_prefix(text, prefix));
+		assert_true(slice_eq(slice_skip(text, text.n - 2), SLICE("\n\n")));
+		text = slice_skip(slice_head(text, text.n - 2), prefix.n);
+		assert_null(memchr(text.p, '\n', text.n));
+		json_t *json = json_loadb(text.p, text.n, 0, NULL), *at = json;
+		for (size_t k = 0; k < 3 && dialects[i].path[k]; k++)
+			at = json_object_get(at, dialects[i].path[k]);
+		assert_string_equal(json_string_value(at), "upstream_failed");
+		if (dialects[i].dialect == REPLY_RESPONSES)
+			assert_string_equal(json_string_value(json_object_get(json, "type")), "response.failed");
+		json_decref(json);
+		free(event);
+	}
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(streams_are_understood_in_any_parts),
+		cmocka_unit_test(boundaries_are_known),
+		cmocka_unit_test(streams_share_a_scanner),
+		cmocka_unit_test(documents_are_read),
+		cmocka_unit_test(only_plain_answers_of_two_types_are_read),
+		cmocka_unit_test(a_cut_stream_is_told_in_its_dialect),
+	};
+	return cmocka_run_group_tests(tests, setup, teardown);
+}

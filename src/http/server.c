@@ -12,6 +12,7 @@
 #define LINGER_MS        2000
 #define LINGER_BYTES_MAX (1u << 20)
 #define TRIM_MS          5000
+#define FAREWELL_MS      1000
 
 static void session_run(struct job *job);
 
@@ -81,7 +82,8 @@ static void session_begin(struct session *s, const struct head *head) {
 	owner->run(owner); /* now: the body's first bytes stand in the read buffer */
 }
 
-/* One empty line before a request line is ignored (RFC 9112 section 2.2). False: there is nothing else yet. */
+/* One empty line before a request line is ignored (RFC 9112 section 2.2). False: there is nothing else yet.
+ */
 static bool session_skip_blank(struct session *s) {
 	if (!s->has_skipped && s->seen_bytes <= 1 && slice_has_prefix(s->conn.unread, SLICE("\r\n"))) {
 		conn_consume(&s->conn, 2);
@@ -255,9 +257,12 @@ void server_drain(struct server *s) {
 	s->is_closing = true;
 	list_each_safe (it, &s->sessions) {
 		struct session *session = container_of(it, struct session, link);
-		if (session->state == SESSION_IDLE && !session->conn.can_read && !session->conn.unread.n &&
-		    session->n_requests)
+		if (session->state != SESSION_IDLE || session->conn.can_read || session->conn.unread.n)
+			continue;
+		if (session->n_requests)
 			session_close(session, false);
+		else /* it has just come, perhaps out of the queue: its request may be on the way */
+			loop_timer(s->loop, &session->timer, FAREWELL_MS);
 	}
 }
 

@@ -32,12 +32,15 @@ int listener_bind(const struct sockaddr *addr, bool reuse_port) {
 }
 
 uint16_t listener_port(int fd) {
-	struct sockaddr_storage at;
+	union {
+		struct sockaddr sa;
+		struct sockaddr_in in;
+		struct sockaddr_in6 in6;
+	} at = { .in6.sin6_port = 0 };
 	socklen_t len = sizeof(at);
-	if (getsockname(fd, (struct sockaddr *)&at, &len) < 0)
+	if (getsockname(fd, &at.sa, &len) < 0)
 		return 0;
-	return ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
-					      : ((struct sockaddr_in *)&at)->sin_port);
+	return ntohs(at.sa.sa_family == AF_INET6 ? at.in6.sin6_port : at.in.sin_port);
 }
 
 static void listener_resume(struct listener *l) {

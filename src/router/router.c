@@ -271,7 +271,7 @@ static bool control_open_log(struct control *c) {
 
 static bool control_start_workers(struct control *c, uint16_t *port_out) {
 	struct router *router = &c->router;
-	int fds[LOAD_WORKERS_MAX];
+	int fds[LOAD_WORKERS_MAX] = { 0 };
 	if (!control_bind_data(c, fds, port_out))
 		return false;
 	router->workers = calloc(router->n_workers, sizeof(*router->workers));

@@ -151,9 +151,14 @@ static inline struct peer *script_engine(const struct script *s) {
 }
 
 static inline void script_say(struct peer *p, struct slice text) {
-	for (size_t i = 0; script_can_talk(p) && i < text.n; i++) {
-		struct slice byte = { text.p + i, 1 };
-		peer_say(p, text.p[i] == '|' ? SLICE("\r\n") : text.p[i] == '~' ? SLICE("\n") : byte);
+	while (script_can_talk(p) && text.n) {
+		size_t n = 0;
+		while (n < text.n && text.p[n] != '|' && text.p[n] != '~')
+			n++;
+		peer_say(p, slice_head(text, n));
+		if (n < text.n)
+			peer_say(p, text.p[n] == '|' ? SLICE("\r\n") : SLICE("\n"));
+		text = slice_skip(text, size_min(n + 1, text.n));
 	}
 }
 
@@ -338,7 +343,7 @@ static inline void act_option(struct script *s, struct slice arg) {
 		s->w->router.budget.max_bytes = n ? n : 16u << 20;
 		break;
 	case 'r':
-		net.read_max = n;
+		net.read_max = 10 * n;
 		break;
 	case 's':
 		net.socket_errno = n ? EMFILE : 0;
@@ -347,7 +352,7 @@ static inline void act_option(struct script *s, struct slice arg) {
 		config->timeout.total_ms = n;
 		break;
 	case 'w':
-		net.write_max = n;
+		net.write_max = 10 * n;
 		break;
 	default:
 		break;
@@ -401,12 +406,10 @@ static const struct {
 
 /* Each charge belongs to one exchange at work. */
 static inline void script_check_load(struct script *s) {
-	uint64_t n_charged = 0, n_at_work = 0;
-	for (unsigned slot = 0; slot < 64; slot++)
-		n_charged += load_sum(s->w->router.load, slot);
+	uint64_t n_at_work = 0;
 	list_each (it, &s->w->worker.active)
 		n_at_work += container_of(it, struct exchange, link)->instance != NULL;
-	if (n_charged != n_at_work)
+	if (world_load(s->w) != n_at_work)
 		s->wrong = "load is not what is at work";
 }
 
@@ -451,7 +454,8 @@ static inline void script_end(struct world *w) {
 				peer_break(&net.peers[k]);
 		world_pass(w, 1000);
 	}
-	world_pass(w, 2500); /* sessions that linger */
+	if (!list_is_empty(&w->worker.server.sessions))
+		world_pass(w, 2500); /* some linger */
 }
 
 /* NULL, or what went wrong. Everybody has left then, but can still be looked at. */

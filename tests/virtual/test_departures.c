@@ -96,9 +96,7 @@ static void leave(struct scene s, void (*how)(struct peer *)) {
 		expect_closed(s.engine);
 	expect_closed(s.client);
 	assert_true(list_is_empty(&s.w->worker.active));
-	for (uint32_t i = 0; i < s.w->worker.view->snapshot->n_rows; i++)
-		assert_int_equal(
-		    load_sum(s.w->router.load, s.w->worker.view->snapshot->rows[i].instance->slot), 0);
+	assert_int_equal(world_load(s.w), 0);
 	expect_logged(s.w, 499, "client_gone");
 	assert_int_equal(metric_read(&s.w->worker.metrics->client_aborts), 1);
 	expect_end(s.w, 1);

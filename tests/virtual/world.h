@@ -17,6 +17,7 @@
 #include "virtual/parsed.h"
 
 #define WORLD_IDLE_TURNS_MAX 16
+#define WORLD_SLOTS_MAX      32
 
 /* What a worker without requests and idle connections holds. */
 struct world_rest {
@@ -121,8 +122,10 @@ static inline void world_set_engine(struct world *w, unsigned i, const char *mod
 		world_address(k, i, &addresses[k]);
 	const struct snapshot *snap = w->worker.view->snapshot;
 	for (uint32_t row = 0; row < snap->n_rows; row++)
-		if (slice_eq(snap->rows[row].instance->spec.name, slice_of(name)))
+		if (slice_eq(snap->rows[row].instance->spec.name, slice_of(name))) {
+			assert(snap->rows[row].instance->slot < WORLD_SLOTS_MAX);
 			fleet_set_addresses(w->fleet, snap->rows[row].instance, addresses, n_addresses);
+		}
 	world_publish(w);
 }
 
@@ -137,11 +140,20 @@ static inline void world_remove_engine(struct world *w, unsigned i) {
 /* --- the law -------------------------------------------------------------------------- */
 
 static inline size_t world_n_timers(const struct world *w) {
+	const struct wheel *wheel = &w->worker.loop.wheel;
 	size_t n = 0;
-	for (unsigned level = 0; level < WHEEL_LEVELS; level++)
-		for (unsigned i = 0; i < WHEEL_SLOTS; i++)
-			list_each (it, &w->worker.loop.wheel.slots[level][i])
+	for (unsigned i = 0; i < WHEEL_LEVELS * WHEEL_SLOTS; i++)
+		if (wheel->used[i / WHEEL_SLOTS][i % WHEEL_SLOTS / 64] >> i % 64 & 1)
+			list_each (it, &wheel->slots[i / WHEEL_SLOTS][i % WHEEL_SLOTS])
 				n++;
+	return n;
+}
+
+/* Charges at all instances; the few of a world have the lowest slots. */
+static inline uint64_t world_load(const struct world *w) {
+	uint64_t n = 0;
+	for (unsigned slot = 0; slot < WORLD_SLOTS_MAX; slot++)
+		n += w->router.load->shards[0].cells[slot].n_requests;
 	return n;
 }
 
@@ -165,9 +177,8 @@ static inline const char *world_is_wrong(struct world *w) {
 	net_end_turn();
 	if (w->is_spinning)
 		return "the loop spins";
-	for (unsigned slot = 0; slot < INSTANCE_SLOTS_MAX; slot++)
-		if (load_sum(w->router.load, slot))
-			return "load is charged for a request that has ended";
+	if (world_load(w))
+		return "load is charged for a request that has ended";
 	if (!list_is_empty(&worker->active) || worker->exchanges.n_lent)
 		return "an exchange is left";
 	if (!list_is_empty(&worker->server.sessions) || worker->server.slab.n_lent ||

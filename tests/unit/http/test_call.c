@@ -170,6 +170,28 @@ static void an_empty_trailer_needs_no_room(void **state) {
 	assert_int_equal(lent, 0);
 }
 
+static void a_long_trailer_is_kept_whole(void **state) {
+	char line[101];
+	struct got got = { .n = 0 };
+	struct head_room trailer;
+	struct wire w;
+	int r = CALL_E_AGAIN;
+	wire_open(&w, FRAMING_CHUNKED, 0);
+	wire_say(&w, SLICE("0\r\n"));
+	for (unsigned i = 0; i <= 90; i++) {
+		assert_int_equal(r, CALL_E_AGAIN);
+		snprintf(line, sizeof(line), "field-%02u: %088u\r\n", i, i);
+		wire_say(&w, i < 90 ? slice_of(line) : SLICE("\r\n"));
+		r = receive(&w, 1000, &got);
+	}
+	assert_int_equal(r, 0);
+	assert_true(call_trailer(&w.call, &trailer));
+	assert_int_equal(trailer.head.n_fields, 90);
+	assert_true(slice_eq(slice_skip(head_find_name(&trailer.head, SLICE("field-89")), 86), SLICE("89")));
+	wire_close(&w);
+	assert_int_equal(w.rig.budget.used_bytes, 0);
+}
+
 /* --- heads ---------------------------------------------------------------------------- */
 
 static void heads_come_in_any_pieces(void **state) {
@@ -370,6 +392,7 @@ int main(void) {
 		cmocka_unit_test(an_end_is_not_always_an_end),
 		cmocka_unit_test(bad_grammar_is_told),
 		cmocka_unit_test(an_empty_trailer_needs_no_room),
+		cmocka_unit_test(a_long_trailer_is_kept_whole),
 		cmocka_unit_test(heads_come_in_any_pieces),
 		cmocka_unit_test(a_bad_head_is_told),
 		cmocka_unit_test(a_head_that_never_ends_is_bad),

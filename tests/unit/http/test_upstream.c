@@ -120,6 +120,21 @@ static void each_instance_has_its_own(void **state) {
 	scene_close(s);
 }
 
+static void all_idle_ones_can_be_closed(void **state) {
+	struct scene *s = scene_open(60000);
+	struct upstream *a = connected(s), *b = connected(s), *lent = connected(s);
+	char c;
+	upstream_put(&a);
+	upstream_put(&b);
+	upstream_pool_close_idle(&s->pool);
+	assert_int_equal(s->pool.n_idle, 0);
+	assert_int_equal(recv(s->far[0], &c, 1, 0), 0);
+	assert_int_equal(recv(s->far[1], &c, 1, 0), 0);
+	assert_int_equal(lent->conn.state, CONN_OPEN);
+	upstream_close(&lent);
+	scene_close(s);
+}
+
 /* The engine closes it, or speaks out of turn: that ends it. */
 static void an_event_ends_an_idle_one(void **state) {
 	for (unsigned speaks = 0; speaks < 2; speaks++) {
@@ -255,6 +270,7 @@ int main(void) {
 		cmocka_unit_test(a_connection_is_used_again),
 		cmocka_unit_test(the_last_one_back_goes_first),
 		cmocka_unit_test(each_instance_has_its_own),
+		cmocka_unit_test(all_idle_ones_can_be_closed),
 		cmocka_unit_test(an_event_ends_an_idle_one),
 		cmocka_unit_test(a_recorded_event_is_enough),
 		cmocka_unit_test(idle_ones_end_in_time),

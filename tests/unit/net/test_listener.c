@@ -82,7 +82,7 @@ static void ipv6_has_ports_too(void **state) {
 	struct sockaddr_in6 at = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
 	int fd = listener_bind((struct sockaddr *)&at, false);
 	if (fd == -EADDRNOTAVAIL || fd == -EAFNOSUPPORT)
-		skip(); /* a machine without IPv6 */
+		return; /* a machine without IPv6 */
 	assert_true(fd >= 0);
 	assert_true(listener_port(fd) > 0);
 	close(fd);

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "net/log_writer.h"
+#include "net/log_writer.c"
 
 static char folder[] = "/tmp/log_writer_XXXXXX", path[64];
 
@@ -129,6 +129,8 @@ static void a_sleeping_writer_wakes(void **state) {
 	struct log_writer *w = log_writer_new(path, 1);
 	struct log_ring *r = log_writer_ring(w, 0);
 	for (unsigned i = 1; i <= 3; i++) {
+		while (!atomic_load(&w->is_asleep))
+			sched_yield();
 		assert_true(log_ring_put(r, SLICE("line\n")));
 		while (atomic_load(&r->taken) < 5 * i)
 			sched_yield();

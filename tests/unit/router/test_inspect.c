@@ -38,7 +38,8 @@ static enum cause feed(struct inspect *in, struct slice part, enum cause before)
 }
 
 /* The whole body in parts: `first` bytes, then `step` at a time. */
-static enum cause inspect(struct inspect *in, const char *fields, struct slice body, size_t first, size_t step) {
+static enum cause inspect(
+    struct inspect *in, const char *fields, struct slice body, size_t first, size_t step) {
 	enum cause cause = begin(in, "POST", fields);
 	assert_int_equal(cause, CAUSE_NONE);
 	cause = feed(in, slice_head(body, first), cause);
@@ -47,7 +48,7 @@ static enum cause inspect(struct inspect *in, const char *fields, struct slice b
 	return cause ? cause : inspect_finish(in, &pool);
 }
 
-#define MODEL_64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define MODEL_64  "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define MODEL_256 MODEL_64 MODEL_64 MODEL_64 MODEL_64
 
 static const struct row {
@@ -57,14 +58,15 @@ static const struct row {
 } rows[] = {
 	{ "{\"model\":\"m\"}", "m", CAUSE_NONE, false },
 	{ "{\"model\":\"m\",\"stream\":true}", "m", CAUSE_NONE, true },
-	{ "{\"stream\":true,\"messages\":[{\"content\":\"a \\\"quoted\\\" \\\\\"}],\"model\":\"m\"}", "m", CAUSE_NONE,
-	    true },
+	{ "{\"stream\":true,\"messages\":[{\"content\":\"a \\\"quoted\\\" \\\\\"}],\"model\":\"m\"}", "m",
+	    CAUSE_NONE, true },
 	{ "{\"stream\":false,\"model\":\"m\"}", "m", CAUSE_NONE, false },
 	{ "{\"stream\":1,\"model\":\"m\"}", "m", CAUSE_NONE, false },
 	{ "{\"stream\":\"true\",\"model\":\"m\"}", "m", CAUSE_NONE, false },
 	{ "{\"stream\":false,\"stream\":true,\"model\":\"m\"}", "m", CAUSE_NONE, true },
 	{ " \r\n{ \"model\" : \"m\" } \n", "m", CAUSE_NONE, false },
-	{ "{\"m\\u006fdel\":\"\\u006d\\/\\u00e9\\ud83d\\ude00\"}", "m/\xc3\xa9\xf0\x9f\x98\x80", CAUSE_NONE, false },
+	{ "{\"m\\u006fdel\":\"\\u006d\\/\\u00e9\\ud83d\\ude00\"}", "m/\xc3\xa9\xf0\x9f\x98\x80", CAUSE_NONE,
+	    false },
 	{ "{\"model\":\"" MODEL_256 "\"}", MODEL_256, CAUSE_NONE, false },
 	{ "{\"model\":\"\"}", "", CAUSE_NONE, false },
 	{ "{\"model\":null}", NULL, CAUSE_NONE, false },
@@ -96,7 +98,8 @@ static const struct row {
 
 static void assert_row(const struct row *row, size_t first, size_t step) {
 	struct inspect in;
-	enum cause cause = inspect(&in, "Content-Type: application/json\r\n", slice_of(row->body), first, step);
+	enum cause cause =
+	    inspect(&in, "Content-Type: application/json\r\n", slice_of(row->body), first, step);
 	if (cause != row->cause)
 		fail_msg("%s, not %s (parts of %zu, %zu): %s", cause_row(cause)->label,
 		    cause_row(row->cause)->label, first, step, row->body);
@@ -150,7 +153,8 @@ static void only_json_of_a_post_is_read(void **state) {
 		{ "POST", "content-type: Application/JSON; charset=utf-8\r\n", true, CAUSE_NONE },
 		{ "POST", "Content-Type: application/json ;x\r\n", true, CAUSE_NONE },
 		{ "POST", "Content-Type: application/vnd.api+json\r\n", true, CAUSE_NONE },
-		{ "POST", "Content-Type: application/json\r\nContent-Encoding: identity\r\n", true, CAUSE_NONE },
+		{ "POST", "Content-Type: application/json\r\nContent-Encoding: identity\r\n", true,
+		    CAUSE_NONE },
 		{ "POST", "", true, CAUSE_NONE },
 		{ "POST", "Content-Type:\r\n", false, CAUSE_NONE },
 		{ "POST", "Content-Type: +json\r\n", false, CAUSE_NONE },
@@ -161,8 +165,10 @@ static void only_json_of_a_post_is_read(void **state) {
 		{ "PUT", "Content-Type: application/json\r\n", false, CAUSE_NONE },
 		{ "GET", "Content-Type: application/json\r\n", false, CAUSE_NONE },
 		{ "GET", "", false, CAUSE_NONE },
-		{ "POST", "Content-Type: application/json\r\nContent-Encoding: gzip\r\n", false, CAUSE_ENCODING },
-		{ "POST", "Content-Type: application/json\r\nContent-Encoding: identity, br\r\n", false, CAUSE_ENCODING },
+		{ "POST", "Content-Type: application/json\r\nContent-Encoding: gzip\r\n", false,
+		    CAUSE_ENCODING },
+		{ "POST", "Content-Type: application/json\r\nContent-Encoding: identity, br\r\n", false,
+		    CAUSE_ENCODING },
 	};
 	for (size_t i = 0; i < n_elems(heads); i++) {
 		struct inspect in;
@@ -195,7 +201,8 @@ static void an_untyped_body_is_guessed(void **state) {
 		for (size_t step = 1; step < 10; step += 8) {
 			struct inspect in;
 			assert_int_equal(
-			    inspect(&in, "Content-Encoding: \r\n", slice_of(bodies[i].body), 0, step), bodies[i].cause);
+			    inspect(&in, "Content-Encoding: \r\n", slice_of(bodies[i].body), 0, step),
+			    bodies[i].cause);
 			if (!bodies[i].cause)
 				assert_true(slice_eq(inspect_model(&in), slice_of(bodies[i].model)));
 			inspect_deinit(&in, &pool);

@@ -33,7 +33,8 @@ static void begin(struct tap *t, const char *fields) {
 static unsigned feed(struct tap *t, struct slice part) {
 	char *exact = malloc(part.n + !part.n);
 	memcpy(exact, part.p, part.n);
-	struct piece pieces[2] = { { exact, part.n / 2, NULL }, { exact + part.n / 2, part.n - part.n / 2, NULL } };
+	struct piece pieces[2] = { { exact, part.n / 2, NULL },
+		{ exact + part.n / 2, part.n - part.n / 2, NULL } };
 	unsigned n = tap_feed(t, &scratch, &pool, pieces, 2);
 	free(exact);
 	return n;
@@ -77,25 +78,31 @@ static const struct row {
 	  "data: [DONE]\n\n",
 	    { 11, 2, 2, true, true } },
 	{ "data:{\"choices\":[{\"text\":\"a\"}]}\n\ndata:[DONE]\n\n", { 0, 0, 1, false, true } },
-	{ "data:   {\"choices\":[{\"text\":\"a\"}]}\r\n\r\ndata:   [DONE]\r\n\r\n", { 0, 0, 1, false, true } },
+	{ "data:   {\"choices\":[{\"text\":\"a\"}]}\r\n\r\ndata:   [DONE]\r\n\r\n",
+	    { 0, 0, 1, false, true } },
 	{ "data: {\"choices\":[{\"text\":\"a\"}]}\n\n", { 0, 0, 1, false, false } },
 	/* OpenAI's responses */
 	{ "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"usage\":null}}\n\n"
-	  "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"a\"}\n\n"
+	  "event: response.output_text.delta\ndata: "
+	  "{\"type\":\"response.output_text.delta\",\"delta\":\"a\"}\n\n"
 	  "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":"
 	  "{\"input_tokens\":5,\"output_tokens\":6}}}\n\n",
 	    { 5, 6, 1, true, true } },
 	/* Anthropic's messages */
-	{ "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9,"
+	{ "event: message_start\ndata: "
+	  "{\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9,"
 	  "\"output_tokens\":1}}}\n\n"
 	  "event: ping\ndata: {\"type\": \"ping\"}\n\n"
-	  "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"a\"}}\n\n"
-	  "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"b\"}}\n\n"
+	  "event: content_block_delta\ndata: "
+	  "{\"type\":\"content_block_delta\",\"delta\":{\"text\":\"a\"}}\n\n"
+	  "event: content_block_delta\ndata: "
+	  "{\"type\":\"content_block_delta\",\"delta\":{\"text\":\"b\"}}\n\n"
 	  "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":15}}\n\n"
 	  "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
 	    { 9, 15, 2, true, true } },
 	/* [DONE] counts as a whole value at the start of a line alone */
-	{ "data: {\"choices\":[{\"text\":\"data: [DONE]\\n\\ndata: [DONE]\"}]}\n\n", { 0, 0, 1, false, false } },
+	{ "data: {\"choices\":[{\"text\":\"data: [DONE]\\n\\ndata: [DONE]\"}]}\n\n",
+	    { 0, 0, 1, false, false } },
 	{ "data: x[DONE]\n\n", { 0, 0, 0, false, false } },
 	{ "data: [DONE]x\n\n", { 0, 0, 0, false, false } },
 	{ "data: [DONE\n\n]\n\n", { 0, 0, 0, false, false } },
@@ -104,12 +111,15 @@ static const struct row {
 	{ " data: [DONE]\n\n", { 0, 0, 0, false, false } },
 	{ "xdata: [DONE]\n\n", { 0, 0, 0, false, false } },
 	/* comments, other fields, names that only look alike */
-	{ ": keep-alive\n\nid: 7\nretry: 3\n\ndat: {\"choices\":[1]}\n\ndatas: {}\n\ndata\n\n", { 0, 0, 0, false, false } },
+	{ ": keep-alive\n\nid: 7\nretry: 3\n\ndat: {\"choices\":[1]}\n\ndatas: {}\n\ndata\n\n",
+	    { 0, 0, 0, false, false } },
 	{ "data:\n\ndata: \n\ndata:\r\n\r\ndata: \r\n\r\n", { 0, 0, 0, false, false } },
 	/* one event, its data on several lines */
-	{ "data: {\"choices\":[1],\ndata: \"usage\":{\"completion_tokens\":3,\ndata:\"prompt_tokens\":4}}\n\n",
+	{ "data: {\"choices\":[1],\ndata: "
+	  "\"usage\":{\"completion_tokens\":3,\ndata:\"prompt_tokens\":4}}\n\n",
 	    { 4, 3, 1, true, false } },
-	{ "data: {\"choices\":[1],\r\nid: 1\r\ndata: \"usage\":{\"completion_tokens\":3}}\r\n\r\n", { 0, 3, 1, true, false } },
+	{ "data: {\"choices\":[1],\r\nid: 1\r\ndata: \"usage\":{\"completion_tokens\":3}}\r\n\r\n",
+	    { 0, 3, 1, true, false } },
 	/* an event that is cut off does not count */
 	{ "data: {\"choices\":[1]}\n\ndata: {\"choices\":[1]}\n", { 0, 0, 1, false, false } },
 	/* what is no JSON is no content */
@@ -127,8 +137,8 @@ static void assert_learns(const struct row *row, const char *fields, size_t firs
 	if (l.tokens_in != e->tokens_in || l.tokens_out != e->tokens_out || l.n_events != e->n_events ||
 	    l.has_usage != e->has_usage || l.is_done != e->is_done)
 		fail_msg("in %u, out %u, %u events, usage %d, done %d (parts of %zu, %zu): %s",
-		    (unsigned)l.tokens_in, (unsigned)l.tokens_out, l.n_events, l.has_usage, l.is_done, first, step,
-		    row->text);
+		    (unsigned)l.tokens_in, (unsigned)l.tokens_out, l.n_events, l.has_usage, l.is_done, first,
+		    step, row->text);
 }
 
 /* One lesson from one stream, however it is cut. */
@@ -163,9 +173,11 @@ static void boundaries_are_known(void **state) {
 
 /* The thread's scanner is lent to a stream only while an event is cut. */
 static void streams_share_a_scanner(void **state) {
-	static const char *const texts[] = { "data: {\"choices\":[1],\"usage\":{\"completion_tokens\":1}}\n\n",
+	static const char *const texts[] = {
+		"data: {\"choices\":[1],\"usage\":{\"completion_tokens\":1}}\n\n",
 		"data: {\"choices\":[1],\"usage\":{\"completion_tokens\":22}}\n\n",
-		"data: {\"choices\":[1],\"usage\":{\"completion_tokens\":333}}\n\n" };
+		"data: {\"choices\":[1],\"usage\":{\"completion_tokens\":333}}\n\n"
+	};
 	struct tap taps[3];
 	buf_pool_report(&pool);
 	uint64_t before = budget.used_bytes;
@@ -193,8 +205,10 @@ static void documents_are_read(void **state) {
 	static const struct row documents[] = {
 		{ "{\"choices\":[{\"message\":{}}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}",
 		    { 3, 4, 0, true, false } },
-		{ "{\"type\":\"message\",\"usage\":{\"input_tokens\":5,\"output_tokens\":6}}\n", { 5, 6, 0, true, false } },
-		{ "{\"object\":\"list\",\"usage\":{\"prompt_tokens\":8,\"total_tokens\":8}}", { 8, 0, 0, false, false } },
+		{ "{\"type\":\"message\",\"usage\":{\"input_tokens\":5,\"output_tokens\":6}}\n",
+		    { 5, 6, 0, true, false } },
+		{ "{\"object\":\"list\",\"usage\":{\"prompt_tokens\":8,\"total_tokens\":8}}",
+		    { 8, 0, 0, false, false } },
 		{ "{\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}", { 3, 4, 0, true, false } },
 		{ "{\"x\":{\"usage\":{\"completion_tokens\":4}}}", { 0, 0, 0, false, false } },
 		{ "{\"usage\":{\"completion_tokens\":4.5}}", { 0, 0, 0, false, false } },
@@ -260,7 +274,8 @@ static void a_cut_stream_is_told_in_its_dialect(void **state) {
 			at = json_object_get(at, dialects[i].path[k]);
 		assert_string_equal(json_string_value(at), "upstream_failed");
 		if (dialects[i].dialect == REPLY_RESPONSES)
-			assert_string_equal(json_string_value(json_object_get(json, "type")), "response.failed");
+			assert_string_equal(
+			    json_string_value(json_object_get(json, "type")), "response.failed");
 		json_decref(json);
 		free(event);
 	}

@@ -101,9 +101,8 @@ static bool has(const struct bytes *b, const char *text) {
 
 static size_t count(const struct bytes *b, const char *text) {
 	size_t n = 0, n_text = strlen(text);
-	struct slice rest = bytes_slice(b);
-	for (const char *at; rest.n && (at = memmem(rest.p, rest.n, text, n_text)); n++)
-		rest = slice_skip(rest, (size_t)(at - rest.p) + n_text);
+	for (size_t i = 0; i + n_text <= b->n; i++)
+		n += b->p[i] == text[0] && memcmp(b->p + i, text, n_text) == 0;
 	return n;
 }
 

@@ -245,7 +245,7 @@ static void random_texts_have_one_verdict(void **state) {
 	struct rng rng;
 	unsigned n_verdicts[3] = { 0 };
 	rng_init(&rng, 1);
-	for (unsigned round = 0; round < 12000; round++) {
+	for (unsigned round = 0; round < 6000; round++) {
 		struct chunk_text out;
 		char text[CHUNK_TEXT_MAX];
 		size_t n = random_chunks(&rng, text);
@@ -272,7 +272,7 @@ static void random_texts_have_one_verdict(void **state) {
 		n_verdicts[out.verdict]++;
 	}
 	for (size_t i = 0; i < n_elems(n_verdicts); i++)
-		assert_true(n_verdicts[i] > 1000); /* or the texts are not worth much */
+		assert_true(n_verdicts[i] > 500); /* or the texts are not worth much */
 }
 
 int main(void) {

@@ -25,7 +25,8 @@ static void buf_spares_free(struct buf_pool *p, unsigned i) {
 }
 
 void buf_pool_report(struct buf_pool *p) {
-	atomic_fetch_add_explicit(&p->budget->used_bytes, (uint64_t)p->unreported_bytes, memory_order_relaxed);
+	atomic_fetch_add_explicit(
+	    &p->budget->used_bytes, (uint64_t)p->unreported_bytes, memory_order_relaxed);
 	p->unreported_bytes = 0;
 }
 

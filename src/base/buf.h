@@ -38,7 +38,7 @@ struct buf {
 struct buf_pool {
 	struct buf_budget *budget;
 	int64_t unreported_bytes; /* lent less given back, not yet in budget->used_bytes */
-	struct slab slabs[3]; /* the three small sizes */
+	struct slab slabs[3];     /* the three small sizes */
 	struct buf *spares[2];
 	uint32_t n_spares[2];
 };

@@ -12,7 +12,8 @@ static uint32_t label_of(unsigned i) {
 /* The table is the process's and never shrinks: the tests share it and run in this order. */
 static void names_get_one_label_for_good(void **state) {
 	assert_int_equal(label_count(LABEL_MODEL), 1);
-	uint32_t llama = label_intern(LABEL_MODEL, SLICE("llama")), qwen = label_intern(LABEL_MODEL, SLICE("qwen"));
+	uint32_t llama = label_intern(LABEL_MODEL, SLICE("llama")),
+		 qwen = label_intern(LABEL_MODEL, SLICE("qwen"));
 
 	assert_int_not_equal(llama, LABEL_OTHER);
 	assert_int_not_equal(llama, qwen);

@@ -219,6 +219,20 @@ static void test_what_waits_in_the_socket_is_quiet(void **state) {
 	expect_end(w, 3);
 }
 
+/* The engine answered before it had all of the body, and the client goes on sending but does not read. */
+static void test_upload_that_nobody_wants_is_quiet(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = post_part(w, CHAT, 1000, "{\"a\":"), *engine = net_newest(0);
+	peer_stall(client, 10);
+	say(w, engine, ANSWER_OK);
+	say(w, client, "\"0123456789");
+	assert_false(w->is_spinning);
+	peer_stall(client, SIZE_MAX);
+	world_settle(w);
+	expect_answer(client, 200, "ok");
+	expect_end(w, 1);
+}
+
 static void test_engine_that_says_close_is_not_used_again(void **state) {
 	struct world *w = WORLD("m");
 	struct peer *client = ask(w, GET), *engine = net_newest(0);
@@ -324,6 +338,7 @@ int main(void) {
 		cmocka_unit_test(test_connections_are_kept),
 		cmocka_unit_test(test_pipelined_requests_are_answered_in_order),
 		cmocka_unit_test(test_what_waits_in_the_socket_is_quiet),
+		cmocka_unit_test(test_upload_that_nobody_wants_is_quiet),
 		cmocka_unit_test(test_engine_that_says_close_is_not_used_again),
 		cmocka_unit_test(test_bytes_behind_an_answer_end_the_connection),
 		cmocka_unit_test(test_cut_at_every_byte),

@@ -1,5 +1,7 @@
 #include "base/log.h"
 
+#include <limits.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -23,6 +25,11 @@ void log_end(struct log_event *e) {
 	if (!e->is_wanted)
 		return;
 	line_end(&e->line);
-	ssize_t n = write(STDERR_FILENO, e->line.text, e->line.n);
-	(void)n; /* nobody is left to be told */
+	/* A pipe that is ready takes this much at once; one that nobody reads must not hold us up. */
+	_Static_assert(LINE_BYTES <= PIPE_BUF, "a line is written whole or not at all");
+	struct pollfd ready = { .fd = STDERR_FILENO, .events = POLLOUT };
+	if (poll(&ready, 1, 0) == 1) {
+		ssize_t n = write(STDERR_FILENO, e->line.text, e->line.n);
+		(void)n; /* nobody is left to be told */
+	}
 }

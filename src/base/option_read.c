@@ -194,6 +194,14 @@ static bool is_of_table(const struct option_schema *schema, const struct option 
 	return row->table[0] && !strncmp(variable, name, n);
 }
 
+/* Keys of the main table may be given without its name, as their flags are: HEADRACE_WORKER_URLS. */
+static bool is_short_variable(
+    const struct option_schema *schema, const struct option *r, const char *name, const char *given) {
+	size_t prefix = strlen(schema->env_prefix) + 1, table = strlen(schema->main_table) + 1;
+
+	return !strcmp(r->table, schema->main_table) && !strcmp(name + prefix + table, given + prefix);
+}
+
 /*
  * The environment is shared: only what begins with the name of a table of ours can be
  * a mistake, the rest (HEADRACE_BUILD) is somebody else's.
@@ -205,11 +213,14 @@ static void read_variable(struct reader *reader, const char *value) {
 	bool is_ours = false;
 
 	for (const struct option *r = schema->rows; r < schema->rows + schema->n_rows; r++) {
-		if (!option_name_is_flag(r) || !is_of_table(schema, r, reader->name))
+		if (!option_name_is_flag(r))
+			continue;
+		option_name_variable(schema, r, name);
+		bool is_short = is_short_variable(schema, r, name, reader->name);
+		if (!is_short && !is_of_table(schema, r, reader->name))
 			continue;
 		is_ours = true;
-		option_name_variable(schema, r, name);
-		if (!strcmp(name, reader->name)) {
+		if (is_short || !strcmp(name, reader->name)) {
 			take(reader, r, option_value_of_text(r, slice_of(value)));
 			return;
 		}

@@ -22,6 +22,7 @@ struct watch {
 	uint32_t n_failures_seen; /* connect failures of the workers */
 	bool is_declared;
 	bool has_answered;     /* the last time it was asked */
+	bool is_unresolved;    /* said in the log */
 	bool is_silent;        /* and that was said in the log */
 	bool tries_short_path; /* /models, after /v1/models was not there */
 	bool is_listed;        /* by the snapshot at hand */
@@ -62,6 +63,8 @@ static void watch_set_ready(struct watch *w) {
 	enum instance_state state;
 	if (!w->has_answered)
 		watch_log(w, LOG_INFO, "instance is ready");
+	if (!w->has_answered)
+		w->models_at_ms = watch_now(w) + w->watcher->every.models_ms;
 	w->has_answered = true;
 	w->is_silent = false;
 	if (fleet_state(w->watcher->fleet, w->instance, &state) && state < INSTANCE_DRAINING)
@@ -119,8 +122,13 @@ static void watch_on_models(struct fetch *f, unsigned status, struct slice body)
 
 static void watch_on_addresses(struct resolver *r, const struct sockaddr_storage *addresses, size_t n) {
 	struct watch *w = resolver_context(r);
-	if (n == 0)
-		return; /* the last good answer stays */
+	if (n == 0) { /* the last good answer stays */
+		if (!w->is_unresolved)
+			watch_log(w, LOG_WARN, "the engine's name does not resolve");
+		w->is_unresolved = true;
+		return;
+	}
+	w->is_unresolved = false;
 	bool same = n == w->n_addresses && memcmp(addresses, w->addresses, n * sizeof(*addresses)) == 0;
 	if (same)
 		return;

@@ -115,13 +115,11 @@ static void write_models(
     struct snapshot *snap, struct model *models, struct candidate *candidates, size_t n_offers) {
 	struct offer *offers = offers_sorted(snap, n_offers);
 
-	snap->is_uniform = true;
 	for (size_t i = 0; i < n_offers;) {
 		struct model *model = &models[snap->n_models++];
 
 		i += write_model(snap, offers + i, n_offers - i, model, candidates + snap->n_candidates);
 		snap->n_candidates += model->n_candidates;
-		snap->is_uniform &= model->n_candidates == snap->any.n_candidates;
 	}
 	free(offers);
 }

@@ -57,9 +57,6 @@ struct snapshot {
 	uint32_t n_models;
 	struct model any; /* nameless, label "other": every routable row, for requests without a model */
 
-	/* All routable rows serve all models: a request need not be held until its model is known. */
-	bool is_uniform;
-
 	/* The arrays of all models and of `any`, one after the other: state per candidate is parallel. */
 	const struct candidate *candidates;
 	uint32_t n_candidates;

@@ -19,11 +19,12 @@ void call_deinit(struct call *c) {
 /* --- receiving ------------------------------------------------------------ */
 
 static bool call_keep_trailer(struct call *c, struct slice part) {
-	if (!c->trailer && slice_eq(part, SLICE("\r\n"))) /* no trailers, as nearly always */
+	if (!c->trailer &&
+	    (part.p[0] == '\r' || part.p[0] == '\n')) /* the empty line alone, as nearly always */
 		return true;
 	if (!c->trailer)
-		c->trailer = buf_new(&c->conn->loop->bufs, BODY_TRAILER_MAX);
-	if (!c->trailer || buf_room(c->trailer) < part.n)
+		c->trailer = buf_new_forced(&c->conn->loop->bufs, BODY_TRAILER_MAX);
+	if (buf_room(c->trailer) < part.n)
 		return false;
 	memcpy(c->trailer->data + c->trailer->used, part.p, part.n);
 	c->trailer->used += (uint32_t)part.n;
@@ -32,7 +33,8 @@ static bool call_keep_trailer(struct call *c, struct slice part) {
 
 /* The end of the connection is the end of the message only where nothing else could be. */
 static int call_on_eof(struct call *c, int outcome, struct call_in *in) {
-	if (outcome == CONN_E_EOF && c->in.left == UINT64_MAX) {
+	/* A send that failed has swallowed the error that the read would have told. */
+	if (outcome == CONN_E_EOF && !c->conn->is_broken && c->in.left == UINT64_MAX) {
 		body_init(&c->in, FRAMING_NONE, 0);
 		in->is_end = true;
 		return 0;
@@ -146,7 +148,7 @@ static char *put_room(struct call_out *o, size_t n) {
 	return at;
 }
 
-static void put_text(struct call_out *o, struct slice text) {
+void call_put_text(struct call_out *o, struct slice text) {
 	memcpy(put_room(o, text.n), text.p, text.n);
 }
 
@@ -159,19 +161,19 @@ struct slice call_decimal(uint64_t n, char room[20]) {
 }
 
 void call_put_request_line(struct call_out *o, struct slice method, struct slice target) {
-	put_text(o, method);
-	put_text(o, SLICE(" "));
-	put_text(o, target);
-	put_text(o, SLICE(" HTTP/1.1\r\n"));
+	call_put_text(o, method);
+	call_put_text(o, SLICE(" "));
+	call_put_text(o, target);
+	call_put_text(o, SLICE(" HTTP/1.1\r\n"));
 }
 
 void call_put_status_line(struct call_out *o, unsigned status) {
 	char digits[20];
-	put_text(o, SLICE("HTTP/1.1 "));
-	put_text(o, call_decimal(status, digits));
-	put_text(o, SLICE(" "));
-	put_text(o, status_reason(status));
-	put_text(o, SLICE("\r\n"));
+	call_put_text(o, SLICE("HTTP/1.1 "));
+	call_put_text(o, call_decimal(status, digits));
+	call_put_text(o, SLICE(" "));
+	call_put_text(o, status_reason(status));
+	call_put_text(o, SLICE("\r\n"));
 }
 
 void call_put_field(struct call_out *o, struct slice name, struct slice value) {
@@ -189,20 +191,20 @@ void call_put_head_end(struct call_out *o, enum framing framing, uint64_t length
 		call_put_field(o, SLICE("content-length"), call_decimal(length, digits));
 	else if (framing == FRAMING_CHUNKED)
 		call_put_field(o, SLICE("transfer-encoding"), SLICE("chunked"));
-	put_text(o, SLICE("\r\n"));
+	call_put_text(o, SLICE("\r\n"));
 	c->out_framing = (uint8_t)framing;
 	c->out_left = framing == FRAMING_LENGTH ? length : 0;
 	c->out_has_begun = true;
 }
 
 void call_put_interim_end(struct call_out *o) {
-	put_text(o, SLICE("\r\n"));
+	call_put_text(o, SLICE("\r\n"));
 }
 
 /* Few bytes are cheaper to copy behind the head than to send as a piece of their own. */
 static void put_bytes(struct call_out *o, struct piece piece) {
 	if (piece.n <= SMALL_BYTES)
-		put_text(o, (struct slice){ piece.p, piece.n });
+		call_put_text(o, (struct slice){ piece.p, piece.n });
 	else
 		put_piece(o, piece);
 }
@@ -214,7 +216,7 @@ static void put_chunk_line(struct call_out *o, size_t n) {
 	do
 		*--p = "0123456789abcdef"[n & 15];
 	while (n >>= 4);
-	put_text(o, (struct slice){ p, (size_t)(line + sizeof(line) - p) });
+	call_put_text(o, (struct slice){ p, (size_t)(line + sizeof(line) - p) });
 }
 
 void call_put_data(struct call_out *o, const struct piece *pieces, size_t n) {
@@ -234,7 +236,7 @@ void call_put_data(struct call_out *o, const struct piece *pieces, size_t n) {
 	for (size_t i = 0; i < n; i++)
 		put_bytes(o, pieces[i]);
 	if (c->out_framing == FRAMING_CHUNKED)
-		put_text(o, SLICE("\r\n"));
+		call_put_text(o, SLICE("\r\n"));
 	c->out_bytes += bytes;
 }
 
@@ -244,13 +246,13 @@ void call_put_end(struct call_out *o, const struct head *trailers) {
 	c->out_is_done = true;
 	if (c->out_framing != FRAMING_CHUNKED)
 		return;
-	put_text(o, SLICE("0\r\n"));
+	call_put_text(o, SLICE("0\r\n"));
 	for (unsigned i = 0; trailers && i < trailers->n_fields; i++) {
 		const struct field *f = &trailers->fields[i];
 		if (!field_is_barred_from_trailer((enum field_id)f->id))
 			call_put_field(o, head_name(trailers, f), head_value(trailers, f));
 	}
-	put_text(o, SLICE("\r\n"));
+	call_put_text(o, SLICE("\r\n"));
 }
 
 int call_flush(struct call_out *o) {

@@ -75,6 +75,8 @@ void call_begin(struct call_out *o, struct call *c);
 void call_put_request_line(struct call_out *o, struct slice method, struct slice target);
 void call_put_status_line(struct call_out *o, unsigned status);
 void call_put_field(struct call_out *o, struct slice name, struct slice value);
+/* Bytes of a head as they are: for a field that is made of many pieces. */
+void call_put_text(struct call_out *o, struct slice text);
 void call_put_head_end(struct call_out *o, enum framing framing, uint64_t length);
 /* The end of an interim (1xx) head: the message itself is still to come. */
 void call_put_interim_end(struct call_out *o);

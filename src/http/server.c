@@ -51,14 +51,16 @@ static void session_linger(struct session *s) {
 	loop_wake(s->conn.loop, &s->job);
 }
 
-static void session_refuse(struct session *s, enum cause cause) {
+/* head: what was read of the request's. */
+static void session_refuse(struct session *s, const struct head *head, enum cause cause) {
 	struct call call;
-	call_init(&call, &s->conn, FRAMING_NONE, 0);
-	struct reply reply = { .closes = true };
-	bool sent = reply_refuse(&call, &reply, cause, NULL, REPLY_OPENAI) == 0;
-	call_deinit(&call);
+	struct reply reply = { .closes = true, .is_head = head->method == METHOD_HEAD };
+	enum reply_dialect dialect = head->target_n ? reply_dialect(head_path(head)) : REPLY_OPENAI;
 	if (s->server->handler->refused)
-		s->server->handler->refused(s->server, s, cause);
+		s->server->handler->refused(s->server, head, cause, &reply);
+	call_init(&call, &s->conn, FRAMING_NONE, 0);
+	bool sent = reply_refuse(&call, &reply, cause, NULL, dialect) == 0;
+	call_deinit(&call);
 	s->conn.unread.n = 0;
 	if (sent)
 		session_linger(s);
@@ -68,8 +70,9 @@ static void session_refuse(struct session *s, enum cause cause) {
 
 static void session_on_timer(struct timer *t) {
 	struct session *s = container_of(t, struct session, timer);
+	static const struct head nothing = { .base = "" };
 	if (s->state == SESSION_HEAD)
-		session_refuse(s, CAUSE_HEAD_TIMEOUT);
+		session_refuse(s, &nothing, CAUSE_HEAD_TIMEOUT);
 	else
 		session_close(s, false);
 }
@@ -115,7 +118,7 @@ static void session_run_head(struct session *s) {
 			return;
 		}
 		if (parsed == HEAD_E_REFUSED) {
-			session_refuse(s, cause);
+			session_refuse(s, &room.head, cause);
 			return;
 		}
 		if (s->state == SESSION_IDLE && s->conn.unread.n) {
@@ -257,12 +260,13 @@ void server_drain(struct server *s) {
 	s->is_closing = true;
 	list_each_safe (it, &s->sessions) {
 		struct session *session = container_of(it, struct session, link);
-		if (session->state != SESSION_IDLE || session->conn.can_read || session->conn.unread.n)
+		if (session->state != SESSION_IDLE)
 			continue;
-		if (session->n_requests)
-			session_close(session, false);
-		else /* it has just come, perhaps out of the queue: its request may be on the way */
+		if (!session->n_requests) /* it has just come, perhaps out of the queue: its request may be on
+					     the way */
 			loop_timer(s->loop, &session->timer, FAREWELL_MS);
+		else if (!session->conn.can_read && !session->conn.unread.n)
+			session_close(session, false);
 	}
 }
 

@@ -25,6 +25,7 @@ enum session_state {
 };
 
 struct server;
+struct reply;
 
 struct session {
 	struct conn conn;
@@ -56,8 +57,12 @@ struct server_handler {
 	 */
 	struct job *(*begin)(struct server *server, struct session *session, const struct head *head);
 
-	/* The session itself refused something; for counting and logging. May be NULL. */
-	void (*refused)(struct server *server, struct session *session, enum cause cause);
+	/*
+	 * The session itself refuses a request, of whose head what was read is in `head` (no target: not even
+	 * that). For counting and logging; sets reply->request_id, good until the reply is sent. May be NULL.
+	 */
+	void (*refused)(
+	    struct server *server, const struct head *head, enum cause cause, struct reply *reply);
 };
 
 struct server {
@@ -69,7 +74,7 @@ struct server {
 	struct slab slab;
 	struct list sessions;
 	_Atomic uint32_t n_sessions; /* written by the loop's thread alone */
-	bool is_closing;
+	_Atomic bool is_closing;     /* the accept queue was taken */
 	struct timer trim;
 };
 

@@ -346,7 +346,7 @@ int conn_send(struct conn *c, const struct piece *pieces, size_t n) {
 
 void conn_want_read(struct conn *c, bool wants) {
 	c->wants_read = wants;
-	if (wants && !(c->interest & UV_READABLE) && !c->is_broken && c->state != CONN_CLOSED)
+	if (wants && !(c->interest & UV_READABLE) && c->state != CONN_CLOSED)
 		conn_apply_interest(c, conn_interest(c));
 }
 

@@ -64,11 +64,15 @@ static bool writer_drain(struct log_writer *w, struct log_ring *r) {
 
 static void *writer_main(void *arg) {
 	struct log_writer *w = arg;
+	unsigned at = 0; /* the ring to begin with: one that stopped inside a line goes on first */
 	for (;;) {
 		bool ending = atomic_load(&w->is_ending);
 		bool stuck = false;
-		for (unsigned i = 0; i < w->n_rings; i++)
-			stuck |= !writer_drain(w, &w->rings[i]);
+		for (unsigned i = 0; i < w->n_rings && !stuck; i++) {
+			stuck = !writer_drain(w, &w->rings[at]);
+			if (!stuck)
+				at = (at + 1) % w->n_rings;
+		}
 		if (ending)
 			return NULL;
 		struct timespec batch = { .tv_nsec = stuck ? 5 * BATCH_NS : BATCH_NS };

@@ -14,6 +14,7 @@
 
 #define DOWN_READ_BYTES  65536u /* what a client that does not read can make us hold */
 #define REPLAY_BYTES_MAX (1u << 20)
+#define WHOLE_BYTES      65536u
 #define INTERIM_MAX      64u
 #define HUNGRY_RETRY_MS  10u
 #define MODEL_NAME_ROOM  260u
@@ -168,9 +169,9 @@ static int send_continue(struct exchange *x) {
 }
 
 /*
- * Enough of the body is here to go on. A JSON body is waited for up to inspect_limit, since no engine can
- * begin before it has all of it: what is wrong with it is then found before an engine sees it. Beyond, and
- * when memory is short, it flows as soon as the model is known.
+ * Enough of the body is here to go on: its model is known, if models matter. A small JSON
+ * body is waited for whole, since no engine can begin before it has all of it: what is
+ * wrong with it is then found before an engine sees it.
  */
 static bool inspect_is_enough(struct exchange *x) {
 	const struct router_config *config = x->worker->router->config;
@@ -178,7 +179,8 @@ static bool inspect_is_enough(struct exchange *x) {
 		return true;
 	if (x->view->snapshot->n_models > 1 && !inspect_is_decided(&x->inspect))
 		return false;
-	return x->hold.bytes >= config->inspect_limit_bytes || buf_is_over_budget(bufs(x));
+	return x->hold.bytes >= u64_min(config->inspect_limit_bytes, WHOLE_BYTES) ||
+	    buf_is_over_budget(bufs(x));
 }
 
 /* One receive of the body, held. CALL_E_AGAIN: nothing came, or a cause ends the exchange. */
@@ -206,27 +208,34 @@ static enum next step_inspect(struct exchange *x) {
 		return exchange_fail(x, cause);
 	if (!call_is_received(&x->down) && send_continue(x))
 		return exchange_fail(x, CAUSE_CLIENT_GONE);
-	return inspect_is_enough(x) ? go(x, STEP_PICK) : WAIT;
+	if (inspect_is_enough(x))
+		return go(x, STEP_PICK);
+	return WAIT;
 }
 
-/* The model that was asked for, or the one that stands for "any". */
-static bool find_model(struct exchange *x) {
-	struct slice name = inspect_model(&x->inspect);
-	x->model = name.p ? snapshot_model(x->view->snapshot, name) : &x->view->snapshot->any;
-	return x->model;
+/*
+ * The model that was asked for, or the one that stands for "any". Once the body is
+ * complete its scanner is gone: what was found before has the name.
+ */
+static const struct model *find_model(const struct exchange *x, const struct snapshot *snap) {
+	struct slice name = x->model ? x->model->name : inspect_model(&x->inspect);
+	return name.n ? snapshot_model(snap, name) : &snap->any;
 }
 
 static enum next step_pick(struct exchange *x) {
-	/* The policy works on the worker's current snapshot: a request that waited for its body moves to it.
-	 */
-	if (x->view != x->worker->view) {
-		worker_view_release(x->worker, &x->view);
+	/* The policy works on the worker's current snapshot: a request that waited moves to it. */
+	struct view *old = x->view;
+	if (old != x->worker->view) {
 		x->view = worker_view(x->worker);
 		x->row = EXCHANGE_NO_ROW;
 	}
-	if (!find_model(x)) /* with nobody there, the fleet is what is missing */
+	x->model = find_model(x, x->view->snapshot);
+	if (x->view != old)
+		worker_view_release(x->worker, &old);
+	if (!x->model) /* with nobody there, the fleet is what is missing */
 		return exchange_fail(
 		    x, x->view->snapshot->any.n_candidates ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE);
+
 	struct pick_input input = { .model = x->model,
 		.tried = x->tried,
 		.n_tried = x->n_tried,
@@ -276,8 +285,13 @@ static enum next step_connect(struct exchange *x) {
 	const struct snapshot_row *row = &x->view->snapshot->rows[x->row];
 	if (x->address >= row->n_addresses)
 		return connect_failed(x, CAUSE_CONNECT_FAILED);
-	int r = upstream_connect(
-	    &x->worker->pool, x->instance, &row->addresses[x->address++], &x->job, &x->upstream);
+	const struct sockaddr_storage *to = &row->addresses[x->address++];
+	int r = upstream_connect(&x->worker->pool, x->instance, to, &x->job, &x->upstream);
+	if ((r == -EMFILE || r == -ENFILE) &&
+	    x->worker->pool.n_idle) { /* idle ones hold what this one needs */
+		upstream_pool_close_idle(&x->worker->pool);
+		r = upstream_connect(&x->worker->pool, x->instance, to, &x->job, &x->upstream);
+	}
 	if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
 		return exchange_fail(x, CAUSE_OVERLOADED);
 	if (r < 0)
@@ -517,6 +531,7 @@ static enum next step_relay(struct exchange *x) {
 	}
 	finish_upstream(x);
 	release_instance(x);
+	call_want(&x->down, false); /* nobody wants the rest of its body */
 	return call_pending(&x->down) ? WAIT : go(x, STEP_SETTLE);
 }
 
@@ -525,11 +540,10 @@ static enum next step_relay(struct exchange *x) {
 /* An answer that began cannot be taken back: the client must see that it is not complete. */
 static void cut_answer(struct exchange *x) {
 	struct call_out o;
-	x->is_cut = true;
 	bool gone = x->cause == CAUSE_CLIENT_GONE || x->cause == CAUSE_CLIENT_STALLED;
-	if (!gone)
+	if (x->cause == CAUSE_STREAM_BROKEN || x->cause == CAUSE_STREAM_STALLED)
 		metric_add(&x->worker->metrics->streams_broken, 1);
-	if (!gone && x->tap.kind == TAP_EVENTS && x->tap.at_boundary &&
+	if (!gone && !x->down.out_is_done && x->tap.kind == TAP_EVENTS && x->tap.at_boundary &&
 	    x->down.out_framing != FRAMING_LENGTH) {
 		char *event = tap_error_event((enum cause)x->cause, (enum reply_dialect)x->dialect);
 		struct piece piece = { event, strlen(event), NULL };
@@ -538,9 +552,12 @@ static void cut_answer(struct exchange *x) {
 		gone = call_flush(&o) != 0;
 		free(event);
 	}
-	/* Chunked and counted answers show by themselves that they end too early; the others only by a reset.
-	 */
-	session_abort(&x->down, gone || x->down.out_framing == FRAMING_CLOSE);
+	/* Chunked and counted answers show by their missing end that they were cut; the others only by a
+	 * reset. */
+	if (gone || x->down.out_framing == FRAMING_CLOSE || call_pending(&x->down))
+		session_abort(&x->down, true);
+	else
+		session_next(&x->down, false);
 }
 
 /* The model that the client asked for, as text. */
@@ -562,7 +579,7 @@ static void settle_down(struct exchange *x) {
 		return;
 	}
 	x->status = cause_row((enum cause)x->cause)->status;
-	if (x->cause == CAUSE_CLIENT_GONE) {
+	if (x->cause == CAUSE_CLIENT_GONE || x->cause == CAUSE_CLIENT_STALLED) {
 		session_abort(&x->down, true);
 		return;
 	}
@@ -645,7 +662,7 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 	default:
 		break;
 	}
-	if (!x->up.out_is_done && !call_pending(&x->up))
+	if (!x->up.out_is_done && !x->is_upload_broken && !call_pending(&x->up))
 		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT };
 	bool applies = t->first_byte_all || x->inspect.is_streamed;
 	return (struct deadline){ applies ? t->first_byte_ms : 0, CAUSE_FIRST_BYTE_TIMEOUT };
@@ -745,11 +762,8 @@ void exchange_kill(struct exchange *x, enum cause cause) {
 
 /* Keeps what the log needs at the end: id, method, path without its query, the latter cut to what is left. */
 static void keep_text(struct exchange *x, const struct head *head) {
-	const struct option_list *names = &x->worker->router->config->request_id_headers;
 	char room[32];
-	struct slice id = forward_find_id(head, names->items, names->n);
-	if (!id.p)
-		id = worker_make_id(x->worker, room);
+	struct slice id = worker_id_of(x->worker, head, room);
 	struct slice method = slice_head(head_method(head), 16);
 	struct slice path = slice_head(head_path(head), sizeof(x->text) - id.n - method.n);
 	memcpy(x->text, id.p, id.n);
@@ -773,7 +787,7 @@ struct job *exchange_begin(struct server *server, struct session *session, const
 	x->view = worker_view(w);
 	x->head = head_copy(&w->loop.bufs, head);
 	keep_text(x, head);
-	x->dialect = (uint8_t)reply_dialect(exchange_path(x));
+	x->dialect = (uint8_t)reply_dialect(head_path(head));
 	x->is_head = head->method == METHOD_HEAD;
 	x->is_repeatable = x->is_head || head->method == METHOD_GET || head->method == METHOD_OPTIONS;
 	x->ends_connection = is_last(x, session);

@@ -71,7 +71,6 @@ struct exchange {
 	bool is_upload_broken; /* the engine takes no more of the body; its answer may still come */
 	bool is_engine_kept;   /* the engine keeps its connection after this answer */
 	bool ends_connection;  /* the client's connection is not kept */
-	bool is_cut;           /* the answer began and could not be completed */
 	uint8_t id_n, method_n;
 	uint16_t path_n;
 	char text[EXCHANGE_TEXT_MAX]; /* request id, method, path without query (cut): what the log needs at

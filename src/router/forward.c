@@ -26,20 +26,18 @@ static bool is_doubtful_name(struct slice name) {
 	return memchr(name.p, '_', name.n) && !slice_is(name, SLICE("session_id"));
 }
 
+/* What came, and the client behind it. */
 static void put_forwarded_for(struct call_out *o, const struct head *request, struct slice peer) {
-	char chain[1024];
-	size_t n = 0;
+	call_put_text(o, SLICE("x-forwarded-for: "));
 	for (unsigned i = 0; i < request->n_fields; i++) {
 		const struct field *f = &request->fields[i];
-		struct slice v = head_value(request, f);
-		if (f->id != FIELD_X_FORWARDED_FOR || !v.n || n + v.n + 2 > sizeof(chain) - 64)
+		if (f->id != FIELD_X_FORWARDED_FOR || !f->value_n)
 			continue;
-		memcpy(chain + n, v.p, v.n);
-		memcpy(chain + n + v.n, ", ", 2);
-		n += v.n + 2;
+		call_put_text(o, head_value(request, f));
+		call_put_text(o, SLICE(", "));
 	}
-	memcpy(chain + n, peer.p, peer.n);
-	call_put_field(o, SLICE("x-forwarded-for"), (struct slice){ chain, n + peer.n });
+	call_put_text(o, peer);
+	call_put_text(o, SLICE("\r\n"));
 }
 
 void forward_request(struct call_out *o, const struct head *request, const struct instance *instance,

@@ -30,7 +30,7 @@ static bool is_json_type(struct slice type) {
 	const char *semicolon = memchr(type.p, ';', type.n);
 	if (semicolon)
 		type = slice_trim(slice_head(type, (size_t)(semicolon - type.p)));
-	if (slice_is(type, SLICE("application/json")))
+	if (slice_is(type, SLICE("application/json")) || slice_is(type, SLICE("text/json")))
 		return true;
 	return type.n > 5 && slice_is(slice_skip(type, type.n - 5), SLICE("+json"));
 }
@@ -84,9 +84,11 @@ static enum cause inspect_judge(struct inspect *in, enum scan_verdict verdict) {
 }
 
 enum cause inspect_feed(struct inspect *in, struct buf_pool *pool, const char *p, size_t n) {
-	if (in->is_guess && n > 0) {
+	for (size_t i = 0; in->is_guess && i < n; i++) {
+		if (memchr(" \t\r\n", p[i], 4))
+			continue;
 		in->is_guess = false;
-		if (*p != '{')
+		if (p[i] != '{')
 			inspect_deinit(in, pool);
 	}
 	if (!in->buf)

@@ -121,12 +121,13 @@ void journal_write(struct exchange *x) {
 	record_put(x->worker, &r);
 }
 
-void journal_refused(struct server *server, struct session *session, enum cause cause) {
+void journal_refused(struct server *server, const struct head *head, enum cause cause, struct reply *reply) {
 	struct worker *w = server->context;
-	char room[32];
-	struct record r = {
-		.id = worker_make_id(w, room), .status = cause_row(cause)->status, .cause = cause
-	};
+	struct record r = { .status = cause_row(cause)->status, .cause = cause };
+	r.id = reply->request_id = worker_id_of(w, head, w->refused_id);
+	r.method = head_method(head);
+	if (head->target_n)
+		r.path = head_path(head);
 	metric_count_request(w->metrics, LABEL_OTHER, LABEL_OTHER, r.status);
 	if (w->log)
 		record_put(w, &r);

@@ -13,4 +13,4 @@ void journal_tokens(struct exchange *x, unsigned n_events);
 void journal_write(struct exchange *x);
 
 /* A request that the session refused before there was an exchange. */
-void journal_refused(struct server *server, struct session *session, enum cause cause);
+void journal_refused(struct server *server, const struct head *head, enum cause cause, struct reply *reply);

@@ -65,7 +65,11 @@ static unsigned write_metrics(void *context, FILE *out) {
 
 static unsigned write_config(void *context, FILE *out) {
 	const struct report *r = context;
-	json_t *config = option_dump(r->router->config->options);
+	const struct router_config *c = r->router->config;
+	json_t *config = option_dump(c->options);
+	/* Unset, metrics are where admin is. */
+	json_object_set_new(config, "metrics",
+	    json_pack("{s:s, s:i}", "host", c->metrics_host, "port", (int)c->metrics_port));
 	json_dumpf(config, out, JSON_INDENT(2));
 	json_decref(config);
 	return 200;

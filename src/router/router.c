@@ -205,9 +205,12 @@ static void control_stop(struct control *c) {
 }
 
 static bool control_has_clients(const struct control *c) {
-	for (unsigned i = 0; i < c->router.n_workers; i++)
-		if (atomic_load_explicit(&c->router.workers[i].server.n_sessions, memory_order_relaxed))
+	for (unsigned i = 0; i < c->router.n_workers; i++) {
+		const struct server *s = &c->router.workers[i].server;
+		if (!atomic_load(&s->is_closing) ||
+		    atomic_load_explicit(&s->n_sessions, memory_order_relaxed))
 			return true;
+	}
 	return false;
 }
 
@@ -289,14 +292,18 @@ static bool control_start_workers(struct control *c, uint16_t *port_out) {
 	return true;
 }
 
+static void print_url(char url[300], const char *host, uint16_t port) {
+	bool is_ipv6 = strchr(host, ':');
+	snprintf(url, 300, "http://%s%.250s%s:%u", is_ipv6 ? "[" : "", host, is_ipv6 ? "]" : "", port);
+}
+
 static void control_say_ready(const struct control *c, uint16_t port) {
 	char url[300];
 	struct log_event e;
 	log_begin(&e, LOG_INFO, "router is listening");
-	snprintf(url, sizeof(url), "http://%s:%u", c->config->host, port);
+	print_url(url, c->config->host, port);
 	line_text(&e.line, SLICE("data"), slice_of(url));
-	snprintf(url, sizeof(url), "http://%s:%u", c->config->admin_host,
-	    listener_port(c->admin.server.listener.fd));
+	print_url(url, c->config->admin_host, listener_port(c->admin.server.listener.fd));
 	line_text(&e.line, SLICE("admin"), slice_of(url));
 	line_uint(&e.line, SLICE("instances"), c->config->workers.n);
 	line_uint(&e.line, SLICE("threads"), c->router.n_workers);
@@ -311,7 +318,8 @@ static bool control_start(struct control *c) {
 	log_set_level((enum log_level)config->log_level);
 	c->state = CONTROL_RUNNING;
 	router->config = config;
-	router->n_workers = config->n_threads ? config->n_threads : count_cpus();
+	router->n_workers =
+	    config->n_threads ? config->n_threads : (unsigned)size_min(count_cpus(), LOAD_WORKERS_MAX);
 	router->budget.max_bytes = config->hold_memory_bytes;
 	router->load = load_new(router->n_workers);
 	router->started_ns = clock_now_ns();
@@ -321,10 +329,10 @@ static bool control_start(struct control *c) {
 	    !control_open_admin(c))
 		return false;
 	uint16_t port;
+	timer_init(&c->drain, control_on_drain);
+	signals_init(&c->signals, &c->loop, signals, n_elems(signals), control_on_signal);
 	if (!control_start_workers(c, &port))
 		return false;
-	signals_init(&c->signals, &c->loop, signals, n_elems(signals), control_on_signal);
-	timer_init(&c->drain, control_on_drain);
 	struct watch_intervals every = { config->models_interval_ms, config->models_timeout_ms,
 		config->resolve_interval_ms };
 	watcher_init(&c->watcher, &c->loop, c->fleet, &every, control_publish);

@@ -162,7 +162,7 @@ static void tap_line(struct tap *t, struct tap_scratch *s, const char *p, const 
 		else if (++t->matched == 5)
 			t->line = LINE_VALUE;
 	}
-	while (p < end && t->line == LINE_VALUE && *p == ' ')
+	while (p < end && t->line == LINE_VALUE && (*p == ' ' || *p == '\r'))
 		p++;
 	if (p < end && t->line == LINE_VALUE) {
 		t->matched = 0;
@@ -173,7 +173,9 @@ static void tap_line(struct tap *t, struct tap_scratch *s, const char *p, const 
 	if (p < end && t->line == LINE_JSON && t->is_reading)
 		tap_read(t, s, p, (size_t)(end - p));
 	while (p < end && t->line == LINE_DONE)
-		if (t->matched == 6 || *p++ != "[DONE]"[t->matched++])
+		if (t->matched == 6 && *p == '\r')
+			p++;
+		else if (t->matched == 6 || *p++ != "[DONE]"[t->matched++])
 			t->line = LINE_SKIP;
 }
 

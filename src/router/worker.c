@@ -6,6 +6,7 @@
 #include "base/heap.h"
 #include "base/log.h"
 #include "router/exchange.h"
+#include "router/forward.h"
 #include "router/journal.h"
 
 #define GAUGES_MS 500
@@ -170,7 +171,11 @@ void worker_join(struct worker *w) {
 	free(w->tallies);
 }
 
-struct slice worker_make_id(struct worker *w, char room[32]) {
+struct slice worker_id_of(struct worker *w, const struct head *request, char room[32]) {
+	const struct option_list *names = &w->router->config->request_id_headers;
+	struct slice given = forward_find_id(request, names->items, names->n);
+	if (given.p)
+		return given;
 	uint64_t n = ++w->n_ids;
 	memcpy(room, w->id_prefix, 16);
 	for (unsigned i = 32; i-- > 16; n >>= 4)

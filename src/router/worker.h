@@ -60,6 +60,7 @@ struct worker {
 	struct worker_tally *tallies; /* by instance slot */
 	struct log_ring *log;         /* NULL: access log off */
 	char id_prefix[17];
+	char refused_id[32]; /* of the refusal that is being sent */
 	uint64_t n_ids;
 	_Atomic uint32_t n_upstreams; /* gauges for other threads */
 	_Atomic uint64_t loop_lag_ns;
@@ -89,5 +90,6 @@ void worker_join(struct worker *w);
 struct view *worker_view(struct worker *w);
 void worker_view_release(struct worker *w, struct view **view);
 
-/* A new request id, 32 hexadecimal digits. */
-struct slice worker_make_id(struct worker *w, char room[32]);
+/* The request's id as the client gave it (a view into the head), or a new one of 32 hexadecimal digits in
+ * `room`. */
+struct slice worker_id_of(struct worker *w, const struct head *request, char room[32]);

@@ -58,8 +58,9 @@ struct peer {
 	struct bytes marks; /* struct net_mark: when it came */
 	struct bytes todo;  /* for scripts: what it is going to say */
 	size_t n_todo_said;
-	size_t room;   /* bytes that the router's socket still takes; SIZE_MAX: the peer reads */
-	bool has_left; /* the peer's FIN stands behind what it said */
+	size_t n_promised; /* requests that begin before this byte of what it got are answered in it */
+	size_t room;       /* bytes that the router's socket still takes; SIZE_MAX: the peer reads */
+	bool has_left;     /* the peer's FIN stands behind what it said */
 	bool has_reset;
 	bool is_deaf;    /* what comes is not acknowledged any more */
 	bool is_gone;    /* and answered by a reset */

@@ -190,18 +190,20 @@ static inline void act_engine_says(struct script *s, struct slice arg) {
 	script_say(script_engine(s), arg);
 }
 
-/* Makes up an answer of this kind to the next request that has come; said by '+'. */
+/* Makes up an answer of this kind to the next request, of which the head at least has come; said by '+'. */
 static inline void act_answer(struct script *s, struct slice arg) {
 	struct peer *engine = script_engine(s);
 	struct parsed m;
 	struct slice rest = engine ? peer_unseen(engine) : (struct slice){ NULL, 0 };
 	if (!engine || !parsed_next(&m, PARSED_REQUEST, &rest, false))
 		return;
-	if (!m.is_bad && m.is_whole)
-		engine->n_seen = engine->got.n - rest.n;
-	if (!m.is_bad && (m.is_whole || !engine->todo.n)) /* may begin early, once */
+	if (!m.is_bad && engine->n_seen >= engine->n_promised) { /* else it was answered early */
 		script_answer(&engine->todo, (unsigned)script_number(arg) % SCRIPT_KINDS,
 		    parsed_field(&m, "x-tag"), slice_has_prefix(m.line, SLICE("HEAD ")));
+		engine->n_promised = engine->n_seen + 1;
+	}
+	if (!m.is_bad && m.is_whole)
+		engine->n_seen = engine->got.n - rest.n;
 	parsed_deinit(&m);
 }
 

@@ -102,7 +102,8 @@ static void act_in_order(struct author *a) {
 		break;
 	case 1:
 	case 2:
-		write_request(a); /* fall through */
+		write_request(a);
+		__attribute__((fallthrough));
 	case 3:
 		say_on(a);
 		break;
@@ -111,7 +112,8 @@ static void act_in_order(struct author *a) {
 		break;
 	case 5:
 	case 6:
-		bytes_printf(&a->play, "a%u\n", below(a, below(a, 4) ? 3 : SCRIPT_KINDS)); /* fall through */
+		bytes_printf(&a->play, "a%u\n", below(a, below(a, 4) ? 3 : SCRIPT_KINDS));
+		__attribute__((fallthrough));
 	case 7:
 		bytes_printf(&a->play, "+%u\n", parts[below(a, n_elems(parts))]);
 		break;

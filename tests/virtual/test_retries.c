@@ -239,6 +239,26 @@ static void test_close_that_was_seen_is_never_met(void **state) {
 	expect_end(w, 2);
 }
 
+/* Whoever is asked next must serve the model, too. */
+static void test_repeated_request_keeps_its_model(void **state) {
+	struct world *w = WORLD("a", "b", "b");
+	struct peer *client = post(w, CHAT, "{\"model\":\"b\"}"), *stale = net_newest(-1);
+	say(w, stale, ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	net.moods[stale->engine == 1 ? 2 : 1][0] = MOOD_REFUSE;
+	peer_deafen(stale);
+	say(w, client,
+	    "POST /x HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n"
+	    "{\"model\":\"b\"}");
+	net.moods[stale->engine][0] = MOOD_REFUSE;
+	peer_finish(stale);
+	world_settle(w);
+	expect_refusal(client, 502, "upstream_failed");
+	assert_int_equal(net_n_connects(0), 0);
+	assert_int_equal(net_n_connects(-1), 3);
+	expect_end(w, 2);
+}
+
 /* A body that is too large to keep goes over a fresh connection, which is never stale. */
 static void test_large_body_is_not_risked(void **state) {
 	struct world *w = WORLD("m");
@@ -380,6 +400,7 @@ int main(void) {
 		cmocka_unit_test(test_acknowledged_is_sent),
 		cmocka_unit_test(test_acknowledged_in_part_is_sent),
 		cmocka_unit_test(test_close_that_was_seen_is_never_met),
+		cmocka_unit_test(test_repeated_request_keeps_its_model),
 		cmocka_unit_test(test_large_body_is_not_risked),
 		cmocka_unit_test(test_post_is_not_repeated),
 		cmocka_unit_test(test_post_on_a_fresh_connection),

@@ -112,7 +112,6 @@ static void a_model_without_routable_rows_is_known(void **state) {
 
 	assert_candidates(snapshot_model(snap, SLICE("llama")), NULL, 0);
 	assert_int_equal(snapshot_model(snap, SLICE("llama"))->object.n, 0);
-	assert_false(snap->is_uniform);
 	snapshot_unref(&snap);
 	bed_free(&bed);
 }
@@ -155,7 +154,6 @@ static void uniform_means_all_serve_all(void **state) {
 	struct bed bed = { .n = 0 };
 	struct snapshot *snap = bed_snapshot(&bed);
 
-	assert_true(snap->is_uniform);
 	assert_int_equal(snap->any.n_candidates, 0);
 	assert_null(snapshot_model(snap, SLICE("llama")));
 	snapshot_unref(&snap);
@@ -163,12 +161,10 @@ static void uniform_means_all_serve_all(void **state) {
 	bed_add(&bed, both, 2);
 	bed_add(&bed, both, 2);
 	snap = bed_snapshot(&bed);
-	assert_true(snap->is_uniform);
 	snapshot_unref(&snap);
 
 	bed.rows[1].models.n = 1;
 	snap = bed_snapshot(&bed);
-	assert_false(snap->is_uniform);
 	snapshot_unref(&snap);
 	bed_free(&bed);
 }

@@ -113,10 +113,12 @@ static struct job *echo_begin(struct server *server, struct session *session, co
 	return &e->job;
 }
 
-static void echo_refused(struct server *server, struct session *session, enum cause cause) {
+static void echo_refused(
+    struct server *server, const struct head *head, enum cause cause, struct reply *reply) {
 	struct house *h = server->context;
 	h->n_refused++;
 	h->refused = cause;
+	reply->request_id = SLICE("refused-1");
 }
 
 /* --- the house ------------------------------------------------------------------------ */
@@ -297,6 +299,30 @@ static void bad_heads_are_refused(void **state) {
 		assert_int_equal(h->n_begun, 1);
 		close(fd);
 		rig_until(&h->rig, h->server.n_sessions == 0);
+		house_close(h);
+	}
+}
+
+/* As far as the head was read, the refusal is what its client expects. */
+static void a_refusal_follows_what_was_read(void **state) {
+	static const struct {
+		const char *text, *answer;
+	} rows[] = {
+		{ "POST /v1/messages HTTP/1.1\r\nHost: x\r\nbad\r\n\r\n",
+		    "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nx-request-id: "
+		    "refused-1\r\n"
+		    "connection: close\r\ncontent-length: 124\r\n\r\n{\"type\":\"error\"," },
+		{ "POST /v1/chat HTTP/1.1\r\nHost: x\r\nbad\r\n\r\n",
+		    "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nx-request-id: "
+		    "refused-1\r\n"
+		    "connection: close\r\ncontent-length: 122\r\n\r\n{\"error\":{" },
+	};
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct house *h = house_open(&patient);
+		int fd = rig_connect(h->port);
+		rig_say(fd, slice_of(rows[i].text));
+		assert_last_words(h, fd, rows[i].answer);
+		close(fd);
 		house_close(h);
 	}
 }
@@ -510,6 +536,30 @@ static void a_drain_lets_requests_finish(void **state) {
 	house_close(h);
 }
 
+/* A client that came just before the end and says nothing: it has a second, in the backlog or not. */
+static void who_never_asks_does_not_hold_a_drain_up(void **state) {
+	fake_ns = 1000000000;
+	clock_set_source(fake_source);
+	struct house *h = house_open(&patient);
+	int fresh = rig_connect(h->port);
+	rig_until(&h->rig, h->server.n_sessions == 1);
+	rig_spin(&h->rig, 3);
+	int queued = rig_connect(h->port);
+	server_drain(&h->server);
+	assert_int_equal(h->server.n_sessions, 2);
+	rig_spin(&h->rig, 3);
+	unsigned n_at_once = h->server.n_sessions;
+	fake_ns += 1000000000;
+	rig_spin(&h->rig, 3);
+	unsigned n_later = h->server.n_sessions;
+	house_close(h);
+	clock_set_source(NULL);
+	close(fresh);
+	close(queued);
+	assert_int_equal(n_at_once, 2);
+	assert_int_equal(n_later, 0);
+}
+
 static void a_close_ends_everybody(void **state) {
 	struct house *h = house_open(&patient);
 	int fresh = rig_connect(h->port), half = rig_connect(h->port), bad = rig_connect(h->port);
@@ -546,6 +596,7 @@ int main(void) {
 		cmocka_unit_test(chunks_and_trailers_go_both_ways),
 		cmocka_unit_test(large_heads_fit),
 		cmocka_unit_test(bad_heads_are_refused),
+		cmocka_unit_test(a_refusal_follows_what_was_read),
 		cmocka_unit_test(a_head_that_is_too_large_is_refused),
 		cmocka_unit_test(the_answer_survives_unread_input),
 		cmocka_unit_test(who_sends_for_ever_is_cut),
@@ -557,6 +608,7 @@ int main(void) {
 		cmocka_unit_test(an_idle_connection_ends),
 		cmocka_unit_test(a_loop_that_slept_serves_the_next_client),
 		cmocka_unit_test(a_drain_lets_requests_finish),
+		cmocka_unit_test(who_never_asks_does_not_hold_a_drain_up),
 		cmocka_unit_test(a_close_ends_everybody),
 		cmocka_unit_test(peers_have_addresses),
 	};

@@ -150,6 +150,7 @@ static void only_json_of_a_post_is_read(void **state) {
 		enum cause cause;
 	} heads[] = {
 		{ "POST", "Content-Type: application/json\r\n", true, CAUSE_NONE },
+		{ "POST", "Content-Type: text/json\r\n", true, CAUSE_NONE },
 		{ "POST", "content-type: Application/JSON; charset=utf-8\r\n", true, CAUSE_NONE },
 		{ "POST", "Content-Type: application/json ;x\r\n", true, CAUSE_NONE },
 		{ "POST", "Content-Type: application/vnd.api+json\r\n", true, CAUSE_NONE },
@@ -192,6 +193,9 @@ static void an_untyped_body_is_guessed(void **state) {
 	} bodies[] = {
 		{ "{\"model\":\"m\"}", "m", CAUSE_NONE },
 		{ "{broken", NULL, CAUSE_INVALID_JSON },
+		{ " \r\n{\"model\":\"m\"}", "m", CAUSE_NONE },
+		{ " \t\r\n", NULL, CAUSE_NONE },
+		{ " x", NULL, CAUSE_NONE },
 		{ "model=m", NULL, CAUSE_NONE },
 		{ "[1", NULL, CAUSE_NONE },
 		{ "\x1f\x8b", NULL, CAUSE_NONE },

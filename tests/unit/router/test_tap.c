@@ -124,6 +124,9 @@ static const struct row {
 	{ "data: {\"choices\":[1]}\n\ndata: {\"choices\":[1]}\n", { 0, 0, 1, false, false } },
 	/* what is no JSON is no content */
 	{ "data: hello\n\ndata: {oops}\n\ndata: {\"choices\":[1]}\n\n", { 0, 0, 1, false, false } },
+	{ "data: {\"choices\":[1]\n\ndata: {oops}\ndata: {\"choices\":[1]}\n\n", { 0, 0, 0, false, false } },
+	{ "data: {\"usage\":{\"completion_tokens\":3},\"x\":\"\r\n\r\n", { 0, 0, 0, false, false } },
+	{ "data: {\"x\":\"a\r\ndata: b\",\"choices\":[1]}\r\n\r\n", { 0, 0, 0, false, false } },
 	/* numbers that are none */
 	{ "data: {\"choices\":[],\"usage\":{\"completion_tokens\":-3,\"prompt_tokens\":\"4\"}}\n\n",
 	    { 0, 0, 0, false, false } },

@@ -86,7 +86,7 @@ static void tap_read_begin(struct tap *t, struct tap_scratch *s) {
 
 static void tap_read(struct tap *t, struct tap_scratch *s, const char *p, size_t n) {
 	if (scan_feed(&tap_reading(t, s)->scan, p, n) > SCAN_COMPLETE)
-		t->is_reading = false; /* not JSON: nothing to learn */
+		t->is_reading = false, t->is_refused = true; /* nothing to learn */
 }
 
 static void take_count(const struct scan *scan, unsigned id, uint64_t *count, bool *found) {
@@ -103,9 +103,11 @@ static bool has_suffix(struct slice s, struct slice suffix) {
 
 /* A JSON text ended: what did it say? True when it carried content. */
 static bool tap_read_end(struct tap *t, struct tap_scratch *s) {
-	const struct scan *scan = &tap_reading(t, s)->scan;
+	struct scan *scan = &tap_reading(t, s)->scan;
 	bool unused = false;
 	t->is_reading = false;
+	if (t->kind == TAP_EVENTS && scan_finish(scan) != SCAN_COMPLETE)
+		return false;
 	take_count(scan, WANT_PROMPT, &t->tokens_in, &unused);
 	take_count(scan, WANT_INPUT, &t->tokens_in, &unused);
 	take_count(scan, WANT_MESSAGE_INPUT, &t->tokens_in, &unused);
@@ -144,7 +146,7 @@ static bool tap_line_end(struct tap *t, struct tap_scratch *s) {
 	t->is_done |= t->line == LINE_DONE && t->matched == 6;
 	if (is_blank) {
 		content = t->is_reading && tap_read_end(t, s);
-		t->is_reading = false;
+		t->is_reading = t->is_refused = false;
 		t->at_boundary = true;
 	}
 	t->line = LINE_START;
@@ -167,7 +169,9 @@ static void tap_line(struct tap *t, struct tap_scratch *s, const char *p, const 
 	if (p < end && t->line == LINE_VALUE) {
 		t->matched = 0;
 		t->line = *p == '[' ? LINE_DONE : LINE_JSON;
-		if (t->line == LINE_JSON && !t->is_reading)
+		if (t->line == LINE_JSON && t->is_reading)
+			tap_read(t, s, "\n", 1); /* lines of one event are joined by it */
+		else if (t->line == LINE_JSON && !t->is_refused)
 			tap_read_begin(t, s);
 	}
 	if (p < end && t->line == LINE_JSON && t->is_reading)

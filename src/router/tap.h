@@ -31,6 +31,7 @@ struct tap {
 	uint8_t line;      /* where in a line the last read ended */
 	uint8_t matched;   /* bytes of "data:" or "[DONE]" seen on this line */
 	bool is_reading;   /* a JSON text has begun and not ended */
+	bool is_refused;   /* this event is no JSON */
 	bool has_usage;
 	bool is_done;     /* [DONE], message_stop or response.completed passed */
 	bool at_boundary; /* the last byte ended an event, or nothing came yet */

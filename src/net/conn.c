@@ -198,6 +198,11 @@ static int conn_read(struct conn *c, char *at, size_t max, size_t *n_out) {
 	return CONN_E_BROKEN;
 }
 
+void conn_relax(struct conn *c) {
+	if (!c->unread.n)
+		buf_unref(&c->loop->bufs, &c->stash);
+}
+
 int conn_fill(struct conn *c, size_t max) {
 	struct loop *l = c->loop;
 	if (c->unread.n)

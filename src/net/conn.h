@@ -95,6 +95,9 @@ must_use int conn_fill(struct conn *c, size_t max);
 /* Reads more behind `unread`, kept in one piece of at most `limit` bytes. */
 must_use int conn_more(struct conn *c, size_t limit);
 
+/* Gives back what held bytes that are consumed by now. Slices taken from it end. */
+void conn_relax(struct conn *c);
+
 static inline void conn_consume(struct conn *c, size_t n) {
 	c->unread = slice_skip(c->unread, n);
 }

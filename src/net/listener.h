@@ -36,7 +36,7 @@ struct listener {
  */
 must_use int listener_bind(const struct sockaddr *addr, bool reuse_port);
 
-/* "host:port" of the socket, for log lines: the port may have been picked by the kernel. */
+/* The port that the socket is bound to: it may have been picked by the kernel. 0: not known. */
 uint16_t listener_port(int fd);
 
 must_use int listener_open(struct listener *l, struct loop *loop, int fd, struct client_budget *budget,

@@ -427,6 +427,7 @@ static enum next relay_interim(struct exchange *x, const struct head *interim) {
 /* Head and replay body are not needed any more: an open stream costs little. */
 static void forget_request(struct exchange *x) {
 	drop_replay(x);
+	conn_relax(x->down.conn);
 	buf_unref(bufs(x), &x->head);
 	if (call_is_received(&x->down) || x->is_upload_broken)
 		inspect_deinit(&x->inspect, bufs(x));

@@ -258,7 +258,7 @@ static void test_deadlines_that_are_off(void **state) {
 	w->config.timeout.first_byte_ms = w->config.timeout.stream_idle_ms = 0;
 	struct peer *client = post_part(w, CHAT, strlen(STREAMED), "{"), *engine;
 	world_pass(w, 1000000);
-	say(w, client, STREAMED + 1);
+	say(w, client, &STREAMED[1]);
 	engine = net_newest(0);
 	world_pass(w, 1000000);
 	say(w, engine, SSE_HEAD);

@@ -40,7 +40,7 @@ static inline bool slice_is(struct slice a, struct slice lower) {
 }
 
 static inline bool slice_has_prefix(struct slice a, struct slice prefix) {
-	return a.n >= prefix.n && memcmp(a.p, prefix.p, prefix.n) == 0;
+	return a.n >= prefix.n && (prefix.n == 0 || memcmp(a.p, prefix.p, prefix.n) == 0);
 }
 
 static inline struct slice slice_skip(struct slice a, size_t n) {

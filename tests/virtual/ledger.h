@@ -85,7 +85,7 @@ static inline void ledger_read_log(struct ledger *l, const struct world *w) {
 /* --- engines ------------------------------------------------------------------------------- */
 
 static inline bool ledger_has_prefix(struct slice text, const struct bytes *whole) {
-	return slice_has_prefix(bytes_slice(whole), text);
+	return text.n == 0 || slice_has_prefix(bytes_slice(whole), text);
 }
 
 static inline void ledger_check_request_body(

@@ -167,7 +167,9 @@ static void timers_wake_a_sleeping_loop(void **state) {
 	loop_timer(&r.loop, &x[0].timer, 10);
 	loop_timer(&r.loop, &x[2].timer, 20);
 	rig_until(&r, strlen(journal) == 6);
-	assert_string_equal(journal, "AaCcBb");
+	/* A machine that stalls may let several expire in one turn, before their jobs. */
+	assert_true(
+	    strchr(journal, 'A') < strchr(journal, 'C') && strchr(journal, 'C') < strchr(journal, 'B'));
 	assert_true(clock_now_ns() - begin_ns >= 29000000); /* never early, but for the first millisecond */
 	rig_close(&r);
 }

@@ -47,8 +47,7 @@ struct net_mark {
 
 struct peer {
 	int fd;
-	int engine;  /* which one; -1: a client */
-	uint64_t id; /* counts connections, for ever */
+	int engine; /* which one; -1: a client */
 	enum peer_link link;
 	struct bytes said;  /* by the peer */
 	size_t n_heard;     /* bytes of it that the router received */
@@ -81,7 +80,6 @@ static struct net {
 	size_t read_max, write_max; /* bytes of one call; 0: no limit */
 	uint64_t now_ns;
 	uint64_t n_moves; /* calls that moved something */
-	uint64_t n_ids;
 	unsigned n_closing;
 	struct {
 		uv_handle_t *handle;
@@ -97,7 +95,7 @@ static inline struct peer *net_peer_new(int engine) {
 	assert(net.n_peers < NET_PEERS_MAX);
 	struct peer *p = &net.peers[net.n_peers];
 	struct bytes said = p->said, got = p->got, marks = p->marks, todo = p->todo;
-	*p = (struct peer){ .fd = NET_FD_FIRST + (int)net.n_peers++, .engine = engine, .id = net.n_ids++ };
+	*p = (struct peer){ .fd = NET_FD_FIRST + (int)net.n_peers++, .engine = engine };
 	p->link = PEER_WAITING;
 	p->room = SIZE_MAX;
 	p->said = said; /* memory of an earlier one */

@@ -41,10 +41,12 @@ static inline struct slice script_tag_part(struct slice tag, unsigned i) {
 }
 
 static inline void script_pad(struct bytes *b, struct slice tag) {
-	static const size_t sizes[] = { 0, 100, 3000, 20000 };
+	static const size_t counts[] = { 0, 10, 300, 2000 };
 	size_t i = parsed_number(script_tag_part(tag, 2), 10);
-	for (size_t n = i < n_elems(sizes) ? sizes[i] : 0; n > 0; n -= 10)
-		bytes_printf(b, "%.*s:padding", (int)size_min(tag.n, 2), tag.p);
+	char text[16];
+	snprintf(text, sizeof(text), "%.*s:padding", (int)size_min(tag.n, 2), tag.p);
+	for (size_t n = i < n_elems(counts) ? counts[i] : 0; n > 0; n--)
+		bytes_add(b, slice_of(text));
 }
 
 static inline void script_request_body(struct bytes *b, struct slice tag) {
@@ -301,11 +303,16 @@ static inline void act_answer_connects(struct script *s, struct slice arg) {
 
 static inline void script_fleet(struct world *w, size_t variant) {
 	static const char *const models[][4] = {
-		{ "m", "m", "m,n", NULL }, /* where all plays begin */
-		{ "m", NULL, "m,n", NULL }, { "m", "m", "m,n", "m" }, { NULL, "m", "m,n", NULL },
-		{ NULL, NULL, NULL, NULL },
-		{ "m", "m", NULL, NULL }, /* one model: nobody waits for its name */
+		{ "m", "m", "m,n", NULL },  /* where all plays begin */
+		{ "m", NULL, "m,n", NULL }, /* one leaves */
+		{ "m", "m", "m,n", "m" },   /* one comes */
+		{ NULL, "m", "m,n", NULL }, /* another one leaves */
+		{ NULL, NULL, NULL, NULL }, /* nobody is there */
+		{ "m", "m", NULL, NULL },   /* one model: nobody waits for its name */
 	};
+	if (variant == w->variant)
+		return;
+	w->variant = variant;
 	for (unsigned i = 0; i < 4; i++) {
 		char name[8];
 		const char *model = models[variant % n_elems(models)][i];

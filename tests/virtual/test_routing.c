@@ -135,8 +135,7 @@ static void test_malformed_request_reaches_nobody(void **state) {
 	static const char *const texts[] = {
 		"GET /x HTTP/1.1\r\nhost: h\r\nhost: h\r\n\r\n",
 		"GET /x HTTP/1.1\r\n\r\n",
-		"POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\ntransfer-encoding: "
-		"chunked\r\n\r\n0\r\n\r\n",
+		"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\ntransfer-encoding: chunked\r\n\r\n",
 		"GET /x HTTP/1.1\nhost: h\n\n",
 	};
 	struct world *w = WORLD("m");
@@ -147,6 +146,24 @@ static void test_malformed_request_reaches_nobody(void **state) {
 	}
 	assert_int_equal(net_n_connects(-1), 0);
 	expect_end(w, n_elems(texts));
+}
+
+/* A path that is long once it is escaped does not push the rest out of the log. */
+static void test_strange_path_is_logged(void **state) {
+	static const char *const tails[] = { " HTTP/1.1\r\nhost: h\r\n\r\n",
+		" HTTP/1.1\r\nhost: \xff\r\n\r\n" };
+	for (size_t i = 0; i < n_elems(tails); i++) {
+		struct world *w = WORLD("m");
+		char text[3000] = "GET /";
+		memset(text + 5, 0x80, 2000);
+		memcpy(text + 2005, tails[i], strlen(tails[i]) + 1);
+		struct peer *client = ask(w, text);
+		if (net_newest(0))
+			say(w, net_newest(0), ANSWER_OK);
+		expect_answer(client, i ? 400 : 200, NULL);
+		expect_logged(w, i ? 400 : 200, i ? "malformed" : "none");
+		expect_end(w, 1);
+	}
 }
 
 static void test_bad_chunks_end_both_sides(void **state) {
@@ -262,6 +279,7 @@ int main(void) {
 		cmocka_unit_test(test_compressed_json),
 		cmocka_unit_test(test_refusals_have_the_shape_of_the_api),
 		cmocka_unit_test(test_malformed_request_reaches_nobody),
+		cmocka_unit_test(test_strange_path_is_logged),
 		cmocka_unit_test(test_bad_chunks_end_both_sides),
 		cmocka_unit_test(test_late_mistakes_leave_the_body_incomplete),
 		cmocka_unit_test(test_late_end_of_the_json),

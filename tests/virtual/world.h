@@ -33,7 +33,7 @@ struct world {
 	struct bytes log;
 	unsigned n_lines;
 	struct world_rest rest;
-	uint64_t n_turns;
+	size_t variant;   /* of the fleet, for scripts */
 	bool is_spinning; /* woken again and again without doing anything */
 };
 
@@ -52,7 +52,6 @@ bool log_ring_put(struct log_ring *ring, struct slice line) {
 
 /* False: nobody had anything to tell. */
 static inline bool world_turn(struct world *w) {
-	w->n_turns++;
 	bool any = net_poll();
 	loop_turn(&w->worker.loop);
 	net_end_turn();

@@ -765,7 +765,7 @@ void exchange_kill(struct exchange *x, enum cause cause) {
 static void keep_text(struct exchange *x, const struct head *head) {
 	char room[32];
 	struct slice id = worker_id_of(x->worker, head, room);
-	struct slice method = slice_head(head_method(head), 16);
+	struct slice method = slice_head(head_method(head), EXCHANGE_METHOD_MAX);
 	struct slice path = slice_head(head_path(head), sizeof(x->text) - id.n - method.n);
 	memcpy(x->text, id.p, id.n);
 	memcpy(x->text + id.n, method.p, method.n);

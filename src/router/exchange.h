@@ -29,9 +29,10 @@ enum exchange_step {
 	STEP_SETTLE,
 };
 
-#define EXCHANGE_TRIES_MAX 8
-#define EXCHANGE_TEXT_MAX  152
-#define EXCHANGE_NO_ROW    UINT32_MAX
+#define EXCHANGE_TRIES_MAX  8
+#define EXCHANGE_TEXT_MAX   152
+#define EXCHANGE_METHOD_MAX 16
+#define EXCHANGE_NO_ROW     UINT32_MAX
 
 struct exchange_times { /* nanoseconds on the worker's clock; 0: has not happened */
 	uint64_t begin, routed, connected, first_byte, first_token, last_token;

@@ -125,9 +125,10 @@ void journal_refused(struct server *server, const struct head *head, enum cause 
 	struct worker *w = server->context;
 	struct record r = { .status = cause_row(cause)->status, .cause = cause };
 	r.id = reply->request_id = worker_id_of(w, head, w->refused_id);
-	r.method = head_method(head);
+	/* Cut as an exchange cuts them, so that the fields behind have room. */
+	r.method = slice_head(head_method(head), EXCHANGE_METHOD_MAX);
 	if (head->target_n)
-		r.path = head_path(head);
+		r.path = slice_head(head_path(head), EXCHANGE_TEXT_MAX - r.id.n - r.method.n);
 	metric_count_request(w->metrics, LABEL_OTHER, LABEL_OTHER, r.status);
 	if (w->log)
 		record_put(w, &r);

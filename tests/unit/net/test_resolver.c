@@ -1,5 +1,7 @@
 #include "unit/net/rig.h"
 
+#include <netdb.h>
+
 #include "net/resolver.h"
 
 struct answers {
@@ -51,6 +53,10 @@ static void only_whole_addresses_are_addresses(void **state) {
 
 static void a_name_is_looked_up(void **state) {
 	struct answers a = { .n = 0 };
+	struct addrinfo *known = NULL;
+	if (getaddrinfo("localhost", NULL, NULL, &known) != 0)
+		skip(); /* a bare root has no /etc/hosts */
+	freeaddrinfo(known);
 	struct resolver *resolver = resolver_new(on_done, &a);
 	struct rig r;
 	rig_open(&r);

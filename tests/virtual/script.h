@@ -285,9 +285,9 @@ static inline void act_client_reads(struct script *s, struct slice arg) {
 }
 
 static inline void act_engine_reads(struct script *s, struct slice arg) {
-	if (script_engine(s) &&
-	    script_engine(s)->link == PEER_UP) /* what has just connected can always be written to */
-		peer_stall(script_engine(s), arg.n ? script_number(arg) : SIZE_MAX);
+	struct peer *engine = script_engine(s);
+	if (engine && engine->link == PEER_UP) /* what has just connected can always be written to */
+		peer_stall(engine, arg.n ? script_number(arg) : SIZE_MAX);
 }
 
 /* m20: engine 2 accepts; 1 refuses, 2 is silent, 3 cannot be reached. */

@@ -43,13 +43,21 @@ json_t *api_error(const struct refusal *r, bool is_anthropic) {
 		return json_pack("{s:s, s:{s:s, s:s}}", "type", "error", "error", "type",
 		    error_types[i].anthropic, "message", r->message);
 	return json_pack("{s:{s:s, s:s, s:s?, s:i}}", "error", "message", r->message, "type",
-	    error_types[i].openai, "param", r->param, "code", (int)r->status);
+	    r->is_invalid ? "Bad Request" : error_types[i].openai, "param", r->param, "code", (int)r->status);
 }
 
 bool api_refuse(struct refusal *r, uint32_t status, const char *param, const char *format, ...) {
 	va_list args;
-	r->status = status;
-	r->param = param;
+	*r = (struct refusal){ .status = status, .param = param };
+	va_start(args, format);
+	vsnprintf(r->message, sizeof(r->message), format, args);
+	va_end(args);
+	return false;
+}
+
+bool api_invalid(struct refusal *r, const char *param, const char *format, ...) {
+	va_list args;
+	*r = (struct refusal){ .status = 400, .is_invalid = true, .param = param };
 	va_start(args, format);
 	vsnprintf(r->message, sizeof(r->message), format, args);
 	va_end(args);
@@ -64,7 +72,7 @@ bool api_find_model(
 		return true;
 	}
 	if (!json_is_string(model))
-		return api_refuse(refusal, 400, "model", "model must be a string.");
+		return api_invalid(refusal, "model", "model must be a string.");
 	struct slice name = { json_string_value(model), json_string_length(model) };
 	for (size_t i = 0; i < rules->n_models; i++)
 		if (slice_eq(name, slice_of(rules->models[i])))
@@ -83,7 +91,9 @@ bool api_read_count(const json_t *body, const char *key, uint32_t min, uint32_t 
 	if (!member || json_is_null(member))
 		return true;
 	json_int_t n = json_integer_value(member);
-	if (!json_is_integer(member) || n < (json_int_t)min || n > (json_int_t)max)
+	if (!json_is_integer(member))
+		return api_invalid(refusal, key, "%s must be an integer.", key);
+	if (n < (json_int_t)min || n > (json_int_t)max)
 		return api_refuse(refusal, 400, key, "%s must be an integer from %u to %u.", key, min, max);
 	*value = (uint32_t)n;
 	return true;
@@ -94,7 +104,7 @@ bool api_read_bool(const json_t *body, const char *key, bool *value, struct refu
 	if (!member || json_is_null(member))
 		return true;
 	if (!json_is_boolean(member))
-		return api_refuse(refusal, 400, key, "%s must be a boolean.", key);
+		return api_invalid(refusal, key, "%s must be a boolean.", key);
 	*value = json_is_true(member);
 	return true;
 }
@@ -110,9 +120,12 @@ bool api_read_stops(const json_t *body, const char *key, struct generation *g, s
 	if (json_array_size(g->stops) > GENERATION_STOPS_MAX)
 		return api_refuse(
 		    refusal, 400, key, "%s can hold at most %u strings.", key, GENERATION_STOPS_MAX);
-	json_array_foreach(g->stops, i,
-	    stop) if (!json_is_string(stop) || json_string_length(stop) == 0) return api_refuse(refusal, 400,
-	    key, "%s must hold strings that are not empty.", key);
+	json_array_foreach(g->stops, i, stop) {
+		if (!json_is_string(stop))
+			return api_invalid(refusal, key, "%s must be a string or an array of strings.", key);
+		if (json_string_length(stop) == 0)
+			return api_refuse(refusal, 400, key, "%s cannot contain an empty string.", key);
+	}
 	return true;
 }
 
@@ -128,8 +141,8 @@ bool api_read_openai(const json_t *body, struct generation *g, struct refusal *r
 	    !api_read_stops(body, "stop", g, refusal))
 		return false;
 	if (options && !json_is_null(options) && !g->is_stream)
-		return api_refuse(
-		    refusal, 400, "stream_options", "Stream options can only be defined when `stream=True`.");
+		return api_invalid(
+		    refusal, "stream_options", "Stream options can only be defined when `stream=True`.");
 	g->with_usage_always = g->with_usage && g->with_usage_always;
 	g->seed = (uint64_t)json_integer_value(seed);
 	return true;
@@ -164,15 +177,42 @@ static bool add_tokens(struct prompt *p, const json_t *tokens) {
 	return true;
 }
 
+/* What ids of tokens stand for: their bytes, with '?' where these are no text. */
+static json_t *text_of_tokens(const json_t *tokens) {
+	struct bytes text = { .n_max = SIZE_MAX / 2 }; /* it is a part of the body */
+	const json_t *token;
+	size_t i;
+
+	json_array_foreach(tokens, i, token) {
+		char bytes[PROMPT_TOKEN_BYTES];
+		for (unsigned k = 0; k < sizeof(bytes); k++)
+			bytes[k] = (char)(json_integer_value(token) >> 8 * k);
+		bytes_add(&text, (struct slice){ bytes, sizeof(bytes) });
+	}
+	for (unsigned k = 1; k < PROMPT_TOKEN_BYTES && text.n > 0 && text.p[text.n - 1] == '\0'; k++)
+		text.n--; /* the last token of a text need not be full */
+	json_t *string = json_stringn(text.n ? text.p : "", text.n);
+	if (!string) {
+		for (i = 0; i < text.n; i++)
+			text.p[i] = (unsigned char)text.p[i] < 0x80 ? text.p[i] : '?';
+		string = json_stringn(text.p, text.n);
+	}
+	bytes_deinit(&text);
+	return string;
+}
+
 static bool add_one(
     struct generation *g, const struct generation_rules *rules, const json_t *body, const json_t *prompt) {
 	if (g->n_prompts == GENERATION_CHOICES_MAX)
 		return false;
 	struct prompt *p = api_add_prompt(g, rules, body);
-	if (json_is_array(prompt))
-		return add_tokens(p, prompt);
+	if (json_is_array(prompt) && !add_tokens(p, prompt))
+		return false;
 	prompt_add(p, (struct slice){ json_string_value(prompt), json_string_length(prompt) });
-	return json_is_string(prompt);
+	if (g->prompt_texts)
+		json_array_append_new(
+		    g->prompt_texts, json_is_array(prompt) ? text_of_tokens(prompt) : json_deep_copy(prompt));
+	return json_is_array(prompt) || json_is_string(prompt);
 }
 
 bool api_add_inputs(struct generation *g, const struct generation_rules *rules, const json_t *body,
@@ -188,7 +228,7 @@ bool api_add_inputs(struct generation *g, const struct generation_rules *rules, 
 		good = add_one(g, rules, body, inputs);
 	if (good && g->n_prompts > 0)
 		return true;
-	return api_refuse(refusal, 400, key,
+	return api_invalid(refusal, key,
 	    "%s must be a string, an array of token ids, or an array of at most %u of these.", key,
 	    GENERATION_CHOICES_MAX);
 }
@@ -203,6 +243,11 @@ void api_keep_echo(struct generation *g, const json_t *content) {
 
 bool api_is_finished(const struct generation_choice *c) {
 	return c->n_made == c->n_tokens;
+}
+
+bool api_is_framed(const struct generation *g, const struct generation_choice *c) {
+	return !g->with_usage_always && !g->with_logprobs && !api_is_finished(c) &&
+	    (!g->prompt_texts || c->has_prompt);
 }
 
 const char *api_finish_name(const struct generation_choice *c) {

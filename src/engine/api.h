@@ -34,9 +34,14 @@ const struct api *api_of_path(struct slice path);
 /* The body of a refusal. */
 json_t *api_error(const struct refusal *refusal, bool is_anthropic);
 
-/* Fills the refusal; returns false, so that a parser can end with it. */
+/*
+ * They fill the refusal and return false, so that a parser can end with them. Invalid, with
+ * 400, is what vLLM's validation stops: no JSON, a missing member, a wrong type; the serving
+ * layer behind it refuses what makes no sense.
+ */
 bool api_refuse(struct refusal *r, uint32_t status, const char *param, const char *format, ...)
     printf_like(4, 5);
+bool api_invalid(struct refusal *r, const char *param, const char *format, ...) printf_like(3, 4);
 
 /* Sets g->model from the body. */
 must_use bool api_find_model(
@@ -79,6 +84,9 @@ const char *api_finish_name(const struct generation_choice *c);
 
 /* The stop string that ended the choice, JSON null if none did. */
 json_t *api_stop_reason(const struct generation *g, const struct generation_choice *c);
+
+/* The frame of the choice has all that its next event needs but the text. */
+bool api_is_framed(const struct generation *g, const struct generation_choice *c);
 
 /* OpenAI's usage object, and whether `c` has made its last token. */
 json_t *api_usage(const struct generation *g);

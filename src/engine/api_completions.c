@@ -1,23 +1,85 @@
 /* POST /v1/completions */
 #include "engine/api.h"
+#include "engine/logprobs.h"
+
+#define ECHO_BYTES_MAX (8u << 20) /* of all choices */
+
+static bool read_echo(struct generation *g, const json_t *body, struct refusal *refusal) {
+	bool echoes = false;
+	if (!api_read_bool(body, "echo", &echoes, refusal))
+		return false;
+	g->prompt_texts = echoes ? json_array() : NULL;
+	return true;
+}
+
+static bool read_max_tokens(
+    struct generation *g, const struct generation_rules *rules, const json_t *body, struct refusal *refusal) {
+	g->n_tokens_asked = rules->n_tokens_default; /* here vLLM's default is as good as asked for */
+	if (!api_read_count(
+		body, "max_tokens", g->prompt_texts ? 0 : 1, INT32_MAX, &g->n_tokens_asked, refusal))
+		return false;
+	g->prompts_only = g->n_tokens_asked == 0;
+	g->n_tokens_asked += g->prompts_only;
+	return true;
+}
+
+static bool read_logprobs(struct generation *g, const json_t *body, struct refusal *refusal) {
+	g->with_logprobs = json_is_integer(json_object_get(body, "logprobs"));
+	return api_read_count(body, "logprobs", 0, LOGPROBS_TOP_MAX, &g->n_top_logprobs, refusal);
+}
+
+static bool can_echo(const struct generation *g, struct refusal *refusal) {
+	const json_t *prompt;
+	size_t i, n_bytes = 0;
+	json_array_foreach(g->prompt_texts, i, prompt) n_bytes += json_string_length(prompt);
+	return n_bytes * g->n_per_prompt <= ECHO_BYTES_MAX ||
+	    api_refuse(refusal, 400, "echo", "More than %u bytes would be echoed.", ECHO_BYTES_MAX);
+}
 
 static bool parse(
     struct generation *g, const struct generation_rules *rules, const json_t *body, struct refusal *refusal) {
-	if (!api_read_openai(body, g, refusal) ||
-	    !api_read_count(body, "max_tokens", 1, INT32_MAX, &g->n_tokens_asked, refusal) ||
-	    !api_add_inputs(g, rules, body, "prompt", refusal))
+	if (!api_read_openai(body, g, refusal) || !read_echo(g, body, refusal) ||
+	    !read_max_tokens(g, rules, body, refusal) || !read_logprobs(g, body, refusal) ||
+	    !api_add_inputs(g, rules, body, "prompt", refusal) || !can_echo(g, refusal))
 		return false;
 	if (rules->echoes) /* of several prompts all choices repeat all */
 		api_keep_echo(g, json_object_get(body, "prompt"));
 	return true;
 }
 
-/* Takes `text`. */
-static json_t *choice_json(const struct generation *g, const struct generation_choice *c, json_t *text) {
+/* Takes `text` and `logprobs`. */
+static json_t *choice_json(
+    const struct generation *g, const struct generation_choice *c, json_t *text, json_t *logprobs) {
 	bool is_finished = api_is_finished(c);
-	return json_pack("{s:i, s:o, s:n, s:s?, s:o}", "index", (int)(c - g->choices), "text", text,
-	    "logprobs", "finish_reason", is_finished ? api_finish_name(c) : NULL, "stop_reason",
+	return json_pack("{s:i, s:o, s:o, s:s?, s:o}", "index", (int)(c - g->choices), "text", text,
+	    "logprobs", logprobs, "finish_reason", is_finished ? api_finish_name(c) : NULL, "stop_reason",
 	    is_finished ? api_stop_reason(g, c) : json_null());
+}
+
+static void add_string(struct bytes *out, const json_t *string) {
+	bytes_add(out, (struct slice){ json_string_value(string), json_string_length(string) });
+}
+
+/* Takes `text`. The choice's first text comes behind its prompt when that is to be echoed. */
+static json_t *echoed(const struct generation *g, struct generation_choice *c, json_t *text) {
+	struct bytes both = { .n_max = SIZE_MAX / 2 }; /* can_echo() has bounded it */
+	if (!g->prompt_texts || c->has_prompt)
+		return text;
+	add_string(&both, generation_prompt_text(g, c));
+	if (!g->prompts_only)
+		add_string(&both, text);
+	json_decref(text);
+	json_t *string = json_stringn(both.n ? both.p : "", both.n);
+	bytes_deinit(&both);
+	return string;
+}
+
+/* Takes `text`: what the choice has to say since it was asked last. */
+static json_t *said(const struct generation *g, struct generation_choice *c, json_t *text) {
+	json_t *logprobs = g->with_logprobs ? logprobs_completion(g, c) : json_null();
+	text = echoed(g, c, text);
+	c->has_prompt = true;
+	return choice_json(g, c, text, logprobs);
 }
 
 /* Takes `choices`. */
@@ -26,10 +88,10 @@ static json_t *completion(const struct generation *g, json_t *choices) {
 	    (json_int_t)g->created_s, "model", g->model, "choices", choices);
 }
 
-static json_t *chunk(const struct generation *g, const struct generation_choice *c, json_t *text) {
-	json_t *event = completion(g, json_pack("[o]", choice_json(g, c, text)));
-	if (g->with_usage_always)
-		json_object_set_new(event, "usage", api_usage(g));
+/* Takes `choice`. Unlike in a chat, usage that is not told is null, not absent. */
+static json_t *chunk(const struct generation *g, json_t *choice) {
+	json_t *event = completion(g, json_pack("[o]", choice));
+	json_object_set_new(event, "usage", g->with_usage_always ? api_usage(g) : json_null());
 	return event;
 }
 
@@ -39,14 +101,14 @@ static void open_stream(struct generation *g, struct bytes *out) {
 }
 
 static void frame(struct generation *g, struct generation_choice *c) {
-	api_set_frame(c, NULL, chunk(g, c, json_string(API_HOLE)));
+	api_set_frame(c, NULL, chunk(g, choice_json(g, c, json_string(API_HOLE), json_null())));
 }
 
 static void delta(struct generation *g, struct generation_choice *c, struct slice text, struct bytes *out) {
-	if (!g->with_usage_always && !api_is_finished(c))
+	if (api_is_framed(g, c))
 		api_add_frame(out, c, text);
 	else
-		api_add_event(out, NULL, chunk(g, c, json_stringn(text.n ? text.p : "", text.n)));
+		api_add_event(out, NULL, chunk(g, said(g, c, json_stringn(text.n ? text.p : "", text.n))));
 }
 
 static void close_stream(struct generation *g, struct bytes *out) {
@@ -61,7 +123,7 @@ static void close_stream(struct generation *g, struct bytes *out) {
 static json_t *whole(const struct generation *g) {
 	json_t *choices = json_array();
 	for (uint32_t i = 0; i < g->n_choices; i++)
-		json_array_append_new(choices, choice_json(g, &g->choices[i], api_text(&g->choices[i])));
+		json_array_append_new(choices, said(g, &g->choices[i], api_text(&g->choices[i])));
 	json_t *answer = completion(g, choices);
 	json_object_set_new(answer, "service_tier", json_null());
 	json_object_set_new(answer, "system_fingerprint", json_null());

@@ -15,8 +15,7 @@ static bool parse(
 	g->n_dimensions = DIMENSIONS_DEFAULT;
 	g->is_base64 = format && strcmp(format, "base64") == 0;
 	if (format && !g->is_base64 && strcmp(format, "float") != 0)
-		return api_refuse(
-		    refusal, 400, "encoding_format", "encoding_format must be float or base64.");
+		return api_invalid(refusal, "encoding_format", "encoding_format must be float or base64.");
 	return api_read_count(body, "dimensions", 1, DIMENSIONS_MAX, &g->n_dimensions, refusal) &&
 	    api_add_inputs(g, rules, body, "input", refusal);
 }

@@ -10,14 +10,14 @@ bool api_add_anthropic(
 	size_t i;
 
 	if (!json_is_array(messages) || json_array_size(messages) == 0)
-		return api_refuse(refusal, 400, "messages", "messages: at least one message is required");
+		return api_invalid(refusal, "messages", "messages: at least one message is required");
 	message_add_json(p, json_object_get(body, "tools"));
 	if (system && !message_add(p, "system", system))
-		return api_refuse(refusal, 400, "system", "system: must be text or text blocks");
+		return api_invalid(refusal, "system", "system: must be text or text blocks");
 	json_array_foreach(messages, i, message) {
 		const char *role = json_string_value(json_object_get(message, "role"));
 		if (!role || !message_add(p, role, json_object_get(message, "content")))
-			return api_refuse(refusal, 400, "messages",
+			return api_invalid(refusal, "messages",
 			    "messages.%zu: a role and a content of text or blocks are required", i);
 	}
 	message_end(p);
@@ -31,7 +31,7 @@ static bool parse(
 	    !api_read_stops(body, "stop_sequences", g, refusal))
 		return false;
 	if (g->n_tokens_asked == 0)
-		return api_refuse(refusal, 400, "max_tokens", "max_tokens: Field required");
+		return api_invalid(refusal, "max_tokens", "max_tokens: Field required");
 	if (!api_add_anthropic(g, rules, body, refusal))
 		return false;
 	if (rules->echoes)

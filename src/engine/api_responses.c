@@ -32,7 +32,7 @@ static bool parse(
 	struct prompt *p = api_add_prompt(g, rules, body);
 	message_add_json(p, json_object_get(body, "tools"));
 	if ((json_is_string(instructions) && !message_add(p, "system", instructions)) || !add_input(p, input))
-		return api_refuse(refusal, 400, "input", "input must be a string or an array of items.");
+		return api_invalid(refusal, "input", "input must be a string or an array of items.");
 	message_end(p);
 	if (rules->echoes)
 		api_keep_echo(g, json_is_string(input) ? input : message_last_of_user(input));

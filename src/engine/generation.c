@@ -1,6 +1,7 @@
 #include "engine/generation.h"
 
 #include "engine/api.h"
+#include "engine/logprobs.h"
 #include "engine/message.h"
 #include "engine/random.h"
 
@@ -52,6 +53,18 @@ static void init_choice(
 		c->n_tokens = 1; /* the end alone takes a step as well */
 }
 
+/* Probabilities are many times the text. */
+static bool can_tell_logprobs(const struct generation *g, struct refusal *refusal) {
+	uint64_t n_tokens = 0;
+	for (uint32_t i = 0; i < g->n_choices; i++)
+		n_tokens += g->choices[i].n_tokens;
+	if (g->prompt_texts)
+		n_tokens += (uint64_t)g->n_prompt_tokens * g->n_per_prompt;
+	return !g->with_logprobs || n_tokens * (1 + g->n_top_logprobs) <= LOGPROBS_TOKENS_MAX ||
+	    api_refuse(refusal, 400, "logprobs", "There can be at most %u logprobs in an answer.",
+		LOGPROBS_TOKENS_MAX);
+}
+
 static bool plan_choices(
     struct generation *g, const struct generation_rules *rules, struct refusal *refusal) {
 	uint32_t n_room = room_for_output(g, rules, refusal);
@@ -84,13 +97,13 @@ static bool plan_choices(
 		if (g->is_stream && g->api->frame)
 			g->api->frame(g, &g->choices[i]);
 	}
-	return true;
+	return can_tell_logprobs(g, refusal);
 }
 
 static bool read_body(
     struct generation *g, const struct generation_rules *rules, const json_t *body, struct refusal *refusal) {
 	if (!json_is_object(body))
-		return api_refuse(refusal, 400, NULL, "The body must be a JSON object.");
+		return api_invalid(refusal, NULL, "The body must be a JSON object.");
 	if (!api_find_model(g, rules, body, refusal) || !g->api->parse(g, rules, body, refusal))
 		return false;
 	for (size_t i = 0; i < g->n_prompts; i++) {
@@ -114,7 +127,7 @@ bool generation_parse(struct generation *g, const struct api *api, const struct 
 	g->id = printable_id(api->id_prefix, name->id);
 	json_t *json = json_loadb(body.p ? body.p : "", body.n, JSON_ALLOW_NUL, &error);
 	if (!json)
-		return api_refuse(refusal, 400, NULL, "JSON decode error at byte %d.", error.position);
+		return api_invalid(refusal, NULL, "JSON decode error at byte %d.", error.position);
 	bool good = read_body(g, rules, json, refusal);
 	json_decref(json);
 	return good;
@@ -137,6 +150,7 @@ void generation_deinit(struct generation *g) {
 	free(g->echo);
 	free(g->id);
 	json_decref(g->stops);
+	json_decref(g->prompt_texts);
 	*g = (struct generation){ 0 };
 }
 
@@ -152,6 +166,10 @@ uint32_t generation_tokens_in_step(const struct generation *g, uint32_t step) {
 	for (uint32_t i = 0; i < g->n_choices; i++)
 		n += step < g->choices[i].n_tokens;
 	return n;
+}
+
+const json_t *generation_prompt_text(const struct generation *g, const struct generation_choice *c) {
+	return json_array_get(g->prompt_texts, (size_t)(c - g->choices) / g->n_per_prompt);
 }
 
 uint32_t generation_made_tokens(const struct generation *g) {

@@ -37,6 +37,7 @@ struct generation_rules {
 /* Why a request is not served. The API renders it: api_error(). */
 struct refusal {
 	uint32_t status;
+	bool is_invalid;   /* it did not even pass vLLM's validation */
 	const char *param; /* static, or NULL */
 	char message[256]; /* valid UTF-8 */
 };
@@ -51,13 +52,17 @@ struct generation_choice {
 	size_t n_sent_bytes;
 	int stop; /* index of the stop string that ends it, or -1 */
 	enum finish finish;
+	bool has_prompt;           /* its prompt was echoed */
+	struct speech_cursor told; /* so far their probabilities are told */
+	size_t n_told_characters;
 	struct bytes frame; /* one event, with the text at frame_hole left out */
 	size_t frame_hole;
 };
 
 struct generation {
-	struct latency_sequence sequence; /* the scheduler's */
-	uint64_t ticket;                  /* the ledger's */
+	struct latency_sequence sequence;   /* the scheduler's */
+	uint64_t ticket;                    /* the ledger's */
+	uint64_t started_ns, last_token_ns; /* the scheduler's */
 	const struct api *api;
 	const char *model;
 	char *id;
@@ -70,7 +75,11 @@ struct generation {
 	uint32_t n_per_prompt;   /* choices */
 	uint32_t n_tokens_asked; /* 0: left to us */
 	uint64_t seed;
-	json_t *stops; /* array of strings, or NULL */
+	json_t *stops;        /* array of strings, or NULL */
+	json_t *prompt_texts; /* likewise: the prompts, to be echoed before their answers */
+	bool prompts_only;    /* one token is made and not shown */
+	bool with_logprobs;
+	uint32_t n_top_logprobs;
 
 	struct prompt *prompts;
 	size_t n_prompts;
@@ -99,7 +108,7 @@ must_use bool generation_parse(struct generation *g, const struct api *api,
     struct refusal *refusal);
 void generation_deinit(struct generation *g);
 
-/* Prompts are of no more use once the scheduler has seen their keys. */
+/* Prompts are of no more use once they are in the scheduler's cache. */
 void generation_drop_prompts(struct generation *g);
 
 /* The most tokens that any choice will have; 0 for embeddings. */
@@ -107,6 +116,9 @@ uint32_t generation_output_tokens(const struct generation *g);
 
 /* How many choices make a token in that step, from 0. */
 uint32_t generation_tokens_in_step(const struct generation *g, uint32_t step);
+
+/* What is to be echoed before the choice, or NULL. */
+const json_t *generation_prompt_text(const struct generation *g, const struct generation_choice *c);
 
 /* Rendered so far, of all choices. */
 uint32_t generation_made_tokens(const struct generation *g);

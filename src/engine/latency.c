@@ -16,11 +16,6 @@ void latency_init(struct latency *l, const struct latency_options *options) {
 	list_init(&l->held);
 }
 
-static uint64_t prefill_ns(const struct latency *l, const struct latency_sequence *s) {
-	uint64_t n_tokens = s->n_prompt_tokens - s->n_cached_tokens;
-	return l->options.prefill_tokens_per_s ? n_tokens * NS_PER_S / l->options.prefill_tokens_per_s : 0;
-}
-
 static bool is_running(const struct latency_sequence *s) {
 	return s->state == LATENCY_PREFILL || s->state == LATENCY_DECODE || s->state == LATENCY_HELD;
 }
@@ -53,35 +48,49 @@ static void set_state(struct latency *l, struct latency_sequence *s, enum latenc
 	}
 }
 
-/* Whoever comes to the head of the prefill queue is served from `at_ns` on. */
-static void start_prefill(struct latency *l, uint64_t at_ns) {
+struct latency_sequence *latency_starting(const struct latency *l) {
 	struct latency_sequence *s = first_of(&l->prefill);
-	if (s && s->due_ns == LATENCY_NEVER)
-		s->due_ns = at_ns + prefill_ns(l, s);
+	return s && s->due_ns == LATENCY_NEVER ? s : NULL;
+}
+
+/* Whoever comes to the head of the prefill queue is served from `at_ns` on. */
+static void offer_prefill(struct latency *l, uint64_t at_ns) {
+	const struct latency_sequence *s = latency_starting(l);
+	if (s)
+		l->prefill_from_ns = u64_max(at_ns, s->admitted_ns);
+}
+
+void latency_begin(struct latency *l, struct latency_sequence *s, uint32_t n_cached_tokens) {
+	assert(s == latency_starting(l));
+	assert(n_cached_tokens <= s->n_prompt_tokens);
+	uint64_t n_tokens = s->n_prompt_tokens - n_cached_tokens, rate = l->options.prefill_tokens_per_s;
+	s->due_ns = l->prefill_from_ns + (rate ? n_tokens * NS_PER_S / rate : 0);
 }
 
 static void admit_waiting(struct latency *l, uint64_t at_ns) {
 	while (l->n_running < l->options.n_running_max && l->n_waiting > 0) {
 		struct latency_sequence *s = first_of(&l->waiting);
 		s->due_ns = LATENCY_NEVER;
+		/* For a late caller the place was free before somebody came for it. */
+		s->admitted_ns = u64_max(at_ns, s->submitted_ns);
 		set_state(l, s, LATENCY_PREFILL);
 	}
-	start_prefill(l, at_ns);
+	offer_prefill(l, at_ns);
 }
 
 static void set_now(struct latency *l, uint64_t now_ns) {
 	assert(now_ns >= l->now_ns);
+	assert(!latency_starting(l));
 	l->now_ns = now_ns;
 }
 
 void latency_submit(struct latency *l, struct latency_sequence *s, uint32_t n_prompt_tokens,
-    uint32_t n_cached_tokens, uint32_t n_output_tokens, uint64_t now_ns) {
+    uint32_t n_output_tokens, uint64_t now_ns) {
 	assert(s->state == LATENCY_DONE);
-	assert(n_cached_tokens <= n_prompt_tokens);
 	set_now(l, now_ns);
 	*s = (struct latency_sequence){
+		.submitted_ns = now_ns,
 		.n_prompt_tokens = n_prompt_tokens,
-		.n_cached_tokens = n_cached_tokens,
 		.n_output_tokens = n_output_tokens,
 	};
 	list_init(&s->link);
@@ -114,6 +123,7 @@ static void make_token(struct latency *l, struct latency_sequence *s, uint64_t a
 
 struct latency_sequence *latency_pop(struct latency *l, uint64_t now_ns, uint64_t *at_ns_out) {
 	struct latency_sequence *s = next_due(l);
+	assert(!latency_starting(l));
 	if (!s || s->due_ns > now_ns)
 		return NULL;
 	uint64_t at_ns = s->due_ns;
@@ -136,7 +146,7 @@ void latency_hold(struct latency *l, struct latency_sequence *s, uint64_t now_ns
 	assert(s->state != LATENCY_DONE);
 	set_now(l, now_ns);
 	set_state(l, s, LATENCY_HELD);
-	start_prefill(l, now_ns);
+	offer_prefill(l, now_ns);
 }
 
 void latency_abort(struct latency *l, struct latency_sequence *s, uint64_t now_ns) {

@@ -14,6 +14,10 @@
  * inter-token time apart. As that time is one for all, decode is a FIFO as well,
  * and every operation costs O(1).
  *
+ * What of a prompt is cached is the owner's knowledge, and wanted at the moment when its
+ * prefill begins: after every call that takes a time the owner asks latency_starting()
+ * and answers with latency_begin().
+ *
  * Sequences are the caller's memory, linked in from submit to DONE. One thread.
  */
 #pragma once
@@ -25,9 +29,10 @@
 enum latency_state { LATENCY_DONE, LATENCY_WAITING, LATENCY_PREFILL, LATENCY_DECODE, LATENCY_HELD };
 
 struct latency_sequence {
-	struct list link; /* in the list of its state */
-	uint64_t due_ns;  /* next token; during prefill: end of it, once at the head */
-	uint32_t n_prompt_tokens, n_cached_tokens;
+	struct list link;                   /* in the list of its state */
+	uint64_t due_ns;                    /* next token; during prefill: end of it, once it has begun */
+	uint64_t submitted_ns, admitted_ns; /* it waited in between */
+	uint32_t n_prompt_tokens;
 	uint32_t n_output_tokens; /* how many to make; 0 ends with the prefill */
 	uint32_t n_made_tokens;
 	enum latency_state state;
@@ -44,14 +49,21 @@ struct latency {
 	struct list waiting, prefill, decode, held;
 	uint32_t n_waiting, n_running; /* held ones run */
 	uint64_t n_context_tokens;     /* prompt and output so far, of all that run */
+	uint64_t prefill_from_ns;      /* when the head of the prefill queue came to be served */
 	uint64_t now_ns;
 };
 
 void latency_init(struct latency *l, const struct latency_options *options);
 
-/* `s` must be DONE (zeroed will do) and live until it is DONE again. n_cached <= n_prompt. */
+/* `s` must be DONE (zeroed will do) and live until it is DONE again. */
 void latency_submit(struct latency *l, struct latency_sequence *s, uint32_t n_prompt_tokens,
-    uint32_t n_cached_tokens, uint32_t n_output_tokens, uint64_t now_ns);
+    uint32_t n_output_tokens, uint64_t now_ns);
+
+/* Whose prefill is about to begin, or NULL. */
+struct latency_sequence *latency_starting(const struct latency *l);
+
+/* It begins, n_cached_tokens <= n_prompt_tokens. */
+void latency_begin(struct latency *l, struct latency_sequence *s, uint32_t n_cached_tokens);
 
 /*
  * The next sequence that made a token at or before now_ns, in the order of these

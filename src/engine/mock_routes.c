@@ -1,5 +1,6 @@
 /* What is answered at once: one table of paths and methods, one function each. */
 #include "engine/mock.h"
+#include "engine/random.h"
 #include "engine/tokens.h"
 
 #define JSON_TYPE    "application/json"
@@ -29,14 +30,24 @@ static void respond_error(struct mock_response *r, uint32_t status, const char *
 	mock_respond_json(r, status, json_pack("{s:s}", "error", message));
 }
 
+/* vLLM makes a new id for each answer; this one stays, so that whoever compares answers sees no change. */
+static json_t *permission(const struct mock *m) {
+	uint64_t seed = (uint64_t)m->created_s;
+	json_t *id = json_sprintf("modelperm-%016lx%016lx", random_nth(seed, 0), random_nth(seed, 1));
+	return json_pack("{s:o, s:s, s:I, s:b, s:b, s:b, s:b, s:b, s:b, s:s, s:n, s:b}", "id", id, "object",
+	    "model_permission", "created", (json_int_t)m->created_s, "allow_create_engine", false,
+	    "allow_sampling", true, "allow_logprobs", true, "allow_search_indices", false, "allow_view", true,
+	    "allow_fine_tuning", false, "organization", "*", "group", "is_blocking", false);
+}
+
 static void get_models(struct mock *m, const struct mock_request *q, struct mock_response *r) {
 	json_t *data = json_array();
 	for (size_t i = 0; i < m->rules.n_models; i++)
 		json_array_append_new(data,
-		    json_pack("{s:s, s:s, s:I, s:s, s:s, s:n, s:I, s:[]}", "id", m->rules.models[i], "object",
-			"model", "created", (json_int_t)m->created_s, "owned_by", "vllm", "root",
+		    json_pack("{s:s, s:s, s:I, s:s, s:s, s:n, s:I, s:[o]}", "id", m->rules.models[i],
+			"object", "model", "created", (json_int_t)m->created_s, "owned_by", "vllm", "root",
 			m->rules.models[i], "parent", "max_model_len", (json_int_t)m->rules.n_model_tokens,
-			"permission"));
+			"permission", permission(m)));
 	mock_respond_json(r, 200, json_pack("{s:s, s:o}", "object", "list", "data", data));
 }
 

@@ -2,8 +2,19 @@
 
 #include "engine/api.h"
 
-static const uint32_t iteration_buckets[ITERATION_N_BUCKETS] = { 1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048,
-	4096, 8192, 16384 };
+#define NS_PER_S 1e9
+
+/* vLLM's bounds. */
+/* clang-format off */
+static const struct buckets_scale step_scale = { 1, 13, { 1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096,
+	8192, 16384 } };
+static const struct buckets_scale first_token_scale = { NS_PER_S, 22, { 0.001, 0.005, 0.01, 0.02, 0.04, 0.06,
+	0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560 } };
+static const struct buckets_scale inter_token_scale = { NS_PER_S, 19, { 0.01, 0.025, 0.05, 0.075, 0.1, 0.15,
+	0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80 } };
+static const struct buckets_scale request_scale = { NS_PER_S, 21, { 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15,
+	20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680 } };
+/* clang-format on */
 
 void scheduler_init(struct scheduler *s, const struct scheduler_options *options, uint64_t now_ns) {
 	*s = (struct scheduler){
@@ -11,6 +22,13 @@ void scheduler_init(struct scheduler *s, const struct scheduler_options *options
 		.ledger = ledger_new(options->n_ledger_rows, now_ns),
 		.n_block_tokens = options->n_block_tokens,
 		.n_cache_blocks = options->n_cache_blocks,
+		.counts = {
+			.step_tokens.scale = &step_scale,
+			.first_token.scale = &first_token_scale,
+			.inter_token.scale = &inter_token_scale,
+			.queue.scale = &request_scale,
+			.whole.scale = &request_scale,
+		},
 	};
 	latency_init(&s->latency, &options->latency);
 }
@@ -23,41 +41,58 @@ void scheduler_deinit(struct scheduler *s) {
 
 void scheduler_start(struct scheduler *s, struct generation *g, struct slice id, uint64_t now_ns) {
 	g->ticket = ledger_start(s->ledger, id, g->api->name, g->model, g->is_stream, now_ns);
+	g->started_ns = now_ns;
 }
 
-static uint32_t pass_cache(struct scheduler *s, const struct prompt *p) {
-	size_t n_blocks = prefix_cache_match(s->cache, p->keys, p->n_keys);
-	prefix_cache_touch(s->cache, p->keys, p->n_keys);
-	return prompt_cached_tokens(p, n_blocks);
-}
-
-void scheduler_submit(struct scheduler *s, struct generation *g, uint64_t now_ns) {
-	for (size_t i = 0; i < g->n_prompts; i++)
-		g->n_cached_tokens += pass_cache(s, &g->prompts[i]);
-	generation_drop_prompts(g);
+/* Looks up what the cache can save whoever's prefill is about to begin. */
+static void begin_prefill(struct scheduler *s) {
+	struct latency_sequence *sequence = latency_starting(&s->latency);
+	if (!sequence)
+		return;
+	struct generation *g = container_of(sequence, struct generation, sequence);
+	for (size_t i = 0; i < g->n_prompts; i++) {
+		const struct prompt *p = &g->prompts[i];
+		g->n_cached_tokens +=
+		    prompt_cached_tokens(p, prefix_cache_match(s->cache, p->keys, p->n_keys));
+	}
 	s->counts.n_query_tokens += g->n_prompt_tokens;
 	s->counts.n_hit_tokens += g->n_cached_tokens;
 	ledger_prompt(s->ledger, g->ticket, g->n_prompt_tokens, g->n_cached_tokens);
-	latency_submit(&s->latency, &g->sequence, g->n_prompt_tokens, g->n_cached_tokens,
-	    generation_output_tokens(g), now_ns);
+	latency_begin(&s->latency, sequence, g->n_cached_tokens);
+}
+
+void scheduler_submit(struct scheduler *s, struct generation *g, uint64_t now_ns) {
+	ledger_prompt(s->ledger, g->ticket, g->n_prompt_tokens, 0);
+	latency_submit(&s->latency, &g->sequence, g->n_prompt_tokens, generation_output_tokens(g), now_ns);
+	begin_prefill(s);
 }
 
 static void end_step(struct scheduler *s) {
-	size_t bucket = 0;
-	if (s->n_step_tokens == 0)
-		return;
-	while (bucket < ITERATION_N_BUCKETS && s->n_step_tokens > iteration_buckets[bucket])
-		bucket++;
-	s->counts.n_in_iteration[bucket]++;
-	s->counts.n_iteration_tokens += s->n_step_tokens;
+	if (s->n_step_tokens > 0)
+		buckets_add(&s->counts.step_tokens, s->n_step_tokens, 1);
 	s->n_step_tokens = 0;
 }
 
-static void count_prompt(struct scheduler *s, const struct generation *g, uint64_t at_ns) {
+static void end_prefill(struct scheduler *s, struct generation *g) {
+	for (size_t i = 0; i < g->n_prompts; i++)
+		prefix_cache_touch(s->cache, g->prompts[i].keys, g->prompts[i].n_keys);
+	generation_drop_prompts(g);
 	s->counts.n_prompt_tokens += g->n_prompt_tokens;
 	s->n_step_tokens += g->n_prompt_tokens - g->n_cached_tokens;
-	if (g->sequence.n_made_tokens > 0)
+}
+
+static void count_tokens(struct scheduler *s, const struct generation *g, uint64_t at_ns) {
+	uint32_t step = g->sequence.n_made_tokens - 1;
+	uint32_t n_made = generation_tokens_in_step(g, step);
+
+	s->counts.n_made_tokens += n_made;
+	s->n_step_tokens += n_made;
+	if (step == 0) {
 		ledger_first_token(s->ledger, g->ticket, at_ns);
+		buckets_add(&s->counts.first_token, at_ns - g->started_ns, 1);
+	} else {
+		buckets_add(&s->counts.inter_token, at_ns - g->last_token_ns, n_made);
+	}
 }
 
 struct generation *scheduler_next(struct scheduler *s, uint64_t now_ns) {
@@ -69,14 +104,13 @@ struct generation *scheduler_next(struct scheduler *s, uint64_t now_ns) {
 	}
 	struct generation *g = container_of(sequence, struct generation, sequence);
 	if (sequence->n_made_tokens <= 1)
-		count_prompt(s, g, at_ns);
-	if (sequence->n_made_tokens > 0) {
-		uint32_t n_made = generation_tokens_in_step(g, sequence->n_made_tokens - 1);
-		s->counts.n_made_tokens += n_made;
-		s->n_step_tokens += n_made;
-	}
+		end_prefill(s, g);
+	if (sequence->n_made_tokens > 0)
+		count_tokens(s, g, at_ns);
+	g->last_token_ns = at_ns;
+	begin_prefill(s); /* with what this one has left in the cache */
 	if (sequence->state != LATENCY_DONE && sequence->n_made_tokens >= g->n_steps_max)
-		latency_hold(&s->latency, sequence, now_ns);
+		scheduler_hold(s, g, now_ns);
 	return g;
 }
 
@@ -86,6 +120,13 @@ uint64_t scheduler_due_ns(const struct scheduler *s) {
 
 void scheduler_hold(struct scheduler *s, struct generation *g, uint64_t now_ns) {
 	latency_hold(&s->latency, &g->sequence, now_ns);
+	begin_prefill(s);
+}
+
+static void count_times(struct scheduler *s, const struct generation *g) {
+	assert(g->last_token_ns >= g->started_ns);
+	buckets_add(&s->counts.whole, g->last_token_ns - g->started_ns, 1);
+	buckets_add(&s->counts.queue, g->sequence.admitted_ns - g->sequence.submitted_ns, 1);
 }
 
 void scheduler_end(
@@ -96,7 +137,10 @@ void scheduler_end(
 	else if (g->n_choices > 0 && g->choices[0].finish == FINISH_LENGTH)
 		reason = END_LENGTH;
 	s->counts.n_ended[reason]++;
+	if (state == LEDGER_FINISHED)
+		count_times(s, g);
 	latency_abort(&s->latency, &g->sequence, now_ns);
+	begin_prefill(s);
 	ledger_end(s->ledger, g->ticket, state, cause, generation_made_tokens(g), now_ns);
 }
 
@@ -121,26 +165,6 @@ static void add_value(struct bytes *out, const char *name, const char *type, con
 	bytes_printf(out, "vllm:%s{engine=\"0\",model_name=\"%s\"} %.17g\n", name, model, value);
 }
 
-static void add_iterations(const struct scheduler *s, const char *model, struct bytes *out) {
-	static const char name[] = "iteration_tokens_total";
-	uint64_t n = 0;
-
-	add_head(out, name, "histogram", "Histogram of number of tokens per engine_step.");
-	for (size_t i = 0; i <= ITERATION_N_BUCKETS; i++) {
-		n += s->counts.n_in_iteration[i];
-		bytes_printf(out, "vllm:%s_bucket{engine=\"0\",le=\"", name);
-		if (i < ITERATION_N_BUCKETS)
-			bytes_printf(out, "%u.0", iteration_buckets[i]);
-		else
-			bytes_add(out, SLICE("+Inf"));
-		bytes_printf(out, "\",model_name=\"%s\"} %lu\n", model, n);
-	}
-	bytes_printf(out,
-	    "vllm:%s_count{engine=\"0\",model_name=\"%s\"} %lu\nvllm:%s_sum{engine=\"0\",model_name=\"%s\"} "
-	    "%lu\n",
-	    name, model, n, name, model, s->counts.n_iteration_tokens);
-}
-
 static void add_ended(const struct scheduler *s, const char *model, struct bytes *out) {
 	static const char *const reasons[END_N_REASONS] = { "stop", "length", "abort", "error" };
 	add_head(out, "request_success_total", "counter", "Count of successfully processed requests.");
@@ -148,6 +172,29 @@ static void add_ended(const struct scheduler *s, const char *model, struct bytes
 		bytes_printf(out,
 		    "vllm:request_success_total{engine=\"0\",finished_reason=\"%s\",model_name=\"%s\"} %lu\n",
 		    reasons[i], model, s->counts.n_ended[i]);
+}
+
+static void add_histograms(const struct scheduler_counts *c, const char *model, struct bytes *out) {
+	const struct {
+		const char *name, *help;
+		const struct buckets *buckets;
+	} rows[] = {
+		{ "iteration_tokens_total", "Histogram of number of tokens per engine_step.",
+		    &c->step_tokens },
+		{ "time_to_first_token_seconds", "Histogram of time to first token in seconds.",
+		    &c->first_token },
+		{ "time_per_output_token_seconds",
+		    "Histogram of time per output token in seconds.DEPRECATED: Use "
+		    "vllm:inter_token_latency_seconds instead.",
+		    &c->inter_token },
+		{ "inter_token_latency_seconds", "Histogram of inter-token latency in seconds.",
+		    &c->inter_token },
+		{ "e2e_request_latency_seconds", "Histogram of e2e request latency in seconds.", &c->whole },
+		{ "request_queue_time_seconds", "Histogram of time spent in WAITING phase for request.",
+		    &c->queue },
+	};
+	for (size_t i = 0; i < n_elems(rows); i++)
+		buckets_print(rows[i].buckets, rows[i].name, rows[i].help, model, out);
 }
 
 void scheduler_metrics(const struct scheduler *s, const char *model, struct bytes *out) {
@@ -167,6 +214,8 @@ void scheduler_metrics(const struct scheduler *s, const char *model, struct byte
 		    (double)c->n_query_tokens },
 		{ "prefix_cache_hits_total", "counter",
 		    "Prefix cache hits, in terms of number of cached tokens.", (double)c->n_hit_tokens },
+		{ "num_preemptions_total", "counter", "Cumulative number of preemption from the engine.",
+		    0 }, /* what runs is never pushed out */
 		{ "prompt_tokens_total", "counter", "Number of prefill tokens processed.",
 		    (double)c->n_prompt_tokens },
 		{ "generation_tokens_total", "counter", "Number of generation tokens processed.",
@@ -175,7 +224,7 @@ void scheduler_metrics(const struct scheduler *s, const char *model, struct byte
 	for (size_t i = 0; i < n_elems(rows); i++)
 		add_value(out, rows[i].name, rows[i].type, rows[i].help, model, rows[i].value);
 	add_ended(s, model, out);
-	add_iterations(s, model, out);
+	add_histograms(c, model, out);
 	add_head(out, "cache_config_info", "gauge", "Information of the LLMEngine CacheConfig");
 	bytes_printf(out,
 	    "vllm:cache_config_info{block_size=\"%u\",enable_prefix_caching=\"True\",engine=\"0\",num_gpu_"

@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "engine/buckets.h"
 #include "engine/generation.h"
 #include "engine/ledger.h"
 #include "engine/prefix_cache.h"
@@ -24,14 +25,13 @@ struct scheduler_options {
 /* vLLM's finished_reason. */
 enum end_reason { END_STOP, END_LENGTH, END_ABORT, END_ERROR, END_N_REASONS };
 
-#define ITERATION_N_BUCKETS 13 /* and one for what is beyond */
-
 struct scheduler_counts {
 	uint64_t n_prompt_tokens, n_made_tokens;
 	uint64_t n_query_tokens, n_hit_tokens; /* asked of the prefix cache, found there */
 	uint64_t n_ended[END_N_REASONS];
-	uint64_t n_in_iteration[ITERATION_N_BUCKETS + 1];
-	uint64_t n_iteration_tokens;
+	struct buckets step_tokens;
+	struct buckets first_token, inter_token; /* times, from the start and between two tokens */
+	struct buckets queue, whole;             /* times of what is finished */
 };
 
 struct scheduler {
@@ -49,7 +49,10 @@ void scheduler_deinit(struct scheduler *s);
 /* Enters it in the ledger under `id`. */
 void scheduler_start(struct scheduler *s, struct generation *g, struct slice id, uint64_t now_ns);
 
-/* Looks the prompts up, remembers and drops them, and queues the work. */
+/*
+ * Queues the work. The prompts are looked up in the cache when their prefill begins, and
+ * remembered and dropped when it ends.
+ */
 void scheduler_submit(struct scheduler *s, struct generation *g, uint64_t now_ns);
 
 /*

@@ -28,6 +28,11 @@ static struct slice word_token(const struct speech *r, uint32_t nth) {
 	return nth == 0 ? slice_skip(word, 1) : word;
 }
 
+struct slice speech_rival(const struct speech *r, uint32_t nth, uint32_t rank) {
+	assert(rank > 0 && rank < n_elems(words));
+	return slice_of(words[(random_nth(r->seed, nth) % n_elems(words) + rank) % n_elems(words)]);
+}
+
 static bool is_inside_character(char c) {
 	return ((unsigned char)c & 0xc0) == 0x80;
 }

@@ -23,6 +23,9 @@ struct speech_cursor {
 /* The next token, or false at the end of an echo. The slice is static or points into the echo. */
 bool speech_next(const struct speech *r, struct speech_cursor *cursor, struct slice *token_out);
 
+/* Words that might have been the nth token: another one for each rank from 1. */
+struct slice speech_rival(const struct speech *r, uint32_t nth, uint32_t rank);
+
 /*
  * Counts the tokens of the speech, at most n_tokens_max, and ends in the token in which
  * one of the stop strings (none is empty) is complete. Returns which one, or -1.

@@ -13,7 +13,7 @@ static json_t *answer(const struct generation_rules *rules, struct slice body, a
 	json_t *result = NULL;
 
 	if (!json_is_object(json))
-		api_refuse(refusal, 400, NULL, "The body must be a JSON object.");
+		api_invalid(refusal, NULL, "The body must be a JSON object.");
 	else if (api_find_model(&g, rules, json, refusal) && add_prompt(&g, rules, json, refusal)) {
 		prompt_finish(g.prompts);
 		result = render(rules, g.prompts);
@@ -29,7 +29,7 @@ static bool add_text_or_messages(
 	if (json_object_get(body, "messages"))
 		return api_add_messages(g, rules, body, true, refusal);
 	if (!json_is_string(prompt))
-		return api_refuse(refusal, 400, "prompt", "A prompt or messages are needed.");
+		return api_invalid(refusal, "prompt", "A prompt or messages are needed.");
 	struct prompt *p = api_add_prompt(g, rules, body);
 	prompt_keep_tokens(p);
 	prompt_add(p, (struct slice){ json_string_value(prompt), json_string_length(prompt) });

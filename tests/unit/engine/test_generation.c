@@ -1,5 +1,7 @@
 #include "unit/unit.h"
 
+#include <math.h>
+
 #include "engine/api.h"
 #include "engine/generation.h"
 #include "engine/tokens.h"
@@ -329,6 +331,18 @@ static void completions(void **state) {
 	json_decref(json);
 }
 
+static void a_completion_that_says_no_length_has_asked_for_the_default(void **state) {
+	static const char *const bodies[] = { "{\"prompt\":\"one two three four five\"}",
+		"{\"prompt\":\"one two three four five\",\"max_tokens\":null}" };
+	for (size_t i = 0; i < 2 * n_elems(bodies); i++) {
+		json_t *json =
+		    answer_to("/v1/completions", i % 2 ? &echo_rules : &rules, bodies[i / n_elems(bodies)]);
+		assert_text(json, "choices.0.finish_reason", "length");
+		assert_number(json, "usage.completion_tokens", 4);
+		json_decref(json);
+	}
+}
+
 static void completions_stream(void **state) {
 	struct event e[16];
 	size_t n = stream_of("/v1/completions", &echo_rules,
@@ -337,11 +351,192 @@ static void completions_stream(void **state) {
 	assert_int_equal(n, 4);
 	assert_text(e[0].data, "choices.0.text", "one");
 	assert_null_at(e[0].data, "choices.0.finish_reason");
+	assert_null_at(e[0].data, "usage");
 	assert_text(e[1].data, "choices.0.text", " two");
 	assert_text(e[1].data, "choices.0.finish_reason", "stop");
+	assert_null_at(e[1].data, "usage");
 	assert_number(e[2].data, "usage.total_tokens", 4);
 	assert_null(e[3].data);
 	free_events(e, n);
+
+	n = stream_of("/v1/completions", &rules,
+	    "{\"prompt\":\"x\",\"max_tokens\":2,\"stream\":true,"
+	    "\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":true}}",
+	    e, n_elems(e));
+	assert_int_equal(n, 4);
+	assert_number(e[0].data, "usage.completion_tokens", 1);
+	free_events(e, n);
+}
+
+static void an_echo_of_the_prompt_comes_first(void **state) {
+	json_t *json = answer_to(
+	    "/v1/completions", &echo_rules, "{\"prompt\":[\"one two\",\"three\"],\"n\":2,\"echo\":true}");
+	assert_text(json, "choices.1.text", "one twoone twothree");
+	assert_text(json, "choices.2.text", "threeone twothree");
+	assert_number(json, "usage.prompt_tokens", 4);
+	assert_number(json, "usage.completion_tokens", 8); /* what is repeated of the prompt is no output */
+	json_decref(json);
+
+	/* Token ids say what the tokenizer made them of. */
+	json = answer_to(
+	    "/v1/completions", &rules, "{\"prompt\":[1684234849,26213],\"echo\":true,\"max_tokens\":0}");
+	assert_text(json, "choices.0.text", "abcdef");
+	assert_text(json, "choices.0.finish_reason", "length");
+	assert_number(json, "usage.completion_tokens", 1);
+	json_decref(json);
+	json =
+	    answer_to("/v1/completions", &rules, "{\"prompt\":[4294967295],\"echo\":true,\"max_tokens\":0}");
+	assert_text(json, "choices.0.text", "????");
+	json_decref(json);
+}
+
+static void an_echo_of_the_prompt_is_in_the_first_event(void **state) {
+	static const char *const options[] = { "", ",\"logprobs\":1",
+		",\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":true}" };
+	for (size_t i = 0; i < n_elems(options); i++) {
+		struct event e[16];
+		char body[256];
+		snprintf(body, sizeof(body), "{\"prompt\":\"a b c\",\"echo\":true,\"stream\":true,\"n\":2%s}",
+		    options[i]);
+		size_t n = stream_of("/v1/completions", &echo_rules, body, e, n_elems(e));
+		assert_text(e[0].data, "choices.0.text", "a b ca");
+		assert_number(e[1].data, "choices.0.index", 1);
+		assert_text(e[1].data, "choices.0.text", "a b ca");
+		assert_text(e[2].data, "choices.0.text", " b");
+		assert_text(e[4].data, "choices.0.text", " c");
+		free_events(e, n);
+	}
+}
+
+/* One token with its probability, the likeliest of n_top. */
+static void assert_likely(const json_t *entry, const char *token, size_t n_top) {
+	const json_t *tops = at(entry, "top_logprobs"), *other;
+	double p = exp(json_real_value(at(entry, "logprob"))), sum = 0;
+	size_t i;
+
+	assert_text(entry, "token", token);
+	assert_int_equal(json_array_size(at(entry, "bytes")), strlen(token));
+	assert_number(entry, "bytes.0", (unsigned char)token[0]);
+	assert_true(p > 0 && p <= 1);
+	assert_true(json_is_array(tops));
+	assert_int_equal(json_array_size(tops), n_top);
+	json_array_foreach(tops, i, other) {
+		assert_true(json_is_array(at(other, "bytes")));
+		assert_null(at(other, "top_logprobs"));
+		assert_true(exp(json_real_value(at(other, "logprob"))) <= p);
+		sum += exp(json_real_value(at(other, "logprob")));
+	}
+	assert_true(sum <= 1.000001);
+	if (n_top)
+		assert_text(tops, "0.token", token);
+}
+
+static void a_chat_tells_how_likely_its_tokens_are(void **state) {
+	json_t *json = answer_to("/v1/chat/completions", &echo_rules,
+	    "{" CHAT ",\"logprobs\":true,\"top_logprobs\":3,\"stop\":\"thr\"}");
+	const json_t *content = at(json, "choices.0.logprobs.content");
+	assert_int_equal(json_array_size(content), 3);
+	assert_likely(at(content, "0"), "one", 3);
+	assert_likely(at(content, "1"), " two", 3);
+	assert_likely(at(content, "2"), " three", 3); /* whole, as it was made */
+	json_decref(json);
+
+	json = answer_to("/v1/chat/completions", &echo_rules, "{" CHAT ",\"logprobs\":true}");
+	assert_likely(at(json, "choices.0.logprobs.content.0"), "one", 0);
+	json_decref(json);
+	json = answer_to("/v1/chat/completions", &rules, "{" CHAT ",\"logprobs\":false,\"top_logprobs\":0}");
+	assert_null_at(json, "choices.0.logprobs");
+	json_decref(json);
+}
+
+static void a_chat_streams_how_likely_its_tokens_are(void **state) {
+	static const char *const tokens[] = { "one", " two", " three" };
+	struct event e[16];
+	size_t n = stream_of("/v1/chat/completions", &echo_rules,
+	    "{" CHAT ",\"stream\":true,\"logprobs\":true,\"top_logprobs\":1}", e, n_elems(e));
+	assert_int_equal(n, 5);
+	assert_null_at(e[0].data, "choices.0.logprobs");
+	for (size_t i = 0; i < n_elems(tokens); i++) {
+		assert_int_equal(json_array_size(at(e[i + 1].data, "choices.0.logprobs.content")), 1);
+		assert_likely(at(e[i + 1].data, "choices.0.logprobs.content.0"), tokens[i], 1);
+	}
+	free_events(e, n);
+}
+
+static void tokens_without_text_are_told_with_the_next(void **state) {
+	struct event e[16];
+	size_t n = stream_of("/v1/chat/completions", &echo_rules,
+	    "{" CHAT ",\"stream\":true,\"logprobs\":true,\"stop\":\"one two t\"}", e, n_elems(e));
+	assert_int_equal(n, 3); /* role, the end, [DONE] */
+	assert_int_equal(json_array_size(at(e[1].data, "choices.0.logprobs.content")), 3);
+	free_events(e, n);
+}
+
+static void a_completion_tells_how_likely_its_tokens_are(void **state) {
+	json_t *json =
+	    answer_to("/v1/completions", &echo_rules, "{\"prompt\":\"\u6c34 one two\",\"logprobs\":2}");
+	const json_t *l = at(json, "choices.0.logprobs");
+	assert_text(l, "tokens.0", "\xe6\xb0\xb4");
+	assert_text(l, "tokens.2", " two");
+	assert_number(l, "text_offset.0", 0);
+	assert_number(l, "text_offset.1", 1); /* characters */
+	assert_number(l, "text_offset.2", 5);
+	assert_int_equal(json_array_size(at(l, "token_logprobs")), 3);
+	assert_int_equal(json_object_size(at(l, "top_logprobs.2")), 2);
+	assert_true(json_equal(at(l, "top_logprobs.2. two"), at(l, "token_logprobs.2")));
+	json_decref(json);
+
+	json = answer_to("/v1/completions", &rules, "{\"prompt\":\"x\",\"logprobs\":0}");
+	assert_int_equal(json_object_size(at(json, "choices.0.logprobs.top_logprobs.0")), 1);
+	json_decref(json);
+}
+
+static void echoed_tokens_are_told_as_well(void **state) {
+	json_t *json = answer_to("/v1/completions", &echo_rules,
+	    "{\"prompt\":\"abcdef\",\"logprobs\":1,\"echo\":true,\"max_tokens\":1}");
+	const json_t *l = at(json, "choices.0.logprobs");
+	assert_int_equal(json_array_size(at(l, "tokens")), 3); /* as usage counts them */
+	assert_text(l, "tokens.0", "abcd");
+	assert_null_at(l, "token_logprobs.0"); /* nothing stands before it */
+	assert_null_at(l, "top_logprobs.0");
+	assert_text(l, "tokens.1", "ef");
+	assert_true(json_is_real(at(l, "token_logprobs.1")));
+	assert_text(l, "tokens.2", "abcdef");
+	assert_number(l, "text_offset.2", 6);
+	json_decref(json);
+
+	json = answer_to("/v1/completions", &rules,
+	    "{\"prompt\":\"abcdef\",\"logprobs\":1,\"echo\":true,\"max_tokens\":0}");
+	assert_int_equal(json_array_size(at(json, "choices.0.logprobs.tokens")), 2);
+	json_decref(json);
+
+	/* A token may end within a character. */
+	json = answer_to("/v1/completions", &rules,
+	    "{\"prompt\":\"abc\u6c34\",\"logprobs\":1,\"echo\":true,\"max_tokens\":0}");
+	assert_text(json, "choices.0.text", "abc\xe6\xb0\xb4");
+	assert_text(json, "choices.0.logprobs.tokens.0", "\xef\xbf\xbd");
+	assert_text(json, "choices.0.logprobs.tokens.1", "\xef\xbf\xbd");
+	json_decref(json);
+
+	struct event e[16];
+	size_t n = stream_of("/v1/completions", &echo_rules,
+	    "{\"prompt\":\"a bcdef\",\"logprobs\":1,\"echo\":true,\"stream\":true}", e, n_elems(e));
+	assert_int_equal(n, 3);
+	assert_int_equal(json_array_size(at(e[0].data, "choices.0.logprobs.tokens")), 3);
+	assert_text(e[1].data, "choices.0.logprobs.tokens.0", " bcdef");
+	assert_number(e[1].data, "choices.0.logprobs.text_offset.0", 8);
+	free_events(e, n);
+}
+
+static void probabilities_have_a_limit(void **state) {
+	struct generation_rules r = rules;
+	struct generation g;
+	struct refusal refusal;
+	r.n_model_tokens = 10000000;
+	assert_false(parse(
+	    &g, "/v1/chat/completions", &r, "{" CHAT ",\"logprobs\":true,\"max_tokens\":1000000}", &refusal));
+	assert_string_equal(refusal.param, "logprobs");
+	generation_deinit(&g);
 }
 
 static void embeddings(void **state) {
@@ -490,52 +685,67 @@ static void one_conversation_is_one_prompt_through_every_api(void **state) {
 static void refusals(void **state) {
 	static const struct {
 		const char *path, *body;
-		uint32_t status;
-		const char *param;
+		const char *type, *param;
 	} rows[] = {
-		{ "/v1/chat/completions", "", 400, NULL },
-		{ "/v1/chat/completions", "{\"model\":", 400, NULL },
-		{ "/v1/chat/completions", "[]", 400, NULL },
-		{ "/v1/chat/completions", "{\"model\":\"no\"," CHAT "}", 404, "model" },
-		{ "/v1/chat/completions", "{\"model\":\"m\\u0000\"," CHAT "}", 404, "model" },
-		{ "/v1/chat/completions", "{\"model\":7," CHAT "}", 400, "model" },
-		{ "/v1/chat/completions", "{}", 400, "messages" },
-		{ "/v1/chat/completions", "{\"messages\":[]}", 400, "messages" },
-		{ "/v1/chat/completions", "{\"messages\":[{\"content\":\"x\"}]}", 400, "messages" },
-		{ "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":7}]}", 400,
+		{ "/v1/chat/completions", "", "Bad Request", NULL },
+		{ "/v1/chat/completions", "{\"model\":", "Bad Request", NULL },
+		{ "/v1/chat/completions", "[]", "Bad Request", NULL },
+		{ "/v1/chat/completions", "{\"model\":\"no\"," CHAT "}", "NotFoundError", "model" },
+		{ "/v1/chat/completions", "{\"model\":\"m\\u0000\"," CHAT "}", "NotFoundError", "model" },
+		{ "/v1/chat/completions", "{\"model\":7," CHAT "}", "Bad Request", "model" },
+		{ "/v1/chat/completions", "{}", "Bad Request", "messages" },
+		{ "/v1/chat/completions", "{\"messages\":[]}", "BadRequestError", "messages" },
+		{ "/v1/chat/completions", "{\"messages\":[{\"content\":\"x\"}]}", "Bad Request", "messages" },
+		{ "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":7}]}", "Bad Request",
 		    "messages" },
-		{ "/v1/chat/completions", "{" CHAT ",\"max_tokens\":0}", 400, "max_tokens" },
-		{ "/v1/chat/completions", "{" CHAT ",\"max_tokens\":1.5}", 400, "max_tokens" },
-		{ "/v1/chat/completions", "{" CHAT ",\"max_tokens\":991}", 400, NULL },
-		{ "/v1/chat/completions", "{" CHAT ",\"n\":0}", 400, "n" },
-		{ "/v1/chat/completions", "{" CHAT ",\"n\":129}", 400, "n" },
-		{ "/v1/chat/completions", "{" CHAT ",\"stream\":\"yes\"}", 400, "stream" },
-		{ "/v1/chat/completions", "{" CHAT ",\"stop\":\"\"}", 400, "stop" },
-		{ "/v1/chat/completions", "{" CHAT ",\"stop\":[1]}", 400, "stop" },
-		{ "/v1/chat/completions", "{" CHAT ",\"stream_options\":{}}", 400, "stream_options" },
-		{ "/v1/completions", "{}", 400, "prompt" },
-		{ "/v1/completions", "{\"prompt\":[]}", 400, "prompt" },
-		{ "/v1/completions", "{\"prompt\":[1,-1]}", 400, "prompt" },
-		{ "/v1/completions", "{\"prompt\":[\"a\",\"b\"],\"n\":65}", 400, "n" },
-		{ "/v1/embeddings", "{\"input\":7}", 400, "input" },
-		{ "/v1/embeddings", "{\"input\":\"a\",\"encoding_format\":\"int8\"}", 400,
+		{ "/v1/chat/completions", "{" CHAT ",\"max_tokens\":0}", "BadRequestError", "max_tokens" },
+		{ "/v1/chat/completions", "{" CHAT ",\"max_tokens\":1.5}", "Bad Request", "max_tokens" },
+		{ "/v1/chat/completions", "{" CHAT ",\"max_tokens\":991}", "BadRequestError", NULL },
+		{ "/v1/chat/completions", "{" CHAT ",\"n\":0}", "BadRequestError", "n" },
+		{ "/v1/chat/completions", "{" CHAT ",\"n\":129}", "BadRequestError", "n" },
+		{ "/v1/chat/completions", "{" CHAT ",\"stream\":\"yes\"}", "Bad Request", "stream" },
+		{ "/v1/chat/completions", "{" CHAT ",\"stop\":\"\"}", "BadRequestError", "stop" },
+		{ "/v1/chat/completions", "{" CHAT ",\"stop\":[1]}", "Bad Request", "stop" },
+		{ "/v1/chat/completions", "{" CHAT ",\"stream_options\":{}}", "Bad Request",
+		    "stream_options" },
+		{ "/v1/completions", "{}", "Bad Request", "prompt" },
+		{ "/v1/completions", "{\"prompt\":[]}", "Bad Request", "prompt" },
+		{ "/v1/completions", "{\"prompt\":[1,-1]}", "Bad Request", "prompt" },
+		{ "/v1/completions", "{\"prompt\":[\"a\",\"b\"],\"n\":65}", "BadRequestError", "n" },
+		{ "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":0}", "BadRequestError", "max_tokens" },
+		{ "/v1/completions", "{\"prompt\":\"x\",\"echo\":1}", "Bad Request", "echo" },
+		{ "/v1/completions", "{\"prompt\":\"x\",\"logprobs\":true}", "Bad Request", "logprobs" },
+		{ "/v1/completions", "{\"prompt\":\"x\",\"logprobs\":21}", "BadRequestError", "logprobs" },
+		{ "/v1/chat/completions", "{" CHAT ",\"logprobs\":3}", "Bad Request", "logprobs" },
+		{ "/v1/chat/completions", "{" CHAT ",\"top_logprobs\":3}", "Bad Request", "top_logprobs" },
+		{ "/v1/chat/completions", "{" CHAT ",\"logprobs\":true,\"top_logprobs\":21}",
+		    "BadRequestError", "top_logprobs" },
+		{ "/v1/embeddings", "{\"input\":7}", "Bad Request", "input" },
+		{ "/v1/embeddings", "{\"input\":\"a\",\"encoding_format\":\"int8\"}", "Bad Request",
 		    "encoding_format" },
-		{ "/v1/messages", "{" CHAT "}", 400, "max_tokens" },
-		{ "/v1/messages", "{\"max_tokens\":1}", 400, "messages" },
-		{ "/v1/messages", "{\"max_tokens\":1,\"system\":7," CHAT "}", 400, "system" },
-		{ "/v1/responses", "{\"input\":[]}", 400, "input" },
-		{ "/v1/responses", "{\"input\":[7]}", 400, "input" },
+		{ "/v1/messages", "{" CHAT "}", "Bad Request", "max_tokens" },
+		{ "/v1/messages", "{\"max_tokens\":1}", "Bad Request", "messages" },
+		{ "/v1/messages", "{\"max_tokens\":1,\"system\":7," CHAT "}", "Bad Request", "system" },
+		{ "/v1/responses", "{\"input\":[]}", "Bad Request", "input" },
+		{ "/v1/responses", "{\"input\":[7]}", "Bad Request", "input" },
 	};
 	for (size_t i = 0; i < n_elems(rows); i++) {
 		struct generation g;
 		struct refusal r = { 0 };
 		if (parse(&g, rows[i].path, &rules, rows[i].body, &r))
 			fail_msg("%s is taken", rows[i].body);
-		assert_int_equal(r.status, rows[i].status);
+		bool is_found = strcmp(rows[i].type, "NotFoundError") != 0;
+		assert_int_equal(r.status, is_found ? 400 : 404);
 		if (rows[i].param)
 			assert_string_equal(r.param, rows[i].param);
 		else
 			assert_null(r.param);
+		json_t *error = api_error(&r, false);
+		assert_text(error, "error.type", rows[i].type);
+		json_decref(error);
+		error = api_error(&r, true);
+		assert_text(error, "error.type", is_found ? "invalid_request_error" : "not_found_error");
+		json_decref(error);
 		generation_deinit(&g);
 	}
 }
@@ -612,7 +822,16 @@ int main(void) {
 		cmocka_unit_test(an_echo_is_escaped),
 		cmocka_unit_test(no_event_after_the_limit),
 		cmocka_unit_test(completions),
+		cmocka_unit_test(a_completion_that_says_no_length_has_asked_for_the_default),
 		cmocka_unit_test(completions_stream),
+		cmocka_unit_test(an_echo_of_the_prompt_comes_first),
+		cmocka_unit_test(an_echo_of_the_prompt_is_in_the_first_event),
+		cmocka_unit_test(a_chat_tells_how_likely_its_tokens_are),
+		cmocka_unit_test(a_chat_streams_how_likely_its_tokens_are),
+		cmocka_unit_test(tokens_without_text_are_told_with_the_next),
+		cmocka_unit_test(a_completion_tells_how_likely_its_tokens_are),
+		cmocka_unit_test(echoed_tokens_are_told_as_well),
+		cmocka_unit_test(probabilities_have_a_limit),
 		cmocka_unit_test(embeddings),
 		cmocka_unit_test(messages),
 		cmocka_unit_test(cached_tokens_are_told),

@@ -48,6 +48,19 @@ static void models_are_listed(void **state) {
 	assert_string_equal(json_string_value(json_object_get(second, "owned_by")), "vllm");
 	assert_true(json_is_null(json_object_get(second, "parent")));
 	assert_int_equal(json_integer_value(json_object_get(second, "max_model_len")), 500);
+	const json_t *permission = json_array_get(json_object_get(second, "permission"), 0);
+	const char *id = json_string_value(json_object_get(permission, "id"));
+	assert_int_equal(json_array_size(json_object_get(second, "permission")), 1);
+	assert_true(strncmp(id, "modelperm-", 10) == 0 && strlen(id) == 42);
+	assert_string_equal(json_string_value(json_object_get(permission, "object")), "model_permission");
+	assert_true(json_is_integer(json_object_get(permission, "created")));
+	assert_true(json_is_false(json_object_get(permission, "allow_create_engine")));
+	assert_true(json_is_true(json_object_get(permission, "allow_sampling")));
+	assert_string_equal(json_string_value(json_object_get(permission, "organization")), "*");
+	assert_true(json_is_null(json_object_get(permission, "group")));
+	json_t *again = ask("GET", "/v1/models", "", 200);
+	assert_true(json_equal(json, again)); /* whoever compares sees no change */
+	json_decref(again);
 	json_decref(json);
 }
 

@@ -86,6 +86,110 @@ static void a_prompt_seen_before_is_quicker(void **state) {
 	scheduler_deinit(&s);
 }
 
+static void a_twin_that_waits_for_the_prefill_finds_what_it_leaves(void **state) {
+	struct scheduler s;
+	scheduler_init(&s, &options, 1 * MS);
+	struct generation a = completion(PROMPT), twin = completion(PROMPT);
+	start(&s, &a, 10);
+	start(&s, &twin, 11);
+	assert_int_equal(twin.n_cached_tokens, 0); /* nothing is there before it was computed */
+	assert_true(has_line(&s, "\nvllm:prefix_cache_queries_total{engine=\"0\",model_name=\"m\"} 16\n"));
+	run(&s, 26);
+	assert_int_equal(twin.n_cached_tokens, 12);
+	run(&s, 29);
+	assert_int_equal(generation_made_tokens(&twin), 0);
+	run(&s, 30);
+	assert_int_equal(generation_made_tokens(&twin), 1); /* four tokens later */
+	run(&s, 100);
+	assert_true(has_line(&s, "\nvllm:prefix_cache_hits_total{engine=\"0\",model_name=\"m\"} 12\n"));
+	generation_deinit(&a);
+	generation_deinit(&twin);
+	scheduler_deinit(&s);
+}
+
+static void a_prompt_that_was_not_computed_is_not_cached(void **state) {
+	struct scheduler s;
+	struct generation g[4];
+	scheduler_init(&s, &options, 1 * MS);
+	g[0] = completion("{\"prompt\":\"x\",\"max_tokens\":100}");
+	g[1] = completion("{\"prompt\":\"y\",\"max_tokens\":100}");
+	for (size_t i = 2; i < 4; i++)
+		g[i] = completion(PROMPT);
+	for (size_t i = 0; i < 3; i++)
+		start(&s, &g[i], 10);
+	run(&s, 20);
+	scheduler_end(&s, &g[2], LEDGER_CANCELLED, NULL, 20 * MS); /* it waited for a place */
+	scheduler_end(&s, &g[1], LEDGER_CANCELLED, NULL, 20 * MS);
+	generation_deinit(&g[2]);
+	g[2] = completion(PROMPT);
+	start(&s, &g[2], 21);
+	scheduler_end(&s, &g[2], LEDGER_CANCELLED, NULL, 30 * MS); /* in the middle of its prefill */
+	start(&s, &g[3], 31);
+	assert_int_equal(g[3].n_cached_tokens, 0);
+	run(&s, 47);
+	assert_int_equal(generation_made_tokens(&g[3]), 1); /* all 16 tokens were to be computed */
+	scheduler_end(&s, &g[0], LEDGER_CANCELLED, NULL, 47 * MS);
+	scheduler_end(&s, &g[3], LEDGER_CANCELLED, NULL, 47 * MS);
+	for (size_t i = 0; i < 4; i++)
+		generation_deinit(&g[i]);
+	scheduler_deinit(&s);
+}
+
+#define OF_MODEL "{engine=\"0\",model_name=\"m\"} "
+
+static void times_are_told_in_histograms(void **state) {
+	static const char *const lines[] = {
+		"time_to_first_token_seconds_bucket{engine=\"0\",le=\"0.02\",model_name=\"m\"} 1\n",
+		"time_to_first_token_seconds_bucket{engine=\"0\",le=\"0.04\",model_name=\"m\"} 2\n",
+		"time_to_first_token_seconds_bucket{engine=\"0\",le=\"2560.0\",model_name=\"m\"} 3\n",
+		"time_to_first_token_seconds_bucket{engine=\"0\",le=\"+Inf\",model_name=\"m\"} 3\n",
+		"time_to_first_token_seconds_count" OF_MODEL "3\n",
+		"time_to_first_token_seconds_sum" OF_MODEL "0.096\n", /* 16, 32 and 48 ms */
+		"inter_token_latency_seconds_bucket{engine=\"0\",le=\"0.01\",model_name=\"m\"} 3\n",
+		"inter_token_latency_seconds_sum" OF_MODEL "0.03\n",
+		"time_per_output_token_seconds_count" OF_MODEL "3\n",
+		"e2e_request_latency_seconds_bucket{engine=\"0\",le=\"0.3\",model_name=\"m\"} 3\n",
+		"e2e_request_latency_seconds_sum" OF_MODEL "0.126\n", /* 26, 42 and 58 */
+		"request_queue_time_seconds_count" OF_MODEL "3\n",
+		"request_queue_time_seconds_sum" OF_MODEL "0.026\n", /* the third waits for the first's end */
+		"num_preemptions_total" OF_MODEL "0\n",
+	};
+	struct scheduler s;
+	struct generation g[4];
+	scheduler_init(&s, &options, 1 * MS);
+	for (size_t i = 0; i < n_elems(g); i++) {
+		char body[128];
+		snprintf(body, sizeof(body), "{\"prompt\":\"%zu%063d\"}", i, 0); /* 16 tokens, none shared */
+		g[i] = completion(body);
+		start(&s, &g[i], 10);
+	}
+	scheduler_end(&s, &g[3], LEDGER_CANCELLED, NULL, 11 * MS); /* only what is finished counts */
+	run(&s, 100);
+	for (size_t i = 0; i < n_elems(lines); i++) {
+		char line[160];
+		snprintf(line, sizeof(line), "\nvllm:%s", lines[i]);
+		if (!has_line(&s, line))
+			fail_msg("no line %s", lines[i]);
+	}
+	assert_true(has_line(&s, "\n# TYPE vllm:time_to_first_token_seconds histogram\n"));
+	for (size_t i = 0; i < n_elems(g); i++)
+		generation_deinit(&g[i]);
+	scheduler_deinit(&s);
+}
+
+static void every_choice_has_a_token_in_a_step(void **state) {
+	struct scheduler s;
+	scheduler_init(&s, &options, 1 * MS);
+	struct generation g = completion("{\"prompt\":\"x\",\"n\":3,\"max_tokens\":5}");
+	start(&s, &g, 10);
+	run(&s, 100);
+	assert_true(has_line(&s, "\nvllm:generation_tokens_total" OF_MODEL "15\n"));
+	assert_true(has_line(&s, "\nvllm:time_to_first_token_seconds_count" OF_MODEL "1\n"));
+	assert_true(has_line(&s, "\nvllm:inter_token_latency_seconds_count" OF_MODEL "12\n"));
+	generation_deinit(&g);
+	scheduler_deinit(&s);
+}
+
 static void gauges_follow_what_runs(void **state) {
 	struct scheduler s;
 	struct generation g[3];
@@ -104,10 +208,10 @@ static void gauges_follow_what_runs(void **state) {
 	run(&s, 100);
 	assert_true(has_line(&s, "vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 0\n"));
 	assert_true(scheduler_cache_usage(&s) == 0);
-	assert_true(has_line(&s, "finished_reason=\"stop\",model_name=\"m\"} 1\n"));
+	assert_true(has_line(&s, "finished_reason=\"length\",model_name=\"m\"} 1\n"));
 	assert_true(has_line(&s, "finished_reason=\"abort\",model_name=\"m\"} 1\n"));
 	assert_true(has_line(&s, "finished_reason=\"error\",model_name=\"m\"} 1\n"));
-	assert_true(has_line(&s, "finished_reason=\"length\",model_name=\"m\"} 0\n"));
+	assert_true(has_line(&s, "finished_reason=\"stop\",model_name=\"m\"} 0\n"));
 	for (size_t i = 0; i < 3; i++)
 		generation_deinit(&g[i]);
 	scheduler_deinit(&s);
@@ -185,6 +289,10 @@ static void embeddings_end_with_their_prefill(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_prompt_seen_before_is_quicker),
+		cmocka_unit_test(a_twin_that_waits_for_the_prefill_finds_what_it_leaves),
+		cmocka_unit_test(a_prompt_that_was_not_computed_is_not_cached),
+		cmocka_unit_test(times_are_told_in_histograms),
+		cmocka_unit_test(every_choice_has_a_token_in_a_step),
 		cmocka_unit_test(gauges_follow_what_runs),
 		cmocka_unit_test(a_hung_engine_shows_no_progress),
 		cmocka_unit_test(a_limit_of_steps_holds_it_also_for_a_late_caller),

@@ -277,6 +277,7 @@ void fleet_set_addresses(
 		memcpy(record->addresses, addresses, n * sizeof(*addresses));
 	record->n_addresses = (uint32_t)n;
 	record->identity = identity;
+	instance_set_good_address(record->instance, 0);
 	fleet->is_dirty = true;
 }
 

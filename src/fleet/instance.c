@@ -117,3 +117,9 @@ void instance_succeeded(struct instance *inst) {
 	atomic_store_explicit(&inst->n_failures, 0, memory_order_relaxed);
 	atomic_store_explicit(&inst->avoid_until_ms, 0, memory_order_relaxed);
 }
+
+void instance_set_good_address(struct instance *inst, uint32_t address) {
+	assert(address < INSTANCE_ADDRESSES_MAX);
+	if (atomic_load_explicit(&inst->good_address, memory_order_relaxed) != address)
+		atomic_store_explicit(&inst->good_address, (uint16_t)address, memory_order_relaxed);
+}

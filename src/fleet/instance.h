@@ -59,8 +59,9 @@ struct instance {
 	_Atomic uint64_t avoid_until_ms;
 	_Atomic uint32_t n_failures; /* in a row, as far as they set avoid_until_ms */
 	_Atomic uint32_t refs;
-	uint32_t label; /* of its name, in metrics (fleet/label.h) */
+	_Atomic uint16_t good_address;
 	uint16_t slot;  /* unique among the living, below INSTANCE_SLOTS_MAX */
+	uint32_t label; /* of its name, in metrics (fleet/label.h) */
 };
 
 /* Copies the texts. One reference, the caller's. NULL when all slots are taken. */
@@ -78,6 +79,20 @@ void instance_avoid(struct instance *inst, uint64_t now_ms);
 
 /* It answered: nothing is held against it any more. */
 void instance_succeeded(struct instance *inst);
+
+/*
+ * The position in the row's addresses of the one that a connect last succeeded with,
+ * where the next attempt begins: an address that leads nowhere costs the connect
+ * timeout once, not each time. A hint, 0 for a new list. It may move at any time, and be
+ * of another list: who goes through all `n_addresses` reads it once.
+ */
+static inline uint32_t instance_good_address(const struct instance *inst, uint32_t n_addresses) {
+	assert(n_addresses > 0);
+	return atomic_load_explicit(&inst->good_address, memory_order_relaxed) % n_addresses;
+}
+
+/* `address` is below INSTANCE_ADDRESSES_MAX. */
+void instance_set_good_address(struct instance *inst, uint32_t address);
 
 static inline bool instance_is_avoided(const struct instance *inst, uint64_t now_ms) {
 	return atomic_load_explicit(&inst->avoid_until_ms, memory_order_relaxed) > now_ms;

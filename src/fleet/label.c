@@ -33,10 +33,6 @@ uint32_t label_intern(enum label_kind kind, struct slice name) {
 	return set->n_texts++;
 }
 
-uint32_t label_count(enum label_kind kind) {
-	return sets[kind].n_texts;
-}
-
 const char *label_text(enum label_kind kind, uint32_t label) {
 	if (label == LABEL_OTHER)
 		return "other";

@@ -22,8 +22,5 @@ enum label_kind { LABEL_MODEL, LABEL_INSTANCE };
 
 must_use uint32_t label_intern(enum label_kind kind, struct slice name);
 
-/* Labels of a kind are 0 to label_count() - 1. Control thread. */
-uint32_t label_count(enum label_kind kind);
-
 /* NUL-terminated, valid for ever. */
 const char *label_text(enum label_kind kind, uint32_t label);

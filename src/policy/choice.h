@@ -2,8 +2,9 @@
  * choice: what a policy sees of a pick. Private to this folder.
  *
  * A policy is a const struct that says which of the eligible candidates it is. It may
- * keep a cell of state per candidate, which is zeroed before init and lives as long as
- * the model's candidates stay the same.
+ * keep a cell of state per candidate. While a model's candidates stay the same so do
+ * its cells; when they change, all cells are zeroed ones again, and carry fills them
+ * from those before.
  */
 #pragma once
 
@@ -19,6 +20,26 @@ struct choice {
 	void *cells; /* parallel to candidates */
 };
 
+/* A model's candidates before they changed, and their cells. */
+struct past {
+	const struct model *model;
+	const void *cells;
+	const uint16_t *at; /* position in model->candidates by slot; anything for slots that are not there */
+};
+
+#define PAST_NONE UINT32_MAX
+
+/* Where the candidate was, or PAST_NONE: it is new. */
+static inline uint32_t past_find(const struct past *past, const struct candidate *c) {
+	uint32_t i = past->at[c->slot];
+
+	return i < past->model->n_candidates && past->model->candidates[i].instance == c->instance
+	    ? i
+	    : PAST_NONE;
+}
+
+typedef void (*policy_carry_fn)(
+    void *cells, const struct model *model, const struct past *past, struct rng *rng);
 typedef void (*policy_init_fn)(void *cells, const struct model *model, struct rng *rng);
 typedef uint32_t (*policy_pick_fn)(const struct choice *choice); /* 0 to choice->n - 1 */
 
@@ -26,7 +47,8 @@ struct policy {
 	const char *name;
 	enum pick_reason reason;
 	size_t cell_bytes;
-	policy_init_fn init; /* NULL when zeroes will do */
+	policy_init_fn init; /* both NULL with cell_bytes 0 */
+	policy_carry_fn carry;
 	policy_pick_fn pick;
 };
 

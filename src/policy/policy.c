@@ -19,10 +19,6 @@ const struct policy *policy_find(struct slice name) {
 	return NULL;
 }
 
-const char *policy_name(const struct policy *policy) {
-	return policy->name;
-}
-
 const char *pick_reason_text(enum pick_reason reason) {
 	static const char *const text[PICK_REASONS] = {
 		[PICK_ONLY_CANDIDATE] = "only_candidate",
@@ -67,30 +63,48 @@ static bool are_candidates_eq(const struct model *a, const struct model *b) {
 	return true;
 }
 
-/* `old` is the same model in the snapshot of `set`, or NULL. */
-static void adopt_model(const struct policy_set *set, const struct snapshot *snap, void *cells,
-    const struct model *model, const struct model *old) {
-	const struct policy *policy = set->policy;
-	void *own = cells_of(policy, snap, cells, model);
+/* The next snapshot on its way into a set. */
+struct adoption {
+	const struct policy_set *set;
+	const struct snapshot *snap;
+	void *cells;
+	uint16_t at[INSTANCE_SLOTS_MAX]; /* for struct past; what earlier models left in it does no harm */
+};
 
-	if (model->n_candidates == 0)
+_Static_assert(INSTANCE_SLOTS_MAX <= UINT16_MAX, "positions of candidates fit");
+
+/* `old` is the same model in the snapshot of the set, or NULL. */
+static void adopt_model(struct adoption *a, const struct model *model, const struct model *old) {
+	const struct policy *policy = a->set->policy;
+	void *own = cells_of(policy, a->snap, a->cells, model);
+	struct past past = { .model = old, .at = a->at };
+
+	if (model->n_candidates == 0 || policy->cell_bytes == 0)
 		return;
-	if (old && are_candidates_eq(model, old))
-		memcpy(own, cells_of(policy, set->snapshot, set->cells, old),
-		    model->n_candidates * policy->cell_bytes);
-	else if (policy->init)
-		policy->init(own, model, set->rng);
+	if (!old || old->n_candidates == 0) {
+		policy->init(own, model, a->set->rng);
+		return;
+	}
+	past.cells = cells_of(policy, a->set->snapshot, a->set->cells, old);
+	if (are_candidates_eq(model, old)) {
+		memcpy(own, past.cells, model->n_candidates * policy->cell_bytes);
+		return;
+	}
+	for (uint32_t i = 0; i < old->n_candidates; i++)
+		a->at[old->candidates[i].slot] = (uint16_t)i;
+	policy->carry(own, model, &past, a->set->rng);
 }
 
 void policy_set_adopt(struct policy_set *set, struct snapshot *snap) {
 	const struct snapshot *old = set->snapshot;
 	void *cells = calloc(1, snap->n_candidates * set->policy->cell_bytes + 1);
+	struct adoption a = { .set = set, .snap = snap, .cells = cells };
 
-	adopt_model(set, snap, cells, &snap->any, old ? &old->any : NULL);
+	adopt_model(&a, &snap->any, old ? &old->any : NULL);
 	for (uint32_t i = 0; i < snap->n_models; i++) {
 		const struct model *model = &snap->models[i];
 
-		adopt_model(set, snap, cells, model, old ? snapshot_model(old, model->name) : NULL);
+		adopt_model(&a, model, old ? snapshot_model(old, model->name) : NULL);
 	}
 	free(set->cells);
 	set->cells = cells;

@@ -22,7 +22,6 @@ extern const struct policy *const policy_table[]; /* NULL at the end; the defaul
 
 /* NULL when there is none of that name: round_robin, least_load, power_of_two, random. */
 const struct policy *policy_find(struct slice name);
-const char *policy_name(const struct policy *policy);
 
 struct policy_set {
 	const struct policy *policy;
@@ -39,9 +38,10 @@ void policy_set_init(
 void policy_set_deinit(struct policy_set *set);
 
 /*
- * From now on picks are made from `snap`; takes its own reference. A model whose
- * candidates and weights are the same as before goes on where it was, others start at
- * a random place. Allocates: once per snapshot, not per request.
+ * From now on picks are made from `snap`; takes its own reference. A model goes on where
+ * it was: candidates that it had before keep their turn, new ones, and those of a new
+ * model, start at a random place. Linear in the candidates. Allocates: once per
+ * snapshot, not per request.
  */
 void policy_set_adopt(struct policy_set *set, struct snapshot *snap);
 

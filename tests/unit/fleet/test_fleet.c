@@ -333,11 +333,14 @@ static void addresses_are_a_set_up_to_the_limit(void **state) {
 	struct snapshot *snap = build(fleet);
 	assert_int_equal(snap->rows[0].n_addresses, 2);
 	snapshot_unref(&snap);
+	instance_set_good_address(inst, 1);
 	turned[0] = many[1], turned[1] = many[0];
 	fleet_set_addresses(fleet, inst, turned, 2);
 	assert_unchanged(fleet);
+	assert_int_equal(instance_good_address(inst, 2), 1);
 
 	fleet_set_addresses(fleet, inst, many, n_elems(many));
+	assert_int_equal(instance_good_address(inst, INSTANCE_ADDRESSES_MAX), 0);
 	snap = build(fleet);
 	assert_int_equal(snap->rows[0].n_addresses, INSTANCE_ADDRESSES_MAX);
 	snapshot_unref(&snap);

@@ -116,6 +116,21 @@ static void success_ends_the_wait(void **state) {
 	instance_unref(&inst);
 }
 
+static void the_last_good_address_is_where_to_start(void **state) {
+	struct instance *inst = scene_instance("a");
+
+	assert_int_equal(instance_good_address(inst, 3), 0);
+	instance_set_good_address(inst, 2);
+	assert_int_equal(instance_good_address(inst, 3), 2);
+	instance_avoid(inst, 1);
+	instance_succeeded(inst);
+	assert_int_equal(instance_good_address(inst, 3), 2);
+	/* A worker with an older snapshot may speak of a longer list. */
+	assert_in_range(instance_good_address(inst, 2), 0, 1);
+	assert_int_equal(instance_good_address(inst, 1), 0);
+	instance_unref(&inst);
+}
+
 static void what_was_drained_comes_back_through_unknown(void **state) {
 	for (enum instance_state to = INSTANCE_UNKNOWN; to < INSTANCE_STATES; to++) {
 		for (enum instance_state from = INSTANCE_UNKNOWN; from <= INSTANCE_UNHEALTHY; from++)
@@ -142,6 +157,9 @@ static void *witness(void *object) {
 		if (i % 3 == 0)
 			instance_succeeded(own);
 		instance_is_avoided(own, i);
+		instance_set_good_address(own, i % INSTANCE_ADDRESSES_MAX);
+		if (instance_good_address(own, 3) >= 3)
+			return "beyond the list";
 		instance_unref(&own);
 	}
 	return NULL;
@@ -150,11 +168,14 @@ static void *witness(void *object) {
 static void evidence_from_many_threads_stays_in_bounds(void **state) {
 	struct instance *inst = scene_instance("a");
 	pthread_t threads[3];
+	void *complaint;
 
 	for (size_t i = 0; i < n_elems(threads); i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, witness, inst), 0);
-	for (size_t i = 0; i < n_elems(threads); i++)
-		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	for (size_t i = 0; i < n_elems(threads); i++) {
+		assert_int_equal(pthread_join(threads[i], &complaint), 0);
+		assert_null(complaint);
+	}
 	assert_int_equal(inst->refs, 1);
 	assert_false(instance_is_avoided(inst, ROUNDS + INSTANCE_AVOID_MAX_MS));
 
@@ -187,6 +208,7 @@ int main(void) {
 		cmocka_unit_test(avoidance_doubles_to_its_ceiling),
 		cmocka_unit_test(failures_of_one_outage_count_once),
 		cmocka_unit_test(success_ends_the_wait),
+		cmocka_unit_test(the_last_good_address_is_where_to_start),
 		cmocka_unit_test(what_was_drained_comes_back_through_unknown),
 		cmocka_unit_test(evidence_from_many_threads_stays_in_bounds),
 		cmocka_unit_test(a_reference_too_few_aborts),

@@ -86,6 +86,25 @@ static inline uint32_t picks_next(struct picks *p, int tried, uint64_t now_ms) {
 	return result.row;
 }
 
+/* From now on from the rows of these names alone, as a later snapshot has them. */
+static inline void picks_adopt(struct picks *p, const char *names) {
+	struct snapshot_row rows[PICKS_ROWS_MAX];
+	uint32_t n = 0;
+
+	for (; names[n]; n++) {
+		rows[n] = p->snap->rows[names[n] - 'a'];
+		rows[n].primary = n;
+	}
+	struct snapshot *next = snapshot_new(p->set.snapshot->version + 1, rows, n);
+	policy_set_adopt(&p->set, next);
+	snapshot_unref(&next);
+}
+
+/* The name of the one that is picked next. */
+static inline char picks_name(struct picks *p) {
+	return p->set.snapshot->rows[picks_next(p, -1, 0)].instance->spec.name.p[0];
+}
+
 /* Counts `n` picks by row. */
 static inline void picks_count(struct picks *p, unsigned n, unsigned counts[static PICKS_ROWS_MAX]) {
 	memset(counts, 0, PICKS_ROWS_MAX * sizeof(counts[0]));

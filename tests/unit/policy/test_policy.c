@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include "base/heap.h"
+#include "policy/choice.h"
 
 static const uint16_t equal[PICKS_ROWS_MAX] = { 1, 1, 1, 1, 1, 1, 1, 1 };
 
@@ -11,7 +12,7 @@ static void policies_are_found_by_name(void **state) {
 
 	for (size_t i = 0; i < n_elems(names); i++) {
 		assert_non_null(policy_find(slice_of(names[i])));
-		assert_string_equal(policy_name(policy_find(slice_of(names[i]))), names[i]);
+		assert_string_equal(policy_find(slice_of(names[i]))->name, names[i]);
 		assert_ptr_equal(policy_table[i], policy_find(slice_of(names[i])));
 	}
 	assert_null(policy_table[n_elems(names)]);
@@ -37,13 +38,13 @@ static void what_was_tried_is_out(void **state) {
 		struct pick_result result;
 		struct picks p;
 
-		picks_open(&p, policy_name(*policy), equal, 3, 1);
+		picks_open(&p, (*policy)->name, equal, 3, 1);
 		for (unsigned i = 0; i < 100; i++) {
 			assert_int_equal(pick(&p, (uint32_t[]){ 1 }, 1, 0, &result), 0);
 			assert_int_not_equal(result.row, 1);
 			assert_int_equal(result.n_candidates, 3);
 			assert_int_equal(result.n_eligible, 2);
-			assert_string_equal(pick_reason_text(result.reason), policy_name(*policy));
+			assert_string_equal(pick_reason_text(result.reason), (*policy)->name);
 		}
 		assert_int_equal(pick(&p, (uint32_t[]){ 2, 0 }, 2, 0, &result), 0);
 		assert_int_equal(result.row, 1);
@@ -58,7 +59,7 @@ static void what_just_failed_is_out_for_a_while(void **state) {
 		bool is_back = false;
 		struct picks p;
 
-		picks_open(&p, policy_name(*policy), equal, 3, 1);
+		picks_open(&p, (*policy)->name, equal, 3, 1);
 		instance_avoid(picks_instance(&p, 2), 5000);
 		for (unsigned i = 0; i < 100; i++)
 			assert_int_not_equal(picks_next(&p, -1, 5999), 2);
@@ -221,7 +222,7 @@ static void a_pick_allocates_nothing(void **state) {
 		unsigned counts[PICKS_ROWS_MAX];
 		struct picks p;
 
-		picks_open(&p, policy_name(*policy), equal, 8, 1);
+		picks_open(&p, (*policy)->name, equal, 8, 1);
 		uint64_t before = heap_allocations();
 		picks_count(&p, 100, counts);
 		assert_int_equal(heap_allocations(), before);

@@ -2,6 +2,8 @@
 
 #include "base/version.h"
 
+#define INTERIM_MAX 64u /* 1xx heads: each is a turn in the same run of the job */
+
 /* Outlives its fetch until libuv has let go of the connection. */
 struct fetch_link {
 	struct conn conn;
@@ -12,7 +14,21 @@ struct fetch_link {
 	char *body;
 	size_t body_bytes;
 	unsigned status; /* 0 until the head has come */
+	unsigned n_interim;
+	bool is_too_large;
 };
+
+const char *fetch_outcome_text(enum fetch_outcome outcome) {
+	static const char *const texts[] = {
+		[FETCH_E_CONNECT] = "connect failed",
+		[FETCH_E_TIMEOUT] = "timed out",
+		[FETCH_E_BROKEN] = "connection ended",
+		[FETCH_E_MALFORMED] = "not valid HTTP/1.1",
+		[FETCH_E_TOO_LARGE] = "too large",
+	};
+	assert(outcome > 0 && outcome < n_elems(texts));
+	return texts[outcome];
+}
 
 static void fetch_on_closed(struct conn *c) {
 	struct fetch_link *l = container_of(c, struct fetch_link, conn);
@@ -29,14 +45,19 @@ static void fetch_link_close(struct fetch_link *l) {
 	conn_close(&l->conn);
 }
 
-static void fetch_end(struct fetch_link *l, unsigned status) {
+static void fetch_end(struct fetch_link *l, int outcome) {
 	struct fetch *f = l->fetch;
-	struct slice body = { l->body, l->body_bytes };
+	unsigned status = outcome ? 0 : l->status;
+	struct slice body = { l->body, outcome ? 0 : l->body_bytes };
 	char *text = l->body;
 	l->body = NULL;
 	fetch_link_close(l);
-	f->on_done(f, status, status ? body : (struct slice){ NULL, 0 });
+	f->on_done(f, outcome, status, body);
 	free(text);
+}
+
+static bool fetch_is_connecting(const struct fetch_link *l) {
+	return l->conn.state == CONN_CONNECTING;
 }
 
 void fetch_init(struct fetch *f, uint64_t timeout_ms, size_t body_bytes_max, fetch_fn on_done) {
@@ -49,7 +70,8 @@ void fetch_cancel(struct fetch *f) {
 }
 
 static bool fetch_keep(struct fetch_link *l, const struct call_in *in) {
-	if (l->body_bytes + in->bytes > l->fetch->body_bytes_max)
+	l->is_too_large = in->bytes > l->fetch->body_bytes_max - l->body_bytes;
+	if (l->is_too_large)
 		return false;
 	l->body = realloc(l->body, l->body_bytes + in->bytes + 1);
 	for (size_t i = 0; i < in->n; i++) {
@@ -64,9 +86,13 @@ static int fetch_receive(struct fetch_link *l) {
 	if (!l->status) {
 		struct head_room room;
 		int r = call_recv_head(&l->call, &room, METHOD_GET);
-		if (r == 0 && room.head.status >= 200)
+		if (r)
+			return r;
+		if (room.head.status >= 200)
 			l->status = room.head.status;
-		return r;
+		else if (++l->n_interim > INTERIM_MAX)
+			return CALL_E_BAD;
+		return 0;
 	}
 	struct call_in in;
 	int r = call_recv(&l->call, LOOP_READ_BYTES, &in);
@@ -75,19 +101,28 @@ static int fetch_receive(struct fetch_link *l) {
 	return fetch_keep(l, &in) ? 0 : CALL_E_BAD;
 }
 
+static enum fetch_outcome fetch_failure(const struct fetch_link *l, int r) {
+	if (fetch_is_connecting(l))
+		return FETCH_E_CONNECT;
+	if (l->is_too_large)
+		return FETCH_E_TOO_LARGE;
+	return r == CALL_E_BAD ? FETCH_E_MALFORMED : FETCH_E_BROKEN;
+}
+
 static void fetch_run(struct job *job) {
 	struct fetch_link *l = container_of(job, struct fetch_link, job);
 	int r = 0;
-	if (l->conn.state == CONN_CONNECTING && !l->conn.is_broken)
+	if (fetch_is_connecting(l) && !l->conn.is_broken)
 		return;
 	while (r == 0 && !(l->status && call_is_received(&l->call)))
 		r = fetch_receive(l);
 	if (r != CALL_E_AGAIN)
-		fetch_end(l, r == 0 ? l->status : 0);
+		fetch_end(l, r == 0 ? 0 : (int)fetch_failure(l, r));
 }
 
 static void fetch_on_timer(struct timer *t) {
-	fetch_end(container_of(t, struct fetch_link, timer), 0);
+	struct fetch_link *l = container_of(t, struct fetch_link, timer);
+	fetch_end(l, fetch_is_connecting(l) ? FETCH_E_CONNECT : FETCH_E_TIMEOUT);
 }
 
 void fetch_start(struct fetch *f, struct loop *loop, const struct sockaddr_storage *address,
@@ -98,7 +133,7 @@ void fetch_start(struct fetch *f, struct loop *loop, const struct sockaddr_stora
 	timer_init(&l->timer, fetch_on_timer);
 	if (conn_connect(&l->conn, loop, (const struct sockaddr *)address, &l->job, fetch_on_closed) < 0) {
 		free(l);
-		f->on_done(f, 0, (struct slice){ NULL, 0 });
+		f->on_done(f, FETCH_E_CONNECT, 0, (struct slice){ NULL, 0 });
 		return;
 	}
 	f->link = l;

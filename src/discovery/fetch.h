@@ -8,9 +8,21 @@
 
 #include "http/call.h"
 
+/* Why there is no answer. */
+enum fetch_outcome {
+	FETCH_E_CONNECT = 1, /* refused, unreachable, or not open in time */
+	FETCH_E_TIMEOUT,
+	FETCH_E_BROKEN, /* ended before the answer was complete */
+	FETCH_E_MALFORMED,
+	FETCH_E_TOO_LARGE,
+};
+
+/* For log lines. */
+const char *fetch_outcome_text(enum fetch_outcome outcome);
+
 struct fetch;
-/* status 0: no answer (refused, timed out, malformed, too large). The body is valid during the call. */
-typedef void (*fetch_fn)(struct fetch *f, unsigned status, struct slice body);
+/* outcome 0: an answer, whose body is valid during the call. Otherwise status is 0 and the body empty. */
+typedef void (*fetch_fn)(struct fetch *f, int outcome, unsigned status, struct slice body);
 
 struct fetch {
 	struct fetch_link *link; /* the connection; NULL while idle */

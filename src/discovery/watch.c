@@ -8,6 +8,7 @@
 
 #define TICK_MS          250
 #define FIRST_RETRY_MS   1000
+#define RESOLVE_MIN_MS   1000 /* between lookups, whatever fails */
 #define MODELS_BYTES_MAX (4u << 20)
 
 struct watch {
@@ -19,11 +20,14 @@ struct watch {
 	struct sockaddr_storage addresses[RESOLVER_ADDRESSES_MAX];
 	size_t n_addresses, address; /* the one that is asked */
 	uint64_t resolve_at_ms, models_at_ms;
-	uint32_t n_failures_seen; /* connect failures of the workers */
+	uint64_t resolve_soonest_ms;
+	uint64_t avoid_until_seen_ms; /* moves with each connect failure of the workers that counts */
+	unsigned said_status;         /* in the log, since it last answered */
 	bool is_declared;
 	bool has_answered;     /* the last time it was asked */
 	bool is_unresolved;    /* said in the log */
-	bool is_silent;        /* and that was said in the log */
+	bool is_silent;        /* said in the log, since it last answered */
+	bool is_cut;           /* said in the log: it lists more than is kept */
 	bool tries_short_path; /* /models, after /v1/models was not there */
 	bool is_listed;        /* by the snapshot at hand */
 };
@@ -43,10 +47,11 @@ static void watch_log(const struct watch *w, enum log_level level, const char *e
 
 /* The `data` of a model list as pairs id -> object text; free with json_decref and the two free(). */
 static struct pairs watch_parse_models(json_t *data, struct pair **items_out) {
-	size_t n = size_min(json_array_size(data), FLEET_MODELS_MAX);
-	struct pair *items = calloc(n + 1, sizeof(*items));
+	size_t n = json_array_size(data);
+	size_t room = size_min(n, FLEET_MODELS_MAX + 1); /* one too many: the fleet says so */
+	struct pair *items = calloc(room + 1, sizeof(*items));
 	uint32_t used = 0;
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n && used < room; i++) {
 		json_t *object = json_array_get(data, i);
 		const char *id = json_string_value(json_object_get(object, "id"));
 		if (!id)
@@ -67,6 +72,7 @@ static void watch_set_ready(struct watch *w) {
 		w->models_at_ms = watch_now(w) + w->watcher->every.models_ms;
 	w->has_answered = true;
 	w->is_silent = false;
+	w->said_status = 0;
 	if (fleet_state(w->watcher->fleet, w->instance, &state) && state < INSTANCE_DRAINING)
 		fleet_set_state(w->watcher->fleet, w->instance, INSTANCE_READY);
 }
@@ -78,14 +84,15 @@ static bool watch_learn_models(struct watch *w, struct slice body) {
 	if (good) {
 		struct pair *items;
 		struct pairs models = watch_parse_models(data, &items);
-		int r = fleet_set_models(w->watcher->fleet, w->instance, models);
-		if (r)
+		bool is_cut = fleet_set_models(w->watcher->fleet, w->instance, models) != 0;
+		if (is_cut && !w->is_cut)
 			watch_log(w, LOG_WARN, "the engine lists models that cannot be kept");
+		w->is_cut = is_cut;
 		for (uint32_t i = 0; i < models.n; i++)
 			free((char *)items[i].value.p);
 		free(items);
 		watch_set_ready(w);
-		w->watcher->on_change(w->watcher);
+		loop_wake(w->watcher->loop, &w->watcher->change);
 	}
 	json_decref(root);
 	return good;
@@ -99,26 +106,63 @@ static void watch_ask_models(struct watch *w) {
 	    w->instance->spec.authority, w->tries_short_path ? SLICE("/models") : SLICE("/v1/models"));
 }
 
-static void watch_on_models(struct fetch *f, unsigned status, struct slice body) {
-	struct watch *w = container_of(f, struct watch, fetch);
-	if (status == 200 && watch_learn_models(w, body))
-		return;
-	if (status == 404 || status == 405) {
-		w->tries_short_path = !w->tries_short_path;
-		if (w->tries_short_path) {
-			watch_ask_models(w);
-			return;
-		}
-	} else if (status == 0) {
-		w->address++; /* nobody there: the next address next time */
+/* Once that it does not answer, and once for each status that it answers with instead of a list. */
+static bool watch_is_news(const struct watch *w, unsigned status) {
+	return w->has_answered || (status ? status != w->said_status : !w->is_silent);
+}
+
+static void watch_not_listed(struct watch *w, int outcome, unsigned status) {
+	struct log_event e;
+	if (watch_is_news(w, status)) {
+		log_begin(&e, LOG_WARN, "the engine does not list its models");
+		line_text(&e.line, SLICE("instance"), w->instance->spec.name);
+		if (status)
+			line_uint(&e.line, SLICE("status"), status);
+		if (outcome)
+			line_text(&e.line, SLICE("reason"), slice_of(fetch_outcome_text(outcome)));
+		else if (status == 200)
+			line_text(&e.line, SLICE("reason"), SLICE("not a model list"));
+		log_end(&e);
 	}
-	if (w->has_answered || !w->is_silent)
-		watch_log(w, LOG_WARN, "the engine does not list its models");
-	w->is_silent = true;
+	if (status)
+		w->said_status = status;
+	else
+		w->is_silent = true;
 	w->has_answered = false;
 }
 
+/* Before its time, but never more than once a second. */
+static void watch_resolve_soon(struct watch *w) {
+	w->resolve_at_ms = u64_min(w->resolve_at_ms, w->resolve_soonest_ms);
+}
+
+static void watch_on_models(struct fetch *f, int outcome, unsigned status, struct slice body) {
+	struct watch *w = container_of(f, struct watch, fetch);
+	if (status == 200 && watch_learn_models(w, body))
+		return;
+	/* After any other failure it begins again with the long one. */
+	w->tries_short_path = !w->tries_short_path && (status == 404 || status == 405);
+	if (w->tries_short_path) {
+		watch_ask_models(w);
+		return;
+	}
+	if (outcome)
+		w->address++; /* nobody there: the next address next time */
+	if (outcome == FETCH_E_CONNECT)
+		watch_resolve_soon(w);
+	watch_not_listed(w, outcome, status);
+}
+
 /* --- addresses ---------------------------------------------------------------- */
+
+/* Resolvers turn the order round each time: that is no news. */
+static bool watch_has_addresses(const struct watch *w, const struct sockaddr_storage *addresses, size_t n) {
+	size_t known = 0;
+	for (size_t i = 0; i < n; i++)
+		for (size_t k = 0; k < w->n_addresses; k++)
+			known += memcmp(&addresses[i], &w->addresses[k], sizeof(*addresses)) == 0;
+	return known == n && n == w->n_addresses;
+}
 
 static void watch_on_addresses(struct resolver *r, const struct sockaddr_storage *addresses, size_t n) {
 	struct watch *w = resolver_context(r);
@@ -129,8 +173,8 @@ static void watch_on_addresses(struct resolver *r, const struct sockaddr_storage
 		return;
 	}
 	w->is_unresolved = false;
-	bool same = n == w->n_addresses && memcmp(addresses, w->addresses, n * sizeof(*addresses)) == 0;
-	if (same)
+	w->resolve_at_ms = watch_now(w) + w->watcher->every.resolve_ms;
+	if (watch_has_addresses(w, addresses, n))
 		return;
 	memcpy(w->addresses, addresses, n * sizeof(*addresses));
 	w->n_addresses = n;
@@ -139,11 +183,13 @@ static void watch_on_addresses(struct resolver *r, const struct sockaddr_storage
 	if (w->is_declared)
 		watch_set_ready(w);
 	w->models_at_ms = 0;
-	w->watcher->on_change(w->watcher);
+	loop_wake(w->watcher->loop, &w->watcher->change);
 }
 
 static void watch_resolve(struct watch *w) {
-	w->resolve_at_ms = watch_now(w) + (w->n_addresses ? w->watcher->every.resolve_ms : FIRST_RETRY_MS);
+	uint64_t now = watch_now(w);
+	w->resolve_soonest_ms = now + RESOLVE_MIN_MS;
+	w->resolve_at_ms = now + (w->n_addresses ? w->watcher->every.resolve_ms : FIRST_RETRY_MS);
 	resolver_start(w->resolver, w->watcher->loop, w->instance->spec.host.p, w->instance->spec.port);
 }
 
@@ -171,12 +217,20 @@ static void watch_free(struct watch *w) {
 
 static void watch_tick(struct watch *w) {
 	uint64_t now = watch_now(w);
-	uint32_t n_failures = atomic_load_explicit(&w->instance->n_failures, memory_order_relaxed);
-	if (now >= w->resolve_at_ms || n_failures > w->n_failures_seen)
+	uint64_t avoid_until_ms = atomic_load_explicit(&w->instance->avoid_until_ms, memory_order_relaxed);
+	if (avoid_until_ms && avoid_until_ms != w->avoid_until_seen_ms)
+		watch_resolve_soon(w);
+	w->avoid_until_seen_ms = avoid_until_ms;
+	if (now >= w->resolve_at_ms)
 		watch_resolve(w);
-	w->n_failures_seen = n_failures;
 	if (!w->is_declared && now >= w->models_at_ms && !fetch_is_busy(&w->fetch))
 		watch_ask_models(w);
+}
+
+/* Behind all that this turn has brought: instances are many, and a snapshot lists them all. */
+static void watcher_on_change(struct job *job) {
+	struct watcher *w = container_of(job, struct watcher, change);
+	w->on_change(w);
 }
 
 static void watcher_on_tick(struct timer *t) {
@@ -191,11 +245,13 @@ void watcher_init(struct watcher *w, struct loop *loop, struct fleet *fleet,
 	*w = (struct watcher){ .loop = loop, .fleet = fleet, .every = *every, .on_change = on_change };
 	list_init(&w->watches);
 	timer_init(&w->tick, watcher_on_tick);
+	job_init(&w->change, watcher_on_change);
 	loop_timer(loop, &w->tick, 0);
 }
 
 void watcher_deinit(struct watcher *w) {
 	timer_stop(&w->tick);
+	job_cancel(&w->change);
 	list_each_safe (it, &w->watches)
 		watch_free(container_of(it, struct watch, link));
 }

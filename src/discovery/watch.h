@@ -1,11 +1,12 @@
 /*
  * watch: keeps what is known of each instance up to date: its addresses and its models.
  *
- * Names are resolved every `resolve_ms` and when workers failed to connect; engines
- * whose models were not declared are asked for them (GET /v1/models, then /models)
- * every `models_ms`, and more often until they answered once. What is learned goes to
- * the fleet; `on_change` asks the owner to build and publish a snapshot. Control
- * thread only.
+ * Names are resolved every `resolve_ms`, and soon (but not more than once a second)
+ * after a failed connect, the workers' or our own; engines whose models were not
+ * declared are asked for them (GET /v1/models, then /models) every `models_ms`, and
+ * more often until they answered once. What is learned goes to the fleet; `on_change`,
+ * called once for all that a turn of the loop has brought, asks the owner to build and
+ * publish a snapshot. Control thread only.
  */
 #pragma once
 
@@ -22,6 +23,7 @@ struct watcher {
 	struct watch_intervals every;
 	struct list watches; /* one for each instance of the snapshot last seen */
 	struct timer tick;
+	struct job change;
 	void (*on_change)(struct watcher *w);
 };
 

@@ -35,5 +35,12 @@ static inline void *resolver_context(const struct resolver *r) {
 	return r->request.data;
 }
 
-/* True and one address when `host` is an address in text form. */
+/*
+ * Lookups of the process that have not come back, abandoned ones included. Neither loop_deinit() nor exit()
+ * returns before they do, and that is up to the name servers.
+ */
+unsigned resolver_n_running(void);
+
+/* True and one address when `host` is an address in text form, with its scope where it has one
+ * (fe80::1%eth0). Looks nothing up. */
 bool resolver_is_address(const char *host, uint16_t port, struct sockaddr_storage *address_out);

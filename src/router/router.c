@@ -133,19 +133,15 @@ static unsigned control_client_limit(void) {
 
 /* The first address of a configured host. */
 static bool control_address(const char *host, uint16_t port, struct sockaddr_storage *out) {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE }, *list = NULL;
-	if (resolver_is_address(host, port, out))
-		return true;
-	int r = getaddrinfo(host, NULL, &hints, &list);
-	bool good = r == 0 && list;
-	if (good) {
-		char text[NI_MAXHOST];
-		good = getnameinfo(list->ai_addr, list->ai_addrlen, text, sizeof(text), NULL, 0,
-			   NI_NUMERICHOST) == 0 &&
-		    resolver_is_address(text, port, out);
-	}
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
+	struct addrinfo *list;
+	char service[8];
+	snprintf(service, sizeof(service), "%u", port);
+	if (getaddrinfo(host, service, &hints, &list) != 0)
+		return false;
+	memcpy(out, list->ai_addr, list->ai_addrlen);
 	freeaddrinfo(list);
-	return good;
+	return true;
 }
 
 static int control_bind(const char *what, const char *host, uint16_t port, bool shared) {
@@ -315,7 +311,7 @@ static bool control_start(struct control *c) {
 	struct router *router = &c->router;
 	const struct router_config *config = c->config;
 
-	log_set_level((enum log_level)config->log_level);
+	log_set_level(config->log_level);
 	c->state = CONTROL_RUNNING;
 	router->config = config;
 	router->n_workers =
@@ -344,11 +340,14 @@ static bool control_start(struct control *c) {
 static void control_free(struct control *c) {
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_join(&c->router.workers[i]);
+	log_writer_free(&c->router.log);
+	/* A name server that is silent holds loop_deinit() and exit() up; all that matters is written. */
+	if (resolver_n_running())
+		_exit(0);
 	loop_deinit(&c->loop);
 	admin_deinit(&c->admin);
 	if (c->has_metrics_listener)
 		admin_deinit(&c->metrics);
-	log_writer_free(&c->router.log);
 	snapshot_unref(&c->snapshot);
 	fleet_free(&c->fleet);
 	load_free(&c->router.load);

@@ -86,7 +86,7 @@ void worker_drain(struct worker *w);
 void worker_stop(struct worker *w);
 void worker_join(struct worker *w);
 
-/* On the worker's thread. The view in hand, held until view_release(). */
+/* On the worker's thread. The view in hand, held until worker_view_release(). */
 struct view *worker_view(struct worker *w);
 void worker_view_release(struct worker *w, struct view **view);
 

@@ -1,8 +1,9 @@
 #include "unit/net/rig.h"
 
-#include <netdb.h>
+#include <arpa/inet.h>
+#include <net/if.h>
 
-#include "net/resolver.h"
+#include "net/resolver.c"
 
 struct answers {
 	struct sockaddr_storage addresses[RESOLVER_ADDRESSES_MAX];
@@ -49,6 +50,54 @@ static void only_whole_addresses_are_addresses(void **state) {
 	struct sockaddr_storage address;
 	for (size_t i = 0; i < n_elems(rows); i++)
 		assert_false(resolver_is_address(rows[i], 80, &address));
+}
+
+static void an_address_keeps_its_scope(void **state) {
+	struct sockaddr_storage address;
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&address;
+	struct in6_addr expected;
+	unsigned index = if_nametoindex("lo");
+	char numbered[32];
+	if (!index)
+		skip(); /* a loopback of another name */
+	inet_pton(AF_INET6, "fe80::1", &expected);
+	snprintf(numbered, sizeof(numbered), "fe80::1%%%u", index);
+	const char *const hosts[] = { "fe80::1%lo", numbered };
+	for (size_t i = 0; i < n_elems(hosts); i++) {
+		assert_true(resolver_is_address(hosts[i], 80, &address));
+		assert_int_equal(address.ss_family, AF_INET6);
+		assert_memory_equal(&in6->sin6_addr, &expected, sizeof(expected));
+		assert_int_equal(in6->sin6_scope_id, index);
+		assert_int_equal(port_of(&address), 80);
+	}
+	assert_true(resolver_is_address("fe80::1", 80, &address));
+	assert_int_equal(in6->sin6_scope_id, 0);
+	assert_false(resolver_is_address("fe80::1%none-such", 80, &address));
+}
+
+/* "127.0.0.1 engine" and "::1 engine" in a hosts file make 127.0.0.1 appear twice. */
+static void each_address_is_taken_once(void **state) {
+	static const char *const texts[] = { "127.0.0.1", "::1", "127.0.0.1", "127.0.0.2", "::1" };
+	static const char *const kept[] = { "127.0.0.1", "::1", "127.0.0.2" };
+	struct addrinfo list[n_elems(texts) + 1];
+	struct sockaddr_storage expected, in[n_elems(texts)], out[RESOLVER_ADDRESSES_MAX];
+	struct sockaddr local = { .sa_family = AF_UNIX };
+	for (size_t i = 0; i < n_elems(texts); i++) {
+		assert_true(resolver_is_address(texts[i], 0, &in[i]));
+		list[i] = (struct addrinfo){ .ai_family = in[i].ss_family,
+			.ai_addr = (struct sockaddr *)&in[i],
+			.ai_addrlen = in[i].ss_family == AF_INET ? sizeof(struct sockaddr_in)
+								 : sizeof(struct sockaddr_in6),
+			.ai_next = &list[i + 1] };
+	}
+	list[n_elems(texts)] =
+	    (struct addrinfo){ .ai_family = AF_UNIX, .ai_addr = &local, .ai_addrlen = sizeof(local) };
+	assert_int_equal(resolver_copy(list, 8000, out, n_elems(out)), n_elems(kept));
+	for (size_t i = 0; i < n_elems(kept); i++) {
+		assert_true(resolver_is_address(kept[i], 8000, &expected));
+		assert_memory_equal(&out[i], &expected, sizeof(expected));
+	}
+	assert_int_equal(resolver_copy(list, 8000, out, 2), 2);
 }
 
 static void a_name_is_looked_up(void **state) {
@@ -100,7 +149,9 @@ static void a_lookup_may_be_abandoned(void **state) {
 		resolver_start(resolver, &r.loop, "localhost", 80);
 		resolver_free(&resolver);
 	}
+	assert_int_equal(resolver_n_running(), 8);
 	rig_close(&r);
+	assert_int_equal(resolver_n_running(), 0);
 	assert_int_equal(a.n_calls, 0);
 }
 
@@ -108,6 +159,8 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_address_is_known_at_once),
 		cmocka_unit_test(only_whole_addresses_are_addresses),
+		cmocka_unit_test(an_address_keeps_its_scope),
+		cmocka_unit_test(each_address_is_taken_once),
 		cmocka_unit_test(a_name_is_looked_up),
 		cmocka_unit_test(what_is_no_name_has_no_address),
 		cmocka_unit_test(a_lookup_may_be_abandoned),

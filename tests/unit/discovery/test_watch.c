@@ -1,0 +1,498 @@
+#include "unit/discovery/far_engine.h"
+
+#include "base/log.h"
+#include "discovery/watch.h"
+#include "net/resolver.h"
+
+enum { MODELS_MS = 10000, TIMEOUT_MS = 5000, RESOLVE_MS = 30000, LIST_BYTES_MAX = 4 << 20 };
+
+#define LIST(text) SLICE("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"data\":[" text "]}")
+#define NOT_FOUND  SLICE("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+
+/* --- names: what the one name of these tests stands for -------------------------------- */
+
+static struct {
+	struct sockaddr_storage addresses[RESOLVER_ADDRESSES_MAX];
+	size_t n;
+	unsigned n_lookups;
+} names;
+
+struct resolver *resolver_new(resolver_fn done, void *context) {
+	struct resolver *r = calloc(1, sizeof(*r));
+	r->on_done = done;
+	r->request.data = context;
+	return r;
+}
+
+void resolver_free(struct resolver **r) {
+	free(*r);
+	*r = NULL;
+}
+
+void resolver_start(struct resolver *r, struct loop *loop, const char *host, uint16_t port) {
+	assert_string_equal(host, "engine");
+	names.n_lookups++;
+	r->on_done(r, names.addresses, names.n);
+}
+
+static void name_is(const struct far_engine *const *engines, size_t n) {
+	for (size_t i = 0; i < n; i++)
+		names.addresses[i] = engines[i]->address;
+	names.n = n;
+}
+
+/* --- the log, kept here ------------------------------------------------------------------- */
+
+static char log_text[65536];
+static size_t log_bytes;
+
+void log_begin(struct log_event *e, enum log_level level, const char *event) {
+	line_begin(&e->line);
+	line_text(&e->line, SLICE("event"), slice_of(event));
+}
+
+void log_end(struct log_event *e) {
+	line_end(&e->line);
+	assert_true(log_bytes + e->line.n < sizeof(log_text));
+	memcpy(log_text + log_bytes, e->line.text, e->line.n);
+	log_bytes += e->line.n;
+	log_text[log_bytes] = '\0';
+}
+
+/* How often the log says this. */
+static unsigned said(const char *text) {
+	unsigned n = 0;
+	for (const char *p = log_text; (p = strstr(p, text)); p++)
+		n++;
+	return n;
+}
+
+/* --- the scene --------------------------------------------------------------------------- */
+
+/* A fleet of one and its watcher. */
+struct scene {
+	struct rig rig;
+	struct far_engine engine;
+	struct fleet *fleet;
+	struct snapshot *snapshot;
+	struct watcher watcher;
+	unsigned n_changes;
+};
+
+static void on_change(struct watcher *w) {
+	struct scene *s = container_of(w, struct scene, watcher);
+	struct snapshot *next = fleet_build(s->fleet);
+	s->n_changes++;
+	if (!next)
+		return;
+	snapshot_unref(&s->snapshot);
+	s->snapshot = next;
+}
+
+/* declared: its one model, or NULL. */
+static struct scene *scene_open(const char *declared) {
+	static const struct watch_intervals every = { MODELS_MS, TIMEOUT_MS, RESOLVE_MS };
+	struct scene *s = calloc(1, sizeof(*s));
+	struct pair model = { .key = declared ? slice_of(declared) : (struct slice){ NULL, 0 } };
+	struct fleet_spec spec = { .instance = { .name = SLICE("one"),
+				       .url = SLICE("http://engine:8000"),
+				       .authority = SLICE("engine:8000"),
+				       .host = SLICE("engine"),
+				       .port = 8000 },
+		.weight = 1,
+		.models = { &model, declared != NULL } };
+	far_clock_start();
+	rig_open(&s->rig);
+	far_open(&s->engine);
+	name_is((const struct far_engine *const[]){ &s->engine }, 1);
+	names.n_lookups = 0;
+	log_bytes = 0;
+	log_text[0] = '\0';
+	s->fleet = fleet_new();
+	assert_int_equal(fleet_upsert(s->fleet, SOURCE_STATIC, &spec), 0);
+	s->snapshot = fleet_build(s->fleet);
+	watcher_init(&s->watcher, &s->rig.loop, s->fleet, &every, on_change);
+	watcher_sync(&s->watcher, s->snapshot);
+	return s;
+}
+
+static void scene_close(struct scene *s) {
+	watcher_deinit(&s->watcher);
+	rig_close(&s->rig);
+	far_close(&s->engine);
+	snapshot_unref(&s->snapshot);
+	fleet_free(&s->fleet);
+	clock_set_source(NULL);
+	free(s);
+}
+
+static void answer(struct scene *s, const char *path, struct slice text) {
+	far_answer(&s->rig, &s->engine, path, text);
+}
+
+static const struct snapshot_row *row(const struct scene *s) {
+	assert_int_equal(s->snapshot->n_rows, 1);
+	return &s->snapshot->rows[0];
+}
+
+static bool is_ready(const struct scene *s) {
+	return row(s)->state == INSTANCE_READY;
+}
+
+/* --- models -------------------------------------------------------------------------------- */
+
+static void an_engine_is_asked_again_and_again(void **state) {
+	struct scene *s = scene_open(NULL);
+	answer(s, "/v1/models", LIST("{\"id\":\"a\",\"owned_by\":\"me\"},{\"no\":\"id\"},{\"id\":\"b\"}"));
+	assert_true(is_ready(s));
+	assert_int_equal(row(s)->models.n, 2);
+	assert_true(slice_eq(
+	    snapshot_model(s->snapshot, SLICE("a"))->object, SLICE("{\"id\":\"a\",\"owned_by\":\"me\"}")));
+	assert_int_equal(said("instance is ready"), 1);
+	far_pass(&s->rig, MODELS_MS - 1000);
+	assert_int_equal(far_accept(&s->engine), -1);
+
+	unsigned n_changes = s->n_changes;
+	answer(s, "/v1/models", SLICE("HTTP/1.1 200 OK\r\n\r\n[{\"id\":\"c\"}]")); /* a bare list will do */
+	assert_int_equal(s->n_changes, n_changes + 1);
+	assert_non_null(snapshot_model(s->snapshot, SLICE("c")));
+	assert_null(snapshot_model(s->snapshot, SLICE("a")));
+	assert_int_equal(said("\n"), 1);
+	scene_close(s);
+}
+
+static void the_short_path_is_the_second_choice(void **state) {
+	static const char *const rows[] = { "404 Not Found", "405 Method Not Allowed" };
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct scene *s = scene_open(NULL);
+		char text[128];
+		snprintf(text, sizeof(text), "HTTP/1.1 %s\r\ncontent-length: 0\r\n\r\n", rows[i]);
+		answer(s, "/v1/models", slice_of(text));
+		unsigned n_lookups = names.n_lookups;
+		answer(s, "/models", LIST("{\"id\":\"a\"}"));
+		assert_true(is_ready(s));
+		assert_int_equal(names.n_lookups, n_lookups);
+		answer(s, "/models", LIST("{\"id\":\"a\"}"));
+		assert_int_equal(said("does not list"), 0);
+		scene_close(s);
+	}
+}
+
+static void an_engine_that_has_no_list_is_asked_on(void **state) {
+	struct scene *s = scene_open(NULL);
+	for (unsigned i = 0; i < 3; i++) {
+		answer(s, "/v1/models", NOT_FOUND);
+		answer(s, "/models", NOT_FOUND);
+	}
+	assert_int_equal(row(s)->state, INSTANCE_UNKNOWN);
+	assert_false(row(s)->are_models_known);
+	assert_int_equal(said("{\"event\":\"the engine does not list its models\",\"instance\":\"one\","
+			      "\"status\":404}"),
+	    1);
+	answer(s, "/v1/models", LIST("{\"id\":\"a\"}"));
+	assert_true(is_ready(s));
+	answer(s, "/v1/models", NOT_FOUND);
+	answer(s, "/models", NOT_FOUND);
+	assert_int_equal(said("\"status\":404"), 2); /* it was well in between */
+	scene_close(s);
+}
+
+/* What the short path says other than "not there" does not make it the one that is asked. */
+static void the_long_path_is_the_first_choice_again(void **state) {
+	static const char *const rows[] = { "HTTP/1.1 200 OK\r\n\r\n<html>", "HTTP/1.1 500 Oh\r\n\r\n",
+		"garbage\r\n\r\n" };
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct scene *s = scene_open(NULL);
+		answer(s, "/v1/models", NOT_FOUND);
+		answer(s, "/models", slice_of(rows[i]));
+		answer(s, "/v1/models", LIST("{\"id\":\"a\"}"));
+		assert_true(is_ready(s));
+		scene_close(s);
+	}
+}
+
+static void what_is_no_list_is_said_so(void **state) {
+	static const char *const bodies[] = { "", "{\"data\":[", "{}", "{\"data\":{}}", "7", "\"data\"",
+		"{\"data\":[]}x", "{\"data\":[{\"id\":\"\xff\"}]}" };
+	for (size_t i = 0; i < n_elems(bodies); i++) {
+		struct scene *s = scene_open(NULL);
+		char text[128];
+		snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\n\r\n%s", bodies[i]);
+		answer(s, "/v1/models", slice_of(text));
+		answer(s, "/v1/models", slice_of(text));
+		assert_int_equal(row(s)->state, INSTANCE_UNKNOWN);
+		assert_int_equal(said("\"status\":200,\"reason\":\"not a model list\"}"), 1);
+		answer(s, "/v1/models", LIST("{\"id\":\"a\"}"));
+		assert_true(is_ready(s));
+		scene_close(s);
+	}
+}
+
+/* While it starts nobody is there; then it wants a key. Both are news, once. */
+static void each_new_reason_is_said_once(void **state) {
+	struct scene *s = scene_open(NULL);
+	static const char *const rows[] = { "", "garbage\r\n\r\n", "HTTP/1.1 401 Unauthorized\r\n\r\n",
+		"HTTP/1.1 401 Unauthorized\r\n\r\n", "", "HTTP/1.1 500 Oh\r\n\r\n" };
+	for (size_t i = 0; i < n_elems(rows); i++)
+		answer(s, "/v1/models", slice_of(rows[i]));
+	assert_int_equal(said("does not list"), 3);
+	assert_int_equal(said("\"reason\":\"connection ended\"}"), 1);
+	assert_int_equal(said("\"status\":401}"), 1);
+	assert_int_equal(said("\"status\":500}"), 1);
+	scene_close(s);
+}
+
+static void a_list_has_a_limit(void **state) {
+	static const char head[] = "HTTP/1.1 200 OK\r\n\r\n", list[] = "{\"data\":[{\"id\":\"m\"}]}";
+	char *text = malloc(sizeof(head) + LIST_BYTES_MAX + 1);
+	memset(text, ' ', sizeof(head) + LIST_BYTES_MAX + 1);
+	memcpy(text, head, sizeof(head) - 1);
+	memcpy(text + sizeof(head) - 1, list, sizeof(list) - 1);
+	for (unsigned over = 0; over < 2; over++) {
+		struct scene *s = scene_open(NULL);
+		answer(s, "/v1/models", (struct slice){ text, sizeof(head) - 1 + LIST_BYTES_MAX + over });
+		assert_int_equal(is_ready(s), !over);
+		assert_int_equal(said("\"reason\":\"too large\"}"), over);
+		scene_close(s);
+	}
+	free(text);
+}
+
+static void more_models_than_are_kept_are_cut(void **state) {
+	for (unsigned over = 0; over < 2; over++) {
+		struct scene *s = scene_open(NULL);
+		char text[65536], name[16];
+		size_t n = (size_t)snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\n\r\n{\"data\":[{}");
+		for (unsigned i = 0; i < FLEET_MODELS_MAX + 76 * over; i++)
+			n += (size_t)snprintf(text + n, sizeof(text) - n, ",{\"id\":\"m%u\"}", i);
+		n += (size_t)snprintf(text + n, sizeof(text) - n, "]}");
+		answer(s, "/v1/models", (struct slice){ text, n });
+		answer(s, "/v1/models", (struct slice){ text, n });
+		assert_true(is_ready(s));
+		assert_int_equal(s->snapshot->n_models, FLEET_MODELS_MAX);
+		snprintf(name, sizeof(name), "m%u", FLEET_MODELS_MAX - 1);
+		assert_non_null(snapshot_model(s->snapshot, slice_of(name)));
+		assert_int_equal(said("lists models that cannot be kept"), over);
+		scene_close(s);
+	}
+}
+
+static void a_declared_engine_gets_no_request(void **state) {
+	struct scene *s = scene_open("m");
+	far_pass(&s->rig, 3 * RESOLVE_MS);
+	assert_int_equal(far_accept(&s->engine), -1);
+	assert_true(is_ready(s));
+	assert_in_range(names.n_lookups, 3, 4);
+	assert_int_equal(said("instance is ready"), 1);
+	scene_close(s);
+}
+
+/* All that one turn of the loop brings: a snapshot each would be n builds of n rows. */
+static void many_are_one_change(void **state) {
+	enum { N = 300 };
+	struct scene *s = scene_open("m");
+	const struct pair model = { .key = SLICE("m") };
+	for (unsigned i = 0; i < N; i++) {
+		char name[16];
+		snprintf(name, sizeof(name), "n%u", i);
+		struct fleet_spec spec = {
+			.instance = row(s)->instance->spec, .weight = 1, .models = { &model, 1 }
+		};
+		spec.instance.name = slice_of(name);
+		assert_int_equal(fleet_upsert(s->fleet, SOURCE_STATIC, &spec), 0);
+	}
+	snapshot_unref(&s->snapshot);
+	s->snapshot = fleet_build(s->fleet);
+	watcher_sync(&s->watcher, s->snapshot);
+	far_until(&s->rig, s->n_changes);
+	assert_int_equal(names.n_lookups, N + 1);
+	assert_int_equal(s->n_changes, 1);
+	for (uint32_t r = 0; r < N + 1; r++) {
+		assert_int_equal(s->snapshot->rows[r].n_addresses, 1);
+		assert_int_equal(s->snapshot->rows[r].state, INSTANCE_READY);
+	}
+	far_pass(&s->rig, 1000);
+	assert_int_equal(s->n_changes, 1);
+	scene_close(s);
+}
+
+static void what_somebody_drained_stays_so(void **state) {
+	struct scene *s = scene_open(NULL);
+	fleet_set_state(s->fleet, row(s)->instance, INSTANCE_DRAINING);
+	answer(s, "/v1/models", LIST("{\"id\":\"a\"}"));
+	assert_int_equal(row(s)->models.n, 1);
+	assert_int_equal(row(s)->state, INSTANCE_DRAINING);
+	scene_close(s);
+}
+
+static void an_engine_that_leaves_is_let_go(void **state) {
+	struct scene *s = scene_open(NULL);
+	struct heard heard;
+	int fd = far_hear(&s->rig, &s->engine, &heard);
+	heard_free(&heard);
+	assert_int_equal(fleet_remove(s->fleet, SOURCE_STATIC, SLICE("one")), 0);
+	on_change(&s->watcher);
+	watcher_sync(&s->watcher, s->snapshot);
+	far_await_end(&s->rig, fd);
+	far_pass(&s->rig, 2 * RESOLVE_MS);
+	assert_int_equal(names.n_lookups, 1);
+	scene_close(s);
+}
+
+/* --- addresses ------------------------------------------------------------------------------- */
+
+static void a_name_without_an_address_is_looked_up_on(void **state) {
+	struct scene *s = scene_open(NULL);
+	names.n = 0;
+	far_pass(&s->rig, 10000);
+	assert_in_range(names.n_lookups, 8, 11);
+	assert_int_equal(row(s)->n_addresses, 0);
+	assert_int_equal(said("the engine's name does not resolve"), 1);
+	names.n = 1;
+	answer(s, "/v1/models", LIST("{\"id\":\"a\"}"));
+	assert_true(is_ready(s));
+	scene_close(s);
+}
+
+static void the_last_good_address_stays(void **state) {
+	struct scene *s = scene_open(NULL);
+	answer(s, "/v1/models", LIST("{\"id\":\"a\"}"));
+	names.n = 0;
+	far_pass(&s->rig, MODELS_MS - 1000);
+	for (unsigned i = 0; i < 4; i++)
+		answer(s, "/v1/models", LIST("{\"id\":\"a\"}"));
+	assert_int_equal(row(s)->n_addresses, 1);
+	assert_int_equal(said("does not resolve"), 1);
+	scene_close(s);
+}
+
+/* An engine that moved before its first answer, or after it, is found without waiting for the next round. */
+static void a_failed_connect_looks_the_name_up(void **state) {
+	for (unsigned was_there = 0; was_there < 2; was_there++) {
+		struct scene *s = scene_open(NULL);
+		struct far_engine moved;
+		far_open(&moved);
+		if (was_there)
+			answer(s, "/v1/models", LIST("{\"id\":\"a\"}"));
+		far_close(&s->engine);
+		far_until(&s->rig, said("\"reason\":\"connect failed\"}"));
+		uint64_t failed_at_ns = far_now_ns;
+		name_is((const struct far_engine *const[]){ &moved }, 1);
+		far_answer(&s->rig, &moved, "/v1/models", LIST("{\"id\":\"b\"}"));
+		assert_in_range(far_now_ns - failed_at_ns, 0, 3000000000);
+		assert_true(is_ready(s));
+		assert_memory_equal(&row(s)->addresses[0], &moved.address, sizeof(moved.address));
+		unsigned n_lookups = names.n_lookups;
+		far_pass(&s->rig, MODELS_MS - 1000); /* and all is as it was */
+		assert_int_equal(names.n_lookups, n_lookups);
+		s->engine = moved;
+		scene_close(s);
+	}
+}
+
+static void a_dead_engine_costs_a_lookup_a_second_at_most(void **state) {
+	struct scene *s = scene_open(NULL);
+	far_close(&s->engine);
+	far_pass(&s->rig, 20000);
+	assert_in_range(names.n_lookups, 10, 21);
+	for (unsigned i = 0; i < 20; i++) {
+		atomic_fetch_add(&row(s)->instance->avoid_until_ms, 1); /* the workers see it, too */
+		far_pass(&s->rig, 500);
+	}
+	assert_in_range(names.n_lookups, 15, 31);
+	far_open(&s->engine);
+	scene_close(s);
+}
+
+static void a_failure_of_the_workers_looks_the_name_up(void **state) {
+	struct scene *s = scene_open("m");
+	far_pass(&s->rig, 2000);
+	assert_int_equal(names.n_lookups, 1);
+	instance_avoid(row(s)->instance, loop_now_ms(&s->rig.loop));
+	far_pass(&s->rig, 2000);
+	assert_int_equal(names.n_lookups, 2);
+	far_pass(&s->rig, RESOLVE_MS - 4000);
+	assert_int_equal(names.n_lookups, 2);
+	scene_close(s);
+}
+
+/* Also late in an outage, when the wait does not grow any more. */
+static void each_failure_of_a_long_outage_looks_the_name_up(void **state) {
+	struct scene *s = scene_open("m");
+	far_pass(&s->rig, 1000);
+	struct instance *inst = row(s)->instance;
+	uint64_t at_ms = loop_now_ms(&s->rig.loop);
+	for (unsigned i = 0; i < 10; i++, at_ms += INSTANCE_AVOID_MAX_MS)
+		instance_avoid(inst, at_ms);
+	for (unsigned i = 0; i < 5; i++, at_ms += INSTANCE_AVOID_MAX_MS) {
+		far_pass(&s->rig, 2000);
+		unsigned n_lookups = names.n_lookups;
+		far_pass(&s->rig, 1000);
+		assert_int_equal(names.n_lookups, n_lookups);
+		instance_avoid(inst, at_ms);
+		far_pass(&s->rig, 1000);
+		assert_int_equal(names.n_lookups, n_lookups + 1);
+	}
+	instance_succeeded(inst); /* which is no failure */
+	unsigned n_lookups = names.n_lookups;
+	far_pass(&s->rig, 2000);
+	assert_int_equal(names.n_lookups, n_lookups);
+	scene_close(s);
+}
+
+static void the_next_address_is_asked_next(void **state) {
+	struct scene *s = scene_open(NULL);
+	struct far_engine dead;
+	far_open(&dead);
+	far_close(&dead);
+	name_is((const struct far_engine *const[]){ &dead, &s->engine }, 2);
+	answer(s, "/v1/models", LIST("{\"id\":\"a\"}"));
+	assert_true(is_ready(s));
+	assert_int_equal(row(s)->n_addresses, 2);
+	scene_close(s);
+}
+
+static void another_order_is_no_news(void **state) {
+	struct scene *s = scene_open(NULL);
+	struct far_engine other;
+	far_open(&other);
+	name_is((const struct far_engine *const[]){ &s->engine, &other }, 2);
+	answer(s, "/v1/models", LIST("{\"id\":\"a\"}"));
+	name_is((const struct far_engine *const[]){ &other, &s->engine }, 2);
+	for (unsigned i = 0; i < 2 * RESOLVE_MS / MODELS_MS; i++)
+		answer(s, "/v1/models", LIST("{\"id\":\"a\"}"));
+	assert_int_equal(far_accept(&other), -1);
+	assert_in_range(names.n_lookups, 2, 3);
+	name_is((const struct far_engine *const[]){ &other }, 1); /* but one less is */
+	far_until(&s->rig, row(s)->n_addresses == 1);
+	far_answer(&s->rig, &other, "/v1/models", LIST("{\"id\":\"a\"}"));
+	far_close(&other);
+	scene_close(s);
+}
+
+int main(void) {
+	loop_setup_process();
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(an_engine_is_asked_again_and_again),
+		cmocka_unit_test(the_short_path_is_the_second_choice),
+		cmocka_unit_test(an_engine_that_has_no_list_is_asked_on),
+		cmocka_unit_test(the_long_path_is_the_first_choice_again),
+		cmocka_unit_test(what_is_no_list_is_said_so),
+		cmocka_unit_test(each_new_reason_is_said_once),
+		cmocka_unit_test(a_list_has_a_limit),
+		cmocka_unit_test(more_models_than_are_kept_are_cut),
+		cmocka_unit_test(a_declared_engine_gets_no_request),
+		cmocka_unit_test(many_are_one_change),
+		cmocka_unit_test(what_somebody_drained_stays_so),
+		cmocka_unit_test(an_engine_that_leaves_is_let_go),
+		cmocka_unit_test(a_name_without_an_address_is_looked_up_on),
+		cmocka_unit_test(the_last_good_address_stays),
+		cmocka_unit_test(a_failed_connect_looks_the_name_up),
+		cmocka_unit_test(a_dead_engine_costs_a_lookup_a_second_at_most),
+		cmocka_unit_test(a_failure_of_the_workers_looks_the_name_up),
+		cmocka_unit_test(each_failure_of_a_long_outage_looks_the_name_up),
+		cmocka_unit_test(the_next_address_is_asked_next),
+		cmocka_unit_test(another_order_is_no_news),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

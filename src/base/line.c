@@ -2,9 +2,11 @@
 
 #include <time.h>
 
+#include "base/span.h"
 #include "base/utf8.h"
 
-#define TAIL_BYTES 2u /* kept free for the end of the line */
+#define TAIL_BYTES   2u /* kept free for the end of the line */
+#define ESCAPE_BYTES 8u /* the longest escape and the closing quote */
 
 static size_t line_room(const struct line *l) {
 	return LINE_BYTES - TAIL_BYTES - l->n;
@@ -20,11 +22,13 @@ static void put(struct line *l, struct slice s) {
 static bool put_key(struct line *l, struct slice key) {
 	if (line_room(l) < key.n + 40)
 		return false;
+	char *p = l->text + l->n;
 	if (l->n > 1)
-		put(l, SLICE(","));
-	put(l, SLICE("\""));
-	put(l, key);
-	put(l, SLICE("\":"));
+		*p++ = ',';
+	*p++ = '"';
+	memcpy(p, key.p, key.n);
+	memcpy(p + key.n, "\":", 2);
+	l->n = (uint32_t)(p + key.n + 2 - l->text);
 	return true;
 }
 
@@ -38,7 +42,7 @@ void line_end(struct line *l) {
 	l->n += 2;
 }
 
-/* The next character of a value as JSON; how many bytes of it were used. */
+/* The next character of a value, one that is not plain, as JSON; how many bytes of it were used. */
 static size_t put_char(struct line *l, struct slice rest) {
 	unsigned char c = (unsigned char)rest.p[0];
 	if (c >= 0x80) {
@@ -49,10 +53,8 @@ static size_t put_char(struct line *l, struct slice rest) {
 	char escape[6] = { '\\', 'u', '0', '0', "0123456789abcdef"[c >> 4], "0123456789abcdef"[c & 15] };
 	if (c < 0x20 || c == 0x7f)
 		put(l, (struct slice){ escape, 6 });
-	else if (c == '"' || c == '\\')
-		put(l, (struct slice){ c == '"' ? "\\\"" : "\\\\", 2 });
 	else
-		put(l, slice_head(rest, 1));
+		put(l, (struct slice){ c == '"' ? "\\\"" : "\\\\", 2 });
 	return 1;
 }
 
@@ -61,8 +63,14 @@ void line_text(struct line *l, struct slice key, struct slice value) {
 		return;
 	put(l, SLICE("\""));
 	value = slice_head(value, LINE_VALUE_MAX);
-	while (value.n && line_room(l) > 8)
-		value = slice_skip(value, put_char(l, value));
+	while (value.n && line_room(l) > ESCAPE_BYTES) {
+		const char *end = value.p + size_min(value.n, line_room(l) - ESCAPE_BYTES);
+		size_t plain = (size_t)(span_plain(value.p, end) - value.p);
+		put(l, slice_head(value, plain));
+		value = slice_skip(value, plain);
+		if (value.p < end)
+			value = slice_skip(value, put_char(l, value));
+	}
 	put(l, SLICE("\""));
 }
 

@@ -72,7 +72,6 @@ struct option {
 	bool required;   /* of a field: every item must have it */
 	bool reserved;   /* for a later version: any value is taken, to no effect */
 	bool secret;     /* never shown */
-	bool reloadable; /* may differ after a reload, the others need a restart */
 };
 
 struct option_table {

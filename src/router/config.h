@@ -7,11 +7,10 @@
  */
 #pragma once
 
+#include "base/log.h"
 #include "base/option.h"
 
 enum router_half_close { ROUTER_HALF_CLOSE_ABORT, ROUTER_HALF_CLOSE_SERVE };
-
-enum router_log_level { ROUTER_LOG_DEBUG, ROUTER_LOG_INFO, ROUTER_LOG_WARN, ROUTER_LOG_ERROR };
 
 struct router_worker {
 	const char *url;           /* "http://host:port": lower case, the port always there, no path */
@@ -60,7 +59,7 @@ struct router_config {
 	/* [log] */
 	const char *log_access; /* "-": stdout, "off", or a path (below log_dir unless absolute) */
 	const char *log_dir;    /* "": where we were started */
-	enum router_log_level log_level;
+	enum log_level log_level;
 	/* [discovery] */
 	uint64_t models_interval_ms, models_timeout_ms, resolve_interval_ms;
 	struct option_list worker_urls; /* as written; they are in workers, too */

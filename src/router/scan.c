@@ -49,6 +49,20 @@ static uint8_t node_add(struct scan_table *t, uint8_t parent, struct slice name)
 	return i;
 }
 
+static uint8_t node_get_item(struct scan_table *t, uint8_t parent) {
+	assert(t->n_nodes < SCAN_NODES_MAX);
+	if (!t->nodes[parent].item)
+		t->nodes[parent].item = (uint8_t)t->n_nodes++;
+	return t->nodes[parent].item;
+}
+
+static uint8_t node_get(struct scan_table *t, uint8_t parent, struct slice name) {
+	if (slice_eq(name, SLICE("[]")))
+		return node_get_item(t, parent);
+	uint8_t i = node_find(t, parent, name);
+	return i ? i : node_add(t, parent, name);
+}
+
 static void table_add(struct scan_table *t, const struct scan_want *want, uint8_t id) {
 	struct slice rest = slice_of(want->path);
 	uint8_t at = NODE_TOP;
@@ -58,8 +72,8 @@ static void table_add(struct scan_table *t, const struct scan_want *want, uint8_
 		const char *dot = memchr(rest.p, '.', rest.n);
 		struct slice name = slice_head(rest, dot ? (size_t)(dot - rest.p) : rest.n);
 		rest = dot ? slice_skip(rest, name.n + 1) : (struct slice){ NULL, 0 };
-		uint8_t child = node_find(t, at, name);
-		at = child ? child : node_add(t, at, name);
+		at = node_get(t, at, name);
+		assert(t->nodes[at].name || !want->unique); /* items are many */
 		t->nodes[at].below |= UINT32_C(1) << id;
 	}
 	struct scan_node *node = &t->nodes[at];
@@ -233,7 +247,7 @@ static const char *container_begin(struct scan *s, const char *p, const char *en
 	if (s->depth < n_elems(s->path))
 		s->path[s->depth] = s->node;
 	s->within = s->node;
-	s->node = NODE_NONE;
+	s->node = node_of(s)->item; /* of an object: each key says its own */
 	s->state = is_object ? AT_FIRST_KEY : AT_FIRST_ITEM;
 	s->after = is_object ? AFTER_MEMBER : AFTER_ITEM;
 	return p + 1;

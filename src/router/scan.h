@@ -11,6 +11,9 @@
  * strings. A scanner belongs to one thread at a time and keeps no pointer into
  * a piece after scan_feed() returned.
  *
+ * A path may lead through arrays: "[]" stands for the items of one, all of them. Of several
+ * items the last counts, as of several members of one name.
+ *
  * A repeated member counts as most parsers count it: the last one wins, also
  * when it is the parent that is repeated. Members marked `unique` refuse it.
  * Keys are compared after decoding. UTF-8 is checked where text is decoded and
@@ -22,7 +25,7 @@
 
 enum {
 	SCAN_DEPTH_MAX = 512, /* open objects and arrays */
-	SCAN_PATH_MAX = 4,    /* keys in a path */
+	SCAN_PATH_MAX = 4,    /* keys in a path, "[]" among them */
 	SCAN_NAME_MAX = 32,   /* bytes of one key in a path */
 	SCAN_WANTS_MAX = 32,
 	SCAN_NODES_MAX = 64,
@@ -48,9 +51,9 @@ enum scan_flaw {
 
 /* One wanted member. Its id is its index in the array that the table was made from. */
 struct scan_want {
-	const char *path;        /* keys joined by dots: "usage.prompt_tokens" */
+	const char *path;        /* keys joined by dots: "usage.prompt_tokens", "choices.[].text" */
 	uint16_t text_bytes_max; /* decode a string up to this size; 0: its place is enough */
-	bool unique;
+	bool unique;             /* not through arrays */
 };
 
 struct scan_value {
@@ -65,7 +68,7 @@ struct scan_value {
 	enum scan_flaw flaw;
 };
 
-/* One key of one path; private. Children are listed by the length of their name. */
+/* One key of one path; private. Children are listed by the length of their name, `item` has none. */
 struct scan_node {
 	const char *name;
 	uint32_t below; /* ids of this member and of all inside it */
@@ -73,6 +76,7 @@ struct scan_node {
 	uint16_t text_at, text_bytes_max;
 	uint8_t id;
 	uint8_t next; /* sibling with a name of the same length, 0 ends */
+	uint8_t item; /* of each item, when this is an array */
 	bool unique;
 	uint8_t child[SCAN_NAME_MAX + 1];
 };

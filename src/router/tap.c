@@ -5,25 +5,45 @@
 enum want {
 	WANT_PROMPT,
 	WANT_COMPLETION,
-	WANT_INPUT,
+	WANT_INPUT, /* and its two companions, in this order */
+	WANT_CACHE_READ,
+	WANT_CACHE_CREATION,
 	WANT_OUTPUT,
-	WANT_MESSAGE_INPUT,
+	WANT_MESSAGE_INPUT, /* likewise */
+	WANT_MESSAGE_CACHE_READ,
+	WANT_MESSAGE_CACHE_CREATION,
 	WANT_RESPONSE_INPUT,
 	WANT_RESPONSE_OUTPUT,
-	WANT_TYPE,
-	WANT_CHOICES,
+	WANT_TYPE,    /* behind all counts */
+	WANT_CONTENT, /* the first of those that hold what the model said */
 };
 
 static const struct scan_want wants[] = {
 	[WANT_PROMPT] = { .path = "usage.prompt_tokens" },
 	[WANT_COMPLETION] = { .path = "usage.completion_tokens" },
 	[WANT_INPUT] = { .path = "usage.input_tokens" },
+	[WANT_CACHE_READ] = { .path = "usage.cache_read_input_tokens" },
+	[WANT_CACHE_CREATION] = { .path = "usage.cache_creation_input_tokens" },
 	[WANT_OUTPUT] = { .path = "usage.output_tokens" },
 	[WANT_MESSAGE_INPUT] = { .path = "message.usage.input_tokens" },
+	[WANT_MESSAGE_CACHE_READ] = { .path = "message.usage.cache_read_input_tokens" },
+	[WANT_MESSAGE_CACHE_CREATION] = { .path = "message.usage.cache_creation_input_tokens" },
 	[WANT_RESPONSE_INPUT] = { .path = "response.usage.input_tokens" },
 	[WANT_RESPONSE_OUTPUT] = { .path = "response.usage.output_tokens" },
 	[WANT_TYPE] = { .path = "type", .text_bytes_max = 48 },
-	[WANT_CHOICES] = { .path = "choices" },
+	[WANT_CONTENT] = { .path = "choices.[].delta.content" },
+	{ .path = "choices.[].delta.reasoning_content" },
+	{ .path = "choices.[].delta.reasoning" },
+	{ .path = "choices.[].delta.refusal" },
+	{ .path = "choices.[].delta.tool_calls" },
+	{ .path = "choices.[].text" },
+	{ .path = "choices.[].token_ids" }, /* vLLM's generate */
+	{ .path = "delta" },                /* responses, a string */
+	{ .path = "delta.text" },           /* messages, where it is an object */
+	{ .path = "delta.thinking" },
+	{ .path = "delta.partial_json" },
+	{ .path = "text" },    /* SGLang's generate */
+	{ .path = "content" }, /* llama.cpp's completion */
 };
 
 static struct scan_table table;
@@ -89,42 +109,66 @@ static void tap_read(struct tap *t, struct tap_scratch *s, const char *p, size_t
 		t->is_reading = false, t->is_refused = true; /* nothing to learn */
 }
 
-static void take_count(const struct scan *scan, unsigned id, uint64_t *count, bool *found) {
+static bool take_count(const struct scan *scan, unsigned id, uint64_t *count) {
 	const struct scan_value *v = scan_found(scan, id);
-	if (v && v->type == SCAN_NUMBER && v->flaw == SCAN_SOUND) {
+	bool is_count = v && v->type == SCAN_NUMBER && v->flaw == SCAN_SOUND;
+	if (is_count)
 		*count = v->number;
-		*found = true;
-	}
+	return is_count;
+}
+
+/* Anthropic's messages count beside the input what the cache gave and took. */
+static void take_input(const struct scan *scan, unsigned id, uint64_t *count) {
+	uint64_t input = 0, cache_read = 0, cache_creation = 0;
+	if (!take_count(scan, id, &input))
+		return;
+	take_count(scan, id + 1, &cache_read);
+	take_count(scan, id + 2, &cache_creation);
+	*count = input + cache_read + cache_creation;
 }
 
 static bool has_suffix(struct slice s, struct slice suffix) {
 	return s.n >= suffix.n && slice_eq(slice_skip(s, s.n - suffix.n), suffix);
 }
 
+/* Something longer than "" or []. */
+static bool has_content(const struct scan *scan) {
+	for (uint32_t ids = scan->found >> WANT_CONTENT << WANT_CONTENT; ids; ids &= ids - 1) {
+		const struct scan_value *v = &scan->values[__builtin_ctz(ids)];
+		if ((v->type == SCAN_STRING || v->type == SCAN_ARRAY) && v->length > 2)
+			return true;
+	}
+	return false;
+}
+
+static bool is_last(struct slice type) {
+	return slice_eq(type, SLICE("message_stop")) || slice_eq(type, SLICE("response.completed")) ||
+	    slice_eq(type, SLICE("response.incomplete")) || slice_eq(type, SLICE("response.failed"));
+}
+
+static void tap_take_usage(struct tap *t, const struct scan *scan) {
+	take_count(scan, WANT_PROMPT, &t->tokens_in);
+	take_input(scan, WANT_INPUT, &t->tokens_in);
+	take_input(scan, WANT_MESSAGE_INPUT, &t->tokens_in);
+	take_count(scan, WANT_RESPONSE_INPUT, &t->tokens_in);
+	t->has_usage |= take_count(scan, WANT_COMPLETION, &t->tokens_out);
+	t->has_usage |= take_count(scan, WANT_OUTPUT, &t->tokens_out);
+	t->has_usage |= take_count(scan, WANT_RESPONSE_OUTPUT, &t->tokens_out);
+}
+
 /* A JSON text ended: what did it say? True when it carried content. */
 static bool tap_read_end(struct tap *t, struct tap_scratch *s) {
 	struct scan *scan = &tap_reading(t, s)->scan;
-	bool unused = false;
 	t->is_reading = false;
 	if (t->kind == TAP_EVENTS && scan_finish(scan) != SCAN_COMPLETE)
 		return false;
-	take_count(scan, WANT_PROMPT, &t->tokens_in, &unused);
-	take_count(scan, WANT_INPUT, &t->tokens_in, &unused);
-	take_count(scan, WANT_MESSAGE_INPUT, &t->tokens_in, &unused);
-	take_count(scan, WANT_RESPONSE_INPUT, &t->tokens_in, &unused);
-	take_count(scan, WANT_COMPLETION, &t->tokens_out, &t->has_usage);
-	take_count(scan, WANT_OUTPUT, &t->tokens_out, &t->has_usage);
-	take_count(scan, WANT_RESPONSE_OUTPUT, &t->tokens_out, &t->has_usage);
-
+	if (scan->found & ((UINT32_C(1) << WANT_TYPE) - 1))
+		tap_take_usage(t, scan);
 	const struct scan_value *type = scan_found(scan, WANT_TYPE);
-	if (type && type->type == SCAN_STRING) {
-		t->is_done |= slice_eq(type->text, SLICE("message_stop")) ||
-		    slice_eq(type->text, SLICE("response.completed"));
-		return has_suffix(type->text, SLICE("delta")) &&
-		    !slice_eq(type->text, SLICE("message_delta"));
-	}
-	const struct scan_value *choices = scan_found(scan, WANT_CHOICES);
-	return !choices || choices->length > 2; /* the last chunk of a stream with usage has no choices */
+	if (!type || type->type != SCAN_STRING || has_suffix(type->text, SLICE("delta")))
+		return has_content(scan);
+	t->is_done |= is_last(type->text);
+	return false; /* it repeats what deltas have said, or has nothing to say */
 }
 
 /* The read ended inside a JSON text: its scanner is kept, and the thread gets another. */
@@ -156,6 +200,10 @@ static bool tap_line_end(struct tap *t, struct tap_scratch *s) {
 
 /* The bytes of one line up to its end or the end of the input, without the end. */
 static void tap_line(struct tap *t, struct tap_scratch *s, const char *p, const char *end) {
+	if (t->line == LINE_START && t->matched == 0 && end - p >= 5 && memcmp(p, "data:", 5) == 0) {
+		p += 5; /* whole, as nearly always */
+		t->line = LINE_VALUE;
+	}
 	while (p < end && t->line == LINE_START) {
 		if (t->matched == 0 && *p == '\r') /* of a line end that was cut in two */
 			p++;

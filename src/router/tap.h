@@ -7,7 +7,11 @@
  * the end of a read keeps a scanner of its own until it is complete.
  *
  * Usage is understood in the three dialects: OpenAI's chat and completions, OpenAI's
- * responses, Anthropic's messages. Without usage the content events are counted.
+ * responses, Anthropic's messages, whose cached tokens are part of the prompt. Without
+ * usage the content events are counted: those with text, reasoning, a refusal, a part of
+ * a tool call or token ids, not empty. The first of them is the first token. The chunk
+ * with the role, the last one with the reason and comments are none. Of several choices
+ * in one event, which engines send one by one, the last decides.
  */
 #pragma once
 
@@ -33,7 +37,7 @@ struct tap {
 	bool is_reading;   /* a JSON text has begun and not ended */
 	bool is_refused;   /* this event is no JSON */
 	bool has_usage;
-	bool is_done;     /* [DONE], message_stop or response.completed passed */
+	bool is_done;     /* [DONE] or the last event of another dialect passed */
 	bool at_boundary; /* the last byte ended an event, or nothing came yet */
 };
 

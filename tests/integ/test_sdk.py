@@ -131,6 +131,33 @@ def test_async_streams_side_by_side(fleet):
     assert asyncio.run(all_of_them()) == list(range(1, 31))
 
 
+def test_async_answers_side_by_side(fleet):
+    async def one(client, i):
+        answer = await client.chat.completions.create(model="m", messages=MESSAGES, max_tokens=i + 1)
+        assert answer.choices[0].message.content
+        return answer.usage.completion_tokens
+
+    async def all_of_them():
+        async with openai_client(fleet, openai.AsyncOpenAI) as client:
+            return await asyncio.gather(*(one(client, i) for i in range(30)))
+    assert asyncio.run(all_of_them()) == list(range(1, 31))
+
+
+def test_async_embeddings_are_those_of_their_texts(fleet, client):
+    texts = [f"{PROMPT} {i}" for i in range(10)]
+
+    async def one(client, text):
+        answer = await client.embeddings.create(model="m", input=text)
+        return answer.data[0].embedding
+
+    async def all_of_them():
+        async with openai_client(fleet, openai.AsyncOpenAI) as client:
+            return await asyncio.gather(*(one(client, text) for text in texts))
+    expected = [d.embedding for d in client.embeddings.create(model="m", input=texts).data]
+    assert asyncio.run(all_of_them()) == expected
+    assert len(set(map(tuple, expected))) == len(texts)
+
+
 def test_async_cancel_reaches_the_engine(fleet):
     async def leave():
         async with openai_client(fleet, openai.AsyncOpenAI) as client:
@@ -171,7 +198,7 @@ def test_claude_unknown_model(claude):
     assert error.value.body["error"]["type"] == "not_found_error"
 
 
-def test_claude_async(fleet):
+def test_claude_async_stream(fleet):
     async def one(client):
         async with client.messages.stream(model="m", messages=MESSAGES, max_tokens=4) as stream:
             return [text async for text in stream.text_stream]
@@ -180,3 +207,15 @@ def test_claude_async(fleet):
         async with anthropic_client(fleet, anthropic.AsyncAnthropic) as client:
             return await asyncio.gather(*(one(client) for _ in range(10)))
     assert all("".join(texts) for texts in asyncio.run(several()))
+
+
+def test_claude_async(fleet):
+    async def one(client, i):
+        answer = await client.messages.create(model="m", messages=MESSAGES, max_tokens=i + 1)
+        assert answer.content[0].text
+        return answer.usage.output_tokens
+
+    async def several():
+        async with anthropic_client(fleet, anthropic.AsyncAnthropic) as client:
+            return await asyncio.gather(*(one(client, i) for i in range(10)))
+    assert asyncio.run(several()) == list(range(1, 11))

@@ -17,11 +17,13 @@ static const struct stream streams[] = {
 	{ "/v1/messages", STREAMED,
 	    "event: message_start\ndata: {\"type\":\"message_start\"}\n\n"
 	    "event: ping\ndata: {\"type\": \"ping\"}\n\n"
-	    "event: content_block_delta\ndata: {\"type\":\"content_block_delta\"}\n\n",
+	    "event: content_block_delta\ndata: {\"type\":\"content_block_delta\"}\n\n"
+	    "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
 	    "event: error\ndata: {\"type\":\"error\"" },
 	{ "/v1/responses", STREAMED,
 	    "event: response.created\ndata: {\"type\":\"response.created\"}\n\n"
-	    "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\"}\n\n",
+	    "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\"}\n\n"
+	    "event: response.incomplete\ndata: {\"type\":\"response.incomplete\"}\n\n",
 	    "event: response.failed\ndata: {\"type\":\"response.failed\"" },
 };
 
@@ -179,23 +181,39 @@ static void test_close_delimited_answer_that_breaks(void **state) {
 
 /* --- ends that are none ---------------------------------------------------------------------- */
 
-static void test_stream_without_done_is_passed_and_counted(void **state) {
-	struct world *w = WORLD("m");
-	struct peer *client = post(w, CHAT, STREAMED), *engine = net_newest(0);
-	say(w, engine, SSE_HEAD);
-	say_chunk(w, engine, "data: {\"choices\":[{}]}\n\n");
-	say(w, engine, "0\r\n\r\n");
-	expect_answer(client, 200, "data: {\"choices\":[{}]}\n\n");
-	assert_int_equal(metric_read(&w->worker.metrics->stream_no_done), 1);
-	assert_int_equal(metric_read(&w->worker.metrics->streams_broken), 0);
+/* What an engine says and ends in order. */
+struct ended {
+	const char *path;
+	const char *events;
+	bool has_end; /* as its dialect ends a stream */
+};
 
-	say(w, client, GET);
-	say(w, engine, SSE_HEAD);
-	say_chunk(w, engine, "data: {\"choices\":[{}]}\n\ndata: [DONE]\n\n");
-	say(w, engine, "0\r\n\r\n");
-	expect_answer(client, 200, NULL);
-	assert_int_equal(metric_read(&w->worker.metrics->stream_no_done), 1);
-	expect_end(w, 2);
+static const struct ended ends[] = {
+	{ CHAT, "data: {\"choices\":[{}]}\n\n", false },
+	{ CHAT, "data: {\"choices\":[{}]}\n\ndata: [DONE]\n\n", true },
+	{ "/v1/messages", "event: message_delta\ndata: {\"type\":\"message_delta\"}\n\n", false },
+	{ "/v1/messages", "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n", true },
+	{ "/v1/responses", "data: {\"type\":\"response.in_progress\"}\n\n", false },
+	{ "/v1/responses", "data: {\"type\":\"response.completed\"}\n\n", true },
+	{ "/v1/responses", "data: {\"type\":\"response.incomplete\"}\n\n", true },
+	{ "/v1/responses", "data: {\"type\":\"response.failed\"}\n\n", true },
+};
+
+static void test_stream_without_an_end_is_passed_and_counted(void **state) {
+	struct world *w = WORLD("m");
+	unsigned n_endless = 0;
+	for (size_t i = 0; i < n_elems(ends); i++) {
+		struct peer *client = post(w, ends[i].path, STREAMED), *engine = net_newest(0);
+		say(w, engine, SSE_HEAD);
+		say_chunk(w, engine, ends[i].events);
+		say(w, engine, "0\r\n\r\n");
+		expect_answer(client, 200, ends[i].events);
+		n_endless += !ends[i].has_end;
+		if (metric_read(&w->worker.metrics->stream_no_done) != n_endless)
+			fail_msg("counted %s: %s", ends[i].has_end ? "though ended" : "not", ends[i].events);
+	}
+	assert_int_equal(metric_read(&w->worker.metrics->streams_broken), 0);
+	expect_end(w, n_elems(ends));
 }
 
 /* The client's upload was still going on: its answer is cut all the same, and so is the upload. */
@@ -219,7 +237,7 @@ int main(void) {
 		cmocka_unit_test(test_answers_cut_at_every_byte),
 		cmocka_unit_test(test_http10_sees_a_reset),
 		cmocka_unit_test(test_close_delimited_answer_that_breaks),
-		cmocka_unit_test(test_stream_without_done_is_passed_and_counted),
+		cmocka_unit_test(test_stream_without_an_end_is_passed_and_counted),
 		cmocka_unit_test(test_engine_dies_in_both_directions),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

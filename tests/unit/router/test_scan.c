@@ -362,6 +362,81 @@ static void a_value_is_known_with_its_last_byte(void **state) {
 	}
 }
 
+/* ---- paths through arrays -------------------------------------------------------- */
+
+enum { ITEM, ITEM_TEXT, ITEM_DEEP, ITEM_OF_ITEM, N_ITEM_WANTS };
+
+static const struct scan_want item_wants[N_ITEM_WANTS] = {
+	[ITEM] = { .path = "a.[]", .text_bytes_max = 4 },
+	[ITEM_TEXT] = { .path = "a.[].b", .text_bytes_max = 8 },
+	[ITEM_DEEP] = { .path = "a.[].c.d" },
+	[ITEM_OF_ITEM] = { .path = "m.[].[].b" },
+};
+
+/* What must stand where the wanted values were found; NULL where there is none. */
+struct item_row {
+	const char *doc;
+	const char *found[N_ITEM_WANTS];
+};
+
+static void assert_items(const struct scan_table *t, const struct item_row *row, size_t first, size_t step) {
+	struct slice doc = slice_of(row->doc);
+	struct scan_value values[N_ITEM_WANTS];
+	struct scan s;
+	char text[16];
+	scan_init(&s, t, values, text, sizeof(text));
+	for (size_t at = 0, n = first; at < doc.n; at += n, n = step) {
+		n = size_min(n, doc.n - at);
+		assert_true(scan_feed(&s, doc.p + at, n) <= SCAN_COMPLETE);
+	}
+	assert_int_equal(scan_finish(&s), SCAN_COMPLETE);
+	for (unsigned id = 0; id < N_ITEM_WANTS; id++) {
+		const struct scan_value *v = scan_found(&s, id);
+		struct slice found =
+		    v ? slice_head(slice_skip(doc, v->offset), v->length) : (struct slice){ 0 };
+		if (!v != !row->found[id] || (v && !slice_eq(found, slice_of(row->found[id]))))
+			fail_msg("%s: %.*s in %s", item_wants[id].path, (int)found.n, found.p, row->doc);
+		if (v && v->type == SCAN_STRING && item_wants[id].text_bytes_max)
+			assert_true(slice_eq(v->text, slice_head(slice_skip(found, 1), found.n - 2)));
+	}
+}
+
+static void paths_lead_through_arrays(void **state) {
+	static const struct item_row rows[] = {
+		{ "{\"a\":[]}", { NULL } },
+		{ "{\"a\":[1]}", { "1" } },
+		{ "{\"a\":[\"x\"],\"b\":1}", { "\"x\"" } },
+		{ "{\"a\":[{\"b\":\"x\",\"c\":{\"d\":[2]}}]}",
+		    { "{\"b\":\"x\",\"c\":{\"d\":[2]}}", "\"x\"", "[2]" } },
+		/* of several items the last counts, whatever it is */
+		{ "{\"a\":[{\"b\":\"x\"},{\"b\":\"y\"}]}", { "{\"b\":\"y\"}", "\"y\"" } },
+		{ "{\"a\":[ {\"b\":\"x\"} , {\"c\":{}} ]}", { "{\"c\":{}}" } },
+		{ "{\"a\":[{\"b\":\"x\"},true,[{\"b\":\"z\"}]]}", { "[{\"b\":\"z\"}]" } },
+		{ "{\"a\":[null,[],{},\"u\",-1.5,{\"b\":\"y\"}]}", { "{\"b\":\"y\"}", "\"y\"" } },
+		/* and the last of several arrays, or of what stands in their place */
+		{ "{\"a\":[{\"b\":\"x\"}],\"a\":[]}", { NULL } },
+		{ "{\"a\":[{\"b\":\"x\"}],\"a\":7}", { NULL } },
+		{ "{\"a\":0,\"a\":[{\"b\":\"x\"}]}", { "{\"b\":\"x\"}", "\"x\"" } },
+		/* an object has no items, an array has no members */
+		{ "{\"a\":{\"b\":\"x\",\"c\":{\"d\":1}}}", { NULL } },
+		{ "{\"a\":{\"[]\":{\"b\":\"x\"},\"\":{\"b\":\"x\"}}}", { NULL } },
+		{ "{\"a\":[{\"c\":[{\"d\":1}]}]}", { "{\"c\":[{\"d\":1}]}" } },
+		{ "{\"x\":{\"a\":[{\"b\":1}]},\"y\":[{\"a\":[{\"b\":1}]}]}", { NULL } },
+		{ "[{\"a\":[{\"b\":1}]},{\"b\":1}]", { NULL } },
+		/* arrays of arrays */
+		{ "{\"m\":[[{\"b\":1}],[{\"b\":2},{\"b\":3}]]}", { NULL, NULL, NULL, "3" } },
+		{ "{\"m\":[[{\"b\":1}],{\"b\":2}]}", { NULL } },
+	};
+	struct scan_table t;
+	scan_table_init(&t, item_wants, N_ITEM_WANTS);
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		size_t n = strlen(rows[i].doc);
+		for (size_t first = 1; first <= n; first++)
+			assert_items(&t, &rows[i], first, n);
+		assert_items(&t, &rows[i], 1, 1);
+	}
+}
+
 /* ---- random texts ---------------------------------------------------------------- */
 
 struct writer {
@@ -585,6 +660,7 @@ int main(void) {
 		cmocka_unit_test(there_are_512_levels),
 		cmocka_unit_test(every_level_remembers_its_kind),
 		cmocka_unit_test(a_value_is_known_with_its_last_byte),
+		cmocka_unit_test(paths_lead_through_arrays),
 		cmocka_unit_test(random_texts_are_read_as_jansson_reads_them),
 		cmocka_unit_test(both_kernels_go_by_the_book),
 		cmocka_unit_test(each_special_byte_is_seen_at_each_place),

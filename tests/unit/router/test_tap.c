@@ -88,6 +88,14 @@ static const struct row {
 	  "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":"
 	  "{\"input_tokens\":5,\"output_tokens\":6}}}\n\n",
 	    { 5, 6, 1, true, true } },
+	/* which may end early, or fail */
+	{ "data: {\"type\":\"response.incomplete\",\"response\":{\"incomplete_details\":"
+	  "{\"reason\":\"max_output_tokens\"},\"usage\":{\"input_tokens\":5,\"output_tokens\":6,"
+	  "\"input_tokens_details\":{\"cached_tokens\":4}}}}\n\n",
+	    { 5, 6, 0, true, true } },
+	{ "data: {\"type\":\"response.failed\",\"response\":{\"error\":{},\"usage\":null}}\n\n",
+	    { 0, 0, 0, false, true } },
+	{ "data: {\"type\":\"response.in_progress\"}\n\n", { 0, 0, 0, false, false } },
 	/* Anthropic's messages */
 	{ "event: message_start\ndata: "
 	  "{\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9,"
@@ -100,6 +108,22 @@ static const struct row {
 	  "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":15}}\n\n"
 	  "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
 	    { 9, 15, 2, true, true } },
+	/* whose prompt is what was read, what came from the cache and what went into it */
+	{ "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9,"
+	  "\"cache_creation_input_tokens\":100,\"cache_read_input_tokens\":2000,"
+	  "\"output_tokens\":1}}}\n\n"
+	  "data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":15}}\n\n",
+	    { 2109, 15, 0, true, false } },
+	{ "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"cache_read_input_tokens\":2000,"
+	  "\"cache_creation_input_tokens\":null,\"input_tokens\":9}}}\n\n"
+	  "data: {\"type\":\"message_delta\",\"usage\":{\"cache_read_input_tokens\":2000,"
+	  "\"cache_creation_input_tokens\":0,\"input_tokens\":9,\"output_tokens\":15}}\n\n",
+	    { 2009, 15, 0, true, false } },
+	{ "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9,"
+	  "\"cache_creation_input_tokens\":100}}}\n\n"
+	  "data: {\"type\":\"message_delta\",\"usage\":{\"cache_read_input_tokens\":7,"
+	  "\"output_tokens\":15}}\n\n",
+	    { 109, 15, 0, true, false } },
 	/* [DONE] counts as a whole value at the start of a line alone */
 	{ "data: {\"choices\":[{\"text\":\"data: [DONE]\\n\\ndata: [DONE]\"}]}\n\n",
 	    { 0, 0, 1, false, false } },
@@ -111,22 +135,27 @@ static const struct row {
 	{ " data: [DONE]\n\n", { 0, 0, 0, false, false } },
 	{ "xdata: [DONE]\n\n", { 0, 0, 0, false, false } },
 	/* comments, other fields, names that only look alike */
-	{ ": keep-alive\n\nid: 7\nretry: 3\n\ndat: {\"choices\":[1]}\n\ndatas: {}\n\ndata\n\n",
+	{ ": keep-alive\n\nid: 7\nretry: 3\n\ndat: {\"choices\":[{\"text\":\"a\"}]}\n\ndatas: {}\n\ndata\n\n",
 	    { 0, 0, 0, false, false } },
 	{ "data:\n\ndata: \n\ndata:\r\n\r\ndata: \r\n\r\n", { 0, 0, 0, false, false } },
 	/* one event, its data on several lines */
-	{ "data: {\"choices\":[1],\ndata: "
+	{ "data: {\"choices\":[{\"text\":\"a\"}],\ndata: "
 	  "\"usage\":{\"completion_tokens\":3,\ndata:\"prompt_tokens\":4}}\n\n",
 	    { 4, 3, 1, true, false } },
-	{ "data: {\"choices\":[1],\r\nid: 1\r\ndata: \"usage\":{\"completion_tokens\":3}}\r\n\r\n",
+	{ "data: {\"choices\":[{\"text\":\"a\"}],\r\nid: 1\r\ndata: "
+	  "\"usage\":{\"completion_tokens\":3}}\r\n\r\n",
 	    { 0, 3, 1, true, false } },
 	/* an event that is cut off does not count */
-	{ "data: {\"choices\":[1]}\n\ndata: {\"choices\":[1]}\n", { 0, 0, 1, false, false } },
+	{ "data: {\"choices\":[{\"text\":\"a\"}]}\n\ndata: {\"choices\":[{\"text\":\"a\"}]}\n",
+	    { 0, 0, 1, false, false } },
 	/* what is no JSON is no content */
-	{ "data: hello\n\ndata: {oops}\n\ndata: {\"choices\":[1]}\n\n", { 0, 0, 1, false, false } },
-	{ "data: {\"choices\":[1]\n\ndata: {oops}\ndata: {\"choices\":[1]}\n\n", { 0, 0, 0, false, false } },
+	{ "data: hello\n\ndata: {oops}\n\ndata: {\"choices\":[{\"text\":\"a\"}]}\n\n",
+	    { 0, 0, 1, false, false } },
+	{ "data: {\"choices\":[{\"text\":\"a\"}]\n\ndata: {oops}\ndata: {\"choices\":[{\"text\":\"a\"}]}\n\n",
+	    { 0, 0, 0, false, false } },
 	{ "data: {\"usage\":{\"completion_tokens\":3},\"x\":\"\r\n\r\n", { 0, 0, 0, false, false } },
-	{ "data: {\"x\":\"a\r\ndata: b\",\"choices\":[1]}\r\n\r\n", { 0, 0, 0, false, false } },
+	{ "data: {\"x\":\"a\r\ndata: b\",\"choices\":[{\"text\":\"a\"}]}\r\n\r\n",
+	    { 0, 0, 0, false, false } },
 	/* numbers that are none */
 	{ "data: {\"choices\":[],\"usage\":{\"completion_tokens\":-3,\"prompt_tokens\":\"4\"}}\n\n",
 	    { 0, 0, 0, false, false } },
@@ -155,6 +184,143 @@ static void streams_are_understood_in_any_parts(void **state) {
 	}
 }
 
+/* --- content ---------------------------------------------------------------------------- */
+
+#define CHOICE(rest) "{\"id\":\"c-1\",\"choices\":[{\"index\":0," rest "}],\"usage\":null}"
+
+/* Events as the engines send them; with content, or without. */
+static const struct {
+	const char *json;
+	bool has_content;
+} events[] = {
+	/* vLLM */
+	{ CHOICE("\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null"), false },
+	{ CHOICE("\"delta\":{\"content\":\" a\"},\"logprobs\":null,\"finish_reason\":null"), true },
+	{ CHOICE("\"delta\":{\"content\":\"\\n\"},\"finish_reason\":\"length\""), true },
+	{ CHOICE("\"delta\":{\"content\":\"\"},\"finish_reason\":\"stop\",\"stop_reason\":null"), false },
+	{ CHOICE("\"delta\":{\"reasoning_content\":\"Hm\"},\"finish_reason\":null"), true },
+	{ CHOICE("\"delta\":{\"reasoning\":\"Hm\",\"reasoning_content\":null}"), true },
+	{ CHOICE("\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{\"}}]}"), true },
+	{ CHOICE("\"delta\":{\"content\":null,\"tool_calls\":[]}"), false },
+	{ CHOICE("\"text\":\" a\",\"logprobs\":null,\"finish_reason\":null"), true },
+	{ CHOICE("\"text\":\"\",\"logprobs\":null,\"finish_reason\":\"stop\""), false },
+	{ CHOICE("\"token_ids\":[17],\"finish_reason\":null"), true },
+	{ CHOICE("\"token_ids\":[],\"finish_reason\":\"stop\""), false },
+	{ "{\"choices\":[],\"usage\":{\"total_tokens\":3}}", false },
+	{ "{\"error\":{\"message\":\"text\",\"code\":400}}", false },
+	/* SGLang */
+	{ CHOICE("\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"reasoning_content\":null,"
+		 "\"tool_calls\":null},\"matched_stop\":null"),
+	    false },
+	{ CHOICE("\"delta\":{\"role\":null,\"content\":\" a\",\"reasoning_content\":null,"
+		 "\"tool_calls\":null},\"matched_stop\":null"),
+	    true },
+	{ CHOICE(
+	      "\"delta\":{\"role\":null,\"content\":null,\"reasoning_content\":\"Hm\",\"tool_calls\":null}"),
+	    true },
+	{ CHOICE("\"delta\":{\"role\":null,\"content\":null,\"reasoning_content\":null,"
+		 "\"tool_calls\":null},\"finish_reason\":\"stop\",\"matched_stop\":2"),
+	    false },
+	{ "{\"text\":\" a\",\"output_ids\":[17],\"meta_info\":{\"finish_reason\":null}}", true },
+	/* llama.cpp */
+	{ "{\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"role\":\"assistant\","
+	  "\"content\":null}}],\"object\":\"chat.completion.chunk\"}",
+	    false },
+	{ "{\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"content\":\"a\"}}],\"id\":\"c\"}",
+	    true },
+	{ "{\"choices\":[{\"finish_reason\":\"stop\",\"index\":0,\"delta\":{}}],\"timings\":{\"predicted_n\":"
+	  "4}}",
+	    false },
+	{ "{\"index\":0,\"content\":\" a\",\"tokens\":[17],\"stop\":false}", true },
+	{ "{\"index\":0,\"content\":\"\",\"tokens\":[],\"stop\":true}", false },
+	/* OpenAI */
+	{ CHOICE("\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null},\"logprobs\":null"),
+	    false },
+	{ CHOICE("\"delta\":{\"refusal\":\"No\"}"), true },
+	{ CHOICE("\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\""), false },
+	{ CHOICE("\"delta\":{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"index\":0,"
+		 "\"id\":\"call_1\",\"function\":{\"name\":\"f\",\"arguments\":\"\"}}]}"),
+	    true },
+	{ "{\"type\":\"response.output_item.added\",\"item\":{\"content\":[]}}", false },
+	{ "{\"type\":\"response.output_text.delta\",\"item_id\":\"m\",\"delta\":\"a\",\"logprobs\":[]}",
+	    true },
+	{ "{\"type\":\"response.output_text.delta\",\"item_id\":\"m\",\"delta\":\"\"}", false },
+	{ "{\"type\":\"response.reasoning_summary_text.delta\",\"delta\":\"Hm\"}", true },
+	{ "{\"type\":\"response.function_call_arguments.delta\",\"delta\":\"{\"}", true },
+	{ "{\"type\":\"response.output_text.done\",\"text\":\"a\"}", false },
+	/* Anthropic */
+	{ "{\"type\":\"content_block_start\",\"content_block\":{\"type\":\"text\",\"text\":\"\"}}", false },
+	{ "{\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}", true },
+	{ "{\"type\":\"content_block_delta\",\"delta\":{\"type\":\"thinking_delta\",\"thinking\":\"Hm\"}}",
+	    true },
+	{ "{\"type\":\"content_block_delta\",\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"\"}"
+	  "}",
+	    false },
+	{ "{\"type\":\"content_block_delta\",\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"{\"}"
+	  "}",
+	    true },
+	{ "{\"type\":\"content_block_delta\",\"delta\":{\"type\":\"signature_delta\",\"signature\":\"xyz\"}}",
+	    false },
+	{ "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{}}", false },
+	/* what only looks alike */
+	{ "{\"choices\":[{\"delta\":[{\"content\":\"a\"}]}]}", false },
+	{ "{\"choices\":{\"delta\":{\"content\":\"a\"}}}", false },
+	{ "{\"choices\":{\"[]\":{\"delta\":{\"content\":\"a\"}}}}", false },
+	{ "{\"choices\":[[{\"delta\":{\"content\":\"a\"}}]]}", false },
+	{ "{\"choices\":[{\"message\":{\"content\":\"a\"}}]}", false },
+	{ "{\"x\":{\"choices\":[{\"delta\":{\"content\":\"a\"}}]}}", false },
+	{ "{\"choices\":[{\"delta\":{\"content\":12345}}]}", false },
+	{ "[{\"choices\":[{\"delta\":{\"content\":\"a\"}}]}]", false },
+};
+
+/* The client's first token, and the estimate: what the model said and nothing else, in any parts. */
+static void only_what_the_model_said_is_counted(void **state) {
+	for (size_t i = 0; i < n_elems(events); i++) {
+		char text[400];
+		int n = snprintf(text, sizeof(text), "data: %s\n\n", events[i].json);
+		assert_true(n > 0 && (size_t)n < sizeof(text));
+		struct row row = { text, { 0, 0, events[i].has_content, false, false } };
+		for (int first = 0; first <= n; first++)
+			assert_learns(&row, EVENTS, (size_t)first, (size_t)n + 1);
+		assert_learns(&row, EVENTS, 0, 1);
+	}
+}
+
+/* A stream without usage, from its role to its end: as many as there were tokens. */
+static void a_stream_is_estimated(void **state) {
+	static const struct row row = {
+		"data: " CHOICE(
+		    "\"delta\":{\"role\":\"assistant\",\"content\":\"\"}") "\n\n"
+									   "data: " CHOICE(
+									       "\"delta\":{\"content\":"
+									       "\"a\"}") "\n\n"
+											 "data: " CHOICE(
+											     "\"delta\":{"
+											     "\"content\":\" "
+											     "b\"}") "\n\n"
+												     "data:"
+												     " " CHOICE(
+													 "\"d"
+													 "elt"
+													 "a\""
+													 ":{}"
+													 ",\""
+													 "fin"
+													 "ish"
+													 "_re"
+													 "aso"
+													 "n\""
+													 ":\""
+													 "sto"
+													 "p"
+													 "\"") "\n\n"
+													       "data: [DONE]\n\n",
+		{ 0, 0, 2, false, true },
+	};
+	for (size_t step = 1; step <= strlen(row.text); step++)
+		assert_learns(&row, EVENTS, 0, step);
+}
+
 /* An error event may be said where an event has ended, nowhere else. */
 static void boundaries_are_known(void **state) {
 	for (size_t i = 0; i < n_elems(streams); i++) {
@@ -177,9 +343,9 @@ static void boundaries_are_known(void **state) {
 /* The thread's scanner is lent to a stream only while an event is cut. */
 static void streams_share_a_scanner(void **state) {
 	static const char *const texts[] = {
-		"data: {\"choices\":[1],\"usage\":{\"completion_tokens\":1}}\n\n",
-		"data: {\"choices\":[1],\"usage\":{\"completion_tokens\":22}}\n\n",
-		"data: {\"choices\":[1],\"usage\":{\"completion_tokens\":333}}\n\n"
+		"data: {\"choices\":[{\"text\":\"a\"}],\"usage\":{\"completion_tokens\":1}}\n\n",
+		"data: {\"choices\":[{\"text\":\"a\"}],\"usage\":{\"completion_tokens\":22}}\n\n",
+		"data: {\"choices\":[{\"text\":\"a\"}],\"usage\":{\"completion_tokens\":333}}\n\n"
 	};
 	struct tap taps[3];
 	buf_pool_report(&pool);
@@ -209,6 +375,13 @@ static void documents_are_read(void **state) {
 		{ "{\"choices\":[{\"message\":{}}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}",
 		    { 3, 4, 0, true, false } },
 		{ "{\"type\":\"message\",\"usage\":{\"input_tokens\":5,\"output_tokens\":6}}\n",
+		    { 5, 6, 0, true, false } },
+		{ "{\"type\":\"message\",\"usage\":{\"input_tokens\":5,\"output_tokens\":6,"
+		  "\"cache_creation_input_tokens\":20,\"cache_read_input_tokens\":300}}",
+		    { 325, 6, 0, true, false } },
+		/* in the other dialects the cached ones are among the counted */
+		{ "{\"object\":\"response\",\"usage\":{\"input_tokens\":5,\"input_tokens_details\":"
+		  "{\"cached_tokens\":4},\"output_tokens\":6}}",
 		    { 5, 6, 0, true, false } },
 		{ "{\"object\":\"list\",\"usage\":{\"prompt_tokens\":8,\"total_tokens\":8}}",
 		    { 8, 0, 0, false, false } },
@@ -245,7 +418,8 @@ static void only_plain_answers_of_two_types_are_read(void **state) {
 		begin(&t, heads[i].fields);
 		assert_int_equal(t.kind, heads[i].kind);
 		if (t.kind == TAP_NONE) {
-			assert_int_equal(feed(&t, SLICE("data: {\"choices\":[1]}\n\ndata: [DONE]\n\n")), 0);
+			assert_int_equal(
+			    feed(&t, SLICE("data: {\"choices\":[{\"text\":\"a\"}]}\n\ndata: [DONE]\n\n")), 0);
 			assert_false(t.is_done);
 		}
 		tap_finish(&t, &scratch, &pool);
@@ -287,6 +461,8 @@ static void a_cut_stream_is_told_in_its_dialect(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(streams_are_understood_in_any_parts),
+		cmocka_unit_test(only_what_the_model_said_is_counted),
+		cmocka_unit_test(a_stream_is_estimated),
 		cmocka_unit_test(boundaries_are_known),
 		cmocka_unit_test(streams_share_a_scanner),
 		cmocka_unit_test(documents_are_read),

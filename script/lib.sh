@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# What script/demo, script/test and .ci/run share: packages, the build folder, the build, free ports.
+# What the scripts, .ci/run and tools/cov share: packages, the build folder, the build, free ports.
 # Sourced with `set -euo pipefail` on and the working directory at the top of the tree.
 
 BUILD_PACKAGES=(make gcc g++ libc6-dev pkg-config libuv1-dev libjansson-dev libtomlplusplus-dev libxxhash-dev)
@@ -62,17 +62,28 @@ need_packages() {
 	exec 9<&-
 }
 
-# Exports HEADRACE_BUILD: the tree's own build/ where that can be written, else the user's cache.
+# Make and its recipes would take such paths apart.
+is_plain() { [[ $1 != *[[:space:]\'\"\`\$\&\(\)\;\<\>\|*?#%:\\]* ]]; }
+
+# Whether builds can go there: what root left after a run with sudo cannot be written by the user's next one.
+is_usable() {
+	is_plain "$1" && mkdir -p "$1" 2>/dev/null &&
+		[ -z "$(find "$1" ! -type l \( -type d -o ! -uid "$(id -u)" \) ! -writable -print -quit 2>/dev/null)" ]
+}
+
+# Exports HEADRACE_BUILD: the tree's own build/ where that can be used, else the user's cache.
 choose_build() {
 	if [ -z "${HEADRACE_BUILD:-}" ]; then
 		HEADRACE_BUILD=$PWD/build
-		if ! { mkdir -p build && [ -w build ] && { [ ! -e build/release ] || [ -w build/release ]; }; } 2>/dev/null; then
-			HEADRACE_BUILD=${XDG_CACHE_HOME:-$HOME/.cache}/headrace
-			say "this tree cannot be written: building under $HEADRACE_BUILD"
+		if ! is_usable "$HEADRACE_BUILD"; then
+			HEADRACE_BUILD=${XDG_CACHE_HOME:-${HOME:-}/.cache}/headrace
+			say "$PWD/build has spaces in its path or holds what cannot be written:" \
+				"building under $HEADRACE_BUILD"
 		fi
 	fi
-	mkdir -p "$HEADRACE_BUILD" || die "set HEADRACE_BUILD to a folder that can be written"
-	HEADRACE_BUILD=$(cd "$HEADRACE_BUILD" && pwd)
+	HEADRACE_BUILD=$(realpath -ms "$HEADRACE_BUILD")
+	is_usable "$HEADRACE_BUILD" ||
+		die "cannot build under $HEADRACE_BUILD: set HEADRACE_BUILD to a folder of your own without spaces or special characters in its path"
 	export HEADRACE_BUILD
 }
 

@@ -168,7 +168,7 @@ def print_workload(samples, workload):
 
 
 def targets(samples):
-    """(what, measured, limit, good): limits of issue 2; None where it could not be measured."""
+    """(what, measured, limit, good): the project's targets; None where it could not be measured."""
     peers = ("nginx", "haproxy")
     streams = max(samples.connections("sse"), default=0)
     held = max(samples.connections("idle"), default=0)

@@ -11,7 +11,7 @@
 #include "http/head.h"
 
 #define BODY_CHUNK_LINE_MAX 256u
-#define BODY_TRAILER_MAX    16384u
+#define BODY_TRAILER_MAX    (16384u - (unsigned)sizeof(struct buf)) /* fills a buf of 16 KiB */
 
 enum body_outcome {
 	BODY_DATA = 1, /* *out is content */

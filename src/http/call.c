@@ -104,14 +104,17 @@ int call_recv_head(struct call *c, struct head_room *room, enum method method) {
 			return CALL_E_BAD;
 		if (r)
 			return CALL_E_GONE;
-		r = head_parse_response(room, c->conn->unread, method);
-		if (r == HEAD_E_REFUSED)
-			return CALL_E_BAD;
-		if (r == 0)
-			break;
+		if (head_is_worth_parsing(c->conn->unread, &c->seen_bytes)) {
+			r = head_parse_response(room, c->conn->unread, method);
+			if (r == HEAD_E_REFUSED)
+				return CALL_E_BAD;
+			if (r == 0)
+				break;
+		}
 		r = conn_more(c->conn, HEAD_BYTES_MAX);
 	}
 	conn_consume(c->conn, room->head.bytes);
+	c->seen_bytes = 0;
 	if (room->head.status >= 200)
 		body_init(&c->in, (enum framing)room->head.framing, room->head.content_length);
 	return 0;
@@ -249,7 +252,7 @@ void call_put_end(struct call_out *o, const struct head *trailers) {
 	call_put_text(o, SLICE("0\r\n"));
 	for (unsigned i = 0; trailers && i < trailers->n_fields; i++) {
 		const struct field *f = &trailers->fields[i];
-		if (!field_is_barred_from_trailer((enum field_id)f->id))
+		if (!f->is_named && !field_is_barred_from_trailer((enum field_id)f->id))
 			call_put_field(o, head_name(trailers, f), head_value(trailers, f));
 	}
 	call_put_text(o, SLICE("\r\n"));

@@ -33,10 +33,13 @@ struct call {
 	uint64_t out_left;   /* of a FRAMING_LENGTH message */
 	uint64_t in_bytes;   /* body bytes received, framing taken off */
 	uint64_t out_bytes;  /* body bytes put, framing not counted */
+	uint16_t seen_bytes; /* of an incomplete response head */
 	uint8_t out_framing;
 	bool out_has_begun;
 	bool out_is_done;
 };
+
+_Static_assert(sizeof(struct call) <= 104, "an exchange has two");
 
 /* What one receive brought. */
 struct call_in {

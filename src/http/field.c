@@ -17,6 +17,7 @@ static const struct {
 	{ { "connection", 10 }, FIELD_CONNECTION, HOP },
 	{ { "keep-alive", 10 }, FIELD_KEEP_ALIVE, HOP },
 	{ { "content-type", 12 }, FIELD_CONTENT_TYPE, PROTECTED },
+	{ { "x-request-id", 12 }, FIELD_X_REQUEST_ID, 0 },
 	{ { "authorization", 13 }, FIELD_AUTHORIZATION, PROTECTED },
 	{ { "content-length", 14 }, FIELD_CONTENT_LENGTH, HOP | PROTECTED },
 	{ { "http2-settings", 14 }, FIELD_HTTP2_SETTINGS, HOP },
@@ -50,7 +51,7 @@ enum field_id field_find(struct slice name) {
 	if (name.n > LENGTH_MAX)
 		return FIELD_OTHER;
 	for (unsigned row = first[name.n]; row < first[name.n + 1]; row++)
-		if (slice_is(name, known[row].name))
+		if (ascii_lower(name.p[0]) == known[row].name.p[0] && slice_is(name, known[row].name))
 			return known[row].id;
 	return FIELD_OTHER;
 }

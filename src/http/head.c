@@ -7,7 +7,9 @@
  */
 #include "http/head.h"
 
-enum { TOKEN = 1, VALUE = 2, TARGET = 4, HOST = 8, DIGIT = 16 };
+#include "base/span.h"
+
+enum { TOKEN = 1, TARGET = 2, HOST = 4, DIGIT = 8 };
 
 static uint8_t classes[256];
 
@@ -18,8 +20,6 @@ __attribute__((constructor)) static void head_init(void) {
 		unsigned k = digit ? DIGIT : 0;
 		if (digit || alpha || (c && c < 128 && strchr("!#$%&'*+-.^_`|~", (int)c)))
 			k |= TOKEN;
-		if (c == '\t' || (c >= 0x20 && c != 0x7f))
-			k |= VALUE;
 		if (c > 0x20 && c != 0x7f && c != '#')
 			k |= TARGET;
 		if (digit || alpha || (c && c < 128 && strchr("-._~%!$&'()*+;=", (int)c)))
@@ -35,6 +35,7 @@ static inline bool is_class(char c, unsigned class) {
 struct cursor {
 	const char *base, *p, *end;
 	enum cause cause; /* of a refusal */
+	bool is_method_known;
 };
 
 static uint16_t at(const struct cursor *c, const char *p) {
@@ -50,6 +51,12 @@ static int refuse(struct cursor *c, enum cause cause) {
 static int skip_class(struct cursor *c, unsigned class) {
 	while (c->p < c->end && is_class(*c->p, class))
 		c->p++;
+	return c->p < c->end ? 0 : HEAD_E_MORE;
+}
+
+/* Over a field's value or a reason phrase; HEAD_E_MORE at the end of the input. */
+static int skip_value(struct cursor *c) {
+	c->p = span_value(c->p, c->end);
 	return c->p < c->end ? 0 : HEAD_E_MORE;
 }
 
@@ -89,7 +96,7 @@ static int parse_field(struct cursor *c, struct field *f, bool *is_last) {
 	while (c->p < c->end && (*c->p == ' ' || *c->p == '\t'))
 		c->p++;
 	const char *value = c->p;
-	r = skip_class(c, VALUE);
+	r = skip_value(c);
 	if (r)
 		return r;
 	const char *end = c->p;
@@ -175,6 +182,15 @@ static bool is_authority(struct slice v) {
 	return port <= 65535;
 }
 
+static bool name_eq(struct slice a, struct slice b) {
+	if (a.n != b.n)
+		return false;
+	for (size_t i = 0; i < a.n; i++)
+		if (ascii_lower(a.p[i]) != ascii_lower(b.p[i]))
+			return false;
+	return true;
+}
+
 /* What all Connection fields of a head say together. */
 struct connection_options {
 	unsigned n;
@@ -189,13 +205,8 @@ static void apply_connection(struct head *h, struct slice list, struct connectio
 		said->has_keep_alive |= slice_is(option, SLICE("keep-alive"));
 		for (unsigned i = 0; option.n && i < h->n_fields; i++) {
 			struct field *f = &h->fields[i];
-			struct slice name = head_name(h, f);
-			if (name.n != option.n || field_is_protected((enum field_id)f->id))
-				continue;
-			size_t k = 0;
-			while (k < name.n && ascii_lower(name.p[k]) == ascii_lower(option.p[k]))
-				k++;
-			f->is_named |= k == name.n;
+			f->is_named |=
+			    !field_is_protected((enum field_id)f->id) && name_eq(head_name(h, f), option);
 		}
 	}
 }
@@ -293,6 +304,8 @@ static int parse_request_line(struct cursor *c, struct head *h) {
 		return refuse(c, CAUSE_MALFORMED);
 	h->method_at = at(c, method);
 	h->method_n = (uint16_t)(c->p - method);
+	c->is_method_known =
+	    find_method(head_method(h), &h->method); /* a refusal of HEAD has no body either */
 	const char *target = ++c->p;
 
 	r = skip_class(c, TARGET);
@@ -307,15 +320,6 @@ static int parse_request_line(struct cursor *c, struct head *h) {
 	c->p++;
 	r = parse_version(c, h);
 	return r ? r : expect_crlf(c);
-}
-
-static bool authority_eq(struct slice a, struct slice b) {
-	if (a.n != b.n)
-		return false;
-	for (size_t i = 0; i < a.n; i++)
-		if (ascii_lower(a.p[i]) != ascii_lower(b.p[i]))
-			return false;
-	return true;
 }
 
 /* origin-form stays; absolute-form becomes it; "*" is for OPTIONS (RFC 9112 section 3.2). */
@@ -336,14 +340,14 @@ static bool apply_target(struct head *h, struct slice host) {
 	size_t n = 0;
 	while (n < rest.n && rest.p[n] != '/' && rest.p[n] != '?')
 		n++;
-	if (!authority_eq(slice_head(rest, n), host) || (n < rest.n && rest.p[n] != '/'))
+	if (!name_eq(slice_head(rest, n), host) || (n < rest.n && rest.p[n] != '/'))
 		return false;
 	h->target_at = (uint16_t)(h->target_at + skip + n);
 	h->target_n = (uint16_t)(h->target_n - skip - n);
 	return true;
 }
 
-static enum cause apply_request(struct head *h) {
+static enum cause apply_request(const struct cursor *c, struct head *h) {
 	enum cause cause = apply_framing(h);
 	if (cause)
 		return cause;
@@ -362,7 +366,7 @@ static enum cause apply_request(struct head *h) {
 	}
 	if (n_hosts > 1 || (n_hosts == 0 && h->minor == 1) || (n_hosts && !is_authority(host)))
 		return CAUSE_MALFORMED;
-	if (!find_method(head_method(h), &h->method))
+	if (!c->is_method_known)
 		return CAUSE_METHOD;
 	if (!apply_target(h, host))
 		return CAUSE_MALFORMED;
@@ -377,7 +381,7 @@ int head_parse_request(struct head_room *room, struct slice in, enum cause *caus
 		r = head_end(&c, r, in, CAUSE_TARGET_TOO_LONG);
 	} else {
 		r = head_end(&c, parse_fields(&c, room), in, CAUSE_HEAD_TOO_LARGE);
-		if (r == 0 && (c.cause = apply_request(&room->head)) != CAUSE_NONE)
+		if (r == 0 && (c.cause = apply_request(&c, &room->head)) != CAUSE_NONE)
 			r = HEAD_E_REFUSED;
 	}
 	*cause_out = c.cause;
@@ -405,7 +409,7 @@ static int parse_status_line(struct cursor *c, struct head *h) {
 	if (h->status < 100 || h->status > 599)
 		return refuse(c, CAUSE_MALFORMED);
 	if (*c->p == ' ') {
-		r = skip_class(c, VALUE);
+		r = skip_value(c);
 		if (r)
 			return r;
 	}
@@ -475,4 +479,20 @@ struct slice head_find_name(const struct head *h, struct slice lower) {
 		if (slice_is(head_name(h, &h->fields[i]), lower))
 			return head_value(h, &h->fields[i]);
 	return (struct slice){ NULL, 0 };
+}
+
+bool head_names_in_connection(const struct head *h, struct slice name) {
+	for (unsigned i = 0; i < h->n_fields; i++) {
+		struct slice list = head_value(h, &h->fields[i]), option;
+		while (h->fields[i].id == FIELD_CONNECTION && slice_next_member(&list, &option))
+			if (name_eq(option, name))
+				return true;
+	}
+	return false;
+}
+
+bool head_is_worth_parsing(struct slice in, uint16_t *seen) {
+	struct slice fresh = slice_skip(in, *seen);
+	*seen = (uint16_t)size_min(in.n, HEAD_BYTES_MAX);
+	return in.n >= HEAD_BYTES_MAX || memchr(fresh.p, '\n', fresh.n);
 }

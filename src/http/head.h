@@ -12,7 +12,7 @@
 #include "base/cause.h"
 #include "http/field.h"
 
-#define HEAD_BYTES_MAX  65535u
+#define HEAD_BYTES_MAX  (65536u - (unsigned)sizeof(struct buf)) /* fills a buf of 64 KiB */
 #define HEAD_FIELDS_MAX 100u
 #define HEAD_TARGET_MAX 32768u
 
@@ -101,6 +101,15 @@ struct slice head_path(const struct head *h);
 /* First field of that id or name (lower case); p is NULL when there is none. */
 struct slice head_find(const struct head *h, enum field_id id);
 struct slice head_find_name(const struct head *h, struct slice lower);
+
+/* Whether a Connection field of the head names it. */
+bool head_names_in_connection(const struct head *h, struct slice name);
+
+/*
+ * Parsing an incomplete head again makes sense only when another line has ended or there is too much. *seen:
+ * the bytes that were there the last time, 0 at first.
+ */
+bool head_is_worth_parsing(struct slice in, uint16_t *seen);
 
 /* True when the field belongs to this hop alone. */
 static inline bool head_is_hop_field(const struct field *f) {

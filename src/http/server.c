@@ -13,8 +13,11 @@
 #define LINGER_BYTES_MAX (1u << 20)
 #define TRIM_MS          5000
 #define FAREWELL_MS      1000
+#define HUNGRY_HEAD_MAX  4096 /* bytes of an incomplete head that are kept while memory is short */
 
 static void session_run(struct job *job);
+
+static const struct head no_head = { .base = "" };
 
 static void session_on_closed(struct conn *c) {
 	struct session *s = container_of(c, struct session, conn);
@@ -70,10 +73,11 @@ static void session_refuse(struct session *s, const struct head *head, enum caus
 
 static void session_on_timer(struct timer *t) {
 	struct session *s = container_of(t, struct session, timer);
-	static const struct head nothing = { .base = "" };
 	if (s->state == SESSION_HEAD)
-		session_refuse(s, &nothing, CAUSE_HEAD_TIMEOUT);
-	else
+		session_refuse(s, &no_head, CAUSE_HEAD_TIMEOUT);
+	else if (s->state == SESSION_IDLE && s->conn.can_read) /* late are we, not the client */
+		loop_timer(s->conn.loop, &s->timer, s->server->limits.head_ms);
+	else if (s->state != SESSION_CALL) /* running on during a call is cheaper than stopping for each */
 		session_close(s, false);
 }
 
@@ -96,14 +100,6 @@ static bool session_skip_blank(struct session *s) {
 	return s->conn.unread.n > 0 && !slice_eq(s->conn.unread, SLICE("\r"));
 }
 
-/* Parsing again makes sense only when another line has ended or there is too much. */
-static bool session_is_worth_parsing(struct session *s) {
-	struct slice fresh = slice_skip(s->conn.unread, s->seen_bytes);
-	bool worth = s->conn.unread.n >= HEAD_BYTES_MAX || memchr(fresh.p, '\n', fresh.n);
-	s->seen_bytes = (uint16_t)size_min(s->conn.unread.n, HEAD_BYTES_MAX);
-	return worth;
-}
-
 /* Looks for a complete head in what has come. */
 static void session_run_head(struct session *s) {
 	int r = conn_fill(&s->conn, LOOP_READ_BYTES);
@@ -111,7 +107,7 @@ static void session_run_head(struct session *s) {
 		struct head_room room;
 		enum cause cause = CAUSE_NONE;
 		int parsed = HEAD_E_MORE;
-		if (session_skip_blank(s) && (s->state == SESSION_IDLE || session_is_worth_parsing(s)))
+		if (session_skip_blank(s) && head_is_worth_parsing(s->conn.unread, &s->seen_bytes))
 			parsed = head_parse_request(&room, s->conn.unread, &cause);
 		if (parsed == 0) {
 			session_begin(s, &room.head);
@@ -123,9 +119,12 @@ static void session_run_head(struct session *s) {
 		}
 		if (s->state == SESSION_IDLE && s->conn.unread.n) {
 			s->state = SESSION_HEAD;
-			s->seen_bytes = (uint16_t)size_min(s->conn.unread.n, HEAD_BYTES_MAX);
 			timer_stop(&s->timer); /* the keep-alive deadline may be later than this one */
 			loop_timer(s->conn.loop, &s->timer, s->server->limits.head_ms);
+		}
+		if (s->conn.unread.n > HUNGRY_HEAD_MAX && buf_is_over_budget(&s->conn.loop->bufs)) {
+			session_refuse(s, &no_head, CAUSE_OVERLOADED);
+			return;
 		}
 		r = conn_more(&s->conn, HEAD_BYTES_MAX);
 	}
@@ -159,7 +158,6 @@ static void session_run(struct job *job) {
 
 void session_take(struct session *s, struct call *call, struct job *job, const struct head *head) {
 	assert(s->state == SESSION_IDLE || s->state == SESSION_HEAD);
-	timer_stop(&s->timer);
 	s->state = SESSION_CALL;
 	s->n_requests++;
 	s->seen_bytes = 0;
@@ -174,6 +172,7 @@ void session_next(struct call *call, bool keep) {
 	assert(s->state == SESSION_CALL);
 	bool received = call_is_received(call);
 	call_deinit(call);
+	conn_relax(&s->conn);
 	s->conn.job = &s->job;
 	if (!keep || !received || s->server->is_closing) {
 		session_linger(s);

@@ -5,8 +5,8 @@
  * A session is one client's connection: it waits for heads, judges them, hands each
  * request to the handler as a call, and goes on to the next when the handler says that
  * it is done (session_next). One request is at work at a time; what was pipelined waits
- * in the socket. A malformed head or an expired head deadline is answered here and
- * ends the connection.
+ * in the socket, but for what one read brought together with the head. A malformed head
+ * or an expired head deadline is answered here and ends the connection.
  *
  * The handler embeds struct call in an object of its own. From begin() until
  * session_next() or session_abort() the connection's events wake the call's owner.

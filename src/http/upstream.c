@@ -28,7 +28,9 @@ static void upstream_on_idle_event(struct job *job) {
 }
 
 static void upstream_on_idle_timer(struct timer *t) {
-	upstream_end(container_of(t, struct upstream, idle_timer));
+	struct upstream *up = container_of(t, struct upstream, idle_timer);
+	if (list_is_linked(&up->link)) /* running on while lent is cheaper than stopping each time */
+		upstream_end(up);
 }
 
 static void upstream_on_trim(struct timer *t) {
@@ -80,7 +82,6 @@ struct upstream *upstream_get(struct upstream_pool *p, struct instance *inst, st
 		return NULL;
 	assert(up->instance == inst);
 	list_remove(&up->link);
-	timer_stop(&up->idle_timer);
 	p->n_idle--;
 	p->n_lent++;
 	up->conn.job = job;
@@ -117,6 +118,7 @@ void upstream_put(struct upstream **upp) {
 		upstream_end(up);
 		return;
 	}
+	conn_relax(&up->conn);
 	p->n_lent--;
 	p->n_idle++;
 	up->conn.job = &up->idle_job;

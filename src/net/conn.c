@@ -15,13 +15,18 @@
 #define SEND_IOV_MAX 64
 #define OUT_BUF_MIN  1024
 
+#define KEEP_ALIVE_IDLE_S     60
+#define KEEP_ALIVE_INTERVAL_S 15
+#define KEEP_ALIVE_COUNT      4
+
 static int conn_interest(const struct conn *c) {
 	int interest = c->hears_close ? UV_DISCONNECT : 0;
 	if (c->wants_read)
 		interest |= UV_READABLE;
 	if (c->out || c->state == CONN_CONNECTING)
 		interest |= UV_WRITABLE;
-	return interest;
+	/* Who wants nothing still hears of a reset, which every registered socket reports. */
+	return interest || c->has_failed ? interest : UV_PRIORITIZED;
 }
 
 static void conn_on_event(uv_poll_t *poll, int status, int events);
@@ -52,9 +57,10 @@ static void conn_on_connected(struct conn *c) {
 static void conn_on_event(uv_poll_t *poll, int status, int events) {
 	struct conn *c = container_of(poll, struct conn, poll);
 
-	if (status < 0) { /* POLLERR; libuv has stopped the handle. The next read tells EOF from reset. */
+	if (status < 0 || events & UV_PRIORITIZED) { /* an error; the next read tells EOF from reset */
 		c->interest = 0;
-		c->can_read = c->peer_closed = true;
+		uv_poll_stop(poll);
+		c->can_read = c->peer_closed = c->has_failed = true;
 		if (c->state == CONN_CONNECTING)
 			c->is_broken = true;
 		loop_wake(c->loop, c->job);
@@ -101,6 +107,14 @@ int conn_open(struct conn *c, struct loop *l, int fd, struct job *job, void (*on
 	return conn_start(c, l, fd, job, on_closed, CONN_OPEN);
 }
 
+void conn_keep_alive(int fd) {
+	int on = 1, idle_s = KEEP_ALIVE_IDLE_S, interval_s = KEEP_ALIVE_INTERVAL_S, count = KEEP_ALIVE_COUNT;
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+}
+
 int conn_connect(struct conn *c, struct loop *l, const struct sockaddr *addr, struct job *job,
     void (*on_closed)(struct conn *)) {
 	socklen_t len =
@@ -115,6 +129,7 @@ int conn_connect(struct conn *c, struct loop *l, const struct sockaddr *addr, st
 	}
 	int on = 1;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	conn_keep_alive(fd);
 	return conn_start(c, l, fd, job, on_closed, CONN_CONNECTING);
 }
 

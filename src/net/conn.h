@@ -61,6 +61,7 @@ struct conn {
 	bool can_read;    /* bytes or the end wait in the socket, as far as events told */
 	bool peer_closed; /* FIN or worse was seen by an event */
 	bool hears_close; /* the peer's close is still to be reported */
+	bool has_failed;  /* an event said so; what came before may still be read */
 	bool is_broken;
 	struct slice unread;
 	struct buf *stash;    /* where unread stands, unless it is in loop->read_buf */
@@ -69,6 +70,8 @@ struct conn {
 	size_t out_bytes;
 	uint64_t sent_bytes; /* handed to the socket since it was opened */
 };
+
+_Static_assert(sizeof(struct conn) <= 320, "a connection is cheap");
 
 /* Takes a connected socket (nonblocking, close-on-exec). Events start at once. Negative: the fd is closed. */
 must_use int conn_open(
@@ -80,6 +83,9 @@ must_use int conn_open(
  */
 must_use int conn_connect(struct conn *c, struct loop *l, const struct sockaddr *addr, struct job *job,
     void (*on_closed)(struct conn *));
+
+/* Has the kernel find out within two minutes that a silent peer is gone without a word. */
+void conn_keep_alive(int fd);
 
 /* Unlinks and closes; on_closed follows before the turn ends. With reset, what the peer did not get is lost
  * to it at once. */

@@ -4,6 +4,8 @@
 #include <netinet/in.h>
 #include <unistd.h>
 
+#include "net/conn.h"
+
 #define ACCEPTS_PER_TURN 64
 #define BACKLOG          4096
 #define RETRY_MS         100
@@ -23,6 +25,7 @@ int listener_bind(const struct sockaddr *addr, bool reuse_port) {
 		setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
+	conn_keep_alive(fd);
 	if (bind(fd, addr, len) < 0 || listen(fd, BACKLOG) < 0) {
 		int error = errno;
 		close(fd);
@@ -65,8 +68,9 @@ static bool listener_take_place(struct listener *l) {
 	struct client_budget *b = l->budget;
 	if (!b)
 		return true;
-	if (atomic_fetch_add_explicit(&b->n_open, 1, memory_order_relaxed) < b->n_max)
-		return true;
+	if (atomic_fetch_add_explicit(&b->n_open, 1, memory_order_relaxed) < b->n_max || l->is_closing)
+		return true; /* the last ones are taken beyond it: half of all descriptors is kept for engines
+			      */
 	atomic_fetch_sub_explicit(&b->n_open, 1, memory_order_relaxed);
 	return false;
 }

@@ -6,7 +6,8 @@
  * in the backlog, old ones live, nothing spins. It goes on when a client leaves
  * (listener_client_gone) or a moment later.
  *
- * TCP_NODELAY and the limit of unsent bytes are set here and inherited by what is accepted.
+ * TCP_NODELAY, keep-alive probes and the limit of unsent bytes are set here and inherited by what is
+ * accepted.
  */
 #pragma once
 

@@ -20,9 +20,13 @@ void loop_wake(struct loop *l, struct job *j) {
 		list_push(&l->ready, &j->link);
 }
 
+/* One round: who is woken meanwhile waits for the next one, so that nobody keeps the thread from its events.
+ */
 static void loop_run_ready(struct loop *l) {
-	while (!list_is_empty(&l->ready)) {
-		struct job *j = container_of(l->ready.next, struct job, link);
+	struct list round = LIST_INIT(round);
+	list_splice(&round, &l->ready);
+	while (!list_is_empty(&round)) {
+		struct job *j = container_of(round.next, struct job, link);
 		list_remove(&j->link);
 		j->run(j);
 	}
@@ -46,19 +50,19 @@ static void loop_on_alarm(uv_timer_t *alarm) {
 	container_of(alarm, struct loop, alarm)->alarm_at_ms = 0;
 }
 
-/* Before the poll: the end of a turn. Sleeps until the next timer at most. */
+/* Before the poll: the end of a turn. Sleeps until the next timer at most, not at all while jobs are ready.
+ */
 static void loop_on_prepare(uv_prepare_t *prepare) {
 	struct loop *l = container_of(prepare, struct loop, prepare);
 	loop_run_ready(l);
 	l->is_in_turn = false;
 
 	uint64_t took_ns = clock_now_ns() - l->now_ns;
-	l->n_turns++;
 	l->worst_turn_ns = u64_max(l->worst_turn_ns, took_ns);
 	if (took_ns > SLOW_TURN_NS)
 		l->n_slow_turns++;
 
-	uint64_t delay_ms = wheel_next_ms(&l->wheel);
+	uint64_t delay_ms = list_is_empty(&l->ready) ? wheel_next_ms(&l->wheel) : 0;
 	uint64_t at_ms = delay_ms == UINT64_MAX ? UINT64_MAX : l->wheel.now_ms + delay_ms;
 	if (at_ms == UINT64_MAX || at_ms == l->alarm_at_ms)
 		return;

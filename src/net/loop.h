@@ -3,9 +3,9 @@
  *
  * libuv polls below; above it stands a ready list of jobs. Events only record what
  * happened and wake a job; jobs run after all events of the turn were recorded, so no
- * owner is ever called from inside a call it made. A woken job runs once, in this
- * turn, in the order of waking; a job that wakes itself runs again in the next round
- * of the same turn.
+ * owner is ever called from inside a call it made. Woken jobs run once each, in the
+ * order of waking; a job that is woken by a job, or by itself, runs in the next round:
+ * there are two a turn, and between turns the loop polls without sleeping.
  *
  * Everything here belongs to the loop's thread but loop_post(), which any thread may
  * call: mail runs on the loop's thread, in the order of posting by one thread.
@@ -62,7 +62,6 @@ struct loop {
 	struct conn *read_owner; /* the conn whose unread bytes stand in read_buf, or NULL */
 	char *scratch;           /* LOOP_SCRATCH_BYTES, for heads and chunk lines of one send */
 
-	uint64_t n_turns;
 	uint64_t n_slow_turns;  /* turns of more than 5 ms */
 	uint64_t worst_turn_ns; /* since the last look; see loop_take_lag */
 };

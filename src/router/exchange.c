@@ -13,6 +13,10 @@
 #include "router/local.h"
 
 #define DOWN_READ_BYTES  65536u /* what a client that does not read can make us hold */
+#define DOWN_READ_HUNGRY 4096u  /* the same while memory is short: answers go on, since they end */
+#define WRITE_STEP_BYTES                                                                                     \
+	4096u /* a client that takes less of its answer in a deadline's time does not read                   \
+	       */
 #define REPLAY_BYTES_MAX (1u << 20)
 #define WHOLE_BYTES      65536u
 #define INTERIM_MAX      64u
@@ -23,7 +27,7 @@ enum next { NEXT, WAIT, DONE };
 
 static void exchange_run(struct job *job);
 
-static struct buf_pool *bufs(struct exchange *x) {
+static struct buf_pool *bufs(const struct exchange *x) {
 	return &x->worker->loop.bufs;
 }
 
@@ -44,11 +48,14 @@ static enum next go(struct exchange *x, enum exchange_step step) {
 	return NEXT;
 }
 
-/* The one way to fail: the first cause counts. */
+/*
+ * The one way to fail. A client that is still there and has no answer yet gets one; if it does not take
+ * that, that is the cause.
+ */
 static enum next exchange_fail(struct exchange *x, enum cause cause) {
-	if (!x->cause)
-		x->cause = (uint8_t)cause;
-	return go(x, STEP_SETTLE);
+	bool is_gone = cause == CAUSE_CLIENT_GONE || cause == CAUSE_CLIENT_STALLED;
+	x->cause = (uint8_t)cause;
+	return go(x, is_gone || x->down.out_has_begun ? STEP_SETTLE : STEP_REFUSE);
 }
 
 /* Whether the client should be told that this answer is the last on its connection: the router is being
@@ -77,8 +84,7 @@ static void drop_upstream(struct exchange *x) {
 /* This instance did not take the request: another one may. */
 static enum next try_another(struct exchange *x, enum cause cause) {
 	drop_upstream(x);
-	if (x->n_tried < EXCHANGE_TRIES_MAX)
-		x->tried[x->n_tried++] = x->instance->slot;
+	x->tried[x->n_tried++] = x->instance->slot;
 	release_instance(x);
 	x->last_cause = (uint8_t)cause; /* what to say when nobody is left */
 	return go(x, STEP_PICK);
@@ -87,7 +93,7 @@ static enum next try_another(struct exchange *x, enum cause cause) {
 static enum next connect_failed(struct exchange *x, enum cause cause) {
 	metric_add(&x->worker->metrics->connect_failures, 1);
 	drop_upstream(x);
-	if (x->address < x->view->snapshot->rows[x->row].n_addresses)
+	if (x->n_addresses < x->view->snapshot->rows[x->row].n_addresses)
 		return go(x, STEP_CONNECT);
 	instance_avoid(x->instance, loop_now_ms(&x->worker->loop));
 	return try_another(x, cause);
@@ -99,9 +105,10 @@ static enum next lost_before_answer(struct exchange *x, enum cause cause) {
 	bool nothing_came = !c->unread.n;
 	bool stale = x->upstream->is_reused &&
 	    (c->sent_bytes == x->upstream->sent_before || (!c->is_broken && upstream_is_unsent(x->upstream)));
-	bool replayable = x->keeps_replay && !x->n_interim && x->n_attempts < EXCHANGE_TRIES_MAX;
+	bool replayable = x->keeps_replay && !x->n_interim;
+	bool repeatable = x->is_repeatable && x->n_sends < EXCHANGE_SENDS_MAX;
 
-	if (!nothing_came || !replayable || !(stale || x->is_repeatable))
+	if (!nothing_came || !replayable || !(stale || repeatable))
 		return exchange_fail(x, cause);
 	metric_add(&x->worker->metrics->unsent_retries, 1);
 	if (!stale)
@@ -168,16 +175,21 @@ static int send_continue(struct exchange *x) {
 	return call_flush(&o);
 }
 
+/* Whose model it is decides where it goes, and it has not come yet. */
+static bool must_wait(const struct exchange *x) {
+	return x->view->snapshot->n_models > 1 && !inspect_is_decided(&x->inspect);
+}
+
 /*
  * Enough of the body is here to go on: its model is known, if models matter. A small JSON
  * body is waited for whole, since no engine can begin before it has all of it: what is
  * wrong with it is then found before an engine sees it.
  */
-static bool inspect_is_enough(struct exchange *x) {
+static bool inspect_is_enough(const struct exchange *x) {
 	const struct router_config *config = x->worker->router->config;
 	if (!x->inspect.buf || x->inspect.is_complete)
 		return true;
-	if (x->view->snapshot->n_models > 1 && !inspect_is_decided(&x->inspect))
+	if (must_wait(x))
 		return false;
 	return x->hold.bytes >= u64_min(config->inspect_limit_bytes, WHOLE_BYTES) ||
 	    buf_is_over_budget(bufs(x));
@@ -189,21 +201,20 @@ static int hold_once(struct exchange *x, enum cause *cause) {
 	int r = receive_body(x, &in, cause);
 	if (r)
 		return CALL_E_AGAIN;
-	if (hold_append(&x->hold, bufs(x), in.pieces, in.n))
-		return 0;
-	*cause = CAUSE_OVERLOADED;
-	return CALL_E_AGAIN;
+	if (x->hold.bytes + in.bytes > x->worker->router->config->hold_limit_bytes && must_wait(x))
+		*cause = CAUSE_MODEL_LATE;
+	else if (!hold_append(&x->hold, bufs(x), in.pieces, in.n))
+		*cause = CAUSE_OVERLOADED;
+	return *cause ? CALL_E_AGAIN : 0;
 }
 
-/* Takes what of the body has come, and holds it until there is enough. */
+/* Takes what of the body has come, one read of the socket, and holds it until there is enough. */
 static enum next step_inspect(struct exchange *x) {
 	enum cause cause;
-	int r = hold_once(x, &cause);
-	while (r == 0 && !inspect_is_enough(x)) {
-		if (x->hold.bytes > x->worker->router->config->hold_limit_bytes)
-			return exchange_fail(x, CAUSE_MODEL_LATE);
+	int r;
+	do
 		r = hold_once(x, &cause);
-	}
+	while (r == 0 && x->down.conn->unread.n && !inspect_is_enough(x));
 	if (cause)
 		return exchange_fail(x, cause);
 	if (!call_is_received(&x->down) && send_continue(x))
@@ -241,8 +252,8 @@ static enum next step_pick(struct exchange *x) {
 		.n_tried = x->n_tried,
 		.now_ms = loop_now_ms(&x->worker->loop) };
 	struct pick_result pick;
-	int r = x->n_attempts < EXCHANGE_TRIES_MAX ? policy_pick(&x->worker->policies, &input, &pick)
-						   : PICK_E_NONE_LEFT;
+	int r = x->n_tried < EXCHANGE_TRIES_MAX ? policy_pick(&x->worker->policies, &input, &pick)
+						: PICK_E_NONE_LEFT;
 	if (r == PICK_E_NONE_EXIST)
 		return exchange_fail(x, CAUSE_NO_INSTANCE);
 	if (r)
@@ -252,7 +263,8 @@ static enum next step_pick(struct exchange *x) {
 	x->instance = pick.instance;
 	x->row = pick.row;
 	x->reason = (uint8_t)pick.reason;
-	x->address = 0;
+	x->first_address = instance_good_address(x->instance, x->view->snapshot->rows[x->row].n_addresses);
+	x->n_addresses = 0;
 	x->n_attempts++;
 	load_charge(x->worker->router->load, x->worker->index, x->instance->slot);
 	if (!x->at.routed)
@@ -268,6 +280,11 @@ static bool may_reuse(const struct exchange *x) {
 	return h->framing == FRAMING_LENGTH && h->content_length <= REPLAY_BYTES_MAX;
 }
 
+/* Which address is tried after n others: the one that answered last comes first. */
+static uint32_t address_at(const struct exchange *x, uint32_t n) {
+	return (x->first_address + n) % x->view->snapshot->rows[x->row].n_addresses;
+}
+
 static enum next step_connect(struct exchange *x) {
 	if (x->upstream) { /* woken: how did it go? */
 		if (x->upstream->conn.is_broken)
@@ -275,6 +292,7 @@ static enum next step_connect(struct exchange *x) {
 		if (x->upstream->conn.state == CONN_CONNECTING)
 			return WAIT;
 		instance_succeeded(x->instance);
+		instance_set_good_address(x->instance, address_at(x, x->n_addresses - 1));
 		return go(x, STEP_SEND);
 	}
 	if (may_reuse(x))
@@ -283,9 +301,9 @@ static enum next step_connect(struct exchange *x) {
 		return go(x, STEP_SEND);
 
 	const struct snapshot_row *row = &x->view->snapshot->rows[x->row];
-	if (x->address >= row->n_addresses)
+	if (x->n_addresses >= row->n_addresses)
 		return connect_failed(x, CAUSE_CONNECT_FAILED);
-	const struct sockaddr_storage *to = &row->addresses[x->address++];
+	const struct sockaddr_storage *to = &row->addresses[address_at(x, x->n_addresses++)];
 	int r = upstream_connect(&x->worker->pool, x->instance, to, &x->job, &x->upstream);
 	if ((r == -EMFILE || r == -ENFILE) &&
 	    x->worker->pool.n_idle) { /* idle ones hold what this one needs */
@@ -294,6 +312,8 @@ static enum next step_connect(struct exchange *x) {
 	}
 	if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
 		return exchange_fail(x, CAUSE_OVERLOADED);
+	if (r == -EADDRNOTAVAIL) /* our ports to it are used up: no fault of the instance */
+		return try_another(x, CAUSE_OVERLOADED);
 	if (r < 0)
 		return connect_failed(x, CAUSE_CONNECT_FAILED);
 	call_want(&x->down, false); /* the rest of the body waits in the socket */
@@ -313,10 +333,13 @@ static enum framing upload_framing(const struct exchange *x, uint64_t *length) {
 	return FRAMING_LENGTH;
 }
 
-/* The end of the upload, with the client's trailers. */
+/* The end of the upload, with the client's trailers; once its head is forgotten nobody knows which may go on.
+ */
 static void put_upload_end(struct exchange *x, struct call_out *o) {
 	struct head_room trailer;
-	bool has = call_trailer(&x->down, &trailer);
+	bool has = x->head && call_trailer(&x->down, &trailer);
+	if (has)
+		forward_mark_trailer(&trailer.head, request_head(x));
 	call_put_end(o, has ? &trailer.head : NULL);
 }
 
@@ -335,6 +358,7 @@ static enum next step_send(struct exchange *x) {
 		return exchange_fail(x, cause);
 	framing = upload_framing(x, &length);
 	x->at.connected = now_ns(x);
+	x->n_sends += x->n_sends < UINT8_MAX;
 	x->is_upload_broken = false;
 	call_init(&x->up, &x->upstream->conn, FRAMING_NONE, 0);
 	struct buf *at = x->hold.first;
@@ -374,6 +398,18 @@ static void keep_replay(struct exchange *x, const struct call_in *in) {
 	drop_replay(x);
 }
 
+/* The body named its model behind what was waited for: it is too late to choose by it, but the log should
+ * know. */
+static void learn_model(struct exchange *x) {
+	const struct snapshot *snap = x->view->snapshot;
+	if (x->model != &snap->any || !inspect_is_decided(&x->inspect))
+		return;
+	struct slice name = inspect_model(&x->inspect);
+	const struct model *model = name.n ? snapshot_model(snap, name) : NULL;
+	if (model)
+		x->model = model;
+}
+
 /* One receive of the body, passed on. CALL_E_AGAIN: nothing came, or a cause ends the exchange. */
 static int pump_up_once(struct exchange *x, enum cause *cause) {
 	struct call_in in;
@@ -382,6 +418,7 @@ static int pump_up_once(struct exchange *x, enum cause *cause) {
 	if (r)
 		return CALL_E_AGAIN;
 	keep_replay(x, &in);
+	learn_model(x);
 	call_begin(&o, &x->up);
 	call_put_data(&o, in.pieces, in.n);
 	if (in.is_end) {
@@ -413,15 +450,15 @@ static enum cause pump_up(struct exchange *x) {
 
 /* 1xx other than 100, which we have answered ourselves, goes to clients that can read it (RFC 9110
  * section 15.2). */
-static enum next relay_interim(struct exchange *x, const struct head *interim) {
+static enum cause relay_interim(struct exchange *x, const struct head *interim) {
 	struct call_out o;
 	if (++x->n_interim > INTERIM_MAX)
-		return exchange_fail(x, CAUSE_UPSTREAM_MALFORMED);
+		return CAUSE_UPSTREAM_MALFORMED;
 	if (interim->status == 100 || request_head(x)->minor == 0)
-		return NEXT;
+		return CAUSE_NONE;
 	call_begin(&o, &x->down);
 	forward_interim(&o, interim);
-	return call_flush(&o) ? exchange_fail(x, CAUSE_CLIENT_GONE) : NEXT;
+	return call_flush(&o) ? CAUSE_CLIENT_GONE : CAUSE_NONE;
 }
 
 /* Head and replay body are not needed any more: an open stream costs little. */
@@ -436,7 +473,7 @@ static void forget_request(struct exchange *x) {
 /* Takes the next part of the answer into o. 0, CALL_E_AGAIN, or the outcome that cut it. */
 static int take_answer(struct exchange *x, struct call_out *o) {
 	struct call_in in;
-	int r = call_recv(&x->up, DOWN_READ_BYTES, &in);
+	int r = call_recv(&x->up, buf_is_over_budget(bufs(x)) ? DOWN_READ_HUNGRY : DOWN_READ_BYTES, &in);
 	if (r)
 		return r;
 	if (in.n) {
@@ -456,7 +493,9 @@ static int take_answer(struct exchange *x, struct call_out *o) {
 static enum next relay_head(struct exchange *x, const struct head *answer) {
 	struct forward_answer f = { .request = request_head(x),
 		.request_id = exchange_id(x),
-		.is_last = x->ends_connection || is_last(x, session_of(&x->down)) };
+		/* The rest of a body that nobody waits for ends the connection. */
+		.is_last =
+		    x->ends_connection || !call_is_received(&x->down) || is_last(x, session_of(&x->down)) };
 	struct call_out o;
 
 	x->at.first_byte = now_ns(x);
@@ -491,8 +530,9 @@ static enum next step_await_head(struct exchange *x) {
 			return lost_before_answer(x, CAUSE_UPSTREAM_CLOSED);
 		if (room.head.status >= 200)
 			return relay_head(x, &room.head);
-		if (relay_interim(x, &room.head) == NEXT && x->step == STEP_SETTLE)
-			return NEXT;
+		cause = relay_interim(x, &room.head);
+		if (cause)
+			return exchange_fail(x, cause);
 	}
 }
 
@@ -514,7 +554,7 @@ static enum next step_relay(struct exchange *x) {
 		enum cause cause = pump_up(x);
 		if (cause)
 			return exchange_fail(x, cause);
-		if (call_pending(&x->down) || buf_is_over_budget(bufs(x))) {
+		if (call_pending(&x->down)) {
 			call_want(&x->up, false);
 			return WAIT;
 		}
@@ -537,6 +577,29 @@ static enum next step_relay(struct exchange *x) {
 }
 
 /* --- the end ------------------------------------------------------------------ */
+
+/* The model that the client asked for, as text. */
+static const char *model_name(const struct exchange *x, char room[MODEL_NAME_ROOM]) {
+	struct slice name = slice_head(inspect_model(&x->inspect), MODEL_NAME_ROOM - 1);
+	memcpy(room, name.p, name.n);
+	room[name.n] = '\0';
+	return room;
+}
+
+/* The answer is ours: an error that says why. */
+static enum next step_refuse(struct exchange *x) {
+	enum cause cause = (enum cause)x->cause;
+	char name[MODEL_NAME_ROOM];
+	const char *detail = cause == CAUSE_MODEL_NOT_FOUND ? model_name(x, name) : NULL;
+	struct reply reply = { .request_id = exchange_id(x) };
+	drop_upstream(x);
+	reply_follow(&reply, request_head(x), x->ends_connection || is_last(x, session_of(&x->down)));
+	reply.closes |= !call_is_received(&x->down) || cause == CAUSE_MALFORMED;
+	x->status = cause_row(cause)->status;
+	x->ends_connection = reply.closes;
+	int r = reply_refuse(&x->down, &reply, cause, detail, (enum reply_dialect)x->dialect);
+	return go(x, r ? STEP_SETTLE : STEP_RELAY);
+}
 
 /* An answer that began cannot be taken back: the client must see that it is not complete. */
 static void cut_answer(struct exchange *x) {
@@ -561,15 +624,7 @@ static void cut_answer(struct exchange *x) {
 		session_next(&x->down, false);
 }
 
-/* The model that the client asked for, as text. */
-static const char *model_name(const struct exchange *x, char room[MODEL_NAME_ROOM]) {
-	struct slice name = slice_head(inspect_model(&x->inspect), MODEL_NAME_ROOM - 1);
-	memcpy(room, name.p, name.n);
-	room[name.n] = '\0';
-	return room;
-}
-
-/* Ends the client's side: next request, refusal, cut or farewell. */
+/* Ends the client's side: next request, cut or farewell. */
 static void settle_down(struct exchange *x) {
 	if (x->down.out_is_done && !call_pending(&x->down)) {
 		session_next(&x->down, !x->ends_connection);
@@ -580,19 +635,7 @@ static void settle_down(struct exchange *x) {
 		return;
 	}
 	x->status = cause_row((enum cause)x->cause)->status;
-	if (x->cause == CAUSE_CLIENT_GONE || x->cause == CAUSE_CLIENT_STALLED) {
-		session_abort(&x->down, true);
-		return;
-	}
-	struct reply reply = { .request_id = exchange_id(x) };
-	reply_follow(&reply, request_head(x), x->ends_connection || is_last(x, session_of(&x->down)));
-	reply.closes |= !call_is_received(&x->down) || x->cause == CAUSE_MALFORMED;
-	char name[MODEL_NAME_ROOM];
-	const char *detail = x->cause == CAUSE_MODEL_NOT_FOUND ? model_name(x, name) : NULL;
-	if (reply_refuse(&x->down, &reply, (enum cause)x->cause, detail, (enum reply_dialect)x->dialect))
-		session_abort(&x->down, true);
-	else
-		session_next(&x->down, !reply.closes);
+	session_abort(&x->down, true);
 }
 
 static enum next step_settle(struct exchange *x) {
@@ -634,6 +677,7 @@ static const struct {
 	[STEP_SEND] = { step_send, "send" },
 	[STEP_AWAIT_HEAD] = { step_await_head, "await_head" },
 	[STEP_RELAY] = { step_relay, "relay" },
+	[STEP_REFUSE] = { step_refuse, "refuse" },
 	[STEP_SETTLE] = { step_settle, "settle" },
 };
 
@@ -643,95 +687,91 @@ static void exchange_describe(const void *object, char *line, size_t size) {
 	    cause_row((enum cause)x->cause)->label);
 }
 
+/* What is waited for: how long, what it means when that passes, and what starts it afresh when it grows. */
 struct deadline {
 	uint64_t ms; /* 0: none */
 	enum cause cause;
+	uint64_t progress;
 };
 
-/* What this wait waits for, and how long it may. */
 static struct deadline exchange_deadline(const struct exchange *x) {
 	const struct router_timeouts *t = timeouts(x);
-	if (x->down.conn && call_pending(&x->down))
-		return (struct deadline){ t->write_idle_ms, CAUSE_CLIENT_STALLED };
+	if (call_pending(&x->down))
+		return (struct deadline){ t->write_idle_ms, CAUSE_CLIENT_STALLED,
+			x->down.conn->sent_bytes / WRITE_STEP_BYTES };
 	switch ((enum exchange_step)x->step) {
 	case STEP_INSPECT:
-		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT };
+		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT, x->down.in_bytes };
 	case STEP_CONNECT:
-		return (struct deadline){ t->connect_ms, CAUSE_CONNECT_TIMEOUT };
+		return (struct deadline){ t->connect_ms, CAUSE_CONNECT_TIMEOUT,
+			(uint64_t)x->n_attempts << 32 | x->n_addresses };
 	case STEP_RELAY:
-		return (struct deadline){ t->stream_idle_ms, CAUSE_STREAM_STALLED };
+		return (struct deadline){ t->stream_idle_ms, CAUSE_STREAM_STALLED,
+			x->up.in_bytes + x->down.in_bytes };
 	default:
 		break;
 	}
 	if (!x->up.out_is_done && !x->is_upload_broken && !call_pending(&x->up))
-		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT };
+		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT, x->down.in_bytes };
 	bool applies = t->first_byte_all || x->inspect.is_streamed;
-	return (struct deadline){ applies ? t->first_byte_ms : 0, CAUSE_FIRST_BYTE_TIMEOUT };
+	return (struct deadline){ applies ? t->first_byte_ms : 0, CAUSE_FIRST_BYTE_TIMEOUT, x->n_sends };
 }
 
-/* Everything that went in or out: what tells a peer that is slow from one that is silent. */
-static uint64_t moved_bytes(const struct exchange *x) {
-	uint64_t n = x->down.in_bytes + x->up.in_bytes;
-	if (x->down.conn)
-		n += x->down.conn->sent_bytes;
-	if (x->up.conn)
-		n += x->up.conn->sent_bytes;
-	return n;
-}
-
-/* Short of memory: looks again soon, others may have given back; what it waits for still has its deadline. */
-static uint64_t exchange_hungry_ms(struct exchange *x, uint64_t delay_ms) {
-	uint64_t now_ms = loop_now_ms(&x->worker->loop);
-	uint64_t moved = moved_bytes(x);
-	if (!x->hungry_until_ms || moved != x->moved_bytes)
-		x->hungry_until_ms = delay_ms ? now_ms + delay_ms : UINT64_MAX;
-	x->moved_bytes = moved;
-	uint64_t left_ms = x->hungry_until_ms > now_ms ? x->hungry_until_ms - now_ms : 1;
-	return u64_min(left_ms, HUNGRY_RETRY_MS);
-}
-
-static void exchange_arm(struct exchange *x) {
+/* When this wait ends; x->wait_cause says what it means. */
+static uint64_t exchange_ends_ms(struct exchange *x, uint64_t now_ms) {
 	struct deadline d = exchange_deadline(x);
-	uint64_t total_ms = timeouts(x)->total_ms;
-	if (total_ms) {
-		uint64_t gone_ms = (now_ns(x) - x->at.begin) / 1000000u;
-		uint64_t left_ms = total_ms > gone_ms ? total_ms - gone_ms : 1;
-		if (!d.ms || left_ms < d.ms)
-			d = (struct deadline){ left_ms, CAUSE_TOTAL_TIMEOUT };
+	if (d.cause != x->wait_cause || d.progress != x->progress) {
+		x->deadline_ms = d.ms ? now_ms + d.ms : UINT64_MAX;
+		x->progress = d.progress;
 	}
 	x->wait_cause = (uint8_t)d.cause;
-	if (!buf_is_over_budget(bufs(x))) {
-		x->hungry_until_ms = 0;
-	} else {
-		d.ms = exchange_hungry_ms(x, d.ms);
-		if (d.cause == CAUSE_BODY_TIMEOUT) /* it is us who do not read */
-			x->wait_cause = CAUSE_OVERLOADED;
-	}
-	if (d.ms)
-		loop_timer(&x->worker->loop, &x->timer, d.ms);
+	uint64_t total_ms = timeouts(x)->total_ms;
+	uint64_t total_end_ms = total_ms ? x->at.begin / 1000000u + total_ms : UINT64_MAX;
+	if (total_end_ms > x->deadline_ms)
+		return x->deadline_ms;
+	x->wait_cause = CAUSE_TOTAL_TIMEOUT;
+	return total_end_ms;
+}
+
+/* The deadline passed. Connecting may go on elsewhere, all else ends here. */
+static enum next on_late(struct exchange *x) {
+	enum cause cause = (enum cause)x->wait_cause;
+	if (cause == CAUSE_CONNECT_TIMEOUT)
+		return connect_failed(x, cause);
+	if (cause == CAUSE_BODY_TIMEOUT && buf_is_over_budget(bufs(x))) /* it is us who do not read */
+		cause = CAUSE_OVERLOADED;
+	return exchange_fail(x, cause);
+}
+
+/*
+ * Nothing more can be done now: sleeps until an event or the deadline. The deadline is looked at after
+ * the steps, so that what has come meanwhile counts even if we were the ones who were stopped.
+ */
+static enum next exchange_wait(struct exchange *x) {
+	uint64_t now_ms = loop_now_ms(&x->worker->loop);
+	uint64_t end_ms = exchange_ends_ms(x, now_ms);
+	if (end_ms <= now_ms)
+		return on_late(x);
+	if (buf_is_over_budget(bufs(x))) /* looks again soon: others may have given back */
+		end_ms = u64_min(end_ms, now_ms + HUNGRY_RETRY_MS);
+	if (end_ms != UINT64_MAX)
+		loop_timer(&x->worker->loop, &x->timer, end_ms - now_ms);
 	else
 		timer_stop(&x->timer);
+	return WAIT;
 }
 
 static void exchange_on_timer(struct timer *t) {
 	struct exchange *x = container_of(t, struct exchange, timer);
-	x->is_late = x->hungry_until_ms <= loop_now_ms(&x->worker->loop); /* 0: not hungry */
 	loop_wake(&x->worker->loop, &x->job);
-}
-
-/* A deadline passed. Connecting may go on elsewhere, all else ends here. */
-static enum next on_late(struct exchange *x) {
-	x->is_late = false;
-	if (x->step == STEP_CONNECT && x->wait_cause == CAUSE_CONNECT_TIMEOUT)
-		return connect_failed(x, CAUSE_CONNECT_TIMEOUT);
-	return exchange_fail(x, (enum cause)x->wait_cause);
 }
 
 /* The client's FIN is a departure, unless the configuration says to serve half-closed clients. */
 static bool is_client_gone(struct exchange *x) {
 	if (x->step == STEP_SETTLE || !call_is_gone(&x->down))
 		return false;
-	if (x->down.conn->is_broken || x->worker->router->config->half_close == ROUTER_HALF_CLOSE_ABORT)
+	if (x->down.conn->is_broken || x->down.conn->has_failed ||
+	    x->worker->router->config->half_close == ROUTER_HALF_CLOSE_ABORT)
 		return true;
 	if (call_is_received(&x->down))
 		conn_ignore_peer_close(x->down.conn);
@@ -743,21 +783,21 @@ static void exchange_run(struct job *job) {
 	panic_subject(exchange_describe, x);
 	if (is_client_gone(x))
 		exchange_fail(x, CAUSE_CLIENT_GONE);
-	else if (x->is_late)
-		on_late(x);
-	for (;;) {
-		enum next next = steps[x->step].run(x);
-		if (next == DONE)
-			return;
+	enum next next = NEXT;
+	while (next == NEXT) {
+		next = steps[x->step].run(x);
 		if (next == WAIT)
-			break;
+			next = exchange_wait(x);
 	}
-	exchange_arm(x);
-	panic_subject(NULL, NULL);
+	if (next == WAIT)
+		panic_subject(NULL, NULL);
 }
 
 void exchange_kill(struct exchange *x, enum cause cause) {
 	exchange_fail(x, cause);
+	if (x->step == STEP_REFUSE)
+		step_refuse(x);
+	go(x, STEP_SETTLE);
 	exchange_run(&x->job);
 }
 

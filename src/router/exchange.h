@@ -26,10 +26,12 @@ enum exchange_step {
 	STEP_SEND,
 	STEP_AWAIT_HEAD,
 	STEP_RELAY,
+	STEP_REFUSE,
 	STEP_SETTLE,
 };
 
-#define EXCHANGE_TRIES_MAX  8
+#define EXCHANGE_TRIES_MAX  64 /* instances of which none took the request */
+#define EXCHANGE_SENDS_MAX  8  /* times that it is sent, where that is allowed at all */
 #define EXCHANGE_TEXT_MAX   152
 #define EXCHANGE_METHOD_MAX 16
 #define EXCHANGE_NO_ROW     UINT32_MAX
@@ -54,17 +56,17 @@ struct exchange {
 	const struct model *model; /* of the view; NULL until it is known */
 	struct instance *instance; /* charged; NULL: none */
 	struct exchange_times at;
-	uint64_t moved_bytes;     /* when it was looked at last while memory was short */
-	uint64_t hungry_until_ms; /* the deadline while memory is short; 0: it is not */
-	uint32_t row;             /* picked last, of the view's snapshot; EXCHANGE_NO_ROW: none */
-	uint32_t address;         /* next one of the row to try */
+	uint64_t deadline_ms;   /* of what is waited for now; UINT64_MAX: none */
+	uint64_t progress;      /* what had been achieved of it when the deadline was set */
+	uint32_t row;           /* picked last, of the view's snapshot; EXCHANGE_NO_ROW: none */
+	uint32_t first_address; /* of the row, to begin with */
+	uint32_t n_addresses;   /* of the row that were tried */
 	uint16_t tried[EXCHANGE_TRIES_MAX];
-	uint8_t n_tried, n_attempts, n_interim;
+	uint8_t n_tried, n_attempts, n_sends, n_interim;
 	uint8_t step, cause, reason, dialect;
 	uint8_t last_cause;    /* why the instance tried last did not do */
-	uint8_t wait_cause;    /* what it means when the timer expires */
+	uint8_t wait_cause;    /* what it means when the deadline passes */
 	uint16_t status;       /* sent to the client; 0: none yet */
-	bool is_late;          /* the timer expired */
 	bool has_continued;    /* 100 Continue was sent */
 	bool is_head;          /* HEAD: the answer has no body */
 	bool is_repeatable;    /* GET, HEAD, OPTIONS: counts as unsent until the first byte */
@@ -77,6 +79,8 @@ struct exchange {
 	char text[EXCHANGE_TEXT_MAX]; /* request id, method, path without query (cut): what the log needs at
 					 the end */
 };
+
+_Static_assert(sizeof(struct exchange) <= 768, "an open stream costs little");
 
 /* For the server: a valid head has come. */
 struct job *exchange_begin(struct server *server, struct session *session, const struct head *head);

@@ -17,10 +17,6 @@ struct slice forward_find_id(const struct head *request, const char *const *name
 	return (struct slice){ NULL, 0 };
 }
 
-static bool is_request_id(struct slice name) {
-	return slice_is(name, SLICE("x-request-id"));
-}
-
 /* Underscores make two names one behind some servers: only session_id, which agents send, goes on. */
 static bool is_doubtful_name(struct slice name) {
 	return memchr(name.p, '_', name.n) && !slice_is(name, SLICE("session_id"));
@@ -51,7 +47,7 @@ void forward_request(struct call_out *o, const struct head *request, const struc
 		struct slice name = head_name(request, field);
 		if (head_is_hop_field(field) || field->id == FIELD_HOST ||
 		    field->id == FIELD_X_FORWARDED_FOR || field->id == FIELD_X_FORWARDED_HOST ||
-		    is_request_id(name) || is_doubtful_name(name))
+		    field->id == FIELD_X_REQUEST_ID || is_doubtful_name(name))
 			continue;
 		if (field->id == FIELD_TRAILER && framing != FRAMING_CHUNKED)
 			continue;
@@ -62,6 +58,14 @@ void forward_request(struct call_out *o, const struct head *request, const struc
 		call_put_field(o, SLICE("x-forwarded-host"), host);
 	call_put_field(o, SLICE("x-request-id"), f->request_id);
 	call_put_head_end(o, framing, length);
+}
+
+void forward_mark_trailer(struct head *trailer, const struct head *request) {
+	for (unsigned i = 0; i < trailer->n_fields; i++) {
+		struct field *f = &trailer->fields[i];
+		struct slice name = head_name(trailer, f);
+		f->is_named = is_doubtful_name(name) || head_names_in_connection(request, name);
+	}
 }
 
 enum framing forward_framing(const struct head *answer, const struct head *request) {
@@ -75,7 +79,7 @@ static void put_response_fields(struct call_out *o, const struct head *answer) {
 	for (unsigned i = 0; i < answer->n_fields; i++) {
 		const struct field *field = &answer->fields[i];
 		struct slice name = head_name(answer, field);
-		if (!head_is_hop_field(field) && !is_request_id(name))
+		if (!head_is_hop_field(field) && field->id != FIELD_X_REQUEST_ID)
 			call_put_field(o, name, head_value(answer, field));
 	}
 }

@@ -35,12 +35,26 @@ static bool is_json_type(struct slice type) {
 	return type.n > 5 && slice_is(slice_skip(type, type.n - 5), SLICE("+json"));
 }
 
+/*
+ * Where an engine is asked to make something, a request without a body is a mistake that
+ * is told at once. Elsewhere it is usual: SDKs send a JSON type with every POST.
+ */
+static bool needs_body(struct slice path) {
+	static const struct slice ends[] = { { "/completions", 12 }, { "/embeddings", 11 },
+		{ "/messages", 9 }, { "/responses", 10 }, { "/count_tokens", 13 } };
+	for (size_t i = 0; i < n_elems(ends); i++)
+		if (path.n >= ends[i].n && slice_eq(slice_skip(path, path.n - ends[i].n), ends[i]))
+			return true;
+	return false;
+}
+
 enum cause inspect_init(struct inspect *in, struct buf_pool *pool, const struct head *head) {
 	*in = (struct inspect){ .cause = CAUSE_NONE };
 	struct slice type = head_find(head, FIELD_CONTENT_TYPE);
 	if (head->method != METHOD_POST || (type.p && !is_json_type(type)))
 		return CAUSE_NONE;
 	in->is_guess = !type.p;
+	in->may_be_empty = !needs_body(head_path(head));
 	struct slice coding = head_find(head, FIELD_CONTENT_ENCODING);
 	if (!in->is_guess && coding.n && !slice_is(coding, SLICE("identity")))
 		return CAUSE_ENCODING;
@@ -100,7 +114,7 @@ enum cause inspect_feed(struct inspect *in, struct buf_pool *pool, const char *p
 
 enum cause inspect_finish(struct inspect *in, struct buf_pool *pool) {
 	in->is_complete = true;
-	if (in->is_guess)
+	if (in->is_guess || (in->may_be_empty && in->buf && scan_is_blank(&reading_of(in)->scan)))
 		inspect_deinit(in, pool);
 	if (!in->buf)
 		return CAUSE_NONE;

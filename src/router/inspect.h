@@ -14,6 +14,7 @@
 struct inspect {
 	struct buf *buf; /* scanner, values and text; NULL: the body is not read */
 	bool is_guess;   /* no type was given and no byte has come yet */
+	bool may_be_empty;
 	enum cause cause;
 	bool is_complete;
 	bool is_streamed;

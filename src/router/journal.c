@@ -127,7 +127,8 @@ void journal_refused(struct server *server, const struct head *head, enum cause 
 	r.id = reply->request_id = worker_id_of(w, head, w->refused_id);
 	/* Cut as an exchange cuts them, so that the fields behind have room. */
 	r.method = slice_head(head_method(head), EXCHANGE_METHOD_MAX);
-	if (head->target_n)
+	if (head->target_n &&
+	    head_path(head).p[0] == '/') /* an authority may have somebody's password in it */
 		r.path = slice_head(head_path(head), EXCHANGE_TEXT_MAX - r.id.n - r.method.n);
 	metric_count_request(w->metrics, LABEL_OTHER, LABEL_OTHER, r.status);
 	if (w->log)

@@ -209,8 +209,7 @@ static inline void ledger_check_answer(struct ledger *l, struct ledger_row *row,
 /* Reads the next answer; `m` is then to be freed. NULL: none, or one without an id. */
 static inline struct ledger_row *ledger_next_answer(
     struct ledger *l, const struct peer *client, struct slice *rest, struct parsed *m) {
-	bool has_ended =
-	    !client->has_reset && (client->was_shut || (client->was_closed && !client->was_reset));
+	bool has_ended = client->was_shut || (client->was_closed && !client->was_reset);
 	struct slice at = *rest;
 	if (!parsed_next(m, PARSED_RESPONSE, rest, has_ended)) {
 		*rest = slice_head(*rest, 0);

@@ -54,6 +54,7 @@ bool log_ring_put(struct log_ring *ring, struct slice line) {
 static inline bool world_turn(struct world *w) {
 	bool any = net_poll();
 	loop_turn(&w->worker.loop);
+	any |= !list_is_empty(&w->worker.loop.ready);
 	net_end_turn();
 	return any;
 }

@@ -193,7 +193,7 @@ static void framing_must_not_outweigh_data(void **state) {
 	assert_in_range(n * (sizeof(text) - 1), 16384 - 300, 16384 + 8 * n + 300);
 }
 
-static void a_trailer_section_may_have_16384_bytes(void **state) {
+static void a_trailer_section_is_bounded(void **state) {
 	for (size_t n = BODY_TRAILER_MAX - 1; n <= BODY_TRAILER_MAX + 1; n++) {
 		for (size_t step = 1; step <= 20000; step += 19999) {
 			char *text = malloc(n + 3);
@@ -217,7 +217,7 @@ static void a_trailer_section_may_have_16384_bytes(void **state) {
 	struct body b;
 	body_init(&b, FRAMING_CHUNKED, 0);
 	assert_int_equal(feed_often(&b, SLICE("0\r\n"), 1), 1);
-	assert_in_range(feed_often(&b, SLICE("a: b\r\n"), 1000000), 2730, 2731);
+	assert_int_equal(feed_often(&b, SLICE("a: b\r\n"), 1000000), BODY_TRAILER_MAX / 6);
 }
 
 /* --- at random ------------------------------------------------------------------------ */
@@ -285,7 +285,7 @@ int main(void) {
 		cmocka_unit_test(a_verdict_is_final),
 		cmocka_unit_test(a_chunk_line_may_have_256_bytes),
 		cmocka_unit_test(framing_must_not_outweigh_data),
-		cmocka_unit_test(a_trailer_section_may_have_16384_bytes),
+		cmocka_unit_test(a_trailer_section_is_bounded),
 		cmocka_unit_test(random_texts_have_one_verdict),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,6 +27,7 @@ static const struct {
 	{ "Authorization", FIELD_AUTHORIZATION, false, true },
 	{ "Cookie", FIELD_COOKIE, false, true },
 	{ "Date", FIELD_DATE, false, false },
+	{ "X-Request-Id", FIELD_X_REQUEST_ID, false, false },
 };
 
 static void every_field_is_found_in_any_case(void **state) {

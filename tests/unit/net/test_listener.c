@@ -171,7 +171,7 @@ static void a_full_house_can_be_closed(void **state) {
 	door_open(&d, 1);
 	int clients[2] = { rig_connect(d.port), rig_connect(d.port) };
 	listener_close(&d.listener);
-	assert_int_equal(d.n, 1);
+	assert_int_equal(d.n, 2); /* closing would reset the one that waits: it is taken beyond the budget */
 	assert_false(timer_is_running(&d.listener.retry));
 	close(clients[0]);
 	close(clients[1]);

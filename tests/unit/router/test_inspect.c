@@ -16,12 +16,14 @@ static int teardown(void **state) {
 	return budget.used_bytes != 0;
 }
 
+static const char *path = "/v1/completions";
+
 /* Starts on a head with these lines. */
 static enum cause begin(struct inspect *in, const char *method, const char *fields) {
 	char text[500];
 	struct head_room room;
 	enum cause cause;
-	int n = snprintf(text, sizeof(text), "%s /v1/x HTTP/1.1\r\nHost: x\r\n%s\r\n", method, fields);
+	int n = snprintf(text, sizeof(text), "%s %s HTTP/1.1\r\nHost: x\r\n%s\r\n", method, path, fields);
 	assert_int_equal(head_parse_request(&room, (struct slice){ text, (size_t)n }, &cause), 0);
 	return inspect_init(in, &pool, &room.head);
 }
@@ -125,6 +127,33 @@ static void bodies_are_read_in_any_parts(void **state) {
 	}
 }
 
+static void an_empty_body_is_wrong_where_something_is_made(void **state) {
+	static const struct {
+		const char *path, *body;
+		enum cause cause;
+	} cases[] = {
+		{ "/v1/chat/completions", "", CAUSE_INVALID_JSON },
+		{ "/v1/completions?x=/y", "", CAUSE_INVALID_JSON },
+		{ "/v1/embeddings", "", CAUSE_INVALID_JSON },
+		{ "/v1/messages", " \r\n", CAUSE_INVALID_JSON },
+		{ "/v1/responses", "", CAUSE_INVALID_JSON },
+		{ "/v1/responses/r1/cancel", "", CAUSE_NONE },
+		{ "/v1/responses/r1/cancel", " \n", CAUSE_NONE },
+		{ "/v1/responses/r1/cancel", "{", CAUSE_INVALID_JSON },
+		{ "/reset_prefix_cache", "", CAUSE_NONE },
+	};
+	const char *before = path;
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		struct inspect in;
+		path = cases[i].path;
+		assert_int_equal(
+		    inspect(&in, "Content-Type: application/json\r\n", slice_of(cases[i].body), 1, 1),
+		    cases[i].cause);
+		inspect_deinit(&in, &pool);
+	}
+	path = before;
+}
+
 static void the_model_is_known_before_the_end(void **state) {
 	struct inspect in;
 	assert_int_equal(begin(&in, "POST", "Content-Type: application/json\r\n"), CAUSE_NONE);
@@ -226,6 +255,7 @@ static void without_memory_it_is_overloaded(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bodies_are_read_in_any_parts),
+		cmocka_unit_test(an_empty_body_is_wrong_where_something_is_made),
 		cmocka_unit_test(the_model_is_known_before_the_end),
 		cmocka_unit_test(only_json_of_a_post_is_read),
 		cmocka_unit_test(an_untyped_body_is_guessed),

@@ -76,7 +76,9 @@ static unsigned write_config(void *context, FILE *out) {
 }
 
 static unsigned write_liveness(void *context, FILE *out) {
-	fputs("{\"status\":\"alive\"}", out);
+	json_t *alive = json_pack("{s:s}", "status", "alive");
+	json_dumpf(alive, out, JSON_COMPACT);
+	json_decref(alive);
 	return 200;
 }
 

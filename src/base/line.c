@@ -74,13 +74,16 @@ void line_text(struct line *l, struct slice key, struct slice value) {
 	put(l, SLICE("\""));
 }
 
+/* In at least `width` digits; put_key() has seen to the room. */
 static void put_decimal(struct line *l, uint64_t n, unsigned width) {
-	char digits[20], *p = digits + sizeof(digits);
-	do {
-		*--p = (char)('0' + n % 10);
-		n /= 10;
-	} while (n || digits + sizeof(digits) - p < (ptrdiff_t)width);
-	put(l, (struct slice){ p, (size_t)(digits + sizeof(digits) - p) });
+	unsigned n_digits = 1;
+	for (uint64_t rest = n; rest >= 10; rest /= 10)
+		n_digits++;
+	n_digits = n_digits > width ? n_digits : width;
+	char *begin = l->text + l->n;
+	l->n += n_digits;
+	for (char *p = begin + n_digits; p-- > begin; n /= 10)
+		*p = (char)('0' + n % 10);
 }
 
 void line_uint(struct line *l, struct slice key, uint64_t value) {
@@ -96,9 +99,10 @@ void line_bool(struct line *l, struct slice key, bool value) {
 void line_ms(struct line *l, struct slice key, uint64_t ns) {
 	if (!put_key(l, key))
 		return;
-	put_decimal(l, ns / 1000000u, 1);
-	put(l, SLICE("."));
-	put_decimal(l, ns / 1000u % 1000u, 3);
+	uint64_t us = ns / 1000u;
+	put_decimal(l, us / 1000u, 1);
+	l->text[l->n++] = '.';
+	put_decimal(l, us % 1000u, 3);
 }
 
 void line_time(struct line *l, struct slice key, uint64_t wall_ms) {

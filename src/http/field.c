@@ -47,11 +47,29 @@ __attribute__((constructor)) static void field_init(void) {
 		flags_of[known[row].id] = (uint8_t)known[row].flags;
 }
 
+/*
+ * Among the bytes of a token none but a capital letter becomes a letter, a digit or a hyphen when bit 0x20
+ * is set, so that eight can be compared at once.
+ */
+static bool is_known(const char *name, const char *known_name, size_t n) {
+	const uint64_t case_bits = UINT64_C(0x2020202020202020);
+	uint64_t a, b;
+	for (; n >= 8; n -= 8, name += 8, known_name += 8) {
+		memcpy(&a, name, 8);
+		memcpy(&b, known_name, 8);
+		if ((a | case_bits) != (b | case_bits))
+			return false;
+	}
+	while (n > 0 && (name[n - 1] | 0x20) == known_name[n - 1])
+		n--;
+	return n == 0;
+}
+
 enum field_id field_find(struct slice name) {
 	if (name.n > LENGTH_MAX)
 		return FIELD_OTHER;
 	for (unsigned row = first[name.n]; row < first[name.n + 1]; row++)
-		if (ascii_lower(name.p[0]) == known[row].name.p[0] && slice_is(name, known[row].name))
+		if (is_known(name.p, known[row].name.p, name.n))
 			return known[row].id;
 	return FIELD_OTHER;
 }

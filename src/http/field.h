@@ -33,6 +33,7 @@ enum field_id {
 	N_FIELD_IDS
 };
 
+/* `name` is a token (RFC 9110 section 5.6.2). */
 enum field_id field_find(struct slice name);
 
 /* Belongs to one hop (RFC 9110 section 7.6.1) or is rebuilt by us: never copied to the other side. */

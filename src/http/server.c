@@ -73,9 +73,12 @@ static void session_refuse(struct session *s, const struct head *head, enum caus
 
 static void session_on_timer(struct timer *t) {
 	struct session *s = container_of(t, struct session, timer);
-	if (s->state == SESSION_HEAD)
+	/* Where something has come in this turn it is perhaps we who are late: it is looked at first. */
+	if (s->state == SESSION_HEAD && s->conn.can_read)
+		loop_timer(s->conn.loop, &s->timer, 1);
+	else if (s->state == SESSION_HEAD)
 		session_refuse(s, &no_head, CAUSE_HEAD_TIMEOUT);
-	else if (s->state == SESSION_IDLE && s->conn.can_read) /* late are we, not the client */
+	else if (s->state == SESSION_IDLE && s->conn.can_read)
 		loop_timer(s->conn.loop, &s->timer, s->server->limits.head_ms);
 	else if (s->state != SESSION_CALL) /* running on during a call is cheaper than stopping for each */
 		session_close(s, false);

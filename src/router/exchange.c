@@ -770,8 +770,11 @@ static void exchange_on_timer(struct timer *t) {
 static bool is_client_gone(struct exchange *x) {
 	if (x->step == STEP_SETTLE || !call_is_gone(&x->down))
 		return false;
-	if (x->down.conn->is_broken || x->down.conn->has_failed ||
-	    x->worker->router->config->half_close == ROUTER_HALF_CLOSE_ABORT)
+	if (x->down.conn->is_broken || x->down.conn->has_failed)
+		return true;
+	if (x->down.out_is_done && !call_pending(&x->down))
+		return false; /* it has taken all of its answer */
+	if (x->worker->router->config->half_close == ROUTER_HALF_CLOSE_ABORT)
 		return true;
 	if (call_is_received(&x->down))
 		conn_ignore_peer_close(x->down.conn);

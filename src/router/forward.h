@@ -29,10 +29,10 @@ enum framing forward_framing(const struct head *answer, const struct head *reque
 /* Response head towards a client; true when the connection ends with the answer. */
 bool forward_response(struct call_out *o, const struct head *answer, const struct forward_answer *f);
 
-/* An interim response (1xx), whole. */
 /* Marks the fields of an upload's trailer section that do not go on (call_put_end() leaves them out). */
 void forward_mark_trailer(struct head *trailer, const struct head *request);
 
+/* An interim response (1xx), whole. */
 void forward_interim(struct call_out *o, const struct head *interim);
 
 /* The value of the first of these fields that is a good id ([A-Za-z0-9._-]{1,128}); p is NULL when none is.

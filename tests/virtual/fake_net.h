@@ -27,7 +27,7 @@
 #define NET_PEERS_MAX     1024
 #define NET_BYTES_MAX     (64u << 20) /* one direction of one connection */
 #define NET_FD_FIRST      100000      /* of the listener; no descriptor of the process is that high */
-#define NET_ENGINES_MAX   8
+#define NET_ENGINES_MAX   80
 #define NET_ADDRESSES_MAX 2
 
 /* What an address of an engine does with a connect. */

@@ -369,10 +369,18 @@ static inline void act_option(struct script *s, struct slice arg) {
 	}
 }
 
-static inline void act_pass(struct script *s, struct slice arg) {
+static inline uint64_t script_time(struct script *s, struct slice arg) {
 	uint64_t ms = u64_min(script_number(arg), SCRIPT_TIME_MAX_MS - s->passed_ms);
 	s->passed_ms += ms;
-	world_pass(s->w, ms);
+	return ms;
+}
+
+static inline void act_pass(struct script *s, struct slice arg) {
+	world_pass(s->w, script_time(s, arg));
+}
+
+static inline void act_pause(struct script *s, struct slice arg) {
+	world_pause(script_time(s, arg));
 }
 
 static inline void act_turn(struct script *s, struct slice arg) {
@@ -410,6 +418,7 @@ static const struct {
 	{ 'v', act_fleet },
 	{ 'o', act_option },
 	{ 't', act_pass },
+	{ 'p', act_pause },
 	{ '.', act_turn },
 	{ 'w', act_settle },
 };

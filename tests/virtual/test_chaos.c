@@ -160,7 +160,7 @@ static void act_of_fate(struct author *a) {
 		bytes_printf(&a->play, "y%u\nv%u\n", below(a, 3) == 0, below(a, 4) ? 0 : below(a, 5));
 		break;
 	case 7:
-		bytes_printf(&a->play, "t%u\n", 400 + below(a, 8000));
+		bytes_printf(&a->play, below(a, 3) ? "t%u\n" : "p%u\n", 400 + below(a, 8000));
 		break;
 	}
 }

@@ -116,6 +116,33 @@ static void test_client_that_does_not_read(void **state) {
 	expect_end(w, 1);
 }
 
+/* Slow is who takes 4 KiB in that time, and who does is never late. */
+static void test_client_that_reads_slowly(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = ask(w, GET), *engine = net_newest(0);
+	static char text[100000];
+	memset(text, 'x', sizeof(text));
+	say(w, engine, "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n");
+	peer_stall(client, 8192 - client->got.n);
+	peer_say(engine, (struct slice){ text, sizeof(text) });
+	world_settle(w);
+	for (unsigned i = 0; i < 12; i++) {
+		world_pass(w, 2900);
+		peer_stall(client, 4096);
+		world_settle(w);
+	}
+	assert_false(client->was_closed);
+	for (unsigned i = 0; i < 3; i++) {
+		world_pass(w, 950);
+		peer_stall(client, 1365); /* together one byte less than 4 KiB */
+		world_settle(w);
+	}
+	pass_deadline(w, client, 150);
+	assert_true(client->was_reset);
+	expect_logged(w, 200, "client_stalled");
+	expect_end(w, 1);
+}
+
 /* The same when all is said and only the client's part is left. */
 static void test_client_that_does_not_read_the_end(void **state) {
 	struct world *w = WORLD("m");
@@ -202,6 +229,29 @@ static void test_stream_that_falls_silent(void **state) {
 	expect_end(w, 1);
 }
 
+/* It counts from the sending: an engine that says a little now and then has not answered. */
+static void test_first_byte_of_an_engine_that_drips(void **state) {
+	static const char *const drips[] = { "HTTP/1.1 200 OK\r\nx-drip: 0123456789",
+		"HTTP/1.1 103 Early Hints\r\n\r\n" };
+	for (size_t i = 0; i < n_elems(drips); i++) {
+		struct world *w = WORLD("m", "m");
+		struct peer *client = post(w, CHAT, STREAMED), *engine = net_newest(-1);
+		for (unsigned k = 0; k < 29; k++) {
+			world_pass(w, 200);
+			struct slice drip = slice_skip(slice_of(drips[i]), i ? 0 : k);
+			peer_say(engine, i ? drip : slice_head(drip, 1));
+		}
+		world_settle(w);
+		pass_deadline(w, client, 200);
+		for (unsigned k = 0; i && k < 29; k++)
+			expect_answer(client, 103, "");
+		expect_refusal(client, 504, "timeout");
+		expect_closed(engine);
+		expect_logged(w, 504, "first_byte_timeout");
+		expect_end(w, 1);
+	}
+}
+
 static void test_total_before_the_answer(void **state) {
 	struct world *w = WORLD("m");
 	w->config.timeout.total_ms = 1500;
@@ -270,6 +320,119 @@ static void test_deadlines_that_are_off(void **state) {
 	expect_end(w, 1);
 }
 
+/* --- a router that is stopped ------------------------------------------------------------------ */
+
+/*
+ * It may be the router that was late (a paused process): what has come by the time at which it looks
+ * counts, whatever the clock says.
+ */
+static void test_pause_while_connecting(void **state) {
+	struct world *w = WORLD("m", "m");
+	net.moods[0][0] = net.moods[1][0] = MOOD_SILENT;
+	struct peer *client = ask(w, GET), *engine = net_newest(-1);
+	peer_answer_connect(engine, true);
+	world_pause(600);
+	world_settle(w);
+	expect_request(engine, "GET /x HTTP/1.1", "");
+	say(w, engine, ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	assert_int_equal(net_n_connects(-1), 1);
+	assert_int_equal(metric_read(&w->worker.metrics->connect_failures), 0);
+	expect_end(w, 1);
+}
+
+static void test_pause_between_requests(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = ask(w, GET), *silent = net_client();
+	say(w, net_newest(0), ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	peer_says(client, GET);
+	world_pause(8100);
+	world_settle(w);
+	expect_closed(silent); /* nothing came */
+	say(w, net_newest(0), ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	pass_deadline(w, client, 8000); /* it begins anew */
+	expect_closed(client);
+	expect_end(w, 2);
+}
+
+/* Its first part alone is there: from now on it is a head like all others. */
+static void test_pause_within_a_head(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = net_client();
+	world_settle(w);
+	peer_says(client, "GET /x HTTP/1.1\r\n");
+	world_pause(1100);
+	world_settle(w);
+	pass_deadline(w, client, 1000);
+	expect_refusal(client, 408, "client_timeout");
+	expect_end(w, 1);
+}
+
+static void test_pause_before_the_end_of_a_head(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = ask(w, "GET /x HTTP/1.1\r\n");
+	peer_says(client, "host: h\r\n\r\n");
+	world_pause(1100);
+	world_settle(w);
+	say(w, net_newest(0), ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	expect_end(w, 1);
+}
+
+static void test_pause_within_a_body(void **state) {
+	for (unsigned flows = 0; flows < 2; flows++) {
+		struct world *w = flows ? WORLD("m") : WORLD("m", "b");
+		struct peer *client = post_part(w, CHAT, 13, "{");
+		assert_int_equal(net_n_connects(-1), flows);
+		peer_says(client, "\"model\":\"m\"");
+		world_pause(2100);
+		world_settle(w);
+		say(w, client, "}");
+		say(w, net_newest(0), ANSWER_OK);
+		expect_answer(client, 200, "ok");
+		expect_end(w, 1);
+	}
+}
+
+static void test_pause_before_the_first_byte(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = post(w, CHAT, STREAMED), *engine = net_newest(0);
+	peer_says(engine, ANSWER_OK);
+	world_pause(6100);
+	world_settle(w);
+	expect_answer(client, 200, "ok");
+	expect_end(w, 1);
+}
+
+static void test_pause_within_a_stream(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = post(w, CHAT, STREAMED), *engine = net_newest(0);
+	say(w, engine, SSE_HEAD);
+	peer_says(engine, "a\r\ndata: {}\n\n\r\n");
+	world_pause(7100);
+	world_settle(w);
+	assert_true(parsed_has(peer_unseen(client), "data: {}"));
+	say(w, engine, "0\r\n\r\n");
+	expect_answer(client, 200, "data: {}\n\n");
+	expect_logged(w, 200, "none");
+	expect_end(w, 1);
+}
+
+static void test_pause_while_the_client_reads(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = ask(w, GET), *engine = net_newest(0);
+	peer_stall(client, 5);
+	say(w, engine, ANSWER_OK);
+	peer_stall(client, SIZE_MAX);
+	world_pause(3100);
+	world_settle(w);
+	expect_answer(client, 200, "ok");
+	expect_logged(w, 200, "none");
+	expect_end(w, 1);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_head),
@@ -280,16 +443,26 @@ int main(void) {
 		cmocka_unit_test(test_body_that_flows),
 		cmocka_unit_test(test_body_that_the_engine_does_not_take),
 		cmocka_unit_test(test_client_that_does_not_read),
+		cmocka_unit_test(test_client_that_reads_slowly),
 		cmocka_unit_test(test_client_that_does_not_read_the_end),
 		cmocka_unit_test(test_cut_end_does_not_look_complete),
 		cmocka_unit_test(test_linger),
 		cmocka_unit_test(test_first_byte_of_a_stream),
+		cmocka_unit_test(test_first_byte_of_an_engine_that_drips),
 		cmocka_unit_test(test_first_byte_of_others_may_take_long),
 		cmocka_unit_test(test_stream_that_falls_silent),
 		cmocka_unit_test(test_total_before_the_answer),
 		cmocka_unit_test(test_total_in_the_answer),
 		cmocka_unit_test(test_total_at_the_end_of_the_answer),
 		cmocka_unit_test(test_deadlines_that_are_off),
+		cmocka_unit_test(test_pause_while_connecting),
+		cmocka_unit_test(test_pause_between_requests),
+		cmocka_unit_test(test_pause_within_a_head),
+		cmocka_unit_test(test_pause_before_the_end_of_a_head),
+		cmocka_unit_test(test_pause_within_a_body),
+		cmocka_unit_test(test_pause_before_the_first_byte),
+		cmocka_unit_test(test_pause_within_a_stream),
+		cmocka_unit_test(test_pause_while_the_client_reads),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

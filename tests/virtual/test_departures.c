@@ -138,6 +138,32 @@ static void test_client_leaves_with_the_answer(void **state) {
 	expect_end(s.w, 1);
 }
 
+/* It takes the rest of its answer and ends its side in one turn: it got what it came for. */
+static void test_client_leaves_with_all_of_its_answer(void **state) {
+	static const struct {
+		const char *body, *cause;
+		unsigned status;
+	} rows[] = { { STREAMED, "none", 200 }, { "]", "invalid_json", 400 } };
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct world *w = WORLD("m");
+		struct peer *client = net_client();
+		peer_stall(client, 5);
+		peer_says(client, "POST " CHAT " HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n");
+		char length[64];
+		snprintf(length, sizeof(length), "content-length: %zu\r\n\r\n", strlen(rows[i].body));
+		peer_says(client, length);
+		say(w, client, rows[i].body);
+		if (net_newest(0))
+			say(w, net_newest(0), ANSWER_OK);
+		peer_stall(client, SIZE_MAX);
+		peer_finish(client);
+		world_settle(w);
+		expect_answer(client, rows[i].status, NULL);
+		expect_logged(w, rows[i].status, rows[i].cause);
+		expect_end(w, 1);
+	}
+}
+
 static void test_request_and_end_together(void **state) {
 	struct world *w = WORLD("m");
 	struct peer *client = net_client();
@@ -166,7 +192,7 @@ static void test_half_closed_client_is_served_if_told_so(void **state) {
 	expect_end(w, 2);
 }
 
-/* Nobody can tell its end any more but the next write. */
+/* It has ended its side already, and its engine is silent: only a reset tells that it is gone. */
 static void test_half_closed_client_that_breaks(void **state) {
 	struct scene s = scene_stream();
 	s.w->config.half_close = ROUTER_HALF_CLOSE_SERVE;
@@ -176,8 +202,7 @@ static void test_half_closed_client_that_breaks(void **state) {
 	say_chunk(s.w, s.engine, "data: {}\n\n");
 	assert_true(parsed_has(bytes_slice(&s.client->got), "data: {}\n\n"));
 	peer_break(s.client);
-	world_settle(s.w);
-	say_chunk(s.w, s.engine, "data: {}\n\n");
+	world_turn(s.w);
 	expect_closed(s.engine);
 	expect_logged(s.w, 499, "client_gone");
 	expect_end(s.w, 1);
@@ -263,6 +288,7 @@ int main(void) {
 		cmocka_unit_test(test_client_leaves_with_a_request_behind),
 		cmocka_unit_test(test_client_leaves_within_a_head),
 		cmocka_unit_test(test_client_leaves_with_the_answer),
+		cmocka_unit_test(test_client_leaves_with_all_of_its_answer),
 		cmocka_unit_test(test_request_and_end_together),
 		cmocka_unit_test(test_half_closed_client_is_served_if_told_so),
 		cmocka_unit_test(test_half_closed_client_that_breaks),

@@ -70,6 +70,32 @@ static void test_chunked_post_flows_while_it_arrives(void **state) {
 	expect_end(w, 1);
 }
 
+/* What a head may not bring to an engine, a trailer may not either. */
+static void test_trailers_that_do_not_go_on(void **state) {
+	struct world *w = WORLD("m");
+	for (unsigned flows = 0; flows < 2; flows++) {
+		struct peer *client = ask(w,
+		    "POST /x HTTP/1.1\r\nhost: h\r\nconnection: X-Mine, x-sum-of\r\ncontent-type: "
+		    "text/plain\r\n"
+		    "transfer-encoding: chunked\r\n\r\n");
+		struct peer *engine = net_newest(0);
+		peer_says(client, "2\r\nab\r\n");
+		if (flows)
+			world_settle(w);
+		say(w, client,
+		    "0\r\nx_sum: 1\r\nx-request-id: forged\r\nx-mine: 2\r\nX-Sum: 3\r\nsession_id: "
+		    "4\r\n\r\n");
+		expect_request(engine, "POST /x HTTP/1.1", "ab");
+		assert_true(
+		    parsed_has(bytes_slice(&engine->got), "\r\n0\r\nX-Sum: 3\r\nsession_id: 4\r\n\r\n"));
+		say(w, engine, ANSWER_OK);
+		expect_answer(client, 200, "ok");
+		peer_close(engine);
+		world_settle(w);
+	}
+	expect_end(w, 2);
+}
+
 static void test_chunked_answer_with_trailers(void **state) {
 	struct world *w = WORLD("m");
 	struct peer *client = ask(w, GET), *engine = net_newest(0);
@@ -161,7 +187,9 @@ static void test_early_answer_ends_the_connection(void **state) {
 	struct world *w = WORLD("m");
 	struct peer *client = post_part(w, CHAT, 1000, "{\"a\":"), *engine = net_newest(0);
 	say(w, engine, "HTTP/1.1 429 Too Many\r\ncontent-length: 2\r\n\r\nno");
-	expect_answer(client, 429, "no");
+	struct parsed m = expect_answer_kind(client, PARSED_RESPONSE, 429, "no");
+	expect_field(&m, "connection", "close");
+	parsed_deinit(&m);
 	assert_true(client->was_shut); /* the rest of the body is not waited for */
 	expect_closed(engine);
 	expect_end(w, 1);
@@ -329,6 +357,7 @@ int main(void) {
 		cmocka_unit_test(test_post_of_known_length),
 		cmocka_unit_test(test_chunked_post_that_is_complete_gets_a_length),
 		cmocka_unit_test(test_chunked_post_flows_while_it_arrives),
+		cmocka_unit_test(test_trailers_that_do_not_go_on),
 		cmocka_unit_test(test_chunked_answer_with_trailers),
 		cmocka_unit_test(test_answer_up_to_the_end_of_the_connection),
 		cmocka_unit_test(test_answers_without_a_body),

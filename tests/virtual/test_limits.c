@@ -75,6 +75,24 @@ static void test_model_at_the_hold_limit(void **state) {
 	expect_end(w, 1);
 }
 
+/* Not for a moment, however much comes at once. */
+static void test_hold_limit_is_never_exceeded(void **state) {
+	struct world *w = WORLD("a", "b");
+	struct peer *client = post_part(w, CHAT, 1u << 20, "{\"p\":\"");
+	say_much(w, client, 250000, false);
+	expect_refusal(client, 413, "model_not_found_in_time");
+	assert_int_equal(w->worker.loop.bufs.n_spares[1], 0); /* no buf of 256 KiB was ever lent */
+	client = post_part(w, CHAT, 1u << 20, "{\"p\":\"");
+	for (unsigned i = 0; i < 32; i++) {
+		say_much(w, client, 1000, false);
+		assert_in_range(world_held(w) - w->rest.budget_bytes, 1, (32u << 10) + (64u << 10));
+	}
+	expect_nothing(client);
+	say_much(w, client, 1000, false);
+	expect_refusal(client, 413, "model_not_found_in_time");
+	expect_end(w, 2);
+}
+
 /* The limit is for bodies that are held: one whose model is known may be larger, however it comes. */
 static void test_hold_limit_is_not_a_body_limit(void **state) {
 	static const char *const types[] = { "application/json", "text/plain" };
@@ -154,6 +172,28 @@ static void test_budget(void **state) {
 	say(w, net_newest(-1), ANSWER_OK);
 	expect_answer(client, 200, "ok");
 	expect_end(w, 2 + n_elems(holders));
+}
+
+/* Heads that do not come to their end must not hold what others could use. */
+static void test_incomplete_heads_while_the_budget_is_used_up(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *small = ask(w, "GET /x HTTP/1.1\r\nhost: h\r\n"), *large;
+	say_much(w, small, 3000, false);
+	w->router.budget.max_bytes = 1;
+	say_much(w, small, 1000, false);
+	expect_nothing(small);
+	uint64_t held = world_held(w);
+	large = ask(w, "GET /x HTTP/1.1\r\nhost: h\r\n");
+	say_much(w, large, 5000, false);
+	expect_refusal(large, 503, "overloaded");
+	assert_true(large->was_shut);
+	expect_logged(w, 503, "overloaded");
+	assert_int_equal(world_held(w), held);
+	w->router.budget.max_bytes = 16u << 20;
+	say(w, small, ": y\r\n\r\n");
+	say(w, net_newest(0), ANSWER_OK);
+	expect_answer(small, 200, "ok");
+	expect_end(w, 2);
 }
 
 /* An answer that is on its way waits for the budget and is not harmed. */
@@ -273,6 +313,49 @@ static void test_engine_that_does_not_read_stops_the_client(void **state) {
 	expect_end(w, 1);
 }
 
+/* A client that asks again and again for what is refused, and has not read any of it. */
+static struct peer *ask_in_vain(struct world *w, unsigned n) {
+	struct peer *client = net_client();
+	peer_stall(client, 0);
+	for (unsigned i = 0; i < n; i++) {
+		char text[200];
+		snprintf(text, sizeof(text), JSON_POST "x-request-id: r%u\r\ncontent-length: 1\r\n\r\n]", i);
+		peer_says(client, text);
+	}
+	world_settle(w);
+	return client;
+}
+
+static void test_refusals_wait_for_their_client(void **state) {
+	enum { N_REQUESTS = 2000 };
+	struct world *w = WORLD("m");
+	struct peer *client = ask_in_vain(w, N_REQUESTS);
+	assert_in_range(world_held(w) - w->rest.budget_bytes, 1, 8u << 10);
+	world_pass(w, 2900);
+	peer_stall(client, SIZE_MAX);
+	world_settle(w);
+	for (unsigned i = 0; i < N_REQUESTS; i++) {
+		char id[16];
+		snprintf(id, sizeof(id), "r%u", i);
+		struct parsed m = expect_answer_kind(client, PARSED_RESPONSE, 400, NULL);
+		expect_field(&m, "x-request-id", id);
+		parsed_deinit(&m);
+	}
+	expect_end(w, N_REQUESTS);
+}
+
+static void test_refusals_that_are_not_read(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = ask_in_vain(w, 300);
+	world_pass(w, 2990);
+	assert_false(client->was_closed);
+	world_pass(w, 20);
+	assert_true(client->was_reset);
+	assert_int_equal(world_held(w), w->rest.budget_bytes);
+	expect_logged(w, 400, "client_stalled");
+	expect_end(w, 1);
+}
+
 /* Many requests in one connection's socket are not read ahead. */
 static void test_pipelined_requests_stay_in_the_socket(void **state) {
 	struct world *w = WORLD("m");
@@ -297,16 +380,37 @@ static void test_idle_stream_holds_nothing(void **state) {
 	expect_end(w, 1);
 }
 
+/* Nor does an idle connection, however its last request came. */
+static void test_idle_connection_holds_nothing(void **state) {
+	static const char *const paths[] = { "/liveness", "/x" };
+	for (size_t i = 0; i < n_elems(paths); i++) {
+		struct world *w = WORLD("m");
+		char line[64];
+		snprintf(line, sizeof(line), "GET %s HTTP/1.1\r\n", paths[i]);
+		struct peer *client = ask(w, line);
+		say(w, client, "host: h\r\n\r\n");
+		if (net_newest(0))
+			say(w, net_newest(0), ANSWER_OK);
+		expect_answer(client, 200, NULL);
+		assert_false(client->was_shut);
+		assert_int_equal(world_n_bufs(w), w->rest.n_bufs);
+		assert_int_equal(world_held(w), w->rest.budget_bytes);
+		expect_end(w, 1);
+	}
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_declared_body_at_the_limit),
 		cmocka_unit_test(test_chunked_body_at_the_limit),
 		cmocka_unit_test(test_model_beyond_the_hold_limit),
 		cmocka_unit_test(test_model_at_the_hold_limit),
+		cmocka_unit_test(test_hold_limit_is_never_exceeded),
 		cmocka_unit_test(test_hold_limit_is_not_a_body_limit),
 		cmocka_unit_test(test_small_json_is_whole_before_it_is_sent),
 		cmocka_unit_test(test_large_json_flows),
 		cmocka_unit_test(test_budget),
+		cmocka_unit_test(test_incomplete_heads_while_the_budget_is_used_up),
 		cmocka_unit_test(test_answers_go_on_while_the_budget_is_used_up),
 		cmocka_unit_test(test_answers_are_held_in_small_parts_while_the_budget_is_used_up),
 		cmocka_unit_test(test_deadlines_hold_while_the_budget_is_used_up),
@@ -314,8 +418,11 @@ int main(void) {
 		cmocka_unit_test(test_body_that_waits_for_the_budget),
 		cmocka_unit_test(test_client_that_does_not_read_stops_the_engine),
 		cmocka_unit_test(test_engine_that_does_not_read_stops_the_client),
+		cmocka_unit_test(test_refusals_wait_for_their_client),
+		cmocka_unit_test(test_refusals_that_are_not_read),
 		cmocka_unit_test(test_pipelined_requests_stay_in_the_socket),
 		cmocka_unit_test(test_idle_stream_holds_nothing),
+		cmocka_unit_test(test_idle_connection_holds_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -71,6 +71,33 @@ static void test_all_refuse(void **state) {
 	expect_end(w, 2);
 }
 
+/* Twelve engines, or more, may well be down: the one that is not is found. */
+static void test_many_refuse(void **state) {
+	struct world *w = WORLD("m");
+	for (unsigned i = 1; i < 13; i++) {
+		world_set_engine(w, i, "m", 1);
+		net.moods[i][0] = MOOD_REFUSE;
+	}
+	for (unsigned i = 0; i < 13; i++) { /* whoever is first in turn */
+		struct peer *client = ask(w, GET);
+		say(w, net_newest(0), ANSWER_OK);
+		expect_answer(client, 200, "ok");
+	}
+	assert_int_equal(net_n_connects(-1), 13);
+	expect_end(w, 13);
+}
+
+static void test_tries_have_an_end(void **state) {
+	struct world *w = WORLD("m");
+	for (unsigned i = 1; i < 66; i++)
+		world_set_engine(w, i, "m", 1);
+	for (unsigned i = 0; i < 66; i++)
+		net.moods[i][0] = MOOD_REFUSE;
+	expect_refusal(ask(w, GET), 502, "upstream_failed");
+	assert_int_equal(net_n_connects(-1), 64);
+	expect_end(w, 1);
+}
+
 static void test_all_addresses_are_tried(void **state) {
 	struct world *w = WORLD("m");
 	world_set_engine(w, 0, "m", 2);
@@ -389,6 +416,8 @@ int main(void) {
 		cmocka_unit_test(test_refused_connect_moves_on_and_avoids),
 		cmocka_unit_test(test_avoidance_ends_and_doubles),
 		cmocka_unit_test(test_all_refuse),
+		cmocka_unit_test(test_many_refuse),
+		cmocka_unit_test(test_tries_have_an_end),
 		cmocka_unit_test(test_all_addresses_are_tried),
 		cmocka_unit_test(test_instance_without_an_address),
 		cmocka_unit_test(test_silent_connect_moves_on),

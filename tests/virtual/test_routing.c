@@ -75,6 +75,25 @@ static void test_body_is_held_until_the_model_is_known(void **state) {
 	expect_end(w, 1);
 }
 
+/* Too late to choose by it, which one model does not need; but the log knows. */
+static void test_late_model_is_logged(void **state) {
+	enum { PROMPT_BYTES = 100000 };
+	struct world *w = WORLD("m");
+	w->config.inspect_limit_bytes = 1u << 20;
+	char *prompt = calloc(1, PROMPT_BYTES + 1);
+	memset(prompt, 'x', PROMPT_BYTES);
+	struct peer *client = post_part(w, CHAT, PROMPT_BYTES + 20, "{\"p\":\""), *engine;
+	say(w, client, prompt);
+	engine = net_newest(0);
+	assert_true(engine->got.n > PROMPT_BYTES);
+	say(w, client, "\",\"model\":\"m\"}");
+	say(w, engine, ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	assert_true(parsed_has(bytes_slice(&w->log), "\"model\":\"m\""));
+	free(prompt);
+	expect_end(w, 1);
+}
+
 static void test_expectation_is_met_before_the_model_is_known(void **state) {
 	struct world *w = WORLD("a", "b");
 	struct peer *client = ask(w, JSON_POST "expect: 100-continue\r\ncontent-length: 13\r\n\r\n");
@@ -143,6 +162,27 @@ static void test_malformed_request_reaches_nobody(void **state) {
 		struct peer *client = ask(w, texts[i]);
 		expect_refusal(client, 400, "bad_request");
 		assert_true(client->was_shut);
+	}
+	assert_int_equal(net_n_connects(-1), 0);
+	expect_end(w, n_elems(texts));
+}
+
+/* An authority is no path, and what stands in it may be somebody's key. */
+static void test_keys_in_targets_are_not_logged(void **state) {
+	static const char *const texts[] = {
+		"GET http://user:hunter2@h/ HTTP/1.1\r\nhost: h\r\n\r\n",
+		"GET http://user:hunter2@h/ HTTP/1.1\r\nhost: user:hunter2@h\r\n\r\n",
+		"GET http://user:hunter2@h/ HTTP/1.1\r\n\r\n",
+		"GET http://user:hunter2@h/ HTTP/1.1\r\nhost: h\r\nbad\r\n\r\n",
+		"CONNECT user:hunter2@h:80 HTTP/1.1\r\nhost: h\r\n\r\n",
+		"GET user:hunter2@h HTTP/1.1\r\nhost: h\r\n\r\n",
+	};
+	struct world *w = WORLD("m");
+	for (size_t i = 0; i < n_elems(texts); i++) {
+		struct peer *client = ask(w, texts[i]);
+		assert_true(client->was_shut);
+		assert_false(parsed_has(bytes_slice(&w->log), "hunter2"));
+		assert_false(parsed_has(bytes_slice(&client->got), "hunter2"));
 	}
 	assert_int_equal(net_n_connects(-1), 0);
 	expect_end(w, n_elems(texts));
@@ -274,11 +314,13 @@ int main(void) {
 		cmocka_unit_test(test_without_a_model_anybody_serves),
 		cmocka_unit_test(test_only_json_posts_are_read),
 		cmocka_unit_test(test_body_is_held_until_the_model_is_known),
+		cmocka_unit_test(test_late_model_is_logged),
 		cmocka_unit_test(test_expectation_is_met_before_the_model_is_known),
 		cmocka_unit_test(test_bodies_that_are_refused),
 		cmocka_unit_test(test_compressed_json),
 		cmocka_unit_test(test_refusals_have_the_shape_of_the_api),
 		cmocka_unit_test(test_malformed_request_reaches_nobody),
+		cmocka_unit_test(test_keys_in_targets_are_not_logged),
 		cmocka_unit_test(test_strange_path_is_logged),
 		cmocka_unit_test(test_bad_chunks_end_both_sides),
 		cmocka_unit_test(test_late_mistakes_leave_the_body_incomplete),

@@ -17,7 +17,7 @@
 #include "virtual/parsed.h"
 
 #define WORLD_IDLE_TURNS_MAX 16
-#define WORLD_SLOTS_MAX      32
+#define WORLD_SLOTS_MAX      80
 
 /* What a worker without requests and idle connections holds. */
 struct world_rest {
@@ -54,6 +54,7 @@ bool log_ring_put(struct log_ring *ring, struct slice line) {
 static inline bool world_turn(struct world *w) {
 	bool any = net_poll();
 	loop_turn(&w->worker.loop);
+	w->worker.loop.is_in_turn = false;
 	any |= !list_is_empty(&w->worker.loop.ready);
 	net_end_turn();
 	return any;
@@ -82,6 +83,11 @@ static inline void world_pass(struct world *w, uint64_t ms) {
 		net.now_ns = u64_min(next_ns, until_ns);
 		world_settle(w);
 	}
+}
+
+/* The process is stopped for so long: the next turn finds deadlines passed, and what has come meanwhile. */
+static inline void world_pause(uint64_t ms) {
+	net.now_ns += ms * 1000000u;
 }
 
 /* --- the fleet --------------------------------------------------------------------- */

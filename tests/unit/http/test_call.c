@@ -239,6 +239,28 @@ static void a_bad_head_is_told(void **state) {
 	}
 }
 
+/* Not for every byte that drips in: what is wrong with a line is told when it has ended, for each head anew.
+ */
+static void a_head_is_parsed_when_a_line_has_ended(void **state) {
+	static const char *const befores[] = { "", "HTTP/1.1 103 Early\r\nLink: xxxxxxxxxx\r\n\r\n" };
+	for (size_t i = 0; i < n_elems(befores); i++) {
+		struct head_room room;
+		struct wire w;
+		wire_open(&w, FRAMING_NONE, 0);
+		if (i) {
+			wire_say(&w, slice_of(befores[i]));
+			assert_int_equal(call_recv_head(&w.call, &room, METHOD_GET), 0);
+		}
+		for (const char *p = "garbage"; *p; p++) {
+			wire_say(&w, (struct slice){ p, 1 });
+			assert_int_equal(call_recv_head(&w.call, &room, METHOD_GET), CALL_E_AGAIN);
+		}
+		wire_say(&w, SLICE("\n"));
+		assert_int_equal(call_recv_head(&w.call, &room, METHOD_GET), CALL_E_BAD);
+		wire_close(&w);
+	}
+}
+
 static void a_head_that_never_ends_is_bad(void **state) {
 	static char text[HEAD_BYTES_MAX];
 	struct head_room room;
@@ -335,7 +357,7 @@ static void a_status_line_has_a_reason_or_none(void **state) {
 /* Trailers go with chunks alone, and never what frames, routes or authorises. */
 static void trailers_are_sifted(void **state) {
 	static const struct slice text =
-	    SLICE("X-Sum: 1\r\nContent-Length: 5\r\nhost: evil\r\ncookie: a\r\nDate: now\r\n"
+	    SLICE("X-Sum: 1\r\nContent-Length: 5\r\nhost: evil\r\ncookie: a\r\nDate: now\r\nX-Mine: 2\r\n"
 		  "Transfer-Encoding: chunked\r\n\r\n");
 	static const struct {
 		enum framing framing;
@@ -350,6 +372,9 @@ static void trailers_are_sifted(void **state) {
 		struct call_out o;
 		struct wire w;
 		assert_int_equal(head_parse_trailer(&trailer, text), 0);
+		for (unsigned k = 0; k < trailer.head.n_fields; k++) /* by who does not want it to go on */
+			trailer.head.fields[k].is_named =
+			    slice_eq(head_name(&trailer.head, &trailer.head.fields[k]), SLICE("X-Mine"));
 		wire_open(&w, FRAMING_NONE, 0);
 		call_begin(&o, &w.call);
 		call_put_status_line(&o, 200);
@@ -403,6 +428,7 @@ int main(void) {
 		cmocka_unit_test(a_long_trailer_is_kept_whole),
 		cmocka_unit_test(heads_come_in_any_pieces),
 		cmocka_unit_test(a_bad_head_is_told),
+		cmocka_unit_test(a_head_is_parsed_when_a_line_has_ended),
 		cmocka_unit_test(a_head_that_never_ends_is_bad),
 		cmocka_unit_test(an_end_before_the_head_is_gone),
 		cmocka_unit_test(messages_are_framed),

@@ -562,6 +562,43 @@ static void connection_names_fields(void **state) {
 	assert_false(is_hop(&room.head, SLICE("content-type")));
 }
 
+static void connection_names_what_comes_later(void **state) {
+	struct head_room room;
+	assert_good(&room, REQUEST,
+	    SLICE("GET / HTTP/1.1\r\nHost: x\r\nConnection: close, x-Sum\r\nX-Other: x-no\r\n"
+		  "connection: ,\tx-last \r\n\r\n"));
+	assert_true(head_names_in_connection(&room.head, SLICE("X-Sum")));
+	assert_true(head_names_in_connection(&room.head, SLICE("x-last")));
+	assert_true(head_names_in_connection(&room.head, SLICE("close")));
+	assert_false(head_names_in_connection(&room.head, SLICE("x-su")));
+	assert_false(head_names_in_connection(&room.head, SLICE("x-summ")));
+	assert_false(head_names_in_connection(&room.head, SLICE("x-no")));
+	assert_false(head_names_in_connection(&room.head, SLICE("x-other")));
+}
+
+/* A head that comes byte by byte is parsed once a line, not once a byte. */
+static void a_head_is_worth_parsing_when_a_line_has_ended(void **state) {
+	uint16_t seen = 0;
+	unsigned n_worth = 0;
+	for (size_t n = 1; n <= example.n; n++) {
+		bool worth = head_is_worth_parsing(slice_head(example, n), &seen);
+		assert_int_equal(worth, example.p[n - 1] == '\n');
+		assert_int_equal(seen, n);
+		n_worth += worth;
+	}
+	assert_true(n_worth > 3);
+	assert_false(head_is_worth_parsing(example, &seen)); /* nothing is new */
+	seen = 10;
+	assert_true(head_is_worth_parsing(example, &seen));
+
+	seen = 0; /* too much is too much without a line's end */
+	memset(large, 'x', sizeof(large));
+	assert_false(head_is_worth_parsing((struct slice){ large, HEAD_BYTES_MAX - 1 }, &seen));
+	assert_true(head_is_worth_parsing((struct slice){ large, HEAD_BYTES_MAX }, &seen));
+	assert_true(head_is_worth_parsing((struct slice){ large, sizeof(large) }, &seen));
+	assert_int_equal(seen, HEAD_BYTES_MAX);
+}
+
 static void a_copy_stands_alone(void **state) {
 	struct buf_budget budget = { .max_bytes = 0 }; /* it is forced */
 	struct buf_pool pool;
@@ -602,6 +639,8 @@ int main(void) {
 		cmocka_unit_test(trailers),
 		cmocka_unit_test(fields_are_found),
 		cmocka_unit_test(connection_names_fields),
+		cmocka_unit_test(connection_names_what_comes_later),
+		cmocka_unit_test(a_head_is_worth_parsing_when_a_line_has_ended),
 		cmocka_unit_test(a_copy_stands_alone),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -327,6 +327,32 @@ static void a_refusal_follows_what_was_read(void **state) {
 	}
 }
 
+/* Whatever is wrong with its head: once HEAD was read, a body would be taken for the next answer. */
+static void a_refusal_of_head_has_no_body(void **state) {
+	static const struct {
+		const char *text, *answer;
+	} rows[] = {
+		{ "HEAD / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n" },
+		{ "HEAD / HTTP/1.1\r\nHost: x\r\nbad\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n" },
+		{ "HEAD x HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n" },
+		{ "HEAD / HTTP/3.0\r\n", "HTTP/1.1 505 HTTP Version Not Supported\r\n" },
+	};
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct heard heard = { .n = 0 };
+		struct house *h = house_open(&patient);
+		int fd = rig_connect(h->port);
+		rig_say(fd, slice_of(rows[i].text));
+		rig_listen_to(&h->rig, fd, &heard, SIZE_MAX);
+		assert_true(slice_has_prefix(rig_heard(&heard), slice_of(rows[i].answer)));
+		const char *end = memmem(heard.p, heard.n, "\r\n\r\n", 4);
+		assert_ptr_equal(end, heard.p + heard.n - 4);
+		assert_non_null(memmem(heard.p, heard.n, "\r\ncontent-length: 1", 19)); /* of what GET gets */
+		heard_free(&heard);
+		close(fd);
+		house_close(h);
+	}
+}
+
 static void a_head_that_is_too_large_is_refused(void **state) {
 	static char text[HEAD_BYTES_MAX];
 	struct house *h = house_open(&patient);
@@ -597,6 +623,7 @@ int main(void) {
 		cmocka_unit_test(large_heads_fit),
 		cmocka_unit_test(bad_heads_are_refused),
 		cmocka_unit_test(a_refusal_follows_what_was_read),
+		cmocka_unit_test(a_refusal_of_head_has_no_body),
 		cmocka_unit_test(a_head_that_is_too_large_is_refused),
 		cmocka_unit_test(the_answer_survives_unread_input),
 		cmocka_unit_test(who_sends_for_ever_is_cut),

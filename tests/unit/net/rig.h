@@ -106,6 +106,21 @@ static inline void rig_pair(int *near_out, int *far_out) {
 	close(listening);
 }
 
+static inline int rig_option(int fd, int level, int option) {
+	int value = -1;
+	socklen_t n = sizeof(value);
+	assert_int_equal(getsockopt(fd, level, option, &value, &n), 0);
+	return value;
+}
+
+/* The kernel finds out within two minutes that the far end is gone. */
+static inline void rig_assert_keep_alive(int fd) {
+	assert_true(rig_option(fd, SOL_SOCKET, SO_KEEPALIVE));
+	int idle_s = rig_option(fd, IPPROTO_TCP, TCP_KEEPIDLE);
+	int interval_s = rig_option(fd, IPPROTO_TCP, TCP_KEEPINTVL);
+	assert_in_range(idle_s + interval_s * rig_option(fd, IPPROTO_TCP, TCP_KEEPCNT), 1, 120);
+}
+
 /* The far end speaks: all of it, into the socket's buffer. */
 static inline void rig_say(int fd, struct slice text) {
 	assert_int_equal(send(fd, text.p, text.n, MSG_NOSIGNAL), text.n);

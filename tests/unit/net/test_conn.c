@@ -80,6 +80,7 @@ static void what_is_sent_before_is_sent_after(void **state) {
 	rig_until(&r, e.conn.state == CONN_OPEN && !e.conn.out);
 	assert_true(e.n_wakes > 0);
 	assert_int_equal(e.conn.sent_bytes, 5);
+	rig_assert_keep_alive(e.conn.fd);
 	int far = accept4(listening, NULL, NULL, 0);
 	rig_listen_to(&r, far, &heard, 5);
 	assert_true(slice_eq(rig_heard(&heard), SLICE("early")));
@@ -366,6 +367,32 @@ static void a_half_closed_slow_reader_is_quiet(void **state) {
 	assert_int_equal(n_wakes, 0);
 }
 
+/* Its end was heard and ignored, and nothing is wanted of it: a reset, after which no read tells of it, is
+ * heard all the same. */
+static void a_reset_by_who_has_ended_is_told(void **state) {
+	struct end e;
+	struct rig r;
+	rig_open(&r);
+	int far = end_open(&e, &r);
+	conn_want_read(&e.conn, false);
+	shutdown(far, SHUT_WR);
+	rig_until(&r, e.conn.peer_closed);
+	conn_ignore_peer_close(&e.conn);
+	rig_spin(&r, 2);
+	unsigned n_wakes = e.n_wakes;
+	assert_int_equal(e.conn.interest, UV_PRIORITIZED);
+	rig_spin(&r, 10);
+	assert_int_equal(e.n_wakes, n_wakes);
+	assert_false(e.conn.has_failed);
+	rig_reset(far);
+	rig_until(&r, e.n_wakes > n_wakes);
+	assert_true(e.conn.has_failed && e.conn.peer_closed);
+	rig_spin(&r, 10);
+	assert_int_equal(e.n_wakes, n_wakes + 1); /* told once */
+	end_close(&e, &r);
+	rig_close(&r);
+}
+
 static void a_reset_is_told(void **state) {
 	for (unsigned wants = 0; wants < 2; wants++) {
 		struct end e;
@@ -634,6 +661,7 @@ int main(void) {
 		cmocka_unit_test(unwanted_bytes_wait_in_the_socket),
 		cmocka_unit_test(the_end_is_told_to_who_does_not_read),
 		cmocka_unit_test(a_half_closed_slow_reader_is_quiet),
+		cmocka_unit_test(a_reset_by_who_has_ended_is_told),
 		cmocka_unit_test(a_reset_is_told),
 		cmocka_unit_test(writing_to_who_is_gone_breaks),
 		cmocka_unit_test(what_the_socket_does_not_take_is_kept),

@@ -50,6 +50,7 @@ static void clients_come_in(void **state) {
 	assert_int_equal(((struct sockaddr_in *)&d.peers[0])->sin_port, from.sin_port);
 	assert_true(fcntl(d.fds[0], F_GETFL) & O_NONBLOCK);
 	assert_true(fcntl(d.fds[0], F_GETFD) & FD_CLOEXEC);
+	rig_assert_keep_alive(d.fds[0]);
 	rig_say(client, SLICE("x"));
 	door_close(&d);
 	close(client);

@@ -83,6 +83,29 @@ static void what_we_say_ourselves_is_said_once(void **state) {
 	    &as_usual, FRAMING_NONE, 0, "GET / HTTP/1.1\r\nhost: engine:8000\r\n" OURS("10.0.0.1") "\r\n");
 }
 
+/* What a head may not bring, a trailer may not either. */
+static void trailers_are_marked(void **state) {
+	static const struct {
+		const char *field;
+		bool stays;
+	} rows[] = {
+		{ "x-sum: 1", false },
+		{ "session_id: 1", false },
+		{ "x_sum: 1", true },
+		{ "X-MINE: 1", true },
+		{ "x-min: 1", false },
+	};
+	struct head_room request, trailer;
+	parse_request(&request, "POST / HTTP/1.1\r\nHost: x\r\nConnection: close, x-Mine\r\n\r\n");
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		char text[64];
+		snprintf(text, sizeof(text), "%s\r\n\r\n", rows[i].field);
+		assert_int_equal(head_parse_trailer(&trailer, slice_of(text)), 0);
+		forward_mark_trailer(&trailer.head, &request.head);
+		assert_int_equal(trailer.head.fields[0].is_named, rows[i].stays);
+	}
+}
+
 static void the_chain_of_addresses_grows(void **state) {
 	assert_request("GET / HTTP/1.1\r\nHost: client.host\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nA: b\r\n"
 		       "x-forwarded-for:\r\nx-forwarded-for: 3.3.3.3\r\n\r\n",
@@ -239,6 +262,7 @@ int main(void) {
 		cmocka_unit_test(what_belongs_to_the_hop_stays_here),
 		cmocka_unit_test(doubtful_names_are_dropped),
 		cmocka_unit_test(what_we_say_ourselves_is_said_once),
+		cmocka_unit_test(trailers_are_marked),
 		cmocka_unit_test(the_chain_of_addresses_grows),
 		cmocka_unit_test(a_long_chain_stays_whole),
 		cmocka_unit_test(ids_are_chosen),

@@ -492,7 +492,8 @@ bool head_names_in_connection(const struct head *h, struct slice name) {
 }
 
 bool head_is_worth_parsing(struct slice in, uint16_t *seen) {
+	bool is_first = *seen == 0;
 	struct slice fresh = slice_skip(in, *seen);
 	*seen = (uint16_t)size_min(in.n, HEAD_BYTES_MAX);
-	return in.n >= HEAD_BYTES_MAX || memchr(fresh.p, '\n', fresh.n);
+	return is_first || in.n >= HEAD_BYTES_MAX || memchr(fresh.p, '\n', fresh.n);
 }

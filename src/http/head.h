@@ -106,8 +106,9 @@ struct slice head_find_name(const struct head *h, struct slice lower);
 bool head_names_in_connection(const struct head *h, struct slice name);
 
 /*
- * Parsing an incomplete head again makes sense only when another line has ended or there is too much. *seen:
- * the bytes that were there the last time, 0 at first.
+ * The first bytes tell what is no HTTP at all; after that, parsing an incomplete head again makes sense only
+ * when another line has ended or there is too much. *seen: the bytes that were there the last time, 0 at
+ * first.
  */
 bool head_is_worth_parsing(struct slice in, uint16_t *seen);
 

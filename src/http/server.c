@@ -71,14 +71,16 @@ static void session_refuse(struct session *s, const struct head *head, enum caus
 		session_close(s, true);
 }
 
+static void session_run_head(struct session *s);
+
 static void session_on_timer(struct timer *t) {
 	struct session *s = container_of(t, struct session, timer);
-	/* Where something has come in this turn it is perhaps we who are late: it is looked at first. */
-	if (s->state == SESSION_HEAD && s->conn.can_read)
-		loop_timer(s->conn.loop, &s->timer, 1);
-	else if (s->state == SESSION_HEAD)
-		session_refuse(s, &no_head, CAUSE_HEAD_TIMEOUT);
-	else if (s->state == SESSION_IDLE && s->conn.can_read)
+	if (s->state == SESSION_HEAD) {
+		if (s->conn.can_read) /* perhaps it is we who are late: what came is looked at, once */
+			session_run_head(s);
+		if (s->state == SESSION_HEAD)
+			session_refuse(s, &no_head, CAUSE_HEAD_TIMEOUT);
+	} else if (s->state == SESSION_IDLE && s->conn.can_read)
 		loop_timer(s->conn.loop, &s->timer, s->server->limits.head_ms);
 	else if (s->state != SESSION_CALL) /* running on during a call is cheaper than stopping for each */
 		session_close(s, false);

@@ -23,6 +23,10 @@
 #define HUNGRY_RETRY_MS  10u
 #define MODEL_NAME_ROOM  260u
 
+/* Instances that are avoided are tried, too, when there are no others, but each may cost a connect timeout.
+ */
+#define AVOIDED_TRIES_MAX 8
+
 enum next { NEXT, WAIT, DONE };
 
 static void exchange_run(struct job *job);
@@ -256,6 +260,8 @@ static enum next step_pick(struct exchange *x) {
 						: PICK_E_NONE_LEFT;
 	if (r == PICK_E_NONE_EXIST)
 		return exchange_fail(x, CAUSE_NO_INSTANCE);
+	if (r == 0 && pick.reason == PICK_ALL_AVOIDED && x->n_tried >= AVOIDED_TRIES_MAX)
+		r = PICK_E_NONE_LEFT; /* the fleet is away, as others have found before */
 	if (r)
 		return exchange_fail(x, x->last_cause ? (enum cause)x->last_cause : CAUSE_NO_INSTANCE);
 
@@ -312,7 +318,7 @@ static enum next step_connect(struct exchange *x) {
 	}
 	if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
 		return exchange_fail(x, CAUSE_OVERLOADED);
-	if (r == -EADDRNOTAVAIL) /* our ports to it are used up: no fault of the instance */
+	if (r == -EADDRNOTAVAIL && row->n_addresses == 1) /* our ports to it are used up: not its fault */
 		return try_another(x, CAUSE_OVERLOADED);
 	if (r < 0)
 		return connect_failed(x, CAUSE_CONNECT_FAILED);
@@ -598,7 +604,9 @@ static enum next step_refuse(struct exchange *x) {
 	x->status = cause_row(cause)->status;
 	x->ends_connection = reply.closes;
 	int r = reply_refuse(&x->down, &reply, cause, detail, (enum reply_dialect)x->dialect);
-	return go(x, r ? STEP_SETTLE : STEP_RELAY);
+	hold_free(&x->hold, bufs(x));
+	inspect_deinit(&x->inspect, bufs(x));
+	return r ? exchange_fail(x, CAUSE_CLIENT_GONE) : go(x, STEP_RELAY);
 }
 
 /* An answer that began cannot be taken back: the client must see that it is not complete. */
@@ -725,7 +733,8 @@ static uint64_t exchange_ends_ms(struct exchange *x, uint64_t now_ms) {
 		x->progress = d.progress;
 	}
 	x->wait_cause = (uint8_t)d.cause;
-	uint64_t total_ms = timeouts(x)->total_ms;
+	uint64_t total_ms =
+	    x->step == STEP_RELAY && x->cause ? 0 : timeouts(x)->total_ms; /* a refusal is out */
 	uint64_t total_end_ms = total_ms ? x->at.begin / 1000000u + total_ms : UINT64_MAX;
 	if (total_end_ms > x->deadline_ms)
 		return x->deadline_ms;

@@ -3,9 +3,9 @@
  *
  * A sequence of named steps (docs/states/exchange.dot) run by one driver,
  * exchange_run(). A step returns NEXT, WAIT or DONE; events and timers only wake the
- * driver. Any step may fail the exchange with a cause, which leads to settle, and
- * every exit passes settle once: load, counters, the access log and both connections
- * are dealt with there and nowhere else.
+ * driver. Any step may fail the exchange with a cause, which leads to an answer that
+ * says so or, once one has begun, to its cut; every exit passes settle once: load, counters, the access log
+ * and both connections are dealt with there and nowhere else.
  *
  * An exchange belongs to its worker from exchange_begin() to settle and never leaves
  * that thread. It knows calls, not connections.

@@ -239,8 +239,8 @@ static void a_bad_head_is_told(void **state) {
 	}
 }
 
-/* Not for every byte that drips in: what is wrong with a line is told when it has ended, for each head anew.
- */
+/* Not for every byte that drips in: what is wrong behind the first ones is told when the line has ended, for
+ * each head anew. */
 static void a_head_is_parsed_when_a_line_has_ended(void **state) {
 	static const char *const befores[] = { "", "HTTP/1.1 103 Early\r\nLink: xxxxxxxxxx\r\n\r\n" };
 	for (size_t i = 0; i < n_elems(befores); i++) {
@@ -251,7 +251,7 @@ static void a_head_is_parsed_when_a_line_has_ended(void **state) {
 			wire_say(&w, slice_of(befores[i]));
 			assert_int_equal(call_recv_head(&w.call, &room, METHOD_GET), 0);
 		}
-		for (const char *p = "garbage"; *p; p++) {
+		for (const char *p = "HTTP/2.0 "; *p; p++) {
 			wire_say(&w, (struct slice){ p, 1 });
 			assert_int_equal(call_recv_head(&w.call, &room, METHOD_GET), CALL_E_AGAIN);
 		}
@@ -259,6 +259,16 @@ static void a_head_is_parsed_when_a_line_has_ended(void **state) {
 		assert_int_equal(call_recv_head(&w.call, &room, METHOD_GET), CALL_E_BAD);
 		wire_close(&w);
 	}
+}
+
+/* No line need end for that. */
+static void what_is_not_http_is_bad_at_once(void **state) {
+	struct head_room room;
+	struct wire w;
+	wire_open(&w, FRAMING_NONE, 0);
+	wire_say(&w, SLICE("\x15\x03\x01"));
+	assert_int_equal(call_recv_head(&w.call, &room, METHOD_GET), CALL_E_BAD);
+	wire_close(&w);
 }
 
 static void a_head_that_never_ends_is_bad(void **state) {
@@ -429,6 +439,7 @@ int main(void) {
 		cmocka_unit_test(heads_come_in_any_pieces),
 		cmocka_unit_test(a_bad_head_is_told),
 		cmocka_unit_test(a_head_is_parsed_when_a_line_has_ended),
+		cmocka_unit_test(what_is_not_http_is_bad_at_once),
 		cmocka_unit_test(a_head_that_never_ends_is_bad),
 		cmocka_unit_test(an_end_before_the_head_is_gone),
 		cmocka_unit_test(messages_are_framed),

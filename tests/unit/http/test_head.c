@@ -582,7 +582,7 @@ static void a_head_is_worth_parsing_when_a_line_has_ended(void **state) {
 	unsigned n_worth = 0;
 	for (size_t n = 1; n <= example.n; n++) {
 		bool worth = head_is_worth_parsing(slice_head(example, n), &seen);
-		assert_int_equal(worth, example.p[n - 1] == '\n');
+		assert_int_equal(worth, n == 1 || example.p[n - 1] == '\n');
 		assert_int_equal(seen, n);
 		n_worth += worth;
 	}
@@ -591,7 +591,7 @@ static void a_head_is_worth_parsing_when_a_line_has_ended(void **state) {
 	seen = 10;
 	assert_true(head_is_worth_parsing(example, &seen));
 
-	seen = 0; /* too much is too much without a line's end */
+	seen = 1; /* too much is too much without a line's end */
 	memset(large, 'x', sizeof(large));
 	assert_false(head_is_worth_parsing((struct slice){ large, HEAD_BYTES_MAX - 1 }, &seen));
 	assert_true(head_is_worth_parsing((struct slice){ large, HEAD_BYTES_MAX }, &seen));

@@ -23,7 +23,7 @@ COMMON := -g -fno-strict-aliasing -fwrapv -fno-omit-frame-pointer $(HARDEN)
 # Our own calls of malloc are counted (base/heap.h); -u, so that the counters are there for libraries that follow.
 WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,-u,__wrap_malloc
 LDFLAGS_ALL := -pie $(WRAP) -Wl,-z,relro,-z,now,-z,noexecstack $(LDFLAGS)
-LDLIBS_ALL  := -luv -ljansson -lpthread -lm -static-libstdc++ -static-libgcc $(LDLIBS)
+LDLIBS_ALL  := -luv -ljansson -lsqlite3 -lpthread -lm -static-libstdc++ -static-libgcc $(LDLIBS)
 
 ifeq ($(VARIANT),release)
 COMMON += -O3 -D_FORTIFY_SOURCE=2
@@ -109,7 +109,7 @@ static: ## one statically linked binary, build/release/headrace-static
 	$(MAKE) $(O)/headrace-static
 $(O)/headrace-static: $(O)/src/main.o $(LIB)
 	@echo "  LD   $@"
-	$(Q)$(CXX) $(COMMON) $(LTO) -static $(WRAP) $(LDFLAGS) -o $@ $^ -l:libuv_a.a -ljansson -lpthread -ldl -lrt -lm
+	$(Q)$(CXX) $(COMMON) $(LTO) -static $(WRAP) $(LDFLAGS) -o $@ $^ -l:libuv_a.a -ljansson -lsqlite3 -lpthread -ldl -lrt -lm
 
 check: layers headers fmt-check man-check units ## the cheap gate: borders, headers, format, manual page, unit and virtual tests
 	tests/run --build $(O) unit virtual
@@ -132,11 +132,13 @@ lint: compdb ## clang-tidy and cppcheck with their short lists
 cov: ## line coverage of src/ by unit, virtual, wire and integration tests
 	tools/cov
 
-man: all ## docs/headrace-router.1 from the option table
-	$(O)/headrace router --man > docs/headrace-router.1
+PAGES := router registry babysitter
+man: all ## the manual pages in docs/, from the option tables
+	for p in $(PAGES); do $(O)/headrace $$p --man > docs/headrace-$$p.1; done
 man-check: all
-	@echo "  MAN  docs/headrace-router.1"
-	$(Q)$(O)/headrace router --man | diff -u docs/headrace-router.1 - || { echo 'stale: make man' >&2; exit 1; }
+	@echo "  MAN  $(PAGES:%=docs/headrace-%.1)"
+	$(Q)for p in $(PAGES); do $(O)/headrace $$p --man | diff -u docs/headrace-$$p.1 - || \
+	  { echo 'stale: make man' >&2; exit 1; }; done
 
 compdb:
 	@mkdir -p $(BUILD)

@@ -2,7 +2,8 @@
 # What the scripts, .ci/run and tools/cov share: packages, the build folder, the build, free ports.
 # Sourced with `set -euo pipefail` on and the working directory at the top of the tree.
 
-BUILD_PACKAGES=(make gcc g++ libc6-dev pkg-config libuv1-dev libjansson-dev libtomlplusplus-dev libxxhash-dev)
+BUILD_PACKAGES=(make gcc g++ libc6-dev pkg-config libuv1-dev libjansson-dev libtomlplusplus-dev libxxhash-dev
+	libsqlite3-dev uthash-dev)
 
 say() { printf '%s\n' "$*" >&2; }
 die() {

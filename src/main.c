@@ -2,20 +2,28 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "babysitter/babysitter.h"
 #include "base/heap.h"
 #include "base/version.h"
 #include "engine/engine.h"
+#include "registry/registry.h"
 #include "router/router.h"
 
 struct command {
 	const char *name;
+	const char *dialect; /* the name of another system's program whose flags are then taken; NULL: none */
 	const char *help;
 	int (*run)(int argc, char **argv); /* argv[0] is the name; returns the exit code */
 };
 
 static const struct command commands[] = {
-	{ "router", "take requests and stream them to the engines that serve them", router_main },
-	{ "mock-engine", "an engine without a GPU, for demos, tests and benches", engine_main },
+	{ "router", "infini-router", "take requests and stream them to the engines that serve them",
+	    router_main },
+	{ "registry", "infini-registry", "who is in the fleet: records, leases, health, watch",
+	    registry_main },
+	{ "babysitter", "infini-babysitter", "start one engine, watch it, and keep it registered",
+	    babysitter_main },
+	{ "mock-engine", NULL, "an engine without a GPU, for demos, tests and benches", engine_main },
 };
 
 static int print_help(FILE *out) {
@@ -29,8 +37,13 @@ static int print_help(FILE *out) {
 
 int main(int argc, char **argv) {
 	const char *name = argc > 1 ? argv[1] : NULL;
+	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+	const char *called = slash ? slash + 1 : argc > 0 ? argv[0] : "";
 
 	heap_init();
+	for (size_t i = 0; i < n_elems(commands); i++)
+		if (commands[i].dialect && !strcmp(called, commands[i].dialect))
+			return commands[i].run(argc, argv);
 	if (!name)
 		return print_help(stderr);
 	for (size_t i = 0; i < n_elems(commands); i++)

@@ -97,6 +97,14 @@ static struct slice path_up(struct slice path) {
 
 /* The line of a path, or of what it stands in when it is not in the file itself. */
 static int line_of(const struct option_set *set, const char *path) {
+	size_t n_main = strlen(set->schema->main_table);
+
+	if (set->schema->main_at_top && !strncmp(path, set->schema->main_table, n_main) &&
+	    path[n_main] == '.') {
+		const json_t *line = json_object_get(set->lines, path + n_main + 1);
+		if (line && !json_object_get(set->lines, path))
+			return (int)json_integer_value(line);
+	}
 	for (struct slice at = slice_of(path); at.n; at = path_up(at)) {
 		const json_t *line = json_object_getn(set->lines, at.p, at.n);
 		if (line)
@@ -147,6 +155,13 @@ void option_set_blame(struct option_set *set, enum option_source source, const c
 void option_set_blame_file(struct option_set *set, const char *path, int line, const char *text) {
 	set->n_mistakes++;
 	add_file_line(set, path, line, text);
+}
+
+void option_set_warn_file(struct option_set *set, const char *path, const char *text) {
+	char line[OPTION_LINE_BYTES];
+
+	snprintf(line, sizeof(line), "warning: %s", text);
+	add_file_line(set, path, 0, line);
 }
 
 void option_mistake(struct option_set *set, const char *path, const char *format, ...) {

@@ -29,6 +29,7 @@ enum option_type {       /* and the member that the value is stored in */
 	OPTION_LIST,     /* struct option_list */
 	OPTION_MAP,      /* struct option_map; file only */
 	OPTION_ARRAY,    /* struct option_array, an array of tables; file only */
+	OPTION_TREE,     /* json_t *, a table of anything, the set's; file only */
 };
 
 struct option_list {
@@ -68,6 +69,8 @@ struct option {
 	size_t n_fields, item_bytes; /* ARRAY */
 	size_t offset, bytes;        /* the member in the program's struct, or in the item's; 0 bytes: none */
 	enum option_type type;
+	bool in_seconds; /* DURATION: a number without a unit is taken, as seconds */
+	bool at_spaces;  /* LIST: text is split at white space alone; items may be empty */
 	bool can_be_off; /* DURATION: "off" and 0 are taken although they are below min */
 	bool required;   /* of a field: every item must have it */
 	bool reserved;   /* for a later version: any value is taken, to no effect */
@@ -94,6 +97,8 @@ struct option_schema {
 	const struct option *rows; /* those of a table stand together */
 	size_t n_rows;
 	struct option_page page;
+	bool main_at_top;     /* the keys of the main table may stand at the top of the file as well */
+	bool ignores_unknown; /* a key that nobody knows is a warning */
 };
 
 enum option_command { OPTION_RUN, OPTION_CHECK, OPTION_HELP, OPTION_MAN, OPTION_VERSION };

@@ -19,6 +19,7 @@ static const char *arg_of(const struct option *row) {
 		[OPTION_LIST] = "TEXT...",
 		[OPTION_MAP] = "",
 		[OPTION_ARRAY] = "",
+		[OPTION_TREE] = "",
 	};
 	if (row->arg)
 		return row->arg;
@@ -88,9 +89,10 @@ static void help_command(FILE *out, const char *name, const char *text) {
 static void help_file_rows(const struct option_schema *schema, FILE *out) {
 	for (const struct option *r = schema->rows; r < schema->rows + schema->n_rows; r++) {
 		bool is_array = r->type == OPTION_ARRAY;
+		char path[OPTION_NAME_BYTES];
 		if (option_name_is_flag(r))
 			continue;
-		fprintf(out, "\n%s%s%s in the file: %s\n", is_array ? "[[" : "[", r->key,
+		fprintf(out, "\n%s%s%s in the file: %s\n", is_array ? "[[" : "[", option_name_path(r, path),
 		    is_array ? "]]" : "]", r->help);
 		for (const struct option *f = r->fields; f < r->fields + r->n_fields; f++)
 			help_row(out, f->key, f);
@@ -208,14 +210,19 @@ static void man_configuration(const struct option_schema *schema, FILE *out) {
 	    "\\fB\\-\\-a\\-b\\fR below \\fB[x]\\fR is the key \\fBa_b\\fR, and the flag "
 	    "\\fB\\-\\-x\\-a\\-b\\fR\n"
 	    "as well. Times are texts with ms, s, m or h; sizes are texts with KiB, MiB or GiB, or numbers\n"
-	    "of bytes. A key that is not known is an error. Flags go before variables, and these before\n"
-	    "the file.\n",
+	    "of bytes. A key that is not known is ",
 	    out);
+	fputs(schema->ignores_unknown ? "a warning" : "an error", out);
+	fputs(". Flags go before variables, and these before\nthe file.\n", out);
+	if (schema->main_at_top)
+		fprintf(out, "The keys of \\fB[%s]\\fR may stand at the top as well.\n", schema->main_table);
 	for (const struct option *r = schema->rows; r < schema->rows + schema->n_rows; r++) {
 		bool is_array = r->type == OPTION_ARRAY;
 		if (option_name_is_flag(r))
 			continue;
-		fprintf(out, ".SS %s%s%s\n", is_array ? "[[" : "[", r->key, is_array ? "]]" : "]");
+		char path[OPTION_NAME_BYTES];
+		fprintf(out, ".SS %s%s%s\n", is_array ? "[[" : "[", option_name_path(r, path),
+		    is_array ? "]]" : "]");
 		print_text(out, r->help);
 		fputs(".\n", out);
 		for (const struct option *f = r->fields; f < r->fields + r->n_fields; f++)

@@ -3,7 +3,7 @@
 #include "base/text.h"
 
 bool option_name_is_flag(const struct option *row) {
-	return row->type != OPTION_MAP && row->type != OPTION_ARRAY;
+	return row->type != OPTION_MAP && row->type != OPTION_ARRAY && row->type != OPTION_TREE;
 }
 
 const char *option_name_path(const struct option *row, char line[static OPTION_NAME_BYTES]) {

@@ -258,14 +258,25 @@ static void complain_of_key(struct reader *reader, const char *table, const char
 	for (size_t i = 0; i < schema->n_tables && !table[0]; i++)
 		option_nearest_offer(&nearest, slice_of(schema->tables[i].name), schema->tables[i].name);
 	snprintf(at, sizeof(at), "%s%s%.150s", table, table[0] ? "." : "", key);
-	on_complaint(&reader->sink, at, option_nearest_sentence(&nearest, "key", sentence));
+	option_nearest_sentence(&nearest, "key", sentence);
+	if (schema->ignores_unknown)
+		option_set_warn_file(reader->set, at, sentence);
+	else
+		on_complaint(&reader->sink, at, sentence);
 }
 
 static void read_key(struct reader *reader, const char *table, const char *key, json_t *value) {
 	char path[OPTION_NAME_BYTES];
 	int n = snprintf(path, sizeof(path), "%s%s%s", table, table[0] ? "." : "", key);
-	const struct option *row = option_name_find_path(reader->set->schema, slice_of(path));
+	const struct option_schema *schema = reader->set->schema;
+	const struct option *row = option_name_find_path(schema, slice_of(path));
 
+	if (!row && !table[0] && schema->main_at_top) {
+		table = schema->main_table;
+		n = snprintf(path, sizeof(path), "%s.%s", table, key);
+		row = n < (int)sizeof(path) ? option_name_find_path(schema, slice_of(path)) : NULL;
+		table = row ? table : "";
+	}
 	if (row && n < (int)sizeof(path) && !strcmp(row->table, table))
 		take(reader, row, json_incref(value));
 	else

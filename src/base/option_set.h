@@ -35,3 +35,6 @@ void option_set_blame(struct option_set *set, enum option_source source, const c
 
 /* A mistake about a path of the file, or, if that is "", about a line of it (0: the whole). */
 void option_set_blame_file(struct option_set *set, const char *path, int line, const char *text);
+
+/* A warning about a path of the file. */
+void option_set_warn_file(struct option_set *set, const char *path, const char *text);

@@ -12,6 +12,7 @@
 json_t *option_value_default(const struct option *row) {
 	switch (row->type) {
 	case OPTION_MAP:
+	case OPTION_TREE:
 		return json_object();
 	case OPTION_ARRAY:
 		return json_array();
@@ -30,13 +31,14 @@ json_t *option_value_default(const struct option *row) {
 	return option_value_of_text(row, slice_of(row->def ? row->def : ""));
 }
 
-static json_t *split_list(struct slice text) {
+static json_t *split_list(const struct option *row, struct slice text) {
+	const char *const separators = row->at_spaces ? " \t" : " \t,";
 	json_t *list = json_array();
 	bool is_text = true;
 
 	while (text.n) {
 		size_t n = 0;
-		while (n < text.n && !memchr(", \t", text.p[n], 3))
+		while (n < text.n && !memchr(separators, text.p[n], strlen(separators)))
 			n++;
 		if (n) /* fails when the item is NULL, not being UTF-8 */
 			is_text &= json_array_append_new(list, json_stringn(text.p, n)) == 0;
@@ -52,8 +54,8 @@ json_t *option_value_of_text(const struct option *row, struct slice text) {
 	uint64_t number;
 
 	if (row->type == OPTION_LIST)
-		return split_list(text);
-	if (row->type == OPTION_UINT && text_uint(text, INT64_MAX, &number))
+		return split_list(row, text);
+	if ((row->type == OPTION_UINT || row->in_seconds) && text_uint(text, INT64_MAX, &number))
 		return json_integer((json_int_t)number);
 	if (row->type == OPTION_BOOL && slice_eq(text, SLICE("true")))
 		return json_true();
@@ -137,6 +139,7 @@ static bool complain_of_type(
 		[OPTION_LIST] = "a list of texts",
 		[OPTION_MAP] = "a table of texts",
 		[OPTION_ARRAY] = "an array of tables",
+		[OPTION_TREE] = "a table",
 	};
 	char line[OPTION_LINE_BYTES], choices[256], got[96];
 
@@ -164,11 +167,18 @@ static bool read_number(const struct option *row, const json_t *value, uint64_t 
 			*number_out = 0;
 			return true;
 		}
-		return text_duration_ms(text, number_out);
+		if (!row->in_seconds || !text_uint(text, UINT64_MAX / 1000, number_out))
+			return text_duration_ms(text, number_out);
+		*number_out *= 1000;
+		return true;
 	}
 	if (!json_is_integer(value) || json_integer_value(value) < 0)
 		return false;
 	*number_out = (uint64_t)json_integer_value(value);
+	if (row->in_seconds && *number_out <= INT64_MAX / 1000) {
+		*number_out *= 1000;
+		return true;
+	}
 	return row->type != OPTION_DURATION || *number_out == 0; /* 10 of what? */
 }
 
@@ -226,7 +236,7 @@ static bool check_list(
 		return complain_of_type(row, value, path, sink);
 	json_array_foreach(value, i, item) {
 		path_below(at, path, NULL, i);
-		if (!json_is_string(item) || json_string_length(item) == 0) {
+		if (!json_is_string(item) || (json_string_length(item) == 0 && !row->at_spaces)) {
 			sink->complain(sink, at, "expected a text that is not empty");
 			good = false;
 		} else {
@@ -334,6 +344,8 @@ bool option_value_check(const struct option *row, json_t *value, const char *pat
 		return check_map(row, value, path, sink);
 	case OPTION_ARRAY:
 		return check_array(row, value, path, sink);
+	case OPTION_TREE:
+		return json_is_object(value) || complain_of_type(row, value, path, sink);
 	}
 	return false;
 }
@@ -397,6 +409,7 @@ void option_value_store(struct option_set *set, const struct option *row, const 
 		[OPTION_LIST] = sizeof(struct option_list),
 		[OPTION_MAP] = sizeof(struct option_map),
 		[OPTION_ARRAY] = sizeof(struct option_array),
+		[OPTION_TREE] = sizeof(json_t *),
 	};
 	void *member = (char *)base + row->offset;
 	uint64_t number = 0;
@@ -432,5 +445,8 @@ void option_value_store(struct option_set *set, const struct option *row, const 
 		memcpy(member, &array, sizeof(array));
 		break;
 	}
+	case OPTION_TREE:
+		*(const json_t **)member = value;
+		break;
 	}
 }

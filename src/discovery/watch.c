@@ -3,7 +3,7 @@
 #include <jansson.h>
 
 #include "base/log.h"
-#include "discovery/fetch.h"
+#include "http/fetch.h"
 #include "net/resolver.h"
 
 #define TICK_MS          250
@@ -63,18 +63,15 @@ static struct pairs watch_parse_models(json_t *data, struct pair **items_out) {
 	return (struct pairs){ items, used };
 }
 
-/* The engine answered, or is believed: what somebody drained or disabled stays so. */
-static void watch_set_ready(struct watch *w) {
-	enum instance_state state;
+/* What it serves is known. */
+static void watch_has_models(struct watch *w) {
 	if (!w->has_answered)
-		watch_log(w, LOG_INFO, "instance is ready");
+		watch_log(w, LOG_INFO, "the models of an instance are known");
 	if (!w->has_answered)
 		w->models_at_ms = watch_now(w) + w->watcher->every.models_ms;
 	w->has_answered = true;
 	w->is_silent = false;
 	w->said_status = 0;
-	if (fleet_state(w->watcher->fleet, w->instance, &state) && state < INSTANCE_DRAINING)
-		fleet_set_state(w->watcher->fleet, w->instance, INSTANCE_READY);
 }
 
 static bool watch_learn_models(struct watch *w, struct slice body) {
@@ -91,7 +88,7 @@ static bool watch_learn_models(struct watch *w, struct slice body) {
 		for (uint32_t i = 0; i < models.n; i++)
 			free((char *)items[i].value.p);
 		free(items);
-		watch_set_ready(w);
+		watch_has_models(w);
 		loop_wake(w->watcher->loop, &w->watcher->change);
 	}
 	json_decref(root);
@@ -102,8 +99,12 @@ static void watch_ask_models(struct watch *w) {
 	if (!w->n_addresses)
 		return;
 	w->models_at_ms = watch_now(w) + (w->has_answered ? w->watcher->every.models_ms : FIRST_RETRY_MS);
-	fetch_start(&w->fetch, w->watcher->loop, &w->addresses[w->address % w->n_addresses],
-	    w->instance->spec.authority, w->tries_short_path ? SLICE("/models") : SLICE("/v1/models"));
+	const struct fetch_request request = {
+		.authority = w->instance->spec.authority,
+		.bearer = slice_of(w->watcher->every.api_key),
+		.path = w->tries_short_path ? SLICE("/models") : SLICE("/v1/models"),
+	};
+	fetch_start(&w->fetch, w->watcher->loop, &w->addresses[w->address % w->n_addresses], &request);
 }
 
 /* Once that it does not answer, and once for each status that it answers with instead of a list. */
@@ -181,7 +182,7 @@ static void watch_on_addresses(struct resolver *r, const struct sockaddr_storage
 	w->address = 0;
 	fleet_set_addresses(w->watcher->fleet, w->instance, addresses, n);
 	if (w->is_declared)
-		watch_set_ready(w);
+		watch_has_models(w);
 	w->models_at_ms = 0;
 	loop_wake(w->watcher->loop, &w->watcher->change);
 }
@@ -199,7 +200,6 @@ static struct watch *watch_new(struct watcher *watcher, const struct snapshot_ro
 	struct watch *w = calloc(1, sizeof(*w));
 	w->watcher = watcher;
 	w->instance = instance_ref(row->instance);
-	w->is_declared = row->are_models_declared;
 	w->resolver = resolver_new(watch_on_addresses, w);
 	fetch_init(&w->fetch, watcher->every.models_timeout_ms, MODELS_BYTES_MAX, watch_on_models);
 	list_init(&w->link);
@@ -270,9 +270,13 @@ void watcher_sync(struct watcher *w, const struct snapshot *snapshot) {
 		container_of(it, struct watch, link)->is_listed = false;
 	for (uint32_t i = 0; i < snapshot->n_rows; i++) {
 		struct watch *watch = watcher_find(w, snapshot->rows[i].instance);
-		if (!watch)
+		if (!watch) { /* without waiting for the next tick: it may be needed at once */
 			watch = watch_new(w, &snapshot->rows[i]);
+			timer_stop(&w->tick);
+			loop_timer(w->loop, &w->tick, 0);
+		}
 		watch->is_listed = true;
+		watch->is_declared = snapshot->rows[i].are_models_declared;
 	}
 	list_each_safe (it, &w->watches) {
 		struct watch *watch = container_of(it, struct watch, link);

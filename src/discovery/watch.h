@@ -1,5 +1,6 @@
 /*
- * watch: keeps what is known of each instance up to date: its addresses and its models.
+ * watch: keeps what is known of each instance up to date: its addresses and its models. Whether it
+ * is well is another matter (discovery/health.h).
  *
  * Names are resolved every `resolve_ms`, and soon (but not more than once a second)
  * after a failed connect, the workers' or our own; engines whose models were not
@@ -15,6 +16,7 @@
 
 struct watch_intervals {
 	uint64_t models_ms, models_timeout_ms, resolve_ms;
+	const char *api_key; /* for the engines; NULL or "": none */
 };
 
 struct watcher {

@@ -15,10 +15,13 @@ struct record {
 	enum fleet_source source;
 	enum instance_state state;
 	uint16_t weight;
+	uint8_t share;
+	bool is_refusing;
 	bool are_models_known, are_models_declared;
 	uint32_t n_addresses;
 	struct sockaddr_storage *addresses;
 	struct pairs models, labels;
+	char *metadata; /* NULL: none */
 	struct identity identity;
 	uint64_t age;   /* counts records: the smaller, the older */
 	uint64_t round; /* the last delivery that named it */
@@ -53,6 +56,7 @@ static struct record *record_new(
 	struct record *record = calloc(1, sizeof(*record));
 	record->instance = inst;
 	record->source = source;
+	record->share = INSTANCE_SHARE_FULL;
 	record->age = fleet->n_ages++;
 	identity_init(&record->identity, &inst->spec, NULL, 0);
 	assert(!fleet->by_slot[inst->slot]);
@@ -66,6 +70,7 @@ static void record_free(struct fleet *fleet, struct record *record) {
 	instance_unref(&record->instance);
 	pairs_free(&record->models);
 	pairs_free(&record->labels);
+	free(record->metadata);
 	free(record->addresses);
 	free(record);
 }
@@ -152,11 +157,22 @@ static bool pairs_replace(struct pairs *pairs, struct pairs by) {
 	return true;
 }
 
+static bool text_replace(char **text, struct slice by) {
+	if (by.n > FLEET_METADATA_MAX)
+		by.n = 0;
+	if (slice_eq(slice_of(*text), by))
+		return false;
+	free(*text);
+	*text = by.n ? strndup(by.p, by.n) : NULL;
+	return true;
+}
+
 static bool record_update(struct record *record, const struct fleet_spec *spec) {
 	bool is_declared = spec->models.n > 0;
 	bool is_changed = record->weight != spec->weight || record->are_models_declared != is_declared;
 
 	is_changed |= pairs_replace(&record->labels, spec->labels);
+	is_changed |= text_replace(&record->metadata, spec->metadata);
 	/* What the engine said stays, unless the record speaks for it now or has ceased to. */
 	if (is_declared || record->are_models_declared) {
 		is_changed |= pairs_replace(&record->models, spec->models);
@@ -291,6 +307,17 @@ void fleet_set_state(struct fleet *fleet, const struct instance *inst, enum inst
 	fleet->is_dirty = true;
 }
 
+void fleet_set_share(struct fleet *fleet, const struct instance *inst, unsigned share, bool is_refusing) {
+	struct record *record = fleet_record(fleet, inst);
+
+	assert(share > 0 && share <= INSTANCE_SHARE_FULL);
+	if (!record || (record->share == share && record->is_refusing == is_refusing))
+		return;
+	record->share = (uint8_t)share;
+	record->is_refusing = is_refusing;
+	fleet->is_dirty = true;
+}
+
 bool fleet_state(const struct fleet *fleet, const struct instance *inst, enum instance_state *state_out) {
 	const struct record *record = fleet_record(fleet, inst);
 
@@ -342,6 +369,8 @@ struct snapshot *fleet_build(struct fleet *fleet) {
 			.source = record->source,
 			.state = record->row_state,
 			.weight = record->weight,
+			.share = record->share,
+			.is_refusing = record->is_refusing,
 			.are_models_known = record->are_models_known,
 			.are_models_declared = record->are_models_declared,
 			.primary = record->primary->row,
@@ -349,6 +378,7 @@ struct snapshot *fleet_build(struct fleet *fleet) {
 			.addresses = record->addresses,
 			.models = record->models,
 			.labels = record->labels,
+			.metadata = slice_of(record->metadata),
 		};
 	}
 	struct snapshot *snap = snapshot_new(++fleet->version, rows, fleet->n_records);

@@ -22,6 +22,7 @@
 #define FLEET_WEIGHT_MAX       1000
 #define FLEET_LABELS_MAX       64
 #define FLEET_LABELS_BYTES_MAX 16384 /* all keys and values of one record */
+#define FLEET_METADATA_MAX     65536 /* more of it is left out */
 #define FLEET_MODELS_MAX       1024
 #define FLEET_MODEL_BYTES_MAX  256        /* one id */
 #define FLEET_MODELS_BYTES_MAX (1u << 20) /* ids and objects of one record */
@@ -34,9 +35,11 @@ enum fleet_outcome {
 
 struct fleet_spec {
 	struct instance_spec instance;
-	uint16_t weight;     /* 1 to FLEET_WEIGHT_MAX */
-	struct pairs models; /* declared ids, without objects; none: the engine is asked */
+	uint16_t weight; /* 1 to FLEET_WEIGHT_MAX */
+	struct pairs
+	    models; /* declared ids, with objects where the source has them; none: the engine is asked */
 	struct pairs labels;
+	struct slice metadata; /* a JSON object, to be shown and no more; may be empty */
 };
 
 struct fleet;
@@ -72,6 +75,10 @@ void fleet_set_addresses(
 
 /* Asserts instance_state_may_follow(). */
 void fleet_set_state(struct fleet *fleet, const struct instance *inst, enum instance_state state);
+
+/* What part of its weight counts, 1 to INSTANCE_SHARE_FULL; and whether it takes no connections, or no
+ * requests, so that even a panic leaves it out. */
+void fleet_set_share(struct fleet *fleet, const struct instance *inst, unsigned share, bool is_refusing);
 
 /* The state as set; a snapshot's row shows it from the next build on. False when it has left. */
 bool fleet_state(const struct fleet *fleet, const struct instance *inst, enum instance_state *state_out);

@@ -6,8 +6,8 @@
  * unref, on whatever thread, frees it and gives its slot back. `spec` and `slot` never
  * change. Evidence is relaxed atomics that any thread may post; two threads that post
  * at once may lose one update, which costs a second of avoidance and nothing else.
- * Its state is not here: the control thread alone decides it, and a snapshot's row
- * carries it.
+ * Its state is not here: the control thread alone decides it (fleet/health_state.h), and
+ * a snapshot's row carries it.
  */
 #pragma once
 
@@ -20,6 +20,9 @@
 
 /* Resolved addresses of one instance. */
 #define INSTANCE_ADDRESSES_MAX 16
+
+/* A share of this is the whole of an instance's weight. */
+#define INSTANCE_SHARE_FULL 16u
 
 #define INSTANCE_AVOID_MIN_MS 1000
 #define INSTANCE_AVOID_MAX_MS 30000
@@ -62,6 +65,11 @@ struct instance {
 	_Atomic uint16_t good_address;
 	uint16_t slot;  /* unique among the living, below INSTANCE_SLOTS_MAX */
 	uint32_t label; /* of its name, in metrics (fleet/label.h) */
+
+	/* For those who show it; written by the control thread. */
+	_Atomic uint64_t response_us; /* what the last good probe took; 0: there was none */
+	/* What the workers' counters for the slot were when it was given: the rest is this instance's. */
+	_Atomic uint64_t n_requests_before, n_errors_before;
 };
 
 /* Copies the texts. One reference, the caller's. NULL when all slots are taken. */

@@ -26,7 +26,8 @@ static struct need need_of(const struct snapshot_row *rows, uint32_t n_rows) {
 		need.n_offers += rows[i].models.n;
 		need.n_pairs += rows[i].models.n + rows[i].labels.n;
 		need.n_addresses += rows[i].n_addresses;
-		need.text_bytes += pairs_text_bytes(rows[i].models) + pairs_text_bytes(rows[i].labels);
+		need.text_bytes += pairs_text_bytes(rows[i].models) + pairs_text_bytes(rows[i].labels) +
+		    rows[i].metadata.n + 1;
 	}
 	need.n_candidates += need.n_offers;
 	while (need.n_buckets < 2 * need.n_offers + 1)
@@ -44,6 +45,7 @@ static void write_rows(struct snapshot_row *rows, uint32_t n_rows, struct pair *
 		instance_ref(row->instance);
 		row->models = pairs_write(row->models, &pairs, &text);
 		row->labels = pairs_write(row->labels, &pairs, &text);
+		row->metadata = packed_text(&text, row->metadata);
 		if (row->n_addresses)
 			memcpy(addresses, row->addresses, row->n_addresses * sizeof(*addresses));
 		row->addresses = addresses;
@@ -74,41 +76,130 @@ static struct offer *offers_sorted(const struct snapshot *snap, size_t n_offers)
 	return offers;
 }
 
-static struct candidate candidate_of(const struct snapshot *snap, uint32_t r) {
+/* --- who is a candidate ------------------------------------------------------ */
+
+/* Could take traffic, were it healthy. */
+static bool is_usable(const struct snapshot *snap, uint32_t r) {
+	const struct snapshot_row *row = &snap->rows[r];
+
+	return row->state <= INSTANCE_UNHEALTHY && row->are_models_known && row->n_addresses > 0;
+}
+
+/* What there is for a model, counted before any is chosen. */
+struct census {
+	uint32_t n_usable, n_healthy, n_spare; /* spare: unhealthy, but not refusing */
+	enum { TAKE_HEALTHY, TAKE_SPARE, TAKE_ALL } take;
+};
+
+static void census_count(struct census *census, const struct snapshot *snap, uint32_t r) {
+	if (!is_usable(snap, r))
+		return;
+	census->n_usable++;
+	if (snap->rows[r].state <= INSTANCE_DEGRADED)
+		census->n_healthy++;
+	else if (!snap->rows[r].is_refusing)
+		census->n_spare++;
+}
+
+static void census_decide(struct census *census) {
+	uint32_t n_ill = census->n_usable - census->n_healthy;
+
+	if (census->n_spare && 2 * n_ill > census->n_usable)
+		census->take = TAKE_SPARE;
+	else if (census->n_healthy == 0)
+		census->take = TAKE_ALL;
+}
+
+static bool is_candidate(const struct snapshot *snap, const struct census *census, uint32_t r) {
+	const struct snapshot_row *row = &snap->rows[r];
+
+	if (!is_usable(snap, r))
+		return false;
+	return row->state <= INSTANCE_DEGRADED || census->take == TAKE_ALL ||
+	    (census->take == TAKE_SPARE && !row->is_refusing);
+}
+
+static unsigned share_of(const struct snapshot *snap, uint32_t r) {
+	unsigned share = snap->rows[r].share;
+
+	return share ? share : INSTANCE_SHARE_FULL;
+}
+
+static void model_add(
+    const struct snapshot *snap, struct model *model, struct candidate *candidates, uint32_t r) {
 	struct instance *inst = snap->rows[r].instance;
 
-	return (struct candidate){ inst, r, inst->slot, snap->rows[r].weight };
+	candidates[model->n_candidates++] = (struct candidate){ inst, r, inst->slot, snap->rows[r].weight };
+}
+
+/* While all have their full share, weights are as configured; else they are made finer. */
+static void model_weigh(
+    const struct snapshot *snap, const struct model *model, struct candidate *candidates) {
+	unsigned least = INSTANCE_SHARE_FULL, most = 0;
+
+	for (uint32_t i = 0; i < model->n_candidates; i++) {
+		least = (unsigned)size_min(least, share_of(snap, candidates[i].row));
+		most = (unsigned)size_max(most, share_of(snap, candidates[i].row));
+	}
+	if (least >= most)
+		return;
+	for (uint32_t i = 0; i < model->n_candidates; i++)
+		candidates[i].weight = (uint16_t)(candidates[i].weight * share_of(snap, candidates[i].row));
+}
+
+static void model_conclude(const struct snapshot *snap, struct model *model, const struct census *census,
+    struct candidate *candidates) {
+	model->n_healthy = census->n_healthy;
+	model->is_panic = census->take == TAKE_SPARE;
+	model_weigh(snap, model, candidates);
 }
 
 static void write_any(struct snapshot *snap, struct candidate *candidates) {
+	struct census census = { .n_usable = 0 };
+
 	snap->any = (struct model){ .candidates = candidates, .label = LABEL_OTHER };
 	for (uint32_t r = 0; r < snap->n_rows; r++)
-		if (snap->rows[r].primary == r && snapshot_is_routable(snap, r))
-			candidates[snap->any.n_candidates++] = candidate_of(snap, r);
+		if (snap->rows[r].primary == r)
+			census_count(&census, snap, r);
+	census_decide(&census);
+	for (uint32_t r = 0; r < snap->n_rows; r++)
+		if (snap->rows[r].primary == r && is_candidate(snap, &census, r))
+			model_add(snap, &snap->any, candidates, r);
+	model_conclude(snap, &snap->any, &census, candidates);
 	snap->n_candidates = snap->any.n_candidates;
 }
 
-/* One model out of the offers of its name, which are at the front; returns how many they are. */
-static size_t write_model(const struct snapshot *snap, const struct offer *offers, size_t n_offers,
+/* The offers of one name, which are at the front. */
+static size_t count_offers(const struct offer *offers, size_t n_offers) {
+	size_t n = 1;
+
+	while (n < n_offers && slice_eq(offers[n].model->key, offers[0].model->key))
+		n++;
+	return n;
+}
+
+/* One model out of its n offers. */
+static void write_model(const struct snapshot *snap, const struct offer *offers, size_t n,
     struct model *model, struct candidate *candidates) {
-	uint32_t last = UINT32_MAX;
-	size_t i = 0;
+	struct census census = { .n_usable = 0 };
 
 	*model = (struct model){ .name = offers[0].model->key, .candidates = candidates };
-	for (; i < n_offers && slice_eq(offers[i].model->key, model->name); i++) {
+	for (size_t i = 0; i < n; i++)
+		if (i == 0 || offers[i].primary != offers[i - 1].primary)
+			census_count(&census, snap, offers[i].primary);
+	census_decide(&census);
+	for (size_t i = 0; i < n; i++) {
 		uint32_t primary = offers[i].primary;
 
-		if (!snapshot_is_routable(snap, primary))
+		if (!is_candidate(snap, &census, primary))
 			continue;
 		if (model->object.n == 0)
 			model->object = offers[i].model->value;
-		if (primary == last)
-			continue;
-		candidates[model->n_candidates++] = candidate_of(snap, primary);
-		last = primary;
+		if (i == 0 || primary != offers[i - 1].primary)
+			model_add(snap, model, candidates, primary);
 	}
+	model_conclude(snap, model, &census, candidates);
 	model->label = label_intern(LABEL_MODEL, model->name);
-	return i;
 }
 
 static void write_models(
@@ -118,7 +209,10 @@ static void write_models(
 	for (size_t i = 0; i < n_offers;) {
 		struct model *model = &models[snap->n_models++];
 
-		i += write_model(snap, offers + i, n_offers - i, model, candidates + snap->n_candidates);
+		size_t n = count_offers(offers + i, n_offers - i);
+
+		write_model(snap, offers + i, n, model, candidates + snap->n_candidates);
+		i += n;
 		snap->n_candidates += model->n_candidates;
 	}
 	free(offers);

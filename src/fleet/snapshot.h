@@ -9,6 +9,11 @@
  * Every record of the fleet is a row. Rows with one identity are listed, but share
  * their routing: `primary` is the row that stands for all of them, in most rows the
  * row itself. Model tables name primary rows only.
+ *
+ * A model's candidates are its healthy rows. When more than half of its rows are
+ * unhealthy it is rather the judgement that is ill, and those that are not refusing are
+ * candidates, too (is_panic). When there is nobody else, the refusing ones are: the last
+ * one left is always tried.
  */
 #pragma once
 
@@ -24,6 +29,8 @@ struct snapshot_row {
 	enum fleet_source source;
 	enum instance_state state;
 	uint16_t weight;       /* 1 to 1000 */
+	uint8_t share;         /* what part of it counts, of INSTANCE_SHARE_FULL; 0 is full, too */
+	bool is_refusing;      /* takes no connections, or no requests */
 	bool are_models_known; /* declared, or the engine was asked and answered */
 	bool are_models_declared;
 	uint32_t primary; /* row index */
@@ -31,22 +38,25 @@ struct snapshot_row {
 	const struct sockaddr_storage *addresses; /* port included; in the resolver's order */
 	struct pairs models;                      /* id -> JSON object of the engine, empty when declared */
 	struct pairs labels;
+	struct slice metadata; /* a JSON object, or empty */
 };
 
 /* Somewhere to send a request: dense, 16 bytes, all that filters and policies read. */
 struct candidate {
 	struct instance *instance;
 	uint32_t row;
-	uint16_t slot; /* of the instance */
-	uint16_t weight;
+	uint16_t slot;   /* of the instance */
+	uint16_t weight; /* by the row's weight and share; compares with others of the same model only */
 };
 
 struct model {
 	struct slice name;
 	struct slice object; /* of the first candidate that gave one; empty: make it from the name */
 	const struct candidate *candidates; /* by row, each instance once */
-	uint32_t n_candidates;              /* 0: known, but nobody routable serves it */
+	uint32_t n_candidates;              /* 0: known, but nobody serves it who may be tried */
+	uint32_t n_healthy;                 /* of them: what is routable by its state */
 	uint32_t label;                     /* fleet/label.h */
+	bool is_panic; /* more than half are unhealthy: those that are not refusing get requests, too */
 };
 
 struct snapshot {

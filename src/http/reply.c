@@ -29,13 +29,16 @@ int reply_send(struct call *call, const struct reply *r) {
 		call_put_field(&o, SLICE("retry-after"), call_decimal(r->retry_after_s, digits));
 	if (r->allow.n)
 		call_put_field(&o, SLICE("allow"), r->allow);
+	if (r->authenticate.n)
+		call_put_field(&o, SLICE("www-authenticate"), r->authenticate);
 	if (r->closes)
 		call_put_field(&o, SLICE("connection"), SLICE("close"));
 	else if (r->keeps_http10)
 		call_put_field(&o, SLICE("connection"), SLICE("keep-alive"));
 
-	call_put_head_end(&o, FRAMING_LENGTH, r->body.n);
-	if (r->is_head) {
+	bool has_length = r->status != 204; /* which has none by definition (RFC 9110 section 8.6) */
+	call_put_head_end(&o, has_length ? FRAMING_LENGTH : FRAMING_NONE, r->body.n);
+	if (r->is_head || !has_length) {
 		call->out_left = 0;
 	} else {
 		struct piece body = { r->body.p, r->body.n, NULL };
@@ -50,7 +53,8 @@ char *reply_error_text(enum cause cause, const char *detail, enum reply_dialect 
 	json_t *message = detail ? json_sprintf("%s: %s", row->message, detail) : NULL;
 	if (!message) /* no detail, or one that was no UTF-8 */
 		message = json_string(row->message);
-	json_t *error = dialect == REPLY_ANTHROPIC
+	json_t *error = dialect == REPLY_PLAIN ? json_pack("{s:o, s:s}", "error", message, "code", row->code)
+	    : dialect == REPLY_ANTHROPIC
 	    ? json_pack("{s:s, s:{s:s, s:o, s:s}}", "type", "error", "error", "type",
 		  cause_anthropic_type(row->status), "message", message, "code", row->code)
 	    : json_pack("{s:{s:o, s:s, s:n, s:s}}", "error", "message", message, "type", row->type, "param",

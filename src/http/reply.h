@@ -14,8 +14,9 @@ struct reply {
 	bool keeps_http10;         /* the client speaks HTTP/1.0 and asked to keep the connection */
 	struct slice content_type; /* empty: none */
 	struct slice body;
-	struct slice request_id; /* sent back when not empty */
-	struct slice allow;      /* methods, with 405 */
+	struct slice request_id;   /* sent back when not empty */
+	struct slice allow;        /* methods, with 405 */
+	struct slice authenticate; /* the challenge, with 401 */
 };
 
 /* The whole answer, at once. 0 or CALL_E_GONE. */
@@ -24,9 +25,10 @@ must_use int reply_send(struct call *call, const struct reply *reply);
 /* What a valid request head says about the answer: is_head, closes, keeps_http10. */
 void reply_follow(struct reply *reply, const struct head *request, bool is_last);
 
-enum reply_dialect { REPLY_OPENAI, REPLY_ANTHROPIC, REPLY_RESPONSES };
+/* REPLY_PLAIN: {"error": message, "code": code}, for endpoints that are nobody's API but ours. */
+enum reply_dialect { REPLY_OPENAI, REPLY_ANTHROPIC, REPLY_RESPONSES, REPLY_PLAIN };
 
-/* By the path that was asked for. */
+/* By the path that was asked for; never REPLY_PLAIN. */
 enum reply_dialect reply_dialect(struct slice path);
 
 /* The error object as JSON text; the caller frees it. detail: said after the cause's message, or NULL. */

@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "net/rotate.h"
+
 #define BATCH_NS        20000000
 #define BLOCKED_POLL_MS 100
 
@@ -27,6 +29,10 @@ struct log_writer {
 	int fd;
 	bool owns_fd;
 	bool is_file; /* never blocks */
+	char *path;
+	_Atomic uint64_t max_bytes; /* 0: no rotation */
+	unsigned n_kept;
+	uint64_t size_bytes;
 	unsigned n_rings;
 	struct log_ring *rings;
 };
@@ -45,6 +51,24 @@ static ssize_t writer_write(struct log_writer *w, const char *p, size_t n) {
 	return done;
 }
 
+static int writer_open(const char *path) {
+	return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+}
+
+/* After bytes that end at `end`. What cannot be rotated grows on, and is tried again as much later. */
+static void writer_note(struct log_writer *w, const char *end, size_t n) {
+	uint64_t max_bytes = atomic_load_explicit(&w->max_bytes, memory_order_acquire);
+	w->size_bytes += n;
+	if (!max_bytes || w->size_bytes < max_bytes || end[-1] != '\n')
+		return;
+	w->size_bytes = 0;
+	int fd = rotate_files(w->path, w->n_kept) ? writer_open(w->path) : -1;
+	if (fd < 0)
+		return;
+	close(w->fd);
+	w->fd = fd;
+}
+
 /* Writes what the ring holds. False: the descriptor does not take it. */
 static bool writer_drain(struct log_writer *w, struct log_ring *r) {
 	for (;;) {
@@ -58,6 +82,7 @@ static bool writer_drain(struct log_writer *w, struct log_ring *r) {
 		ssize_t done = writer_write(w, r->bytes + at, n);
 		if (done <= 0)
 			return false;
+		writer_note(w, r->bytes + at + done, (size_t)done);
 		atomic_store_explicit(&r->taken, taken + (uint64_t)done, memory_order_release);
 	}
 }
@@ -92,8 +117,7 @@ static void *writer_main(void *arg) {
 
 struct log_writer *log_writer_new(const char *path, unsigned n_rings) {
 	bool is_stdout = strcmp(path, "-") == 0;
-	int fd = is_stdout ? STDOUT_FILENO
-			   : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+	int fd = is_stdout ? STDOUT_FILENO : writer_open(path);
 	if (fd < 0)
 		return NULL;
 	struct log_writer *w = calloc(1, sizeof(*w));
@@ -101,6 +125,8 @@ struct log_writer *log_writer_new(const char *path, unsigned n_rings) {
 	w->owns_fd = !is_stdout;
 	struct stat st;
 	w->is_file = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+	w->size_bytes = w->is_file ? (uint64_t)st.st_size : 0;
+	w->path = strdup(path);
 	w->n_rings = n_rings;
 	w->rings = aligned_alloc(64, n_rings * sizeof(*w->rings));
 	for (unsigned i = 0; i < n_rings; i++) {
@@ -120,6 +146,13 @@ struct log_writer *log_writer_new(const char *path, unsigned n_rings) {
 	return w;
 }
 
+void log_writer_rotate(struct log_writer *w, uint64_t max_bytes, unsigned keep) {
+	if (!w->owns_fd || !w->is_file)
+		return;
+	w->n_kept = keep;
+	atomic_store_explicit(&w->max_bytes, max_bytes, memory_order_release);
+}
+
 void log_writer_free(struct log_writer **wp) {
 	struct log_writer *w = *wp;
 	*wp = NULL;
@@ -132,6 +165,7 @@ void log_writer_free(struct log_writer **wp) {
 	if (w->owns_fd)
 		close(w->fd);
 	free(w->rings);
+	free(w->path);
 	free(w);
 }
 

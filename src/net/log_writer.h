@@ -31,6 +31,12 @@ struct log_ring {
  */
 must_use struct log_writer *log_writer_new(const char *path, unsigned n_rings);
 
+/*
+ * A file of max_bytes becomes path.1, older ones move up, `keep` of them stay. It may grow by one ring above
+ * that, since a line is never cut. Before the first line; nothing for standard output.
+ */
+void log_writer_rotate(struct log_writer *w, uint64_t max_bytes, unsigned keep);
+
 /* Writes what is there, waits for the thread, closes. */
 void log_writer_free(struct log_writer **w);
 

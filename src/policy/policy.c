@@ -108,9 +108,9 @@ void policy_set_adopt(struct policy_set *set, struct snapshot *snap) {
 	}
 	free(set->cells);
 	set->cells = cells;
-	/* No model has more candidates than the one of all routable rows. */
+	/* No model has more candidates than there are rows. */
 	free(set->eligible);
-	set->eligible = malloc((snap->any.n_candidates + 1) * sizeof(*set->eligible));
+	set->eligible = malloc((snap->n_rows + 1) * sizeof(*set->eligible));
 
 	snapshot_ref(snap);
 	snapshot_unref(&set->snapshot);
@@ -152,7 +152,7 @@ int policy_pick(struct policy_set *set, const struct pick_input *input, struct p
 	};
 	enum pick_reason reason = policy->reason;
 
-	assert(set->snapshot && model->n_candidates <= set->snapshot->any.n_candidates);
+	assert(set->snapshot && model->n_candidates <= set->snapshot->n_rows);
 	if (model->n_candidates == 0)
 		return PICK_E_NONE_EXIST;
 	choice.cells = cells_of(policy, set->snapshot, set->cells, model);

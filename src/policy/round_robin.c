@@ -10,7 +10,7 @@
 #include "policy/choice.h"
 
 /* Credit is kept finer than weights, so that its order survives another length of the round. A round is less
- * than 2^23 long: what is multiplied here stays far below 2^63. */
+ * than 2^27 long (4096 instances of weight 1000 and share 16). */
 #define UNIT (INT64_C(1) << 16)
 
 static int64_t total_weight(const struct model *model) {
@@ -63,7 +63,7 @@ static void round_robin_carry(
 
 		credit[i] = was == PAST_NONE
 		    ? (int64_t)rng_below(rng, (uint64_t)(total * UNIT)) - total * UNIT / 2
-		    : before[was] * total / total_before;
+		    : (int64_t)((__int128)before[was] * total / total_before);
 	}
 }
 

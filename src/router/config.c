@@ -33,6 +33,24 @@ static const char *check_url(const char *text) {
 	return NULL;
 }
 
+static const char *check_registry(const char *text) {
+	struct text_url url;
+
+	if (!text[0])
+		return NULL;
+	if (!text_url(slice_of(text), &url) || !slice_is(url.scheme, SLICE("http")) || strlen(text) > 512)
+		return "expected http://HOST[:PORT]";
+	return NULL;
+}
+
+/* It becomes a header's value. */
+static const char *check_key(const char *text) {
+	for (; *text; text++)
+		if (*text <= ' ' || *text > '~')
+			return "expected printable characters";
+	return NULL;
+}
+
 /* A token of RFC 9110 section 5.6.2. */
 static const char *check_header(const char *text) {
 	static const char letters[] = "!#$%&'*+-.^_`|~0123456789"
@@ -95,6 +113,10 @@ static const struct option rows[] = {
 	    .type = OPTION_ENUM, .choices = half_closes, .def = "abort", ROUTER(half_close) },
 	{ "router", "worker_urls", .arg = "URL...", .help = "engines, besides those of [[worker]]",
 	    .type = OPTION_LIST, .check = check_url, ROUTER(worker_urls) },
+	{ "router", "state_dir", .arg = "DIR",
+	    .help = "where the last table of the registry is kept, for a start while it is away; without one "
+		    "it is not kept",
+	    .type = OPTION_STRING, ROUTER(state_dir) },
 
 	{ "admin", "host", .arg = "HOST", .help = "address of the admin listener", .type = OPTION_STRING,
 	    .def = "127.0.0.1", .check = check_host, ROUTER(admin_host) },
@@ -158,15 +180,44 @@ static const struct option rows[] = {
 	    .type = OPTION_DURATION, .def = "5s", .min = 1, .max = HOUR_MS, ROUTER(models_timeout_ms) },
 	{ "discovery", "resolve", .help = "how often names are resolved again", .type = OPTION_DURATION,
 	    .def = "30s", .min = 100, .max = 24 * HOUR_MS, ROUTER(resolve_interval_ms) },
+	{ "discovery", "engine_key", .arg = "KEY", .help = "bearer token for our own questions to engines",
+	    .type = OPTION_STRING, .check = check_key, .secret = true, ROUTER(engine_key) },
+	{ "discovery", "registry_url", .arg = "URL",
+	    .help = "the registry that knows the engines, besides those named here", .type = OPTION_STRING,
+	    .check = check_registry, ROUTER(registry_url) },
+	{ "discovery", "registry_token", .arg = "TOKEN", .help = "bearer token for the registry",
+	    .type = OPTION_STRING, .check = check_key, .secret = true, ROUTER(registry_token) },
+	{ "discovery", "registry_sync_interval", .help = "how often a registry without a watch is asked",
+	    .type = OPTION_DURATION, .def = "10s", .min = 100, .max = HOUR_MS, ROUTER(registry_sync_ms) },
+	{ "discovery", "service_removal_grace_period",
+	    .help = "how long an engine stays that the registry does not list any more; one that was "
+		    "deregistered leaves at once",
+	    .type = OPTION_DURATION, .def = "60s", .max = 24 * HOUR_MS, ROUTER(registry_grace_ms) },
+
+	{ "health", "probe",
+	    .help = "whether engines are asked for /health, or /v1/models, and babysitters for /health",
+	    .type = OPTION_BOOL, .def = "true", ROUTER(health.has_probes) },
+	{ "health", "passive", .help = "whether failed requests and silent streams are evidence",
+	    .type = OPTION_BOOL, .def = "true", ROUTER(health.is_passive) },
+	{ "health", "interval", .flag = "health-interval", .help = "between two probes of an engine",
+	    .type = OPTION_DURATION, .def = "5s", .min = 50, .max = HOUR_MS, ROUTER(health.interval_ms) },
+	{ "health", "timeout", .flag = "health-timeout", .help = "for a probe's answer",
+	    .type = OPTION_DURATION, .def = "3s", .min = 1, .max = HOUR_MS, ROUTER(health.timeout_ms) },
+	{ "health", "max_errors",
+	    .help = "failures in a row that make an engine unhealthy; a refused connection does at once",
+	    .type = OPTION_UINT, .def = "3", .min = 1, .max = 1000, ROUTER(health.errors_max) },
+	{ "health", "slow_start", .help = "how long the share of an engine grows that is healthy again",
+	    .type = OPTION_DURATION, .def = "10s", .max = HOUR_MS, ROUTER(health.slow_start_ms) },
+	{ "health", "stall_timeout",
+	    .help = "a streamed answer silent for so long has stalled: two of them, or all there are, and "
+		    "the engine is hung",
+	    .type = OPTION_DURATION, .def = "30s", .min = 100, .max = HOUR_MS, .can_be_off = true,
+	    ROUTER(health.stall_timeout_ms) },
 
 	{ "retry", "attempts", .help = "how often one request is tried; 1 is no retry", .type = OPTION_UINT,
 	    .reserved = true },
 	{ "retry", "sent", .help = "whether a request that may have reached an engine is repeated",
 	    .type = OPTION_BOOL, .reserved = true },
-	{ "health", "passive", .help = "whether answers are evidence", .type = OPTION_BOOL,
-	    .reserved = true },
-	{ "health", "probe", .help = "whether engines are probed", .type = OPTION_BOOL, .reserved = true },
-	{ "health", "interval", .help = "between two probes", .type = OPTION_DURATION, .reserved = true },
 	{ "breaker", "enabled", .help = "whether engines that fail are left alone", .type = OPTION_BOOL,
 	    .reserved = true },
 	{ "sse", "heartbeat", .help = "between two comments in a silent stream", .type = OPTION_DURATION,
@@ -191,9 +242,9 @@ static const struct option_table tables[] = {
 	{ "timeout", "how long the router waits" },
 	{ "policy", "routing" },
 	{ "log", "logs" },
-	{ "discovery", "what is learned from engines" },
-	{ "retry", "repeated requests" },
+	{ "discovery", "which engines there are, and what is learned from them" },
 	{ "health", "health of engines" },
+	{ "retry", "repeated requests" },
 	{ "breaker", "circuit breakers" },
 	{ "sse", "event streams" },
 	{ "explain", "explained choices" },
@@ -216,7 +267,12 @@ const struct option_schema router_config_schema = {
 		    "Engines are named by --worker-urls or by [[worker]] tables. One that declares no models is "
 		    "asked for them (GET /v1/models, then /models), again and again. Without any engine the router "
 		    "runs, but is not ready.\n"
-		    "The data port has /health, /readiness, /liveness, /v1/models, /models, /services and /stats of "
+		    "With --registry-url the engines of a registry are added, as they come and go. While the "
+		    "registry is away the last ones stay. Engines are probed, and what their answers show counts, "
+		    "too: unhealthy ones get no requests until they are well again, and then few at first. When "
+		    "more than half of a model's engines are unhealthy, all get requests but those that refuse "
+		    "connections.\n"
+		    "The data port has /health, /status, /readiness, /liveness, /v1/models, /models, /services and /stats of "
 		    "its own; the admin port has /metrics and /config. Everything else is relayed, but for CONNECT, TRACE "
 		    "and methods that are not known: those are answered with 501.\n",
 		.signals =
@@ -359,7 +415,7 @@ static void verify(struct option_set *set, void *arg) {
 		option_mistake(set, "worker", "there are more than %d", INSTANCE_SLOTS_MAX);
 	else
 		verify_workers(set, config);
-	if (config->workers.n == 0 && option_mistakes(set) == 0)
+	if (config->workers.n == 0 && !config->registry_url[0] && option_mistakes(set) == 0)
 		option_warning(set, "worker", "there is none: the router will not be ready");
 	config->timeout.first_byte_all = option_is_given(set, "timeout.first_byte");
 }

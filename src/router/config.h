@@ -43,6 +43,13 @@ struct router_timeouts {
 	uint64_t drain_ms;       /* after that: what streams get to finish */
 };
 
+struct router_health {
+	bool has_probes, is_passive;
+	uint64_t interval_ms, timeout_ms, slow_start_ms;
+	uint64_t stall_timeout_ms; /* 0: silent streams are no evidence */
+	unsigned errors_max;
+};
+
 struct router_config {
 	/* [router] */
 	const char *host;
@@ -62,6 +69,12 @@ struct router_config {
 	enum log_level log_level;
 	/* [discovery] */
 	uint64_t models_interval_ms, models_timeout_ms, resolve_interval_ms;
+	const char *engine_key;     /* "": none */
+	const char *registry_url;   /* "": none */
+	const char *registry_token; /* "": none */
+	uint64_t registry_sync_ms, registry_grace_ms;
+	const char *state_dir; /* [router]; "": nothing is kept */
+	struct router_health health;
 	struct option_list worker_urls; /* as written; they are in workers, too */
 	struct router_workers workers;  /* [[worker]], then worker_urls; one per host and port */
 	struct option_set *options;     /* owner of all of this; for option_dump() */

@@ -742,6 +742,17 @@ static uint64_t exchange_ends_ms(struct exchange *x, uint64_t now_ms) {
 	return total_end_ms;
 }
 
+bool exchange_is_streaming(const struct exchange *x, uint64_t *silent_ms_out) {
+	uint64_t now_ms = loop_now_ms(&x->worker->loop), idle_ms = timeouts(x)->stream_idle_ms;
+	if (x->step != STEP_RELAY || !x->instance || x->tap.kind != TAP_EVENTS ||
+	    x->wait_cause != CAUSE_STREAM_STALLED || x->deadline_ms == UINT64_MAX)
+		return false;
+	/* The deadline was set when something came last. */
+	uint64_t last_ms = x->deadline_ms - idle_ms;
+	*silent_ms_out = now_ms > last_ms ? now_ms - last_ms : 0;
+	return true;
+}
+
 /* The deadline passed. Connecting may go on elsewhere, all else ends here. */
 static enum next on_late(struct exchange *x) {
 	enum cause cause = (enum cause)x->wait_cause;

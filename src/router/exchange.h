@@ -88,6 +88,10 @@ struct job *exchange_begin(struct server *server, struct session *session, const
 /* Ends it now, whatever it is doing (the worker stops). */
 void exchange_kill(struct exchange *x, enum cause cause);
 
+/* Whether an engine's event stream is under way that only the engine holds up, and how long it has been
+ * silent. */
+bool exchange_is_streaming(const struct exchange *x, uint64_t *silent_ms_out);
+
 static inline struct slice exchange_id(const struct exchange *x) {
 	return (struct slice){ x->text, x->id_n };
 }

@@ -26,6 +26,33 @@ static const struct instance *journal_instance(const struct exchange *x) {
 	return x->row == EXCHANGE_NO_ROW ? NULL : x->view->snapshot->rows[x->row].instance;
 }
 
+/* Is it the instance's fault? Refusing for lack of room is none, nor is a client that leaves or a limit of
+ * ours. */
+static bool journal_is_fault(const struct exchange *x, unsigned status) {
+	switch ((enum cause)x->cause) {
+	case CAUSE_NONE:
+		return status >= 500 && status != 501 && status != 503;
+	case CAUSE_UPSTREAM_CLOSED:
+	case CAUSE_UPSTREAM_MALFORMED:
+	case CAUSE_FIRST_BYTE_TIMEOUT:
+	case CAUSE_STREAM_BROKEN:
+	case CAUSE_STREAM_STALLED:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void journal_tally(const struct exchange *x, struct worker_tally *t, unsigned status) {
+	metric_add(&t->n_requests, 1);
+	if (status >= 500 || x->cause == CAUSE_STREAM_BROKEN || x->cause == CAUSE_STREAM_STALLED)
+		metric_add(&t->n_errors, 1);
+	if (journal_is_fault(x, status))
+		metric_add(&t->n_faults, 1);
+	else if (x->cause == CAUSE_NONE && status < 500)
+		metric_add(&t->n_good, 1);
+}
+
 static void journal_count(struct exchange *x, unsigned status, uint64_t total_ns) {
 	struct worker *w = x->worker;
 	const struct instance *inst = journal_instance(x);
@@ -41,11 +68,8 @@ static void journal_count(struct exchange *x, unsigned status, uint64_t total_ns
 		metric_add(&w->metrics->tokens_estimated, x->tap.n_events);
 	if (x->tap.kind == TAP_EVENTS && !x->cause && !x->tap.is_done)
 		metric_add(&w->metrics->stream_no_done, 1);
-	if (inst) {
-		metric_add(&w->tallies[inst->slot].n_requests, 1);
-		if (status >= 500 || x->cause == CAUSE_STREAM_BROKEN || x->cause == CAUSE_STREAM_STALLED)
-			metric_add(&w->tallies[inst->slot].n_errors, 1);
-	}
+	if (inst)
+		journal_tally(x, &w->tallies[inst->slot], status);
 }
 
 /* One line of the access log; the fields are those of the contract, in its order. */

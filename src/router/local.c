@@ -17,6 +17,12 @@ static json_t *text_of(struct slice s) {
 	return t ? t : json_string("");
 }
 
+/* As configured; null: there is none. */
+static json_t *registry_url(const struct local_state *s) {
+	const char *url = s->worker->router->config->registry_url;
+	return url[0] ? json_string(url) : json_null();
+}
+
 static json_t *now_seconds(void) {
 	return json_integer((json_int_t)(clock_wall_ms() / 1000));
 }
@@ -36,7 +42,7 @@ static json_t *model_object(const struct model *m) {
 static json_t *local_models(const struct local_state *s, unsigned *status) {
 	json_t *data = json_array();
 	for (unsigned i = 0; i < s->snap->n_models; i++)
-		if (s->snap->models[i].n_candidates)
+		if (s->snap->models[i].n_healthy)
 			json_array_append_new(data, model_object(&s->snap->models[i]));
 	return json_pack("{s:s, s:o}", "object", "list", "data", data);
 }
@@ -46,8 +52,8 @@ static json_t *local_models(const struct local_state *s, unsigned *status) {
 static json_t *local_health(const struct local_state *s, unsigned *status) {
 	char count[32];
 	snprintf(count, sizeof(count), "%u/%u", s->n_routable, s->n_total);
-	return json_pack("{s:s, s:s, s:s, s:n, s:s?, s:o}", "status", s->n_routable ? "healthy" : "running",
-	    "router", "running", "healthy_services", count, "registry_url", "message",
+	return json_pack("{s:s, s:s, s:s, s:o, s:s?, s:o}", "status", s->n_routable ? "healthy" : "running",
+	    "router", "running", "healthy_services", count, "registry_url", registry_url(s), "message",
 	    s->n_routable ? NULL : "No healthy services available", "timestamp", now_seconds());
 }
 
@@ -83,22 +89,46 @@ static json_t *pairs_keys(struct pairs pairs) {
 	return array;
 }
 
-static json_t *service_info(const struct local_state *s, uint32_t row_index) {
-	const struct snapshot_row *row = &s->snap->rows[row_index];
-	const struct instance *inst = row->instance;
-	const struct router *router = s->worker->router;
+/* What the registry has of it, or the labels. */
+static json_t *service_metadata(const struct snapshot_row *row) {
+	json_t *metadata = row->metadata.n ? json_loadb(row->metadata.p, row->metadata.n, 0, NULL) : NULL;
+	return metadata ? metadata : pairs_object(row->labels);
+}
+
+/* The port next to the engine's is the babysitter's, where there is one. */
+static json_t *service_sitter(const struct snapshot_row *row) {
+	const struct instance_spec *spec = &row->instance->spec;
+	bool is_ipv6 = memchr(spec->host.p, ':', spec->host.n);
+	if (row->source != SOURCE_REGISTRY || spec->port == UINT16_MAX)
+		return json_null();
+	return json_sprintf(is_ipv6 ? "http://[%s]:%d" : "http://%s:%d", spec->host.p, spec->port + 1);
+}
+
+/* Since it came; what the slot had counted before was another's. */
+static void service_count(const struct router *router, const struct instance *inst, json_t *info) {
 	uint64_t n_requests = 0, n_errors = 0;
 	for (unsigned w = 0; w < router->n_workers; w++) {
 		n_requests += metric_read(&router->workers[w].tallies[inst->slot].n_requests);
 		n_errors += metric_read(&router->workers[w].tallies[inst->slot].n_errors);
 	}
-	return json_pack("{s:o, s:o, s:i, s:o, s:n, s:b, s:s, s:I, s:I, s:f, s:i, s:I, s:o, s:o}", "name",
+	n_requests -= metric_read(&inst->n_requests_before);
+	n_errors -= metric_read(&inst->n_errors_before);
+	json_object_set_new(info, "request_count", json_integer((json_int_t)n_requests));
+	json_object_set_new(info, "error_count", json_integer((json_int_t)n_errors));
+	json_object_set_new(info, "in_flight", json_integer((json_int_t)load_sum(router->load, inst->slot)));
+}
+
+static json_t *service_info(const struct local_state *s, uint32_t row_index) {
+	const struct snapshot_row *row = &s->snap->rows[row_index];
+	const struct instance *inst = row->instance;
+	json_t *info = json_pack("{s:o, s:o, s:i, s:o, s:o, s:b, s:s, s:f, s:i, s:o, s:o}", "name",
 	    text_of(inst->spec.name), "host", text_of(inst->spec.host), "port", (int)inst->spec.port, "url",
-	    text_of(inst->spec.url), "babysitter_url", "healthy", snapshot_is_routable(s->snap, row_index),
-	    "status", instance_state_text(row->state), "request_count", (json_int_t)n_requests, "error_count",
-	    (json_int_t)n_errors, "response_time", 0.0, "weight", (int)row->weight, "in_flight",
-	    (json_int_t)load_sum(router->load, inst->slot), "models", pairs_keys(row->models), "metadata",
-	    pairs_object(row->labels));
+	    text_of(inst->spec.url), "babysitter_url", service_sitter(row), "healthy",
+	    snapshot_is_routable(s->snap, row_index), "status", instance_state_text(row->state),
+	    "response_time", (double)metric_read(&inst->response_us) / 1e6, "weight", (int)row->weight,
+	    "models", pairs_keys(row->models), "metadata", service_metadata(row));
+	service_count(s->worker->router, inst, info);
+	return info;
 }
 
 static json_t *services_array(const struct local_state *s) {
@@ -109,13 +139,13 @@ static json_t *services_array(const struct local_state *s) {
 }
 
 static json_t *local_services(const struct local_state *s, unsigned *status) {
-	return json_pack(
-	    "{s:o, s:i, s:n}", "services", services_array(s), "total", (int)s->n_total, "registry_url");
+	return json_pack("{s:o, s:i, s:o}", "services", services_array(s), "total", (int)s->n_total,
+	    "registry_url", registry_url(s));
 }
 
 static json_t *local_stats(const struct local_state *s, unsigned *status) {
-	return json_pack("{s:i, s:i, s:n, s:o}", "total_services", (int)s->n_total, "healthy_services",
-	    (int)s->n_routable, "registry_url", "services", services_array(s));
+	return json_pack("{s:i, s:i, s:o, s:o}", "total_services", (int)s->n_total, "healthy_services",
+	    (int)s->n_routable, "registry_url", registry_url(s), "services", services_array(s));
 }
 
 /* --- the table ------------------------------------------------------------------ */
@@ -127,6 +157,7 @@ static const struct {
 	{ { "/v1/models", 10 }, local_models },
 	{ { "/models", 7 }, local_models },
 	{ { "/health", 7 }, local_health },
+	{ { "/status", 7 }, local_health },
 	{ { "/liveness", 9 }, local_liveness },
 	{ { "/readiness", 10 }, local_readiness },
 	{ { "/services", 9 }, local_services },

@@ -1,8 +1,8 @@
 /*
  * local: the endpoints on the data port that the router answers itself.
  *
- * /v1/models and /models (what the routable instances serve, together), /health,
- * /liveness, /readiness, /services, /stats. Answers are made from the worker's own
+ * /v1/models and /models (what the routable instances serve, together), /health and
+ * /status, /liveness, /readiness, /services, /stats. Answers are made from the worker's own
  * snapshot and from counters that all may read: nobody is asked, nothing waits.
  */
 #pragma once

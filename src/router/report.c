@@ -43,6 +43,63 @@ static void write_instances(const struct report *r, FILE *out) {
 		    snap->rows[i].instance->spec.name.p, snapshot_is_routable(snap, i));
 }
 
+static void write_health(const struct report *r, FILE *out) {
+	const struct snapshot *snap = r->snapshot;
+	uint32_t n_panics = 0;
+	metric_write_family(out, "headrace_instance_state", "gauge",
+	    "0 unknown, 1 ready, 2 degraded, 3 unhealthy, 4 draining, 5 disabled.");
+	for (uint32_t i = 0; i < snap->n_rows; i++)
+		metric_write_row(out, "headrace_instance_state", "instance",
+		    snap->rows[i].instance->spec.name.p, (double)snap->rows[i].state);
+	metric_write_family(
+	    out, "headrace_instance_transitions_total", "counter", "Changes of instances into a state.");
+	for (unsigned i = 0; i < INSTANCE_STATES; i++)
+		metric_write_row(out, "headrace_instance_transitions_total", "to",
+		    instance_state_text((enum instance_state)i), (double)r->health->n_transitions[i]);
+	for (uint32_t i = 0; i < snap->n_models; i++)
+		n_panics += snap->models[i].is_panic;
+	metric_write_family(out, "headrace_panic_models", "gauge",
+	    "Models of which more than half of the instances are unhealthy and get requests all the same.");
+	metric_write_row(out, "headrace_panic_models", NULL, NULL, n_panics);
+	metric_write_family(out, "headrace_probes_total", "counter", "Probes of engines.");
+	metric_write_row(out, "headrace_probes_total", "outcome", "good",
+	    (double)(r->health->n_probes - r->health->n_failed_probes));
+	metric_write_row(out, "headrace_probes_total", "outcome", "bad", (double)r->health->n_failed_probes);
+}
+
+static void write_value(FILE *out, const char *name, const char *type, const char *help, double value) {
+	metric_write_family(out, name, type, help);
+	metric_write_row(out, name, NULL, NULL, value);
+}
+
+static void write_registry(const struct registry_source *source, FILE *out) {
+	struct membership_counts n;
+	uint64_t age_ms = registry_source_age_ms(source);
+	membership_counts(source->membership, &n);
+	write_value(out, "headrace_registry_up", "gauge", "1 when the registry answers.", source->is_heard);
+	if (age_ms != UINT64_MAX)
+		write_value(out, "headrace_registry_age_seconds", "gauge",
+		    "Since the registry was heard last.", (double)age_ms / 1000);
+	write_value(out, "headrace_registry_instances", "gauge", "Instances that the registry has named.",
+	    n.n_members);
+	write_value(out, "headrace_registry_missing", "gauge",
+	    "Of them, those that it does not list any more: they leave when the grace is over.", n.n_missing);
+	write_value(out, "headrace_registry_held_back", "gauge",
+	    "Instances whose grace is over, kept because too many would leave at once.", n.n_held_back);
+	write_value(out, "headrace_registry_waiting", "gauge",
+	    "Instances that have come and gone too often and must wait.", n.n_waiting);
+	write_value(out, "headrace_registry_bad_records_total", "counter", "Records that were skipped.",
+	    (double)n.n_bad);
+	write_value(out, "headrace_registry_failures_total", "counter", "Questions to the registry in vain.",
+	    (double)source->counts.n_failures);
+	write_value(out, "headrace_registry_lists_total", "counter", "Whole lists received.",
+	    (double)source->counts.n_lists);
+	write_value(out, "headrace_registry_events_total", "counter", "Events of the watch received.",
+	    (double)source->counts.n_events);
+	write_value(out, "headrace_registry_save_failures_total", "counter",
+	    "Times that the last good table could not be written.", (double)source->counts.n_save_failures);
+}
+
 static const char *model_text(uint32_t label) {
 	return label_text(LABEL_MODEL, label);
 }
@@ -51,8 +108,7 @@ static const char *instance_text(uint32_t label) {
 	return label_text(LABEL_INSTANCE, label);
 }
 
-static unsigned write_metrics(void *context, FILE *out) {
-	const struct report *r = context;
+static void write_metrics(const struct report *r, FILE *out) {
 	struct metric_shard *shards[LOAD_WORKERS_MAX];
 	for (unsigned i = 0; i < r->router->n_workers; i++)
 		shards[i] = r->router->workers[i].metrics;
@@ -60,38 +116,47 @@ static unsigned write_metrics(void *context, FILE *out) {
 	metric_write(out, shards, r->router->n_workers);
 	write_gauges(r->router, out);
 	write_instances(r, out);
-	return 200;
+	write_health(r, out);
+	if (r->registry)
+		write_registry(r->registry, out);
 }
 
-static unsigned write_config(void *context, FILE *out) {
-	const struct report *r = context;
+static void answer_metrics(struct endpoint_call *c) {
+	char *text = NULL;
+	size_t n = 0;
+	FILE *out = open_memstream(&text, &n);
+	assert(out);
+	write_metrics(endpoint_context(c), out);
+	fclose(out);
+	endpoint_answer_text(c, 200, "text/plain; version=0.0.4; charset=utf-8", (struct slice){ text, n });
+	free(text);
+}
+
+static void answer_config(struct endpoint_call *call) {
+	const struct report *r = endpoint_context(call);
 	const struct router_config *c = r->router->config;
 	json_t *config = option_dump(c->options);
 	/* Unset, metrics are where admin is. */
 	json_object_set_new(config, "metrics",
 	    json_pack("{s:s, s:i}", "host", c->metrics_host, "port", (int)c->metrics_port));
-	json_dumpf(config, out, JSON_INDENT(2));
+	char *text = json_dumps(config, JSON_INDENT(2)); /* for people */
+	endpoint_answer_text(call, 200, "application/json", slice_of(text));
+	free(text);
 	json_decref(config);
-	return 200;
 }
 
-static unsigned write_liveness(void *context, FILE *out) {
-	json_t *alive = json_pack("{s:s}", "status", "alive");
-	json_dumpf(alive, out, JSON_COMPACT);
-	json_decref(alive);
-	return 200;
+static void answer_liveness(struct endpoint_call *c) {
+	endpoint_answer_json(c, 200, json_pack("{s:s}", "status", "alive"));
 }
 
-#define METRICS_ENDPOINT                                                                                     \
-	{ "/metrics", "text/plain; version=0.0.4; charset=utf-8", write_metrics }
-
-const struct admin_endpoint report_metrics_endpoints[] = { METRICS_ENDPOINT };
+const struct endpoint report_metrics_endpoints[] = {
+	{ METHOD_GET, "/metrics", .run = answer_metrics },
+};
 const size_t report_n_metrics_endpoints = n_elems(report_metrics_endpoints);
 
-const struct admin_endpoint report_admin_endpoints[] = {
-	METRICS_ENDPOINT,
-	{ "/config", "application/json", write_config },
-	{ "/liveness", "application/json", write_liveness },
+const struct endpoint report_admin_endpoints[] = {
+	{ METHOD_GET, "/metrics", .run = answer_metrics },
+	{ METHOD_GET, "/config", .run = answer_config },
+	{ METHOD_GET, "/liveness", .run = answer_liveness },
 };
 const size_t report_n_admin_endpoints = n_elems(report_admin_endpoints);
-#undef METRICS_ENDPOINT

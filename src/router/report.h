@@ -6,17 +6,19 @@
  */
 #pragma once
 
-#include <stdio.h>
-
-#include "admin/admin.h"
+#include "discovery/health.h"
+#include "discovery/registry_source.h"
 #include "fleet/snapshot.h"
+#include "http/endpoint.h"
 #include "router/worker.h"
 
 struct report {
 	struct router *router;
 	const struct snapshot *snapshot; /* the newest; the control thread keeps it current */
+	const struct health *health;
+	const struct registry_source *registry; /* NULL: there is none */
 };
 
 /* Both tables take a struct report as context. */
-extern const struct admin_endpoint report_metrics_endpoints[], report_admin_endpoints[];
+extern const struct endpoint report_metrics_endpoints[], report_admin_endpoints[];
 extern const size_t report_n_metrics_endpoints, report_n_admin_endpoints;

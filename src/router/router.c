@@ -13,6 +13,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "discovery/health.h"
+#include "discovery/registry_source.h"
 #include "discovery/watch.h"
 #include "net/resolver.h"
 #include "net/signals.h"
@@ -35,7 +37,11 @@ struct control {
 	struct fleet *fleet;
 	struct snapshot *snapshot; /* the newest, as published */
 	struct watcher watcher;
-	struct admin admin, metrics;
+	struct health health;
+	struct registry_source registry;
+	bool has_registry, is_started; /* the workers are */
+	char table_path[4096];         /* of the registry's table */
+	struct endpoint_server admin, metrics;
 	bool has_metrics_listener;
 	struct report report;
 	struct signals signals;
@@ -46,16 +52,102 @@ struct control {
 
 /* --- fleet -------------------------------------------------------------------- */
 
-static void control_publish(struct watcher *watcher) {
-	struct control *c = container_of(watcher, struct control, watcher);
-	struct snapshot *next = fleet_build(c->fleet);
+/* A model begins, or ceases, to be served by instances that seem unhealthy. */
+static void control_say_panics(const struct snapshot *old, const struct snapshot *new) {
+	for (uint32_t i = 0; i < new->n_models; i++) {
+		const struct model *model = &new->models[i], *before = snapshot_model(old, model->name);
+		struct log_event e;
+		if (model->is_panic == (before && before->is_panic))
+			continue;
+		log_begin(&e, model->is_panic ? LOG_ERROR : LOG_INFO,
+		    model->is_panic
+			? "more than half of a model's instances are unhealthy: they get requests "
+			  "all the same"
+			: "enough of a model's instances are healthy again");
+		line_text(&e.line, SLICE("model"), model->name);
+		line_uint(&e.line, SLICE("healthy"), model->n_healthy);
+		line_uint(&e.line, SLICE("candidates"), model->n_candidates);
+		log_end(&e);
+	}
+}
+
+static void control_publish(struct control *c) {
+	struct snapshot *next = c->is_started ? fleet_build(c->fleet) : NULL;
 	if (!next)
 		return;
+	health_sync(&c->health, next);
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_publish(&c->router.workers[i], snapshot_ref(next));
+	control_say_panics(c->snapshot, next);
 	snapshot_unref(&c->snapshot);
 	c->snapshot = next;
 	c->report.snapshot = next;
+	watcher_sync(&c->watcher, next);
+}
+
+static void control_on_watch(struct watcher *watcher) {
+	control_publish(container_of(watcher, struct control, watcher));
+}
+
+static void control_on_health(struct health *health) {
+	control_publish(container_of(health, struct control, health));
+}
+
+static void control_on_registry(struct registry_source *registry) {
+	control_publish(container_of(registry, struct control, registry));
+}
+
+/* What all workers have counted for a slot. */
+static void control_evidence(void *context, unsigned slot, struct health_evidence *out) {
+	const struct router *router = context;
+	*out = (struct health_evidence){ .n_good = 0 };
+	for (unsigned i = 0; i < router->n_workers; i++) {
+		const struct worker_tally *t = &router->workers[i].tallies[slot];
+		uint32_t n_streams = atomic_load_explicit(&t->n_streams, memory_order_relaxed);
+		uint32_t n_stalled = atomic_load_explicit(&t->n_stalled, memory_order_relaxed);
+		out->n_requests += metric_read(&t->n_requests);
+		out->n_errors += metric_read(&t->n_errors);
+		out->n_good += metric_read(&t->n_good);
+		out->n_faults += metric_read(&t->n_faults);
+		out->n_streams += n_streams;
+		out->n_stalled +=
+		    n_stalled < n_streams ? n_stalled : n_streams; /* read one after the other */
+	}
+}
+
+/* Before the first snapshot, which then has what was kept of the registry. */
+static bool control_open_registry(struct control *c) {
+	const struct router_config *config = c->config;
+	struct registry_options options = { .url = config->registry_url,
+		.token = config->registry_token,
+		.file = c->table_path,
+		.sync_interval_ms = config->registry_sync_ms,
+		.grace_ms = config->registry_grace_ms };
+	if (!config->registry_url[0])
+		return true;
+	if (config->state_dir[0])
+		snprintf(c->table_path, sizeof(c->table_path), "%s/registry.json", config->state_dir);
+	c->has_registry =
+	    registry_source_init(&c->registry, &c->loop, c->fleet, &options, control_on_registry);
+	if (!c->has_registry)
+		fprintf(stderr, "headrace router: registry: cannot ask %s\n", config->registry_url);
+	else
+		c->report.registry = &c->registry;
+	return c->has_registry;
+}
+
+static void control_open_health(struct control *c) {
+	const struct router_health *h = &c->config->health;
+	const struct health_options options = { .has_probes = h->has_probes,
+		.is_passive = h->is_passive,
+		.interval_ms = h->interval_ms,
+		.timeout_ms = h->timeout_ms,
+		.slow_start_ms = h->slow_start_ms,
+		.errors_max = h->errors_max,
+		.api_key = c->config->engine_key };
+	health_init(
+	    &c->health, &c->loop, c->fleet, &options, control_evidence, &c->router, control_on_health);
+	c->report.health = &c->health;
 }
 
 static struct pairs pairs_of_list(const struct option_list *list, struct pair *room) {
@@ -91,7 +183,6 @@ static int control_add_worker(struct control *c, const struct router_worker *w) 
 }
 
 static bool control_fill_fleet(struct control *c) {
-	c->fleet = fleet_new();
 	for (size_t i = 0; i < c->config->workers.n; i++) {
 		const struct router_worker *w = &c->config->workers.items[i];
 		int r = control_add_worker(c, w);
@@ -101,8 +192,6 @@ static bool control_fill_fleet(struct control *c) {
 			return false;
 		}
 	}
-	c->snapshot = fleet_build(c->fleet);
-	c->report.snapshot = c->snapshot;
 	return true;
 }
 
@@ -173,17 +262,21 @@ static bool control_open_admin(struct control *c) {
 	const struct router_config *config = c->config;
 	int fd = control_bind("admin", config->admin_host, config->admin_port, false);
 	if (fd < 0 ||
-	    admin_open(
-		&c->admin, &c->loop, fd, report_admin_endpoints, report_n_admin_endpoints, &c->report) < 0)
+	    endpoint_server_open(&c->admin, &c->loop, fd, report_admin_endpoints, report_n_admin_endpoints,
+		&c->report, NULL) < 0)
 		return false;
+	c->admin.server.is_plain = false; /* errors of one shape on all of the router's ports */
 	c->has_metrics_listener = config->metrics_port != config->admin_port ||
 	    strcmp(config->metrics_host, config->admin_host) != 0;
 	if (!c->has_metrics_listener)
 		return true;
 	fd = control_bind("metrics", config->metrics_host, config->metrics_port, false);
-	return fd >= 0 &&
-	    admin_open(&c->metrics, &c->loop, fd, report_metrics_endpoints, report_n_metrics_endpoints,
-		&c->report) >= 0;
+	if (fd < 0 ||
+	    endpoint_server_open(&c->metrics, &c->loop, fd, report_metrics_endpoints,
+		report_n_metrics_endpoints, &c->report, NULL) < 0)
+		return false;
+	c->metrics.server.is_plain = false;
+	return true;
 }
 
 /* --- the end ------------------------------------------------------------------------ */
@@ -193,9 +286,12 @@ static void control_stop(struct control *c) {
 		worker_stop(&c->router.workers[i]);
 	timer_stop(&c->drain);
 	watcher_deinit(&c->watcher);
-	admin_close(&c->admin);
+	health_deinit(&c->health);
+	if (c->has_registry)
+		registry_source_deinit(&c->registry);
+	endpoint_server_close(&c->admin);
 	if (c->has_metrics_listener)
-		admin_close(&c->metrics);
+		endpoint_server_close(&c->metrics);
 	signals_close(&c->signals);
 	loop_stop(&c->loop);
 }
@@ -301,7 +397,7 @@ static void control_say_ready(const struct control *c, uint16_t port) {
 	line_text(&e.line, SLICE("data"), slice_of(url));
 	print_url(url, c->config->admin_host, listener_port(c->admin.server.listener.fd));
 	line_text(&e.line, SLICE("admin"), slice_of(url));
-	line_uint(&e.line, SLICE("instances"), c->config->workers.n);
+	line_uint(&e.line, SLICE("instances"), c->snapshot->n_rows);
 	line_uint(&e.line, SLICE("threads"), c->router.n_workers);
 	log_end(&e);
 }
@@ -321,18 +417,24 @@ static bool control_start(struct control *c) {
 	router->started_ns = clock_now_ns();
 	c->report.router = router;
 	loop_setup_process();
-	if (loop_init(&c->loop, &router->budget) < 0 || !control_fill_fleet(c) || !control_open_log(c) ||
-	    !control_open_admin(c))
+	c->fleet = fleet_new();
+	if (loop_init(&c->loop, &router->budget) < 0 || !control_fill_fleet(c) || !control_open_registry(c) ||
+	    !control_open_log(c) || !control_open_admin(c))
 		return false;
+	c->snapshot = fleet_build(c->fleet);
+	c->report.snapshot = c->snapshot;
+	control_open_health(c);
 	uint16_t port;
 	timer_init(&c->drain, control_on_drain);
 	signals_init(&c->signals, &c->loop, signals, n_elems(signals), control_on_signal);
 	if (!control_start_workers(c, &port))
 		return false;
 	struct watch_intervals every = { config->models_interval_ms, config->models_timeout_ms,
-		config->resolve_interval_ms };
-	watcher_init(&c->watcher, &c->loop, c->fleet, &every, control_publish);
+		config->resolve_interval_ms, config->engine_key };
+	watcher_init(&c->watcher, &c->loop, c->fleet, &every, control_on_watch);
 	watcher_sync(&c->watcher, c->snapshot);
+	health_sync(&c->health, c->snapshot);
+	c->is_started = true;
 	control_say_ready(c, port);
 	return true;
 }
@@ -345,9 +447,9 @@ static void control_free(struct control *c) {
 	if (resolver_n_running())
 		_exit(0);
 	loop_deinit(&c->loop);
-	admin_deinit(&c->admin);
+	endpoint_server_deinit(&c->admin);
 	if (c->has_metrics_listener)
-		admin_deinit(&c->metrics);
+		endpoint_server_deinit(&c->metrics);
 	snapshot_unref(&c->snapshot);
 	fleet_free(&c->fleet);
 	load_free(&c->router.load);

@@ -21,6 +21,38 @@ static void worker_log_slow(const struct worker *w, uint64_t lag_ns) {
 	log_end(&e);
 }
 
+struct worker_streams {
+	uint16_t n, n_stalled;
+};
+
+/*
+ * Streams that an engine has begun, and how many are silent: a walk over what is at work,
+ * so that a relayed byte costs nothing. After a standstill of ours all look silent.
+ */
+static void worker_count_streams(struct worker *w) {
+	uint64_t stall_ms = w->router->config->health.stall_timeout_ms, silent_ms;
+	uint64_t now_ms = loop_now_ms(&w->loop), passed_ms = now_ms - w->counted_ms;
+	w->counted_ms = now_ms;
+	if (!stall_ms || passed_ms > 4 * GAUGES_MS)
+		return;
+	memset(w->streams, 0, INSTANCE_SLOTS_MAX * sizeof(*w->streams));
+	list_each (it, &w->active) {
+		const struct exchange *x = container_of(it, struct exchange, link);
+		if (!exchange_is_streaming(x, &silent_ms) || w->streams[x->instance->slot].n == UINT16_MAX)
+			continue;
+		w->streams[x->instance->slot].n++;
+		w->streams[x->instance->slot].n_stalled += silent_ms >= stall_ms;
+	}
+	for (unsigned slot = 0; slot < INSTANCE_SLOTS_MAX; slot++) {
+		struct worker_tally *t = &w->tallies[slot];
+		const struct worker_streams *s = &w->streams[slot];
+		if (!s->n && !atomic_load_explicit(&t->n_streams, memory_order_relaxed))
+			continue;
+		atomic_store_explicit(&t->n_streams, s->n, memory_order_relaxed);
+		atomic_store_explicit(&t->n_stalled, s->n_stalled, memory_order_relaxed);
+	}
+}
+
 /* Gauges that other threads read, and the trimming that belongs to this one. */
 static void worker_on_gauges(struct timer *t) {
 	struct worker *w = container_of(t, struct worker, gauges);
@@ -33,6 +65,7 @@ static void worker_on_gauges(struct timer *t) {
 	atomic_store_explicit(
 	    &m->heap_allocations, heap_allocations() - w->heap_allocations_before, memory_order_relaxed);
 	atomic_store_explicit(&m->slow_turns, w->loop.n_slow_turns, memory_order_relaxed);
+	worker_count_streams(w);
 	buf_pool_report(&w->loop.bufs);
 	slab_trim(&w->exchanges);
 	loop_timer(&w->loop, &w->gauges, GAUGES_MS);
@@ -56,6 +89,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 	tap_scratch_init(&w->tap, &w->loop.bufs);
 	w->metrics = calloc(1, sizeof(*w->metrics));
 	w->tallies = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->tallies));
+	w->streams = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->streams));
 	w->log = router->log ? log_writer_ring(router->log, index) : NULL;
 	snprintf(w->id_prefix, sizeof(w->id_prefix), "%016llx", (unsigned long long)rng_next(&w->rng));
 	timer_init(&w->gauges, worker_on_gauges);
@@ -169,6 +203,7 @@ void worker_join(struct worker *w) {
 	slab_deinit(&w->exchanges);
 	free(w->metrics);
 	free(w->tallies);
+	free(w->streams);
 }
 
 struct slice worker_id_of(struct worker *w, const struct head *request, char room[32]) {

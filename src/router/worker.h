@@ -22,6 +22,9 @@
 /* What this worker counts for one instance; read by all. */
 struct worker_tally {
 	metric_cell n_requests, n_errors;
+	metric_cell n_good, n_faults; /* of them, those that say something of the instance */
+	_Atomic uint32_t n_streams,
+	    n_stalled; /* event streams at it now, and those that are silent for long */
 };
 
 /* Shared by all workers; filled before the first is started. */
@@ -66,6 +69,8 @@ struct worker {
 	_Atomic uint64_t loop_lag_ns;
 	uint64_t heap_allocations_before;
 	struct timer gauges;
+	struct worker_streams *streams; /* scratch of the count, by instance slot */
+	uint64_t counted_ms;            /* when streams were, last */
 };
 
 /* Builds it on the control thread; the loop is not running. Takes the listening socket. */

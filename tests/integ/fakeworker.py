@@ -67,10 +67,10 @@ class FakeWorker:
     Keeps every request that peer.request() returned in `requests`, and what a script raised in `errors`.
     """
 
-    def __init__(self, script, declared=("m",)):
+    def __init__(self, script, declared=("m",), port=None):
         self.script, self.declared = script, list(declared)
         self.requests, self.errors, self.n_connections = [], [], 0
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.listener = socket.create_server(("127.0.0.1", self.port), backlog=256)
         threading.Thread(target=self.accept, daemon=True).start()

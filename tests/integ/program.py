@@ -151,6 +151,8 @@ class Router(Program):
         tables["timeout"] = {"announce": "0s", "drain": "10s"} | tables["timeout"]
         tables["log"] = {"access": str(self.access)} | tables["log"]
         tables["discovery"] = {"interval": "200ms"} | tables["discovery"]
+        if any(getattr(engine, "declared", None) for engine in engines):     # a script counts on what it is asked
+            tables["health"] = {"probe": False, "passive": False} | tables.get("health", {})
         lines = [f"{table}.{key} = {toml(value)}" for table, keys in tables.items() for key, value in keys.items()]
         for i, engine in enumerate(engines):
             url = engine if isinstance(engine, str) else engine.url

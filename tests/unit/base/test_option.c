@@ -603,8 +603,149 @@ static void the_page_is_troff(void **state) {
 	free(text);
 }
 
+/* ---- what only some programs ask for ---- */
+
+struct lenient {
+	uint64_t wait_ms, strict_ms;
+	struct option_list words, names;
+	const json_t *tree;
+};
+
+static const struct option lenient_rows[] = {
+	{ "main", "wait", .help = "w", .type = OPTION_DURATION, .def = "5", .min = 500, .max = 60000,
+	    .in_seconds = true, AT(struct lenient, wait_ms) },
+	{ "main", "strict", .help = "s", .type = OPTION_DURATION, AT(struct lenient, strict_ms) },
+	{ "sub", "words", .help = "w", .type = OPTION_LIST, .at_spaces = true, AT(struct lenient, words) },
+	{ "sub", "names", .help = "n", .type = OPTION_LIST, AT(struct lenient, names) },
+	{ "", "tree", .help = "t", .type = OPTION_TREE, AT(struct lenient, tree) },
+};
+
+static const struct option_table lenient_tables[] = { { "main", "m" }, { "sub", "s" } };
+
+static const struct option_schema lenient_schema = {
+	.program = "lenient",
+	.summary = "l",
+	.main_table = "main",
+	.env_prefix = "LENIENT",
+	.tables = lenient_tables,
+	.n_tables = n_elems(lenient_tables),
+	.rows = lenient_rows,
+	.n_rows = n_elems(lenient_rows),
+	.main_at_top = true,
+	.ignores_unknown = true,
+};
+
+static char *read_lenient(struct option_set *set, struct lenient *config, const char *toml) {
+	char *text = NULL;
+	size_t n;
+	FILE *out = open_memstream(&text, &n);
+	option_read_text(set, "F", OPTION_TOML, slice_of(toml));
+	option_store(set, config);
+	option_print_mistakes(set, out);
+	fclose(out);
+	return text;
+}
+
+static void numbers_may_be_seconds(void **state) {
+	static const struct {
+		const char *toml, *mistakes;
+		uint64_t wait_ms;
+	} cases[] = {
+		{ "", "", 5000 },
+		{ "[main]\nwait = 7\n", "", 7000 },
+		{ "[main]\nwait = \"8\"\n", "", 8000 },
+		{ "[main]\nwait = \"900ms\"\n", "", 900 },
+		{ "wait = 60\n", "", 60000 },
+		{ "wait = 61\n", "F:1: main.wait: 61 is out of range: 500ms to 1m\n", 5000 },
+		{ "[main]\nwait = 0\n", "F:2: main.wait: 0 is out of range: 500ms to 1m\n", 5000 },
+		{ "wait = 9223372036854775807\n",
+		    "F:1: main.wait: expected a duration such as \"500ms\", \"3s\" or \"2m\", got "
+		    "9223372036854775807\n",
+		    5000 },
+		{ "wait = 1.5\n",
+		    "F:1: main.wait: expected a duration such as \"500ms\", \"3s\" or \"2m\", got 1.5\n",
+		    5000 },
+		{ "strict = 1\n",
+		    "F:1: main.strict: expected a duration such as \"500ms\", \"3s\" or \"2m\", got 1\n",
+		    5000 },
+	};
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		struct option_set *set = option_set_new(&lenient_schema);
+		struct lenient config;
+		char *text = read_lenient(set, &config, cases[i].toml);
+		assert_string_equal(text, cases[i].mistakes);
+		assert_int_equal(config.wait_ms, cases[i].wait_ms);
+		free(text);
+		option_set_free(&set);
+	}
+}
+
+static void words_are_split_at_spaces_alone(void **state) {
+	char *const argv[] = { "x", "--words=a,b  c", "--names", "a,b", "--wait", "6" };
+	struct option_set *set = option_set_new(&lenient_schema);
+	struct lenient config;
+	option_read_flags(set, n_elems(argv), argv);
+	char *text = read_lenient(set, &config, "[sub]\nwords = [\"\", \"x y\"]\n");
+	assert_string_equal(text, "");
+	assert_int_equal(config.words.n, 2);
+	assert_string_equal(config.words.items[0], "a,b");
+	assert_int_equal(config.names.n, 2);
+	assert_int_equal(config.wait_ms, 6000);
+	free(text);
+	option_set_free(&set);
+
+	set = option_set_new(&lenient_schema);
+	text = read_lenient(set, &config, "[sub]\nwords = [\"\", \"x y\"]\nnames = [\"\"]\n");
+	assert_string_equal(text, "F:3: sub.names[0]: expected a text that is not empty\n");
+	assert_int_equal(config.words.n, 2);
+	assert_string_equal(config.words.items[1], "x y");
+	free(text);
+	option_set_free(&set);
+}
+
+static void a_tree_is_anything(void **state) {
+	struct option_set *set = option_set_new(&lenient_schema);
+	struct lenient config;
+	char *text = read_lenient(set, &config, "[tree]\na = [1, { b = true }]\n[tree.c]\nd = 1.5\n");
+	assert_string_equal(text, "");
+	char *tree = json_dumps(config.tree, JSON_COMPACT | JSON_SORT_KEYS);
+	assert_string_equal(tree, "{\"a\":[1,{\"b\":true}],\"c\":{\"d\":1.5}}");
+	json_t *dump = option_dump(set);
+	assert_true(json_equal(json_object_get(dump, "tree"), config.tree));
+	json_decref(dump);
+	free(tree);
+	free(text);
+	option_set_free(&set);
+
+	set = option_set_new(&lenient_schema);
+	text = read_lenient(set, &config, "tree = 1\n");
+	assert_string_equal(text, "F:1: tree: expected a table, got 1\n");
+	assert_int_equal(json_object_size(config.tree), 0);
+	free(text);
+	option_set_free(&set);
+}
+
+static void unknown_keys_may_be_warnings(void **state) {
+	struct option_set *set = option_set_new(&lenient_schema);
+	struct lenient config;
+	char *text =
+	    read_lenient(set, &config, "other = 1\n[sub]\nwodrs = []\n[main]\nx = 2\n[more]\ny = 1\n");
+	assert_string_equal(text,
+	    "F:1: other: warning: unknown key\n"
+	    "F:3: sub.wodrs: warning: unknown key; did you mean sub.words?\n"
+	    "F:5: main.x: warning: unknown key\n"
+	    "F:6: more: warning: unknown key\n");
+	assert_int_equal(option_mistakes(set), 0);
+	free(text);
+	option_set_free(&set);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(numbers_may_be_seconds),
+		cmocka_unit_test(words_are_split_at_spaces_alone),
+		cmocka_unit_test(a_tree_is_anything),
+		cmocka_unit_test(unknown_keys_may_be_warnings),
 		cmocka_unit_test(defaults),
 		cmocka_unit_test(every_type_from_every_source),
 		cmocka_unit_test(file_then_environment_then_flags),

@@ -91,7 +91,7 @@ static void on_change(struct watcher *w) {
 
 /* declared: its one model, or NULL. */
 static struct scene *scene_open(const char *declared) {
-	static const struct watch_intervals every = { MODELS_MS, TIMEOUT_MS, RESOLVE_MS };
+	static const struct watch_intervals every = { MODELS_MS, TIMEOUT_MS, RESOLVE_MS, NULL };
 	struct scene *s = calloc(1, sizeof(*s));
 	struct pair model = { .key = declared ? slice_of(declared) : (struct slice){ NULL, 0 } };
 	struct fleet_spec spec = { .instance = { .name = SLICE("one"),
@@ -135,8 +135,9 @@ static const struct snapshot_row *row(const struct scene *s) {
 	return &s->snapshot->rows[0];
 }
 
+/* Known well enough to get requests. */
 static bool is_ready(const struct scene *s) {
-	return row(s)->state == INSTANCE_READY;
+	return snapshot_is_routable(s->snapshot, 0);
 }
 
 /* --- models -------------------------------------------------------------------------------- */
@@ -148,7 +149,7 @@ static void an_engine_is_asked_again_and_again(void **state) {
 	assert_int_equal(row(s)->models.n, 2);
 	assert_true(slice_eq(
 	    snapshot_model(s->snapshot, SLICE("a"))->object, SLICE("{\"id\":\"a\",\"owned_by\":\"me\"}")));
-	assert_int_equal(said("instance is ready"), 1);
+	assert_int_equal(said("the models of an instance are known"), 1);
 	far_pass(&s->rig, MODELS_MS - 1000);
 	assert_int_equal(far_accept(&s->engine), -1);
 
@@ -184,7 +185,6 @@ static void an_engine_that_has_no_list_is_asked_on(void **state) {
 		answer(s, "/v1/models", NOT_FOUND);
 		answer(s, "/models", NOT_FOUND);
 	}
-	assert_int_equal(row(s)->state, INSTANCE_UNKNOWN);
 	assert_false(row(s)->are_models_known);
 	assert_int_equal(said("{\"event\":\"the engine does not list its models\",\"instance\":\"one\","
 			      "\"status\":404}"),
@@ -220,7 +220,7 @@ static void what_is_no_list_is_said_so(void **state) {
 		snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\n\r\n%s", bodies[i]);
 		answer(s, "/v1/models", slice_of(text));
 		answer(s, "/v1/models", slice_of(text));
-		assert_int_equal(row(s)->state, INSTANCE_UNKNOWN);
+		assert_false(is_ready(s));
 		assert_int_equal(said("\"status\":200,\"reason\":\"not a model list\"}"), 1);
 		answer(s, "/v1/models", LIST("{\"id\":\"a\"}"));
 		assert_true(is_ready(s));
@@ -283,7 +283,7 @@ static void a_declared_engine_gets_no_request(void **state) {
 	assert_int_equal(far_accept(&s->engine), -1);
 	assert_true(is_ready(s));
 	assert_in_range(names.n_lookups, 3, 4);
-	assert_int_equal(said("instance is ready"), 1);
+	assert_int_equal(said("the models of an instance are known"), 1);
 	scene_close(s);
 }
 
@@ -309,7 +309,7 @@ static void many_are_one_change(void **state) {
 	assert_int_equal(s->n_changes, 1);
 	for (uint32_t r = 0; r < N + 1; r++) {
 		assert_int_equal(s->snapshot->rows[r].n_addresses, 1);
-		assert_int_equal(s->snapshot->rows[r].state, INSTANCE_READY);
+		assert_true(snapshot_is_routable(s->snapshot, r));
 	}
 	far_pass(&s->rig, 1000);
 	assert_int_equal(s->n_changes, 1);

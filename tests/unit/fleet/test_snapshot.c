@@ -107,11 +107,95 @@ static void a_model_without_routable_rows_is_known(void **state) {
 
 	bed_add(&bed, &llama, 1);
 	bed_add(&bed, &qwen, 1);
-	bed.rows[0].state = INSTANCE_UNHEALTHY;
+	bed.rows[0].state = INSTANCE_DRAINING;
 	struct snapshot *snap = bed_snapshot(&bed);
 
 	assert_candidates(snapshot_model(snap, SLICE("llama")), NULL, 0);
 	assert_int_equal(snapshot_model(snap, SLICE("llama"))->object.n, 0);
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
+/* The candidates of one model with n rows: h healthy, u unhealthy, r refusing, d draining. */
+static void assert_chosen(const char *health, const char *chosen, bool is_panic) {
+	struct bed bed = { .n = 0 };
+	char found[16] = "";
+
+	for (const char *p = health; *p; p++) {
+		bed_add(&bed, &llama, 1);
+		struct snapshot_row *row = &bed.rows[bed.n - 1];
+		row->state = *p == 'h' ? INSTANCE_READY : *p == 'd' ? INSTANCE_DRAINING : INSTANCE_UNHEALTHY;
+		row->is_refusing = *p == 'r';
+	}
+	struct snapshot *snap = bed_snapshot(&bed);
+	const struct model *model = snapshot_model(snap, SLICE("llama"));
+	for (uint32_t i = 0; i < model->n_candidates; i++)
+		found[i] = health[model->candidates[i].row];
+	assert_string_equal(found, chosen);
+	assert_int_equal(model->is_panic, is_panic);
+	assert_int_equal(snap->any.n_candidates, model->n_candidates);
+	assert_int_equal(snap->any.is_panic, is_panic);
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
+static void unhealthy_rows_are_left_out_until_they_are_more_than_half(void **state) {
+	assert_chosen("hhh", "hhh", false);
+	assert_chosen("huh", "hh", false);
+	assert_chosen("hu", "h", false);
+	assert_chosen("huu", "huu", true);
+	assert_chosen("uuuu", "uuuu", true);
+	assert_chosen("huur", "huu", true);
+	assert_chosen("hrr", "h", false); /* they would not be served */
+	assert_chosen("uudddd", "uu", true);
+	assert_chosen("hudd", "h", false); /* who is drained is not counted */
+}
+
+static void the_last_one_left_is_always_tried(void **state) {
+	assert_chosen("u", "u", true);
+	assert_chosen("r", "r", false);
+	assert_chosen("rr", "rr", false);
+	assert_chosen("ru", "u", true);
+	assert_chosen("rd", "r", false);
+	assert_chosen("d", "", false);
+}
+
+static void a_model_may_have_more_candidates_than_there_are_for_any(void **state) {
+	struct bed bed = { .n = 0 };
+
+	for (unsigned i = 0; i < 6; i++) {
+		bed_add(&bed, i < 2 ? &llama : &qwen, 1);
+		bed.rows[i].state = i < 2 ? INSTANCE_UNHEALTHY : INSTANCE_READY;
+	}
+	struct snapshot *snap = bed_snapshot(&bed);
+
+	assert_candidates(snapshot_model(snap, SLICE("llama")), (uint32_t[]){ 0, 1 }, 2);
+	assert_int_equal(snapshot_model(snap, SLICE("llama"))->n_healthy, 0);
+	assert_candidates(&snap->any, (uint32_t[]){ 2, 3, 4, 5 }, 4);
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
+/* Weights are as configured while all have the same share, else finer by the whole of it. */
+static void shares_weigh(void **state) {
+	struct bed bed = { .n = 0 };
+
+	bed_add(&bed, &llama, 1);
+	bed_add(&bed, &llama, 1);
+	bed.rows[0].weight = 3;
+	bed.rows[1].weight = FLEET_WEIGHT_MAX;
+	bed.rows[0].share = bed.rows[1].share = 4;
+	struct snapshot *snap = bed_snapshot(&bed);
+	assert_int_equal(snap->any.candidates[0].weight, 3);
+	assert_int_equal(snap->any.candidates[1].weight, FLEET_WEIGHT_MAX);
+	snapshot_unref(&snap);
+
+	bed.rows[1].share = INSTANCE_SHARE_FULL;
+	snap = bed_snapshot(&bed);
+	assert_int_equal(snapshot_model(snap, SLICE("llama"))->candidates[0].weight, 12);
+	assert_int_equal(snap->any.candidates[0].weight, 12);
+	assert_int_equal(snap->any.candidates[1].weight, FLEET_WEIGHT_MAX * INSTANCE_SHARE_FULL);
+	assert_int_equal(snap->rows[0].weight, 3);
 	snapshot_unref(&snap);
 	bed_free(&bed);
 }
@@ -270,6 +354,10 @@ int main(void) {
 		cmocka_unit_test(models_are_sorted_and_found),
 		cmocka_unit_test(only_some_rows_are_routable),
 		cmocka_unit_test(a_model_without_routable_rows_is_known),
+		cmocka_unit_test(unhealthy_rows_are_left_out_until_they_are_more_than_half),
+		cmocka_unit_test(the_last_one_left_is_always_tried),
+		cmocka_unit_test(a_model_may_have_more_candidates_than_there_are_for_any),
+		cmocka_unit_test(shares_weigh),
 		cmocka_unit_test(rows_of_one_target_are_one_candidate),
 		cmocka_unit_test(a_model_named_twice_is_one),
 		cmocka_unit_test(uniform_means_all_serve_all),

@@ -21,6 +21,9 @@ static void answers_are_whole(void **state) {
 		{ { .status = 503, .retry_after_s = 12, .keeps_http10 = true },
 		    "HTTP/1.1 503 Service Unavailable\r\nretry-after: 12\r\nconnection: keep-alive\r\n"
 		    "content-length: 0\r\n\r\n" },
+		{ { .status = 204, .body = SLICE("hi") }, "HTTP/1.1 204 No Content\r\n\r\n" },
+		{ { .status = 401, .authenticate = SLICE("Bearer") },
+		    "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer\r\ncontent-length: 0\r\n\r\n" },
 	};
 	for (size_t i = 0; i < n_elems(rows); i++) {
 		struct wire w;
@@ -130,6 +133,21 @@ static void errors_have_the_shape_of_their_api(void **state) {
 	}
 }
 
+static void plain_errors_are_flat(void **state) {
+	static const struct {
+		const char *detail, *text;
+	} rows[] = {
+		{ NULL, "{\"error\":\"the request body stopped arriving\",\"code\":\"client_timeout\"}" },
+		{ "x", "{\"error\":\"the request body stopped arriving: x\",\"code\":\"client_timeout\"}" },
+		{ "\xff", "{\"error\":\"the request body stopped arriving\",\"code\":\"client_timeout\"}" },
+	};
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		char *text = reply_error_text(CAUSE_BODY_TIMEOUT, rows[i].detail, REPLY_PLAIN);
+		assert_string_equal(text, rows[i].text);
+		free(text);
+	}
+}
+
 int main(void) {
 	loop_setup_process();
 	const struct CMUnitTest tests[] = {
@@ -139,6 +157,7 @@ int main(void) {
 		cmocka_unit_test(it_follows_the_request),
 		cmocka_unit_test(paths_have_dialects),
 		cmocka_unit_test(errors_have_the_shape_of_their_api),
+		cmocka_unit_test(plain_errors_are_flat),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,22 @@
+/*
+ * advertise: the address under which others reach this machine.
+ */
+#pragma once
+
+#include <sys/socket.h>
+
+#include "base/defs.h"
+
+#define ADVERTISE_BYTES 256
+
+/* "0.0.0.0", "::" and their like: every address here, and none to anybody else. */
+bool advertise_is_wildcard(const char *host);
+
+/* An address that is this machine's to itself alone. */
+bool advertise_is_loopback(const char *host);
+
+/* The local address of the route to `remote`, as text; nothing is sent. False: there is no route. */
+must_use bool advertise_by_route(const struct sockaddr_storage *remote, char host[static ADVERTISE_BYTES]);
+
+/* The name of this machine. */
+void advertise_by_name(char host[static ADVERTISE_BYTES]);

@@ -1,0 +1,34 @@
+#include "base/notify.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+int notify_manager(const char *state) {
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	size_t n = path ? strlen(path) : 0;
+
+	if (n == 0)
+		return 0;
+	if ((path[0] != '/' && path[0] != '@') || n < 2)
+		return -EAFNOSUPPORT;
+	if (n >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(address.sun_path, path, n);
+	if (path[0] == '@') /* an abstract name begins with a NUL and ends with its length */
+		address.sun_path[0] = '\0';
+
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	socklen_t bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+	int r = sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address, bytes) < 0
+	    ? -errno
+	    : 0;
+	close(fd);
+	return r;
+}

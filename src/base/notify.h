@@ -1,0 +1,12 @@
+/*
+ * notify: tells the service manager (systemd's Type=notify) how the program is doing.
+ *
+ * One datagram to the socket that $NOTIFY_SOCKET names, a path or an abstract name
+ * ("@..."); nothing at all when the variable is not set. Never blocks. Any thread.
+ */
+#pragma once
+
+#include "base/defs.h"
+
+/* state: "READY=1", "STOPPING=1". 0: sent, or nobody wants to know; else a negative errno. */
+int notify_manager(const char *state);

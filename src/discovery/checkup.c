@@ -1,0 +1,89 @@
+#include "discovery/checkup.h"
+
+#include <jansson.h>
+#include <netinet/in.h>
+
+#include "base/clock.h"
+
+#define BODY_BYTES_MAX (4u << 20) /* of a model list */
+
+static void checkup_on_done(struct fetch *f, int outcome, unsigned status, struct slice body);
+
+void checkup_init(
+    struct checkup *c, struct loop *loop, enum checkup_kind kind, uint64_t timeout_ms, checkup_fn on_done) {
+	*c = (struct checkup){ .loop = loop, .kind = kind, .on_done = on_done };
+	fetch_init(&c->fetch, timeout_ms, BODY_BYTES_MAX, checkup_on_done);
+}
+
+void checkup_deinit(struct checkup *c) {
+	fetch_cancel(&c->fetch);
+}
+
+static void port_next(struct sockaddr_storage *address) {
+	in_port_t *port = address->ss_family == AF_INET ? &((struct sockaddr_in *)address)->sin_port
+							: &((struct sockaddr_in6 *)address)->sin6_port;
+
+	*port = htons((uint16_t)(ntohs(*port) + 1));
+}
+
+static void checkup_ask(struct checkup *c) {
+	const struct fetch_request request = {
+		.authority = c->authority,
+		.path = c->is_second_path ? SLICE("/v1/models") : SLICE("/health"),
+		.bearer = c->bearer,
+	};
+
+	fetch_start(&c->fetch, c->loop, &c->addresses[(c->first + c->n_tried) % c->n_addresses], &request);
+}
+
+void checkup_start(struct checkup *c, const struct instance *inst, const struct sockaddr_storage *addresses,
+    uint32_t n, struct slice bearer) {
+	assert(!checkup_is_busy(c) && n > 0 && n <= INSTANCE_ADDRESSES_MAX);
+	memcpy(c->addresses, addresses, n * sizeof(*addresses));
+	c->n_addresses = n;
+	c->n_tried = 0;
+	c->first = instance_good_address(inst, n);
+	c->is_second_path = false;
+	c->began_ns = clock_now_ns();
+	c->authority = inst->spec.authority;
+	c->bearer = bearer;
+	for (uint32_t i = 0; c->kind == CHECKUP_SITTER && i < n; i++)
+		port_next(&c->addresses[i]);
+	checkup_ask(c);
+}
+
+/* Another engine may be listening there: a babysitter says that it is one. */
+static bool is_sitter(struct slice body) {
+	json_t *health = json_loadb(body.p, body.n, 0, NULL);
+	bool is = json_object_get(health, "babysitter") || json_object_get(health, "infinilm_server_running");
+
+	json_decref(health);
+	return is;
+}
+
+static enum checkup_outcome checkup_judge(
+    const struct checkup *c, int outcome, unsigned status, struct slice body) {
+	if (c->kind == CHECKUP_SITTER) {
+		if (outcome || !is_sitter(body))
+			return CHECKUP_NOTHING;
+		return status >= 200 && status < 300 ? CHECKUP_GOOD : CHECKUP_BAD;
+	}
+	if (outcome == FETCH_E_CONNECT)
+		return CHECKUP_REFUSED;
+	return outcome || status >= 500 ? CHECKUP_BAD : CHECKUP_GOOD;
+}
+
+static void checkup_on_done(struct fetch *f, int outcome, unsigned status, struct slice body) {
+	struct checkup *c = container_of(f, struct checkup, fetch);
+
+	if (outcome == FETCH_E_CONNECT && ++c->n_tried < c->n_addresses) {
+		checkup_ask(c);
+		return;
+	}
+	if (c->kind == CHECKUP_ENGINE && !c->is_second_path && (status == 404 || status == 405)) {
+		c->is_second_path = true;
+		checkup_ask(c);
+		return;
+	}
+	c->on_done(c, checkup_judge(c, outcome, status, body), (clock_now_ns() - c->began_ns) / 1000);
+}

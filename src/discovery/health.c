@@ -1,0 +1,261 @@
+/*
+ * One monitor per instance. All that is heard of it goes through monitor_apply(), which
+ * compares what was with what is: there, and only there, transitions are counted, logged
+ * and told to the fleet.
+ */
+#include "discovery/health.h"
+
+#include "base/log.h"
+#include "discovery/checkup.h"
+
+#define TICK_MS   100u
+#define GAP_MS    2000u /* between two ticks: the process stood still */
+#define SPREAD_MS 2u    /* for each instance, of the first round of probes */
+
+struct monitor {
+	struct health *health;
+	struct instance *instance;
+	uint32_t row; /* in health->snapshot */
+	struct health_state state;
+	struct checkup engine, sitter;
+	struct health_evidence seen;
+	uint64_t avoid_until_ms; /* as last seen */
+	uint64_t probe_at_ms;
+	enum instance_state told; /* the fleet */
+	bool is_listed;
+};
+
+static uint64_t health_now(const struct health *h) {
+	return loop_now_ms(h->loop);
+}
+
+static const struct snapshot_row *monitor_row(const struct monitor *m) {
+	return &m->health->snapshot->rows[m->row];
+}
+
+/* --- the one way out --------------------------------------------------------------------- */
+
+static void monitor_log(const struct monitor *m, enum instance_state from) {
+	bool is_bad = m->state.state == INSTANCE_UNHEALTHY;
+	struct log_event e;
+
+	log_begin(&e, is_bad ? LOG_WARN : LOG_INFO, "instance changed its state");
+	line_text(&e.line, SLICE("instance"), m->instance->spec.name);
+	line_text(&e.line, SLICE("from"), slice_of(instance_state_text(from)));
+	line_text(&e.line, SLICE("to"), slice_of(instance_state_text(m->state.state)));
+	line_text(&e.line, SLICE("reason"), slice_of(health_cause_text(m->state.cause)));
+	if (is_bad && m->state.held_ms)
+		line_uint(&e.line, SLICE("held_ms"), m->state.held_ms);
+	log_end(&e);
+}
+
+/* Something was heard, or time has passed: what follows of it? */
+static void monitor_apply(struct monitor *m) {
+	struct health *h = m->health;
+	enum instance_state from = m->told, to = m->state.state;
+
+	if (from != to) {
+		m->told = to;
+		h->n_transitions[to]++;
+		monitor_log(m, from);
+		fleet_set_state(h->fleet, m->instance, to);
+		if (to == INSTANCE_UNHEALTHY) /* is it back? */
+			m->probe_at_ms =
+			    u64_min(m->probe_at_ms, health_now(h) + health_state_probe_wait_ms(&m->state));
+		if (from == INSTANCE_UNHEALTHY) /* workers held it against it, too */
+			instance_succeeded(m->instance);
+	}
+	fleet_set_share(h->fleet, m->instance, health_state_share(&m->state, health_now(h)),
+	    health_state_is_refusing(&m->state));
+	loop_wake(h->loop, &h->change);
+}
+
+/* --- probes --------------------------------------------------------------------------------- */
+
+static void monitor_on_engine(struct checkup *c, enum checkup_outcome outcome, uint64_t took_us) {
+	struct monitor *m = container_of(c, struct monitor, engine);
+	static const enum health_verdict verdicts[] = {
+		[CHECKUP_GOOD] = HEALTH_PROBE_GOOD,
+		[CHECKUP_BAD] = HEALTH_PROBE_BAD,
+		[CHECKUP_REFUSED] = HEALTH_PROBE_REFUSED,
+	};
+
+	assert(outcome < n_elems(verdicts));
+	m->health->n_probes++;
+	m->health->n_failed_probes += outcome != CHECKUP_GOOD;
+	if (outcome == CHECKUP_GOOD)
+		atomic_store_explicit(&m->instance->response_us, u64_max(took_us, 1), memory_order_relaxed);
+	health_state_probe(&m->state, verdicts[outcome], health_now(m->health));
+	monitor_apply(m);
+}
+
+static void monitor_on_sitter(struct checkup *c, enum checkup_outcome outcome, uint64_t took_us) {
+	struct monitor *m = container_of(c, struct monitor, sitter);
+
+	/* One that ceases to answer cannot hold against the engine what it said before. */
+	health_state_word(&m->state, outcome != CHECKUP_BAD, health_now(m->health));
+	monitor_apply(m);
+}
+
+static void monitor_probe(struct monitor *m) {
+	const struct snapshot_row *row = monitor_row(m);
+	struct health *h = m->health;
+	uint64_t wait_ms = health_state_probe_wait_ms(&m->state);
+
+	if (row->n_addresses == 0)
+		return;
+	/* Within a tenth of its time, so that many drift apart. */
+	m->probe_at_ms = health_now(h) + wait_ms - wait_ms / 10 + rng_below(&h->rng, wait_ms / 5 + 1);
+	if (row->source == SOURCE_REGISTRY && m->instance->spec.port < UINT16_MAX &&
+	    !checkup_is_busy(&m->sitter))
+		checkup_start(
+		    &m->sitter, m->instance, row->addresses, row->n_addresses, (struct slice){ NULL, 0 });
+	if (!checkup_is_busy(&m->engine))
+		checkup_start(
+		    &m->engine, m->instance, row->addresses, row->n_addresses, slice_of(h->options.api_key));
+}
+
+/* --- what the workers saw -------------------------------------------------------------------- */
+
+static void monitor_look(struct monitor *m, bool has_gap) {
+	struct health *h = m->health;
+	uint64_t now_ms = health_now(h);
+	uint64_t avoid_until_ms = atomic_load_explicit(&m->instance->avoid_until_ms, memory_order_relaxed);
+	struct health_evidence seen;
+
+	h->evidence(h->context, m->instance->slot, &seen);
+	if (avoid_until_ms != m->avoid_until_ms && avoid_until_ms > now_ms)
+		health_state_refused(&m->state, now_ms);
+	m->avoid_until_ms = avoid_until_ms;
+	health_state_answers(&m->state, (uint32_t)(seen.n_good - m->seen.n_good),
+	    (uint32_t)(seen.n_faults - m->seen.n_faults), now_ms);
+	if (!has_gap)
+		health_state_streams(&m->state, seen.n_streams, seen.n_stalled, now_ms);
+	m->seen = seen;
+}
+
+static void monitor_tick(struct monitor *m, uint64_t gap_ms) {
+	struct health *h = m->health;
+	unsigned share = health_state_share(&m->state, h->ticked_ms);
+	bool is_refusing = health_state_is_refusing(&m->state);
+
+	if (gap_ms)
+		health_state_forgive(&m->state, gap_ms);
+	if (h->options.is_passive)
+		monitor_look(m, gap_ms > 0);
+	health_state_tick(&m->state, health_now(h));
+	if (m->state.state != m->told || is_refusing != health_state_is_refusing(&m->state) ||
+	    share != health_state_share(&m->state, health_now(h)))
+		monitor_apply(m);
+	if (h->options.has_probes && health_now(h) >= m->probe_at_ms)
+		monitor_probe(m);
+}
+
+static void health_on_tick(struct timer *t) {
+	struct health *h = container_of(t, struct health, tick);
+	uint64_t now_ms = health_now(h), passed_ms = now_ms - h->ticked_ms;
+
+	loop_timer(h->loop, &h->tick, TICK_MS);
+	for (uint32_t i = 0; i < h->snapshot->n_rows; i++)
+		monitor_tick(
+		    h->monitors[h->snapshot->rows[i].instance->slot], passed_ms > GAP_MS ? passed_ms : 0);
+	h->ticked_ms = now_ms;
+}
+
+/* --- the table ------------------------------------------------------------------------------- */
+
+static struct monitor *monitor_new(struct health *h, const struct snapshot_row *row, uint32_t n_rows) {
+	struct monitor *m = calloc(1, sizeof(*m));
+	uint64_t spread_ms = u64_min((uint64_t)n_rows * SPREAD_MS, h->options.interval_ms);
+
+	m->health = h;
+	m->instance = instance_ref(row->instance);
+	if (!fleet_state(h->fleet, m->instance, &m->told)) /* it has left meanwhile */
+		m->told = INSTANCE_UNKNOWN;
+	health_state_init(&m->state, &h->limits, health_now(h));
+	checkup_init(&m->engine, h->loop, CHECKUP_ENGINE, h->options.timeout_ms, monitor_on_engine);
+	checkup_init(&m->sitter, h->loop, CHECKUP_SITTER, h->options.timeout_ms, monitor_on_sitter);
+	m->probe_at_ms = health_now(h) + rng_below(&h->rng, spread_ms + 1);
+	m->avoid_until_ms = atomic_load_explicit(&row->instance->avoid_until_ms, memory_order_relaxed);
+	h->evidence(h->context, m->instance->slot, &m->seen);
+	atomic_store_explicit(&m->instance->n_requests_before, m->seen.n_requests, memory_order_relaxed);
+	atomic_store_explicit(&m->instance->n_errors_before, m->seen.n_errors, memory_order_relaxed);
+	return m;
+}
+
+static void monitor_free(struct monitor **mp) {
+	struct monitor *m = *mp;
+
+	*mp = NULL;
+	checkup_deinit(&m->engine);
+	checkup_deinit(&m->sitter);
+	instance_unref(&m->instance);
+	free(m);
+}
+
+static void health_let_go(struct health *h) {
+	for (unsigned slot = 0; slot < INSTANCE_SLOTS_MAX; slot++)
+		if (h->monitors[slot] && !h->monitors[slot]->is_listed)
+			monitor_free(&h->monitors[slot]);
+}
+
+static void health_on_change(struct job *job) {
+	struct health *h = container_of(job, struct health, change);
+
+	h->on_change(h);
+}
+
+void health_init(struct health *h, struct loop *loop, struct fleet *fleet,
+    const struct health_options *options, health_evidence_fn evidence, void *context,
+    void (*on_change)(struct health *h)) {
+	memset(h, 0, sizeof(*h));
+	h->loop = loop;
+	h->fleet = fleet;
+	h->options = *options;
+	h->limits = (struct health_limits){ .interval_ms = options->has_probes ? options->interval_ms : 0,
+		.slow_start_ms = options->slow_start_ms,
+		.errors_max = options->errors_max };
+	h->evidence = evidence;
+	h->context = context;
+	h->on_change = on_change;
+	h->ticked_ms = health_now(h);
+	rng_init_random(&h->rng);
+	timer_init(&h->tick, health_on_tick);
+	job_init(&h->change, health_on_change);
+}
+
+void health_deinit(struct health *h) {
+	timer_stop(&h->tick);
+	job_cancel(&h->change);
+	for (unsigned slot = 0; slot < INSTANCE_SLOTS_MAX; slot++)
+		if (h->monitors[slot])
+			monitor_free(&h->monitors[slot]);
+	snapshot_unref(&h->snapshot);
+}
+
+void health_sync(struct health *h, struct snapshot *snapshot) {
+	struct snapshot *old = h->snapshot;
+
+	h->snapshot = snapshot_ref(snapshot);
+	for (unsigned slot = 0; slot < INSTANCE_SLOTS_MAX; slot++)
+		if (h->monitors[slot])
+			h->monitors[slot]->is_listed = false;
+	for (uint32_t i = 0; i < snapshot->n_rows; i++) {
+		const struct snapshot_row *row = &snapshot->rows[i];
+		struct monitor **m = &h->monitors[row->instance->slot];
+		bool is_new = !*m;
+
+		/* A slot is taken again only when nobody holds its last instance, and the monitor did. */
+		if (is_new)
+			*m = monitor_new(h, row, snapshot->n_rows);
+		assert((*m)->instance == row->instance);
+		(*m)->row = i;
+		(*m)->is_listed = true;
+		if (is_new)
+			monitor_apply(*m);
+	}
+	health_let_go(h);
+	snapshot_unref(&old);
+	if (!timer_is_running(&h->tick))
+		loop_timer(h->loop, &h->tick, 0);
+}

@@ -1,0 +1,64 @@
+/*
+ * membership: who of a registry's engines is in the fleet, and since when who is not.
+ *
+ * Pure: what the registry said comes as JSON, with the time; the fleet is brought up to
+ * date at once. A list that does not name an engine is a weaker word than a deletion:
+ *
+ *   deleted, or its status is no longer "running"    it leaves at once
+ *   not named, or its lease is over                  it leaves when the grace has passed
+ *   the registry does not answer                     nobody leaves, and no grace passes
+ *   more than 30 % would leave with one stroke       they stay for another 5 min
+ *   it left and came back, again and again           it waits, 1 s doubling to 5 min
+ *
+ * What an engine had keeps running in all cases. A bad record changes nothing but its
+ * count and, once, the log.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "fleet/fleet.h"
+
+#define MEMBERSHIP_HOLD_MS   300000u
+#define MEMBERSHIP_STEADY_MS 60000u /* so long a member, and earlier comings and goings are forgotten */
+#define MEMBERSHIP_NAMES_MAX (2 * INSTANCE_SLOTS_MAX)
+
+/* What a list without some name means. */
+enum membership_list {
+	MEMBERSHIP_POLLED, /* it vanished: grace */
+	MEMBERSHIP_KNOWN,  /* of a watch that goes on: it was deleted */
+};
+
+struct membership_counts {
+	uint32_t n_members, n_missing, n_waiting, n_held_back;
+	uint64_t n_bad; /* records, ever */
+};
+
+struct membership;
+
+/* The fleet is borrowed. */
+must_use struct membership *membership_new(struct fleet *fleet, uint64_t grace_ms);
+/* Leaves the fleet as it is. */
+void membership_free(struct membership **m);
+
+/* A record of a watch, or of a list. */
+void membership_put(struct membership *m, const json_t *record, uint64_t now_ms);
+void membership_delete(struct membership *m, struct slice name, uint64_t now_ms);
+
+/* All records there are. */
+void membership_list(
+    struct membership *m, const json_t *services, enum membership_list kind, uint64_t now_ms);
+
+/* The records of an earlier run: members until the registry says otherwise, and then without a grace. */
+void membership_restore(struct membership *m, const json_t *services, uint64_t now_ms);
+
+/* Lets time pass. is_heard: the registry answers. */
+void membership_tick(struct membership *m, bool is_heard, uint64_t now_ms);
+
+/* The records of all members, for a later membership_restore(). A new reference. */
+must_use json_t *membership_services(const struct membership *m);
+
+/* Grows with every change that membership_services() would show. */
+uint64_t membership_version(const struct membership *m);
+
+void membership_counts(const struct membership *m, struct membership_counts *counts_out);

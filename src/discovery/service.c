@@ -1,0 +1,188 @@
+#include "discovery/service.h"
+
+#include "base/text.h"
+
+static struct slice text_in(const json_t *object, const char *key) {
+	const json_t *value = json_object_get(object, key);
+
+	return (struct slice){ json_string_value(value), json_string_length(value) };
+}
+
+struct slice service_name(const json_t *record) {
+	return text_in(record, "name");
+}
+
+/* What is wrong with what every record must have; NULL: nothing. */
+static const char *service_judge(const json_t *record) {
+	const json_t *port = json_object_get(record, "port");
+	struct slice name = service_name(record), host = text_in(record, "host");
+
+	if (!json_is_object(record))
+		return "not an object";
+	if (name.n == 0 || name.n > FLEET_TEXT_BYTES_MAX)
+		return "no name";
+	if (!host.p || !text_is_host(host))
+		return "no host";
+	if (!json_is_integer(port) || json_integer_value(port) < 1 || json_integer_value(port) > UINT16_MAX)
+		return "no port";
+	return NULL;
+}
+
+static uint16_t weight_of(const json_t *record, const json_t *metadata) {
+	const json_t *weight = json_object_get(record, "weight");
+	json_int_t n;
+
+	if (!json_is_number(weight))
+		weight = json_object_get(metadata, "weight");
+	if (!json_is_number(weight))
+		return 1;
+	double value = json_number_value(weight);
+	n = value < 1 ? 1 : value > FLEET_WEIGHT_MAX ? FLEET_WEIGHT_MAX : (json_int_t)value;
+	return (uint16_t)n;
+}
+
+/* --- models ---------------------------------------------------------------------------- */
+
+/* The engine's own object for an id, as text to free; NULL: there is none. */
+static char *model_object(const json_t *list, const char *id) {
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const json_t *object = json_array_get(list, i);
+		const char *own = json_string_value(json_object_get(object, "id"));
+
+		if (own && strcmp(own, id) == 0)
+			return json_dumps(object, JSON_COMPACT);
+	}
+	return NULL;
+}
+
+/* Names that the fleet's limits allow; the rest is left out. */
+static void read_models(struct service *s, const json_t *metadata) {
+	const json_t *ids = json_object_get(metadata, "models");
+	const json_t *objects = json_object_get(metadata, "models_list");
+	size_t n = size_min(json_array_size(ids), FLEET_MODELS_MAX), bytes = 0;
+	uint32_t n_kept = 0;
+
+	s->models = calloc(n + 1, sizeof(*s->models));
+	for (size_t i = 0; i < n; i++) {
+		const json_t *id = json_array_get(ids, i);
+		struct pair model = { .key = { json_string_value(id), json_string_length(id) } };
+
+		if (model.key.n == 0 || model.key.n > FLEET_MODEL_BYTES_MAX)
+			continue;
+		model.value = slice_of(model_object(objects, model.key.p));
+		bytes += pairs_text_bytes((struct pairs){ &model, 1 });
+		if (bytes > FLEET_MODELS_BYTES_MAX) {
+			free((char *)model.value.p);
+			break;
+		}
+		s->models[n_kept++] = model;
+	}
+	s->spec.models = (struct pairs){ s->models, n_kept };
+}
+
+/* --- labels ------------------------------------------------------------------------------ */
+
+static void add_label(struct service *s, struct slice key, const json_t *value) {
+	struct slice text = { json_string_value(value), json_string_length(value) };
+	struct pairs *labels = &s->spec.labels;
+
+	if (!text.p || labels->n == FLEET_LABELS_MAX)
+		return;
+	for (uint32_t i = 0; i < labels->n; i++)
+		if (slice_eq(s->labels[i].key, key))
+			return;
+	s->labels[labels->n++] = (struct pair){ key, text };
+	if (pairs_text_bytes(*labels) > FLEET_LABELS_BYTES_MAX)
+		labels->n--;
+}
+
+static void add_labels(struct service *s, json_t *labels) {
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(labels, key, value) {
+		add_label(s, slice_of(key), value);
+	}
+}
+
+static void read_labels(struct service *s, const json_t *record, const json_t *metadata) {
+	s->labels = calloc(FLEET_LABELS_MAX, sizeof(*s->labels));
+	s->spec.labels.items = s->labels;
+	add_label(s, SLICE("role"), json_object_get(record, "role"));
+	add_label(s, SLICE("role"), json_object_get(metadata, "role"));
+	add_labels(s, json_object_get(record, "labels"));
+	add_labels(s, json_object_get(metadata, "labels"));
+}
+
+/* --- the whole ----------------------------------------------------------------------------- */
+
+static json_t *keep(const json_t *record) {
+	static const char *const keys[] = { "name", "host", "port", "hostname", "url", "status", "is_healthy",
+		"weight", "role", "labels", "metadata" };
+	json_t *kept = json_object();
+
+	for (size_t i = 0; i < n_elems(keys); i++) {
+		json_t *value = json_object_get(record, keys[i]);
+
+		if (value)
+			json_object_set(kept, keys[i], value);
+	}
+	return kept;
+}
+
+static void read_target(struct service *s) {
+	struct instance_spec *spec = &s->spec.instance;
+	struct slice host = text_in(s->kept, "host");
+	bool is_ipv6 = memchr(host.p, ':', host.n);
+	size_t room = sizeof("http://[]:65535") + host.n;
+
+	s->url = malloc(room);
+	spec->port = (uint16_t)json_integer_value(json_object_get(s->kept, "port"));
+	snprintf(s->url, room, is_ipv6 ? "http://[%s]:%u" : "http://%s:%u", host.p, spec->port);
+	spec->name = service_name(s->kept);
+	spec->host = host;
+	spec->url = slice_of(s->url);
+	spec->authority = slice_skip(spec->url, strlen("http://"));
+}
+
+int service_parse(const json_t *record, struct service **service_out, const char **why_out) {
+	const json_t *metadata = json_object_get(record, "metadata");
+	const json_t *is_healthy = json_object_get(record, "is_healthy");
+	struct slice status = text_in(record, "status");
+
+	*service_out = NULL;
+	*why_out = NULL;
+	if (json_is_object(record) && !slice_eq(text_in(metadata, "type"), SLICE("openai-api")))
+		return SERVICE_E_OTHER;
+	*why_out = service_judge(record);
+	if (*why_out)
+		return SERVICE_E_BAD;
+	struct service *s = calloc(1, sizeof(*s));
+	s->kept = keep(record);
+	s->is_alive = !json_is_false(is_healthy);
+	s->is_leaving = status.p && !slice_eq(status, SLICE("running"));
+	s->spec.weight = weight_of(record, metadata);
+	read_target(s);
+	read_models(s, metadata);
+	read_labels(s, record, metadata);
+	s->metadata = json_dumps(metadata, JSON_COMPACT);
+	s->spec.metadata = slice_of(s->metadata);
+	*service_out = s;
+	return 0;
+}
+
+void service_free(struct service **sp) {
+	struct service *s = *sp;
+
+	*sp = NULL;
+	if (!s)
+		return;
+	for (uint32_t i = 0; i < s->spec.models.n; i++)
+		free((char *)s->models[i].value.p);
+	free(s->models);
+	free(s->labels);
+	free(s->url);
+	free(s->metadata);
+	json_decref(s->kept);
+	free(s);
+}

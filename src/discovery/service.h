@@ -1,0 +1,38 @@
+/*
+ * service: one record of a registry, judged and read as an instance of the fleet.
+ *
+ * A registry holds what anybody sent it: each record is judged alone, and what is wrong
+ * with one is a sentence for the log. Only records with metadata.type "openai-api" are
+ * engines. The weight stands at the top level or in the metadata, the models in
+ * metadata.models (with their objects in metadata.models_list), role and labels in
+ * either place; what else users write into the metadata is shown and never obeyed.
+ *
+ * A service owns all that its spec points to. One thread.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "fleet/fleet.h"
+
+enum service_outcome {
+	SERVICE_E_OTHER = 1, /* not an engine */
+	SERVICE_E_BAD,
+};
+
+struct service {
+	struct fleet_spec spec;
+	json_t *kept;    /* the record without what changes all the time: equal means "no news" */
+	bool is_alive;   /* has a lease, as the registry says; true when it does not say */
+	bool is_leaving; /* its status is another one than "running": no new work */
+	/* private */
+	struct pair *models, *labels;
+	char *url, *metadata;
+};
+
+/* 0 and a service, or an outcome and why: SERVICE_E_BAD's sentence is *why_out. */
+must_use int service_parse(const json_t *record, struct service **service_out, const char **why_out);
+void service_free(struct service **service);
+
+/* The record's name, if it has one; p NULL otherwise. Points into the record. */
+struct slice service_name(const json_t *record);

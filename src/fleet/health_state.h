@@ -1,0 +1,123 @@
+/*
+ * health_state: what is believed of one instance, from what is heard of it.
+ *
+ * Pure: callers say what happened and when. Three witnesses speak: probes (of the
+ * engine, and the word of its babysitter), the answers to requests, and the progress of
+ * streamed answers. What they say is weighed here and becomes one of a few events; the
+ * table of states and events (docs/states/instance.dot) does the rest.
+ *
+ * What is ejected comes back by a good probe, slowly: its share of the traffic grows in
+ * steps. What failed requests or was hung while its probes were good is held out first,
+ * longer each time, since its probes prove little; so is what goes up and down.
+ *
+ * Times are monotonic milliseconds. One thread, the one that owns the fleet.
+ */
+#pragma once
+
+#include "fleet/instance.h"
+
+#define HEALTH_HOLD_MAX_MS 300000u
+#define HEALTH_WINDOW_S    10u /* of the answers that half may fail in */
+#define HEALTH_WINDOW_MIN  20u /* answers in it before that counts */
+
+enum health_event {
+	HEALTH_EVENT_GOOD,  /* it serves */
+	HEALTH_EVENT_DOUBT, /* something is wrong, not enough to eject it */
+	HEALTH_EVENT_BAD,
+	HEALTH_EVENT_SILENT, /* nothing was heard for three intervals */
+	HEALTH_EVENT_DRAIN,  /* somebody's will */
+	HEALTH_EVENT_DISABLE,
+	HEALTH_EVENT_ENABLE,
+};
+
+#define HEALTH_EVENTS 7
+
+/* Why it is in its state; for log lines. */
+enum health_cause {
+	HEALTH_CAUSE_NEW,
+	HEALTH_CAUSE_PROBE,
+	HEALTH_CAUSE_REFUSED, /* a connect failed: a probe's or a worker's */
+	HEALTH_CAUSE_SITTER,  /* its babysitter says that it does not serve */
+	HEALTH_CAUSE_IN_ROW,
+	HEALTH_CAUSE_HALF,
+	HEALTH_CAUSE_STALLED,
+	HEALTH_CAUSE_SILENT,
+	HEALTH_CAUSE_HELD_OUT, /* its time out is over, and nobody probes it */
+	HEALTH_CAUSE_WILL,
+};
+
+#define HEALTH_CAUSES 10
+
+const char *health_cause_text(enum health_cause cause);
+
+enum health_verdict { HEALTH_PROBE_GOOD, HEALTH_PROBE_BAD, HEALTH_PROBE_REFUSED };
+
+struct health_limits {
+	uint64_t
+	    interval_ms; /* between two probes; 0: there are none, and all are believed until they fail */
+	uint64_t slow_start_ms; /* 0: full share at once */
+	unsigned errors_max;    /* in a row */
+};
+
+struct health_window {
+	uint64_t second; /* of the newest bucket */
+	uint32_t n_good[HEALTH_WINDOW_S], n_faults[HEALTH_WINDOW_S];
+};
+
+struct health_state {
+	const struct health_limits *limits;
+	enum instance_state state;
+	enum health_cause cause;
+	uint32_t n_bad_probes, n_faults_in_row;
+	uint32_t n_streams, n_stalled; /* as last told */
+	uint32_t n_flaps;              /* ejections without a long time of health between them */
+	bool is_refused, is_denied;    /* as the last connect, and the babysitter, say */
+	uint64_t news_ms;              /* when anything was heard last */
+	uint64_t held_until_ms;        /* of what is unhealthy */
+	uint64_t held_ms;              /* how long it was held last */
+	uint64_t recovered_ms;         /* 0: was never ejected */
+	struct health_window window;
+};
+
+/* The state that follows, for the table's tests. */
+enum instance_state health_state_next(enum instance_state from, enum health_event event);
+
+/* The limits must outlive it. */
+void health_state_init(struct health_state *h, const struct health_limits *limits, uint64_t now_ms);
+
+/* --- what is heard; each may change the state -------------------------------------------- */
+
+void health_state_probe(struct health_state *h, enum health_verdict verdict, uint64_t now_ms);
+
+/* A babysitter answered: does its engine serve? One that does not answer says nothing. */
+void health_state_word(struct health_state *h, bool is_serving, uint64_t now_ms);
+
+/* A worker's connect failed. */
+void health_state_refused(struct health_state *h, uint64_t now_ms);
+
+/* Answers since the last call. */
+void health_state_answers(struct health_state *h, uint32_t n_good, uint32_t n_faults, uint64_t now_ms);
+
+/* Streamed answers that have begun, now, and how many of them are silent for the stall timeout. */
+void health_state_streams(struct health_state *h, uint32_t n_streams, uint32_t n_stalled, uint64_t now_ms);
+
+/* DRAIN, DISABLE or ENABLE. */
+void health_state_will(struct health_state *h, enum health_event event, uint64_t now_ms);
+
+void health_state_tick(struct health_state *h, uint64_t now_ms);
+
+/* The process stood still for that long: nobody can be blamed for the silence. */
+void health_state_forgive(struct health_state *h, uint64_t gap_ms);
+
+/* --- what follows ------------------------------------------------------------------------ */
+
+/* 1 to INSTANCE_SHARE_FULL: what part of its weight counts now. */
+unsigned health_state_share(const struct health_state *h, uint64_t now_ms);
+
+/* No request gets through: the panic rule leaves it out, too. */
+static inline bool health_state_is_refusing(const struct health_state *h) {
+	return h->is_refused || h->is_denied;
+}
+
+/* Until the next probe: what is out is asked more often. */
+uint64_t health_state_probe_wait_ms(const struct health_state *h);

@@ -1,0 +1,34 @@
+/*
+ * origin: a server that a control thread talks to by its url: the registry, an engine's
+ * babysitter. Knows its addresses and which of them answered last.
+ *
+ * A name is resolved when it is first needed, again when it is needed 30 s later, and
+ * after a failed connect (once a second at most); all addresses, IPv4 and IPv6, are
+ * tried, each with the fetch's own deadline, before a request fails with
+ * FETCH_E_CONNECT. Several fetches may be under way to one origin.
+ */
+#pragma once
+
+#include "http/fetch.h"
+#include "net/resolver.h"
+
+#define ORIGIN_URL_MAX 512
+
+struct origin; /* opaque, on the heap: lookups outlive it */
+
+/* url: "http://host[:port]"; a trailing slash is cut, a path in it is put in front of every request's.
+ * NULL: not such a url. */
+must_use struct origin *origin_new(struct loop *loop, struct slice url);
+/* Cancels its fetches without a callback. */
+void origin_free(struct origin **origin);
+
+/* "http://host:port", NUL-terminated. */
+const char *origin_url(const struct origin *o);
+
+/*
+ * As fetch_start(); authority is filled in, path is of the request. f->on_done is called
+ * once, never from within, with FETCH_E_CONNECT if none of the addresses took the
+ * connection; it may free the origin.
+ */
+void origin_fetch(struct origin *o, struct fetch *f, const struct fetch_request *request);
+void origin_cancel(struct origin *o, struct fetch *f);

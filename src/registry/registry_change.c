@@ -1,0 +1,339 @@
+/*
+ * A change is a struct change from its request to its answer. The store calls it twice:
+ * prepare, when earlier changes of that name are done, judges and prints it; done takes
+ * it into the roster. Its client may leave meanwhile: the change goes on without.
+ */
+#include "registry/registry_change.h"
+
+#include "base/clock.h"
+
+static uint64_t change_now_ms(void) {
+	return clock_now_ns() / 1000000u;
+}
+
+enum change_kind { CHANGE_POST, CHANGE_PUT, CHANGE_DELETE, CHANGE_STATUS, CHANGE_SWEEP };
+
+struct change {
+	struct store_op op;
+	struct registry_routes *routes;
+	struct endpoint_call *call; /* NULL: nobody waits any more */
+	struct record *record;      /* what is to be; NULL for a deletion */
+	char *text;                 /* what the client said, until it can be judged */
+	size_t n_text;
+	uint64_t since_ns;
+	struct change *next; /* swept out together */
+	enum change_kind kind;
+	char name[];
+};
+
+static void change_free(struct change *x) {
+	record_free(&x->record);
+	free(x->text);
+	free(x);
+}
+
+static void change_on_gone(void *owner) {
+	((struct change *)owner)->call = NULL;
+}
+
+static void change_refuse(struct change *x, unsigned status, const char *code, const char *message) {
+	x->routes->n_refused++;
+	if (x->call)
+		endpoint_answer_error(x->call, status, code, "%s", message);
+}
+
+static bool change_is_allowed(struct change *x) {
+	if (registry_config_allows(x->routes->config, slice_of(x->record->host), slice_of(x->record->url)))
+		return true;
+	change_refuse(x, 403, "address_denied", "This address may not be registered");
+	return false;
+}
+
+/* A heartbeat's own answer, also for one that changes the status. */
+static void answer_heartbeat(struct endpoint_call *c) {
+	endpoint_answer_json(c, 200,
+	    json_pack("{s:s, s:o}", "message", "Heartbeat received", "timestamp", registry_timestamp()));
+}
+
+/* --- prepare: true when the store is to go on ------------------------------------------- */
+
+static bool prepare_post(struct change *x, const struct roster_entry *old) {
+	if (roster_has_room(x->routes->roster, x->record))
+		return true;
+	change_refuse(x, 503, "overloaded", "Too many services are registered");
+	return false;
+}
+
+static bool prepare_put(struct change *x, const struct roster_entry *old) {
+	struct record_refusal refusal;
+
+	x->record =
+	    record_parse((struct slice){ x->text, x->n_text }, old->record, clock_wall_ms(), &refusal);
+	if (!x->record) {
+		change_refuse(x, 400, "bad_request", refusal.text);
+		return false;
+	}
+	return change_is_allowed(x) && prepare_post(x, old);
+}
+
+static bool prepare_status(struct change *x, const struct roster_entry *old) {
+	struct slice status = { x->text, x->n_text };
+
+	if (!slice_eq(status, slice_of(old->record->status)))
+		x->record = record_with_status(old->record, status, clock_wall_ms());
+	if (x->record)
+		return true;
+	roster_heartbeat(x->routes->roster, x->op.name, clock_wall_ms(), change_now_ms());
+	if (x->call)
+		answer_heartbeat(x->call);
+	watchers_wake(x->routes->watchers);
+	return false;
+}
+
+/* Is there still, or again, somebody of that name? The answers follow from that. */
+static bool change_judge(struct change *x) {
+	const struct roster_entry *old = roster_find(x->routes->roster, x->op.name);
+
+	switch (x->kind) {
+	case CHANGE_POST:
+		return prepare_post(x, old);
+	case CHANGE_SWEEP:
+		return !old;
+	case CHANGE_PUT:
+	case CHANGE_DELETE:
+	case CHANGE_STATUS:
+		break;
+	}
+	if (!old) {
+		x->routes->n_refused++;
+		if (x->call)
+			registry_answer_not_found(x->call, x->op.name);
+		return false;
+	}
+	if (x->kind == CHANGE_PUT)
+		return prepare_put(x, old);
+	return x->kind == CHANGE_DELETE || prepare_status(x, old);
+}
+
+static bool change_prepare(struct store_op *op) {
+	struct change *x = container_of(op, struct change, op);
+
+	if (!change_judge(x)) {
+		x->routes->n_writing--;
+		change_free(x);
+		return false;
+	}
+	if (x->record)
+		op->json = record_stored(x->record, &op->n_json);
+	return true;
+}
+
+/* --- done ---------------------------------------------------------------------------------- */
+
+static void answer_change(struct change *x, const struct roster_entry *e) {
+	if (!x->call)
+		return;
+	if (x->kind == CHANGE_STATUS) {
+		answer_heartbeat(x->call);
+		return;
+	}
+	char message[RECORD_NAME_MAX + 64];
+	const char *verb = x->kind == CHANGE_POST ? "registered"
+	    : x->kind == CHANGE_PUT               ? "updated"
+						  : "unregistered";
+	snprintf(message, sizeof(message), "Service '%s' %s successfully", x->name, verb);
+	json_t *answer = json_pack("{s:s}", "message", message);
+	if (e)
+		json_object_set_new(answer, "service", record_json(e->record, e->is_alive));
+	endpoint_answer_json(x->call, x->kind == CHANGE_POST ? 201 : 200, answer);
+}
+
+static void log_change(const struct change *x) {
+	static const char *const events[] = {
+		[CHANGE_POST] = "registered",
+		[CHANGE_PUT] = "updated",
+		[CHANGE_DELETE] = "unregistered",
+		[CHANGE_STATUS] = "status changed",
+		[CHANGE_SWEEP] = "swept out",
+	};
+	struct log_event e;
+
+	log_begin(&e, LOG_DEBUG, events[x->kind]);
+	line_text(&e.line, SLICE("name"), x->op.name);
+	log_end(&e);
+}
+
+static void change_apply(struct change *x) {
+	struct registry_routes *r = x->routes;
+	const struct roster_entry *e = NULL;
+
+	if (x->record) {
+		e = roster_put(r->roster, x->record, change_now_ms());
+		x->record = NULL; /* the roster's now */
+		registry_routes_probe(r, e->record);
+	} else if (x->kind == CHANGE_DELETE) {
+		roster_delete(r->roster, x->op.name, change_now_ms());
+		prober_remove(r->prober, x->op.name);
+	}
+	log_change(x);
+	answer_change(x, e);
+	watchers_wake(r->watchers);
+}
+
+static void change_done(struct store_op *op, enum store_outcome outcome) {
+	struct change *x = container_of(op, struct change, op);
+	struct registry_routes *r = x->routes;
+
+	r->n_writing--;
+	if (outcome == STORE_DONE) {
+		r->n_done++;
+		r->write_ns += clock_now_ns() - x->since_ns;
+		change_apply(x);
+	} else {
+		r->n_failed++;
+		if (x->call)
+			endpoint_answer_error(x->call, 503, "overloaded", "The change could not be stored");
+	}
+	change_free(x);
+}
+
+/* --- requests that change something ------------------------------------------------------------ */
+
+static struct change *change_new(struct registry_routes *r, enum change_kind kind, struct slice name) {
+	struct change *x = calloc(1, sizeof(*x) + name.n + 1);
+
+	x->routes = r;
+	x->kind = kind;
+	x->since_ns = clock_now_ns();
+	memcpy(x->name, name.p, name.n);
+	x->op =
+	    (struct store_op){ .name = { x->name, name.n }, .prepare = change_prepare, .done = change_done };
+	return x;
+}
+
+static void change_keep_text(struct change *x, struct slice text) {
+	x->text = malloc(text.n + 1);
+	x->n_text = text.n;
+	if (text.n)
+		memcpy(x->text, text.p, text.n);
+}
+
+/* c NULL: nobody waits for it. */
+static void change_submit(struct change *x, struct endpoint_call *c) {
+	struct registry_routes *r = x->routes;
+
+	x->call = c;
+	if (c)
+		endpoint_keep(c, change_on_gone, x);
+	r->n_writing++;
+	if (store_submit(r->store, &x->op))
+		return;
+	r->n_writing--;
+	r->n_failed++;
+	if (c)
+		endpoint_answer_error(c, 503, "overloaded", "Too many changes wait to be stored");
+	change_free(x);
+}
+
+/* A record without a ttl gets the configured one, where that is not what everybody takes it to be. */
+static struct record *with_ttl(const struct registry_routes *r, struct record *record) {
+	uint64_t ttl_s = r->config->ttl_ms / 1000;
+	struct record_refusal refusal;
+
+	if (record->ttl_s || ttl_s == RECORD_TTL_DEFAULT_S)
+		return record;
+	json_t *change = json_pack("{s:I}", "ttl", (json_int_t)ttl_s);
+	char *text = json_dumps(change, JSON_COMPACT);
+	struct record *whole = record_parse(slice_of(text), record, clock_wall_ms(), &refusal);
+	assert(whole);
+	json_decref(change);
+	free(text);
+	record_free(&record);
+	return whole;
+}
+
+void registry_change_post(struct endpoint_call *c) {
+	struct registry_routes *r = endpoint_context(c);
+	struct record_refusal refusal;
+	struct record *record = record_parse(endpoint_body(c), NULL, clock_wall_ms(), &refusal);
+
+	if (!record) {
+		r->n_refused++;
+		endpoint_answer_error(c, 400, "bad_request", "%s", refusal.text);
+		return;
+	}
+	struct change *x = change_new(r, CHANGE_POST, slice_of(record->name));
+	x->record = with_ttl(r, record);
+	x->call = c;
+	if (change_is_allowed(x))
+		change_submit(x, c);
+	else
+		change_free(x);
+}
+
+void registry_change_put(struct endpoint_call *c) {
+	struct change *x = change_new(endpoint_context(c), CHANGE_PUT, endpoint_param(c));
+
+	change_keep_text(x, endpoint_body(c));
+	change_submit(x, c);
+}
+
+void registry_change_delete(struct endpoint_call *c) {
+	change_submit(change_new(endpoint_context(c), CHANGE_DELETE, endpoint_param(c)), c);
+}
+
+/* A broken body, or one without a status, is a heartbeat all the same. */
+static json_t *status_of(struct slice body) {
+	json_t *root = body.n ? json_loadb(body.p, body.n, 0, NULL) : NULL;
+	json_t *status = json_incref(json_object_get(root, "status"));
+
+	json_decref(root);
+	if (json_is_string(status))
+		return status;
+	json_decref(status);
+	return NULL;
+}
+
+void registry_change_heartbeat(struct endpoint_call *c) {
+	struct registry_routes *r = endpoint_context(c);
+	struct slice name = endpoint_param(c);
+	json_t *status = status_of(endpoint_body(c));
+
+	if (status && roster_find(r->roster, name)) {
+		struct change *x = change_new(r, CHANGE_STATUS, name);
+		change_keep_text(x, (struct slice){ json_string_value(status), json_string_length(status) });
+		change_submit(x, c);
+	} else if (roster_heartbeat(r->roster, name, clock_wall_ms(), change_now_ms())) {
+		answer_heartbeat(c);
+		watchers_wake(r->watchers);
+	} else {
+		registry_answer_not_found(c, name);
+	}
+	json_decref(status);
+}
+
+struct sweep {
+	struct registry_routes *routes;
+	struct change *first;
+};
+
+static void on_swept(void *context, struct slice name) {
+	struct sweep *sweep = context;
+	struct change *x = change_new(sweep->routes, CHANGE_SWEEP, name);
+
+	x->next = sweep->first;
+	sweep->first = x;
+}
+
+unsigned registry_change_sweep(struct registry_routes *r) {
+	struct sweep sweep = { .routes = r };
+	unsigned n = roster_sweep(r->roster, change_now_ms(), on_swept, &sweep);
+
+	while (sweep.first) { /* they are out of the roster now */
+		struct change *x = sweep.first;
+		sweep.first = x->next;
+		prober_remove(r->prober, x->op.name);
+		change_submit(x, NULL);
+	}
+	return n;
+}

@@ -1,0 +1,241 @@
+#include "registry/registry_config.h"
+
+#include "base/text.h"
+
+#define HOUR_MS (3600 * 1000ULL)
+#define DAY_MS  (24 * HOUR_MS)
+
+static const char *check_host(const char *text) {
+	return text_is_host(slice_of(text)) ? NULL : "expected a host name or an address";
+}
+
+static const char *check_range(const char *text) {
+	struct address_range range;
+	return address_range_parse(slice_of(text), &range)
+	    ? NULL
+	    : "expected an address range such as 10.0.0.0/8 or fd00::/8";
+}
+
+/* It stands in a header. */
+static const char *check_token(const char *text) {
+	for (const char *c = text; *c; c++)
+		if (*c <= ' ' || *c > '~')
+			return "expected printable ASCII without spaces";
+	return NULL;
+}
+
+static const char *const stores[] = { "sqlite", "memory", NULL };
+static const char *const log_levels[] = { "debug", "info", "warn", "error", NULL };
+
+#define AT(member)                                                                                           \
+	.offset = offsetof(struct registry_config, member),                                                  \
+	.bytes = sizeof(((struct registry_config *)0)->member)
+
+static const struct option rows[] = {
+	{ "registry", "host", .arg = "HOST",
+	    .help = "address to listen on; called as infini-registry 0.0.0.0, unless it is set",
+	    .type = OPTION_STRING, .def = "127.0.0.1", .check = check_host, AT(host) },
+	{ "registry", "port", .help = "port to listen on; 0 takes a free one and says which",
+	    .type = OPTION_UINT, .def = "8081", .max = UINT16_MAX, AT(port) },
+	{ "registry", "store", .help = "where the records are: in a file that survives, or in memory",
+	    .type = OPTION_ENUM, .choices = stores, .def = "sqlite", AT(store) },
+	{ "registry", "state_dir", .arg = "DIR",
+	    .help =
+		"the folder of that file; without one $XDG_STATE_HOME/headrace or ~/.local/state/headrace, "
+		"which is made when it is not there",
+	    .type = OPTION_STRING, AT(state_dir) },
+	{ "registry", "token", .arg = "TOKEN",
+	    .help = "bearer token that requests which change something must bring", .type = OPTION_STRING,
+	    .secret = true, .check = check_token, AT(token) },
+	{ "registry", "allow", .arg = "RANGE,...",
+	    .help = "address ranges that may be registered; without any all but link-local and metadata "
+		    "addresses. Judged are addresses and localhost: other names are not looked up",
+	    .type = OPTION_LIST, .check = check_range, AT(allow) },
+	{ "registry", "ttl",
+	    .help = "how long a record that is registered without a ttl of its own is alive after a "
+		    "heartbeat, in whole seconds",
+	    .type = OPTION_DURATION, .def = "120s", .min = 1000, .max = DAY_MS, AT(ttl_ms) },
+	{ "registry", "health_interval", .help = "between two probes of a record; 0 makes none",
+	    .type = OPTION_DURATION, .def = "30s", .min = 50, .max = DAY_MS, .can_be_off = true,
+	    AT(health_interval_ms) },
+	{ "registry", "health_timeout", .help = "for a probe", .type = OPTION_DURATION, .def = "5s", .min = 1,
+	    .max = HOUR_MS, AT(health_timeout_ms) },
+	{ "registry", "cleanup_interval", .help = "how often dead records are swept out",
+	    .type = OPTION_DURATION, .def = "60s", .min = 10, .max = DAY_MS, AT(cleanup_interval_ms) },
+	{ "registry", "body_limit", .help = "largest body of a request; beyond is 413", .type = OPTION_SIZE,
+	    .def = "1MiB", .min = 1024, .max = 64ULL << 20, AT(body_limit_bytes) },
+	{ "registry", "max_records", .help = "how many records there may be; beyond is 503",
+	    .type = OPTION_UINT, .def = "20000", .min = 1, .max = 1000000, AT(n_records_max) },
+
+	{ "log", "level", .help = "events below it are not written", .type = OPTION_ENUM,
+	    .choices = log_levels, .def = "info", AT(log_level) },
+};
+
+#undef AT
+
+static const struct option_table tables[] = {
+	{ "registry", "the registry" },
+	{ "log", "what is written to standard error" },
+};
+
+static const struct option_schema schema = {
+	.program = "headrace registry",
+	.summary = "who is in the fleet: records, leases, health, watch",
+	.main_table = "registry",
+	.env_prefix = "HEADRACE",
+	.tables = tables,
+	.n_tables = n_elems(tables),
+	.rows = rows,
+	.n_rows = n_elems(rows),
+	.page = {
+		.description =
+		    "Babysitters register engines here, renew their leases by heartbeats and take them out again; routers "
+		    "ask or watch. A record is alive while its status is running and its last heartbeat is younger than "
+		    "its ttl; its health, as probed, is told apart from that.\n"
+		    "What was acknowledged is on disk. After a restart each lease has its full time again, spread out. "
+		    "While the disk is full or read-only, changes are answered by 503 and everything else goes on.\n"
+		    "The endpoints:\n"
+		    " GET /health                      the registry itself\n"
+		    " GET /services                    all records; ?status=TEXT, ?healthy=true|false\n"
+		    " GET /services?watch=1            changes, by events or long poll; &since=EPOCH:VERSION\n"
+		    " POST /services                   registers\n"
+		    " GET, PUT, DELETE /services/NAME  one record\n"
+		    " GET /services/NAME/health        probes it at once\n"
+		    " POST /services/NAME/heartbeat    renews its lease\n"
+		    " GET /stats                       counts by status and host\n"
+		    " GET /metrics                     the same and more, for Prometheus\n"
+		    "Called as infini-registry it takes that system's flags, in which a plain number of "
+		    "--health-interval, --health-timeout and --cleanup-interval is seconds.",
+		.signals = "SIGTERM and SIGINT stop it in order: what was asked is answered, what was taken is stored. "
+			   "READY=1 is sent to $NOTIFY_SOCKET once it listens.",
+		.examples = " headrace registry --host 0.0.0.0 --state-dir /var/lib/headrace\n"
+			    " curl -N -H 'Accept: text/event-stream' 'localhost:8081/services?watch=1'",
+	},
+};
+
+/* --- what only the values together show ------------------------------------------- */
+
+static const char *join(struct option_set *set, const char *a, const char *b) {
+	size_t n = strlen(a) + strlen(b) + 1;
+	char *text = option_alloc(set, n);
+
+	snprintf(text, n, "%s%s", a, b);
+	return text;
+}
+
+/* As the XDG base directory specification has it: a relative path counts as not set. */
+static const char *default_state_dir(struct option_set *set) {
+	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+
+	if (state && state[0] == '/')
+		return join(set, state, "/headrace");
+	if (home && home[0] == '/')
+		return join(set, home, "/.local/state/headrace");
+	return "";
+}
+
+static void verify(struct option_set *set, void *arg) {
+	struct registry_config *config = arg;
+	struct address_range *ranges = option_alloc(set, config->allow.n * sizeof(*ranges));
+
+	for (size_t i = 0; i < config->allow.n; i++)
+		if (!address_range_parse(slice_of(config->allow.items[i]), &ranges[i]))
+			assert(option_mistakes(set) > 0); /* check_range() has said so */
+	config->ranges = ranges;
+	if (config->ttl_ms % 1000)
+		option_mistake(set, "registry.ttl", "expected whole seconds");
+	if (config->is_infini && !option_is_given(set, "registry.host"))
+		config->host = "0.0.0.0";
+	if (!config->state_dir[0])
+		config->state_dir = default_state_dir(set);
+	if (!config->state_dir[0] && config->store == REGISTRY_SQLITE)
+		option_mistake(
+		    set, "registry.state_dir", "HOME is not set either: where is the state to be?");
+}
+
+static struct slice without_brackets(struct slice host) {
+	const char *end = host.n && host.p[0] == '[' ? memchr(host.p, ']', host.n) : NULL;
+	return end ? (struct slice){ host.p + 1, (size_t)(end - host.p - 1) } : host;
+}
+
+static size_t n_before_path(struct slice url) {
+	size_t n = 0;
+
+	while (n < url.n && !strchr("/?#", url.p[n]))
+		n++;
+	return n;
+}
+
+/* Whom a url means, also where we would not take it for one: other programs might. */
+static struct slice host_of_url(struct slice url) {
+	size_t n = n_before_path(url);
+
+	if (url.n - n >= 2 && memcmp(url.p + n, "//", 2) == 0 && (n == 0 || url.p[n - 1] == ':'))
+		url = slice_skip(url, n + 2);
+	url.n = n_before_path(url);
+	const char *at = url.n ? memrchr(url.p, '@', url.n) : NULL;
+	if (at)
+		url = slice_skip(url, (size_t)(at - url.p) + 1);
+	if (url.n && url.p[0] == '[')
+		return without_brackets(url);
+	const char *colon = url.n ? memchr(url.p, ':', url.n) : NULL;
+	return slice_head(url, colon ? (size_t)(colon - url.p) : url.n);
+}
+
+bool registry_config_allows(const struct registry_config *config, struct slice host, struct slice url) {
+	size_t n = config->allow.n;
+
+	return address_range_allow(config->ranges, n, without_brackets(host)) &&
+	    address_range_allow(config->ranges, n, host_of_url(url));
+}
+
+/* --- the other system's flags ------------------------------------------------------ */
+
+static bool is_infini(const char *argv0) {
+	const char *slash = argv0 ? strrchr(argv0, '/') : NULL;
+	const char *name = slash ? slash + 1 : argv0;
+
+	return name && strcmp(name, "infini-registry") == 0;
+}
+
+static bool is_digits(const char *text) {
+	return text[0] && text[strspn(text, "0123456789")] == '\0';
+}
+
+/* What such a word says behind '='; "": the value is the next word; NULL: it is another word. */
+static const char *seconds_of(const char *word) {
+	static const char *const flags[] = { "--health-interval", "--health-timeout", "--cleanup-interval" };
+
+	for (size_t i = 0; i < n_elems(flags); i++) {
+		size_t n = strlen(flags[i]);
+		if (strncmp(word, flags[i], n) == 0 && (word[n] == '\0' || word[n] == '='))
+			return word + n + (word[n] == '=');
+	}
+	return NULL;
+}
+
+/* The same words with units. They live as long as the set. */
+static char **with_seconds(struct option_set *set, int argc, char *const *argv) {
+	char **words = option_alloc(set, ((size_t)argc + 1) * sizeof(*words));
+	bool is_value = false;
+
+	for (int i = 0; i < argc; i++) {
+		const char *value = seconds_of(argv[i]);
+		bool is_number = is_digits(value ? value : "") || (is_value && is_digits(argv[i]));
+		words[i] = is_number ? (char *)join(set, argv[i], "s") : argv[i];
+		is_value = value && !value[0];
+	}
+	return words;
+}
+
+int registry_config_load(struct registry_config *config, int argc, char *const *argv) {
+	*config =
+	    (struct registry_config){ .options = option_set_new(&schema), .is_infini = is_infini(argv[0]) };
+	if (config->is_infini)
+		argv = with_seconds(config->options, argc, argv);
+	return option_start(config->options, argc, argv, config, verify);
+}
+
+void registry_config_deinit(struct registry_config *config) {
+	option_set_free(&config->options);
+}

@@ -1,0 +1,39 @@
+/*
+ * registry_config: the options of the registry, read once at the start, then immutable.
+ *
+ * Called as infini-registry it takes that system's flags (plain numbers are seconds)
+ * and listens on all addresses unless told otherwise.
+ */
+#pragma once
+
+#include "base/log.h"
+#include "base/option.h"
+#include "registry/address_range.h"
+
+enum registry_store { REGISTRY_SQLITE, REGISTRY_MEMORY };
+
+struct registry_config {
+	struct option_set *options; /* owns the texts */
+	const char *host;
+	uint16_t port; /* 0: any */
+	enum registry_store store;
+	const char *state_dir; /* never "" with REGISTRY_SQLITE */
+	const char *token;     /* "": none is asked for */
+	struct option_list allow;
+	const struct address_range *ranges; /* of allow */
+	uint64_t ttl_ms;
+	uint64_t health_interval_ms; /* 0: no probes */
+	uint64_t health_timeout_ms;
+	uint64_t cleanup_interval_ms;
+	uint64_t body_limit_bytes;
+	uint32_t n_records_max;
+	enum log_level log_level;
+	bool is_infini; /* the other system's dialect */
+};
+
+/* Returns -1 when the registry is to run, otherwise the exit code. To be deinitialised either way. */
+must_use int registry_config_load(struct registry_config *config, int argc, char *const *argv);
+void registry_config_deinit(struct registry_config *config);
+
+/* Whether a record with these may be taken; see [registry] allow. */
+bool registry_config_allows(const struct registry_config *config, struct slice host, struct slice url);

@@ -1,0 +1,54 @@
+#include "unit/unit.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+#include "babysitter/advertise.h"
+
+static void wildcards_are_known(void **state) {
+	static const char *const wild[] = { "0.0.0.0", "::", "0", "", "0:0:0:0:0:0:0:0" };
+	static const char *const good[] = { "127.0.0.1", "::1", "10.0.0.0", "localhost", "a", "0.0.0.1" };
+	for (size_t i = 0; i < n_elems(wild); i++)
+		assert_true(advertise_is_wildcard(wild[i]));
+	for (size_t i = 0; i < n_elems(good); i++)
+		assert_false(advertise_is_wildcard(good[i]));
+}
+
+static void loopback_is_known(void **state) {
+	assert_true(advertise_is_loopback("127.0.0.1") && advertise_is_loopback("127.9.9.9"));
+	assert_true(advertise_is_loopback("::1") && advertise_is_loopback("localhost"));
+	assert_false(advertise_is_loopback("12.7.0.0") || advertise_is_loopback("::2"));
+	assert_false(advertise_is_loopback("localhost.example"));
+}
+
+static void the_way_to_oneself_is_oneself(void **state) {
+	struct sockaddr_storage at = { .ss_family = AF_INET };
+	char host[ADVERTISE_BYTES];
+	((struct sockaddr_in *)&at)->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	((struct sockaddr_in *)&at)->sin_port = htons(8081);
+	assert_true(advertise_by_route(&at, host));
+	assert_string_equal(host, "127.0.0.1");
+}
+
+static void no_way_is_no_address(void **state) {
+	struct sockaddr_storage at = { .ss_family = AF_UNIX };
+	char host[ADVERTISE_BYTES];
+	assert_false(advertise_by_route(&at, host));
+}
+
+static void a_machine_has_a_name(void **state) {
+	char host[ADVERTISE_BYTES];
+	advertise_by_name(host);
+	assert_true(host[0] && !advertise_is_wildcard(host));
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(wildcards_are_known),
+		cmocka_unit_test(loopback_is_known),
+		cmocka_unit_test(the_way_to_oneself_is_oneself),
+		cmocka_unit_test(no_way_is_no_address),
+		cmocka_unit_test(a_machine_has_a_name),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,401 @@
+/*
+ * Babysitters that die at any moment, and what their successors find: the program below
+ * is babysitter and engine as well, see main().
+ */
+#include <sys/prctl.h>
+
+#include "unit/babysitter/yard.h"
+
+#include "base/rng.h"
+
+#define N_KILLS 100
+
+/* --- predecessors' processes, made by hand --------------------------------------------- */
+
+struct scene {
+	struct rig rig;
+	struct claim claim;
+	char folder[64], path[96];
+	int answer; /* -1: none yet */
+};
+
+static void scene_on_answer(struct claim *c, bool is_ours) {
+	struct scene *s = container_of(c, struct scene, claim);
+	assert_int_equal(s->answer, -1); /* one a question */
+	s->answer = is_ours;
+}
+
+static void scene_open(struct scene *s) {
+	*s = (struct scene){ .folder = "/tmp/claim_XXXXXX", .answer = -1 };
+	assert_non_null(mkdtemp(s->folder));
+	snprintf(s->path, sizeof(s->path), "%s/engine.lock", s->folder);
+	rig_open(&s->rig);
+	assert_int_equal(claim_open(&s->claim, &s->rig.loop, s->folder, "engine", scene_on_answer), 0);
+}
+
+static bool scene_ask(struct scene *s) {
+	s->answer = -1;
+	claim_ask(&s->claim);
+	claim_ask(&s->claim);
+	assert_int_equal(s->answer, -1); /* never at once */
+	rig_until(&s->rig, s->answer >= 0);
+	return s->answer;
+}
+
+static void scene_close(struct scene *s) {
+	claim_close(&s->claim);
+	rig_close(&s->rig);
+	folder_remove(s->folder);
+}
+
+/* A process that sleeps; `fd` stays open in it, `variable` stands in its environment. Told when it runs. */
+static pid_t sleeper(int fd, const char *variable) {
+	int ready[2];
+	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		const char *const env[] = { variable, NULL };
+		if (fd >= 0)
+			fcntl(fd, F_SETFD, 0);
+		execle("/bin/sleep", "sleep", "1000", (char *)NULL, env);
+		_exit(127);
+	}
+	char c;
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &c, 1), 0); /* closed by exec */
+	close(ready[0]);
+	return pid;
+}
+
+static bool is_killed(pid_t pid) {
+	int status;
+	return waitpid(pid, &status, WNOHANG) == pid && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+}
+
+static void end(pid_t pid) {
+	assert_int_equal(waitpid(pid, NULL, WNOHANG), 0); /* it lives */
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+static void an_empty_place_is_ours(void **state) {
+	struct scene s;
+	scene_open(&s);
+	assert_true(scene_ask(&s));
+	assert_true(scene_ask(&s)); /* and stays so */
+	assert_int_equal(s.claim.n_killed, 0);
+	scene_close(&s);
+}
+
+static int lock_of(const char *path, int byte) {
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+	return fd;
+}
+
+static void who_holds_the_lock_is_killed(void **state) {
+	struct scene s;
+	scene_open(&s);
+	int fd = lock_of(s.path, 1);
+	pid_t holder = sleeper(fd, NULL);
+	close(fd);
+	assert_true(scene_ask(&s));
+	assert_true(is_killed(holder));
+	assert_int_equal(s.claim.n_killed, 1);
+	scene_close(&s);
+}
+
+/* By somebody who cannot be killed, or not be seen: here ourselves. */
+static void the_lock_is_waited_for(void **state) {
+	struct scene s;
+	scene_open(&s);
+	int held = lock_of(s.path, 1);
+	claim_ask(&s.claim);
+	rig_until(&s.rig, s.claim.has_place);
+	rig_spin(&s.rig, 10);
+	assert_int_equal(s.answer, -1);
+	close(held);
+	rig_until(&s.rig, s.answer == 1);
+	int fd = open(s.path, O_RDWR | O_CLOEXEC);
+	for (int byte = 0; byte < 2; byte++) { /* both are ours now */
+		struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+		assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), -1);
+	}
+	close(fd);
+	scene_close(&s);
+}
+
+static void who_merely_reads_the_file_lives(void **state) {
+	struct scene s;
+	scene_open(&s);
+	int fd = open(s.path, O_RDONLY);
+	pid_t reader = sleeper(fd, "HEADRACE_SITTER=/elsewhere/engine.lock");
+	close(fd);
+	assert_true(scene_ask(&s));
+	end(reader);
+	scene_close(&s);
+}
+
+static void who_bears_the_variable_is_killed(void **state) {
+	struct scene s;
+	char variable[160], other[170];
+	scene_open(&s);
+	snprintf(variable, sizeof(variable), "HEADRACE_SITTER=%s", s.path);
+	snprintf(other, sizeof(other), "%s2", variable);
+	pid_t bearer = sleeper(-1, variable), stranger = sleeper(-1, other);
+	assert_true(scene_ask(&s));
+	assert_true(is_killed(bearer));
+	end(stranger);
+	scene_close(&s);
+}
+
+static void write_record(const struct scene *s, pid_t leader, uint64_t start, const char *boot) {
+	FILE *f = fopen(s->path, "w");
+	fprintf(f,
+	    "{\"babysitter\": 1, \"leader\": %d, \"start\": %llu, \"boot\": \"%s\", \"cgroup\": \"\"}\n",
+	    (int)leader, (unsigned long long)start, boot);
+	fclose(f);
+}
+
+static void the_recorded_leader_is_killed_if_it_is_the_same(void **state) {
+	struct scene s;
+	struct process p;
+	char boot[64] = "";
+	FILE *f = fopen("/proc/sys/kernel/random/boot_id", "r");
+	assert_non_null(fgets(boot, sizeof(boot), f));
+	fclose(f);
+	boot[strcspn(boot, "\n")] = '\0';
+
+	pid_t leader = sleeper(-1, NULL);
+	assert_true(process_read(leader, &p));
+	scene_open(&s);
+	write_record(&s, leader, p.start + 1, boot); /* the number has passed on */
+	assert_true(scene_ask(&s));
+	scene_close(&s);
+	scene_open(&s);
+	write_record(&s, leader, p.start, "another-boot");
+	assert_true(scene_ask(&s));
+	scene_close(&s);
+	assert_int_equal(waitpid(leader, NULL, WNOHANG), 0);
+
+	scene_open(&s);
+	write_record(&s, leader, p.start, boot);
+	assert_true(scene_ask(&s));
+	assert_true(is_killed(leader));
+	scene_close(&s);
+}
+
+static void a_torn_record_is_no_record(void **state) {
+	static const char *const texts[] = { "{\"leader\": 1", "", "\xff\xfe", "[1, 2]",
+		"{\"leader\": \"1\"}" };
+	for (size_t i = 0; i < n_elems(texts); i++) {
+		struct scene s;
+		scene_open(&s);
+		FILE *f = fopen(s.path, "w");
+		fputs(texts[i], f);
+		fclose(f);
+		assert_true(scene_ask(&s));
+		scene_close(&s);
+	}
+}
+
+static void a_living_babysitter_is_left_alone(void **state) {
+	struct scene s;
+	scene_open(&s);
+	int place = lock_of(s.path, 0), child = lock_of(s.path, 1);
+	pid_t holder = sleeper(child, NULL);
+	s.claim.patience_ms = 50;
+	assert_false(scene_ask(&s));
+	assert_non_null(strstr(s.claim.why, s.path));
+	assert_int_equal(waitpid(holder, NULL, WNOHANG), 0);
+	close(place); /* it ends, and its child is an orphan */
+	close(child);
+	assert_true(scene_ask(&s));
+	assert_true(is_killed(holder));
+	scene_close(&s);
+}
+
+/* --- babysitters that are killed -------------------------------------------------------- */
+
+static char self[PATH_MAX];
+
+static _Noreturn void note_and_sleep(int journal, const char *what) {
+	struct process p;
+	if (process_read(getpid(), &p))
+		dprintf(journal, "%s %d %llu\n", what, (int)getpid(), (unsigned long long)p.start);
+	close_range(0, ~0u, 0);
+	for (;;)
+		pause();
+}
+
+/* An engine that owns a port, is deaf to SIGTERM, and has a daemon that closed everything. */
+static int engine_main(const char *port, const char *path) {
+	struct sockaddr_storage at = rig_loopback((uint16_t)strtoul(port, NULL, 10));
+	int journal = open(path, O_WRONLY | O_APPEND), fd = socket(AF_INET, SOCK_STREAM, 0);
+	signal(SIGTERM, SIG_IGN);
+	if (bind(fd, (struct sockaddr *)&at, sizeof(struct sockaddr_in)) < 0 || listen(fd, 1) < 0) {
+		dprintf(journal, "two %d 0\n", (int)getpid());
+		return 1;
+	}
+	pid_t helper = fork();
+	if (helper == 0) {
+		if (fork())
+			_exit(0);
+		setsid();
+		note_and_sleep(journal, "daemon"); /* the port's socket is closed as well */
+	}
+	waitpid(helper, NULL, 0);
+	struct process p;
+	if (process_read(getpid(), &p))
+		dprintf(journal, "up %d %llu\n", (int)getpid(), (unsigned long long)p.start);
+	for (;;)
+		pause();
+}
+
+static struct yard sitter;
+
+static void sitter_on_term(struct signals *s, int number) {
+	keeper_tell(&sitter.keeper, CHILD_E_STOP);
+}
+
+/* The babysitter: starts the engine, stops it at SIGTERM. */
+static int sitter_main(const char *folder, const char *port, const char *path) {
+	static const int numbers[] = { SIGTERM };
+	struct signals signals;
+	struct yard *y = &sitter;
+	const char *argv[] = { self, "engine", port, path, NULL };
+	y->config = (struct keeper_config){
+		.name = "engine",
+		.state_dir = folder,
+		.plan = { .argv = argv, .cgroup_fd = -1, .lock_fd = -1 },
+		.rules = { .stop_ms = 50, .healthy_ms = CHILD_HEALTHY_MS, .max_restarts = UINT32_MAX },
+		.output = { .prefix = "" },
+	};
+	yard_open(y, NULL);
+	signals_init(&signals, &y->rig.loop, numbers, 1, sitter_on_term);
+	keeper_tell(&y->keeper, CHILD_E_START);
+	while (y->keeper.child.state != CHILD_STOPPED)
+		uv_run(&y->rig.loop.uv, UV_RUN_ONCE);
+	_exit(0);
+}
+
+struct chaos {
+	char folder[64], journal[96], port[8];
+	pid_t babysitter;
+	struct rng rng;
+};
+
+static void chaos_launch(struct chaos *c) {
+	c->babysitter = fork();
+	if (c->babysitter == 0) {
+		dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
+		execl(self, self, "sitter", c->folder, c->port, c->journal, (char *)NULL);
+		_exit(127);
+	}
+}
+
+/* Whoever has been noted so far, as "what"; how many, and how many of them live. */
+static unsigned chaos_count(const struct chaos *c, const char *what, unsigned *n_live_out) {
+	char line[64];
+	unsigned n = 0, n_live = 0;
+	FILE *f = fopen(c->journal, "r");
+	while (fgets(line, sizeof(line), f)) {
+		char *pid = strchr(line, ' ');
+		char *start = pid ? strchr(pid + 1, ' ') : NULL;
+		struct process p;
+		if (!start || !strchr(start, '\n') || strncmp(line, what, (size_t)(pid - line)) != 0)
+			continue;
+		n++;
+		n_live += process_read((pid_t)strtol(pid, NULL, 10), &p) && process_is_live(&p) &&
+		    p.start == strtoull(start, NULL, 10);
+	}
+	fclose(f);
+	*n_live_out = n_live;
+	return n;
+}
+
+/* Waits for the next engine, which is alone. */
+static void chaos_await_engine(struct chaos *c, unsigned n_before) {
+	uint64_t since_ns = clock_now_ns();
+	unsigned n_live;
+	while (chaos_count(c, "up", &n_live) == n_before) {
+		assert_true(clock_now_ns() - since_ns < RIG_PATIENCE_NS); /* never none */
+		sched_yield();
+	}
+	assert_int_equal(n_live, 1);
+	chaos_count(c, "daemon", &n_live);
+	assert_true(n_live <= 1);
+}
+
+static void chaos_kill(struct chaos *c) {
+	kill(c->babysitter, SIGKILL);
+	assert_int_equal(waitpid(c->babysitter, NULL, 0), c->babysitter);
+	while (waitpid(-1, NULL, WNOHANG) > 0) /* orphans that are dead already */
+		;
+}
+
+/* L49: never two, never none. The port is the witness, and so are the processes themselves. */
+static void a_hundred_babysitters_are_killed(void **state) {
+	struct chaos c = { .folder = "/tmp/chaos_XXXXXX" };
+	uint16_t port;
+	unsigned n_live, n_up = 0;
+	assert_non_null(mkdtemp(c.folder));
+	snprintf(c.journal, sizeof(c.journal), "%s/journal", c.folder);
+	close(open(c.journal, O_CREAT | O_WRONLY, 0600));
+	close(rig_listen(&port));
+	snprintf(c.port, sizeof(c.port), "%u", port);
+	rng_init(&c.rng, 1);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+
+	for (unsigned i = 0; i < N_KILLS; i++) {
+		n_up = chaos_count(&c, "up", &n_live);
+		chaos_launch(&c);
+		if (i % 2)
+			chaos_await_engine(&c, n_up);
+		else { /* at any moment of its start */
+			uint64_t until_ns = clock_now_ns() + rng_below(&c.rng, 30000000);
+			while (clock_now_ns() < until_ns)
+				sched_yield();
+		}
+		chaos_kill(&c);
+	}
+	n_up = chaos_count(&c, "up", &n_live);
+	chaos_launch(&c);
+	chaos_await_engine(&c, n_up);
+	assert_true(n_up >= N_KILLS / 2);
+	assert_int_equal(chaos_count(&c, "two", &n_live), 0);
+
+	int status;
+	kill(c.babysitter, SIGTERM);
+	assert_int_equal(waitpid(c.babysitter, &status, 0), c.babysitter);
+	assert_int_equal(status, 0);
+	chaos_count(&c, "up", &n_live);
+	assert_int_equal(n_live, 0);
+	assert_true(chaos_count(&c, "daemon", &n_live) >= N_KILLS / 2);
+	assert_int_equal(n_live, 0); /* no stray */
+	while (waitpid(-1, NULL, 0) > 0)
+		;
+	folder_remove(c.folder);
+}
+
+int main(int argc, char **argv) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(an_empty_place_is_ours),
+		cmocka_unit_test(who_holds_the_lock_is_killed),
+		cmocka_unit_test(the_lock_is_waited_for),
+		cmocka_unit_test(who_merely_reads_the_file_lives),
+		cmocka_unit_test(who_bears_the_variable_is_killed),
+		cmocka_unit_test(the_recorded_leader_is_killed_if_it_is_the_same),
+		cmocka_unit_test(a_torn_record_is_no_record),
+		cmocka_unit_test(a_living_babysitter_is_left_alone),
+		cmocka_unit_test(a_hundred_babysitters_are_killed),
+	};
+	if (readlink("/proc/self/exe", self, sizeof(self) - 1) < 0)
+		return 1;
+	if (argc == 4 && strcmp(argv[1], "engine") == 0)
+		return engine_main(argv[2], argv[3]);
+	if (argc == 5 && strcmp(argv[1], "sitter") == 0)
+		return sitter_main(argv[2], argv[3], argv[4]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,374 @@
+#include "unit/fleet/scene.h"
+
+#include "discovery/membership.h"
+
+enum { GRACE_MS = 60000, TICK_MS = 250 };
+
+/* A fleet, what a registry says of it, and a clock. */
+struct town {
+	struct fleet *fleet;
+	struct membership *m;
+	uint64_t now_ms;
+	bool is_heard;
+};
+
+static struct town town_open(void) {
+	struct town t = { .fleet = fleet_new(), .now_ms = 1000, .is_heard = true };
+
+	t.m = membership_new(t.fleet, GRACE_MS);
+	return t;
+}
+
+static void town_close(struct town *t) {
+	membership_free(&t->m);
+	fleet_free(&t->fleet);
+}
+
+/* As the registry has it; more: further members of the object, with a comma before each. */
+static json_t *record_of(const char *name, const char *more) {
+	/* A member given twice: the last one counts. */
+	char text[1024];
+
+	snprintf(text, sizeof(text),
+	    "{\"name\":\"%s\",\"host\":\"h\",\"port\":8000,\"status\":\"running\","
+	    "\"metadata\":{\"type\":\"openai-api\",\"models\":[\"m\"]}%s}",
+	    name, more);
+	json_t *record = json_loads(text, 0, NULL);
+	assert_non_null(record);
+	return record;
+}
+
+static void put(struct town *t, const char *name, const char *more) {
+	json_t *record = record_of(name, more);
+
+	membership_put(t->m, record, t->now_ms);
+	json_decref(record);
+}
+
+static void erase(struct town *t, const char *name) {
+	membership_delete(t->m, slice_of(name), t->now_ms);
+}
+
+/* Names are single letters. */
+static json_t *list_of(const char *names) {
+	json_t *list = json_array();
+
+	for (; *names; names++)
+		json_array_append_new(list, record_of((const char[]){ *names, '\0' }, ""));
+	return list;
+}
+
+static void list(struct town *t, const char *names, enum membership_list kind) {
+	json_t *services = list_of(names);
+
+	membership_list(t->m, services, kind, t->now_ms);
+	json_decref(services);
+}
+
+static void pass(struct town *t, uint64_t ms) {
+	for (uint64_t i = 0; i < ms; i += TICK_MS) {
+		t->now_ms += TICK_MS;
+		membership_tick(t->m, t->is_heard, t->now_ms);
+	}
+}
+
+/* The fleet's names, in their order. */
+static void assert_fleet(struct town *t, const char *names) {
+	static const struct pair model = { SLICE("m"), { NULL, 0 } };
+	struct fleet_spec other = { .instance = scene_target("other"), .weight = 1, .models = { &model, 1 } };
+	json_t *services = membership_services(t->m);
+	char found[64] = "";
+
+	/* So that there is something to build. */
+	assert_int_equal(fleet_upsert(t->fleet, SOURCE_STATIC, &other), 0);
+	struct snapshot *snap = fleet_build(t->fleet);
+	assert_non_null(snap);
+	for (uint32_t i = 0; i < snap->n_rows; i++)
+		if (snap->rows[i].source == SOURCE_REGISTRY)
+			found[strlen(found)] = snap->rows[i].instance->spec.name.p[0];
+	assert_string_equal(found, names);
+	assert_int_equal(json_array_size(services), strlen(names));
+	json_decref(services);
+	snapshot_unref(&snap);
+	assert_int_equal(fleet_remove(t->fleet, SOURCE_STATIC, SLICE("other")), 0);
+}
+
+static struct membership_counts counts(const struct town *t) {
+	struct membership_counts n;
+
+	membership_counts(t->m, &n);
+	return n;
+}
+
+static void who_is_deleted_leaves_at_once(void **state) {
+	struct town t = town_open();
+
+	put(&t, "a", "");
+	put(&t, "b", "");
+	assert_fleet(&t, "ab");
+	erase(&t, "a");
+	erase(&t, "nobody");
+	assert_fleet(&t, "b");
+	town_close(&t);
+}
+
+static void who_is_not_running_leaves_at_once(void **state) {
+	struct town t = town_open();
+
+	put(&t, "a", "");
+	put(&t, "a", ",\"status\":\"draining\"");
+	assert_fleet(&t, "");
+	put(&t, "b", ",\"status\":\"starting\""); /* nor does it come */
+	assert_fleet(&t, "");
+	town_close(&t);
+}
+
+static void whose_lease_is_over_stays_for_the_grace(void **state) {
+	struct town t = town_open();
+
+	put(&t, "a", "");
+	put(&t, "a", ",\"is_healthy\":false");
+	pass(&t, GRACE_MS - TICK_MS);
+	assert_fleet(&t, "a");
+	put(&t, "a", ",\"is_healthy\":true");
+	assert_int_equal(counts(&t).n_missing, 0);
+	put(&t, "a", ",\"is_healthy\":false");
+	pass(&t, GRACE_MS - TICK_MS);
+	assert_fleet(&t, "a");
+	pass(&t, TICK_MS);
+	assert_fleet(&t, "");
+	town_close(&t);
+}
+
+static void who_is_not_listed_stays_for_the_grace(void **state) {
+	struct town t = town_open();
+
+	list(&t, "abcd", MEMBERSHIP_POLLED);
+	list(&t, "abc", MEMBERSHIP_POLLED);
+	for (unsigned i = 0; i < GRACE_MS / 10000; i++) {
+		assert_fleet(&t, "abcd");
+		pass(&t, 10000);
+		list(&t, "abc", MEMBERSHIP_POLLED);
+	}
+	assert_fleet(&t, "abc");
+	town_close(&t);
+}
+
+static void a_list_of_a_watch_that_goes_on_is_the_truth(void **state) {
+	struct town t = town_open();
+
+	list(&t, "abc", MEMBERSHIP_KNOWN);
+	list(&t, "", MEMBERSHIP_KNOWN);
+	assert_fleet(&t, "");
+	town_close(&t);
+}
+
+static void while_the_registry_is_away_no_grace_passes(void **state) {
+	struct town t = town_open();
+
+	list(&t, "ab", MEMBERSHIP_POLLED);
+	list(&t, "a", MEMBERSHIP_POLLED);
+	pass(&t, GRACE_MS / 2);
+	t.is_heard = false;
+	pass(&t, 100 * GRACE_MS);
+	assert_fleet(&t, "ab");
+	t.is_heard = true;
+	pass(&t, GRACE_MS / 2 - TICK_MS);
+	assert_fleet(&t, "ab");
+	pass(&t, TICK_MS);
+	assert_fleet(&t, "a");
+	town_close(&t);
+}
+
+/* The process was stopped: what it did not hear is nobody's fault. */
+static void a_standstill_is_no_time(void **state) {
+	struct town t = town_open();
+
+	list(&t, "ab", MEMBERSHIP_POLLED);
+	list(&t, "a", MEMBERSHIP_POLLED);
+	pass(&t, TICK_MS);
+	t.now_ms += 2 * GRACE_MS;
+	pass(&t, TICK_MS);
+	assert_fleet(&t, "ab");
+	town_close(&t);
+}
+
+static void many_at_once_are_held_back(void **state) {
+	static const struct {
+		const char *before, *after, *kept;
+	} rows[] = {
+		{ "a", "", "" }, /* one is never many */
+		{ "abc", "ab", "ab" },
+		{ "abc", "a", "abc" },
+		{ "abcdefghij", "abcdefg", "abcdefg" }, /* 30 % */
+		{ "abcdefghij", "abcdef", "abcdefghij" },
+		{ "abcdefghij", "", "abcdefghij" },
+	};
+
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct town t = town_open();
+
+		list(&t, rows[i].before, MEMBERSHIP_POLLED);
+		list(&t, rows[i].after, MEMBERSHIP_POLLED);
+		pass(&t, GRACE_MS + 1000);
+		assert_fleet(&t, rows[i].kept);
+		assert_int_equal(counts(&t).n_held_back,
+		    strcmp(rows[i].kept, rows[i].after) ? strlen(rows[i].before) - strlen(rows[i].after) : 0);
+		pass(&t, MEMBERSHIP_HOLD_MS); /* in the end it is believed */
+		assert_fleet(&t, rows[i].after);
+		assert_int_equal(counts(&t).n_held_back, 0);
+		town_close(&t);
+	}
+}
+
+static void deletions_are_not_held_back(void **state) {
+	struct town t = town_open();
+
+	list(&t, "abcdef", MEMBERSHIP_POLLED);
+	list(&t, "", MEMBERSHIP_POLLED);
+	pass(&t, GRACE_MS + 1000);
+	assert_fleet(&t, "abcdef");
+	for (const char *p = "abcdef"; *p; p++)
+		erase(&t, (const char[]){ *p, '\0' });
+	assert_fleet(&t, "");
+	assert_int_equal(counts(&t).n_members, 0);
+	town_close(&t);
+}
+
+static void what_an_earlier_run_knew_needs_no_grace(void **state) {
+	struct town t = town_open();
+	json_t *kept = list_of("abcd");
+
+	membership_restore(t.m, kept, t.now_ms);
+	json_decref(kept);
+	t.is_heard = false;
+	pass(&t, 100 * GRACE_MS);
+	assert_fleet(&t, "abcd");
+	t.is_heard = true;
+	list(&t, "abc", MEMBERSHIP_POLLED);
+	pass(&t, TICK_MS);
+	assert_fleet(&t, "abc");
+	list(&t, "ab", MEMBERSHIP_POLLED); /* c was seen in this one */
+	pass(&t, GRACE_MS / 2);
+	assert_fleet(&t, "abc");
+	town_close(&t);
+}
+
+static void who_comes_and_goes_waits_longer_each_time(void **state) {
+	struct town t = town_open();
+	uint64_t wait_ms = 500;
+
+	put(&t, "a", "");
+	erase(&t, "a");
+	put(&t, "a", ""); /* a restart is no offence */
+	assert_fleet(&t, "a");
+	for (unsigned i = 0; i < 12; i++) {
+		wait_ms = u64_min(2 * wait_ms, 300000);
+		erase(&t, "a");
+		put(&t, "a", "");
+		assert_int_equal(counts(&t).n_waiting, 1);
+		pass(&t, wait_ms - TICK_MS);
+		assert_fleet(&t, "");
+		pass(&t, TICK_MS);
+		assert_fleet(&t, "a");
+	}
+	assert_int_equal(wait_ms, 300000);
+	pass(&t, 2 * wait_ms); /* a long time of peace */
+	erase(&t, "a");
+	put(&t, "a", "");
+	assert_fleet(&t, "a");
+	town_close(&t);
+}
+
+static void who_waits_may_leave(void **state) {
+	struct town t = town_open();
+
+	for (unsigned i = 0; i < 3; i++) {
+		put(&t, "a", "");
+		erase(&t, "a");
+	}
+	put(&t, "a", "");
+	assert_int_equal(counts(&t).n_waiting, 1);
+	erase(&t, "a");
+	pass(&t, 10000);
+	assert_fleet(&t, "");
+	town_close(&t);
+}
+
+static void a_bad_record_leaves_the_older_one(void **state) {
+	struct town t = town_open();
+
+	put(&t, "a", "");
+	put(&t, "a", ",\"port\":0");
+	put(&t, "a", ",\"host\":7");
+	assert_fleet(&t, "a");
+	assert_int_equal(counts(&t).n_bad, 2);
+	json_t *services =
+	    json_pack("[{s:s,s:s,s:{s:s}}]", "name", "a", "host", "a b", "metadata", "type", "openai-api");
+	membership_list(t.m, services, MEMBERSHIP_KNOWN, t.now_ms); /* it is listed all the same */
+	json_decref(services);
+	assert_fleet(&t, "a");
+	town_close(&t);
+}
+
+static void what_is_no_engine_any_more_leaves(void **state) {
+	struct town t = town_open();
+
+	put(&t, "a", "");
+	put(&t, "a", ",\"metadata\":{\"type\":\"vLLM\"}");
+	put(&t, "b", ",\"metadata\":{}");
+	assert_fleet(&t, "");
+	assert_int_equal(counts(&t).n_bad, 0);
+	town_close(&t);
+}
+
+static void only_news_counts_as_a_change(void **state) {
+	struct town t = town_open();
+
+	put(&t, "a", ",\"last_heartbeat\":1.0");
+	uint64_t version = membership_version(t.m);
+	put(&t, "a", ",\"last_heartbeat\":2.0");
+	assert_int_equal(membership_version(t.m), version);
+	put(&t, "a", ",\"weight\":2");
+	assert_true(membership_version(t.m) > version);
+	town_close(&t);
+}
+
+static void more_than_the_fleet_holds_are_refused_one_by_one(void **state) {
+	struct town t = town_open();
+	char name[16];
+
+	for (unsigned i = 0; i < INSTANCE_SLOTS_MAX + 10; i++) {
+		snprintf(name, sizeof(name), "n%u", i);
+		put(&t, name, "");
+	}
+	assert_int_equal(counts(&t).n_members, INSTANCE_SLOTS_MAX);
+	assert_int_equal(counts(&t).n_bad, 10);
+	erase(&t, "n0");
+	put(&t, "n4100", "");
+	assert_int_equal(counts(&t).n_members, INSTANCE_SLOTS_MAX);
+	town_close(&t);
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(who_is_deleted_leaves_at_once),
+		cmocka_unit_test(who_is_not_running_leaves_at_once),
+		cmocka_unit_test(whose_lease_is_over_stays_for_the_grace),
+		cmocka_unit_test(who_is_not_listed_stays_for_the_grace),
+		cmocka_unit_test(a_list_of_a_watch_that_goes_on_is_the_truth),
+		cmocka_unit_test(while_the_registry_is_away_no_grace_passes),
+		cmocka_unit_test(a_standstill_is_no_time),
+		cmocka_unit_test(many_at_once_are_held_back),
+		cmocka_unit_test(deletions_are_not_held_back),
+		cmocka_unit_test(what_an_earlier_run_knew_needs_no_grace),
+		cmocka_unit_test(who_comes_and_goes_waits_longer_each_time),
+		cmocka_unit_test(who_waits_may_leave),
+		cmocka_unit_test(a_bad_record_leaves_the_older_one),
+		cmocka_unit_test(what_is_no_engine_any_more_leaves),
+		cmocka_unit_test(only_news_counts_as_a_change),
+		cmocka_unit_test(more_than_the_fleet_holds_are_refused_one_by_one),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

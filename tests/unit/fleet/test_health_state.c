@@ -1,0 +1,413 @@
+#include "unit/fleet/scene.h"
+
+#include "fleet/health_state.h"
+
+enum { INTERVAL_MS = 5000, SLOW_MS = 10000, ERRORS_MAX = 3, START_MS = 1000000 };
+
+static const struct health_limits probed = { INTERVAL_MS, SLOW_MS, ERRORS_MAX };
+static const struct health_limits unprobed = { 0, SLOW_MS, ERRORS_MAX };
+
+/* One instance, and its time. */
+struct life {
+	struct health_state h;
+	uint64_t now_ms;
+};
+
+static struct life life_begin(const struct health_limits *limits) {
+	struct life l = { .now_ms = START_MS };
+
+	health_state_init(&l.h, limits, l.now_ms);
+	return l;
+}
+
+static struct life life_ready(void) {
+	struct life l = life_begin(&probed);
+
+	health_state_probe(&l.h, HEALTH_PROBE_GOOD, l.now_ms);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+	return l;
+}
+
+static void probe(struct life *l, enum health_verdict verdict) {
+	health_state_probe(&l->h, verdict, l->now_ms);
+}
+
+/* In steps, as the owner's timer does. */
+static void pass(struct life *l, uint64_t ms) {
+	for (uint64_t i = 0; i < ms; i += 100) {
+		l->now_ms += 100;
+		health_state_tick(&l->h, l->now_ms);
+	}
+}
+
+static unsigned share(const struct life *l) {
+	return health_state_share(&l->h, l->now_ms);
+}
+
+static void assert_is(const struct life *l, enum instance_state state, enum health_cause cause) {
+	assert_string_equal(instance_state_text(l->h.state), instance_state_text(state));
+	assert_string_equal(health_cause_text(l->h.cause), health_cause_text(cause));
+}
+
+/* --- the table ---------------------------------------------------------------------------- */
+
+static void every_move_of_the_table_is_legal(void **state) {
+	for (int from = 0; from < INSTANCE_STATES; from++)
+		for (int event = 0; event < HEALTH_EVENTS; event++) {
+			enum instance_state to =
+			    health_state_next((enum instance_state)from, (enum health_event)event);
+
+			assert_true(to == (enum instance_state)from ||
+			    instance_state_may_follow((enum instance_state)from, to));
+			/* Health undoes nobody's will. */
+			if (from >= INSTANCE_DRAINING && event < HEALTH_EVENT_DRAIN)
+				assert_int_equal(to, from);
+		}
+}
+
+static void what_is_out_comes_back_by_good_news_alone(void **state) {
+	for (int event = 0; event < HEALTH_EVENT_DRAIN; event++)
+		assert_int_equal(health_state_next(INSTANCE_UNHEALTHY, (enum health_event)event),
+		    event == HEALTH_EVENT_GOOD ? INSTANCE_READY : INSTANCE_UNHEALTHY);
+}
+
+static void somebodys_will_stands_until_it_is_taken_back(void **state) {
+	struct life l = life_ready();
+
+	health_state_will(&l.h, HEALTH_EVENT_DRAIN, l.now_ms);
+	probe(&l, HEALTH_PROBE_GOOD);
+	probe(&l, HEALTH_PROBE_REFUSED);
+	assert_is(&l, INSTANCE_DRAINING, HEALTH_CAUSE_WILL);
+	health_state_will(&l.h, HEALTH_EVENT_DISABLE, l.now_ms);
+	assert_int_equal(l.h.state, INSTANCE_DISABLED);
+	health_state_will(&l.h, HEALTH_EVENT_ENABLE, l.now_ms);
+	assert_is(&l, INSTANCE_UNKNOWN, HEALTH_CAUSE_WILL);
+	assert_int_equal(share(&l), 1);
+}
+
+/* --- probes ------------------------------------------------------------------------------- */
+
+static void a_new_one_is_on_trial_until_its_first_probe(void **state) {
+	struct life l = life_begin(&probed);
+
+	assert_is(&l, INSTANCE_UNKNOWN, HEALTH_CAUSE_NEW);
+	assert_int_equal(share(&l), 1);
+	probe(&l, HEALTH_PROBE_BAD);
+	assert_int_equal(l.h.state, INSTANCE_UNKNOWN);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_is(&l, INSTANCE_READY, HEALTH_CAUSE_PROBE);
+	assert_int_equal(share(&l), INSTANCE_SHARE_FULL);
+}
+
+static void bad_probes_in_a_row_eject(void **state) {
+	struct life l = life_ready();
+
+	probe(&l, HEALTH_PROBE_BAD);
+	assert_is(&l, INSTANCE_DEGRADED, HEALTH_CAUSE_PROBE);
+	assert_int_equal(share(&l), INSTANCE_SHARE_FULL / 4);
+	probe(&l, HEALTH_PROBE_GOOD); /* the row ends */
+	assert_int_equal(l.h.state, INSTANCE_READY);
+	probe(&l, HEALTH_PROBE_BAD);
+	probe(&l, HEALTH_PROBE_BAD);
+	assert_int_equal(l.h.state, INSTANCE_DEGRADED);
+	probe(&l, HEALTH_PROBE_BAD);
+	assert_is(&l, INSTANCE_UNHEALTHY, HEALTH_CAUSE_PROBE);
+	assert_false(health_state_is_refusing(&l.h));
+}
+
+static void a_refused_connection_ejects_at_once(void **state) {
+	for (int by_worker = 0; by_worker < 2; by_worker++) {
+		struct life l = life_ready();
+
+		assert_int_equal(health_state_probe_wait_ms(&l.h), INTERVAL_MS);
+		if (by_worker)
+			health_state_refused(&l.h, l.now_ms);
+		else
+			probe(&l, HEALTH_PROBE_REFUSED);
+		assert_is(&l, INSTANCE_UNHEALTHY, HEALTH_CAUSE_REFUSED);
+		assert_true(health_state_is_refusing(&l.h));
+		assert_int_equal(health_state_probe_wait_ms(&l.h), 1000);
+		probe(&l, HEALTH_PROBE_GOOD); /* the first time it is believed at once */
+		assert_is(&l, INSTANCE_READY, HEALTH_CAUSE_PROBE);
+		assert_false(health_state_is_refusing(&l.h));
+	}
+}
+
+static void who_recovers_starts_slowly(void **state) {
+	static const unsigned shares[] = { 1, 4, 8, 12, 16, 16 };
+	struct life l = life_ready();
+
+	probe(&l, HEALTH_PROBE_REFUSED);
+	probe(&l, HEALTH_PROBE_GOOD);
+	for (size_t i = 0; i < n_elems(shares); i++) {
+		assert_int_equal(share(&l), shares[i]);
+		pass(&l, SLOW_MS / 4);
+		probe(&l, HEALTH_PROBE_GOOD);
+	}
+}
+
+static void who_goes_up_and_down_is_held_out_longer_each_time(void **state) {
+	struct life l = life_ready();
+	uint64_t held_ms = 500;
+
+	probe(&l, HEALTH_PROBE_REFUSED);
+	probe(&l, HEALTH_PROBE_GOOD);
+	for (unsigned i = 0; i < 12; i++) {
+		held_ms = u64_min(2 * held_ms, HEALTH_HOLD_MAX_MS);
+		probe(&l, HEALTH_PROBE_REFUSED);
+		assert_int_equal(l.h.held_ms, held_ms);
+		pass(&l, held_ms - 100);
+		probe(&l, HEALTH_PROBE_GOOD);
+		assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
+		assert_false(health_state_is_refusing(&l.h)); /* a panic may use it */
+		pass(&l, 100);
+		probe(&l, HEALTH_PROBE_GOOD);
+		assert_int_equal(l.h.state, INSTANCE_READY);
+	}
+	assert_int_equal(held_ms, HEALTH_HOLD_MAX_MS);
+	for (unsigned i = 0; i < 601; i++) { /* long enough in health */
+		pass(&l, 1000);
+		probe(&l, HEALTH_PROBE_GOOD);
+	}
+	probe(&l, HEALTH_PROBE_REFUSED);
+	assert_int_equal(l.h.held_ms, 0);
+}
+
+static void without_news_nothing_is_known(void **state) {
+	struct life l = life_ready();
+
+	pass(&l, 3 * INTERVAL_MS);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+	pass(&l, 100);
+	assert_is(&l, INSTANCE_UNKNOWN, HEALTH_CAUSE_SILENT);
+	probe(&l, HEALTH_PROBE_REFUSED);
+	pass(&l, 10 * INTERVAL_MS);
+	assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
+}
+
+static void a_standstill_of_ours_is_no_silence(void **state) {
+	struct life l = life_ready();
+
+	l.now_ms += 30000;
+	health_state_forgive(&l.h, 30000);
+	health_state_tick(&l.h, l.now_ms);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+}
+
+/* --- the babysitter ------------------------------------------------------------------------- */
+
+static void a_babysitters_no_counts_more_than_a_good_probe(void **state) {
+	struct life l = life_ready();
+
+	health_state_word(&l.h, true, l.now_ms);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+	health_state_word(&l.h, false, l.now_ms);
+	assert_is(&l, INSTANCE_UNHEALTHY, HEALTH_CAUSE_SITTER);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
+	assert_true(health_state_is_refusing(&l.h));
+	health_state_word(&l.h, true, l.now_ms);
+	assert_int_equal(l.h.state, INSTANCE_UNHEALTHY); /* the engine itself must say so */
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+}
+
+/* --- answers --------------------------------------------------------------------------------- */
+
+static void failed_requests_in_a_row_eject(void **state) {
+	struct life l = life_ready();
+
+	health_state_answers(&l.h, 0, 2, l.now_ms);
+	health_state_answers(&l.h, 1, 0, l.now_ms);
+	health_state_answers(&l.h, 0, 2, l.now_ms);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+	health_state_answers(&l.h, 0, 1, l.now_ms);
+	assert_is(&l, INSTANCE_UNHEALTHY, HEALTH_CAUSE_IN_ROW);
+	assert_false(health_state_is_refusing(&l.h));
+}
+
+/* n answers in a second, of which every second one fails. */
+static void half_fail(struct life *l, unsigned n) {
+	for (unsigned i = 0; i < n; i += 2)
+		health_state_answers(&l->h, 1, 1, l->now_ms);
+}
+
+static void half_of_twenty_within_ten_seconds_eject(void **state) {
+	struct life l = life_ready();
+
+	half_fail(&l, 18);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+	pass(&l, 10000); /* they are forgotten */
+	probe(&l, HEALTH_PROBE_GOOD);
+	half_fail(&l, 18);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+	pass(&l, 9000);
+	probe(&l, HEALTH_PROBE_GOOD);
+	half_fail(&l, 2);
+	assert_is(&l, INSTANCE_UNHEALTHY, HEALTH_CAUSE_HALF);
+}
+
+static void less_than_half_is_borne(void **state) {
+	struct life l = life_ready();
+
+	for (unsigned i = 0; i < 1000; i++) {
+		health_state_answers(&l.h, 11, 9, l.now_ms);
+		pass(&l, 100);
+		probe(&l, HEALTH_PROBE_GOOD);
+		assert_int_equal(l.h.state, INSTANCE_READY);
+	}
+}
+
+/* An engine that fails requests may well answer /health: its probes alone do not bring it back. */
+static void failed_requests_cannot_be_undone_by_probes(void **state) {
+	struct life l = life_ready();
+	uint64_t held_ms = 5000;
+
+	for (unsigned i = 0; i < 9; i++) {
+		health_state_answers(&l.h, 0, ERRORS_MAX, l.now_ms);
+		assert_int_equal(l.h.held_ms, held_ms);
+		pass(&l, held_ms - 100);
+		probe(&l, HEALTH_PROBE_GOOD);
+		assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
+		pass(&l, 100);
+		probe(&l, HEALTH_PROBE_GOOD);
+		assert_int_equal(l.h.state, INSTANCE_READY);
+		assert_int_equal(share(&l), 1);
+		held_ms = u64_min(2 * held_ms, HEALTH_HOLD_MAX_MS);
+	}
+}
+
+static void without_probes_time_brings_it_back(void **state) {
+	struct life l = life_begin(&unprobed);
+
+	assert_int_equal(l.h.state, INSTANCE_READY);
+	pass(&l, 3600000);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+	health_state_refused(&l.h, l.now_ms);
+	pass(&l, 900);
+	assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
+	pass(&l, 100);
+	assert_is(&l, INSTANCE_READY, HEALTH_CAUSE_HELD_OUT);
+	assert_int_equal(share(&l), 1);
+}
+
+/* --- streams ----------------------------------------------------------------------------------- */
+
+static void stalled_streams_eject(void **state) {
+	static const struct {
+		uint32_t n, n_stalled;
+		enum instance_state state;
+	} rows[] = { { 0, 0, INSTANCE_READY }, { 9, 0, INSTANCE_READY }, { 9, 1, INSTANCE_DEGRADED },
+		{ 9, 2, INSTANCE_UNHEALTHY }, { 1, 1, INSTANCE_UNHEALTHY } };
+
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct life l = life_ready();
+
+		health_state_streams(&l.h, rows[i].n, rows[i].n_stalled, l.now_ms);
+		assert_int_equal(l.h.state, rows[i].state);
+		probe(&l, HEALTH_PROBE_GOOD); /* a hung engine says that it is well */
+		assert_int_equal(l.h.state, rows[i].state);
+	}
+}
+
+static void bytes_bring_a_hung_one_back(void **state) {
+	struct life l = life_ready();
+
+	health_state_streams(&l.h, 5, 5, l.now_ms);
+	assert_is(&l, INSTANCE_UNHEALTHY, HEALTH_CAUSE_STALLED);
+	pass(&l, 60000);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_int_equal(l.h.state, INSTANCE_UNHEALTHY); /* as long as they hang */
+	health_state_streams(&l.h, 5, 0, l.now_ms);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+}
+
+static void bytes_shorten_the_time_out(void **state) {
+	struct life l = life_ready();
+
+	health_state_streams(&l.h, 5, 5, l.now_ms);
+	health_state_streams(&l.h, 5, 0, l.now_ms);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+}
+
+static void streams_that_were_cut_do_not(void **state) {
+	struct life l = life_ready();
+
+	health_state_streams(&l.h, 5, 5, l.now_ms);
+	health_state_streams(&l.h, 0, 0, l.now_ms);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
+	pass(&l, 5000);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+}
+
+/* Whatever is heard in whatever order: no assertion breaks, and shares stay in their range. */
+static void any_order_of_events_is_survived(void **state) {
+	for (uint64_t seed = 1; seed <= 200; seed++) {
+		struct life l = life_begin(seed % 3 ? &probed : &unprobed);
+		uint64_t x = seed * UINT64_C(0x9e3779b97f4a7c15);
+
+		for (unsigned i = 0; i < 2000; i++) {
+			x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+			unsigned n = (unsigned)(x >> 20) % 30, k = (unsigned)(x >> 40) % 30;
+
+			switch (x % 8) {
+			case 0:
+				probe(&l, (enum health_verdict)(n % 3));
+				break;
+			case 1:
+				health_state_word(&l.h, n % 2, l.now_ms);
+				break;
+			case 2:
+				health_state_refused(&l.h, l.now_ms);
+				break;
+			case 3:
+				health_state_answers(&l.h, n, k, l.now_ms);
+				break;
+			case 4:
+				health_state_streams(&l.h, n, n ? k % (n + 1) : 0, l.now_ms);
+				break;
+			case 5:
+				if (k == 0)
+					health_state_will(
+					    &l.h, (enum health_event)(HEALTH_EVENT_DRAIN + n % 3), l.now_ms);
+				break;
+			default:
+				pass(&l, 100 * n);
+			}
+			assert_in_range(share(&l), 1, INSTANCE_SHARE_FULL);
+			assert_in_range(l.h.held_ms, 0, HEALTH_HOLD_MAX_MS);
+		}
+	}
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_move_of_the_table_is_legal),
+		cmocka_unit_test(what_is_out_comes_back_by_good_news_alone),
+		cmocka_unit_test(somebodys_will_stands_until_it_is_taken_back),
+		cmocka_unit_test(a_new_one_is_on_trial_until_its_first_probe),
+		cmocka_unit_test(bad_probes_in_a_row_eject),
+		cmocka_unit_test(a_refused_connection_ejects_at_once),
+		cmocka_unit_test(who_recovers_starts_slowly),
+		cmocka_unit_test(who_goes_up_and_down_is_held_out_longer_each_time),
+		cmocka_unit_test(without_news_nothing_is_known),
+		cmocka_unit_test(a_standstill_of_ours_is_no_silence),
+		cmocka_unit_test(a_babysitters_no_counts_more_than_a_good_probe),
+		cmocka_unit_test(failed_requests_in_a_row_eject),
+		cmocka_unit_test(half_of_twenty_within_ten_seconds_eject),
+		cmocka_unit_test(less_than_half_is_borne),
+		cmocka_unit_test(failed_requests_cannot_be_undone_by_probes),
+		cmocka_unit_test(without_probes_time_brings_it_back),
+		cmocka_unit_test(stalled_streams_eject),
+		cmocka_unit_test(bytes_bring_a_hung_one_back),
+		cmocka_unit_test(bytes_shorten_the_time_out),
+		cmocka_unit_test(streams_that_were_cut_do_not),
+		cmocka_unit_test(any_order_of_events_is_survived),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,6 +33,8 @@
 #define PORT_LINE_MS       30000 /* infinilm-rust: then its port is taken to be the configured one */
 #define ADVERTISE_RETRY_MS 1000
 #define STATE_DIR_BYTES    1024
+#define LEASE_S            120 /* that a registry grants to records without a ttl */
+#define N_LEASE_HEARTBEATS 3   /* of which two may be lost */
 
 enum life { LIFE_RUNNING = 1, LIFE_LEAVING, LIFE_STOPPING, LIFE_ENDED };
 
@@ -41,6 +44,7 @@ struct babysitter {
 	struct babysitter_config config;
 	struct backend backend;
 	struct keeper_config keeper_config;
+	struct spawn_limit *limits; /* the engine's: ours as they were at the start, then the configured */
 	struct keeper keeper;
 	struct readiness_rules readiness_rules;
 	struct readiness readiness;
@@ -71,8 +75,13 @@ static json_t *make_record(const struct babysitter *b, const char *name, uint16_
 	char url[ADVERTISE_BYTES + 32];
 
 	snprintf(url, sizeof(url), strchr(b->host, ':') ? "http://[%s]:%u" : "http://%s:%u", b->host, port);
-	return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:o}", "name", name, "host", b->host, "hostname",
-	    b->host, "port", port, "url", url, "status", "running", "metadata", metadata);
+	json_t *record = json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:o}", "name", name, "host", b->host,
+	    "hostname", b->host, "port", port, "url", url, "status", "running", "metadata", metadata);
+	/* Below that the registry's own lease is long enough, and the operator's to choose. */
+	uint64_t ttl_s = (N_LEASE_HEARTBEATS * b->config.heartbeat_ms + 999) / 1000;
+	if (ttl_s > LEASE_S)
+		json_object_set_new(record, "ttl", json_integer((json_int_t)ttl_s));
+	return record;
 }
 
 /* An engine that lists its models is of use when it has listed one. */
@@ -384,6 +393,20 @@ static bool open_log(struct babysitter *b) {
 	return true;
 }
 
+/* Clients of ours cost a descriptor each; the engine is given what we were given. */
+static void make_limits(struct babysitter *b) {
+	const struct babysitter_config *c = &b->config;
+	struct rlimit limit;
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	b->limits = calloc(c->backend.n_limits + 1, sizeof(*b->limits));
+	b->limits[0] = (struct spawn_limit){ RLIMIT_NOFILE, limit.rlim_cur, limit.rlim_max };
+	for (size_t i = 0; i < c->backend.n_limits; i++)
+		b->limits[i + 1] = c->backend.limit_items[i];
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 /* The engine's limit of restarts, in the words of the child's table. */
 static void make_rules(struct babysitter *b) {
 	const struct babysitter_config *c = &b->config;
@@ -399,8 +422,8 @@ static void make_rules(struct babysitter *b) {
 			.argv = (const char *const *)b->backend.argv,
 			.env = (const char *const *)b->backend.env,
 			.work_dir = c->backend.work_dir,
-			.limits = c->backend.limit_items,
-			.n_limits = c->backend.n_limits,
+			.limits = b->limits,
+			.n_limits = c->backend.n_limits + 1,
 			.cpus = c->backend.cpu_set,
 			.death_signal = SIGKILL,
 			.cgroup_fd = -1,
@@ -495,6 +518,7 @@ static bool babysitter_start(struct babysitter *b) {
 	b->budget.max_bytes = BUDGET_BYTES;
 	if (!make_state_dir(b) || !open_log(b))
 		return false;
+	make_limits(b);
 	make_rules(b);
 	loop_setup_process();
 	int r = loop_init(&b->loop, &b->budget);
@@ -527,6 +551,7 @@ static void babysitter_free(struct babysitter *b) {
 	loop_deinit(&b->loop);
 	endpoint_server_deinit(&b->server);
 	backend_deinit(&b->backend);
+	free(b->limits);
 	babysitter_config_deinit(&b->config);
 }
 

@@ -56,17 +56,20 @@ static int open_in(const char *folder, const char *name, int flags) {
 	return open(path, flags | O_CLOEXEC);
 }
 
-bool cgroup_open(struct cgroup *g, const char *name) {
+bool cgroup_open(struct cgroup *g, const char *name, int lock_fd) {
+	struct stat lock;
 	char mount[CGROUP_PATH_MAX], own[CGROUP_PATH_MAX];
 	*g = (struct cgroup){ .procs_fd = -1 };
-	if (!find_mount(mount, sizeof(mount)) || !find_own(own, sizeof(own)))
+	if (!find_mount(mount, sizeof(mount)) || !find_own(own, sizeof(own)) || fstat(lock_fd, &lock) < 0)
 		return false;
-	int n = snprintf(g->path, sizeof(g->path), "%s%s/headrace-%s", mount, own, name);
+	int base = snprintf(g->path, sizeof(g->path), "%s%s/", mount, own);
+	int n = snprintf(g->path, sizeof(g->path), "%s%s/headrace-%s-%jx-%jx", mount, own, name,
+	    (uintmax_t)lock.st_dev, (uintmax_t)lock.st_ino);
 	if (n < 0 || (size_t)n >= sizeof(g->path)) {
 		g->path[0] = '\0';
 		return false;
 	}
-	for (char *p = g->path + n - strlen(name); *p; p++)
+	for (char *p = g->path + base; *p; p++)
 		if (*p == '/')
 			*p = '_';
 	if (mkdir(g->path, 0755) == 0 || errno == EEXIST)

@@ -1,7 +1,7 @@
 /*
  * cgroup: a control group (version 2) of a service's own, below the one we live in.
  *
- * Where none can be made (no cgroup2 mount, read-only, not delegated) the functions do
+ * Where none can be made (no cgroup2 mount, read-only, not delegated) or joined the functions do
  * nothing, and the group is held together by session, subreaper and lock alone. One
  * thread; the embedder owns the struct.
  */
@@ -16,8 +16,11 @@ struct cgroup {
 	int procs_fd;               /* for spawn_plan; -1 */
 };
 
-/* <ours>/headrace-<name>, which may be there already. False: none can be had. */
-bool cgroup_open(struct cgroup *g, const char *name);
+/*
+ * <ours>/headrace-<name>-<device>-<inode> of the lock file, so that services of one name in two state folders
+ * have two; it may be there already. Only who holds the lock may call this. False: none can be had.
+ */
+bool cgroup_open(struct cgroup *g, const char *name, int lock_fd);
 
 /* SIGKILL to all in it, at one stroke. False: there is none, or it cannot (before Linux 5.14). */
 bool cgroup_kill(const char *path);
@@ -25,5 +28,5 @@ bool cgroup_kill(const char *path);
 /* Is anybody in it? */
 bool cgroup_is_populated(const char *path);
 
-/* Removes the folder if it is empty. */
+/* Removes the folder if it is empty. The lock is still held. */
 void cgroup_close(struct cgroup *g);

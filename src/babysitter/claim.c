@@ -18,6 +18,7 @@
 #include "base/text.h"
 
 #define RETRY_MS    20
+#define SCAN_MAX_MS 1000 /* pauses between looks at all processes double up to this */
 #define COMPLAIN_MS 10000
 #define ENVIRON_MAX (256 * 1024)
 #define RECORD_MAX  4096
@@ -85,18 +86,24 @@ static bool carries_lock(pid_t pid, const char *fd) {
 	return strstr(text, "\nlock:");
 }
 
-static bool holds_lock(pid_t pid, const struct stat *file) {
+/* file_name: "/NAME.lock", by which most descriptors are told apart: stat() may hang on a dead file server.
+ */
+static bool holds_lock(pid_t pid, const struct stat *file, const char *file_name) {
 	char path[64];
+	char target[PATH_MAX];
 	struct stat st;
 	bool is_holder = false;
 	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
 	DIR *fds = opendir(path);
 	if (!fds)
 		return false;
-	for (struct dirent *d = readdir(fds); d && !is_holder; d = readdir(fds))
-		if (d->d_name[0] != '.' && fstatat(dirfd(fds), d->d_name, &st, 0) == 0 &&
-		    st.st_dev == file->st_dev && st.st_ino == file->st_ino)
+	for (struct dirent *d = readdir(fds); d && !is_holder; d = readdir(fds)) {
+		ssize_t n = readlinkat(dirfd(fds), d->d_name, target, sizeof(target));
+		if (n > 0 && memmem(target, (size_t)n, file_name, strlen(file_name)) &&
+		    fstatat(dirfd(fds), d->d_name, &st, 0) == 0 && st.st_dev == file->st_dev &&
+		    st.st_ino == file->st_ino)
 			is_holder = carries_lock(pid, d->d_name);
+	}
 	closedir(fds);
 	return is_holder;
 }
@@ -112,8 +119,13 @@ static bool bears(pid_t pid, struct slice variable, char *room) {
 	for (ssize_t got = 1; got > 0 && n<ENVIRON_MAX; n += got> 0 ? (size_t)got : 0)
 		got = read(fd, room + n, ENVIRON_MAX - n);
 	close(fd);
-	const char *found = n ? memmem(room, n, variable.p, variable.n + 1) : NULL; /* with its NUL */
-	return found && (found == room || found[-1] == '\0');
+	const char *at = room, *found; /* with its NUL; behind one, or it is a part of another one's value */
+	while ((found = memmem(at, n - (size_t)(at - room), variable.p, variable.n + 1))) {
+		if (found == room || found[-1] == '\0')
+			return true;
+		at = found + 1;
+	}
+	return false;
 }
 
 /* Us, and whom we descend from. */
@@ -171,7 +183,7 @@ static unsigned kill_orphans(struct claim *c) {
 		for (size_t i = 0; i < all.n; i++) {
 			struct process *p = &all.items[i];
 			if (!p->is_marked && process_is_live(p))
-				p->is_marked = holds_lock(p->pid, &file) ||
+				p->is_marked = holds_lock(p->pid, &file, strrchr(c->path, '/')) ||
 				    bears(p->pid, (struct slice){ variable, (size_t)n }, room);
 		}
 	unsigned n_live = kill_marked(c, &all);
@@ -229,15 +241,18 @@ static void claim_on_retry(struct timer *t) {
 		claim_answer(c, true);
 		return;
 	}
-	if (c->has_place)
+	loop_timer(c->loop, &c->retry, c->pause_ms);
+	if (c->has_place) {
 		claim_complain(c);
-	loop_timer(c->loop, &c->retry, RETRY_MS);
+		c->pause_ms = u64_min(2 * c->pause_ms, SCAN_MAX_MS);
+	}
 }
 
 void claim_ask(struct claim *c) {
 	if (timer_is_running(&c->retry))
 		return;
 	c->asked_ms = c->complained_ms = clock_now_ns() / 1000000u;
+	c->pause_ms = RETRY_MS;
 	loop_timer(c->loop, &c->retry, 0);
 }
 

@@ -34,6 +34,7 @@ struct claim {
 	bool has_place;
 	uint64_t patience_ms; /* CLAIM_PATIENCE_MS */
 	uint64_t asked_ms, complained_ms;
+	uint64_t pause_ms; /* to the next look */
 	uint64_t n_killed; /* processes of predecessors */
 	char *path;        /* of the lock file, absolute */
 	char why[160];     /* of a refusal */

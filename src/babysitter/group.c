@@ -14,8 +14,8 @@
 /* --- signals -------------------------------------------------------------------------- */
 
 /*
- * Signals whoever descends from us; TERM only those that left the leader's session, since the others heard
- * it with the leader. How many live ones were found.
+ * Signals whoever descends from us; TERM only those that left the leader's process group, since the others
+ * heard it with the leader. How many live ones were found.
  */
 static unsigned group_sweep(struct group *g, int number) {
 	struct process_list all = { .items = NULL };
@@ -32,7 +32,7 @@ static unsigned group_sweep(struct group *g, int number) {
 		if (!p->is_marked || !process_is_live(p))
 			continue;
 		n_live++;
-		if (number == SIGKILL || p->session != g->session)
+		if (number == SIGKILL || p->group != g->process_group)
 			process_signal(p, number);
 	}
 	process_list_deinit(&all);
@@ -137,7 +137,7 @@ int group_open(
 int group_adopt(struct group *g, pid_t leader, int pidfd) {
 	assert(!g->is_occupied && g->pidfd < 0);
 	g->is_occupied = true;
-	g->leader = g->session = leader;
+	g->leader = g->process_group = leader;
 	g->pidfd = pidfd;
 	g->exit_code = -1;
 	g->exit_signal = 0;

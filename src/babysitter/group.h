@@ -25,11 +25,11 @@ struct group {
 	struct job job;
 	struct fd_event exit_event;
 	struct signals signals;
-	const struct cgroup *cgroup; /* NULL: none */
+	const struct cgroup *cgroup; /* NULL: none; its path may be set later */
 	group_fn on_exit;            /* the leader has ended: see exit_code and exit_signal */
 	group_fn on_gone;            /* nothing is left; may adopt the next one */
 	pid_t leader;                /* 0: none, or reaped */
-	pid_t session;               /* the leader's, also after its end */
+	pid_t process_group;         /* the leader's, also after its end */
 	int pidfd;                   /* -1: none */
 	bool is_occupied;            /* adopted, not gone */
 	int exit_code;               /* -1: ended by a signal, or not yet */

@@ -102,6 +102,9 @@ static const struct child_ops keeper_ops = {
 
 static void keeper_on_answer(struct claim *claim, bool is_ours) {
 	struct keeper *k = container_of(claim, struct keeper, claim);
+	if (is_ours && k->config->use_cgroup && !k->cgroup.path[0] &&
+	    cgroup_open(&k->cgroup, k->config->name, claim->place_fd))
+		k->plan.cgroup_fd = k->cgroup.procs_fd;
 	child_handle(&k->child, is_ours ? CHILD_E_CLAIMED : CHILD_E_REFUSED);
 }
 
@@ -163,10 +166,10 @@ static const char **make_environment(const struct keeper *k) {
 	while (from[n])
 		n++;
 	const char **env = calloc(n + 2, sizeof(*env));
+	env[n_out++] = k->variable; /* first: a reader of environments may stop early */
 	for (size_t i = 0; i < n; i++)
 		if (!slice_has_prefix(slice_of(from[i]), SLICE(CLAIM_VARIABLE "=")))
 			env[n_out++] = from[i];
-	env[n_out] = k->variable;
 	return env;
 }
 
@@ -189,12 +192,8 @@ int keeper_open(struct keeper *k, struct loop *loop, const struct keeper_config 
 	int r = claim_open(&k->claim, loop, config->state_dir, config->name, keeper_on_answer);
 	if (r < 0)
 		return keeper_fail(k, r, config->state_dir);
-	if (config->use_cgroup)
-		cgroup_open(&k->cgroup, config->name);
-	r = group_open(
-	    &k->group, loop, k->cgroup.path[0] ? &k->cgroup : NULL, keeper_on_exit, keeper_on_gone);
+	r = group_open(&k->group, loop, &k->cgroup, keeper_on_exit, keeper_on_gone);
 	if (r < 0) {
-		cgroup_close(&k->cgroup);
 		claim_close(&k->claim);
 		return keeper_fail(k, r, "subreaper");
 	}
@@ -204,7 +203,7 @@ int keeper_open(struct keeper *k, struct loop *loop, const struct keeper_config 
 	k->env = make_environment(k);
 	k->plan.env = k->env;
 	k->plan.lock_fd = k->claim.lock_fd;
-	k->plan.cgroup_fd = k->cgroup.procs_fd;
+	k->plan.cgroup_fd = -1; /* until the place is ours */
 	return 0;
 }
 

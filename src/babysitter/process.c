@@ -8,7 +8,7 @@
 
 #include "base/text.h"
 
-/* What /proc/PID/stat says after the name, which ends at the last ')': fields 3, 4, 6 and 22 of proc(5). */
+/* What /proc/PID/stat says after the name, which ends at the last ')': fields 3, 4, 5 and 22 of proc(5). */
 static bool parse_stat(struct slice text, struct process *out) {
 	const char *paren = memrchr(text.p, ')', text.n);
 	if (!paren)
@@ -29,7 +29,7 @@ static bool parse_stat(struct slice text, struct process *out) {
 		rest = slice_skip(rest, field.n);
 	}
 	out->parent = (pid_t)numbers[1];
-	out->session = (pid_t)numbers[3];
+	out->group = (pid_t)numbers[2];
 	out->start = numbers[19];
 	return true;
 }

@@ -14,7 +14,7 @@
 #include "base/defs.h"
 
 struct process {
-	pid_t pid, parent, session;
+	pid_t pid, parent, group;
 	uint64_t start; /* clock ticks since boot */
 	char state;     /* 'Z': a zombie */
 	bool is_marked;

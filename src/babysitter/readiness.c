@@ -144,6 +144,8 @@ static void readiness_on_done(struct fetch *f, int outcome, unsigned status, str
 		r->has_tried_other = true;
 		r->origin ^= 1;
 		readiness_ask(r, r->step);
+	} else if (outcome == FETCH_E_LOCAL && r->state == READINESS_SERVING) {
+		loop_timer(r->loop, &r->timer, r->rules->interval_ms); /* nothing was seen */
 	} else if (outcome) {
 		readiness_end(r, false);
 	} else if (r->step == STEP_LIST || r->step == STEP_OTHER_LIST) {

@@ -173,7 +173,8 @@ static void registrar_on_done(struct fetch *f, int outcome, unsigned status, str
 		rec->backoff_ms = BACKOFF_MIN_MS;
 	} else {
 		/* Sent, perhaps, and perhaps acted upon. A heartbeat changes nothing. */
-		if (outcome && outcome != FETCH_E_CONNECT && asked != ASK_HEARTBEAT)
+		if (outcome && outcome != FETCH_E_CONNECT && outcome != FETCH_E_LOCAL &&
+		    asked != ASK_HEARTBEAT)
 			registrar_set_state(rec, REGISTRAR_UNKNOWN, &none);
 		registrar_pause(rec);
 	}

@@ -40,6 +40,7 @@ void option_set_free(struct option_set **set_inout) {
 	json_decref(set->lines);
 	free(set->output);
 	free(set->found);
+	free(set->called);
 	free(set->file);
 	free(set);
 }
@@ -62,6 +63,10 @@ bool option_is_given(const struct option_set *set, const char *path) {
 
 	assert(row);
 	return option_set_found(set, row)->source != OPTION_DEFAULT;
+}
+
+bool option_is_called(const struct option_set *set, const char *name) {
+	return set->called && !strcmp(set->called, name);
 }
 
 /* ---- mistakes ---- */
@@ -208,6 +213,24 @@ void option_store(struct option_set *set, void *config) {
 			set->found[i].value = option_value_default(&rows[i]);
 		option_value_store(set, &rows[i], set->found[i].value, config);
 	}
+}
+
+static void refuse_default(struct option_sink *sink, const char *path, const char *message) {
+	assert(!"a default that its row takes");
+}
+
+void option_default(struct option_set *set, void *config, const char *path, const char *text) {
+	const struct option *row = option_name_find_path(set->schema, slice_of(path));
+	struct option_sink sink = { refuse_default };
+
+	assert(row);
+	struct option_found *found = option_set_found(set, row);
+	if (found->source != OPTION_DEFAULT)
+		return;
+	json_decref(found->value);
+	found->value = option_value_of_text(row, slice_of(text));
+	if (option_value_check(row, found->value, path, &sink))
+		option_value_store(set, row, found->value, config);
 }
 
 static bool is_empty(const json_t *value) {

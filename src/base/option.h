@@ -151,6 +151,15 @@ void option_print_mistakes(const struct option_set *set, FILE *out);
 /* Did any source give this value, or is it the default? */
 bool option_is_given(const struct option_set *set, const char *path);
 
+/* Was the program called by this name (argv[0] without its folder)? After option_read_flags(). */
+bool option_is_called(const struct option_set *set, const char *name);
+
+/*
+ * Another default than the row's, as a flag would spell it, where no source gave a value: for
+ * programs that stand in for others. After option_store(), into the same struct.
+ */
+void option_default(struct option_set *set, void *config, const char *path, const char *text);
+
 /* Zeroed memory that lives as long as the set. */
 void *option_alloc(struct option_set *set, size_t bytes);
 

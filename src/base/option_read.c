@@ -154,6 +154,11 @@ static int read_config_flag(struct reader *reader, const struct words *words) {
 enum option_command option_read_flags(struct option_set *set, int argc, char *const *argv) {
 	enum option_command command = OPTION_RUN, c;
 
+	if (argc > 0) {
+		const char *slash = strrchr(argv[0], '/');
+		free(set->called);
+		set->called = strdup(slash ? slash + 1 : argv[0]);
+	}
 	for (int i = 1; i < argc; i++) {
 		const char *arg = argv[i], *equals = is_flag(arg) ? strchr(arg, '=') : NULL;
 		struct slice flag = { arg, equals ? (size_t)(equals - arg) : strlen(arg) };
@@ -237,7 +242,8 @@ void option_read_environment(struct option_set *set, char *const *environment) {
 		const char *equals = strchr(*variable, '=');
 		char name[OPTION_NAME_BYTES];
 
-		if (!equals || !equals[1] || strncmp(*variable, set->schema->env_prefix, n_prefix))
+		if (!equals || !equals[1] || strncmp(*variable, set->schema->env_prefix, n_prefix) ||
+		    (*variable)[n_prefix] != '_')
 			continue;
 		if (equals - *variable >= (ptrdiff_t)sizeof(name))
 			continue;

@@ -22,6 +22,7 @@ struct option_set {
 	const struct option_schema *schema;
 	struct option_found *found; /* by row */
 	char *file;                 /* the one that is, or is to be, read */
+	char *called;               /* the last part of argv[0]; NULL: not known */
 	json_t *lines;              /* path -> line of a TOML file */
 	struct option_line *output; /* mistakes and warnings, sorted */
 	size_t n_output, n_mistakes;

@@ -61,8 +61,15 @@ static bool is_sitter(struct slice body) {
 	return is;
 }
 
+/* We had no descriptor or port to ask with. Until fetch tells it apart, this never happens. */
+static bool is_unasked(int outcome) {
+	return outcome == FETCH_E_LOCAL;
+}
+
 static enum checkup_outcome checkup_judge(
     const struct checkup *c, int outcome, unsigned status, struct slice body) {
+	if (is_unasked(outcome))
+		return CHECKUP_UNASKED;
 	if (c->kind == CHECKUP_SITTER) {
 		if (outcome || !is_sitter(body))
 			return CHECKUP_NOTHING;

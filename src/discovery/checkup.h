@@ -20,6 +20,7 @@ enum checkup_outcome {
 	CHECKUP_BAD,     /* it says so, or does not answer as it should */
 	CHECKUP_REFUSED, /* no address took the connection */
 	CHECKUP_NOTHING, /* it is not what was looked for */
+	CHECKUP_UNASKED, /* we could not: no verdict */
 };
 
 struct checkup;

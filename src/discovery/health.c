@@ -8,9 +8,11 @@
 #include "base/log.h"
 #include "discovery/checkup.h"
 
-#define TICK_MS   100u
-#define GAP_MS    2000u /* between two ticks: the process stood still */
-#define SPREAD_MS 2u    /* for each instance, of the first round of probes */
+#define TICK_MS    100u
+#define GAP_MS     2000u /* between two ticks: the process stood still */
+#define SPREAD_MS  2u    /* for each instance, of the first round of probes */
+#define PROBES_MAX 256u  /* at once: descriptors are for requests */
+#define FRESH_MS   1000u /* by then all workers have counted streams again */
 
 struct monitor {
 	struct health *health;
@@ -20,7 +22,7 @@ struct monitor {
 	struct checkup engine, sitter;
 	struct health_evidence seen;
 	uint64_t avoid_until_ms; /* as last seen */
-	uint64_t probe_at_ms;
+	uint64_t began_ms, probe_at_ms;
 	enum instance_state told; /* the fleet */
 	bool is_listed;
 };
@@ -80,6 +82,8 @@ static void monitor_on_engine(struct checkup *c, enum checkup_outcome outcome, u
 		[CHECKUP_REFUSED] = HEALTH_PROBE_REFUSED,
 	};
 
+	if (outcome == CHECKUP_UNASKED)
+		return;
 	assert(outcome < n_elems(verdicts));
 	m->health->n_probes++;
 	m->health->n_failed_probes += outcome != CHECKUP_GOOD;
@@ -92,6 +96,8 @@ static void monitor_on_engine(struct checkup *c, enum checkup_outcome outcome, u
 static void monitor_on_sitter(struct checkup *c, enum checkup_outcome outcome, uint64_t took_us) {
 	struct monitor *m = container_of(c, struct monitor, sitter);
 
+	if (outcome == CHECKUP_UNASKED)
+		return;
 	/* One that ceases to answer cannot hold against the engine what it said before. */
 	health_state_word(&m->state, outcome != CHECKUP_BAD, health_now(m->health));
 	monitor_apply(m);
@@ -102,17 +108,21 @@ static void monitor_probe(struct monitor *m) {
 	struct health *h = m->health;
 	uint64_t wait_ms = health_state_probe_wait_ms(&m->state);
 
-	if (row->n_addresses == 0)
+	if (row->n_addresses == 0 || h->n_probing + 2 > PROBES_MAX)
 		return;
 	/* Within a tenth of its time, so that many drift apart. */
 	m->probe_at_ms = health_now(h) + wait_ms - wait_ms / 10 + rng_below(&h->rng, wait_ms / 5 + 1);
 	if (row->source == SOURCE_REGISTRY && m->instance->spec.port < UINT16_MAX &&
-	    !checkup_is_busy(&m->sitter))
+	    !checkup_is_busy(&m->sitter)) {
+		h->n_probing++;
 		checkup_start(
 		    &m->sitter, m->instance, row->addresses, row->n_addresses, (struct slice){ NULL, 0 });
-	if (!checkup_is_busy(&m->engine))
+	}
+	if (!checkup_is_busy(&m->engine)) {
+		h->n_probing++;
 		checkup_start(
 		    &m->engine, m->instance, row->addresses, row->n_addresses, slice_of(h->options.api_key));
+	}
 }
 
 /* --- what the workers saw -------------------------------------------------------------------- */
@@ -129,7 +139,8 @@ static void monitor_look(struct monitor *m, bool has_gap) {
 	m->avoid_until_ms = avoid_until_ms;
 	health_state_answers(&m->state, (uint32_t)(seen.n_good - m->seen.n_good),
 	    (uint32_t)(seen.n_faults - m->seen.n_faults), now_ms);
-	if (!has_gap)
+	/* The gauges of its slot may still be those of the one that had it before. */
+	if (!has_gap && now_ms - m->began_ms >= FRESH_MS)
 		health_state_streams(&m->state, seen.n_streams, seen.n_stalled, now_ms);
 	m->seen = seen;
 }
@@ -140,7 +151,7 @@ static void monitor_tick(struct monitor *m, uint64_t gap_ms) {
 	bool is_refusing = health_state_is_refusing(&m->state);
 
 	if (gap_ms)
-		health_state_forgive(&m->state, gap_ms);
+		health_state_forgive(&m->state, gap_ms, health_now(h));
 	if (h->options.is_passive)
 		monitor_look(m, gap_ms > 0);
 	health_state_tick(&m->state, health_now(h));
@@ -151,14 +162,31 @@ static void monitor_tick(struct monitor *m, uint64_t gap_ms) {
 		monitor_probe(m);
 }
 
+static struct monitor *health_monitor(const struct health *h, uint32_t row) {
+	return h->monitors[h->snapshot->rows[row].instance->slot];
+}
+
+static unsigned health_count_probing(const struct health *h) {
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < h->snapshot->n_rows; i++) {
+		const struct monitor *m = health_monitor(h, i);
+
+		n += (unsigned)checkup_is_busy(&m->engine) + (unsigned)checkup_is_busy(&m->sitter);
+	}
+	return n;
+}
+
 static void health_on_tick(struct timer *t) {
 	struct health *h = container_of(t, struct health, tick);
 	uint64_t now_ms = health_now(h), passed_ms = now_ms - h->ticked_ms;
+	uint32_t n = h->snapshot->n_rows;
 
 	loop_timer(h->loop, &h->tick, TICK_MS);
-	for (uint32_t i = 0; i < h->snapshot->n_rows; i++)
-		monitor_tick(
-		    h->monitors[h->snapshot->rows[i].instance->slot], passed_ms > GAP_MS ? passed_ms : 0);
+	h->n_probing = health_count_probing(h);
+	for (uint32_t i = 0; i < n; i++) /* where there are many, each comes first at times */
+		monitor_tick(health_monitor(h, (h->first_row + i) % n), passed_ms > GAP_MS ? passed_ms : 0);
+	h->first_row = n ? (h->first_row + PROBES_MAX) % n : 0;
 	h->ticked_ms = now_ms;
 }
 
@@ -175,7 +203,8 @@ static struct monitor *monitor_new(struct health *h, const struct snapshot_row *
 	health_state_init(&m->state, &h->limits, health_now(h));
 	checkup_init(&m->engine, h->loop, CHECKUP_ENGINE, h->options.timeout_ms, monitor_on_engine);
 	checkup_init(&m->sitter, h->loop, CHECKUP_SITTER, h->options.timeout_ms, monitor_on_sitter);
-	m->probe_at_ms = health_now(h) + rng_below(&h->rng, spread_ms + 1);
+	m->began_ms = health_now(h);
+	m->probe_at_ms = m->began_ms + rng_below(&h->rng, spread_ms + 1);
 	m->avoid_until_ms = atomic_load_explicit(&row->instance->avoid_until_ms, memory_order_relaxed);
 	h->evidence(h->context, m->instance->slot, &m->seen);
 	atomic_store_explicit(&m->instance->n_requests_before, m->seen.n_requests, memory_order_relaxed);

@@ -42,6 +42,8 @@ struct health {
 	struct job change;
 	struct rng rng;
 	uint64_t ticked_ms;
+	unsigned n_probing;                      /* probes under way, as of this tick */
+	uint32_t first_row;                      /* of the next tick */
 	uint64_t n_transitions[INSTANCE_STATES]; /* into each */
 	uint64_t n_probes, n_failed_probes;
 	void (*on_change)(struct health *h);

@@ -5,6 +5,7 @@
  */
 #include "discovery/membership.h"
 
+#define HASH_FUNCTION HASH_SAX /* the default one falls through its cases, which clang refuses */
 #include <uthash.h>
 
 #include "base/log.h"
@@ -130,9 +131,21 @@ static struct member *member_find(struct membership *m, struct slice name) {
 	return member;
 }
 
+/* The one that left first is forgotten. False: none has left. */
+static bool forget_one(struct membership *m) {
+	struct member *oldest = NULL;
+
+	for (struct member *member = m->members; member; member = member->hh.next)
+		if (member->state == MEMBER_GONE && (!oldest || member->since_ms < oldest->since_ms))
+			oldest = member;
+	if (oldest)
+		member_free(m, oldest);
+	return oldest;
+}
+
 /* NULL: too many names. */
 static struct member *member_new(struct membership *m, struct slice name) {
-	if (HASH_COUNT(m->members) >= MEMBERSHIP_NAMES_MAX)
+	if (HASH_COUNT(m->members) >= MEMBERSHIP_NAMES_MAX && !forget_one(m))
 		return NULL;
 	struct member *member = calloc(1, sizeof(*member) + name.n + 1);
 
@@ -159,18 +172,29 @@ static void member_set_state(
 		service_free(&member->service);
 }
 
-/* Its record goes to the fleet; what is wrong with it now is for the log, and an older one stays. */
-static bool member_upsert(struct membership *m, struct member *member, const struct service *service) {
+/* Its record goes to the fleet; what is wrong with it now is for the log, and an older one stays. 0, or the
+ * fleet's outcome. */
+static int member_upsert(struct membership *m, struct member *member, const struct service *service) {
 	int r = fleet_upsert(m->fleet, SOURCE_REGISTRY, &service->spec);
 
-	if (r)
-		report_bad(m, slice_of(member->name),
-		    r == FLEET_E_FULL ? "the fleet is full" : "beyond a limit of the fleet table");
-	return r == 0;
+	if (r == FLEET_E_LIMIT)
+		report_bad(m, slice_of(member->name), "beyond a limit of the fleet table");
+	else if (r && member->state != MEMBER_WAITING)
+		report_bad(m, slice_of(member->name), "the fleet is full");
+	return r;
 }
 
+/* When the fleet is full it waits until somebody has left. */
 static void member_join(struct membership *m, struct member *member, uint64_t now_ms) {
-	if (!member_upsert(m, member, member->service)) {
+	int r = member_upsert(m, member, member->service);
+
+	if (r == FLEET_E_FULL) {
+		member_set_state(m, member, MEMBER_WAITING, now_ms);
+		member->since_ms = now_ms;
+		member->wait_ms = WAIT_MIN_MS;
+		return;
+	}
+	if (r) {
 		member_set_state(m, member, MEMBER_GONE, now_ms);
 		service_free(&member->service);
 		return;
@@ -224,7 +248,7 @@ static void member_take(
 	}
 	is_news = !json_equal(member->service->kept, service->kept);
 	if (is_in_fleet(member->state)) {
-		if (is_news && !member_upsert(m, member, service)) {
+		if (is_news && member_upsert(m, member, service) != 0) {
 			service_free(&service);
 			return;
 		}
@@ -281,14 +305,15 @@ void membership_put(struct membership *m, const json_t *record, uint64_t now_ms)
 void membership_delete(struct membership *m, struct slice name, uint64_t now_ms) {
 	struct member *member = member_find(m, name);
 
-	if (member)
+	/* Registries sweep those whose lease was over long ago: nobody has asked for that. */
+	if (member && member->state != MEMBER_MISSING)
 		member_leave(m, member, "deregistered", now_ms);
 }
 
 /* A list does not name it. */
 static void member_vanish(
     struct membership *m, struct member *member, enum membership_list kind, uint64_t now_ms) {
-	if (member->state == MEMBER_WAITING || (kind == MEMBERSHIP_KNOWN && is_in_fleet(member->state))) {
+	if (member->state == MEMBER_WAITING || (kind == MEMBERSHIP_KNOWN && member->state == MEMBER_IN)) {
 		member_leave(m, member, "deregistered", now_ms);
 	} else if (member->state == MEMBER_IN) {
 		member_set_state(m, member, MEMBER_MISSING, now_ms);

@@ -5,10 +5,12 @@
  * date at once. A list that does not name an engine is a weaker word than a deletion:
  *
  *   deleted, or its status is no longer "running"    it leaves at once
- *   not named, or its lease is over                  it leaves when the grace has passed
+ *   not named, or its lease is over                  it leaves when the grace has passed,
+ *                                                    also if it is deleted meanwhile
  *   the registry does not answer                     nobody leaves, and no grace passes
  *   more than 30 % would leave with one stroke       they stay for another 5 min
  *   it left and came back, again and again           it waits, 1 s doubling to 5 min
+ *   the fleet is full                                it waits, and tries each second
  *
  * What an engine had keeps running in all cases. A bad record changes nothing but its
  * count and, once, the log.

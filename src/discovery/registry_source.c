@@ -15,7 +15,7 @@
 
 #define WATCH_SILENCE_MS 45000u /* the watch says something every 15 s */
 #define LIST_TIMEOUT_MS  10000u
-#define WATCH_RETRY_MS   60000u /* to a registry that had none */
+#define WATCH_RETRY_MS   60000u /* to a registry that has none, or none that reaches us */
 #define WAIT_MIN_MS      100u
 #define WAIT_MAX_MS      10000u
 #define TICK_MS          250u
@@ -131,7 +131,7 @@ static void source_heard(struct registry_source *s) {
 		source_log(s, LOG_INFO, "the registry answers again", NULL);
 	s->is_silence_said = false;
 	s->is_heard = true;
-	s->has_spoken = true;
+	s->is_told = true;
 	s->heard_ms = source_now(s);
 	s->wait_ms = WAIT_MIN_MS;
 }
@@ -201,7 +201,11 @@ static bool source_take_text(struct registry_source *s, struct slice text) {
 }
 
 static bool source_on_event(void *context, struct slice data) {
-	return source_take_text(context, data);
+	struct registry_source *s = context;
+
+	s->is_lack_said = false;
+	s->has_watch = source_take_text(s, data);
+	return s->has_watch;
 }
 
 /* --- questions --------------------------------------------------------------------------------- */
@@ -211,7 +215,7 @@ static void source_ask(struct registry_source *s) {
 	struct fetch_request request = { .bearer = slice_of(s->options.token) };
 
 	s->question = source_now(s) >= s->watch_at_ms ? REGISTRY_WATCH : REGISTRY_LIST;
-	s->has_spoken = s->is_list = false;
+	s->has_begun = s->is_told = s->is_list = false;
 	s->list_n = 0;
 	event_reader_deinit(&s->events);
 	if (s->question == REGISTRY_LIST)
@@ -274,15 +278,15 @@ static void source_on_part(struct fetch *f, struct slice part) {
 	struct registry_source *s = container_of(f, struct registry_source, fetch);
 	bool good;
 
-	if (s->question == REGISTRY_LIST || (!s->has_spoken && is_list_begun(part)))
+	if (s->question == REGISTRY_LIST || (!s->has_begun && is_list_begun(part)))
 		s->is_list = true;
+	s->has_begun = true;
 	if (s->is_list) {
-		s->has_spoken = true;
 		good = source_keep_list(s, part);
 	} else {
-		source_heard(s);
-		s->is_lack_said = false;
 		good = event_reader_feed(&s->events, part, source_on_event, s);
+		if (good && s->is_told) /* from now on comments are signs of life, too */
+			source_heard(s);
 	}
 	if (good)
 		return;
@@ -307,18 +311,30 @@ static void source_listed(struct registry_source *s) {
 	source_later(s, s->options.sync_interval_ms);
 }
 
+/*
+ * Somebody is there, and no message came: something between us may hold events back, where a list would
+ * come through. A watch that was good before may have had nothing to tell: it is asked for once more.
+ */
+static void source_watch_failed(struct registry_source *s) {
+	if (!s->has_watch)
+		s->watch_at_ms = source_now(s) + WATCH_RETRY_MS;
+	s->has_watch = false;
+}
+
 static void source_on_done(struct fetch *f, int outcome, unsigned status, struct slice body) {
 	struct registry_source *s = container_of(f, struct registry_source, fetch);
 	char text[32];
 
 	if (outcome == 0 && status == 200 && s->is_list) {
 		source_listed(s);
-	} else if (s->question == REGISTRY_WATCH && s->has_spoken && !s->is_list) {
+	} else if (s->question == REGISTRY_WATCH && s->is_told && !s->is_list) {
 		source_retry(s); /* it ended, or was silent for long: on from there */
 	} else if (s->question == REGISTRY_WATCH && outcome == 0 && status >= 400 && status < 500) {
 		s->watch_at_ms = source_now(s) + WATCH_RETRY_MS; /* it does not know the question */
 		source_ask(s);
 	} else {
+		if (s->question == REGISTRY_WATCH && outcome != FETCH_E_CONNECT)
+			source_watch_failed(s);
 		snprintf(text, sizeof(text), "status %u", status);
 		source_failed(s, outcome ? fetch_outcome_text((enum fetch_outcome)outcome) : text);
 	}

@@ -3,7 +3,8 @@
  *
  * The watch is asked for first: events that come as things change. A registry without
  * one answers that question with its list, and is then asked for it every
- * `sync_interval_ms` (GET /services?healthy=true), and now and then for the watch again.
+ * `sync_interval_ms` (GET /services?healthy=true), and now and then for the watch again;
+ * so is one whose watch ends before its first message.
  * While the registry is away the fleet stays as it is, for ever; the last good table is
  * in a file, from which a router begins that is started in the meantime. What the words
  * of the registry mean is discovery/membership.h.
@@ -44,7 +45,9 @@ struct registry_source {
 	char *list; /* what came in place of events: the whole of a list */
 	size_t list_n;
 	bool is_list;                     /* the first byte says so */
-	bool has_spoken;                  /* since it was asked */
+	bool has_begun;                   /* some byte came, since it was asked */
+	bool is_told;                     /* a message came, since it was asked */
+	bool has_watch;                   /* its watch has spoken, and has not failed since */
 	bool is_heard;                    /* it answers: the last question was not in vain */
 	bool is_silence_said;             /* in the log */
 	bool is_lack_said;                /* of a watch; in the log */

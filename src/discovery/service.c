@@ -147,13 +147,20 @@ static void read_target(struct service *s) {
 
 int service_parse(const json_t *record, struct service **service_out, const char **why_out) {
 	const json_t *metadata = json_object_get(record, "metadata");
-	const json_t *is_healthy = json_object_get(record, "is_healthy");
-	struct slice status = text_in(record, "status");
 
 	*service_out = NULL;
 	*why_out = NULL;
 	if (json_is_object(record) && !slice_eq(text_in(metadata, "type"), SLICE("openai-api")))
 		return SERVICE_E_OTHER;
+	return service_read(record, service_out, why_out);
+}
+
+int service_read(const json_t *record, struct service **service_out, const char **why_out) {
+	const json_t *metadata = json_object_get(record, "metadata");
+	const json_t *is_healthy = json_object_get(record, "is_healthy");
+	struct slice status = text_in(record, "status");
+
+	*service_out = NULL;
 	*why_out = service_judge(record);
 	if (*why_out)
 		return SERVICE_E_BAD;
@@ -165,7 +172,7 @@ int service_parse(const json_t *record, struct service **service_out, const char
 	read_target(s);
 	read_models(s, metadata);
 	read_labels(s, record, metadata);
-	s->metadata = json_dumps(metadata, JSON_COMPACT);
+	s->metadata = metadata ? json_dumps(metadata, JSON_COMPACT) : strdup("{}");
 	s->spec.metadata = slice_of(s->metadata);
 	*service_out = s;
 	return 0;

@@ -32,6 +32,10 @@ struct service {
 
 /* 0 and a service, or an outcome and why: SERVICE_E_BAD's sentence is *why_out. */
 must_use int service_parse(const json_t *record, struct service **service_out, const char **why_out);
+
+/* The same of a record that somebody means to be an engine, whatever its type: 0 or SERVICE_E_BAD. */
+must_use int service_read(const json_t *record, struct service **service_out, const char **why_out);
+
 void service_free(struct service **service);
 
 /* The record's name, if it has one; p NULL otherwise. Points into the record. */

@@ -204,6 +204,8 @@ static struct watch *watch_new(struct watcher *watcher, const struct snapshot_ro
 	fetch_init(&w->fetch, watcher->every.models_timeout_ms, MODELS_BYTES_MAX, watch_on_models);
 	list_init(&w->link);
 	list_push(&watcher->watches, &w->link);
+	assert(!watcher->by_slot[row->instance->slot]);
+	watcher->by_slot[row->instance->slot] = w;
 	return w;
 }
 
@@ -211,6 +213,7 @@ static void watch_free(struct watch *w) {
 	fetch_cancel(&w->fetch);
 	resolver_free(&w->resolver);
 	list_remove(&w->link);
+	w->watcher->by_slot[w->instance->slot] = NULL;
 	instance_unref(&w->instance);
 	free(w);
 }
@@ -256,20 +259,13 @@ void watcher_deinit(struct watcher *w) {
 		watch_free(container_of(it, struct watch, link));
 }
 
-static struct watch *watcher_find(struct watcher *w, const struct instance *inst) {
-	list_each (it, &w->watches) {
-		struct watch *watch = container_of(it, struct watch, link);
-		if (watch->instance == inst)
-			return watch;
-	}
-	return NULL;
-}
-
 void watcher_sync(struct watcher *w, const struct snapshot *snapshot) {
 	list_each (it, &w->watches)
 		container_of(it, struct watch, link)->is_listed = false;
 	for (uint32_t i = 0; i < snapshot->n_rows; i++) {
-		struct watch *watch = watcher_find(w, snapshot->rows[i].instance);
+		struct watch *watch = w->by_slot[snapshot->rows[i].instance->slot];
+		/* A slot is taken again only when nobody holds its last instance, and its watch does. */
+		assert(!watch || watch->instance == snapshot->rows[i].instance);
 		if (!watch) { /* without waiting for the next tick: it may be needed at once */
 			watch = watch_new(w, &snapshot->rows[i]);
 			timer_stop(&w->tick);

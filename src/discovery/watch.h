@@ -19,11 +19,14 @@ struct watch_intervals {
 	const char *api_key; /* for the engines; NULL or "": none */
 };
 
+struct watch;
+
 struct watcher {
 	struct loop *loop;
 	struct fleet *fleet;
 	struct watch_intervals every;
 	struct list watches; /* one for each instance of the snapshot last seen */
+	struct watch *by_slot[INSTANCE_SLOTS_MAX];
 	struct timer tick;
 	struct job change;
 	void (*on_change)(struct watcher *w);

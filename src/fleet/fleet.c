@@ -30,6 +30,8 @@ struct record {
 	uint32_t row;
 	struct record *primary;
 	enum instance_state row_state;
+	uint8_t row_share;
+	bool is_row_refusing;
 };
 
 struct fleet {
@@ -334,7 +336,14 @@ static int record_identity_cmp(const void *left, const void *right) {
 	return by_identity ? by_identity : (a->age > b->age) - (a->age < b->age);
 }
 
-/* Finds each record's primary, and passes on to it that a peer was drained or disabled. */
+/* It was drained or disabled, or its babysitter, which its peers may not have, says that it does not serve.
+ */
+static bool speaks_for_target(const struct record *record) {
+	return record->state >= INSTANCE_DRAINING ||
+	    (record->state == INSTANCE_UNHEALTHY && record->is_refusing);
+}
+
+/* Finds each record's primary, and passes on to it what a peer says of both. */
 static void fleet_merge(const struct fleet *fleet) {
 	struct record *sorted[INSTANCE_SLOTS_MAX], *primary = NULL;
 
@@ -348,8 +357,13 @@ static void fleet_merge(const struct fleet *fleet) {
 			primary = record;
 		record->primary = primary;
 		record->row_state = record->state;
-		if (record->state >= INSTANCE_DRAINING && record->state > primary->row_state)
-			primary->row_state = record->state;
+		record->row_share = record->share;
+		record->is_row_refusing = record->is_refusing;
+		if (!speaks_for_target(record) || record->state < primary->row_state)
+			continue;
+		primary->row_state = record->state;
+		primary->row_share = record->share;
+		primary->is_row_refusing = record->is_refusing;
 	}
 }
 
@@ -369,8 +383,8 @@ struct snapshot *fleet_build(struct fleet *fleet) {
 			.source = record->source,
 			.state = record->row_state,
 			.weight = record->weight,
-			.share = record->share,
-			.is_refusing = record->is_refusing,
+			.share = record->row_share,
+			.is_refusing = record->is_row_refusing,
 			.are_models_known = record->are_models_known,
 			.are_models_declared = record->are_models_declared,
 			.primary = record->primary->row,

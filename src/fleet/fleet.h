@@ -9,7 +9,7 @@
  *
  * Records whose scheme, resolved addresses, port and rank are equal are one target:
  * the oldest routes for all of them (fleet/snapshot.h). Its row offers the models of
- * all, and if any of them is drained or disabled, so is the row.
+ * all, and if any of them is drained, disabled, or refuses, so is the row.
  *
  * What sources and engines deliver is theirs: too much of it is a positive outcome,
  * never an assertion. All texts are copied.

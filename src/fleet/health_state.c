@@ -228,8 +228,8 @@ void health_state_tick(struct health_state *h, uint64_t now_ms) {
 	}
 }
 
-void health_state_forgive(struct health_state *h, uint64_t gap_ms) {
-	h->news_ms += gap_ms;
+void health_state_forgive(struct health_state *h, uint64_t gap_ms, uint64_t now_ms) {
+	h->news_ms = u64_min(h->news_ms + gap_ms, now_ms);
 }
 
 /* --- what follows ------------------------------------------------------------------------------ */
@@ -251,6 +251,8 @@ unsigned health_state_share(const struct health_state *h, uint64_t now_ms) {
 		return ramp_share(h, now_ms);
 	case INSTANCE_DEGRADED:
 		return (unsigned)size_min(SHARE_DEGRADED, ramp_share(h, now_ms));
+	case INSTANCE_UNHEALTHY: /* in a panic: those that are well come first */
+		return SHARE_TRIAL;
 	default:
 		return INSTANCE_SHARE_FULL;
 	}

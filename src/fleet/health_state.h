@@ -107,7 +107,7 @@ void health_state_will(struct health_state *h, enum health_event event, uint64_t
 void health_state_tick(struct health_state *h, uint64_t now_ms);
 
 /* The process stood still for that long: nobody can be blamed for the silence. */
-void health_state_forgive(struct health_state *h, uint64_t gap_ms);
+void health_state_forgive(struct health_state *h, uint64_t gap_ms, uint64_t now_ms);
 
 /* --- what follows ------------------------------------------------------------------------ */
 

@@ -14,12 +14,15 @@
 #include "http/endpoint.h"
 
 #include <stdio.h>
+#include <sys/resource.h>
 
 #include "base/utf8.h"
 #include "http/reply.h"
 
 #define BODY_IDLE_MS      10000
-#define WRITE_MS          30000 /* for a client that does not read */
+#define BODY_MS           30000        /* altogether */
+#define BODIES_BYTES_MAX  (256u << 20) /* of all calls of a server */
+#define WRITE_MS          30000        /* for a client that does not read */
 #define UNWANTED_BYTES    65536u
 #define STREAM_BYTES_MAX  (1u << 20)
 #define MESSAGE_BYTES_MAX 512
@@ -37,6 +40,7 @@ struct endpoint_call {
 	struct buf *head;
 	char *body;
 	size_t body_bytes, body_room;
+	uint64_t body_until_ms;
 	char *text; /* decoded: the parameter, behind it a value of the query */
 	size_t param_bytes;
 	void (*on_gone)(void *owner); /* of a kept call that is not answered */
@@ -66,6 +70,7 @@ static void endpoint_free(struct endpoint_call *c) {
 	job_cancel(&c->job);
 	timer_stop(&c->timer);
 	list_remove(&c->link);
+	s->bodies_bytes -= c->body_room;
 	free(c->body);
 	free(c->text);
 	slab_put(&s->calls, c);
@@ -93,9 +98,18 @@ static void endpoint_leave(struct endpoint_call *c, void (*end)(struct endpoint_
 		on_gone(owner);
 }
 
+/* Who has said that he says no more may still wait for the answer to what is being done for him. */
+static bool endpoint_is_left(const struct endpoint_call *c) {
+	const struct conn *conn = c->call.conn;
+	bool is_awaited = c->state == ENDPOINT_KEPT || c->state == ENDPOINT_SENDING;
+	return is_awaited ? conn->is_broken || conn->has_failed : call_is_gone(&c->call);
+}
+
 /* The answer is complete, but for what the client has not taken. The caller's hands are off the call now. */
 static void endpoint_send_rest(struct endpoint_call *c, int r) {
 	c->on_gone = NULL;
+	if (c->state == ENDPOINT_KEPT && !endpoint_is_left(c))
+		conn_ignore_peer_close(c->call.conn);
 	if (c->server->running == c)
 		c->server->running = NULL;
 	if (r) {
@@ -124,7 +138,7 @@ static void endpoint_send(struct endpoint_call *c, struct reply *reply) {
 }
 
 static enum reply_dialect endpoint_dialect(const struct endpoint_call *c) {
-	return c->server->server.is_plain ? REPLY_PLAIN : REPLY_OPENAI;
+	return reply_dialect((enum reply_dialect)c->server->server.dialect, head_path(head_of(c)));
 }
 
 static void endpoint_refuse(struct endpoint_call *c, enum cause cause, struct slice allow) {
@@ -393,21 +407,43 @@ static bool endpoint_admit(struct endpoint_call *c) {
 	return false;
 }
 
-static bool endpoint_keep_body(struct endpoint_call *c, const struct call_in *in) {
-	if (c->call.in_bytes > endpoint_body_max(c))
-		return false;
-	if (!c->row->body_bytes_max)
+/* False: all the bodies together have taken what there is for them. */
+static bool endpoint_make_room(struct endpoint_call *c, size_t n) {
+	struct endpoint_server *s = c->server;
+	if (n <= c->body_room)
 		return true;
-	if (c->body_bytes + in->bytes > c->body_room) {
-		size_t room = size_max(c->body_bytes + in->bytes, size_max(2 * c->body_room, BODY_ROOM_MIN));
-		c->body_room = size_min(room, c->row->body_bytes_max);
-		c->body = realloc(c->body, c->body_room);
-	}
+	size_t room =
+	    size_min(size_max(n, size_max(2 * c->body_room, BODY_ROOM_MIN)), c->row->body_bytes_max);
+	size_t more = room - c->body_room;
+	if (more > BODIES_BYTES_MAX - s->bodies_bytes || buf_is_over_budget(&s->server.loop->bufs))
+		return false;
+	s->bodies_bytes += more;
+	c->body_room = room;
+	c->body = realloc(c->body, room);
+	return true;
+}
+
+/* CAUSE_NONE, or why it is refused. */
+static enum cause endpoint_keep_body(struct endpoint_call *c, const struct call_in *in) {
+	if (c->call.in_bytes > endpoint_body_max(c))
+		return CAUSE_BODY_TOO_LARGE;
+	if (!c->row->body_bytes_max)
+		return CAUSE_NONE;
+	if (!endpoint_make_room(c, c->body_bytes + in->bytes))
+		return CAUSE_OVERLOADED;
 	for (size_t i = 0; i < in->n; i++) {
 		memcpy(c->body + c->body_bytes, in->pieces[i].p, in->pieces[i].n);
 		c->body_bytes += in->pieces[i].n;
 	}
-	return true;
+	return CAUSE_NONE;
+}
+
+/* Some of it has come: silence begins afresh, but the whole must end. */
+static void endpoint_await_body(struct endpoint_call *c) {
+	uint64_t now_ms = loop_now_ms(c->server->server.loop);
+	c->is_late = now_ms >= c->body_until_ms;
+	if (!c->is_late)
+		endpoint_timer(c, u64_min(BODY_IDLE_MS, c->body_until_ms - now_ms));
 }
 
 /* RFC 9110 section 10.1.1. The next look at the connection shows if nobody heard it. */
@@ -437,16 +473,16 @@ static void endpoint_receive(struct endpoint_call *c) {
 	if (!c->row && !endpoint_admit(c))
 		return;
 	while ((r = call_recv(&c->call, LOOP_READ_BYTES, &in)) == 0) {
-		if (!endpoint_keep_body(c, &in)) {
-			endpoint_refuse(c, CAUSE_BODY_TOO_LARGE, (struct slice){ NULL, 0 });
+		enum cause cause = endpoint_keep_body(c, &in);
+		if (cause) {
+			endpoint_refuse(c, cause, (struct slice){ NULL, 0 });
 			return;
 		}
 		if (in.is_end) {
 			endpoint_run(c);
 			return;
 		}
-		c->is_late = false;
-		endpoint_timer(c, BODY_IDLE_MS);
+		endpoint_await_body(c);
 	}
 	if (r == CALL_E_BAD)
 		endpoint_refuse(c, CAUSE_MALFORMED, (struct slice){ NULL, 0 });
@@ -461,7 +497,7 @@ static void endpoint_on_job(struct job *job) {
 	assert(c->state != ENDPOINT_RUNNING);
 	if (c->state == ENDPOINT_BODY)
 		endpoint_receive(c);
-	else if (call_is_gone(&c->call))
+	else if (endpoint_is_left(c))
 		endpoint_leave(c, endpoint_abort);
 	else if (c->state == ENDPOINT_STREAM && head_of(c)->method == METHOD_HEAD)
 		endpoint_leave(c, endpoint_finish);
@@ -494,6 +530,7 @@ static struct job *endpoint_on_begin(
 	list_push(&s->active, &c->link);
 	session_take(session, &c->call, &c->job, head);
 	loop_timer(server->loop, &c->timer, BODY_IDLE_MS);
+	c->body_until_ms = loop_now_ms(server->loop) + BODY_MS;
 	return &c->job;
 }
 
@@ -561,6 +598,14 @@ bool endpoint_wants_events(const struct endpoint_call *c) {
 
 static const struct server_handler handler = { .begin = endpoint_on_begin };
 
+/* The other half is for what the program does itself: who asks must not keep it from that. */
+static uint32_t endpoint_clients_max(void) {
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return UINT32_MAX;
+	return (uint32_t)u64_min(limit.rlim_cur / 2, UINT32_MAX);
+}
+
 int endpoint_server_open(struct endpoint_server *s, struct loop *loop, int fd, const struct endpoint *rows,
     size_t n_rows, void *context, const char *token) {
 	static const struct server_limits limits = { .head_ms = 10000, .keepalive_ms = 75000 };
@@ -569,10 +614,13 @@ int endpoint_server_open(struct endpoint_server *s, struct loop *loop, int fd, c
 	s->context = context;
 	s->token = token;
 	s->running = NULL;
+	s->bodies_bytes = 0;
 	list_init(&s->active);
 	slab_init(&s->calls, sizeof(struct endpoint_call));
-	int r = server_open(&s->server, loop, fd, NULL, &limits, &handler, s);
-	s->server.is_plain = true;
+	atomic_init(&s->clients.n_open, 0);
+	s->clients.n_max = endpoint_clients_max();
+	int r = server_open(&s->server, loop, fd, &s->clients, &limits, &handler, s);
+	s->server.dialect = REPLY_PLAIN;
 	return r;
 }
 

@@ -6,11 +6,13 @@
  * limit) and handed to the row's function, which answers at once or keeps the call and
  * answers later, always through one of the endpoint_answer functions; after the
  * answer the call is gone. A path without a row is 404, a known path with another
- * method 405 with Allow, a body beyond the limit 413. Errors are JSON:
+ * method 405 with Allow, a body beyond the limit 413, one that is not there after 30 s
+ * 408, one for which there is no memory 503. Errors are JSON:
  * {"error": text, "code": stable word}. HEAD is served by the rows of GET.
  *
  * One thread, the loop's. A client that leaves ends its call; who has kept it is told
- * by `on_gone` and must not touch it any more.
+ * by `on_gone` and must not touch it any more. A client that only closes its side gets
+ * the answer of a kept call, but no stream.
  */
 #pragma once
 
@@ -36,8 +38,10 @@ struct endpoint_server {
 	void *context;
 	const char *token; /* bearer token for rows that write; NULL or "": none needed */
 	/* private */
+	struct client_budget clients; /* half of the descriptors that the process may have, at open */
 	struct slab calls;
 	struct list active;
+	size_t bodies_bytes;           /* held by the calls, at most 256 MiB */
 	struct endpoint_call *running; /* its run() has neither answered nor kept it so far */
 };
 

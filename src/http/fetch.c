@@ -1,5 +1,7 @@
 #include "http/fetch.h"
 
+#include <errno.h>
+
 #include "base/version.h"
 
 #define INTERIM_MAX  64u /* 1xx heads: each is a turn in the same run of the job */
@@ -30,6 +32,7 @@ const char *fetch_outcome_text(enum fetch_outcome outcome) {
 		[FETCH_E_BROKEN] = "connection ended",
 		[FETCH_E_MALFORMED] = "not valid HTTP/1.1",
 		[FETCH_E_TOO_LARGE] = "too large",
+		[FETCH_E_LOCAL] = "no descriptor, memory or port of our own",
 	};
 	assert(outcome > 0 && outcome < n_elems(texts));
 	return texts[outcome];
@@ -211,15 +214,30 @@ static int fetch_ask(struct fetch_link *l, const struct fetch_request *q) {
 	return call_flush(&o);
 }
 
+/* Nothing could be opened: whose fault is that? */
+static enum fetch_outcome fetch_refusal(int error) {
+	switch (error) {
+	case EMFILE:
+	case ENFILE:
+	case ENOBUFS:
+	case ENOMEM:
+	case EADDRNOTAVAIL:
+		return FETCH_E_LOCAL;
+	default:
+		return FETCH_E_CONNECT;
+	}
+}
+
 void fetch_start(struct fetch *f, struct loop *loop, const struct sockaddr_storage *address,
     const struct fetch_request *request) {
 	assert(!f->link);
 	struct fetch_link *l = calloc(1, sizeof(*l));
 	job_init(&l->job, fetch_run);
 	timer_init(&l->timer, fetch_on_timer);
-	if (conn_connect(&l->conn, loop, (const struct sockaddr *)address, &l->job, fetch_on_closed) < 0) {
+	int r = conn_connect(&l->conn, loop, (const struct sockaddr *)address, &l->job, fetch_on_closed);
+	if (r < 0) {
 		free(l);
-		f->on_done(f, FETCH_E_CONNECT, 0, (struct slice){ NULL, 0 });
+		f->on_done(f, (int)fetch_refusal(-r), 0, (struct slice){ NULL, 0 });
 		return;
 	}
 	f->link = l;

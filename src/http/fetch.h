@@ -17,6 +17,7 @@ enum fetch_outcome {
 	FETCH_E_BROKEN, /* ended before the answer was complete */
 	FETCH_E_MALFORMED,
 	FETCH_E_TOO_LARGE,
+	FETCH_E_LOCAL, /* we are short of descriptors, memory or ports: says nothing about the server */
 };
 
 /* For log lines. */

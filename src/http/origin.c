@@ -44,7 +44,8 @@ struct origin_try {
 	struct sockaddr_storage addresses[RESOLVER_ADDRESSES_MAX];
 	size_t n_addresses, next;
 	bool has_addresses;
-	bool waits; /* for a lookup */
+	bool is_refused; /* by one of them; else we ourselves could not ask */
+	bool waits;      /* for a lookup */
 };
 
 /* --- addresses ------------------------------------------------------------------------ */
@@ -112,6 +113,10 @@ static void origin_on_done(struct fetch *f, int outcome, unsigned status, struct
 	struct origin_try *t = f->attempt;
 	struct origin *o = t->origin;
 	const struct sockaddr_storage *address = &t->addresses[t->next - 1];
+	if (outcome == FETCH_E_LOCAL) { /* EADDRNOTAVAIL: there may be no IPv6 here, but IPv4 */
+		loop_wake(o->loop, &t->job);
+		return;
+	}
 	if (outcome == 0)
 		origin_prefer(o, address, true);
 	else if (outcome != FETCH_E_MALFORMED && outcome != FETCH_E_TOO_LARGE)
@@ -120,6 +125,7 @@ static void origin_on_done(struct fetch *f, int outcome, unsigned status, struct
 		origin_try_end(t, outcome, status, body);
 		return;
 	}
+	t->is_refused = true;
 	o->has_failed = true;
 	origin_refresh(o);
 	loop_wake(o->loop, &t->job); /* the next address */
@@ -151,7 +157,8 @@ static void origin_try_run(struct job *job) {
 		origin_try_take(t);
 	}
 	if (t->next == t->n_addresses)
-		origin_try_end(t, FETCH_E_CONNECT, 0, (struct slice){ NULL, 0 });
+		origin_try_end(t, t->is_refused || !t->n_addresses ? FETCH_E_CONNECT : FETCH_E_LOCAL, 0,
+		    (struct slice){ NULL, 0 });
 	else
 		fetch_start(t->fetch, o->loop, &t->addresses[t->next++], &t->request);
 }

@@ -5,7 +5,8 @@
  * A name is resolved when it is first needed, again when it is needed 30 s later, and
  * after a failed connect (once a second at most); all addresses, IPv4 and IPv6, are
  * tried, each with the fetch's own deadline, before a request fails with
- * FETCH_E_CONNECT. Several fetches may be under way to one origin.
+ * FETCH_E_CONNECT, or with FETCH_E_LOCAL if none could be tried. Several fetches may be under way to one
+ * origin.
  */
 #pragma once
 

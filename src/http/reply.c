@@ -2,7 +2,9 @@
 
 #include <jansson.h>
 
-enum reply_dialect reply_dialect(struct slice path) {
+enum reply_dialect reply_dialect(enum reply_dialect dialect, struct slice path) {
+	if (dialect != REPLY_BY_PATH)
+		return dialect;
 	if (slice_has_prefix(path, SLICE("/v1/messages")))
 		return REPLY_ANTHROPIC;
 	if (slice_has_prefix(path, SLICE("/v1/responses")))
@@ -48,17 +50,53 @@ int reply_send(struct call *call, const struct reply *r) {
 	return call_flush(&o);
 }
 
+/* InfiniLM-SVC's words, byte for byte; what it has none for keeps ours. */
+#define FOR_MODEL .before = "No healthy services available for model '", .after = "'"
+static const struct reply_error infinilm[N_CAUSES] = {
+	[CAUSE_NO_INSTANCE] = { .status = 503, .message = "No healthy services available", FOR_MODEL },
+	[CAUSE_MODEL_NOT_FOUND] = { .status = 503, .message = "No healthy services available", FOR_MODEL },
+	[CAUSE_CONNECT_FAILED] = { .status = 503, .message = "Service unavailable - connection refused" },
+	[CAUSE_CONNECT_TIMEOUT] = { .status = 504, .message = "Service timeout" },
+	[CAUSE_FIRST_BYTE_TIMEOUT] = { .status = 504, .message = "Service timeout" },
+	[CAUSE_TOTAL_TIMEOUT] = { .status = 504, .message = "Service timeout" },
+	[CAUSE_STREAM_STALLED] = { .status = 504, .message = "Service timeout" },
+	[CAUSE_UPSTREAM_CLOSED] = { .status = 502,
+	    .message = "Bad gateway - error communicating with service" },
+	[CAUSE_UPSTREAM_MALFORMED] = { .status = 502,
+	    .message = "Bad gateway - error communicating with service" },
+	[CAUSE_STREAM_BROKEN] = { .status = 502, .message = "Failed to read response from service" },
+	[CAUSE_BODY_MALFORMED] = { .status = 400, .message = "Failed to read request body" },
+	[CAUSE_METHOD] = { .status = 400, .message = "Invalid HTTP method" },
+};
+#undef FOR_MODEL
+
+struct reply_error reply_error(enum cause cause, enum reply_dialect dialect) {
+	const struct cause_row *row = cause_row(cause);
+	if (dialect == REPLY_INFINILM && infinilm[cause].status)
+		return infinilm[cause];
+	return (struct reply_error){ row->status, row->message, NULL, NULL };
+}
+
+/* The message, with the detail where there is one that is UTF-8. */
+static json_t *error_message(const struct reply_error *e, const char *detail) {
+	json_t *text = !detail ? NULL
+	    : e->before        ? json_sprintf("%s%s%s", e->before, detail, e->after)
+			       : json_sprintf("%s: %s", e->message, detail);
+	return text ? text : json_string(e->message);
+}
+
 char *reply_error_text(enum cause cause, const char *detail, enum reply_dialect dialect) {
 	const struct cause_row *row = cause_row(cause);
-	json_t *message = detail ? json_sprintf("%s: %s", row->message, detail) : NULL;
-	if (!message) /* no detail, or one that was no UTF-8 */
-		message = json_string(row->message);
-	json_t *error = dialect == REPLY_PLAIN ? json_pack("{s:o, s:s}", "error", message, "code", row->code)
-	    : dialect == REPLY_ANTHROPIC
-	    ? json_pack("{s:s, s:{s:s, s:o, s:s}}", "type", "error", "error", "type",
-		  cause_anthropic_type(row->status), "message", message, "code", row->code)
-	    : json_pack("{s:{s:o, s:s, s:n, s:s}}", "error", "message", message, "type", row->type, "param",
-		  "code", row->code);
+	const struct reply_error e = reply_error(cause, dialect);
+	json_t *message = error_message(&e, detail), *error;
+	if (dialect == REPLY_PLAIN || dialect == REPLY_INFINILM)
+		error = json_pack("{s:o, s:s}", "error", message, "code", row->code);
+	else if (dialect == REPLY_ANTHROPIC)
+		error = json_pack("{s:s, s:{s:s, s:o, s:s}}", "type", "error", "error", "type",
+		    cause_anthropic_type(e.status), "message", message, "code", row->code);
+	else
+		error = json_pack("{s:{s:o, s:s, s:n, s:s}}", "error", "message", message, "type", row->type,
+		    "param", "code", row->code);
 	char *text = json_dumps(error, JSON_COMPACT);
 	assert(text);
 	json_decref(error);
@@ -67,10 +105,9 @@ char *reply_error_text(enum cause cause, const char *detail, enum reply_dialect 
 
 int reply_refuse(struct call *call, struct reply *reply, enum cause cause, const char *detail,
     enum reply_dialect dialect) {
-	const struct cause_row *row = cause_row(cause);
 	char *text = reply_error_text(cause, detail, dialect);
-	reply->status = row->status;
-	reply->retry_after_s = row->retry_after_s;
+	reply->status = reply_error(cause, dialect).status;
+	reply->retry_after_s = cause_row(cause)->retry_after_s;
 	reply->content_type = SLICE("application/json");
 	reply->body = slice_of(text);
 	int r = reply_send(call, reply);

@@ -1,6 +1,7 @@
 /*
  * reply: an answer of our own: a document, or a refusal in the dialect of the API that
- * was called (OpenAI's or Anthropic's error object, always with a stable code).
+ * was called (OpenAI's or Anthropic's error object) or of the system that we stand in
+ * for, always with a stable code.
  */
 #pragma once
 
@@ -25,13 +26,27 @@ must_use int reply_send(struct call *call, const struct reply *reply);
 /* What a valid request head says about the answer: is_head, closes, keeps_http10. */
 void reply_follow(struct reply *reply, const struct head *request, bool is_last);
 
-/* REPLY_PLAIN: {"error": message, "code": code}, for endpoints that are nobody's API but ours. */
-enum reply_dialect { REPLY_OPENAI, REPLY_ANTHROPIC, REPLY_RESPONSES, REPLY_PLAIN };
+enum reply_dialect {
+	REPLY_BY_PATH, /* not one of its own: see reply_dialect() */
+	REPLY_OPENAI,
+	REPLY_ANTHROPIC,
+	REPLY_RESPONSES,
+	REPLY_PLAIN,    /* {"error": message, "code": code}, for endpoints that are nobody's API but ours */
+	REPLY_INFINILM, /* the same, with the status codes and messages of InfiniLM-SVC's router */
+};
 
-/* By the path that was asked for; never REPLY_PLAIN. */
-enum reply_dialect reply_dialect(struct slice path);
+/* The dialect itself or, if it is REPLY_BY_PATH, that of the API that was called. */
+enum reply_dialect reply_dialect(enum reply_dialect dialect, struct slice path);
 
-/* The error object as JSON text; the caller frees it. detail: said after the cause's message, or NULL. */
+/* What a dialect makes of a cause. */
+struct reply_error {
+	unsigned status;
+	const char *message;        /* said alone */
+	const char *before, *after; /* said around a detail */
+};
+struct reply_error reply_error(enum cause cause, enum reply_dialect dialect);
+
+/* The error object as JSON text; the caller frees it. detail: what it is about (the model), or NULL. */
 must_use char *reply_error_text(enum cause cause, const char *detail, enum reply_dialect dialect);
 
 /* reply_send() of a refusal; of `reply` the flags and the request id are used. */

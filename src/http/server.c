@@ -58,9 +58,8 @@ static void session_linger(struct session *s) {
 static void session_refuse(struct session *s, const struct head *head, enum cause cause) {
 	struct call call;
 	struct reply reply = { .closes = true, .is_head = head->method == METHOD_HEAD };
-	enum reply_dialect dialect = s->server->is_plain ? REPLY_PLAIN
-	    : head->target_n                             ? reply_dialect(head_path(head))
-							 : REPLY_OPENAI;
+	struct slice path = head->target_n ? head_path(head) : SLICE("");
+	enum reply_dialect dialect = reply_dialect((enum reply_dialect)s->server->dialect, path);
 	if (s->server->handler->refused)
 		s->server->handler->refused(s->server, head, cause, &reply);
 	call_init(&call, &s->conn, FRAMING_NONE, 0);

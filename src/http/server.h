@@ -76,8 +76,7 @@ struct server {
 	_Atomic uint32_t n_sessions; /* written by the loop's thread alone */
 	_Atomic bool is_closing;     /* the accept queue was taken */
 	struct timer trim;
-	bool is_plain; /* its own refusals are REPLY_PLAIN instead of in the dialect of the path; set after
-			  opening */
+	uint8_t dialect; /* enum reply_dialect, of all refusals; set after opening */
 };
 
 /* Takes the listening socket. */

@@ -66,7 +66,8 @@ static void probe_end(struct probe *probe, bool has_result, bool is_healthy) {
 }
 
 static void probe_on_done(struct fetch *f, int outcome, unsigned status, struct slice body) {
-	probe_end(container_of(f, struct probe, fetch), true, outcome == 0 && status / 100 == 2);
+	probe_end(container_of(f, struct probe, fetch), outcome != FETCH_E_LOCAL,
+	    outcome == 0 && status / 100 == 2);
 }
 
 static void probe_start(struct probe *probe) {

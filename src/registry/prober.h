@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#define HASH_FUNCTION HASH_SAX /* the default one falls through its cases, which clang refuses */
 #include <uthash.h>
 
 #include "base/rng.h"

@@ -20,9 +20,10 @@
 #include "net/signals.h"
 #include "registry/registry_routes.h"
 
-#define MEMORY_BYTES   (512u << 20) /* lent to bodies, heads and output that wait */
-#define DRAIN_MS       10000u
-#define DRAIN_CHECK_MS 10u
+#define MEMORY_BYTES     (512u << 20) /* lent to bodies, heads and output that wait */
+#define DRAIN_MS         10000u
+#define DRAIN_CHECK_MS   10u
+#define STORE_PATIENCE_S 1u /* after a second signal */
 
 struct registry {
 	struct loop loop;
@@ -84,11 +85,18 @@ static void registry_on_drain(struct timer *t) {
 		registry_stop(r);
 }
 
+/* What was acknowledged is on disk. */
+static void registry_on_alarm(int number) {
+	_exit(1);
+}
+
 static void registry_on_signal(struct signals *signals, int number) {
 	struct registry *r = container_of(signals, struct registry, signals);
 	struct log_event e;
 
-	if (r->is_draining) { /* a second one: now */
+	if (r->is_draining) { /* a second one: now, also where the disk does not answer */
+		signal(SIGALRM, registry_on_alarm);
+		alarm(STORE_PATIENCE_S);
 		registry_stop(r);
 		return;
 	}

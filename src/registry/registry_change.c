@@ -98,7 +98,7 @@ static bool change_judge(struct change *x) {
 	case CHANGE_POST:
 		return prepare_post(x, old);
 	case CHANGE_SWEEP:
-		return !old;
+		return old && roster_is_silent(x->routes->roster, old);
 	case CHANGE_PUT:
 	case CHANGE_DELETE:
 	case CHANGE_STATUS:
@@ -163,6 +163,25 @@ static void log_change(const struct change *x) {
 	log_end(&e);
 }
 
+static struct change *change_new(struct registry_routes *r, enum change_kind kind, struct slice name);
+static void change_submit(struct change *x, struct endpoint_call *c);
+
+/* Who was heard again while the store took it out is put there anew. */
+static void apply_sweep(struct change *x) {
+	struct registry_routes *r = x->routes;
+
+	if (roster_sweep_one(r->roster, x->op.name, change_now_ms())) {
+		prober_remove(r->prober, x->op.name);
+		return;
+	}
+	const struct roster_entry *e = roster_find(r->roster, x->op.name);
+	if (!e)
+		return;
+	struct change *again = change_new(r, CHANGE_POST, x->op.name);
+	again->record = record_with_status(e->record, slice_of(e->record->status), clock_wall_ms());
+	change_submit(again, NULL);
+}
+
 static void change_apply(struct change *x) {
 	struct registry_routes *r = x->routes;
 	const struct roster_entry *e = NULL;
@@ -175,6 +194,8 @@ static void change_apply(struct change *x) {
 		roster_delete(r->roster, x->op.name, change_now_ms());
 		prober_remove(r->prober, x->op.name);
 	}
+	if (x->kind == CHANGE_SWEEP)
+		apply_sweep(x);
 	log_change(x);
 	answer_change(x, e);
 	watchers_wake(r->watchers);
@@ -223,6 +244,7 @@ static void change_submit(struct change *x, struct endpoint_call *c) {
 	struct registry_routes *r = x->routes;
 
 	x->call = c;
+	x->op.n_held = sizeof(*x) + x->n_text + (x->record ? x->record->bytes : 0);
 	if (c)
 		endpoint_keep(c, change_on_gone, x);
 	r->n_writing++;
@@ -327,12 +349,11 @@ static void on_swept(void *context, struct slice name) {
 
 unsigned registry_change_sweep(struct registry_routes *r) {
 	struct sweep sweep = { .routes = r };
-	unsigned n = roster_sweep(r->roster, change_now_ms(), on_swept, &sweep);
+	unsigned n = roster_each_silent(r->roster, change_now_ms(), on_swept, &sweep);
 
-	while (sweep.first) { /* they are out of the roster now */
+	while (sweep.first) {
 		struct change *x = sweep.first;
 		sweep.first = x->next;
-		prober_remove(r->prober, x->op.name);
 		change_submit(x, NULL);
 	}
 	return n;

@@ -57,11 +57,12 @@ static const struct option rows[] = {
 	    .type = OPTION_DURATION, .def = "120s", .min = 1000, .max = DAY_MS, AT(ttl_ms) },
 	{ "registry", "health_interval", .help = "between two probes of a record; 0 makes none",
 	    .type = OPTION_DURATION, .def = "30s", .min = 50, .max = DAY_MS, .can_be_off = true,
-	    AT(health_interval_ms) },
+	    .in_seconds = true, AT(health_interval_ms) },
 	{ "registry", "health_timeout", .help = "for a probe", .type = OPTION_DURATION, .def = "5s", .min = 1,
-	    .max = HOUR_MS, AT(health_timeout_ms) },
+	    .max = HOUR_MS, .in_seconds = true, AT(health_timeout_ms) },
 	{ "registry", "cleanup_interval", .help = "how often dead records are swept out",
-	    .type = OPTION_DURATION, .def = "60s", .min = 10, .max = DAY_MS, AT(cleanup_interval_ms) },
+	    .type = OPTION_DURATION, .def = "60s", .min = 10, .max = DAY_MS, .in_seconds = true,
+	    AT(cleanup_interval_ms) },
 	{ "registry", "body_limit", .help = "largest body of a request; beyond is 413", .type = OPTION_SIZE,
 	    .def = "1MiB", .min = 1024, .max = 64ULL << 20, AT(body_limit_bytes) },
 	{ "registry", "max_records", .help = "how many records there may be; beyond is 503",
@@ -104,8 +105,8 @@ static const struct option_schema schema = {
 		    " POST /services/NAME/heartbeat    renews its lease\n"
 		    " GET /stats                       counts by status and host\n"
 		    " GET /metrics                     the same and more, for Prometheus\n"
-		    "Called as infini-registry it takes that system's flags, in which a plain number of "
-		    "--health-interval, --health-timeout and --cleanup-interval is seconds.",
+		    "Called as infini-registry it listens at 0.0.0.0 unless told otherwise. Intervals and timeouts "
+		    "without a unit are seconds.",
 		.signals = "SIGTERM and SIGINT stop it in order: what was asked is answered, what was taken is stored. "
 			   "READY=1 is sent to $NOTIFY_SOCKET once it listens.",
 		.examples = " headrace registry --host 0.0.0.0 --state-dir /var/lib/headrace\n"
@@ -138,14 +139,14 @@ static void verify(struct option_set *set, void *arg) {
 	struct registry_config *config = arg;
 	struct address_range *ranges = option_alloc(set, config->allow.n * sizeof(*ranges));
 
+	if (option_is_called(set, "infini-registry"))
+		option_default(set, config, "registry.host", "0.0.0.0");
 	for (size_t i = 0; i < config->allow.n; i++)
 		if (!address_range_parse(slice_of(config->allow.items[i]), &ranges[i]))
 			assert(option_mistakes(set) > 0); /* check_range() has said so */
 	config->ranges = ranges;
 	if (config->ttl_ms % 1000)
 		option_mistake(set, "registry.ttl", "expected whole seconds");
-	if (config->is_infini && !option_is_given(set, "registry.host"))
-		config->host = "0.0.0.0";
 	if (!config->state_dir[0])
 		config->state_dir = default_state_dir(set);
 	if (!config->state_dir[0] && config->store == REGISTRY_SQLITE)
@@ -189,50 +190,8 @@ bool registry_config_allows(const struct registry_config *config, struct slice h
 	    address_range_allow(config->ranges, n, host_of_url(url));
 }
 
-/* --- the other system's flags ------------------------------------------------------ */
-
-static bool is_infini(const char *argv0) {
-	const char *slash = argv0 ? strrchr(argv0, '/') : NULL;
-	const char *name = slash ? slash + 1 : argv0;
-
-	return name && strcmp(name, "infini-registry") == 0;
-}
-
-static bool is_digits(const char *text) {
-	return text[0] && text[strspn(text, "0123456789")] == '\0';
-}
-
-/* What such a word says behind '='; "": the value is the next word; NULL: it is another word. */
-static const char *seconds_of(const char *word) {
-	static const char *const flags[] = { "--health-interval", "--health-timeout", "--cleanup-interval" };
-
-	for (size_t i = 0; i < n_elems(flags); i++) {
-		size_t n = strlen(flags[i]);
-		if (strncmp(word, flags[i], n) == 0 && (word[n] == '\0' || word[n] == '='))
-			return word + n + (word[n] == '=');
-	}
-	return NULL;
-}
-
-/* The same words with units. They live as long as the set. */
-static char **with_seconds(struct option_set *set, int argc, char *const *argv) {
-	char **words = option_alloc(set, ((size_t)argc + 1) * sizeof(*words));
-	bool is_value = false;
-
-	for (int i = 0; i < argc; i++) {
-		const char *value = seconds_of(argv[i]);
-		bool is_number = is_digits(value ? value : "") || (is_value && is_digits(argv[i]));
-		words[i] = is_number ? (char *)join(set, argv[i], "s") : argv[i];
-		is_value = value && !value[0];
-	}
-	return words;
-}
-
 int registry_config_load(struct registry_config *config, int argc, char *const *argv) {
-	*config =
-	    (struct registry_config){ .options = option_set_new(&schema), .is_infini = is_infini(argv[0]) };
-	if (config->is_infini)
-		argv = with_seconds(config->options, argc, argv);
+	*config = (struct registry_config){ .options = option_set_new(&schema) };
 	return option_start(config->options, argc, argv, config, verify);
 }
 

@@ -1,8 +1,7 @@
 /*
  * registry_config: the options of the registry, read once at the start, then immutable.
  *
- * Called as infini-registry it takes that system's flags (plain numbers are seconds)
- * and listens on all addresses unless told otherwise.
+ * Called as infini-registry it listens on all addresses unless told otherwise.
  */
 #pragma once
 
@@ -28,7 +27,6 @@ struct registry_config {
 	uint64_t body_limit_bytes;
 	uint32_t n_records_max;
 	enum log_level log_level;
-	bool is_infini; /* the other system's dialect */
 };
 
 /* Returns -1 when the registry is to run, otherwise the exit code. To be deinitialised either way. */

@@ -92,6 +92,8 @@ static void run_list(struct endpoint_call *c) {
 
 	if (is_watch(c))
 		watchers_add(r->watchers, c);
+	else if (buf_is_over_budget(&r->loop->bufs))
+		endpoint_answer_error(c, 503, "overloaded", "Too much waits for clients that do not read");
 	else
 		answer_list(r, c);
 }

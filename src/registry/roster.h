@@ -90,6 +90,12 @@ void roster_set_health(struct roster *r, struct slice name, enum record_health h
 typedef void (*roster_swept_fn)(void *context, struct slice name);
 unsigned roster_sweep(struct roster *r, uint64_t now_ms, roster_swept_fn swept, void *context);
 
+/* The same in steps, so that the store has it first: who is silent for too long; whether one is, as of the
+ * last call with now_ms; takes one out. False: there is none, or it was heard again. */
+unsigned roster_each_silent(struct roster *r, uint64_t now_ms, roster_swept_fn each, void *context);
+bool roster_is_silent(const struct roster *r, const struct roster_entry *e);
+bool roster_sweep_one(struct roster *r, struct slice name, uint64_t now_ms);
+
 /* --- reading it ------------------------------------------------------------------------ */
 
 const struct roster_entry *roster_find(const struct roster *r, struct slice name);

@@ -228,12 +228,14 @@ static void lane_go_on(struct store *s, struct store_lane *lane) {
 	struct list *first;
 	while ((first = list_first(&lane->waiting))) {
 		struct store_op *op = container_of(first, struct store_op, link);
+		size_t n_held = op->n_held; /* what is refused is gone */
 		list_remove(first);
 		if (!op->prepare || op->prepare(op)) {
 			hand_over(s, op);
 			return;
 		}
 		s->n_waiting--;
+		s->bytes_waiting -= n_held;
 	}
 	list_remove(&lane->link);
 	free(lane);
@@ -251,6 +253,7 @@ bool store_submit(struct store *s, struct store_op *op) {
 	list_init(&op->link);
 	list_push(&lane->waiting, &op->link);
 	s->n_waiting++;
+	s->bytes_waiting += op->n_held;
 	if (is_first)
 		lane_go_on(s, lane);
 	return true;
@@ -258,9 +261,9 @@ bool store_submit(struct store *s, struct store_op *op) {
 
 static void op_end(struct store *s, struct store_op *op, enum store_outcome outcome) {
 	struct store_lane *lane = op->lane;
-	assert(s->n_waiting > 0 && s->bytes_waiting >= op->n_json);
+	assert(s->n_waiting > 0 && s->bytes_waiting >= op->n_json + op->n_held);
 	s->n_waiting--;
-	s->bytes_waiting -= op->n_json;
+	s->bytes_waiting -= op->n_json + op->n_held;
 	free(op->json);
 	op->json = NULL;
 	op->n_json = 0;

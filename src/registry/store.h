@@ -44,6 +44,7 @@ struct store_op {
 	struct slice name; /* the caller's, as long as the operation */
 	char *json;        /* NULL: delete. malloc'ed by prepare, freed by the store */
 	size_t n_json;
+	size_t n_held; /* bytes that the caller keeps for it; counts as waiting from submit to done */
 	bool (*prepare)(struct store_op *op); /* NULL: nothing to prepare, json is set (or NULL) */
 	void (*done)(struct store_op *op, enum store_outcome outcome);
 

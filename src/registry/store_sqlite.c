@@ -204,7 +204,7 @@ static bool begin_generation(struct sqlite_store *s, struct store_fault *fault) 
 	}
 	if (generation < GENERATION_MAX &&
 	    run(s->db, "UPDATE meta SET value = value + 1 WHERE key = 'generation'")) {
-		snprintf(s->base.epoch, sizeof(s->base.epoch), "%s", epoch);
+		memcpy(s->base.epoch, epoch, 17); /* 16 digits, as was just seen */
 		s->base.version = (uint64_t)(generation + 1) << GENERATION_SHIFT;
 	} else {
 		store_epoch_random(s->base.epoch);

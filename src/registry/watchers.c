@@ -279,6 +279,10 @@ void watchers_add(struct watchers *w, struct endpoint_call *call) {
 		    w->is_closed ? "The registry is being stopped" : "Too many watchers");
 		return;
 	}
+	if (buf_is_over_budget(&w->loop->bufs)) {
+		endpoint_answer_error(call, 503, "overloaded", "Too much waits for clients that do not read");
+		return;
+	}
 	w->n_resets += from == RESET;
 	if (endpoint_wants_events(call)) {
 		watchers_add_stream(w, call, from);

@@ -11,6 +11,8 @@
 #define GIB     (1ULL << 30)
 #define HOUR_MS (3600 * 1000ULL)
 
+#define TOTAL_MAX_MS (168 * HOUR_MS)
+
 static const char *check_host(const char *text) {
 	return text_is_host(slice_of(text)) ? NULL : "expected a host name or an address";
 }
@@ -65,6 +67,7 @@ static const char *check_alias(const char *text) {
 }
 
 static const char *const policies[] = { "round_robin", "least_load", "power_of_two", "random", NULL };
+static const char *const dialects[] = { "headrace", "infinilm", NULL };
 static const char *const half_closes[] = { "abort", "serve", NULL };
 static const char *const log_formats[] = { "json", NULL };
 static const char *const log_levels[] = { "debug", "info", "warn", "error", NULL };
@@ -87,6 +90,10 @@ static const struct option worker_fields[] = {
 };
 
 static const struct option rows[] = {
+	{ "router", "dialect",
+	    .help = "whose defaults and errors: our own or those of InfiniLM-SVC's router, whose name, "
+		    "infini-router, chooses them too",
+	    .type = OPTION_ENUM, .choices = dialects, .def = "headrace", ROUTER(dialect) },
 	{ "router", "host", .arg = "HOST", .help = "address to listen on", .type = OPTION_STRING,
 	    .def = "127.0.0.1", .check = check_host, ROUTER(host) },
 	{ "router", "port", .help = "port to listen on", .type = OPTION_UINT, .def = "30000", .min = 1,
@@ -155,7 +162,7 @@ static const struct option rows[] = {
 	    .def = "300s", .min = 1, .max = 24 * HOUR_MS, .can_be_off = true,
 	    ROUTER(timeout.stream_idle_ms) },
 	{ "timeout", "total", .help = "for a whole request", .type = OPTION_DURATION, .def = "off", .min = 1,
-	    .max = 168 * HOUR_MS, .can_be_off = true, ROUTER(timeout.total_ms) },
+	    .max = TOTAL_MAX_MS, .can_be_off = true, ROUTER(timeout.total_ms) },
 	{ "timeout", "announce", .help = "after SIGTERM: not ready any more, but still accepting",
 	    .type = OPTION_DURATION, .def = "5s", .max = HOUR_MS, ROUTER(timeout.announce_ms) },
 	{ "timeout", "drain", .help = "after that: for open requests to finish", .type = OPTION_DURATION,
@@ -188,11 +195,16 @@ static const struct option rows[] = {
 	{ "discovery", "registry_token", .arg = "TOKEN", .help = "bearer token for the registry",
 	    .type = OPTION_STRING, .check = check_key, .secret = true, ROUTER(registry_token) },
 	{ "discovery", "registry_sync_interval", .help = "how often a registry without a watch is asked",
-	    .type = OPTION_DURATION, .def = "10s", .min = 100, .max = HOUR_MS, ROUTER(registry_sync_ms) },
+	    .type = OPTION_DURATION, .def = "10s", .min = 100, .max = HOUR_MS, .in_seconds = true,
+	    ROUTER(registry_sync_ms) },
 	{ "discovery", "service_removal_grace_period",
 	    .help = "how long an engine stays that the registry does not list any more; one that was "
 		    "deregistered leaves at once",
-	    .type = OPTION_DURATION, .def = "60s", .max = 24 * HOUR_MS, ROUTER(registry_grace_ms) },
+	    .type = OPTION_DURATION, .def = "60s", .max = 24 * HOUR_MS, .in_seconds = true,
+	    ROUTER(registry_grace_ms) },
+	{ "discovery", "static_services", .arg = "FILE",
+	    .help = "a JSON file of engines as InfiniLM-SVC's router has it, besides those named here",
+	    .type = OPTION_STRING, ROUTER(static_services_file) },
 
 	{ "health", "probe",
 	    .help = "whether engines are asked for /health, or /v1/models, and babysitters for /health",
@@ -200,9 +212,11 @@ static const struct option rows[] = {
 	{ "health", "passive", .help = "whether failed requests and silent streams are evidence",
 	    .type = OPTION_BOOL, .def = "true", ROUTER(health.is_passive) },
 	{ "health", "interval", .flag = "health-interval", .help = "between two probes of an engine",
-	    .type = OPTION_DURATION, .def = "5s", .min = 50, .max = HOUR_MS, ROUTER(health.interval_ms) },
+	    .type = OPTION_DURATION, .def = "5s", .min = 50, .max = HOUR_MS, .in_seconds = true,
+	    ROUTER(health.interval_ms) },
 	{ "health", "timeout", .flag = "health-timeout", .help = "for a probe's answer",
-	    .type = OPTION_DURATION, .def = "3s", .min = 1, .max = HOUR_MS, ROUTER(health.timeout_ms) },
+	    .type = OPTION_DURATION, .def = "3s", .min = 1, .max = HOUR_MS, .in_seconds = true,
+	    ROUTER(health.timeout_ms) },
 	{ "health", "max_errors",
 	    .help = "failures in a row that make an engine unhealthy; a refused connection does at once",
 	    .type = OPTION_UINT, .def = "3", .min = 1, .max = 1000, ROUTER(health.errors_max) },
@@ -274,7 +288,13 @@ const struct option_schema router_config_schema = {
 		    "connections.\n"
 		    "The data port has /health, /status, /readiness, /liveness, /v1/models, /models, /services and /stats of "
 		    "its own; the admin port has /metrics and /config. Everything else is relayed, but for CONNECT, TRACE "
-		    "and methods that are not known: those are answered with 501.\n",
+		    "and methods that are not known: those are answered with 501.\n"
+		    "Called as infini-router, or with --dialect infinilm, it stands in for InfiniLM-SVC's router: it "
+		    "listens at 0.0.0.0:8080, a request takes PROXY_TIMEOUT_SECONDS at most (300 without that "
+		    "variable), and errors have that router's texts and codes, 503 for an unknown model among them, "
+		    "with our code beside them. Its flags are taken with or without the dialect; a plain number in "
+		    "them is seconds. Unlike there, /v1/models lists the models of all engines, broken JSON is 400, "
+		    "and an engine of --static-services is probed itself: nothing need answer on its next port.\n",
 		.signals =
 		    "SIGTERM and SIGINT end the router gently: not ready for [timeout] announce, then no new "
 		    "connections, then up to [timeout] drain for open requests; exit status 0. A second one ends it "
@@ -404,9 +424,60 @@ static void verify_workers(struct option_set *set, const struct router_config *c
 	}
 }
 
+/* Whole seconds, 0 for no limit; what is no number gives the default. */
+static void use_proxy_timeout(struct option_set *set, struct router_config *config) {
+	const char *text = getenv("PROXY_TIMEOUT_SECONDS");
+	char duration[TEXT_PRINT_BYTES];
+	uint64_t seconds;
+
+	if (!text || !text_uint(slice_of(text), UINT64_MAX, &seconds))
+		seconds = 300;
+	text_print_duration(u64_min(seconds, TOTAL_MAX_MS / 1000) * 1000, duration);
+	option_default(set, config, "timeout.total", duration);
+}
+
+static void apply_dialect(struct option_set *set, struct router_config *config) {
+	if (option_is_called(set, "infini-router"))
+		option_default(set, config, "router.dialect", "infinilm");
+	if (config->dialect != ROUTER_INFINILM)
+		return;
+	option_default(set, config, "router.host", "0.0.0.0");
+	option_default(set, config, "router.port", "8080");
+	use_proxy_timeout(set, config);
+	config->errors = REPLY_INFINILM;
+}
+
+static bool has_name(const struct router_workers *workers, struct slice name) {
+	for (size_t i = 0; i < workers->n; i++)
+		if (slice_eq(name, slice_of(workers->items[i].name)))
+			return true;
+	return false;
+}
+
+/* After collect_workers(): both are records of one source, known by their names. */
+static void read_static_services(struct option_set *set, struct router_config *config) {
+	static const char path[] = "discovery.static_services";
+	struct static_file *file = &config->static_services;
+	char why[STATIC_FILE_WHY_BYTES];
+
+	if (!config->static_services_file[0])
+		return;
+	if (static_file_read(file, config->static_services_file, why)) {
+		option_mistake(set, path, "%s", why);
+		return;
+	}
+	for (size_t i = 0; i < file->n; i++)
+		if (has_name(&config->workers, file->services[i]->spec.instance.name))
+			option_mistake(set, path, "\"%s\" is the name of a worker, too",
+			    file->services[i]->spec.instance.name.p);
+	if (config->workers.n + file->n > INSTANCE_SLOTS_MAX)
+		option_mistake(set, path, "there are more than %d engines", INSTANCE_SLOTS_MAX);
+}
+
 static void verify(struct option_set *set, void *arg) {
 	struct router_config *config = arg;
 
+	apply_dialect(set, config);
 	verify_limits(set, config);
 	verify_listeners(set, config);
 	lower_headers(set, &config->request_id_headers);
@@ -415,7 +486,9 @@ static void verify(struct option_set *set, void *arg) {
 		option_mistake(set, "worker", "there are more than %d", INSTANCE_SLOTS_MAX);
 	else
 		verify_workers(set, config);
-	if (config->workers.n == 0 && !config->registry_url[0] && option_mistakes(set) == 0)
+	read_static_services(set, config);
+	if (config->workers.n + config->static_services.n == 0 && !config->registry_url[0] &&
+	    option_mistakes(set) == 0)
 		option_warning(set, "worker", "there is none: the router will not be ready");
 	config->timeout.first_byte_all = option_is_given(set, "timeout.first_byte");
 }
@@ -437,6 +510,7 @@ void router_config_free(struct router_config **config_inout) {
 	*config_inout = NULL;
 	if (!config)
 		return;
+	static_file_deinit(&config->static_services);
 	option_set_free(&config->options);
 	free(config);
 }

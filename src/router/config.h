@@ -9,6 +9,11 @@
 
 #include "base/log.h"
 #include "base/option.h"
+#include "discovery/static_file.h"
+#include "http/reply.h"
+
+/* Whose defaults and errors: ours, or those of InfiniLM-SVC's router. */
+enum router_dialect { ROUTER_HEADRACE, ROUTER_INFINILM };
 
 enum router_half_close { ROUTER_HALF_CLOSE_ABORT, ROUTER_HALF_CLOSE_SERVE };
 
@@ -52,6 +57,8 @@ struct router_health {
 
 struct router_config {
 	/* [router] */
+	enum router_dialect dialect;
+	enum reply_dialect errors; /* what follows from it */
 	const char *host;
 	uint16_t port;
 	unsigned n_threads; /* 0: one per CPU */
@@ -73,6 +80,8 @@ struct router_config {
 	const char *registry_url;   /* "": none */
 	const char *registry_token; /* "": none */
 	uint64_t registry_sync_ms, registry_grace_ms;
+	const char *static_services_file; /* "": none */
+	struct static_file static_services;
 	const char *state_dir; /* [router]; "": nothing is kept */
 	struct router_health health;
 	struct option_list worker_urls; /* as written; they are in workers, too */

@@ -155,7 +155,7 @@ static int receive_body(struct exchange *x, struct call_in *in, enum cause *caus
 	if (r == CALL_E_GONE)
 		*cause = CAUSE_CLIENT_GONE;
 	else if (r == CALL_E_BAD)
-		*cause = CAUSE_MALFORMED;
+		*cause = CAUSE_BODY_MALFORMED;
 	if (r)
 		return r;
 	if (x->down.in_bytes > x->worker->router->config->body_limit_bytes)
@@ -229,11 +229,15 @@ static enum next step_inspect(struct exchange *x) {
 }
 
 /*
- * The model that was asked for, or the one that stands for "any". Once the body is
- * complete its scanner is gone: what was found before has the name.
+ * The name of the model that was asked for; empty: of any. Once the body is complete its
+ * scanner is gone: what was found before has the name.
  */
+static struct slice find_name(const struct exchange *x) {
+	return x->model ? x->model->name : inspect_model(&x->inspect);
+}
+
 static const struct model *find_model(const struct exchange *x, const struct snapshot *snap) {
-	struct slice name = x->model ? x->model->name : inspect_model(&x->inspect);
+	struct slice name = find_name(x);
 	return name.n ? snapshot_model(snap, name) : &snap->any;
 }
 
@@ -366,6 +370,7 @@ static enum next step_send(struct exchange *x) {
 	x->at.connected = now_ns(x);
 	x->n_sends += x->n_sends < UINT8_MAX;
 	x->is_upload_broken = false;
+	x->moved_ms = 0;
 	call_init(&x->up, &x->upstream->conn, FRAMING_NONE, 0);
 	struct buf *at = x->hold.first;
 	call_begin(&o, &x->up);
@@ -496,6 +501,11 @@ static int take_answer(struct exchange *x, struct call_out *o) {
 	return 0;
 }
 
+/* Bytes of the answer have gone through. Who holds up the next ones? */
+static void mark_move(struct exchange *x) {
+	x->moved_ms = call_pending(&x->down) ? 0 : loop_now_ms(&x->worker->loop);
+}
+
 static enum next relay_head(struct exchange *x, const struct head *answer) {
 	struct forward_answer f = { .request = request_head(x),
 		.request_id = exchange_id(x),
@@ -505,6 +515,8 @@ static enum next relay_head(struct exchange *x, const struct head *answer) {
 	struct call_out o;
 
 	x->at.first_byte = now_ns(x);
+	atomic_store_explicit(&x->worker->tallies[x->instance->slot].answered_ms,
+	    loop_now_ms(&x->worker->loop), memory_order_relaxed);
 	x->status = answer->status;
 	tap_init(&x->tap, answer);
 	call_begin(&o, &x->down);
@@ -516,6 +528,7 @@ static enum next relay_head(struct exchange *x, const struct head *answer) {
 		r = take_answer(x, &o);
 	if (call_flush(&o))
 		return exchange_fail(x, CAUSE_CLIENT_GONE);
+	mark_move(x);
 	if (r == CALL_E_GONE || r == CALL_E_BAD)
 		return exchange_fail(x, CAUSE_STREAM_BROKEN);
 	return go(x, STEP_RELAY);
@@ -526,6 +539,8 @@ static enum next step_await_head(struct exchange *x) {
 	enum cause cause = pump_up(x);
 	if (cause)
 		return exchange_fail(x, cause);
+	if (!x->moved_ms && x->up.out_is_done && !call_pending(&x->up)) /* it has all that it needs */
+		x->moved_ms = loop_now_ms(&x->worker->loop);
 	for (;;) {
 		int r = call_recv_head(&x->up, &room, x->is_head ? METHOD_HEAD : METHOD_OTHER);
 		if (r == CALL_E_AGAIN)
@@ -562,8 +577,11 @@ static enum next step_relay(struct exchange *x) {
 			return exchange_fail(x, cause);
 		if (call_pending(&x->down)) {
 			call_want(&x->up, false);
+			mark_move(x);
 			return WAIT;
 		}
+		if (!x->moved_ms) /* until now it was the client */
+			mark_move(x);
 		call_want(&x->up, true);
 		call_begin(&o, &x->down);
 		int r = take_answer(x, &o);
@@ -573,6 +591,7 @@ static enum next step_relay(struct exchange *x) {
 			return exchange_fail(x, CAUSE_STREAM_BROKEN);
 		if (call_flush(&o))
 			return exchange_fail(x, CAUSE_CLIENT_GONE);
+		mark_move(x);
 		if (!x->upstream->conn.unread.n && !x->down.out_is_done)
 			return WAIT; /* one read a turn: the others wait too */
 	}
@@ -586,7 +605,7 @@ static enum next step_relay(struct exchange *x) {
 
 /* The model that the client asked for, as text. */
 static const char *model_name(const struct exchange *x, char room[MODEL_NAME_ROOM]) {
-	struct slice name = slice_head(inspect_model(&x->inspect), MODEL_NAME_ROOM - 1);
+	struct slice name = slice_head(find_name(x), MODEL_NAME_ROOM - 1);
 	memcpy(room, name.p, name.n);
 	room[name.n] = '\0';
 	return room;
@@ -596,14 +615,16 @@ static const char *model_name(const struct exchange *x, char room[MODEL_NAME_ROO
 static enum next step_refuse(struct exchange *x) {
 	enum cause cause = (enum cause)x->cause;
 	char name[MODEL_NAME_ROOM];
-	const char *detail = cause == CAUSE_MODEL_NOT_FOUND ? model_name(x, name) : NULL;
+	bool is_of_model = cause == CAUSE_MODEL_NOT_FOUND ||
+	    (cause == CAUSE_NO_INSTANCE && x->dialect == REPLY_INFINILM && find_name(x).n);
+	const char *detail = is_of_model ? model_name(x, name) : NULL;
 	struct reply reply = { .request_id = exchange_id(x) };
 	drop_upstream(x);
 	reply_follow(&reply, request_head(x), x->ends_connection || is_last(x, session_of(&x->down)));
-	reply.closes |= !call_is_received(&x->down) || cause == CAUSE_MALFORMED;
-	x->status = cause_row(cause)->status;
+	reply.closes |= !call_is_received(&x->down) || cause == CAUSE_BODY_MALFORMED;
 	x->ends_connection = reply.closes;
 	int r = reply_refuse(&x->down, &reply, cause, detail, (enum reply_dialect)x->dialect);
+	x->status = (uint16_t)reply.status;
 	hold_free(&x->hold, bufs(x));
 	inspect_deinit(&x->inspect, bufs(x));
 	return r ? exchange_fail(x, CAUSE_CLIENT_GONE) : go(x, STEP_RELAY);
@@ -743,13 +764,10 @@ static uint64_t exchange_ends_ms(struct exchange *x, uint64_t now_ms) {
 }
 
 bool exchange_is_streaming(const struct exchange *x, uint64_t *silent_ms_out) {
-	uint64_t now_ms = loop_now_ms(&x->worker->loop), idle_ms = timeouts(x)->stream_idle_ms;
-	if (x->step != STEP_RELAY || !x->instance || x->tap.kind != TAP_EVENTS ||
-	    x->wait_cause != CAUSE_STREAM_STALLED || x->deadline_ms == UINT64_MAX)
+	uint64_t now_ms = loop_now_ms(&x->worker->loop);
+	if (x->step != STEP_RELAY || !x->instance || x->tap.kind != TAP_EVENTS || !x->moved_ms)
 		return false;
-	/* The deadline was set when something came last. */
-	uint64_t last_ms = x->deadline_ms - idle_ms;
-	*silent_ms_out = now_ms > last_ms ? now_ms - last_ms : 0;
+	*silent_ms_out = now_ms > x->moved_ms ? now_ms - x->moved_ms : 0;
 	return true;
 }
 
@@ -851,7 +869,7 @@ struct job *exchange_begin(struct server *server, struct session *session, const
 	x->view = worker_view(w);
 	x->head = head_copy(&w->loop.bufs, head);
 	keep_text(x, head);
-	x->dialect = (uint8_t)reply_dialect(head_path(head));
+	x->dialect = (uint8_t)reply_dialect((enum reply_dialect)server->dialect, head_path(head));
 	x->is_head = head->method == METHOD_HEAD;
 	x->is_repeatable = x->is_head || head->method == METHOD_GET || head->method == METHOD_OPTIONS;
 	x->ends_connection = is_last(x, session);

@@ -57,6 +57,7 @@ struct exchange {
 	struct instance *instance; /* charged; NULL: none */
 	struct exchange_times at;
 	uint64_t deadline_ms;   /* of what is waited for now; UINT64_MAX: none */
+	uint64_t moved_ms;      /* since then it is the engine that is waited for; 0: it is not */
 	uint64_t progress;      /* what had been achieved of it when the deadline was set */
 	uint32_t row;           /* picked last, of the view's snapshot; EXCHANGE_NO_ROW: none */
 	uint32_t first_address; /* of the row, to begin with */

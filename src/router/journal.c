@@ -43,11 +43,32 @@ static bool journal_is_fault(const struct exchange *x, unsigned status) {
 	}
 }
 
-static void journal_tally(const struct exchange *x, struct worker_tally *t, unsigned status) {
+/*
+ * It had the whole of a request for long, and has begun no answer since, to nobody: whatever ended the
+ * request, it hangs.
+ */
+static bool journal_is_hung(const struct exchange *x, unsigned slot) {
+	const struct router *router = x->worker->router;
+	uint64_t stall_ms = router->config->health.stall_timeout_ms;
+	uint64_t since_ms = u64_max(x->moved_ms, x->worker->resumed_ms); /* we may have stood still */
+	if (x->cause != CAUSE_TOTAL_TIMEOUT && x->cause != CAUSE_CLIENT_GONE)
+		return false;
+	if (!stall_ms || !x->moved_ms || x->at.first_byte || x->n_interim ||
+	    loop_now_ms(&x->worker->loop) < since_ms + stall_ms)
+		return false;
+	for (unsigned i = 0; i < router->n_workers; i++)
+		if (atomic_load_explicit(
+			&router->workers[i].tallies[slot].answered_ms, memory_order_relaxed) >= x->moved_ms)
+			return false;
+	return true;
+}
+
+static void journal_tally(const struct exchange *x, unsigned slot, unsigned status) {
+	struct worker_tally *t = &x->worker->tallies[slot];
 	metric_add(&t->n_requests, 1);
 	if (status >= 500 || x->cause == CAUSE_STREAM_BROKEN || x->cause == CAUSE_STREAM_STALLED)
 		metric_add(&t->n_errors, 1);
-	if (journal_is_fault(x, status))
+	if (journal_is_fault(x, status) || journal_is_hung(x, slot))
 		metric_add(&t->n_faults, 1);
 	else if (x->cause == CAUSE_NONE && status < 500)
 		metric_add(&t->n_good, 1);
@@ -69,7 +90,7 @@ static void journal_count(struct exchange *x, unsigned status, uint64_t total_ns
 	if (x->tap.kind == TAP_EVENTS && !x->cause && !x->tap.is_done)
 		metric_add(&w->metrics->stream_no_done, 1);
 	if (inst)
-		journal_tally(x, &w->tallies[inst->slot], status);
+		journal_tally(x, inst->slot, status);
 }
 
 /* One line of the access log; the fields are those of the contract, in its order. */
@@ -147,7 +168,8 @@ void journal_write(struct exchange *x) {
 
 void journal_refused(struct server *server, const struct head *head, enum cause cause, struct reply *reply) {
 	struct worker *w = server->context;
-	struct record r = { .status = cause_row(cause)->status, .cause = cause };
+	struct record r = { .status = reply_error(cause, (enum reply_dialect)server->dialect).status,
+		.cause = cause };
 	r.id = reply->request_id = worker_id_of(w, head, w->refused_id);
 	/* Cut as an exchange cuts them, so that the fields behind have room. */
 	r.method = slice_head(head_method(head), EXCHANGE_METHOD_MAX);

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "discovery/health.h"
 #include "discovery/registry_source.h"
 #include "discovery/watch.h"
@@ -23,6 +24,7 @@
 
 #define FD_RESERVE     32u /* log, admin clients, probes, what libraries open */
 #define DRAIN_CHECK_MS 20
+#define PUBLISH_MS     20 /* between two snapshots: news that come one by one share one */
 
 enum control_state {
 	CONTROL_RUNNING = 1,
@@ -45,7 +47,8 @@ struct control {
 	bool has_metrics_listener;
 	struct report report;
 	struct signals signals;
-	struct timer drain;
+	struct timer drain, publish;
+	uint64_t published_ms;
 	uint64_t drain_until_ms;
 	enum control_state state;
 };
@@ -71,10 +74,11 @@ static void control_say_panics(const struct snapshot *old, const struct snapshot
 	}
 }
 
-static void control_publish(struct control *c) {
+static void control_publish_now(struct control *c) {
 	struct snapshot *next = c->is_started ? fleet_build(c->fleet) : NULL;
 	if (!next)
 		return;
+	c->published_ms = loop_now_ms(&c->loop);
 	health_sync(&c->health, next);
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_publish(&c->router.workers[i], snapshot_ref(next));
@@ -83,6 +87,19 @@ static void control_publish(struct control *c) {
 	c->snapshot = next;
 	c->report.snapshot = next;
 	watcher_sync(&c->watcher, next);
+}
+
+static void control_on_publish(struct timer *t) {
+	control_publish_now(container_of(t, struct control, publish));
+}
+
+/* The first news go out at once. */
+static void control_publish(struct control *c) {
+	uint64_t passed_ms = loop_now_ms(&c->loop) - c->published_ms;
+	if (passed_ms >= PUBLISH_MS)
+		control_publish_now(c);
+	else if (!timer_is_running(&c->publish))
+		loop_timer(&c->loop, &c->publish, PUBLISH_MS - passed_ms);
 }
 
 static void control_on_watch(struct watcher *watcher) {
@@ -182,15 +199,24 @@ static int control_add_worker(struct control *c, const struct router_worker *w) 
 	return r;
 }
 
+static int control_say_refused(const char *name, int r) {
+	if (r)
+		fprintf(stderr, "headrace router: worker %s: %s\n", name,
+		    r == FLEET_E_FULL ? "too many instances" : "beyond a limit of the fleet table");
+	return r;
+}
+
 static bool control_fill_fleet(struct control *c) {
+	const struct static_file *file = &c->config->static_services;
 	for (size_t i = 0; i < c->config->workers.n; i++) {
 		const struct router_worker *w = &c->config->workers.items[i];
-		int r = control_add_worker(c, w);
-		if (r) {
-			fprintf(stderr, "headrace router: worker %s: %s\n", w->name,
-			    r == FLEET_E_FULL ? "too many instances" : "beyond a limit of the fleet table");
+		if (control_say_refused(w->name, control_add_worker(c, w)))
 			return false;
-		}
+	}
+	for (size_t i = 0; i < file->n; i++) {
+		const struct fleet_spec *spec = &file->services[i]->spec;
+		if (control_say_refused(spec->instance.name.p, fleet_upsert(c->fleet, SOURCE_STATIC, spec)))
+			return false;
 	}
 	return true;
 }
@@ -265,7 +291,7 @@ static bool control_open_admin(struct control *c) {
 	    endpoint_server_open(&c->admin, &c->loop, fd, report_admin_endpoints, report_n_admin_endpoints,
 		&c->report, NULL) < 0)
 		return false;
-	c->admin.server.is_plain = false; /* errors of one shape on all of the router's ports */
+	c->admin.server.dialect = (uint8_t)config->errors; /* of one shape on all of the router's ports */
 	c->has_metrics_listener = config->metrics_port != config->admin_port ||
 	    strcmp(config->metrics_host, config->admin_host) != 0;
 	if (!c->has_metrics_listener)
@@ -275,7 +301,7 @@ static bool control_open_admin(struct control *c) {
 	    endpoint_server_open(&c->metrics, &c->loop, fd, report_metrics_endpoints,
 		report_n_metrics_endpoints, &c->report, NULL) < 0)
 		return false;
-	c->metrics.server.is_plain = false;
+	c->metrics.server.dialect = (uint8_t)config->errors;
 	return true;
 }
 
@@ -285,6 +311,7 @@ static void control_stop(struct control *c) {
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_stop(&c->router.workers[i]);
 	timer_stop(&c->drain);
+	timer_stop(&c->publish);
 	watcher_deinit(&c->watcher);
 	health_deinit(&c->health);
 	if (c->has_registry)
@@ -335,6 +362,7 @@ static void control_on_signal(struct signals *signals, int number) {
 	log_begin(&e, LOG_INFO, "stopping: not ready, still accepting");
 	line_uint(&e.line, SLICE("announce_ms"), c->config->timeout.announce_ms);
 	log_end(&e);
+	notify_manager("STOPPING=1");
 	c->state = CONTROL_ANNOUNCING;
 	atomic_store_explicit(&c->router.is_draining, true, memory_order_relaxed);
 	loop_timer(&c->loop, &c->drain, c->config->timeout.announce_ms);
@@ -400,6 +428,12 @@ static void control_say_ready(const struct control *c, uint16_t port) {
 	line_uint(&e.line, SLICE("instances"), c->snapshot->n_rows);
 	line_uint(&e.line, SLICE("threads"), c->router.n_workers);
 	log_end(&e);
+	int error = notify_manager("READY=1");
+	if (error < 0) {
+		log_begin(&e, LOG_WARN, "the service manager could not be told");
+		line_text(&e.line, SLICE("why"), slice_of(strerror(-error)));
+		log_end(&e);
+	}
 }
 
 static bool control_start(struct control *c) {
@@ -418,6 +452,7 @@ static bool control_start(struct control *c) {
 	c->report.router = router;
 	loop_setup_process();
 	c->fleet = fleet_new();
+	timer_init(&c->publish, control_on_publish);
 	if (loop_init(&c->loop, &router->budget) < 0 || !control_fill_fleet(c) || !control_open_registry(c) ||
 	    !control_open_log(c) || !control_open_admin(c))
 		return false;

@@ -27,21 +27,25 @@ struct worker_streams {
 
 /*
  * Streams that an engine has begun, and how many are silent: a walk over what is at work,
- * so that a relayed byte costs nothing. After a standstill of ours all look silent.
+ * so that a relayed byte costs nothing. After a standstill of ours all look silent: nobody is
+ * for longer than we have been back.
  */
 static void worker_count_streams(struct worker *w) {
 	uint64_t stall_ms = w->router->config->health.stall_timeout_ms, silent_ms;
-	uint64_t now_ms = loop_now_ms(&w->loop), passed_ms = now_ms - w->counted_ms;
-	w->counted_ms = now_ms;
-	if (!stall_ms || passed_ms > 4 * GAUGES_MS)
+	uint64_t now_ms = loop_now_ms(&w->loop);
+	if (!stall_ms)
 		return;
+	if (now_ms - w->counted_ms > 4 * GAUGES_MS)
+		w->resumed_ms = now_ms;
+	w->counted_ms = now_ms;
 	memset(w->streams, 0, INSTANCE_SLOTS_MAX * sizeof(*w->streams));
 	list_each (it, &w->active) {
 		const struct exchange *x = container_of(it, struct exchange, link);
 		if (!exchange_is_streaming(x, &silent_ms) || w->streams[x->instance->slot].n == UINT16_MAX)
 			continue;
 		w->streams[x->instance->slot].n++;
-		w->streams[x->instance->slot].n_stalled += silent_ms >= stall_ms;
+		w->streams[x->instance->slot].n_stalled +=
+		    u64_min(silent_ms, now_ms - w->resumed_ms) >= stall_ms;
 	}
 	for (unsigned slot = 0; slot < INSTANCE_SLOTS_MAX; slot++) {
 		struct worker_tally *t = &w->tallies[slot];
@@ -94,7 +98,9 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 	snprintf(w->id_prefix, sizeof(w->id_prefix), "%016llx", (unsigned long long)rng_next(&w->rng));
 	timer_init(&w->gauges, worker_on_gauges);
 	loop_timer(&w->loop, &w->gauges, GAUGES_MS);
-	return server_open(&w->server, &w->loop, listen_fd, &router->clients, &limits, &handler, w);
+	r = server_open(&w->server, &w->loop, listen_fd, &router->clients, &limits, &handler, w);
+	w->server.dialect = (uint8_t)config->errors;
+	return r;
 }
 
 static void *worker_main(void *arg) {

@@ -23,6 +23,7 @@
 struct worker_tally {
 	metric_cell n_requests, n_errors;
 	metric_cell n_good, n_faults; /* of them, those that say something of the instance */
+	_Atomic uint64_t answered_ms; /* when it began an answer last */
 	_Atomic uint32_t n_streams,
 	    n_stalled; /* event streams at it now, and those that are silent for long */
 };
@@ -71,6 +72,7 @@ struct worker {
 	struct timer gauges;
 	struct worker_streams *streams; /* scratch of the count, by instance slot */
 	uint64_t counted_ms;            /* when streams were, last */
+	uint64_t resumed_ms;            /* the end of the last standstill */
 };
 
 /* Builds it on the control thread; the loop is not running. Takes the listening socket. */

@@ -166,7 +166,7 @@ class Babysitter(Program):
     """headrace babysitter with a file made of tables; quick by default. `ready` False does not wait for the engine."""
 
     def __init__(self, backend, registry=None, ready=True, name="eng", port=None, state_dir=None, flags=(), env=None,
-                 metadata=None, babysitter=None, **tables):
+                 metadata=None, babysitter=None, how=None, **tables):
         self.name, self.engine_port = name, port or free_port(2)
         self.port = self.engine_port + 1
         self.url = f"http://127.0.0.1:{self.port}"
@@ -188,7 +188,7 @@ class Babysitter(Program):
         for table, keys in tables.items():
             lines += [f"[{table}]"] + [f"{key} = {toml(value)}" for key, value in keys.items()]
         config.write_text("\n".join(lines) + "\n")
-        super().__init__("babysitter", "--config-file", config, *flags, env=env)
+        super().__init__("babysitter", "--config-file", config, *flags, env=env, **(how or {}))
         self.await_ready(lambda: self.get("/health").status_code == 200 if ready else self.health())
 
     def health(self):

@@ -1,6 +1,7 @@
 """A babysitter with real engines, and a registry that comes and goes."""
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -93,6 +94,12 @@ def test_both_names_are_registered_as_specified(babysitter, registry):
     for name in ("eng", "eng-server"):
         eventually(lambda: registry.count("POST", f"/services/{name}/heartbeat") >= 3)
     assert registry.count("POST", "/services") <= 6      # a few states, no repetition
+
+
+def test_a_slow_heartbeat_asks_for_a_longer_lease(babysitter, registry):
+    babysitter(mock("a"), registry=registry, babysitter={"heartbeat_interval": "50s"})
+    eventually(lambda: registry.names() == {"eng", "eng-server"})
+    assert registry.record("eng")["ttl"] == registry.record("eng-server")["ttl"] == 150
 
 
 def test_a_killed_engine_is_off_the_registry_and_comes_back(babysitter, registry):
@@ -207,6 +214,16 @@ def test_limits_and_cpus_are_the_engines(babysitter):
     # the engine raises its soft limit itself
     assert re.search(r"Max open files +\d+ +1024 ", limits) and re.search(r"Max core file size +0 +0 ", limits)
     assert os.sched_getaffinity(pid) == {cpu}
+
+
+def test_its_own_limit_is_raised_and_the_engines_is_not(babysitter):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    sitter = babysitter({"type": "command", "command": "sleep 1000"}, ready=False, how={
+        "preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))})
+    pid, = eventually(sitter.engines)
+    eventually(lambda: "sleep" in open(f"/proc/{pid}/cmdline").read())
+    assert resource.prlimit(sitter.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (64, hard)
 
 
 def test_what_the_engine_says_is_kept_with_its_name(babysitter, tmp_path):

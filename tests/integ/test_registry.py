@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
+from infinilm import InfiniRegistry
 from ports import free_port
-from program import BIN, Program, eventually
+from program import Program, eventually
 from registryprogram import HealthServer, Registry, answers, service
 
 FIELDS = ["name", "host", "port", "hostname", "url", "status"]
@@ -318,30 +319,10 @@ def test_metrics(one):
         assert done.returncode == 0 and not done.stderr, done.stderr
 
 
-class Infini(Program):
-    """The same binary by the other system's name and flags."""
-
-    def __init__(self, folder, *flags):
-        link = folder / "infini-registry"
-        link.symlink_to(os.path.abspath(BIN))
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.folder, self.arguments, self.expected_to_end = folder, [str(link), "--port", str(self.port), *flags], False
-        self.process = subprocess.Popen(self.arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=(folder / "stderr").open("w"), env=os.environ | {"XDG_STATE_HOME": str(folder)})
-        self.pid = self.process.pid
-        self.await_ready(lambda: self.get("/health").status_code == 200)
-
-
-def test_by_the_other_name(start, tmp_path):
-    start(Infini, tmp_path, "--health-interval", "30", "--health-timeout=5", "--cleanup-interval", "60")
-    assert '"http://0.0.0.0:' in (tmp_path / "stderr").read_text()
-    assert (tmp_path / "headrace/registry.db").is_file() and (tmp_path / "headrace").stat().st_mode & 0o777 == 0o700
-
-
-def test_plain_numbers_are_no_times_elsewhere():
-    done = subprocess.run([BIN, "registry", "--health-interval", "30"], capture_output=True, text=True, timeout=30)
-    assert done.returncode == 2 and "health-interval" in done.stderr
+def test_by_the_other_name(start):
+    one = start(InfiniRegistry)
+    assert '"http://0.0.0.0:' in one.stderr.read_text()
+    assert (one.state / "headrace/registry.db").is_file() and (one.state / "headrace").stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("is_abstract", [False, True])

@@ -50,6 +50,7 @@ static void environment_folder_limits_and_cpus(void **state) {
 	assert_string_equal(y.lines[4], "0");
 	snprintf(line, sizeof(line), "Cpus_allowed_list:\t%d", cpu);
 	assert_string_equal(y.lines[5], line);
+	assert_true(slice_has_prefix(slice_of(y.keeper.env[0]), SLICE("HEADRACE_SITTER=")));
 	snprintf(line, sizeof(line), "%.32s/engine.lock", y.folder);
 	assert_string_equal(y.lines[6], line);
 	yard_close(&y);
@@ -68,7 +69,8 @@ static void a_clean_start(void **state) {
 	yard_run(&y,
 	    "grep -E '^Sig(Blk|Ign)' /proc/self/status; readlink /proc/self/fd/0;"
 	    "for f in /proc/$$/fd/*; do readlink $f; done | grep -vc -e ^pipe: -e ^/dev/null;"
-	    "ps -o pid=,pgid=,sid= -p $$ | { read p g s; echo $((p - g)) $((p - s)); }; exec sleep 100");
+	    "read pid name state parent group session rest </proc/$$/stat;"
+	    "echo $((pid - group)) $((pid - session)); exec sleep 100");
 	yard_until(&y, y.n_lines == 5);
 	assert_string_equal(y.lines[0], "SigBlk:\t0000000000000000");
 	assert_string_equal(y.lines[1], "SigIgn:\t0000000000000000");
@@ -163,6 +165,21 @@ static void daemons_die_with_it(void **state) {
 	yard_close(&y);
 }
 
+/* A shell's jobs are process groups of its session: the signal to the leader's does not reach them. */
+static void jobs_of_the_session_are_asked_as_well(void **state) {
+	struct yard y;
+	yard_init(&y);
+	yard_run(&y,
+	    "exec bash -c 'set -m; (trap \"echo heard; exit\" TERM; echo job $BASHPID;"
+	    "while :; do sleep 0.02; done) & while :; do sleep 0.02; done'");
+	yard_until(&y, yard_number(&y, "job"));
+	assert_int_equal(getsid(yard_number(&y, "job")), y.keeper.pid);
+	assert_int_not_equal(getpgid(yard_number(&y, "job")), y.keeper.pid);
+	yard_stop(&y);
+	assert_true(yard_has_line(&y, "heard"));
+	yard_close(&y);
+}
+
 static void daemons_of_a_crashed_leader_die_before_the_next_one(void **state) {
 	struct yard y;
 	yard_init(&y);
@@ -231,6 +248,27 @@ static void with_a_cgroup_where_there_is_one(void **state) {
 	assert_int_equal(access(line, F_OK), -1);
 }
 
+static void two_folders_have_two_cgroups(void **state) {
+	struct yard y, z;
+	yard_init(&y);
+	yard_init(&z);
+	y.config.use_cgroup = z.config.use_cgroup = true;
+	struct cgroup a = { .procs_fd = -1 }, b = { .procs_fd = -1 };
+	yard_open(&y, NULL);
+	assert_string_equal(y.keeper.cgroup.path, ""); /* the place is not ours yet */
+	int other = open(z.folder, O_RDONLY | O_CLOEXEC);
+	bool has_one = cgroup_open(&a, "engine", y.keeper.claim.place_fd);
+	if (has_one) {
+		assert_true(cgroup_open(&b, "engine", other));
+		assert_string_not_equal(a.path, b.path);
+	}
+	cgroup_close(&a);
+	cgroup_close(&b);
+	close(other);
+	yard_close(&y);
+	rmdir(z.folder);
+}
+
 static void a_name_with_a_slash(void **state) {
 	struct yard y;
 	char path[96];
@@ -268,9 +306,11 @@ int main(void) {
 		cmocka_unit_test(who_obeys_ends_by_itself),
 		cmocka_unit_test(who_ignores_term_is_killed),
 		cmocka_unit_test(daemons_die_with_it),
+		cmocka_unit_test(jobs_of_the_session_are_asked_as_well),
 		cmocka_unit_test(daemons_of_a_crashed_leader_die_before_the_next_one),
 		cmocka_unit_test(a_crowd_that_keeps_forking_dies),
 		cmocka_unit_test(no_zombies_gather),
+		cmocka_unit_test(two_folders_have_two_cgroups),
 		cmocka_unit_test(with_a_cgroup_where_there_is_one),
 		cmocka_unit_test(a_name_with_a_slash),
 		cmocka_unit_test(nothing_is_left_open),

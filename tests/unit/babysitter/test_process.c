@@ -39,7 +39,7 @@ static void stat_lines(void **state) {
 			continue;
 		assert_int_equal(p.state, 'S');
 		assert_int_equal(p.parent, 3);
-		assert_int_equal(p.session, 5);
+		assert_int_equal(p.group, 7);
 		assert_int_equal(p.start, 99);
 	}
 }
@@ -51,7 +51,7 @@ static void a_child_and_a_zombie(void **state) {
 	assert_true(process_read(pid, &p));
 	assert_int_equal(p.pid, pid);
 	assert_int_equal(p.parent, getpid());
-	assert_int_equal(p.session, getsid(0));
+	assert_int_equal(p.group, getpgrp());
 	assert_true(process_is_live(&p));
 	assert_true(process_signal(&p, SIGKILL));
 	assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);

@@ -226,6 +226,20 @@ static void a_serving_engine_is_looked_at_every_interval(void **state) {
 	scene_close(s);
 }
 
+static void a_shortage_of_our_own_says_nothing(void **state) {
+	struct scene *s = scene_serving();
+	for (unsigned i = 0; i < 5; i++) {
+		expect(s, "GET " AT "/v1/models");
+		fail_with(FETCH_E_LOCAL);
+	}
+	assert_int_equal(s->n_bad + s->n_good, 0);
+	assert_true(readiness_is_good(&s->r));
+	expect(s, "GET " AT "/v1/models");
+	fail_with(FETCH_E_CONNECT);
+	assert_int_equal(s->n_bad, 1);
+	scene_close(s);
+}
+
 static void models_that_come_later_are_learned(void **state) {
 	struct scene *s = scene_serving();
 	assert_int_equal(s->n_lists, 1);
@@ -299,6 +313,7 @@ int main(void) {
 		cmocka_unit_test(lists_may_be_anywhere_or_nowhere),
 		cmocka_unit_test(a_completion_may_be_wanted),
 		cmocka_unit_test(a_serving_engine_is_looked_at_every_interval),
+		cmocka_unit_test(a_shortage_of_our_own_says_nothing),
 		cmocka_unit_test(models_that_come_later_are_learned),
 		cmocka_unit_test(a_host_where_nothing_listens_is_not_the_last_word),
 		cmocka_unit_test(hosts_that_stand_for_all_are_looked_for_here),

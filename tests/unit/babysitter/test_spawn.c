@@ -98,12 +98,18 @@ static void other_steps_fail(void **state) {
 	plan.cpus = &none;
 	expect_failure(&plan, "affinity", EINVAL);
 	plan = plan_of(exits_3);
-	plan.cgroup_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	expect_failure(&plan, "cgroup", EBADF);
-	close(plan.cgroup_fd);
-	plan = plan_of(exits_3);
 	plan.lock_fd = 1000000;
 	expect_failure(&plan, "descriptors", EBADF);
+}
+
+static void a_cgroup_that_takes_nobody_is_done_without(void **state) {
+	struct spawn_plan plan = plan_of(exits_3);
+	struct spawn_failure failure;
+	int failed;
+	plan.cgroup_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(run(&plan, &failed, &failure), 3);
+	assert_int_equal(failed, 0);
+	close(plan.cgroup_fd);
 }
 
 static void not_known_before_exec(void **state) {
@@ -175,6 +181,7 @@ int main(void) {
 		cmocka_unit_test(exec_fails),
 		cmocka_unit_test(the_path_is_the_childs),
 		cmocka_unit_test(other_steps_fail),
+		cmocka_unit_test(a_cgroup_that_takes_nobody_is_done_without),
 		cmocka_unit_test(not_known_before_exec),
 		cmocka_unit_test(no_descriptor_is_left),
 		cmocka_unit_test(without_standard_descriptors),

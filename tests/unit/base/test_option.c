@@ -740,12 +740,38 @@ static void unknown_keys_may_be_warnings(void **state) {
 	option_set_free(&set);
 }
 
+static void a_default_may_be_another(void **state) {
+	char *argv[] = { "/opt/bin/other-name", "--threads", "3", NULL };
+	struct option_set *set = option_set_new(&schema);
+	struct config config;
+
+	option_read_flags(set, 3, argv);
+	assert_true(option_is_called(set, "other-name"));
+	assert_false(option_is_called(set, "name"));
+	option_store(set, &config);
+	option_default(set, &config, "main.host", "there");
+	option_default(set, &config, "main.port", "81");
+	option_default(set, &config, "main.threads", "9");
+	assert_string_equal(config.host, "there");
+	assert_int_equal(config.port, 81);
+	assert_int_equal(config.threads, 3); /* somebody said so */
+	assert_false(option_is_given(set, "main.port"));
+	json_t *dump = option_dump(set);
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(dump, "main"), "port")), 81);
+	json_decref(dump);
+	option_set_free(&set);
+	set = option_set_new(&schema);
+	assert_false(option_is_called(set, "other-name"));
+	option_set_free(&set);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(numbers_may_be_seconds),
 		cmocka_unit_test(words_are_split_at_spaces_alone),
 		cmocka_unit_test(a_tree_is_anything),
 		cmocka_unit_test(unknown_keys_may_be_warnings),
+		cmocka_unit_test(a_default_may_be_another),
 		cmocka_unit_test(defaults),
 		cmocka_unit_test(every_type_from_every_source),
 		cmocka_unit_test(file_then_environment_then_flags),

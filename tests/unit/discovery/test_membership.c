@@ -225,14 +225,33 @@ static void deletions_are_not_held_back(void **state) {
 	struct town t = town_open();
 
 	list(&t, "abcdef", MEMBERSHIP_POLLED);
-	list(&t, "", MEMBERSHIP_POLLED);
-	pass(&t, GRACE_MS + 1000);
-	assert_fleet(&t, "abcdef");
 	for (const char *p = "abcdef"; *p; p++)
 		erase(&t, (const char[]){ *p, '\0' });
 	assert_fleet(&t, "");
 	assert_int_equal(counts(&t).n_members, 0);
 	town_close(&t);
+}
+
+/* A registry's sweep arrives as deletions, or as a list without them. */
+static void whose_lease_is_over_cannot_be_deleted(void **state) {
+	for (int by_list = 0; by_list < 2; by_list++) {
+		struct town t = town_open();
+
+		list(&t, "abcdef", MEMBERSHIP_KNOWN);
+		for (const char *p = "bcdef"; *p; p++)
+			put(&t, (const char[]){ *p, '\0' }, ",\"is_healthy\":false");
+		for (const char *p = "bcdef"; *p && !by_list; p++)
+			erase(&t, (const char[]){ *p, '\0' });
+		if (by_list)
+			list(&t, "a", MEMBERSHIP_KNOWN);
+		pass(&t, GRACE_MS - TICK_MS);
+		assert_fleet(&t, "abcdef");
+		pass(&t, 1000); /* too many at once */
+		assert_fleet(&t, "abcdef");
+		pass(&t, MEMBERSHIP_HOLD_MS);
+		assert_fleet(&t, "a");
+		town_close(&t);
+	}
 }
 
 static void what_an_earlier_run_knew_needs_no_grace(void **state) {
@@ -344,9 +363,29 @@ static void more_than_the_fleet_holds_are_refused_one_by_one(void **state) {
 	}
 	assert_int_equal(counts(&t).n_members, INSTANCE_SLOTS_MAX);
 	assert_int_equal(counts(&t).n_bad, 10);
-	erase(&t, "n0");
-	put(&t, "n4100", "");
+	assert_int_equal(counts(&t).n_waiting, 10);
+	pass(&t, 5000);
+	assert_int_equal(counts(&t).n_bad, 10);
+	erase(&t, "n0"); /* its place is taken without another word */
+	erase(&t, "n1");
+	pass(&t, 1000);
 	assert_int_equal(counts(&t).n_members, INSTANCE_SLOTS_MAX);
+	assert_int_equal(counts(&t).n_waiting, 8);
+	town_close(&t);
+}
+
+/* Engines with a new name at each start. */
+static void names_that_left_make_room(void **state) {
+	struct town t = town_open();
+	char name[16];
+
+	for (unsigned i = 0; i < MEMBERSHIP_NAMES_MAX + 100; i++) {
+		snprintf(name, sizeof(name), "n%u", i);
+		put(&t, name, "");
+		assert_int_equal(counts(&t).n_members, 1);
+		erase(&t, name);
+	}
+	assert_int_equal(counts(&t).n_bad, 0);
 	town_close(&t);
 }
 
@@ -361,6 +400,7 @@ int main(void) {
 		cmocka_unit_test(a_standstill_is_no_time),
 		cmocka_unit_test(many_at_once_are_held_back),
 		cmocka_unit_test(deletions_are_not_held_back),
+		cmocka_unit_test(whose_lease_is_over_cannot_be_deleted),
 		cmocka_unit_test(what_an_earlier_run_knew_needs_no_grace),
 		cmocka_unit_test(who_comes_and_goes_waits_longer_each_time),
 		cmocka_unit_test(who_waits_may_leave),
@@ -368,6 +408,7 @@ int main(void) {
 		cmocka_unit_test(what_is_no_engine_any_more_leaves),
 		cmocka_unit_test(only_news_counts_as_a_change),
 		cmocka_unit_test(more_than_the_fleet_holds_are_refused_one_by_one),
+		cmocka_unit_test(names_that_left_make_room),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

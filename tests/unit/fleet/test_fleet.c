@@ -299,6 +299,37 @@ static void a_drained_peer_drains_the_target(void **state) {
 	fleet_free(&fleet);
 }
 
+/* Its babysitter, which only the registry's record has, says that it does not serve. */
+static void a_refusing_peer_ejects_the_target(void **state) {
+	for (int is_primary_ill = 0; is_primary_ill < 2; is_primary_ill++) {
+		struct fleet_spec spec = spec_of("a");
+		struct fleet *fleet = fleet_new();
+		struct instance *fixed = add(fleet, SOURCE_STATIC, &spec);
+		struct instance *registered = add(fleet, SOURCE_REGISTRY, &spec);
+
+		resolve(fleet, fixed, "10.0.0.1");
+		resolve(fleet, registered, "10.0.0.1");
+		fleet_set_state(fleet, fixed, is_primary_ill ? INSTANCE_UNHEALTHY : INSTANCE_READY);
+		fleet_set_state(fleet, registered, INSTANCE_UNHEALTHY);
+		fleet_set_share(fleet, registered, 1, true);
+		struct snapshot *snap = build(fleet);
+		assert_int_equal(snap->rows[0].state, INSTANCE_UNHEALTHY);
+		assert_int_equal(snap->rows[0].share, 1);
+		assert_true(snap->rows[0].is_refusing);
+		assert_false(snapshot_is_routable(snap, 0));
+		snapshot_unref(&snap);
+
+		fleet_set_state(fleet, fixed, INSTANCE_READY);
+		fleet_set_state(fleet, registered, INSTANCE_READY);
+		fleet_set_share(fleet, registered, 1, false);
+		snap = build(fleet);
+		assert_true(snapshot_is_routable(snap, 0));
+		assert_int_equal(snap->rows[0].share, INSTANCE_SHARE_FULL);
+		snapshot_unref(&snap);
+		fleet_free(&fleet);
+	}
+}
+
 static void ready_after_draining(void *object) {
 	struct fleet *fleet = object;
 	struct snapshot *snap = fleet_build(fleet);
@@ -463,6 +494,7 @@ int main(void) {
 		cmocka_unit_test(equal_identity_is_one_target),
 		cmocka_unit_test(unresolved_records_are_not_one_target),
 		cmocka_unit_test(a_drained_peer_drains_the_target),
+		cmocka_unit_test(a_refusing_peer_ejects_the_target),
 		cmocka_unit_test(an_illegal_move_aborts),
 		cmocka_unit_test(addresses_are_a_set_up_to_the_limit),
 		cmocka_unit_test(bad_records_are_refused_singly),

@@ -173,6 +173,20 @@ static void who_goes_up_and_down_is_held_out_longer_each_time(void **state) {
 	assert_int_equal(l.h.held_ms, 0);
 }
 
+/* In a panic both get requests: who is out no more of them than who has just come back. */
+static void who_is_out_has_the_smallest_share(void **state) {
+	struct life l = life_ready();
+
+	probe(&l, HEALTH_PROBE_REFUSED);
+	assert_int_equal(share(&l), 1);
+	pass(&l, 2 * SLOW_MS);
+	assert_int_equal(share(&l), 1);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_int_equal(share(&l), 1);
+	pass(&l, SLOW_MS / 4);
+	assert_true(share(&l) > 1);
+}
+
 static void without_news_nothing_is_known(void **state) {
 	struct life l = life_ready();
 
@@ -189,9 +203,15 @@ static void a_standstill_of_ours_is_no_silence(void **state) {
 	struct life l = life_ready();
 
 	l.now_ms += 30000;
-	health_state_forgive(&l.h, 30000);
+	health_state_forgive(&l.h, 30000, l.now_ms);
 	health_state_tick(&l.h, l.now_ms);
 	assert_int_equal(l.h.state, INSTANCE_READY);
+	probe(&l, HEALTH_PROBE_GOOD); /* what came before the standstill was seen */
+	health_state_forgive(&l.h, 30000, l.now_ms);
+	pass(&l, 3 * INTERVAL_MS);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+	pass(&l, 100);
+	assert_int_equal(l.h.state, INSTANCE_UNKNOWN);
 }
 
 /* --- the babysitter ------------------------------------------------------------------------- */
@@ -394,6 +414,7 @@ int main(void) {
 		cmocka_unit_test(a_refused_connection_ejects_at_once),
 		cmocka_unit_test(who_recovers_starts_slowly),
 		cmocka_unit_test(who_goes_up_and_down_is_held_out_longer_each_time),
+		cmocka_unit_test(who_is_out_has_the_smallest_share),
 		cmocka_unit_test(without_news_nothing_is_known),
 		cmocka_unit_test(a_standstill_of_ours_is_no_silence),
 		cmocka_unit_test(a_babysitters_no_counts_more_than_a_good_probe),

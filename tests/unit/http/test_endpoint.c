@@ -1,6 +1,9 @@
 #include "unit/net/rig.h"
 
+#include <sys/resource.h>
+
 #include "http/endpoint.h"
+#include "http/reply.h"
 
 #define ROUND SLICE("GET /round HTTP/1.1\r\nHost: x\r\n\r\n")
 
@@ -264,7 +267,7 @@ static void errors_may_have_the_shape_of_an_api(void **state) {
 	static const char *const texts[] = { "GET /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
 		"POST /round HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "round\r\n\r\n" };
 	struct scene *s = scene_open();
-	s->server.server.is_plain = false;
+	s->server.server.dialect = REPLY_BY_PATH;
 	for (size_t i = 0; i < n_elems(texts); i++)
 		assert_answers(s, texts[i], "HTTP/1.1 40", "{\"error\":{\"message\":");
 	scene_close(s);
@@ -512,6 +515,42 @@ static void a_body_that_stops_is_refused(void **state) {
 	scene_close_timeless(s);
 }
 
+static void a_body_that_drips_is_refused(void **state) {
+	struct scene *s = scene_open_timeless();
+	struct heard heard = { .n = 0 };
+	int fd = rig_connect(s->port);
+	scene_say(s, fd, SLICE("PUT /things/a HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n"));
+	for (unsigned i = 0; i < 5; i++) {
+		scene_pass(s, 5900);
+		scene_say(s, fd, SLICE("h"));
+	}
+	assert_false(list_is_empty(&s->server.active));
+	scene_pass(s, 600);
+	assert_true(list_is_empty(&s->server.active));
+	rig_hear(fd, &heard, SIZE_MAX);
+	assert_true(slice_has_prefix(rig_heard(&heard), SLICE("HTTP/1.1 408 ")));
+	heard_free(&heard);
+	close(fd);
+	assert_int_equal(s->n_run, 0);
+	scene_close_timeless(s);
+}
+
+static void no_body_is_taken_without_memory(void **state) {
+	struct scene *s = scene_open();
+	uint64_t max_bytes = s->rig.budget.max_bytes;
+	s->rig.budget.max_bytes = 0;
+	assert_answers(s,
+	    "PUT /things/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
+	    "HTTP/1.1 503 ", "overloaded");
+	assert_int_equal(s->n_run, 0);
+	s->rig.budget.max_bytes = max_bytes;
+	assert_answers(s,
+	    "PUT /things/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
+	    "HTTP/1.1 201 ", "hello");
+	assert_int_equal(s->server.bodies_bytes, 0);
+	scene_close(s);
+}
+
 static void an_invitation_is_given_once(void **state) {
 	struct scene *s = scene_open_timeless();
 	struct heard heard = { .n = 0 };
@@ -609,6 +648,10 @@ static void a_client_that_leaves_is_gone(void **state) {
 	for (unsigned i = 0; i < 4 * n_elems(texts); i++) {
 		struct scene *s = scene_open();
 		unsigned how = i % 4;
+		if (how != 1 && i / 4 < 2) { /* it may have closed its side alone: see below */
+			scene_close(s);
+			continue;
+		}
 		int fd = rig_connect(s->port);
 		if (how == 3) /* request and end are one event of an open connection */
 			rig_until(&s->rig, s->server.server.n_sessions);
@@ -636,6 +679,36 @@ static void a_client_that_leaves_is_gone(void **state) {
 	}
 }
 
+static void who_closes_one_side_gets_the_answer(void **state) {
+	for (unsigned i = 0; i < 6; i++) {
+		struct scene *s = scene_open();
+		bool is_large = i % 2;
+		char *text = calloc(1, LARGE_BYTES + 1);
+		struct heard heard = { .n = 0 };
+		memset(text, 'x', LARGE_BYTES);
+		int fd = rig_connect(s->port);
+		rig_say(fd, SLICE("GET /kept HTTP/1.1\r\nHost: x\r\n\r\n"));
+		if (i / 2 == 0) /* with the request itself */
+			shutdown(fd, SHUT_WR);
+		rig_until(&s->rig, s->kept);
+		if (i / 2)
+			shutdown(fd, SHUT_WR);
+		rig_spin(&s->rig, i / 2 == 2 ? 0 : 5); /* 0: the answer comes before it is noticed */
+		assert_int_equal(s->n_gone, 0);
+		endpoint_answer_text(
+		    s->kept, 200, "text/plain", (struct slice){ text, is_large ? LARGE_BYTES : 5 });
+		rig_listen_to(&s->rig, fd, &heard, SIZE_MAX);
+		assert_true(heard.is_ended);
+		assert_true(heard.n > (is_large ? LARGE_BYTES : 5));
+		rig_until(&s->rig, s->server.server.n_sessions == 0);
+		assert_int_equal(s->n_gone, 0);
+		heard_free(&heard);
+		free(text);
+		close(fd);
+		scene_close(s);
+	}
+}
+
 /* Who has answered has nothing to do with the client any more. */
 static void an_answered_call_is_nobodys(void **state) {
 	struct scene *s = scene_open();
@@ -647,6 +720,31 @@ static void an_answered_call_is_nobodys(void **state) {
 	rig_reset(fd);
 	rig_until(&s->rig, list_is_empty(&s->server.active));
 	assert_int_equal(s->n_gone, 0);
+	scene_close(s);
+}
+
+/* Idle clients must not use up what the program needs for itself. */
+static void clients_have_half_of_the_descriptors(void **state) {
+	struct scene *s = scene_open();
+	struct rlimit limit;
+	struct heard heard = { .n = 0 };
+	int fds[3];
+	getrlimit(RLIMIT_NOFILE, &limit);
+	assert_int_equal(s->server.clients.n_max, limit.rlim_cur / 2);
+	s->server.clients.n_max = 2;
+	for (size_t i = 0; i < n_elems(fds); i++) {
+		fds[i] = rig_connect(s->port);
+		rig_say(fds[i], ROUND);
+		rig_spin(&s->rig, 10);
+	}
+	assert_int_equal(s->n_run, 2);
+	assert_int_equal(s->server.clients.n_open, 2);
+	close(fds[0]);
+	rig_listen_to(&s->rig, fds[2], &heard, 8);
+	assert_int_equal(s->n_run, 3);
+	heard_free(&heard);
+	close(fds[1]);
+	close(fds[2]);
 	scene_close(s);
 }
 
@@ -854,13 +952,17 @@ int main(void) {
 		cmocka_unit_test(who_asks_first_is_told_to_continue),
 		cmocka_unit_test(writing_needs_the_token),
 		cmocka_unit_test(a_body_that_stops_is_refused),
+		cmocka_unit_test(a_body_that_drips_is_refused),
+		cmocka_unit_test(no_body_is_taken_without_memory),
 		cmocka_unit_test(an_invitation_is_given_once),
 		cmocka_unit_test(who_does_not_read_is_cut),
 		cmocka_unit_test(a_large_answer_arrives_whole),
 		cmocka_unit_test(who_leaves_or_stays_to_the_end_leaves_nothing),
 		cmocka_unit_test(a_kept_call_is_answered_later),
 		cmocka_unit_test(a_client_that_leaves_is_gone),
+		cmocka_unit_test(who_closes_one_side_gets_the_answer),
 		cmocka_unit_test(an_answered_call_is_nobodys),
+		cmocka_unit_test(clients_have_half_of_the_descriptors),
 		cmocka_unit_test(draining_waits_for_kept_calls),
 		cmocka_unit_test(closing_tells_who_has_kept),
 		cmocka_unit_test(events_come_one_by_one),

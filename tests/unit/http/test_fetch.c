@@ -1,5 +1,7 @@
 #include "unit/discovery/far_engine.h"
 
+#include <sys/resource.h>
+
 #include "base/version.h"
 #include "http/fetch.h"
 
@@ -218,6 +220,23 @@ static void what_cannot_begin_is_a_failed_connect(void **state) {
 	scene_start(s);
 	assert_int_equal(s->n_calls, 1);
 	assert_fails(s, FETCH_E_CONNECT);
+	scene_close(s);
+}
+
+static void a_shortage_of_our_own_is_nobodys_fault(void **state) {
+	struct scene *s = scene_open();
+	struct rlimit old, none;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	none = old;
+	none.rlim_cur = 3;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	scene_start(s);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_fails(s, FETCH_E_LOCAL);
+	s->n_calls = 0;
+	scene_start(s); /* and again */
+	far_answer(&s->rig, &s->engine, "/v1/models", SLICE("HTTP/1.1 200 OK\r\n\r\n"));
+	assert_int_equal(s->status, 200);
 	scene_close(s);
 }
 
@@ -503,6 +522,7 @@ int main(void) {
 		cmocka_unit_test(an_answer_has_the_rest_of_the_time),
 		cmocka_unit_test(a_refusal_is_a_failed_connect),
 		cmocka_unit_test(what_cannot_begin_is_a_failed_connect),
+		cmocka_unit_test(a_shortage_of_our_own_is_nobodys_fault),
 		cmocka_unit_test(a_connect_without_end_is_a_failed_connect),
 		cmocka_unit_test(what_is_cancelled_is_not_heard_of),
 		cmocka_unit_test(it_says_what_it_is_told_to),

@@ -1,6 +1,7 @@
 #include "unit/discovery/far_engine.h"
 
 #include <arpa/inet.h>
+#include <sys/resource.h>
 
 #include "http/origin.h"
 
@@ -403,6 +404,26 @@ static void a_failed_connect_has_the_name_looked_up(void **state) {
 	scene_close(s);
 }
 
+/* Nor has it anything looked up. */
+static void a_shortage_of_our_own_is_passed_on(void **state) {
+	struct scene *s = scene_open(1);
+	struct rlimit old, none;
+	scene_ask(s, 0);
+	scene_serve(s, 0, &s->engines[0]);
+	far_pass(&s->rig, 2000);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	none = old;
+	none.rlim_cur = 3;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	scene_ask(s, 0);
+	assert_done(s, 0, FETCH_E_LOCAL);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	scene_ask(s, 0);
+	scene_serve(s, 0, &s->engines[0]);
+	assert_int_equal(names.n_lookups, 1);
+	scene_close(s);
+}
+
 static void lookups_are_a_second_apart(void **state) {
 	for (unsigned resolves = 0; resolves < 2; resolves++) {
 		struct scene *s = scene_open(resolves);
@@ -547,6 +568,7 @@ int main(void) {
 		cmocka_unit_test(names_are_looked_up_again),
 		cmocka_unit_test(the_order_of_addresses_is_no_news),
 		cmocka_unit_test(a_failed_connect_has_the_name_looked_up),
+		cmocka_unit_test(a_shortage_of_our_own_is_passed_on),
 		cmocka_unit_test(lookups_are_a_second_apart),
 		cmocka_unit_test(a_lookup_without_end_has_a_limit),
 		cmocka_unit_test(a_lookups_limit_is_not_the_answers),

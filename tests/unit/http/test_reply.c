@@ -90,7 +90,8 @@ static void paths_have_dialects(void **state) {
 		{ "/v1/messages/count_tokens", REPLY_ANTHROPIC }, { "/v1/responses", REPLY_RESPONSES },
 		{ "/v1/responses/resp_1/cancel", REPLY_RESPONSES } };
 	for (size_t i = 0; i < n_elems(rows); i++)
-		assert_int_equal(reply_dialect(slice_of(rows[i].path)), rows[i].dialect);
+		assert_int_equal(reply_dialect(REPLY_BY_PATH, slice_of(rows[i].path)), rows[i].dialect);
+	assert_int_equal(reply_dialect(REPLY_PLAIN, SLICE("/v1/messages")), REPLY_PLAIN);
 }
 
 /* The value at a path of keys joined by dots. */
@@ -148,6 +149,70 @@ static void plain_errors_are_flat(void **state) {
 	}
 }
 
+/* Byte for byte, and everything else with the words of our own table. */
+static void another_systems_errors(void **state) {
+	static const struct {
+		enum cause cause;
+		const char *detail;
+		unsigned status;
+		const char *text;
+	} rows[] = {
+		{ CAUSE_NO_INSTANCE, NULL, 503,
+		    "{\"error\":\"No healthy services available\",\"code\":\"no_healthy_instance\"}" },
+		{ CAUSE_NO_INSTANCE, "m", 503,
+		    "{\"error\":\"No healthy services available for model "
+		    "'m'\",\"code\":\"no_healthy_instance\"}" },
+		{ CAUSE_MODEL_NOT_FOUND, "a\"b", 503,
+		    "{\"error\":\"No healthy services available for model "
+		    "'a\\\"b'\",\"code\":\"model_not_found\"}" },
+		{ CAUSE_MODEL_NOT_FOUND, "\xff", 503,
+		    "{\"error\":\"No healthy services available\",\"code\":\"model_not_found\"}" },
+		{ CAUSE_CONNECT_FAILED, NULL, 503,
+		    "{\"error\":\"Service unavailable - connection refused\",\"code\":\"upstream_failed\"}" },
+		{ CAUSE_CONNECT_TIMEOUT, NULL, 504, "{\"error\":\"Service timeout\",\"code\":\"timeout\"}" },
+		{ CAUSE_FIRST_BYTE_TIMEOUT, NULL, 504,
+		    "{\"error\":\"Service timeout\",\"code\":\"timeout\"}" },
+		{ CAUSE_TOTAL_TIMEOUT, NULL, 504, "{\"error\":\"Service timeout\",\"code\":\"timeout\"}" },
+		{ CAUSE_STREAM_STALLED, NULL, 504, "{\"error\":\"Service timeout\",\"code\":\"timeout\"}" },
+		{ CAUSE_UPSTREAM_CLOSED, NULL, 502,
+		    "{\"error\":\"Bad gateway - error communicating with "
+		    "service\",\"code\":\"upstream_failed\"}" },
+		{ CAUSE_UPSTREAM_MALFORMED, NULL, 502,
+		    "{\"error\":\"Bad gateway - error communicating with "
+		    "service\",\"code\":\"upstream_failed\"}" },
+		{ CAUSE_STREAM_BROKEN, NULL, 502,
+		    "{\"error\":\"Failed to read response from service\",\"code\":\"upstream_failed\"}" },
+		{ CAUSE_BODY_MALFORMED, NULL, 400,
+		    "{\"error\":\"Failed to read request body\",\"code\":\"bad_request\"}" },
+		{ CAUSE_METHOD, NULL, 400,
+		    "{\"error\":\"Invalid HTTP method\",\"code\":\"not_implemented\"}" },
+		{ CAUSE_BODY_TOO_LARGE, NULL, 413,
+		    "{\"error\":\"the request body is larger than the limit\",\"code\":\"body_too_large\"}" },
+	};
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		char *text = reply_error_text(rows[i].cause, rows[i].detail, REPLY_INFINILM);
+		assert_string_equal(text, rows[i].text);
+		assert_int_equal(reply_error(rows[i].cause, REPLY_INFINILM).status, rows[i].status);
+		free(text);
+	}
+	for (unsigned cause = 1; cause < N_CAUSES; cause++)
+		assert_int_equal(reply_error((enum cause)cause, REPLY_OPENAI).status,
+		    cause_row((enum cause)cause)->status);
+}
+
+static void the_status_line_is_the_dialects(void **state) {
+	struct reply reply = { .request_id = SLICE("r") };
+	struct wire w;
+	wire_open(&w, FRAMING_NONE, 0);
+	assert_int_equal(reply_refuse(&w.call, &reply, CAUSE_MODEL_NOT_FOUND, "m", REPLY_INFINILM), 0);
+	assert_int_equal(reply.status, 503);
+	wire_heard(&w,
+	    "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nx-request-id: r\r\n"
+	    "content-length: 80\r\n\r\n"
+	    "{\"error\":\"No healthy services available for model 'm'\",\"code\":\"model_not_found\"}");
+	wire_close(&w);
+}
+
 int main(void) {
 	loop_setup_process();
 	const struct CMUnitTest tests[] = {
@@ -158,6 +223,8 @@ int main(void) {
 		cmocka_unit_test(paths_have_dialects),
 		cmocka_unit_test(errors_have_the_shape_of_their_api),
 		cmocka_unit_test(plain_errors_are_flat),
+		cmocka_unit_test(another_systems_errors),
+		cmocka_unit_test(the_status_line_is_the_dialects),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

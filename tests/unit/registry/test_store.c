@@ -170,6 +170,24 @@ static void too_many_bytes_are_refused(void **state) {
 	free(text);
 }
 
+/* Also what waits in the lane of one name, before it is printed. */
+static void too_many_held_bytes_are_refused(void **state) {
+	struct shelf s = { .dir = "" };
+	struct write w[80];
+	shelf_open(&s, true, NULL, NULL);
+	n_ended = 0;
+	for (unsigned i = 0; i < n_elems(w); i++) {
+		write_init(&w[i], "n", "{}");
+		w[i].op.n_held = 1 << 20;
+		assert_int_equal(store_submit(s.store, &w[i].op), i < STORE_BYTES_MAX >> 20);
+	}
+	rig_until(&s.rig, n_ended == STORE_BYTES_MAX >> 20);
+	assert_int_equal(shelf_write(&s, "again", "{}"), STORE_DONE);
+	shelf_close(&s);
+	for (unsigned i = 0; i < n_elems(w); i++)
+		write_free(&w[i]);
+}
+
 static void every_store_in_memory_is_another_epoch(void **state) {
 	struct store_fault fault;
 	struct store *a = store_open(NULL, &fault), *b = store_open(NULL, &fault);
@@ -194,6 +212,7 @@ int main(void) {
 		cmocka_unit_test(closing_waits_for_all_and_for_what_they_lead_to_on_disk),
 		cmocka_unit_test(too_many_are_refused),
 		cmocka_unit_test(too_many_bytes_are_refused),
+		cmocka_unit_test(too_many_held_bytes_are_refused),
 		cmocka_unit_test(every_store_in_memory_is_another_epoch),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

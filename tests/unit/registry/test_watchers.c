@@ -141,6 +141,20 @@ static void a_silent_stream_says_that_it_lives(void **state) {
 	scene_close(s);
 }
 
+static void nobody_new_is_told_without_memory(void **state) {
+	struct scene *s = scene_open();
+
+	ask(s, 0, NULL, true);
+	s->rig.budget.max_bytes = 0;
+	ask(s, 1, NULL, true);
+	assert_heard(s, 1, "HTTP/1.1 503 ");
+	assert_int_equal(s->watchers.n, 1);
+	s->rig.budget.max_bytes = 64u << 20;
+	ask(s, 1, NULL, true);
+	assert_int_equal(s->watchers.n, 2);
+	scene_close(s);
+}
+
 static void a_long_poll_ends_without_news(void **state) {
 	struct scene *s = scene_open();
 
@@ -222,6 +236,7 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_changes_of_a_turn_are_one_event_printed_once),
 		cmocka_unit_test(a_silent_stream_says_that_it_lives),
+		cmocka_unit_test(nobody_new_is_told_without_memory),
 		cmocka_unit_test(a_long_poll_ends_without_news),
 		cmocka_unit_test(what_was_overtaken_is_no_news),
 		cmocka_unit_test(who_is_too_far_behind_begins_anew),

@@ -5,6 +5,8 @@
 
 #include <cmocka.h>
 
+#include <unistd.h>
+
 #include "base/option_doc.h"
 #include "base/option_name.h"
 #include "policy/policy.h"
@@ -15,10 +17,12 @@ struct reading {
 	char *mistakes;
 };
 
+static char *called = "router";
+
 static struct reading read_config(const char *flags, const char *toml) {
 	struct reading r = { .config.options = option_set_new(&router_config_schema) };
 	struct option_set *set = r.config.options;
-	char words[512], *argv[32] = { words }, *save = NULL;
+	char words[512], *argv[32] = { called }, *save = NULL;
 	int argc = 1;
 	size_t n;
 
@@ -37,6 +41,7 @@ static struct reading read_config(const char *flags, const char *toml) {
 }
 
 static void release(struct reading *r) {
+	static_file_deinit(&r->config.static_services);
 	option_set_free(&r->config.options);
 	free(r->mistakes);
 }
@@ -51,6 +56,8 @@ static void defaults(void **state) {
 	assert_int_equal(option_mistakes(c->options), 0);
 	assert_string_equal(c->host, "127.0.0.1");
 	assert_int_equal(c->port, 30000);
+	assert_int_equal(c->dialect, ROUTER_HEADRACE);
+	assert_int_equal(c->errors, REPLY_BY_PATH);
 	assert_int_equal(c->n_threads, 0);
 	assert_int_equal(c->body_limit_bytes, 512 << 20);
 	assert_int_equal(c->inspect_limit_bytes, 1 << 20);
@@ -277,6 +284,125 @@ static void the_dump_reads_back(void **state) {
 	release(&r);
 }
 
+/* ---- in place of another router ---- */
+
+static void assert_infinilm(const struct reading *r, uint64_t total_ms) {
+	assert_int_equal(r->config.dialect, ROUTER_INFINILM);
+	assert_int_equal(r->config.errors, REPLY_INFINILM);
+	assert_string_equal(r->config.host, "0.0.0.0");
+	assert_int_equal(r->config.port, 8080);
+	assert_int_equal(r->config.timeout.total_ms, total_ms);
+	assert_int_equal(option_mistakes(r->config.options), 0);
+}
+
+static void the_dialect_has_other_defaults(void **state) {
+	static const char *const ways[][2] = { { "--dialect infinilm", NULL },
+		{ "", "[router]\ndialect = 'infinilm'\n" },
+		{ "--port 8080", "router.dialect = 'infinilm'\n" } };
+	struct reading r;
+
+	for (size_t i = 0; i < n_elems(ways); i++) {
+		r = read_config(ways[i][0], ways[i][1]);
+		assert_infinilm(&r, 300000);
+		release(&r);
+	}
+	called = "/usr/local/bin/infini-router";
+	r = read_config("", NULL);
+	assert_infinilm(&r, 300000);
+	release(&r);
+	r = read_config("--dialect headrace", NULL); /* what is said goes before the name */
+	assert_int_equal(r.config.errors, REPLY_BY_PATH);
+	assert_int_equal(r.config.port, 30000);
+	assert_int_equal(r.config.timeout.total_ms, 0);
+	release(&r);
+	called = "router";
+	r = read_config("--dialect infinilm --router-port 8000 --host ::1 --total 7s", NULL);
+	assert_int_equal(r.config.port, 8000);
+	assert_string_equal(r.config.host, "::1");
+	assert_int_equal(r.config.timeout.total_ms, 7000);
+	release(&r);
+}
+
+static void the_environment_has_the_total(void **state) {
+	static const struct {
+		const char *text;
+		uint64_t total_ms;
+	} cases[] = { { "1800", 1800000 }, { "1", 1000 }, { "0", 0 }, { "", 300000 }, { "x", 300000 },
+		{ "-1", 300000 }, { "1.5", 300000 }, { "60s", 300000 }, { "99999999999999999999", 300000 },
+		{ "18446744073709551615", 168 * 3600000ULL } };
+	struct reading r;
+
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		setenv("PROXY_TIMEOUT_SECONDS", cases[i].text, 1);
+		r = read_config("--dialect infinilm", NULL);
+		assert_infinilm(&r, cases[i].total_ms);
+		release(&r);
+	}
+	setenv("PROXY_TIMEOUT_SECONDS", "5", 1);
+	r = read_config("--dialect infinilm --total 9s", NULL);
+	assert_int_equal(r.config.timeout.total_ms, 9000);
+	release(&r);
+	r = read_config("", NULL); /* nobody else's business */
+	assert_int_equal(r.config.timeout.total_ms, 0);
+	release(&r);
+	unsetenv("PROXY_TIMEOUT_SECONDS");
+}
+
+static void its_flags_are_in_seconds(void **state) {
+	struct reading r = read_config(
+	    "--router-port 18000 --registry-url http://r:1/ --health-interval 5 --health-timeout 2 "
+	    "--max-errors 4 --registry-sync-interval 2 --service-removal-grace-period 90",
+	    NULL);
+
+	assert_string_equal(r.mistakes, "");
+	assert_int_equal(r.config.port, 18000);
+	assert_string_equal(r.config.registry_url, "http://r:1/");
+	assert_int_equal(r.config.health.interval_ms, 5000);
+	assert_int_equal(r.config.health.timeout_ms, 2000);
+	assert_int_equal(r.config.health.errors_max, 4);
+	assert_int_equal(r.config.registry_sync_ms, 2000);
+	assert_int_equal(r.config.registry_grace_ms, 90000);
+	release(&r);
+}
+
+/* The flags for a file of this content. */
+static struct reading read_services(const char *json, const char *more) {
+	char path[] = "/tmp/headrace-services-XXXXXX", flags[128];
+	FILE *out = fdopen(mkstemp(path), "w");
+
+	fputs(json, out);
+	fclose(out);
+	snprintf(flags, sizeof(flags), "--static-services %s %s", path, more);
+	struct reading r = read_config(flags, NULL);
+	unlink(path);
+	return r;
+}
+
+static void static_services_are_engines(void **state) {
+	struct reading r = read_services("[{\"name\":\"a\",\"host\":\"h\",\"port\":1}]", "");
+
+	assert_string_equal(r.mistakes, "");
+	assert_int_equal(r.config.workers.n, 0);
+	assert_int_equal(r.config.static_services.n, 1);
+	release(&r);
+}
+
+static void bad_static_services_are_mistakes(void **state) {
+	struct reading r = read_config("--static-services /no/such/file", NULL);
+
+	assert_string_equal(
+	    r.mistakes, "--static-services: unable to open /no/such/file: No such file or directory\n");
+	assert_int_equal(option_mistakes(r.config.options), 1);
+	release(&r);
+	r = read_services("[{\"name\":\"a\",\"host\":\"h\"}]", "");
+	assert_non_null(strstr(r.mistakes, ": services[0]: no port\n"));
+	assert_int_equal(option_mistakes(r.config.options), 1);
+	release(&r);
+	r = read_services("[{\"name\":\"http://a:80\",\"host\":\"h\",\"port\":1}]", "--worker-urls http://a");
+	assert_string_equal(r.mistakes, "--static-services: \"http://a:80\" is the name of a worker, too\n");
+	release(&r);
+}
+
 /* ---- the table itself ---- */
 
 static void every_flag_leads_to_its_row(void **state) {
@@ -300,6 +426,8 @@ static void the_flags_of_the_contract(void **state) {
 		const char *flag, *path;
 	} cases[] = {
 		{ "--host", "router.host" },
+		{ "--dialect", "router.dialect" },
+		{ "--static-services", "discovery.static_services" },
 		{ "--port", "router.port" },
 		{ "--threads", "router.threads" },
 		{ "--worker-urls", "router.worker_urls" },
@@ -378,6 +506,11 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults),
 		cmocka_unit_test(default_timeouts),
+		cmocka_unit_test(the_dialect_has_other_defaults),
+		cmocka_unit_test(the_environment_has_the_total),
+		cmocka_unit_test(its_flags_are_in_seconds),
+		cmocka_unit_test(static_services_are_engines),
+		cmocka_unit_test(bad_static_services_are_mistakes),
 		cmocka_unit_test(first_byte_holds_for_all_once_it_is_set),
 		cmocka_unit_test(workers_of_file_and_flags),
 		cmocka_unit_test(header_names_are_lowered),

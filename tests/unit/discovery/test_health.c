@@ -1,0 +1,119 @@
+#include "unit/discovery/far_engine.h"
+
+#include "discovery/health.h"
+
+enum { INTERVAL_MS = 5000, TIMEOUT_MS = 2000 };
+
+/* A fleet whose engines are all at one address, and what the workers say of them. */
+struct scene {
+	struct rig rig;
+	struct far_engine far;
+	struct fleet *fleet;
+	struct snapshot *snapshot;
+	struct health health;
+	struct health_evidence evidence; /* of all of them */
+};
+
+static void say_evidence(void *context, unsigned slot, struct health_evidence *evidence_out) {
+	struct scene *s = context;
+
+	*evidence_out = s->evidence;
+}
+
+static void on_change(struct health *h) {
+	struct scene *s = container_of(h, struct scene, health);
+	struct snapshot *next = fleet_build(s->fleet);
+
+	if (!next)
+		return;
+	health_sync(h, next);
+	snapshot_unref(&s->snapshot);
+	s->snapshot = next;
+}
+
+static void add(struct scene *s, unsigned i) {
+	static const struct pair model = { SLICE("m"), { NULL, 0 } };
+	char name[16];
+
+	snprintf(name, sizeof(name), "e%u", i);
+	struct fleet_spec spec = { .weight = 1, .models = { &model, 1 } };
+	spec.instance = (struct instance_spec){ .name = slice_of(name),
+		.url = SLICE("http://e:1"),
+		.authority = SLICE("e:1"),
+		.host = SLICE("e"),
+		.port = 1 };
+	assert_int_equal(fleet_upsert(s->fleet, SOURCE_STATIC, &spec), 0);
+}
+
+static struct scene *scene_open(unsigned n, bool has_probes) {
+	struct scene *s = calloc(1, sizeof(*s));
+	struct health_options options = { .has_probes = has_probes,
+		.is_passive = true,
+		.interval_ms = INTERVAL_MS,
+		.timeout_ms = TIMEOUT_MS,
+		.errors_max = 3,
+		.api_key = "" };
+
+	far_clock_start();
+	rig_open(&s->rig);
+	far_open(&s->far);
+	s->fleet = fleet_new();
+	for (unsigned i = 0; i < n; i++)
+		add(s, i);
+	s->snapshot = fleet_build(s->fleet);
+	for (uint32_t i = 0; i < n; i++)
+		fleet_set_addresses(s->fleet, s->snapshot->rows[i].instance, &s->far.address, 1);
+	health_init(&s->health, &s->rig.loop, s->fleet, &options, say_evidence, s, on_change);
+	on_change(&s->health);
+	return s;
+}
+
+static void scene_close(struct scene *s) {
+	health_deinit(&s->health);
+	rig_close(&s->rig);
+	far_close(&s->far);
+	snapshot_unref(&s->snapshot);
+	fleet_free(&s->fleet);
+	clock_set_source(NULL);
+	free(s);
+}
+
+static enum instance_state state_of_first(const struct scene *s) {
+	return s->snapshot->rows[0].state;
+}
+
+/* The slot had another instance, and the workers have not counted since. */
+static void streams_of_the_one_before_do_not_count(void **state) {
+	struct scene *s = scene_open(1, false);
+
+	s->evidence.n_streams = s->evidence.n_stalled = 3;
+	far_pass(&s->rig, 900);
+	assert_int_equal(state_of_first(s), INSTANCE_READY);
+	far_pass(&s->rig, 300);
+	assert_int_equal(state_of_first(s), INSTANCE_UNHEALTHY);
+	scene_close(s);
+}
+
+/* Nobody answers: each keeps a connection until its deadline. */
+static void probes_at_once_are_bounded_and_all_get_theirs(void **state) {
+	enum { N = 600 };
+	struct scene *s = scene_open(N, true);
+	unsigned n_most = 0;
+
+	for (unsigned i = 0; i < 2 * INTERVAL_MS / FAR_STEP_MS; i++) {
+		far_pass(&s->rig, FAR_STEP_MS);
+		n_most = (unsigned)size_max(n_most, s->health.n_probing);
+	}
+	assert_in_range(n_most, 200, 256);
+	far_until(&s->rig, s->health.n_transitions[INSTANCE_UNHEALTHY] == N);
+	scene_close(s);
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(streams_of_the_one_before_do_not_count),
+		cmocka_unit_test(probes_at_once_are_bounded_and_all_get_theirs),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

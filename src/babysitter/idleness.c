@@ -41,7 +41,7 @@ int64_t idleness_count_requests(struct slice metrics) {
 			continue;
 		snprintf(text, sizeof(text), "%.*s", (int)size_min(line.n - (size_t)(value + 1 - line.p), 31),
 		    value + 1);
-		double count = strtod(text, NULL);
+		double count = strtod(text, NULL); /* lint: allow, Prometheus writes floats */
 		if (isfinite(count) && count >= 0 && count < 1e9)
 			n = (n < 0 ? 0 : n) + (int64_t)count;
 	}
@@ -57,7 +57,11 @@ static bool is_connection(char *line, uint16_t port) {
 		if (!(words[i] = strtok_r(i ? NULL : line, " ", &rest)))
 			return false;
 	const char *colon = strrchr(words[1], ':');
-	return colon && strtoul(colon + 1, NULL, 16) == port && strtoul(words[3], NULL, 16) == ESTABLISHED;
+	if (!colon)
+		return false;
+	unsigned long local = strtoul(colon + 1, NULL, 16); /* lint: allow, the kernel's hexadecimal */
+	unsigned long state = strtoul(words[3], NULL, 16);  /* lint: allow, the same */
+	return local == port && state == ESTABLISHED;
 }
 
 unsigned idleness_count_connections(FILE *table, uint16_t port) {

@@ -1,5 +1,5 @@
 /*
- * fd_event: any descriptor that poll(2) takes wakes a job: a pipe, a pidfd, a signalfd.
+ * fd_event: any descriptor that can be polled wakes a job: a pipe, a pidfd, a signalfd.
  *
  * Level-triggered: the job must read the descriptor until it would block, or stop the
  * event; otherwise it is woken in every turn. Regular files cannot be polled (-EPERM).

@@ -90,6 +90,7 @@ static void table_remove(struct roster *r, const struct roster_entry *e) {
 static void note_change(struct roster *r, struct roster_entry *e, bool is_delete) {
 	struct slice name = entry_name(e);
 	struct change *c = &r->ring[++r->version % ROSTER_RING];
+	assert(name.p);
 	if (c->n < name.n || !c->name)
 		c->name = realloc(c->name, name.n + 1);
 	memcpy(c->name, name.p, name.n + 1);

@@ -129,7 +129,7 @@ fmt-check:
 lint: compdb ## clang-tidy and cppcheck with their short lists
 	tools/lint $(BUILD)
 
-cov: ## line coverage of src/ by unit, virtual, wire and integration tests
+cov: ## line coverage of src/ by unit, virtual, wire and some integration tests
 	tools/cov
 
 PAGES := router registry babysitter

@@ -94,6 +94,13 @@ void resolver_start(struct resolver *r, struct loop *loop, const char *host, uin
 		r->on_done(r, &address, 1);
 		return;
 	}
+	if (strcasecmp(host, "localhost") == 0) { /* whatever the hosts file says (RFC 6761 section 6.3) */
+		struct sockaddr_storage both[2];
+		bool is_both = resolver_is_address("127.0.0.1", port, &both[0]) &&
+		    resolver_is_address("::1", port, &both[1]);
+		r->on_done(r, both, is_both ? 2 : 1);
+		return;
+	}
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
 	r->port = port;
 	r->is_busy = uv_getaddrinfo(&loop->uv, &r->request, resolver_on_answer, host, NULL, &hints) == 0;

@@ -11,6 +11,13 @@ struct answers {
 	unsigned n_calls;
 };
 
+/* This machine's name: one that must be looked up. */
+static const char *own_name(void) {
+	static char name[256];
+	assert_int_equal(gethostname(name, sizeof(name)), 0);
+	return name;
+}
+
 static void on_done(struct resolver *r, const struct sockaddr_storage *addresses, size_t n) {
 	struct answers *a = resolver_context(r);
 	if (n)
@@ -100,24 +107,39 @@ static void each_address_is_taken_once(void **state) {
 	assert_int_equal(resolver_copy(list, 8000, out, 2), 2);
 }
 
+static void localhost_is_this_machine(void **state) {
+	struct answers a = { .n = 0 };
+	struct resolver *resolver = resolver_new(on_done, &a);
+	struct rig r;
+	rig_open(&r);
+	resolver_start(resolver, &r.loop, "LocalHost", 4711);
+	assert_int_equal(a.n_calls, 1);
+	assert_int_equal(a.n, 2);
+	assert_int_equal(a.addresses[0].ss_family, AF_INET);
+	assert_int_equal(a.addresses[1].ss_family, AF_INET6);
+	assert_int_equal(port_of(&a.addresses[1]), 4711);
+	resolver_free(&resolver);
+	rig_close(&r);
+}
+
 static void a_name_is_looked_up(void **state) {
 	struct answers a = { .n = 0 };
 	struct addrinfo *known = NULL;
-	if (getaddrinfo("localhost", NULL, NULL, &known) != 0)
+	if (getaddrinfo(own_name(), NULL, NULL, &known) != 0)
 		skip(); /* a bare root has no /etc/hosts */
 	freeaddrinfo(known);
 	struct resolver *resolver = resolver_new(on_done, &a);
 	struct rig r;
 	rig_open(&r);
-	resolver_start(resolver, &r.loop, "localhost", 4711);
+	resolver_start(resolver, &r.loop, own_name(), 4711);
 	assert_int_equal(a.n_calls, 0);
-	resolver_start(resolver, &r.loop, "localhost", 1); /* one at a time */
+	resolver_start(resolver, &r.loop, own_name(), 1); /* one at a time */
 	rig_until(&r, a.n_calls);
 	assert_int_equal(a.n_calls, 1);
 	assert_in_range(a.n, 1, RESOLVER_ADDRESSES_MAX);
 	for (size_t i = 0; i < a.n; i++)
 		assert_int_equal(port_of(&a.addresses[i]), 4711);
-	resolver_start(resolver, &r.loop, "localhost", 4712); /* and again */
+	resolver_start(resolver, &r.loop, own_name(), 4712); /* and again */
 	rig_until(&r, a.n_calls == 2);
 	assert_int_equal(port_of(&a.addresses[0]), 4712);
 	resolver_free(&resolver);
@@ -146,7 +168,7 @@ static void a_lookup_may_be_abandoned(void **state) {
 	rig_open(&r);
 	for (unsigned i = 0; i < 8; i++) {
 		struct resolver *resolver = resolver_new(on_done, &a);
-		resolver_start(resolver, &r.loop, "localhost", 80);
+		resolver_start(resolver, &r.loop, own_name(), 80);
 		resolver_free(&resolver);
 	}
 	assert_int_equal(resolver_n_running(), 8);
@@ -161,6 +183,7 @@ int main(void) {
 		cmocka_unit_test(only_whole_addresses_are_addresses),
 		cmocka_unit_test(an_address_keeps_its_scope),
 		cmocka_unit_test(each_address_is_taken_once),
+		cmocka_unit_test(localhost_is_this_machine),
 		cmocka_unit_test(a_name_is_looked_up),
 		cmocka_unit_test(what_is_no_name_has_no_address),
 		cmocka_unit_test(a_lookup_may_be_abandoned),

@@ -13,7 +13,6 @@
 #include "babysitter/babysitter.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -341,19 +340,6 @@ static bool fail(const char *what, int error) {
 	return false;
 }
 
-static int bind_to(const char *host, uint16_t port) {
-	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
-	struct addrinfo *found;
-	char service[8];
-
-	snprintf(service, sizeof(service), "%u", port);
-	if (getaddrinfo(host, service, &hints, &found) != 0)
-		return -EADDRNOTAVAIL;
-	int fd = listener_bind(found->ai_addr, false);
-	freeaddrinfo(found);
-	return fd;
-}
-
 /* $STATE_DIRECTORY may name several. */
 static void choose_state_dir(struct babysitter *b) {
 	const char *dir = getenv("STATE_DIRECTORY"), *run = getenv("XDG_RUNTIME_DIR");
@@ -479,7 +465,7 @@ static bool babysitter_open(struct babysitter *b) {
 	const struct babysitter_config *c = &b->config;
 	struct log_ring *ring = log_writer_ring(b->log, 0);
 
-	int fd = bind_to(c->listen, (uint16_t)(c->port + 1));
+	int fd = listener_bind_host(c->listen, (uint16_t)(c->port + 1), false);
 	if (fd < 0) {
 		char where[300];
 		snprintf(where, sizeof(where), "cannot listen at %.200s:%u", c->listen, c->port + 1u);

@@ -171,11 +171,6 @@ static void post_drain(struct endpoint_call *c) {
 
 /* --- /metrics --------------------------------------------------------------------------------- */
 
-static void write_one(FILE *out, const char *name, const char *type, const char *help, double value) {
-	metric_write_family(out, name, type, help);
-	metric_write_row(out, name, NULL, NULL, value);
-}
-
 static void write_records(const struct registrar *r, FILE *out) {
 	static const char *const names[] = { "own", "server" };
 
@@ -202,24 +197,25 @@ static void write_records(const struct registrar *r, FILE *out) {
 static void write_metrics(const struct babysitter_routes *routes, FILE *out) {
 	const struct keeper *k = routes->keeper;
 
-	write_one(out, "headrace_babysitter_serving", "gauge", "Whether the engine serves.",
+	metric_write_one(out, "headrace_babysitter_serving", "gauge", "Whether the engine serves.",
 	    babysitter_routes_is_serving(routes));
 	metric_write_family(
 	    out, "headrace_babysitter_state", "gauge", "The engine's state is 1, all others 0.");
 	for (unsigned i = 0; i < CHILD_N_STATES; i++)
 		metric_write_row(out, "headrace_babysitter_state", "state", child_state_name(i),
 		    (unsigned)k->child.state == i);
-	write_one(out, "headrace_babysitter_starts_total", "counter", "Processes that were started.",
+	metric_write_one(out, "headrace_babysitter_starts_total", "counter", "Processes that were started.",
 	    (double)k->child.n_spawned);
-	write_one(out, "headrace_babysitter_failures_in_a_row", "gauge", "Without a healthy period between.",
-	    k->child.n_failures);
-	write_one(out, "headrace_babysitter_failed_looks_in_a_row", "gauge",
+	metric_write_one(out, "headrace_babysitter_failures_in_a_row", "gauge",
+	    "Without a healthy period between.", k->child.n_failures);
+	metric_write_one(out, "headrace_babysitter_failed_looks_in_a_row", "gauge",
 	    "Looks at the serving engine that went wrong.", routes->readiness->n_failed);
-	write_one(out, "headrace_babysitter_output_lines_total", "counter", "Lines that the engine wrote.",
-	    (double)k->output.n_lines);
-	write_one(out, "headrace_babysitter_output_dropped_total", "counter", "Lines that were not kept.",
-	    (double)k->output.n_dropped_total);
-	write_one(out, "headrace_uptime_seconds", "gauge", "Since the start.", (double)uptime_of(routes));
+	metric_write_one(out, "headrace_babysitter_output_lines_total", "counter",
+	    "Lines that the engine wrote.", (double)k->output.n_lines);
+	metric_write_one(out, "headrace_babysitter_output_dropped_total", "counter",
+	    "Lines that were not kept.", (double)k->output.n_dropped_total);
+	metric_write_one(
+	    out, "headrace_uptime_seconds", "gauge", "Since the start.", (double)uptime_of(routes));
 	if (routes->registrar)
 		write_records(routes->registrar, out);
 }

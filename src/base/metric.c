@@ -73,6 +73,11 @@ void metric_write_row(FILE *out, const char *name, const char *label, const char
 	fprintf(out, " %.15g\n", n);
 }
 
+void metric_write_one(FILE *out, const char *name, const char *type, const char *help, double n) {
+	metric_write_family(out, name, type, help);
+	metric_write_row(out, name, NULL, NULL, n);
+}
+
 static uint64_t sum_at(struct metric_shard *const *shards, size_t n, size_t offset) {
 	uint64_t sum = 0;
 	for (size_t i = 0; i < n; i++)

@@ -68,3 +68,6 @@ void metric_write_requests(FILE *out, struct metric_shard *const *shards, size_t
 /* One family with its HELP and TYPE lines; rows follow by metric_write_row. Values of labels are escaped. */
 void metric_write_family(FILE *out, const char *name, const char *type, const char *help);
 void metric_write_row(FILE *out, const char *name, const char *label, const char *value, double n);
+
+/* A family of one row without labels. */
+void metric_write_one(FILE *out, const char *name, const char *type, const char *help, double n);

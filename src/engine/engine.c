@@ -1,7 +1,6 @@
 #include "engine/engine.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
@@ -35,22 +34,11 @@ static void raise_descriptor_limit(void) {
 }
 
 /* A listening socket; negative: a message was printed. */
-static int bind_to(const struct mock_config *config) {
-	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
-	struct addrinfo *found;
-	char port[8];
-
-	snprintf(port, sizeof(port), "%u", config->port);
-	int error = getaddrinfo(config->host, port, &hints, &found);
-	if (error) {
-		fprintf(stderr, "headrace mock-engine: %s: %s\n", config->host, gai_strerror(error));
-		return -EADDRNOTAVAIL;
-	}
-	int fd = listener_bind(found->ai_addr, false);
+static int engine_bind(const struct mock_config *config) {
+	int fd = listener_bind_host(config->host, config->port, false);
 	if (fd < 0)
 		fprintf(stderr, "headrace mock-engine: %s port %u: %s\n", config->host, config->port,
 		    strerror(-fd));
-	freeaddrinfo(found);
 	return fd;
 }
 
@@ -66,7 +54,7 @@ static void announce(const struct mock_config *config, uint16_t port) {
 
 static int serve(const struct mock_config *config) {
 	raise_descriptor_limit();
-	int fd = bind_to(config);
+	int fd = engine_bind(config);
 	if (fd < 0)
 		return 1;
 	uint16_t port = listener_port(fd);

@@ -1,7 +1,9 @@
 #include "net/listener.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "net/conn.h"
@@ -31,6 +33,18 @@ int listener_bind(const struct sockaddr *addr, bool reuse_port) {
 		close(fd);
 		return -error;
 	}
+	return fd;
+}
+
+int listener_bind_host(const char *host, uint16_t port, bool reuse_port) {
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
+	struct addrinfo *found;
+	char service[8];
+	snprintf(service, sizeof(service), "%u", port);
+	if (getaddrinfo(host, service, &hints, &found) != 0)
+		return -EADDRNOTAVAIL;
+	int fd = listener_bind(found->ai_addr, reuse_port);
+	freeaddrinfo(found);
 	return fd;
 }
 

@@ -37,6 +37,10 @@ struct listener {
  */
 must_use int listener_bind(const struct sockaddr *addr, bool reuse_port);
 
+/* The same at the first address of a host name or address; -EADDRNOTAVAIL when it has none. May block: at
+ * start-up. */
+must_use int listener_bind_host(const char *host, uint16_t port, bool reuse_port);
+
 /* The port that the socket is bound to: it may have been picked by the kernel. 0: not known. */
 uint16_t listener_port(int fd);
 

@@ -9,7 +9,6 @@
 #include "registry/registry.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -140,21 +139,11 @@ static int make_folder(const char *path) {
 }
 
 /* A listening socket; negative: a message was printed. */
-static int bind_to(const char *host, uint16_t port) {
-	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
-	struct addrinfo *found;
-	char service[8];
-
-	snprintf(service, sizeof(service), "%u", port);
-	int error = getaddrinfo(host, service, &hints, &found);
-	if (error) {
-		fprintf(stderr, "headrace registry: %s: %s\n", host, gai_strerror(error));
-		return -EADDRNOTAVAIL;
-	}
-	int fd = listener_bind(found->ai_addr, false);
+static int registry_bind(const struct registry_config *config) {
+	int fd = listener_bind_host(config->host, config->port, false);
 	if (fd < 0)
-		fprintf(stderr, "headrace registry: cannot listen at %s:%u: %s\n", host, port, strerror(-fd));
-	freeaddrinfo(found);
+		fprintf(stderr, "headrace registry: cannot listen at %s:%u: %s\n", config->host, config->port,
+		    strerror(-fd));
 	return fd;
 }
 
@@ -246,7 +235,7 @@ static bool registry_start(struct registry *r) {
 	raise_descriptor_limit();
 	loop_setup_process();
 	r->budget.max_bytes = MEMORY_BYTES;
-	int fd = bind_to(r->config.host, r->config.port);
+	int fd = registry_bind(&r->config);
 	if (fd < 0 || loop_init(&r->loop, &r->budget) < 0 || !registry_open_store(r) ||
 	    !registry_fill_roster(r))
 		return false;

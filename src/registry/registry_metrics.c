@@ -3,29 +3,25 @@
 #include "base/clock.h"
 #include "base/metric.h"
 
-static void write_one(FILE *out, const char *name, const char *type, const char *help, double value) {
-	metric_write_family(out, name, type, help);
-	metric_write_row(out, name, NULL, NULL, value);
-}
-
 static void write_roster_metrics(struct registry_routes *r, FILE *out) {
 	struct roster_counts n;
 
 	roster_counts(r->roster, &n);
-	write_one(out, "headrace_registry_records", "gauge", "Registered services.", n.n_records);
-	write_one(
+	metric_write_one(out, "headrace_registry_records", "gauge", "Registered services.", n.n_records);
+	metric_write_one(
 	    out, "headrace_registry_healthy", "gauge", "Registered services that are alive.", n.n_alive);
-	write_one(out, "headrace_registry_bytes", "gauge", "Memory that the records take.", (double)n.bytes);
-	write_one(out, "headrace_registry_heartbeats_total", "counter", "Heartbeats of known services.",
-	    (double)n.n_heartbeats);
-	write_one(out, "headrace_registry_expired_total", "counter", "Leases that ended without a heartbeat.",
-	    (double)n.n_expired);
-	write_one(out, "headrace_registry_swept_total", "counter", "Records taken out after a long silence.",
-	    (double)n.n_swept);
-	write_one(out, "headrace_registry_graces_total", "counter",
+	metric_write_one(
+	    out, "headrace_registry_bytes", "gauge", "Memory that the records take.", (double)n.bytes);
+	metric_write_one(out, "headrace_registry_heartbeats_total", "counter",
+	    "Heartbeats of known services.", (double)n.n_heartbeats);
+	metric_write_one(out, "headrace_registry_expired_total", "counter",
+	    "Leases that ended without a heartbeat.", (double)n.n_expired);
+	metric_write_one(out, "headrace_registry_swept_total", "counter",
+	    "Records taken out after a long silence.", (double)n.n_swept);
+	metric_write_one(out, "headrace_registry_graces_total", "counter",
 	    "Times that all leases were granted afresh because the process had stood still.",
 	    (double)n.n_graces);
-	write_one(out, "headrace_registry_version", "gauge", "Changes so far, as watchers count them.",
+	metric_write_one(out, "headrace_registry_version", "gauge", "Changes so far, as watchers count them.",
 	    (double)roster_version(r->roster));
 }
 
@@ -43,11 +39,11 @@ static void write_store_metrics(struct registry_routes *r, FILE *out) {
 	    out, seconds, "summary", "From a change's request to its acknowledgement by the store.");
 	metric_write_row(out, "headrace_registry_write_seconds_sum", NULL, NULL, (double)r->write_ns / 1e9);
 	metric_write_row(out, "headrace_registry_write_seconds_count", NULL, NULL, (double)r->n_done);
-	write_one(out, "headrace_registry_store_commits_total", "counter", "Transactions of the store.",
-	    (double)n.n_commits);
-	write_one(
+	metric_write_one(out, "headrace_registry_store_commits_total", "counter",
+	    "Transactions of the store.", (double)n.n_commits);
+	metric_write_one(
 	    out, "headrace_registry_store_waiting", "gauge", "Changes that wait for the store.", n.n_waiting);
-	write_one(out, "headrace_registry_store_failing", "gauge",
+	metric_write_one(out, "headrace_registry_store_failing", "gauge",
 	    "1 when the last change could not be stored.", n.is_failing);
 }
 
@@ -55,19 +51,19 @@ static void write_other_metrics(struct registry_routes *r, FILE *out) {
 	static const char probes[] = "headrace_registry_probes_total",
 			  events[] = "headrace_registry_watch_events_total";
 
-	write_one(
+	metric_write_one(
 	    out, "headrace_registry_watchers", "gauge", "Watchers that wait for changes.", r->watchers->n);
 	metric_write_family(out, events, "counter", "Events for watchers.");
 	metric_write_row(out, events, "kind", "changes", (double)r->watchers->n_events);
 	metric_write_row(out, events, "kind", "reset", (double)r->watchers->n_resets);
-	write_one(out, "headrace_registry_watchers_cut_total", "counter",
+	metric_write_one(out, "headrace_registry_watchers_cut_total", "counter",
 	    "Watchers cut off because they did not read.", (double)r->watchers->n_cut);
 	metric_write_family(out, probes, "counter", "Probes of registered services.");
 	metric_write_row(out, probes, "result", "healthy", (double)r->prober->n_healthy);
 	metric_write_row(out, probes, "result", "unhealthy", (double)r->prober->n_unhealthy);
-	write_one(out, "headrace_loop_lag_seconds", "gauge",
+	metric_write_one(out, "headrace_loop_lag_seconds", "gauge",
 	    "Longest turn of the event loop since the last look.", (double)loop_take_lag(r->loop) / 1e9);
-	write_one(out, "headrace_uptime_seconds", "gauge", "Since the start.",
+	metric_write_one(out, "headrace_uptime_seconds", "gauge", "Since the start.",
 	    (double)(clock_now_ns() - r->started_ns) / 1e9);
 }
 

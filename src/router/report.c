@@ -16,18 +16,15 @@ static void write_gauges(const struct router *router, FILE *out) {
 	metric_write_family(out, "headrace_connections", "gauge", "Open connections.");
 	metric_write_row(out, "headrace_connections", "side", "client", (double)n_clients);
 	metric_write_row(out, "headrace_connections", "side", "engine", (double)n_engines);
-	metric_write_family(
-	    out, "headrace_held_bytes", "gauge", "Bytes lent to request bodies, heads and output that wait.");
 	int64_t held = (int64_t)atomic_load_explicit(&router->budget.used_bytes, memory_order_relaxed);
-	metric_write_row(out, "headrace_held_bytes", NULL, NULL, held > 0 ? (double)held : 0);
-	metric_write_family(out, "headrace_held_bytes_limit", "gauge", "What headrace_held_bytes may reach.");
-	metric_write_row(out, "headrace_held_bytes_limit", NULL, NULL, (double)router->budget.max_bytes);
-	metric_write_family(out, "headrace_loop_lag_seconds", "gauge",
-	    "Longest turn of a worker's event loop in the last half second.");
-	metric_write_row(out, "headrace_loop_lag_seconds", NULL, NULL, (double)lag_ns / 1e9);
-	metric_write_family(out, "headrace_uptime_seconds", "gauge", "Since the start.");
-	metric_write_row(
-	    out, "headrace_uptime_seconds", NULL, NULL, (double)(clock_now_ns() - router->started_ns) / 1e9);
+	metric_write_one(out, "headrace_held_bytes", "gauge",
+	    "Bytes lent to request bodies, heads and output that wait.", held > 0 ? (double)held : 0);
+	metric_write_one(out, "headrace_held_bytes_limit", "gauge", "What headrace_held_bytes may reach.",
+	    (double)router->budget.max_bytes);
+	metric_write_one(out, "headrace_loop_lag_seconds", "gauge",
+	    "Longest turn of a worker's event loop in the last half second.", (double)lag_ns / 1e9);
+	metric_write_one(out, "headrace_uptime_seconds", "gauge", "Since the start.",
+	    (double)(clock_now_ns() - router->started_ns) / 1e9);
 }
 
 static void write_instances(const struct report *r, FILE *out) {

@@ -5,7 +5,6 @@
 #include "router/router.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -246,23 +245,8 @@ static unsigned control_client_limit(void) {
 	return (unsigned)clients;
 }
 
-/* The first address of a configured host. */
-static bool control_address(const char *host, uint16_t port, struct sockaddr_storage *out) {
-	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
-	struct addrinfo *list;
-	char service[8];
-	snprintf(service, sizeof(service), "%u", port);
-	if (getaddrinfo(host, service, &hints, &list) != 0)
-		return false;
-	memcpy(out, list->ai_addr, list->ai_addrlen);
-	freeaddrinfo(list);
-	return true;
-}
-
 static int control_bind(const char *what, const char *host, uint16_t port, bool shared) {
-	struct sockaddr_storage address;
-	int fd = control_address(host, port, &address) ? listener_bind((struct sockaddr *)&address, shared)
-						       : -EADDRNOTAVAIL;
+	int fd = listener_bind_host(host, port, shared);
 	if (fd < 0)
 		fprintf(stderr, "headrace router: %s: cannot listen at %s:%u: %s\n", what, host, port,
 		    strerror(-fd));

@@ -4,6 +4,8 @@
 
 VARIANT ?= release
 BUILD   ?= $(or $(HEADRACE_BUILD),build)
+# However it is spelled: dependencies are by name.
+override BUILD := $(patsubst $(CURDIR)/%,%,$(BUILD))
 O       := $(BUILD)/$(VARIANT)
 $(if $(word 2,$(BUILD)),$(error BUILD=$(BUILD): the path of the build folder must not have spaces))
 

@@ -88,7 +88,7 @@ static bool is_usable(const struct snapshot *snap, uint32_t r) {
 /* What there is for a model, counted before any is chosen. */
 struct census {
 	uint32_t n_usable, n_healthy, n_spare; /* spare: unhealthy, but not refusing */
-	enum { TAKE_HEALTHY, TAKE_SPARE, TAKE_ALL } take;
+	bool is_panic;
 };
 
 static void census_count(struct census *census, const struct snapshot *snap, uint32_t r) {
@@ -104,19 +104,13 @@ static void census_count(struct census *census, const struct snapshot *snap, uin
 static void census_decide(struct census *census) {
 	uint32_t n_ill = census->n_usable - census->n_healthy;
 
-	if (census->n_spare && 2 * n_ill > census->n_usable)
-		census->take = TAKE_SPARE;
-	else if (census->n_healthy == 0)
-		census->take = TAKE_ALL;
+	census->is_panic = census->n_spare && 2 * n_ill > census->n_usable;
 }
 
 static bool is_candidate(const struct snapshot *snap, const struct census *census, uint32_t r) {
 	const struct snapshot_row *row = &snap->rows[r];
 
-	if (!is_usable(snap, r))
-		return false;
-	return row->state <= INSTANCE_DEGRADED || census->take == TAKE_ALL ||
-	    (census->take == TAKE_SPARE && !row->is_refusing);
+	return row->state <= INSTANCE_DEGRADED || (census->is_panic && !row->is_refusing);
 }
 
 static unsigned share_of(const struct snapshot *snap, uint32_t r) {
@@ -125,11 +119,10 @@ static unsigned share_of(const struct snapshot *snap, uint32_t r) {
 	return share ? share : INSTANCE_SHARE_FULL;
 }
 
-static void model_add(
-    const struct snapshot *snap, struct model *model, struct candidate *candidates, uint32_t r) {
+static struct candidate candidate_of(const struct snapshot *snap, uint32_t r) {
 	struct instance *inst = snap->rows[r].instance;
 
-	candidates[model->n_candidates++] = (struct candidate){ inst, r, inst->slot, snap->rows[r].weight };
+	return (struct candidate){ inst, r, inst->slot, snap->rows[r].weight };
 }
 
 /* While all have their full share, weights are as configured; else they are made finer. */
@@ -147,26 +140,36 @@ static void model_weigh(
 		candidates[i].weight = (uint16_t)(candidates[i].weight * share_of(snap, candidates[i].row));
 }
 
-static void model_conclude(const struct snapshot *snap, struct model *model, const struct census *census,
-    struct candidate *candidates) {
-	model->n_healthy = census->n_healthy;
-	model->is_panic = census->take == TAKE_SPARE;
+/* Parts those who serve a model, `primaries`, each row once, into its candidates and its reserve. */
+static void model_part(const struct snapshot *snap, struct model *model, struct candidate *candidates,
+    const uint32_t *primaries, uint32_t n) {
+	struct census census = { .n_usable = 0 };
+
+	for (uint32_t i = 0; i < n; i++)
+		census_count(&census, snap, primaries[i]);
+	census_decide(&census);
+	for (uint32_t i = 0; i < n; i++)
+		if (is_usable(snap, primaries[i]) && is_candidate(snap, &census, primaries[i]))
+			candidates[model->n_candidates++] = candidate_of(snap, primaries[i]);
+	for (uint32_t i = 0; i < n; i++)
+		if (is_usable(snap, primaries[i]) && !is_candidate(snap, &census, primaries[i]))
+			candidates[model->n_candidates + model->n_reserve++] =
+			    candidate_of(snap, primaries[i]);
+	model->candidates = candidates;
+	model->n_healthy = census.n_healthy;
+	model->is_panic = census.is_panic;
 	model_weigh(snap, model, candidates);
 }
 
-static void write_any(struct snapshot *snap, struct candidate *candidates) {
-	struct census census = { .n_usable = 0 };
+static void write_any(struct snapshot *snap, struct candidate *candidates, uint32_t *primaries) {
+	uint32_t n = 0;
 
-	snap->any = (struct model){ .candidates = candidates, .label = LABEL_OTHER };
 	for (uint32_t r = 0; r < snap->n_rows; r++)
 		if (snap->rows[r].primary == r)
-			census_count(&census, snap, r);
-	census_decide(&census);
-	for (uint32_t r = 0; r < snap->n_rows; r++)
-		if (snap->rows[r].primary == r && is_candidate(snap, &census, r))
-			model_add(snap, &snap->any, candidates, r);
-	model_conclude(snap, &snap->any, &census, candidates);
-	snap->n_candidates = snap->any.n_candidates;
+			primaries[n++] = r;
+	snap->any = (struct model){ .label = LABEL_OTHER };
+	model_part(snap, &snap->any, candidates, primaries, n);
+	snap->n_candidates = snap->any.n_candidates + snap->any.n_reserve;
 }
 
 /* The offers of one name, which are at the front. */
@@ -180,30 +183,22 @@ static size_t count_offers(const struct offer *offers, size_t n_offers) {
 
 /* One model out of its n offers. */
 static void write_model(const struct snapshot *snap, const struct offer *offers, size_t n,
-    struct model *model, struct candidate *candidates) {
-	struct census census = { .n_usable = 0 };
+    struct model *model, struct candidate *candidates, uint32_t *primaries) {
+	uint32_t n_primaries = 0;
 
-	*model = (struct model){ .name = offers[0].model->key, .candidates = candidates };
-	for (size_t i = 0; i < n; i++)
-		if (i == 0 || offers[i].primary != offers[i - 1].primary)
-			census_count(&census, snap, offers[i].primary);
-	census_decide(&census);
+	*model = (struct model){ .name = offers[0].model->key };
 	for (size_t i = 0; i < n; i++) {
-		uint32_t primary = offers[i].primary;
-
-		if (!is_candidate(snap, &census, primary))
-			continue;
-		if (model->object.n == 0)
+		if (model->object.n == 0 && is_usable(snap, offers[i].primary))
 			model->object = offers[i].model->value;
-		if (i == 0 || primary != offers[i - 1].primary)
-			model_add(snap, model, candidates, primary);
+		if (i == 0 || offers[i].primary != offers[i - 1].primary)
+			primaries[n_primaries++] = offers[i].primary;
 	}
-	model_conclude(snap, model, &census, candidates);
+	model_part(snap, model, candidates, primaries, n_primaries);
 	model->label = label_intern(LABEL_MODEL, model->name);
 }
 
-static void write_models(
-    struct snapshot *snap, struct model *models, struct candidate *candidates, size_t n_offers) {
+static void write_models(struct snapshot *snap, struct model *models, struct candidate *candidates,
+    uint32_t *primaries, size_t n_offers) {
 	struct offer *offers = offers_sorted(snap, n_offers);
 
 	for (size_t i = 0; i < n_offers;) {
@@ -211,9 +206,9 @@ static void write_models(
 
 		size_t n = count_offers(offers + i, n_offers - i);
 
-		write_model(snap, offers + i, n, model, candidates + snap->n_candidates);
+		write_model(snap, offers + i, n, model, candidates + snap->n_candidates, primaries);
 		i += n;
-		snap->n_candidates += model->n_candidates;
+		snap->n_candidates += model->n_candidates + model->n_reserve;
 	}
 	free(offers);
 }
@@ -259,8 +254,10 @@ struct snapshot *snapshot_new(uint64_t version, const struct snapshot_row *rows,
 	if (n_rows)
 		memcpy(own_rows, rows, n_rows * sizeof(*rows));
 	write_rows(own_rows, n_rows, pairs, addresses, text);
-	write_any(snap, candidates);
-	write_models(snap, models, candidates, need.n_offers);
+	uint32_t *primaries = malloc((n_rows + 1) * sizeof(*primaries)); /* scratch */
+	write_any(snap, candidates, primaries);
+	write_models(snap, models, candidates, primaries, need.n_offers);
+	free(primaries);
 	write_buckets(snap, buckets);
 	return snap;
 }

@@ -12,8 +12,8 @@
  *
  * A model's candidates are its healthy rows. When more than half of its rows are
  * unhealthy it is rather the judgement that is ill, and those that are not refusing are
- * candidates, too (is_panic). When there is nobody else, the refusing ones are: the last
- * one left is always tried.
+ * candidates, too (is_panic). Its other rows that could serve are its reserve, for requests
+ * that no candidate took: the last one left is always tried.
  */
 #pragma once
 
@@ -52,10 +52,11 @@ struct candidate {
 struct model {
 	struct slice name;
 	struct slice object; /* of the first candidate that gave one; empty: make it from the name */
-	const struct candidate *candidates; /* by row, each instance once */
-	uint32_t n_candidates;              /* 0: known, but nobody serves it who may be tried */
-	uint32_t n_healthy;                 /* of them: what is routable by its state */
-	uint32_t label;                     /* fleet/label.h */
+	const struct candidate
+	    *candidates;                  /* by row, each instance once; behind them, likewise, the reserve */
+	uint32_t n_candidates, n_reserve; /* both 0: known, but nobody serves it who may be tried */
+	uint32_t n_healthy;               /* of the candidates: what is routable by its state */
+	uint32_t label;                   /* fleet/label.h */
 	bool is_panic; /* more than half are unhealthy: those that are not refusing get requests, too */
 };
 
@@ -69,7 +70,7 @@ struct snapshot {
 
 	/* The arrays of all models and of `any`, one after the other: state per candidate is parallel. */
 	const struct candidate *candidates;
-	uint32_t n_candidates;
+	uint32_t n_candidates; /* with every reserve */
 
 	/* private */
 	uint32_t bucket_mask;

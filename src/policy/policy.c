@@ -27,6 +27,7 @@ const char *pick_reason_text(enum pick_reason reason) {
 		[PICK_POWER_OF_TWO] = "power_of_two",
 		[PICK_RANDOM] = "random",
 		[PICK_ALL_AVOIDED] = "all_avoided",
+		[PICK_LAST_RESORT] = "last_resort",
 	};
 	assert(reason < PICK_REASONS);
 	return text[reason];
@@ -124,15 +125,14 @@ static bool is_tried(const struct pick_input *input, uint16_t slot) {
 	return false;
 }
 
-/* Makes the untried candidates that are, or are not, avoided the eligible ones. */
-static void filter(
-    struct choice *choice, uint32_t *eligible, const struct pick_input *input, bool are_avoided) {
-	const struct model *model = input->model;
+/* Makes the untried ones from `begin` to `end` that are, or are not, avoided the eligible ones. */
+static void filter(struct choice *choice, uint32_t *eligible, const struct pick_input *input, uint32_t begin,
+    uint32_t end, bool are_avoided) {
 	uint64_t weight = 0;
 	uint32_t n = 0;
 
-	for (uint32_t i = 0; i < model->n_candidates; i++) {
-		const struct candidate *c = &model->candidates[i];
+	for (uint32_t i = begin; i < end; i++) {
+		const struct candidate *c = &input->model->candidates[i];
 
 		if (instance_is_avoided(c->instance, input->now_ms) != are_avoided ||
 		    is_tried(input, c->slot))
@@ -144,29 +144,46 @@ static void filter(
 	choice->weight = weight;
 }
 
+/* Each step only when those before it left nobody. */
+static enum pick_reason filter_all(
+    struct choice *choice, uint32_t *eligible, const struct pick_input *input, enum pick_reason reason) {
+	const struct model *model = input->model;
+	uint32_t end = model->n_candidates;
+
+	filter(choice, eligible, input, 0, end, false);
+	if (choice->n)
+		return choice->n == 1 ? PICK_ONLY_CANDIDATE : reason;
+	filter(choice, eligible, input, 0, end, true);
+	if (choice->n)
+		return PICK_ALL_AVOIDED;
+	filter(choice, eligible, input, end, end + model->n_reserve, false);
+	if (choice->n == 0)
+		filter(choice, eligible, input, end, end + model->n_reserve, true);
+	return PICK_LAST_RESORT;
+}
+
+static uint32_t choose(const struct policy *policy, const struct choice *choice, enum pick_reason reason) {
+	if (choice->n == 1)
+		return 0;
+	return reason == PICK_LAST_RESORT ? choice_draw(choice, UINT32_MAX) : policy->pick(choice);
+}
+
 int policy_pick(struct policy_set *set, const struct pick_input *input, struct pick_result *result_out) {
 	const struct policy *policy = set->policy;
 	const struct model *model = input->model;
 	struct choice choice = {
 		.candidates = model->candidates, .eligible = set->eligible, .load = set->load, .rng = set->rng
 	};
-	enum pick_reason reason = policy->reason;
 
-	assert(set->snapshot && model->n_candidates <= set->snapshot->n_rows);
-	if (model->n_candidates == 0)
+	assert(set->snapshot && model->n_candidates + model->n_reserve <= set->snapshot->n_rows);
+	if (model->n_candidates + model->n_reserve == 0)
 		return PICK_E_NONE_EXIST;
 	choice.cells = cells_of(policy, set->snapshot, set->cells, model);
-	filter(&choice, set->eligible, input, false);
-	if (choice.n == 1)
-		reason = PICK_ONLY_CANDIDATE;
-	if (choice.n == 0) {
-		filter(&choice, set->eligible, input, true);
-		reason = PICK_ALL_AVOIDED;
-	}
+	enum pick_reason reason = filter_all(&choice, set->eligible, input, policy->reason);
 	if (choice.n == 0)
 		return PICK_E_NONE_LEFT;
 
-	uint32_t i = choice.n > 1 ? policy->pick(&choice) : 0;
+	uint32_t i = choose(policy, &choice, reason);
 	assert(i < choice.n);
 	const struct candidate *picked = choice_candidate(&choice, i);
 	*result_out = (struct pick_result){

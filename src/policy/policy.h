@@ -2,10 +2,10 @@
  * policy: which instance gets a request.
  *
  * policy_pick() filters first: instances that this request has tried are out, those
- * that just failed (avoid_until) are out while there are others, and a snapshot's model
- * lists no drained or disabled ones. The policy then only orders what the filters
- * left. No I/O, no allocation, no clock of its own: the same objects run in tests and
- * in the simulator.
+ * that just failed (avoid_until) are out while there are others, those in the model's
+ * reserve likewise, and a snapshot's model lists no drained or disabled ones. The policy
+ * then only orders what the filters left. No I/O, no allocation, no clock of its own: the same objects run in
+ * tests and in the simulator.
  *
  * A struct policy_set belongs to one worker: the policy's counters for each model of
  * the snapshot in hand, on which it holds a reference.
@@ -52,9 +52,10 @@ enum pick_reason {
 	PICK_POWER_OF_TWO,
 	PICK_RANDOM,
 	PICK_ALL_AVOIDED, /* every untried one failed lately: one of them all the same */
+	PICK_LAST_RESORT, /* all but the reserve were tried: one of that, by weight */
 };
 
-#define PICK_REASONS 6
+#define PICK_REASONS 7
 
 const char *pick_reason_text(enum pick_reason reason);
 
@@ -74,7 +75,7 @@ struct pick_result {
 	struct instance *instance; /* good as long as a reference on the snapshot is held */
 	uint32_t row;              /* in set->snapshot */
 	enum pick_reason reason;
-	uint32_t n_candidates; /* before the filters */
+	uint32_t n_candidates; /* before the filters, without the reserve */
 	uint32_t n_eligible;   /* after them */
 };
 

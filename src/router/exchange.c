@@ -251,9 +251,11 @@ static enum next step_pick(struct exchange *x) {
 	x->model = find_model(x, x->view->snapshot);
 	if (x->view != old)
 		worker_view_release(x->worker, &old);
-	if (!x->model) /* with nobody there, the fleet is what is missing */
+	if (!x->model) { /* with nobody there, the fleet is what is missing */
+		const struct model *any = &x->view->snapshot->any;
 		return exchange_fail(
-		    x, x->view->snapshot->any.n_candidates ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE);
+		    x, any->n_candidates + any->n_reserve ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE);
+	}
 
 	struct pick_input input = { .model = x->model,
 		.tried = x->tried,
@@ -264,7 +266,7 @@ static enum next step_pick(struct exchange *x) {
 						: PICK_E_NONE_LEFT;
 	if (r == PICK_E_NONE_EXIST)
 		return exchange_fail(x, CAUSE_NO_INSTANCE);
-	if (r == 0 && pick.reason == PICK_ALL_AVOIDED && x->n_tried >= AVOIDED_TRIES_MAX)
+	if (r == 0 && pick.reason >= PICK_ALL_AVOIDED && x->n_tried >= AVOIDED_TRIES_MAX)
 		r = PICK_E_NONE_LEFT; /* the fleet is away, as others have found before */
 	if (r)
 		return exchange_fail(x, x->last_cause ? (enum cause)x->last_cause : CAUSE_NO_INSTANCE);

@@ -117,7 +117,7 @@ static void a_model_without_routable_rows_is_known(void **state) {
 }
 
 /* The candidates of one model with n rows: h healthy, u unhealthy, r refusing, d draining. */
-static void assert_chosen(const char *health, const char *chosen, bool is_panic) {
+static void assert_chosen(const char *health, const char *chosen, const char *reserve, bool is_panic) {
 	struct bed bed = { .n = 0 };
 	char found[16] = "";
 
@@ -129,35 +129,38 @@ static void assert_chosen(const char *health, const char *chosen, bool is_panic)
 	}
 	struct snapshot *snap = bed_snapshot(&bed);
 	const struct model *model = snapshot_model(snap, SLICE("llama"));
-	for (uint32_t i = 0; i < model->n_candidates; i++)
+	for (uint32_t i = 0; i < model->n_candidates + model->n_reserve; i++)
 		found[i] = health[model->candidates[i].row];
+	assert_string_equal(found + model->n_candidates, reserve);
+	found[model->n_candidates] = 0;
 	assert_string_equal(found, chosen);
 	assert_int_equal(model->is_panic, is_panic);
 	assert_int_equal(snap->any.n_candidates, model->n_candidates);
+	assert_int_equal(snap->any.n_reserve, model->n_reserve);
 	assert_int_equal(snap->any.is_panic, is_panic);
 	snapshot_unref(&snap);
 	bed_free(&bed);
 }
 
 static void unhealthy_rows_are_left_out_until_they_are_more_than_half(void **state) {
-	assert_chosen("hhh", "hhh", false);
-	assert_chosen("huh", "hh", false);
-	assert_chosen("hu", "h", false);
-	assert_chosen("huu", "huu", true);
-	assert_chosen("uuuu", "uuuu", true);
-	assert_chosen("huur", "huu", true);
-	assert_chosen("hrr", "h", false); /* they would not be served */
-	assert_chosen("uudddd", "uu", true);
-	assert_chosen("hudd", "h", false); /* who is drained is not counted */
+	assert_chosen("hhh", "hhh", "", false);
+	assert_chosen("huh", "hh", "u", false);
+	assert_chosen("hu", "h", "u", false);
+	assert_chosen("huu", "huu", "", true);
+	assert_chosen("uuuu", "uuuu", "", true);
+	assert_chosen("huur", "huu", "r", true);
+	assert_chosen("hrr", "h", "rr", false); /* they would not be served */
+	assert_chosen("uudddd", "uu", "", true);
+	assert_chosen("hudd", "h", "u", false); /* who is drained is not counted */
 }
 
 static void the_last_one_left_is_always_tried(void **state) {
-	assert_chosen("u", "u", true);
-	assert_chosen("r", "r", false);
-	assert_chosen("rr", "rr", false);
-	assert_chosen("ru", "u", true);
-	assert_chosen("rd", "r", false);
-	assert_chosen("d", "", false);
+	assert_chosen("u", "u", "", true);
+	assert_chosen("r", "", "r", false);
+	assert_chosen("rr", "", "rr", false);
+	assert_chosen("ru", "u", "r", true);
+	assert_chosen("rd", "", "r", false);
+	assert_chosen("d", "", "", false);
 }
 
 static void a_model_may_have_more_candidates_than_there_are_for_any(void **state) {

@@ -100,6 +100,18 @@ static inline void picks_adopt(struct picks *p, const char *names) {
 	snapshot_unref(&next);
 }
 
+/* From now on these are unhealthy. */
+static inline void picks_ail(struct picks *p, const char *names) {
+	struct snapshot_row rows[PICKS_ROWS_MAX];
+
+	memcpy(rows, p->snap->rows, p->snap->n_rows * sizeof(*rows));
+	for (; *names; names++)
+		rows[*names - 'a'].state = INSTANCE_UNHEALTHY;
+	struct snapshot *next = snapshot_new(p->set.snapshot->version + 1, rows, p->snap->n_rows);
+	policy_set_adopt(&p->set, next);
+	snapshot_unref(&next);
+}
+
 /* The name of the one that is picked next. */
 static inline char picks_name(struct picks *p) {
 	return p->set.snapshot->rows[picks_next(p, -1, 0)].instance->spec.name.p[0];

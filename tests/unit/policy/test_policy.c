@@ -26,7 +26,7 @@ static void policies_are_found_by_name(void **state) {
 static int pick(
     struct picks *p, const uint32_t *rows, uint32_t n, uint64_t now_ms, struct pick_result *result_out) {
 	uint16_t tried[PICKS_ROWS_MAX];
-	struct pick_input input = { snapshot_model(p->snap, SLICE("m")), tried, n, now_ms };
+	struct pick_input input = { snapshot_model(p->set.snapshot, SLICE("m")), tried, n, now_ms };
 
 	for (uint32_t i = 0; i < n; i++)
 		tried[i] = picks_instance(p, rows[i])->slot;
@@ -93,6 +93,38 @@ static void the_only_one_left_is_tried_though_avoided(void **state) {
 	}
 	assert_true(is_seen[0] && is_seen[1]);
 	picks_close(&p);
+}
+
+/* Rows 1 and 2 are unhealthy: nobody goes there before row 0, avoided or not, was tried. */
+static void the_reserve_comes_last(void **state) {
+	for (const struct policy *const *policy = policy_table; *policy; policy++) {
+		struct pick_result result;
+		bool is_seen[4] = { false };
+		struct picks p;
+
+		picks_open(&p, (*policy)->name, equal, 4, 1);
+		picks_ail(&p, "bc");
+		for (uint64_t now_ms = 0; now_ms < 100; now_ms++) {
+			assert_true(picks_next(&p, -1, now_ms) % 3 == 0);
+			assert_int_equal(pick(&p, (uint32_t[]){ 0 }, 1, now_ms, &result), 0);
+			assert_int_equal(result.row, 3);
+			assert_int_equal(result.n_candidates, 2);
+			assert_int_equal(pick(&p, (uint32_t[]){ 0, 3 }, 2, now_ms, &result), 0);
+			assert_int_equal(result.reason, PICK_LAST_RESORT);
+			is_seen[result.row] = true;
+		}
+		assert_true(!is_seen[0] && is_seen[1] && is_seen[2] && !is_seen[3]);
+		instance_avoid(picks_instance(&p, 0), 5000);
+		instance_avoid(picks_instance(&p, 1), 5000);
+		assert_int_equal(pick(&p, (uint32_t[]){ 3 }, 1, 5001, &result), 0);
+		assert_int_equal(result.row, 0);
+		assert_int_equal(pick(&p, (uint32_t[]){ 3, 0 }, 2, 5001, &result), 0);
+		assert_int_equal(result.row, 2);
+		assert_int_equal(pick(&p, (uint32_t[]){ 3, 0, 2 }, 3, 5001, &result), 0);
+		assert_int_equal(result.row, 1);
+		assert_int_equal(pick(&p, (uint32_t[]){ 3, 0, 2, 1 }, 4, 5001, &result), PICK_E_NONE_LEFT);
+		picks_close(&p);
+	}
 }
 
 static void a_model_that_nobody_serves_has_none(void **state) {
@@ -291,6 +323,7 @@ int main(void) {
 		cmocka_unit_test(what_was_tried_is_out),
 		cmocka_unit_test(what_just_failed_is_out_for_a_while),
 		cmocka_unit_test(the_only_one_left_is_tried_though_avoided),
+		cmocka_unit_test(the_reserve_comes_last),
 		cmocka_unit_test(a_model_that_nobody_serves_has_none),
 		cmocka_unit_test(each_model_has_its_own_turn),
 		cmocka_unit_test(a_new_snapshot_goes_on_where_it_was),

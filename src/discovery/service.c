@@ -55,45 +55,45 @@ static char *model_object(const json_t *list, const char *id) {
 	return NULL;
 }
 
-/* Names that the fleet's limits allow; the rest is left out. */
-static void read_models(struct service *s, const json_t *metadata) {
+/* What is no name is left out. NULL, or what there is too much of. */
+static const char *read_models(struct service *s, const json_t *metadata) {
 	const json_t *ids = json_object_get(metadata, "models");
 	const json_t *objects = json_object_get(metadata, "models_list");
-	size_t n = size_min(json_array_size(ids), FLEET_MODELS_MAX), bytes = 0;
-	uint32_t n_kept = 0;
+	size_t n = json_array_size(ids), bytes = 0;
 
+	if (n > FLEET_MODELS_MAX || json_array_size(objects) > FLEET_MODELS_MAX)
+		return "too many models";
 	s->models = calloc(n + 1, sizeof(*s->models));
+	s->spec.models.items = s->models;
 	for (size_t i = 0; i < n; i++) {
 		const json_t *id = json_array_get(ids, i);
 		struct pair model = { .key = { json_string_value(id), json_string_length(id) } };
 
-		if (model.key.n == 0 || model.key.n > FLEET_MODEL_BYTES_MAX)
+		if (model.key.n == 0)
 			continue;
+		if (model.key.n > FLEET_MODEL_BYTES_MAX)
+			return "a model's name is too long";
 		model.value = slice_of(model_object(objects, model.key.p));
+		s->models[s->spec.models.n++] = model;
 		bytes += pairs_text_bytes((struct pairs){ &model, 1 });
-		if (bytes > FLEET_MODELS_BYTES_MAX) {
-			free((char *)model.value.p);
-			break;
-		}
-		s->models[n_kept++] = model;
+		if (bytes > FLEET_MODELS_BYTES_MAX)
+			return "its models are too large";
 	}
-	s->spec.models = (struct pairs){ s->models, n_kept };
+	return NULL;
 }
 
 /* --- labels ------------------------------------------------------------------------------ */
 
+/* The first of a name counts; what is no text is left out. */
 static void add_label(struct service *s, struct slice key, const json_t *value) {
 	struct slice text = { json_string_value(value), json_string_length(value) };
-	struct pairs *labels = &s->spec.labels;
 
-	if (!text.p || labels->n == FLEET_LABELS_MAX)
+	if (!text.p)
 		return;
-	for (uint32_t i = 0; i < labels->n; i++)
+	for (uint32_t i = 0; i < s->spec.labels.n; i++)
 		if (slice_eq(s->labels[i].key, key))
 			return;
-	s->labels[labels->n++] = (struct pair){ key, text };
-	if (pairs_text_bytes(*labels) > FLEET_LABELS_BYTES_MAX)
-		labels->n--;
+	s->labels[s->spec.labels.n++] = (struct pair){ key, text };
 }
 
 static void add_labels(struct service *s, json_t *labels) {
@@ -105,13 +105,22 @@ static void add_labels(struct service *s, json_t *labels) {
 	}
 }
 
-static void read_labels(struct service *s, const json_t *record, const json_t *metadata) {
-	s->labels = calloc(FLEET_LABELS_MAX, sizeof(*s->labels));
-	s->spec.labels.items = s->labels;
+/* NULL, or what there is too much of. */
+static const char *read_labels(struct service *s, const json_t *record, const json_t *metadata) {
+	json_t *own = json_object_get(record, "labels"), *others = json_object_get(metadata, "labels");
+	struct pairs *labels = &s->spec.labels;
+
+	if (json_object_size(own) > FLEET_LABELS_MAX || json_object_size(others) > FLEET_LABELS_MAX)
+		return "too many labels";
+	s->labels = calloc(2 + 2 * FLEET_LABELS_MAX, sizeof(*s->labels));
+	labels->items = s->labels;
 	add_label(s, SLICE("role"), json_object_get(record, "role"));
 	add_label(s, SLICE("role"), json_object_get(metadata, "role"));
-	add_labels(s, json_object_get(record, "labels"));
-	add_labels(s, json_object_get(metadata, "labels"));
+	add_labels(s, own);
+	add_labels(s, others);
+	if (labels->n > FLEET_LABELS_MAX)
+		return "too many labels";
+	return pairs_text_bytes(*labels) > FLEET_LABELS_BYTES_MAX ? "its labels are too large" : NULL;
 }
 
 /* --- the whole ----------------------------------------------------------------------------- */
@@ -145,6 +154,17 @@ static void read_target(struct service *s) {
 	spec->authority = slice_skip(spec->url, strlen("http://"));
 }
 
+/* All that a record can have much of. NULL, or what there is too much of. */
+static const char *read_all(struct service *s, const json_t *record, const json_t *metadata) {
+	const char *why;
+
+	s->bytes = json_dumpb(s->kept, NULL, 0, JSON_COMPACT);
+	if (s->bytes > SERVICE_BYTES_MAX)
+		return "it is too large";
+	why = read_models(s, metadata);
+	return why ? why : read_labels(s, record, metadata);
+}
+
 int service_parse(const json_t *record, struct service **service_out, const char **why_out) {
 	const json_t *metadata = json_object_get(record, "metadata");
 
@@ -166,12 +186,15 @@ int service_read(const json_t *record, struct service **service_out, const char 
 		return SERVICE_E_BAD;
 	struct service *s = calloc(1, sizeof(*s));
 	s->kept = keep(record);
+	*why_out = read_all(s, record, metadata);
+	if (*why_out) {
+		service_free(&s);
+		return SERVICE_E_BAD;
+	}
 	s->is_alive = !json_is_false(is_healthy);
 	s->is_leaving = status.p && !slice_eq(status, SLICE("running"));
 	s->spec.weight = weight_of(record, metadata);
 	read_target(s);
-	read_models(s, metadata);
-	read_labels(s, record, metadata);
 	s->metadata = metadata ? json_dumps(metadata, JSON_COMPACT) : strdup("{}");
 	s->spec.metadata = slice_of(s->metadata);
 	*service_out = s;

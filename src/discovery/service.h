@@ -2,8 +2,8 @@
  * service: one record of a registry, judged and read as an instance of the fleet.
  *
  * A registry holds what anybody sent it: each record is judged alone, and what is wrong
- * with one is a sentence for the log. Only records with metadata.type "openai-api" are
- * engines. The weight stands at the top level or in the metadata, the models in
+ * with one, too much of something included, is a sentence for the log. Only records with metadata.type
+ * "openai-api" are engines. The weight stands at the top level or in the metadata, the models in
  * metadata.models (with their objects in metadata.models_list), role and labels in
  * either place; what else users write into the metadata is shown and never obeyed.
  *
@@ -15,6 +15,8 @@
 
 #include "fleet/fleet.h"
 
+#define SERVICE_BYTES_MAX (512u * 1024u) /* of a record, as compact JSON */
+
 enum service_outcome {
 	SERVICE_E_OTHER = 1, /* not an engine */
 	SERVICE_E_BAD,
@@ -23,6 +25,7 @@ enum service_outcome {
 struct service {
 	struct fleet_spec spec;
 	json_t *kept;    /* the record without what changes all the time: equal means "no news" */
+	size_t bytes;    /* of that, as compact JSON */
 	bool is_alive;   /* has a lease, as the registry says; true when it does not say */
 	bool is_leaving; /* its status is another one than "running": no new work */
 	/* private */

@@ -121,18 +121,98 @@ static void models_come_with_their_objects(void **state) {
 	service_free(&s);
 }
 
-static void too_many_models_are_cut(void **state) {
-	json_t *models = json_array();
+/* What a record may have much of. Texts are of n_bytes, with a number in front. */
+static json_t *many_texts(unsigned n, int n_bytes) {
+	json_t *texts = json_array();
 
-	for (unsigned i = 0; i < FLEET_MODELS_MAX + 5; i++)
-		json_array_append_new(models, json_sprintf("m%u", i));
-	json_t *record = json_pack("{s:s, s:s, s:i, s:{s:s, s:o}}", "name", "n", "host", "h", "port", 1,
-	    "metadata", "type", "openai-api", "models", models);
+	for (unsigned i = 0; i < n; i++)
+		json_array_append_new(texts, json_sprintf("%0*u", n_bytes, i));
+	return texts;
+}
+
+static json_t *many_labels(unsigned n, int n_bytes) {
+	json_t *labels = json_object();
+
+	for (unsigned i = 0; i < n; i++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "k%u", i);
+		json_object_set_new(labels, key, json_sprintf("%0*u", n_bytes, i));
+	}
+	return labels;
+}
+
+static json_t *many_objects(unsigned n) {
+	json_t *objects = json_array();
+
+	for (unsigned i = 0; i < n; i++)
+		json_array_append_new(objects, json_pack("{s:i}", "id", (int)i));
+	return objects;
+}
+
+/* One object for a name that is there many times. */
+static json_t *large_object(unsigned n_bytes) {
+	return json_pack("[{s:s, s:o}]", "id", "0", "x", json_sprintf("%0*u", (int)n_bytes, 0));
+}
+
+static json_t *same_texts(unsigned n) {
+	json_t *texts = json_array();
+
+	for (unsigned i = 0; i < n; i++)
+		json_array_append_new(texts, json_string("0"));
+	return texts;
+}
+
+/* A record's metadata has these members. NULL: it is taken, otherwise why it is not. Takes both. */
+static const char *judged_with(const char *key, json_t *value, const char *other_key, json_t *other) {
+	json_t *metadata = json_pack("{s:s}", "type", "openai-api");
 	struct service *s;
-	assert_int_equal(service_parse(record, &s, &why), 0);
-	assert_int_equal(s->spec.models.n, FLEET_MODELS_MAX);
+
+	json_object_set_new(metadata, key, value);
+	if (other_key)
+		json_object_set_new(metadata, other_key, other);
+	json_t *record =
+	    json_pack("{s:s, s:s, s:i, s:o}", "name", "n", "host", "h", "port", 1, "metadata", metadata);
+	int r = service_parse(record, &s, &why);
+	assert_int_equal(r, why ? SERVICE_E_BAD : 0);
+	assert_true(!s == (r != 0));
 	service_free(&s);
 	json_decref(record);
+	return why;
+}
+
+static void assert_why(const char *said, const char *expected) {
+	if (expected)
+		assert_string_equal(said, expected);
+	else
+		assert_null(said);
+}
+
+static void too_much_of_anything_is_refused(void **state) {
+	const unsigned models = FLEET_MODELS_MAX, labels = FLEET_LABELS_MAX;
+	const int name = FLEET_MODEL_BYTES_MAX, label = FLEET_LABELS_BYTES_MAX / 8 - (int)sizeof("k0") - 1;
+	/* All but the text itself: type, key, quotes and what else a record has. */
+	const int rest = (int)strlen("{\"name\":\"n\",\"host\":\"h\",\"port\":1,\"metadata\":"
+				     "{\"type\":\"openai-api\",\"x\":[\"\"]}}");
+	const int all = (int)SERVICE_BYTES_MAX - rest;
+
+	assert_why(judged_with("models", many_texts(models, 4), NULL, NULL), NULL);
+	assert_why(judged_with("models", many_texts(models + 1, 4), NULL, NULL), "too many models");
+	assert_why(judged_with("models", many_texts(1, name), NULL, NULL), NULL);
+	assert_why(judged_with("models", many_texts(1, name + 1), NULL, NULL), "a model's name is too long");
+	assert_why(judged_with("models_list", many_objects(models), NULL, NULL), NULL);
+	assert_why(judged_with("models_list", many_objects(models + 1), NULL, NULL), "too many models");
+	assert_why(judged_with("models", same_texts(models), "models_list", large_object(900)), NULL);
+	assert_why(judged_with("models", same_texts(models), "models_list", large_object(1024)),
+	    "its models are too large");
+	assert_why(judged_with("labels", many_labels(labels, 2), NULL, NULL), NULL);
+	assert_why(judged_with("labels", many_labels(labels + 1, 2), NULL, NULL), "too many labels");
+	assert_why(
+	    judged_with("labels", many_labels(labels, 2), "role", json_string("r")), "too many labels");
+	assert_why(judged_with("labels", many_labels(8, label), NULL, NULL), NULL);
+	assert_why(judged_with("labels", many_labels(8, label + 1), NULL, NULL), "its labels are too large");
+	assert_why(judged_with("x", many_texts(1, all), NULL, NULL), NULL);
+	assert_why(judged_with("x", many_texts(1, all + 1), NULL, NULL), "it is too large");
 }
 
 static void labels_and_role_are_kept(void **state) {
@@ -177,7 +257,7 @@ int main(void) {
 		cmocka_unit_test(a_target_is_made_of_host_and_port),
 		cmocka_unit_test(weights_are_found_and_bounded),
 		cmocka_unit_test(models_come_with_their_objects),
-		cmocka_unit_test(too_many_models_are_cut),
+		cmocka_unit_test(too_much_of_anything_is_refused),
 		cmocka_unit_test(labels_and_role_are_kept),
 		cmocka_unit_test(who_is_alive_and_who_leaves),
 	};

@@ -22,11 +22,11 @@ struct watch {
 	uint64_t resolve_at_ms, models_at_ms;
 	uint64_t resolve_soonest_ms;
 	uint64_t avoid_until_seen_ms; /* moves with each connect failure of the workers that counts */
-	unsigned said_status;         /* in the log, since it last answered */
+	unsigned said_status; /* of an answer that was no list, last in the log; 0: none since a list came */
 	bool is_declared;
-	bool has_answered;     /* the last time it was asked */
+	bool has_answered;     /* with a list, the last time it was asked */
 	bool is_unresolved;    /* said in the log */
-	bool is_silent;        /* said in the log, since it last answered */
+	bool is_silent;        /* said in the log, since a list came last */
 	bool is_cut;           /* said in the log: it lists more than is kept */
 	bool tries_short_path; /* /models, after /v1/models was not there */
 	bool is_listed;        /* by the snapshot at hand */

@@ -32,6 +32,7 @@ class Samples:
         self.failures = []  # (workload, subject, why)
         self.missing = {}  # subject -> why
         self.scan = []
+        self.delays = []  # rows of the workload `fleet`
 
     def add(self, workload, index, subject, connections, result, config):
         sample = dict(result)
@@ -107,7 +108,7 @@ class Samples:
         for workload, subject, why in self.failures:
             row = {"workload": workload, "subject": subject, "connections": None, "ops": 0}
             rows.append(row | dict.fromkeys(ROW) | {"errors": 1, "config": {"error": why}})
-        return rows
+        return rows + self.delays
 
     def troubles(self, subject=None):
         """Everything that went wrong, in words."""
@@ -167,6 +168,17 @@ def print_workload(samples, workload):
     print_table(head, lines)
 
 
+def print_delays(rows, verdicts):
+    print("\nfleet")
+    lines = []
+    for row in rows:
+        goal_us = row["config"]["goal_us"]
+        shown = [f"{value / 1000:.0f}" for value in (row["p50_us"], row["p99_us"], goal_us)]
+        verdict = "good" if row["p99_us"] <= goal_us else "MISSED"
+        lines.append([row["config"]["delay"], str(row["ops"]), *shown] + [verdict] * verdicts)
+    print_table(["delay", "times", "median ms", "max ms", "goal ms"] + ["verdict"] * verdicts, lines)
+
+
 def targets(samples):
     """(what, measured, limit, good): the project's targets; None where it could not be measured."""
     peers = ("nginx", "haproxy")
@@ -223,6 +235,8 @@ def targets(samples):
 def print_tables(samples, verdicts):
     for workload in dict.fromkeys(key[0] for key in samples.of):
         print_workload(samples, workload)
+    if samples.delays:
+        print_delays(samples.delays, verdicts)
     if samples.scan:
         print("\nbody scanner")
         lines = [

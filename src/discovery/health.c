@@ -201,6 +201,7 @@ static struct monitor *monitor_new(struct health *h, const struct snapshot_row *
 	if (!fleet_state(h->fleet, m->instance, &m->told)) /* it has left meanwhile */
 		m->told = INSTANCE_UNKNOWN;
 	health_state_init(&m->state, &h->limits, health_now(h));
+	health_state_hold(&m->state, row->held_until_ms, health_now(h));
 	checkup_init(&m->engine, h->loop, CHECKUP_ENGINE, h->options.timeout_ms, monitor_on_engine);
 	checkup_init(&m->sitter, h->loop, CHECKUP_SITTER, h->options.timeout_ms, monitor_on_sitter);
 	m->began_ms = health_now(h);

@@ -11,8 +11,9 @@
 #include "base/log.h"
 #include "discovery/service.h"
 
-#define WAIT_MIN_MS   1000u
-#define WAIT_MAX_MS   300000u
+#define RETRY_MS      1000u /* to join a full fleet */
+#define HOLD_MIN_MS   1000u
+#define HOLD_MAX_MS   300000u
 #define REMEMBERED_MS 600000u
 #define STEP_MAX      3 / 10 /* of the members, that may leave with one stroke */
 #define GAP_MS        5000u  /* between two ticks: the process stood still */
@@ -21,7 +22,7 @@
 enum member_state {
 	MEMBER_IN,
 	MEMBER_MISSING, /* still in the fleet */
-	MEMBER_WAITING, /* not yet */
+	MEMBER_WAITING, /* the fleet is full */
 	MEMBER_GONE,
 };
 
@@ -33,8 +34,9 @@ struct member {
 	struct service *service; /* NULL when gone */
 	uint64_t since_ms;       /* of the state */
 	uint64_t joined_ms;      /* the fleet, last */
-	uint64_t wait_ms;        /* what it waited for that, or waits */
-	uint64_t round;          /* the last list that named it */
+	uint64_t held_ms;        /* out, when it came last; 0: it was not */
+	uint64_t held_until_ms;
+	uint64_t round; /* the last list that named it */
 	uint32_t n_flaps;
 	bool is_restored; /* from an earlier run, and not seen in this one */
 	char name[];
@@ -48,6 +50,7 @@ struct membership {
 	bool is_holding_back; /* said so */
 	uint64_t said[SAID_MAX];
 	size_t n_said;
+	size_t bytes; /* of all services */
 };
 
 static bool is_in_fleet(enum member_state state) {
@@ -62,10 +65,21 @@ struct membership *membership_new(struct fleet *fleet, uint64_t grace_ms) {
 	return m;
 }
 
+static size_t bytes_of(const struct service *service) {
+	return service ? service->bytes : 0;
+}
+
+/* In place of the one it has, if any; takes it, and NULL too. */
+static void member_set_service(struct membership *m, struct member *member, struct service *service) {
+	m->bytes += bytes_of(service) - bytes_of(member->service);
+	service_free(&member->service);
+	member->service = service;
+}
+
 static void member_free(struct membership *m, struct member *member) {
 	m->n[member->state]--;
 	HASH_DEL(m->members, member);
-	service_free(&member->service);
+	member_set_service(m, member, NULL);
 	free(member);
 }
 
@@ -169,12 +183,13 @@ static void member_set_state(
 	member->state = state;
 	member->since_ms = now_ms;
 	if (state == MEMBER_GONE)
-		service_free(&member->service);
+		member_set_service(m, member, NULL);
 }
 
 /* Its record goes to the fleet; what is wrong with it now is for the log, and an older one stays. 0, or the
  * fleet's outcome. */
-static int member_upsert(struct membership *m, struct member *member, const struct service *service) {
+static int member_upsert(struct membership *m, struct member *member, struct service *service) {
+	service->spec.held_until_ms = member->held_until_ms;
 	int r = fleet_upsert(m->fleet, SOURCE_REGISTRY, &service->spec);
 
 	if (r == FLEET_E_LIMIT)
@@ -191,12 +206,11 @@ static void member_join(struct membership *m, struct member *member, uint64_t no
 	if (r == FLEET_E_FULL) {
 		member_set_state(m, member, MEMBER_WAITING, now_ms);
 		member->since_ms = now_ms;
-		member->wait_ms = WAIT_MIN_MS;
 		return;
 	}
 	if (r) {
 		member_set_state(m, member, MEMBER_GONE, now_ms);
-		service_free(&member->service);
+		member_set_service(m, member, NULL); /* it may never have left that state */
 		return;
 	}
 	member_set_state(m, member, MEMBER_IN, now_ms);
@@ -205,7 +219,7 @@ static void member_join(struct membership *m, struct member *member, uint64_t no
 }
 
 static void member_leave(struct membership *m, struct member *member, const char *why, uint64_t now_ms) {
-	uint64_t steady_ms = u64_max(MEMBERSHIP_STEADY_MS, 2 * member->wait_ms);
+	uint64_t steady_ms = u64_max(MEMBERSHIP_STEADY_MS, 2 * member->held_ms);
 
 	if (is_in_fleet(member->state)) {
 		if (now_ms - member->joined_ms >= steady_ms)
@@ -215,24 +229,20 @@ static void member_leave(struct membership *m, struct member *member, const char
 	member_set_state(m, member, MEMBER_GONE, now_ms);
 }
 
-/* It was not there: new, or back. Who comes back again and again waits. */
+/* It was not there: new, or back. Who comes back again and again is held out. */
 static void member_arrive(
     struct membership *m, struct member *member, struct service *service, uint64_t now_ms) {
 	bool is_back = member->joined_ms != 0 && now_ms - member->since_ms < MEMBERSHIP_STEADY_MS;
 
 	assert(member->state == MEMBER_GONE && !member->service);
-	member->service = service;
+	member_set_service(m, member, service);
 	member->n_flaps = is_back ? member->n_flaps + 1 : 0;
-	member->wait_ms = 0;
+	member->held_ms = 0;
 	if (member->n_flaps >= 2)
-		member->wait_ms =
-		    u64_min((uint64_t)WAIT_MIN_MS << size_min(member->n_flaps - 2, 20), WAIT_MAX_MS);
-	if (member->wait_ms == 0) {
-		member_join(m, member, now_ms);
-		return;
-	}
-	member_set_state(m, member, MEMBER_WAITING, now_ms);
-	member_log(member, LOG_WARN, "instance must wait", "it comes and goes");
+		member->held_ms =
+		    u64_min((uint64_t)HOLD_MIN_MS << size_min(member->n_flaps - 2, 20), HOLD_MAX_MS);
+	member->held_until_ms = now_ms + member->held_ms;
+	member_join(m, member, now_ms);
 }
 
 /* --- what the registry says ------------------------------------------------------------------- */
@@ -255,25 +265,41 @@ static void member_take(
 		m->version += is_news;
 		member_set_state(m, member, MEMBER_IN, now_ms);
 	}
-	service_free(&member->service);
-	member->service = service;
+	member_set_service(m, member, service);
+}
+
+static bool has_room_for(struct membership *m, const struct member *member, const struct service *service) {
+	size_t others = m->bytes - bytes_of(member ? member->service : NULL);
+
+	if (service->bytes <= MEMBERSHIP_BYTES_MAX - others)
+		return true;
+	report_bad(m, service->spec.instance.name, "all records together are too large");
+	return false;
 }
 
 static void put_service(struct membership *m, struct service *service, uint64_t now_ms) {
-	struct member *member = member_find(m, service->spec.instance.name);
+	struct slice name = service->spec.instance.name;
+	struct member *member = member_find(m, name);
+	bool is_living = service->is_alive && !service->is_leaving;
+	bool is_taken = is_living && has_room_for(m, member, service);
 
-	if (!member && service->is_alive && !service->is_leaving)
-		member = member_new(m, service->spec.instance.name);
+	if (!member && is_taken) {
+		member = member_new(m, name);
+		if (!member)
+			report_bad(m, name, "too many names");
+	}
 	if (!member) {
-		if (service->is_alive && !service->is_leaving)
-			report_bad(m, service->spec.instance.name, "too many names");
 		service_free(&service);
 		return;
 	}
 	member->round = m->round;
 	member->is_restored = false;
-	if (service->is_alive && !service->is_leaving) {
+	if (is_taken) {
 		member_take(m, member, service, now_ms);
+		return;
+	}
+	if (is_living) { /* its older record stays */
+		service_free(&service);
 		return;
 	}
 	if (service->is_leaving || member->state == MEMBER_WAITING)
@@ -397,13 +423,15 @@ void membership_tick(struct membership *m, bool is_heard, uint64_t now_ms) {
 	HASH_ITER(hh, m->members, member, next) {
 		if (!counts && member->state == MEMBER_MISSING)
 			member->since_ms = u64_min(member->since_ms + passed_ms, now_ms);
-		else if (member->state == MEMBER_WAITING && now_ms - member->since_ms >= member->wait_ms)
+		else if (member->state == MEMBER_WAITING && now_ms - member->since_ms >= RETRY_MS)
 			member_join(m, member, now_ms);
 		else if (member->state == MEMBER_GONE && now_ms - member->since_ms >= REMEMBERED_MS)
 			member_free(m, member);
 	}
-	if (is_heard)
-		drop_due(m, now_ms);
+	if (!is_heard)
+		return;
+	drop_due(m, now_ms);
+	fleet_forget(m->fleet, m->grace_ms, now_ms);
 }
 
 json_t *membership_services(const struct membership *m) {

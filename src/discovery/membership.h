@@ -9,11 +9,12 @@
  *                                                    also if it is deleted meanwhile
  *   the registry does not answer                     nobody leaves, and no grace passes
  *   more than 30 % would leave with one stroke       they stay for another 5 min
- *   it left and came back, again and again           it waits, 1 s doubling to 5 min
+ *   it left and came back, again and again           it is held out, 1 s doubling to 5 min: the
+ *                                                    last resort, as are the unhealthy
  *   the fleet is full                                it waits, and tries each second
  *
- * What an engine had keeps running in all cases. A bad record changes nothing but its
- * count and, once, the log.
+ * What an engine had keeps running in all cases. A bad record, or one too many, changes
+ * nothing but its count and, once, the log.
  */
 #pragma once
 
@@ -24,6 +25,7 @@
 #define MEMBERSHIP_HOLD_MS   300000u
 #define MEMBERSHIP_STEADY_MS 60000u /* so long a member, and earlier comings and goings are forgotten */
 #define MEMBERSHIP_NAMES_MAX (2 * INSTANCE_SLOTS_MAX)
+#define MEMBERSHIP_BYTES_MAX (64u << 20) /* of all records, as compact JSON */
 
 /* What a list without some name means. */
 enum membership_list {
@@ -38,7 +40,7 @@ struct membership_counts {
 
 struct membership;
 
-/* The fleet is borrowed. */
+/* The fleet is borrowed. What nobody serves any more stays a known model for the grace, too. */
 must_use struct membership *membership_new(struct fleet *fleet, uint64_t grace_ms);
 /* Leaves the fleet as it is. */
 void membership_free(struct membership **m);

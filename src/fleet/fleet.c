@@ -8,7 +8,17 @@
 
 #include <stdlib.h>
 
+#define HASH_FUNCTION HASH_SAX /* the default one falls through its cases, which clang refuses */
+#include <uthash.h>
+
 #include "fleet/identity.h"
+
+/* A model of a record that is gone. */
+struct lost {
+	UT_hash_handle hh;
+	uint64_t since_ms; /* 0: until the next fleet_forget() */
+	char name[];
+};
 
 struct record {
 	struct instance *instance;
@@ -22,6 +32,7 @@ struct record {
 	struct sockaddr_storage *addresses;
 	struct pairs models, labels;
 	char *metadata; /* NULL: none */
+	uint64_t held_until_ms;
 	struct identity identity;
 	uint64_t age;   /* counts records: the smaller, the older */
 	uint64_t round; /* the last delivery that named it */
@@ -37,6 +48,7 @@ struct record {
 struct fleet {
 	struct record *records[INSTANCE_SLOTS_MAX];
 	struct record *by_slot[INSTANCE_SLOTS_MAX];
+	struct lost *lost;  /* by name */
 	uint32_t n_records; /* each owns a slot, so there are never more than slots */
 	uint64_t n_ages, round, version;
 	bool is_dirty;
@@ -66,8 +78,38 @@ static struct record *record_new(
 	return record;
 }
 
+static void fleet_lose(struct fleet *fleet, struct slice model) {
+	struct lost *lost;
+
+	HASH_FIND(hh, fleet->lost, model.p, model.n, lost);
+	if (!lost) {
+		if (HASH_COUNT(fleet->lost) == FLEET_LOST_MAX)
+			return;
+		lost = calloc(1, sizeof(*lost) + model.n + 1);
+		memcpy(lost->name, model.p, model.n);
+		HASH_ADD(hh, fleet->lost, name[0], (unsigned)model.n, lost);
+	}
+	lost->since_ms = 0;
+}
+
+void fleet_forget(struct fleet *fleet, uint64_t kept_ms, uint64_t now_ms) {
+	struct lost *lost, *next;
+
+	HASH_ITER(hh, fleet->lost, lost, next) {
+		if (!lost->since_ms)
+			lost->since_ms = now_ms;
+		if (now_ms - lost->since_ms < kept_ms)
+			continue;
+		HASH_DEL(fleet->lost, lost);
+		free(lost);
+		fleet->is_dirty = true;
+	}
+}
+
 static void record_free(struct fleet *fleet, struct record *record) {
 	assert(fleet->by_slot[record->instance->slot] == record);
+	for (uint32_t i = 0; i < record->models.n; i++)
+		fleet_lose(fleet, record->models.items[i].key);
 	fleet->by_slot[record->instance->slot] = NULL;
 	instance_unref(&record->instance);
 	pairs_free(&record->models);
@@ -85,6 +127,7 @@ void fleet_free(struct fleet **fleet_ptr) {
 	*fleet_ptr = NULL;
 	for (uint32_t i = 0; i < fleet->n_records; i++)
 		record_free(fleet, fleet->records[i]);
+	fleet_forget(fleet, 0, 0);
 	free(fleet);
 }
 
@@ -182,6 +225,7 @@ static bool record_update(struct record *record, const struct fleet_spec *spec) 
 	}
 	record->are_models_declared = is_declared;
 	record->weight = spec->weight;
+	record->held_until_ms = spec->held_until_ms;
 	return is_changed;
 }
 
@@ -393,9 +437,16 @@ struct snapshot *fleet_build(struct fleet *fleet) {
 			.models = record->models,
 			.labels = record->labels,
 			.metadata = slice_of(record->metadata),
+			.held_until_ms = record->held_until_ms,
 		};
 	}
-	struct snapshot *snap = snapshot_new(++fleet->version, rows, fleet->n_records);
+	struct pair *lost = calloc(HASH_COUNT(fleet->lost) + 1, sizeof(*lost));
+	uint32_t n_lost = 0;
+	for (const struct lost *l = fleet->lost; l; l = l->hh.next)
+		lost[n_lost++].key = slice_of(l->name);
+	struct snapshot *snap =
+	    snapshot_new(++fleet->version, rows, fleet->n_records, (struct pairs){ lost, n_lost });
+	free(lost);
 	free(rows);
 	fleet->is_dirty = false;
 	return snap;

@@ -26,6 +26,7 @@
 #define FLEET_MODELS_MAX       1024
 #define FLEET_MODEL_BYTES_MAX  256        /* one id */
 #define FLEET_MODELS_BYTES_MAX (1u << 20) /* ids and objects of one record */
+#define FLEET_LOST_MAX         4096       /* models; more of them are forgotten at once */
 
 enum fleet_outcome {
 	FLEET_E_FULL = 1, /* INSTANCE_SLOTS_MAX instances are alive */
@@ -39,7 +40,8 @@ struct fleet_spec {
 	struct pairs
 	    models; /* declared ids, with objects where the source has them; none: the engine is asked */
 	struct pairs labels;
-	struct slice metadata; /* a JSON object, to be shown and no more; may be empty */
+	struct slice metadata;  /* a JSON object, to be shown and no more; may be empty */
+	uint64_t held_until_ms; /* a new instance is not believed before (fleet/health_state.h); 0: at once */
 };
 
 struct fleet;
@@ -60,6 +62,12 @@ must_use int fleet_upsert(struct fleet *fleet, enum fleet_source source, const s
 
 /* 0 or FLEET_E_ABSENT. */
 int fleet_remove(struct fleet *fleet, enum fleet_source source, struct slice name);
+
+/*
+ * Models of records that are gone stay known, with nobody who serves them, until this is called kept_ms
+ * after it was called first since: an engine that restarts is missing, its model is not.
+ */
+void fleet_forget(struct fleet *fleet, uint64_t kept_ms, uint64_t now_ms);
 
 /*
  * What the engine says it serves, id -> JSON object. Ids that are empty, too long,

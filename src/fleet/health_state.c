@@ -45,6 +45,7 @@ const char *health_cause_text(enum health_cause cause) {
 		[HEALTH_CAUSE_STALLED] = "streams stalled",
 		[HEALTH_CAUSE_SILENT] = "no news",
 		[HEALTH_CAUSE_HELD_OUT] = "time out is over",
+		[HEALTH_CAUSE_FLAPS] = "it comes and goes",
 		[HEALTH_CAUSE_WILL] = "asked for",
 	};
 	assert(cause < HEALTH_CAUSES);
@@ -117,6 +118,14 @@ static bool may_return(const struct health_state *h, uint64_t now_ms) {
 }
 
 /* --- witnesses ------------------------------------------------------------------------------ */
+
+void health_state_hold(struct health_state *h, uint64_t until_ms, uint64_t now_ms) {
+	if (until_ms <= now_ms)
+		return;
+	health_apply(h, HEALTH_EVENT_BAD, HEALTH_CAUSE_FLAPS, now_ms);
+	h->held_until_ms = until_ms;
+	h->held_ms = until_ms - now_ms;
+}
 
 void health_state_probe(struct health_state *h, enum health_verdict verdict, uint64_t now_ms) {
 	h->news_ms = now_ms;

@@ -8,7 +8,8 @@
  *
  * What is ejected comes back by a good probe, slowly: its share of the traffic grows in
  * steps. What failed requests or was hung while its probes were good is held out first,
- * longer each time, since its probes prove little; so is what goes up and down.
+ * longer each time, since its probes prove little; so is what goes up and down, or comes and
+ * goes.
  *
  * Times are monotonic milliseconds. One thread, the one that owns the fleet.
  */
@@ -43,10 +44,11 @@ enum health_cause {
 	HEALTH_CAUSE_STALLED,
 	HEALTH_CAUSE_SILENT,
 	HEALTH_CAUSE_HELD_OUT, /* its time out is over, and nobody probes it */
+	HEALTH_CAUSE_FLAPS,    /* it leaves the fleet and comes back, again and again */
 	HEALTH_CAUSE_WILL,
 };
 
-#define HEALTH_CAUSES 10
+#define HEALTH_CAUSES 11
 
 const char *health_cause_text(enum health_cause cause);
 
@@ -86,6 +88,9 @@ enum instance_state health_state_next(enum instance_state from, enum health_even
 void health_state_init(struct health_state *h, const struct health_limits *limits, uint64_t now_ms);
 
 /* --- what is heard; each may change the state -------------------------------------------- */
+
+/* It is new, and comes and goes: whatever is heard, it is ejected until then. */
+void health_state_hold(struct health_state *h, uint64_t until_ms, uint64_t now_ms);
 
 void health_state_probe(struct health_state *h, enum health_verdict verdict, uint64_t now_ms);
 

@@ -8,7 +8,7 @@
 #include "fleet/label.h"
 #include "fleet/packed.h"
 
-/* "This row has this model": sorted, they are the model table. */
+/* "This row has this model": sorted, they are the model table. A lost model's row is behind the last one. */
 struct offer {
 	const struct pair *model;
 	uint32_t row, primary;
@@ -19,9 +19,10 @@ struct need {
 	size_t n_pairs, n_offers, n_addresses, n_candidates, n_buckets, text_bytes;
 };
 
-static struct need need_of(const struct snapshot_row *rows, uint32_t n_rows) {
-	struct need need = { .n_candidates = n_rows, .n_buckets = 1 };
+static struct need need_of(const struct snapshot_row *rows, uint32_t n_rows, struct pairs lost) {
+	struct need need = { .n_offers = lost.n, .n_pairs = lost.n, .n_candidates = n_rows, .n_buckets = 1 };
 
+	need.text_bytes = pairs_text_bytes(lost);
 	for (uint32_t i = 0; i < n_rows; i++) {
 		need.n_offers += rows[i].models.n;
 		need.n_pairs += rows[i].models.n + rows[i].labels.n;
@@ -71,6 +72,8 @@ static struct offer *offers_sorted(const struct snapshot *snap, size_t n_offers)
 	for (uint32_t r = 0; r < snap->n_rows; r++)
 		for (uint32_t m = 0; m < snap->rows[r].models.n; m++)
 			*at++ = (struct offer){ &snap->rows[r].models.items[m], r, snap->rows[r].primary };
+	for (uint32_t i = 0; i < snap->lost.n; i++)
+		*at++ = (struct offer){ &snap->lost.items[i], snap->n_rows, snap->n_rows };
 	assert(at == offers + n_offers);
 	qsort(offers, n_offers, sizeof(*offers), offer_cmp);
 	return offers;
@@ -82,7 +85,8 @@ static struct offer *offers_sorted(const struct snapshot *snap, size_t n_offers)
 static bool is_usable(const struct snapshot *snap, uint32_t r) {
 	const struct snapshot_row *row = &snap->rows[r];
 
-	return row->state <= INSTANCE_UNHEALTHY && row->are_models_known && row->n_addresses > 0;
+	return r < snap->n_rows && row->state <= INSTANCE_UNHEALTHY && row->are_models_known &&
+	    row->n_addresses > 0;
 }
 
 /* What there is for a model, counted before any is chosen. */
@@ -224,8 +228,9 @@ static void write_buckets(const struct snapshot *snap, uint32_t *buckets) {
 	}
 }
 
-struct snapshot *snapshot_new(uint64_t version, const struct snapshot_row *rows, uint32_t n_rows) {
-	struct need need = need_of(rows, n_rows);
+struct snapshot *snapshot_new(
+    uint64_t version, const struct snapshot_row *rows, uint32_t n_rows, struct pairs lost) {
+	struct need need = need_of(rows, n_rows, lost);
 	size_t bytes = sizeof(struct snapshot) + n_rows * sizeof(struct snapshot_row) +
 	    need.n_offers * sizeof(struct model) + need.n_candidates * sizeof(struct candidate) +
 	    need.n_pairs * sizeof(struct pair) + need.n_addresses * sizeof(struct sockaddr_storage) +
@@ -253,6 +258,7 @@ struct snapshot *snapshot_new(uint64_t version, const struct snapshot_row *rows,
 	atomic_init(&snap->refs, 1);
 	if (n_rows)
 		memcpy(own_rows, rows, n_rows * sizeof(*rows));
+	snap->lost = pairs_write(lost, &pairs, &text);
 	write_rows(own_rows, n_rows, pairs, addresses, text);
 	uint32_t *primaries = malloc((n_rows + 1) * sizeof(*primaries)); /* scratch */
 	write_any(snap, candidates, primaries);

@@ -38,7 +38,8 @@ struct snapshot_row {
 	const struct sockaddr_storage *addresses; /* port included; in the resolver's order */
 	struct pairs models;                      /* id -> JSON object of the engine, empty when declared */
 	struct pairs labels;
-	struct slice metadata; /* a JSON object, or empty */
+	struct slice metadata;  /* a JSON object, or empty */
+	uint64_t held_until_ms; /* when it was new: not to be believed before */
 };
 
 /* Somewhere to send a request: dense, 16 bytes, all that filters and policies read. */
@@ -73,6 +74,7 @@ struct snapshot {
 	uint32_t n_candidates; /* with every reserve */
 
 	/* private */
+	struct pairs lost;
 	uint32_t bucket_mask;
 	const uint32_t *buckets; /* model index + 1; 0 is empty */
 	_Atomic uint32_t refs;
@@ -80,14 +82,16 @@ struct snapshot {
 
 /*
  * Copies the rows with all they point to and takes its own references on the
- * instances. Control thread. One reference, the caller's.
+ * instances. The keys of `lost`, each once, are models also when no row lists them. Control
+ * thread. One reference, the caller's.
  */
-must_use struct snapshot *snapshot_new(uint64_t version, const struct snapshot_row *rows, uint32_t n_rows);
+must_use struct snapshot *snapshot_new(
+    uint64_t version, const struct snapshot_row *rows, uint32_t n_rows, struct pairs lost);
 
 struct snapshot *snapshot_ref(struct snapshot *snap);
 void snapshot_unref(struct snapshot **snap); /* accepts NULL, clears */
 
-/* By exact name, in constant time; NULL when no row lists that model. */
+/* By exact name, in constant time; NULL when no row lists that model and it is not a lost one. */
 const struct model *snapshot_model(const struct snapshot *snap, struct slice name);
 
 /* May this row take traffic? For a row that is not its own primary: what the primary may. */

@@ -84,7 +84,7 @@ static void write_registry(const struct registry_source *source, FILE *out) {
 	write_value(out, "headrace_registry_held_back", "gauge",
 	    "Instances whose grace is over, kept because too many would leave at once.", n.n_held_back);
 	write_value(out, "headrace_registry_waiting", "gauge",
-	    "Instances that have come and gone too often and must wait.", n.n_waiting);
+	    "Instances that wait because the fleet is full.", n.n_waiting);
 	write_value(out, "headrace_registry_bad_records_total", "counter", "Records that were skipped.",
 	    (double)n.n_bad);
 	write_value(out, "headrace_registry_failures_total", "counter", "Questions to the registry in vain.",

@@ -276,15 +276,55 @@ def test_the_token_is_sent_and_shown_nowhere(engine, registry, front):
     assert "sesame-street" not in router.admin("/config").text + router.output()
 
 
-def test_who_comes_and_goes_waits(engine, registry, front):
-    a = engine(["m"])
-    source = registry(record("a", a.port), watch=True)
-    router = front(source, ready=1)
-    for _ in range(4):
+def test_who_comes_and_goes_is_held_out_while_others_serve(engine, registry, front):
+    a, b = engine(["m"]), engine(["m"])
+    source = registry(record("a", a.port), record("b", b.port), watch=True)
+    router = front(source, ready=2, health={"interval": "100ms"})
+
+    def states():
+        return {s["name"]: s["status"] for s in router.get("/services").json()["services"]}
+    for _ in range(8):
         source.delete("a")
         source.put(record("a", a.port))
-    eventually(lambda: router.metric("headrace_registry_waiting") == 1 and names(router) == set())
-    eventually(lambda: names(router) == {"a"})
+    eventually(lambda: states() == {"a": "unhealthy", "b": "ready"})
+    n = a.count("started")
+    assert [router.chat().status_code for _ in range(20)] == [200] * 20
+    assert a.count("started") == n and '"reason":"it comes and goes","held_ms":' in router.output()
+    source.delete("b")          # nobody else is left
+    eventually(lambda: states() == {"a": "unhealthy"})
+    assert [router.chat().status_code for _ in range(3)] == [200] * 3
+    assert a.count("started") == n + 3
+
+
+def test_a_model_whose_engines_restart_is_missing_not_unknown(engine, registry, front):
+    a, b = engine(["m"]), engine(["x"])
+    source = registry(record("a", a.port), record("b", b.port, models=["x"]), watch=True)
+    router = front(source, ready=2)
+    source.delete("a")
+    eventually(lambda: names(router) == {"b"})
+    answer = router.chat("m")
+    assert answer.status_code == 503 and answer.json()["error"]["code"] == "no_healthy_instance"
+    assert router.chat("nobody's").status_code == 404 and router.chat("x").status_code == 200
+    assert [m["id"] for m in router.get("/v1/models").json()["data"]] == ["x"]
+    source.put(record("a", a.port))
+    eventually(lambda: router.chat("m").status_code == 200)
+
+
+@both
+def test_a_record_with_too_much_is_skipped_and_said(engine, registry, front, watch):
+    worker = engine(["m"])
+    source = registry(record("good", worker.port), watch=watch)
+    source.extra = [record("labels", 80, labels={f"k{i}": "v" for i in range(100)}),
+                    record("models", 80, metadata={"models": [f"m{i}" for i in range(2000)]}),
+                    record("long", 80, metadata={"models": ["m" * 257]}),
+                    record("large", 80, metadata={"x": "x" * (1 << 20)})]
+    router = front(source, ready=1)
+    eventually(lambda: router.metric("headrace_registry_bad_records_total") >= 4)
+    assert names(router) == {"good"} and router.chat().status_code == 200
+    said = {line["name"]: line["reason"] for line in map(json.loads, router.stderr.read_text().splitlines())
+            if line.get("event") == "a record of the registry is skipped"}
+    assert said == {"labels": "too many labels", "models": "too many models", "long": "a model's name is too long",
+                    "large": "it is too large"}
 
 
 def test_static_engines_and_the_registry_together(engine, registry, start):

@@ -31,12 +31,12 @@ static void on_change(struct health *h) {
 	s->snapshot = next;
 }
 
-static void add(struct scene *s, unsigned i) {
+static void add(struct scene *s, unsigned i, uint64_t held_until_ms) {
 	static const struct pair model = { SLICE("m"), { NULL, 0 } };
 	char name[16];
 
 	snprintf(name, sizeof(name), "e%u", i);
-	struct fleet_spec spec = { .weight = 1, .models = { &model, 1 } };
+	struct fleet_spec spec = { .weight = 1, .models = { &model, 1 }, .held_until_ms = held_until_ms };
 	spec.instance = (struct instance_spec){ .name = slice_of(name),
 		.url = SLICE("http://e:1"),
 		.authority = SLICE("e:1"),
@@ -59,7 +59,7 @@ static struct scene *scene_open(unsigned n, bool has_probes) {
 	far_open(&s->far);
 	s->fleet = fleet_new();
 	for (unsigned i = 0; i < n; i++)
-		add(s, i);
+		add(s, i, 0);
 	s->snapshot = fleet_build(s->fleet);
 	for (uint32_t i = 0; i < n; i++)
 		fleet_set_addresses(s->fleet, s->snapshot->rows[i].instance, &s->far.address, 1);
@@ -109,10 +109,25 @@ static void probes_at_once_are_bounded_and_all_get_theirs(void **state) {
 	scene_close(s);
 }
 
+static void who_comes_and_goes_is_out_from_the_first(void **state) {
+	struct scene *s = scene_open(0, false);
+
+	add(s, 0, loop_now_ms(&s->rig.loop) + 2000);
+	on_change(&s->health);
+	far_pass(&s->rig, 100);
+	assert_int_equal(state_of_first(s), INSTANCE_UNHEALTHY);
+	far_pass(&s->rig, 1700);
+	assert_int_equal(state_of_first(s), INSTANCE_UNHEALTHY);
+	far_pass(&s->rig, 400);
+	assert_int_equal(state_of_first(s), INSTANCE_READY);
+	scene_close(s);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(streams_of_the_one_before_do_not_count),
 		cmocka_unit_test(probes_at_once_are_bounded_and_all_get_theirs),
+		cmocka_unit_test(who_comes_and_goes_is_out_from_the_first),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 #include "unit/fleet/scene.h"
 
 #include "discovery/membership.h"
+#include "fleet/health_state.h"
 
 enum { GRACE_MS = 60000, TICK_MS = 250 };
 
@@ -72,17 +73,23 @@ static void pass(struct town *t, uint64_t ms) {
 	}
 }
 
-/* The fleet's names, in their order. */
-static void assert_fleet(struct town *t, const char *names) {
-	static const struct pair model = { SLICE("m"), { NULL, 0 } };
-	struct fleet_spec other = { .instance = scene_target("other"), .weight = 1, .models = { &model, 1 } };
-	json_t *services = membership_services(t->m);
-	char found[64] = "";
+/* The fleet as it is, whether it has changed or not. */
+static struct snapshot *town_build(struct town *t) {
+	struct fleet_spec other = { .instance = scene_target("other"), .weight = 1 };
 
-	/* So that there is something to build. */
 	assert_int_equal(fleet_upsert(t->fleet, SOURCE_STATIC, &other), 0);
+	assert_int_equal(fleet_remove(t->fleet, SOURCE_STATIC, SLICE("other")), 0);
 	struct snapshot *snap = fleet_build(t->fleet);
 	assert_non_null(snap);
+	return snap;
+}
+
+/* The fleet's names, in their order. */
+static void assert_fleet(struct town *t, const char *names) {
+	json_t *services = membership_services(t->m);
+	char found[64] = "";
+	struct snapshot *snap = town_build(t);
+
 	for (uint32_t i = 0; i < snap->n_rows; i++)
 		if (snap->rows[i].source == SOURCE_REGISTRY)
 			found[strlen(found)] = snap->rows[i].instance->spec.name.p[0];
@@ -90,7 +97,6 @@ static void assert_fleet(struct town *t, const char *names) {
 	assert_int_equal(json_array_size(services), strlen(names));
 	json_decref(services);
 	snapshot_unref(&snap);
-	assert_int_equal(fleet_remove(t->fleet, SOURCE_STATIC, SLICE("other")), 0);
 }
 
 static struct membership_counts counts(const struct town *t) {
@@ -273,44 +279,117 @@ static void what_an_earlier_run_knew_needs_no_grace(void **state) {
 	town_close(&t);
 }
 
-static void who_comes_and_goes_waits_longer_each_time(void **state) {
+/* For how long the only engine is held out from now on. */
+static uint64_t held_ms(struct town *t) {
+	struct snapshot *snap = town_build(t);
+
+	assert_int_equal(snap->n_rows, 1);
+	uint64_t until_ms = snap->rows[0].held_until_ms;
+	snapshot_unref(&snap);
+	return until_ms > t->now_ms ? until_ms - t->now_ms : 0;
+}
+
+static void who_comes_and_goes_is_held_out_longer_each_time(void **state) {
 	struct town t = town_open();
-	uint64_t wait_ms = 500;
+	uint64_t hold_ms = 500;
 
 	put(&t, "a", "");
+	assert_int_equal(held_ms(&t), 0);
 	erase(&t, "a");
 	put(&t, "a", ""); /* a restart is no offence */
-	assert_fleet(&t, "a");
+	assert_int_equal(held_ms(&t), 0);
 	for (unsigned i = 0; i < 12; i++) {
-		wait_ms = u64_min(2 * wait_ms, 300000);
+		hold_ms = u64_min(2 * hold_ms, 300000);
 		erase(&t, "a");
 		put(&t, "a", "");
-		assert_int_equal(counts(&t).n_waiting, 1);
-		pass(&t, wait_ms - TICK_MS);
-		assert_fleet(&t, "");
-		pass(&t, TICK_MS);
-		assert_fleet(&t, "a");
+		assert_int_equal(held_ms(&t), hold_ms);
+		put(&t, "a", ",\"weight\":2"); /* news change nothing in that */
+		assert_int_equal(held_ms(&t), hold_ms);
+		assert_int_equal(counts(&t).n_members, 1);
 	}
-	assert_int_equal(wait_ms, 300000);
-	pass(&t, 2 * wait_ms); /* a long time of peace */
+	assert_int_equal(hold_ms, 300000);
+	pass(&t, 2 * hold_ms); /* a long time of peace */
 	erase(&t, "a");
 	put(&t, "a", "");
-	assert_fleet(&t, "a");
+	assert_int_equal(held_ms(&t), 0);
 	town_close(&t);
 }
 
-static void who_waits_may_leave(void **state) {
-	struct town t = town_open();
+/* The weight of one engine in that of all that serve the model, as a worker sees it. */
+static double share_of(struct town *t, const char *name) {
+	struct snapshot *snap = town_build(t);
+	const struct model *model = snapshot_model(snap, SLICE("m"));
+	double own = 0, all = 0;
 
-	for (unsigned i = 0; i < 3; i++) {
-		put(&t, "a", "");
-		erase(&t, "a");
+	for (uint32_t i = 0; i < model->n_candidates; i++) {
+		const struct candidate *c = &model->candidates[i];
+
+		all += c->weight;
+		if (slice_eq(c->instance->spec.name, slice_of(name)))
+			own += c->weight;
 	}
+	snapshot_unref(&snap);
+	return all > 0 ? own / all : 0;
+}
+
+/* What is believed of an engine that answers every probe is told to the fleet. */
+static void judge(struct town *t, struct health_state *h, const struct snapshot_row *row) {
+	struct sockaddr_storage address = scene_address("10.0.0.1", (uint16_t)(8000 + row->instance->slot));
+
+	health_state_probe(h, HEALTH_PROBE_GOOD, t->now_ms);
+	fleet_set_addresses(t->fleet, row->instance, &address, 1);
+	fleet_set_state(t->fleet, row->instance, h->state);
+	fleet_set_share(t->fleet, row->instance, health_state_share(h, t->now_ms), false);
+}
+
+/* "a" is there for good, "f" for half a second in each; for five minutes. */
+static void who_flaps_gets_next_to_nothing_while_others_serve(void **state) {
+	static const struct health_limits limits = { 5000, 30000, 3 };
+	struct town t = town_open();
+	struct health_state steady, flapper;
+	double share = 0;
+	unsigned n = 0;
+
 	put(&t, "a", "");
-	assert_int_equal(counts(&t).n_waiting, 1);
+	health_state_init(&steady, &limits, t.now_ms);
+	for (unsigned i = 0; i < 300; i++) {
+		put(&t, "f", "");
+		for (uint64_t from_ms = t.now_ms; t.now_ms < from_ms + 1000; n++, pass(&t, TICK_MS)) {
+			struct snapshot *snap = town_build(&t);
+
+			if (t.now_ms == from_ms) {
+				health_state_init(&flapper, &limits, t.now_ms);
+				health_state_hold(&flapper, snap->rows[1].held_until_ms, t.now_ms);
+			}
+			judge(&t, &steady, &snap->rows[0]);
+			if (snap->n_rows == 2)
+				judge(&t, &flapper, &snap->rows[1]);
+			snapshot_unref(&snap);
+			share += share_of(&t, "f");
+			assert_true(share_of(&t, "a") > 0);
+			if (t.now_ms == from_ms + 500)
+				erase(&t, "f");
+		}
+	}
+	assert_true(share > 0); /* it was seen */
+	assert_true(share / n < 0.01);
+	town_close(&t);
+}
+
+static void a_model_is_known_for_the_grace_after_its_last_engine_left(void **state) {
+	struct town t = town_open();
+	struct snapshot *snap;
+
+	put(&t, "a", "");
 	erase(&t, "a");
-	pass(&t, 10000);
-	assert_fleet(&t, "");
+	pass(&t, GRACE_MS);
+	snap = town_build(&t);
+	assert_non_null(snapshot_model(snap, SLICE("m")));
+	snapshot_unref(&snap);
+	pass(&t, TICK_MS);
+	snap = town_build(&t);
+	assert_null(snapshot_model(snap, SLICE("m")));
+	snapshot_unref(&snap);
 	town_close(&t);
 }
 
@@ -374,6 +453,35 @@ static void more_than_the_fleet_holds_are_refused_one_by_one(void **state) {
 	town_close(&t);
 }
 
+static void all_records_together_have_a_limit(void **state) {
+	struct town t = town_open();
+	json_t *record = record_of("x", "");
+	json_t *text = json_sprintf("%0*u", 500000, 0);
+	unsigned n_fit = 0;
+	char name[16];
+
+	json_object_set_new(json_object_get(record, "metadata"), "x", text);
+	for (unsigned i = 0; i < MEMBERSHIP_BYTES_MAX / 500000 + 10; i++) {
+		snprintf(name, sizeof(name), "n%u", i);
+		json_object_set_new(record, "name", json_string(name));
+		membership_put(t.m, record, t.now_ms);
+		n_fit += counts(&t).n_bad == 0;
+	}
+	assert_in_range(n_fit, MEMBERSHIP_BYTES_MAX / 500000 - 1, MEMBERSHIP_BYTES_MAX / 500000);
+	assert_int_equal(counts(&t).n_members, n_fit);
+	json_object_set_new(record, "name", json_string("n0"));
+	json_object_set_new(record, "weight", json_integer(2));
+	membership_put(t.m, record, t.now_ms); /* in place of an older one there is room */
+	assert_int_equal(counts(&t).n_bad, MEMBERSHIP_BYTES_MAX / 500000 + 10 - n_fit);
+	put(&t, "n1", ""); /* so that there is some */
+	put(&t, "small", "");
+	json_object_set_new(record, "name", json_string("last"));
+	membership_put(t.m, record, t.now_ms);
+	assert_int_equal(counts(&t).n_members, n_fit + 2);
+	json_decref(record);
+	town_close(&t);
+}
+
 /* Engines with a new name at each start. */
 static void names_that_left_make_room(void **state) {
 	struct town t = town_open();
@@ -402,12 +510,14 @@ int main(void) {
 		cmocka_unit_test(deletions_are_not_held_back),
 		cmocka_unit_test(whose_lease_is_over_cannot_be_deleted),
 		cmocka_unit_test(what_an_earlier_run_knew_needs_no_grace),
-		cmocka_unit_test(who_comes_and_goes_waits_longer_each_time),
-		cmocka_unit_test(who_waits_may_leave),
+		cmocka_unit_test(who_comes_and_goes_is_held_out_longer_each_time),
+		cmocka_unit_test(who_flaps_gets_next_to_nothing_while_others_serve),
+		cmocka_unit_test(a_model_is_known_for_the_grace_after_its_last_engine_left),
 		cmocka_unit_test(a_bad_record_leaves_the_older_one),
 		cmocka_unit_test(what_is_no_engine_any_more_leaves),
 		cmocka_unit_test(only_news_counts_as_a_change),
 		cmocka_unit_test(more_than_the_fleet_holds_are_refused_one_by_one),
+		cmocka_unit_test(all_records_together_have_a_limit),
 		cmocka_unit_test(names_that_left_make_room),
 	};
 

@@ -136,6 +136,65 @@ static void remove_is_by_source_and_name(void **state) {
 	fleet_free(&fleet);
 }
 
+static bool knows(struct fleet *fleet, const char *model) {
+	struct snapshot *snap = build(fleet);
+	bool is_known = snapshot_model(snap, slice_of(model));
+
+	snapshot_unref(&snap);
+	return is_known;
+}
+
+static void models_are_known_for_a_time_after_their_last_record(void **state) {
+	struct fleet_spec spec = spec_of("a"), other = spec_of("b");
+	struct fleet *fleet = fleet_new();
+
+	other.models.items = &qwen;
+	add(fleet, SOURCE_STATIC, &spec);
+	assert_int_equal(fleet_remove(fleet, SOURCE_STATIC, SLICE("a")), 0);
+	assert_true(knows(fleet, "llama"));
+	fleet_forget(fleet, 1000, 500000);
+	fleet_forget(fleet, 1000, 500999);
+	assert_unchanged(fleet);
+	assert_int_equal(fleet_upsert(fleet, SOURCE_STATIC, &spec), 0); /* back, and gone again: a new time */
+	assert_int_equal(fleet_replace(fleet, SOURCE_STATIC, &other, 1), 0);
+	fleet_forget(fleet, 1000, 501000);
+	assert_true(knows(fleet, "llama"));
+	fleet_forget(fleet, 1000, 502000);
+	assert_false(knows(fleet, "llama"));
+	fleet_free(&fleet);
+}
+
+/* Another address: nobody has asked it for its models yet. */
+static void an_engine_that_moved_may_have_the_same_models(void **state) {
+	struct fleet_spec spec = undeclared_spec_of("a");
+	struct fleet *fleet = fleet_new();
+	const struct instance *inst = add(fleet, SOURCE_STATIC, &spec);
+
+	assert_int_equal(fleet_set_models(fleet, inst, (struct pairs){ &llama, 1 }), 0);
+	spec.instance.url = SLICE("http://engine:9000");
+	assert_int_equal(fleet_upsert(fleet, SOURCE_STATIC, &spec), 0);
+	assert_true(knows(fleet, "llama"));
+	fleet_free(&fleet);
+}
+
+static void lost_models_have_a_limit(void **state) {
+	struct fleet_spec spec = spec_of("a");
+	struct fleet *fleet = fleet_new();
+	char name[16];
+	struct pair model = { { name, 0 }, { NULL, 0 } };
+
+	spec.models.items = &model;
+	for (unsigned i = 0; i < FLEET_LOST_MAX + 1; i++) {
+		model.key.n = (size_t)snprintf(name, sizeof(name), "m%u", i);
+		assert_int_equal(fleet_upsert(fleet, SOURCE_STATIC, &spec), 0);
+		assert_int_equal(fleet_remove(fleet, SOURCE_STATIC, SLICE("a")), 0);
+	}
+	struct snapshot *snap = build(fleet);
+	assert_int_equal(snap->n_models, FLEET_LOST_MAX);
+	snapshot_unref(&snap);
+	fleet_free(&fleet);
+}
+
 static void a_new_url_is_a_new_instance(void **state) {
 	struct fleet_spec spec = spec_of("a");
 	struct fleet *fleet = fleet_new();
@@ -488,6 +547,9 @@ int main(void) {
 		cmocka_unit_test(a_snapshot_is_built_when_something_changed),
 		cmocka_unit_test(replace_removes_what_it_does_not_name),
 		cmocka_unit_test(remove_is_by_source_and_name),
+		cmocka_unit_test(models_are_known_for_a_time_after_their_last_record),
+		cmocka_unit_test(an_engine_that_moved_may_have_the_same_models),
+		cmocka_unit_test(lost_models_have_a_limit),
 		cmocka_unit_test(a_new_url_is_a_new_instance),
 		cmocka_unit_test(models_are_discovered),
 		cmocka_unit_test(declared_models_are_believed),

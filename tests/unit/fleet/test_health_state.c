@@ -174,6 +174,33 @@ static void who_goes_up_and_down_is_held_out_longer_each_time(void **state) {
 }
 
 /* In a panic both get requests: who is out no more of them than who has just come back. */
+static void who_comes_and_goes_is_held_out_though_its_probes_are_good(void **state) {
+	struct life l = life_begin(&probed);
+
+	health_state_hold(&l.h, l.now_ms + 8000, l.now_ms);
+	assert_is(&l, INSTANCE_UNHEALTHY, HEALTH_CAUSE_FLAPS);
+	pass(&l, 7900);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_is(&l, INSTANCE_UNHEALTHY, HEALTH_CAUSE_FLAPS);
+	pass(&l, 100);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_is(&l, INSTANCE_READY, HEALTH_CAUSE_PROBE);
+	assert_int_equal(share(&l), 1); /* slowly */
+}
+
+static void who_is_held_out_comes_back_without_probes_and_who_is_not_stays(void **state) {
+	struct life l = life_begin(&unprobed);
+
+	health_state_hold(&l.h, 0, l.now_ms);
+	health_state_hold(&l.h, l.now_ms, l.now_ms);
+	assert_is(&l, INSTANCE_READY, HEALTH_CAUSE_NEW);
+	health_state_hold(&l.h, l.now_ms + 1000, l.now_ms);
+	pass(&l, 900);
+	assert_is(&l, INSTANCE_UNHEALTHY, HEALTH_CAUSE_FLAPS);
+	pass(&l, 100);
+	assert_is(&l, INSTANCE_READY, HEALTH_CAUSE_HELD_OUT);
+}
+
 static void who_is_out_has_the_smallest_share(void **state) {
 	struct life l = life_ready();
 
@@ -414,6 +441,8 @@ int main(void) {
 		cmocka_unit_test(a_refused_connection_ejects_at_once),
 		cmocka_unit_test(who_recovers_starts_slowly),
 		cmocka_unit_test(who_goes_up_and_down_is_held_out_longer_each_time),
+		cmocka_unit_test(who_comes_and_goes_is_held_out_though_its_probes_are_good),
+		cmocka_unit_test(who_is_held_out_comes_back_without_probes_and_who_is_not_stays),
 		cmocka_unit_test(who_is_out_has_the_smallest_share),
 		cmocka_unit_test(without_news_nothing_is_known),
 		cmocka_unit_test(a_standstill_of_ours_is_no_silence),

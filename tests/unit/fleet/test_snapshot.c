@@ -30,7 +30,7 @@ static void bed_add(struct bed *bed, const struct pair *models, uint32_t n_model
 }
 
 static struct snapshot *bed_snapshot(struct bed *bed) {
-	return snapshot_new(1, bed->rows, bed->n);
+	return snapshot_new(1, bed->rows, bed->n, (struct pairs){ NULL, 0 });
 }
 
 static void bed_free(struct bed *bed) {
@@ -48,6 +48,21 @@ static void assert_candidates(const struct model *model, const uint32_t *rows, u
 	assert_int_equal(model->n_candidates, n);
 	for (uint32_t i = 0; i < n; i++)
 		assert_int_equal(model->candidates[i].row, rows[i]);
+}
+
+static void lost_models_are_known_and_served_by_nobody(void **state) {
+	static const struct pair lost[] = { { SLICE("llama"), { NULL, 0 } }, { SLICE("gone"), { NULL, 0 } } };
+	struct bed bed = { .n = 0 };
+
+	bed_add(&bed, &llama, 1);
+	struct snapshot *snap = snapshot_new(1, bed.rows, bed.n, (struct pairs){ lost, n_elems(lost) });
+	assert_int_equal(snap->n_models, 2);
+	assert_candidates(snapshot_model(snap, SLICE("gone")), NULL, 0);
+	assert_int_equal(snapshot_model(snap, SLICE("gone"))->n_healthy, 0);
+	assert_candidates(snapshot_model(snap, SLICE("llama")), (uint32_t[]){ 0 }, 1);
+	assert_string_equal(snapshot_model(snap, SLICE("llama"))->object.p, "{\"id\":\"llama\"}");
+	snapshot_unref(&snap);
+	bed_free(&bed);
 }
 
 static void models_are_sorted_and_found(void **state) {
@@ -355,6 +370,7 @@ static void threads_share_references(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(models_are_sorted_and_found),
+		cmocka_unit_test(lost_models_are_known_and_served_by_nobody),
 		cmocka_unit_test(only_some_rows_are_routable),
 		cmocka_unit_test(a_model_without_routable_rows_is_known),
 		cmocka_unit_test(unhealthy_rows_are_left_out_until_they_are_more_than_half),

@@ -39,7 +39,7 @@ static inline struct snapshot *picks_snapshot(const uint16_t *weights, uint32_t 
 			.models = { &model, 1 },
 		};
 	}
-	struct snapshot *snap = snapshot_new(1, rows, n);
+	struct snapshot *snap = snapshot_new(1, rows, n, (struct pairs){ NULL, 0 });
 	for (uint32_t r = 0; r < n; r++)
 		instance_unref(&rows[r].instance);
 	return snap;
@@ -95,7 +95,8 @@ static inline void picks_adopt(struct picks *p, const char *names) {
 		rows[n] = p->snap->rows[names[n] - 'a'];
 		rows[n].primary = n;
 	}
-	struct snapshot *next = snapshot_new(p->set.snapshot->version + 1, rows, n);
+	struct snapshot *next =
+	    snapshot_new(p->set.snapshot->version + 1, rows, n, (struct pairs){ NULL, 0 });
 	policy_set_adopt(&p->set, next);
 	snapshot_unref(&next);
 }
@@ -107,7 +108,8 @@ static inline void picks_ail(struct picks *p, const char *names) {
 	memcpy(rows, p->snap->rows, p->snap->n_rows * sizeof(*rows));
 	for (; *names; names++)
 		rows[*names - 'a'].state = INSTANCE_UNHEALTHY;
-	struct snapshot *next = snapshot_new(p->set.snapshot->version + 1, rows, p->snap->n_rows);
+	struct snapshot *next =
+	    snapshot_new(p->set.snapshot->version + 1, rows, p->snap->n_rows, (struct pairs){ NULL, 0 });
 	policy_set_adopt(&p->set, next);
 	snapshot_unref(&next);
 }

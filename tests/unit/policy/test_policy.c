@@ -137,7 +137,7 @@ static void a_model_that_nobody_serves_has_none(void **state) {
 
 	picks_open(&p, "round_robin", equal, 1, 1);
 	row.models = (struct pairs){ &model, 1 };
-	struct snapshot *snap = snapshot_new(2, &row, 1);
+	struct snapshot *snap = snapshot_new(2, &row, 1, (struct pairs){ NULL, 0 });
 	policy_set_adopt(&p.set, snap);
 	struct pick_input input = { .model = snapshot_model(snap, SLICE("m")) };
 	assert_int_equal(policy_pick(&p.set, &input, &result), PICK_E_NONE_EXIST);
@@ -165,7 +165,7 @@ static void each_model_has_its_own_turn(void **state) {
 			.addresses = &address,
 			.n_addresses = 1,
 			.models = { models, 2 } };
-	struct snapshot *snap = snapshot_new(1, rows, 2);
+	struct snapshot *snap = snapshot_new(1, rows, 2, (struct pairs){ NULL, 0 });
 	picks_open(&p, "round_robin", equal, 2, 1);
 	policy_set_adopt(&p.set, snap);
 	const struct model *asked[] = { &snap->models[0], &snap->models[1], &snap->any };
@@ -191,7 +191,7 @@ static struct snapshot *next_snapshot(const struct snapshot *snap, uint16_t weig
 
 	memcpy(rows, snap->rows, snap->n_rows * sizeof(rows[0]));
 	rows[0].weight = weight_of_row_0;
-	return snapshot_new(snap->version + 1, rows, snap->n_rows);
+	return snapshot_new(snap->version + 1, rows, snap->n_rows, (struct pairs){ NULL, 0 });
 }
 
 static void a_new_snapshot_goes_on_where_it_was(void **state) {

@@ -1,4 +1,5 @@
 """Babysitters under test, what they start, and a small registry written from the description of InfiniLM-SVC's."""
+import copy
 import json
 import os
 import sys
@@ -74,10 +75,10 @@ class Registry:
         self.requests = []
         self.open()
 
-    def open(self):
-        """Starts, or starts again: with nothing in memory."""
+    def open(self, records=None):
+        """Starts, or starts again: with nothing in memory unless it is said."""
         registry = self
-        self.records = {}
+        self.records = records or {}
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -138,7 +139,7 @@ class Registry:
 
     def record(self, name):
         with self.lock:
-            return self.records.get(name)
+            return copy.deepcopy(self.records.get(name))
 
     def names(self):
         with self.lock:
@@ -163,7 +164,10 @@ def processes(state_dir):
 
 
 class Babysitter(Program):
-    """headrace babysitter with a file made of tables; quick by default. `ready` False does not wait for the engine."""
+    """headrace babysitter with a file made of tables; quick by default.
+
+    `ready` False does not wait for the engine, and None for nothing: it may end at once.
+    """
 
     def __init__(self, backend, registry=None, ready=True, name="eng", port=None, state_dir=None, flags=(), env=None,
                  metadata=None, babysitter=None, how=None, **tables):
@@ -189,7 +193,8 @@ class Babysitter(Program):
             lines += [f"[{table}]"] + [f"{key} = {toml(value)}" for key, value in keys.items()]
         config.write_text("\n".join(lines) + "\n")
         super().__init__("babysitter", "--config-file", config, *flags, env=env, **(how or {}))
-        self.await_ready(lambda: self.get("/health").status_code == 200 if ready else self.health())
+        if ready is not None:
+            self.await_ready(lambda: self.get("/health").status_code == 200 if ready else self.health())
 
     def health(self):
         return self.get("/health").json()

@@ -8,18 +8,18 @@ import pytest
 from fakeworker import FakeWorker
 from program import Engine, Router
 
-socket.setdefaulttimeout(30)
+socket.setdefaulttimeout(60)
 os.environ["NO_PROXY"] = "*"        # everything is on loopback, whatever the machine is told of proxies
 
 
 @pytest.fixture(autouse=True)
 def bounds(tmp_path):
-    """Each test has a folder of its own and two minutes."""
+    """Each test has a folder of its own and five minutes."""
     def too_long(*_):
         raise TimeoutError("the test did not end")
     tempfile.tempdir = str(tmp_path)
     signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(120)
+    signal.alarm(300)
     yield
     signal.alarm(0)
     tempfile.tempdir = None

@@ -23,7 +23,7 @@ class Peer:
 
     def __init__(self, sock, n):
         self.sock, self.n, self.buffer = sock, n, b""
-        sock.settimeout(30)
+        sock.settimeout(60)
 
     def send(self, *pieces):
         for piece in pieces:

@@ -19,7 +19,7 @@ KEY = "sk-canary-5e1f0a77"
 PROMPT = "canary prompt: the water of the Aare"
 
 
-def eventually(condition, seconds=20):
+def eventually(condition, seconds=60):
     """Polls until condition() is true and returns what it gave. The deadline only ends what never comes true."""
     deadline = time.monotonic() + seconds
     while True:
@@ -31,7 +31,7 @@ def eventually(condition, seconds=20):
 
 
 def http(**how):
-    return httpx.Client(timeout=30, verify=False, **how)      # the certificates take long to load
+    return httpx.Client(timeout=60, verify=False, **how)      # the certificates take long to load
 
 
 class Program:
@@ -209,7 +209,7 @@ class Router(Program):
         return records()
 
     def connect(self, source=None):
-        s = socket.create_connection(("127.0.0.1", self.port), 30, (source, 0) if source else None)
+        s = socket.create_connection(("127.0.0.1", self.port), 60, (source, 0) if source else None)
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return s
 

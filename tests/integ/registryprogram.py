@@ -56,7 +56,7 @@ class Registry(Program):
         return mark(self.poll())
 
     def connect(self):
-        return socket.create_connection(("127.0.0.1", self.port), 30)
+        return socket.create_connection(("127.0.0.1", self.port), 60)
 
     def pipeline(self, requests, n_connections=16):
         """Many raw requests, as fast as they are taken; -> the status codes in their order."""

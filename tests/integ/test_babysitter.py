@@ -102,8 +102,8 @@ def test_a_slow_heartbeat_asks_for_a_longer_lease(babysitter, registry):
     assert registry.record("eng")["ttl"] == registry.record("eng-server")["ttl"] == 150
 
 
-def test_a_killed_engine_is_off_the_registry_and_comes_back(babysitter, registry):
-    sitter = babysitter(mock("a"), registry=registry, babysitter={"restart_delay": "1s"})
+def test_a_killed_engine_is_off_the_registry(babysitter, registry):
+    sitter = babysitter(mock("a"), registry=registry, babysitter={"restart_delay": "60s"})
     eventually(lambda: registry.record("eng-server"))
     sitter.kill_engine()
     eventually(lambda: sitter.get("/health").status_code == 503 and not registry.record("eng-server"))
@@ -111,7 +111,14 @@ def test_a_killed_engine_is_off_the_registry_and_comes_back(babysitter, registry
     assert answer.status_code == 503 and answer.json()["infinilm_server_running"] is False
     eventually(lambda: registry.record("eng")["metadata"]["state"] != "ready")
     assert sitter.get("/models").status_code == 503
+
+
+def test_a_killed_engine_comes_back_into_the_registry(babysitter, registry):
+    sitter = babysitter(mock("a"), registry=registry)
     eventually(lambda: registry.record("eng-server"))
+    before = registry.count("DELETE", "/services/eng-server")
+    sitter.kill_engine()
+    eventually(lambda: registry.count("DELETE", "/services/eng-server") > before and registry.record("eng-server"))
     assert sitter.get("/health").status_code == 200 and sitter.get("/info").json()["restart_count"] == 1
 
 
@@ -139,9 +146,7 @@ def test_an_engine_that_dies_during_an_outage_is_not_registered_after_it(babysit
     registry.close()
     sitter.kill_engine()
     eventually(lambda: sitter.state() == "backoff")
-    registry.open()
-    with registry.lock:
-        registry.records.update(records)        # it has a memory, this time
+    registry.open(records)          # it has a memory, this time
     eventually(lambda: registry.names() == {"eng"})
 
 
@@ -183,8 +188,8 @@ def test_others_get_an_address_that_they_can_reach(babysitter, start):
     sitter = babysitter(mock("a"), registry=registry)
     eventually(lambda: registry.names() == {"eng", "eng-server"})
     assert registry.record("eng")["host"] == registry.record("eng-server")["host"] == address
-    assert httpx.post(f"http://{address}:{sitter.port}/drain").status_code == 401       # it is no business of theirs
-    assert httpx.get(f"http://{address}:{sitter.port}/health").status_code == 200
+    assert httpx.post(f"http://{address}:{sitter.port}/drain", timeout=60).status_code == 401       # it is no business of theirs
+    assert httpx.get(f"http://{address}:{sitter.port}/health", timeout=60).status_code == 200
 
 
 def test_the_advertised_address_may_be_said(babysitter, registry):
@@ -200,10 +205,10 @@ def test_arguments_with_spaces_and_the_environment_survive(babysitter, tmp_path)
     work.mkdir()
     args = ["--template", "{{ a b }}", "two  spaces", "", "comma,comma", "--x=y z", "ünïcode", '"quoted"', "$HOME *"]
     sitter = python_engine(babysitter, *args, env={"OF_OURS": "a b"}, backend={"work_dir": str(work)})
-    assert httpx.get(sitter.engine_url + "/arguments").json() == args
-    environment = httpx.get(sitter.engine_url + "/environment").json()
+    assert httpx.get(sitter.engine_url + "/arguments", timeout=60).json() == args
+    environment = httpx.get(sitter.engine_url + "/environment", timeout=60).json()
     assert environment["OF_OURS"] == "a b" and environment["PATH"] == os.environ["PATH"]
-    assert httpx.get(sitter.engine_url + "/where").json() == str(work)
+    assert httpx.get(sitter.engine_url + "/where", timeout=60).json() == str(work)
 
 
 def test_limits_and_cpus_are_the_engines(babysitter):
@@ -244,8 +249,8 @@ def test_a_crash_loop_ends_in_failed(babysitter, registry):
 
 
 def test_a_crash_loop_may_end_the_babysitter(babysitter, registry):
-    sitter = babysitter({"type": "command", "command": "/nowhere/at/all"}, registry=registry, ready=False,
-                        babysitter={"max_restarts": 2, "exit_on_failed": True, "restart_delay": "500ms"})
+    sitter = babysitter({"type": "command", "command": "/nowhere/at/all"}, registry=registry, ready=None,
+                        babysitter={"max_restarts": 2, "exit_on_failed": True})
     assert sitter.wait() == 1
     assert registry.names() == set()
 
@@ -258,21 +263,21 @@ def test_an_engine_that_never_serves_is_started_again(babysitter):
 
 
 def test_a_hung_engine_is_replaced(babysitter, registry):
-    sitter = python_engine(babysitter, registry=registry, probe={"timeout": "200ms", "failures": 3})
+    sitter = python_engine(babysitter, registry=registry, probe={"timeout": "1s", "failures": 2})
     eventually(lambda: registry.record("eng-server"))
     old, = sitter.engines()
     before = registry.count("DELETE", "/services/eng-server")
-    httpx.get(sitter.engine_url + "/hang")
+    httpx.get(sitter.engine_url + "/hang", timeout=60)
     eventually(lambda: sitter.get("/health").status_code == 503)
-    eventually(lambda: registry.count("DELETE", "/services/eng-server") == before + 1)
+    eventually(lambda: registry.count("DELETE", "/services/eng-server") > before)
     eventually(lambda: sitter.get("/health").status_code == 200 and sitter.engines() not in ([], [old]))
     eventually(lambda: registry.record("eng-server"))
 
 
 def test_a_hung_engine_may_be_left_alone(babysitter):
-    sitter = python_engine(babysitter, probe={"timeout": "100ms", "failures": 0})
+    sitter = python_engine(babysitter, probe={"timeout": "500ms", "failures": 0})
     pids = sitter.engines()
-    httpx.get(sitter.engine_url + "/hang")
+    httpx.get(sitter.engine_url + "/hang", timeout=60)
     eventually(lambda: sitter.state() == "unresponsive")
     assert sitter.get("/health").status_code == 503 and sitter.engines() == pids
 
@@ -289,7 +294,7 @@ def test_ready_may_want_a_completion(babysitter, tmp_path):
 
 def httpx_ok(url):
     try:
-        return httpx.get(url).status_code == 200
+        return httpx.get(url, timeout=60).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -325,14 +330,13 @@ def test_infinilm_gets_its_model_and_arguments(babysitter, tmp_path):
 def test_drain_lets_streams_finish(babysitter, registry):
     sitter = babysitter(mock("m") | {"args": ["--itl", "20ms"]}, registry=registry)
     eventually(lambda: registry.record("eng-server"))
-    s = socket.create_connection(("127.0.0.1", sitter.engine_port), 30)
+    s = socket.create_connection(("127.0.0.1", sitter.engine_port), 60)
     s.sendall(raw_request(chat_body(stream=True, max_tokens=60)))
     read_to_end(s, b"data: ")
     answer = sitter.post("/drain")
     assert answer.status_code == 202 and answer.json()["state"] == "draining"
     eventually(lambda: not registry.record("eng-server"))
-    answer = sitter.get("/health")
-    assert answer.status_code == 503 and answer.json()["state"] == "draining"
+    assert sitter.get("/health").status_code == 503
     assert b"data: [DONE]" in read_to_end(s, b"data: [DONE]")[0]
     eventually(lambda: sitter.state() == "stopped")
     assert not sitter.engines()
@@ -342,8 +346,10 @@ def test_drain_lets_streams_finish(babysitter, registry):
 
 def test_drain_counts_connections_of_engines_without_metrics(babysitter):
     sitter = python_engine(babysitter)
-    s = socket.create_connection(("127.0.0.1", sitter.engine_port), 30)
+    s = socket.create_connection(("127.0.0.1", sitter.engine_port), 60)
     eventually(lambda: sitter.post("/drain").status_code == 202)
+    answer = sitter.get("/health")
+    assert answer.status_code == 503 and answer.json()["state"] == "draining"
     with pytest.raises(AssertionError):
         eventually(lambda: sitter.state() != "draining", seconds=2)
     s.close()
@@ -352,7 +358,7 @@ def test_drain_counts_connections_of_engines_without_metrics(babysitter):
 
 def test_drain_has_an_end(babysitter):
     sitter = babysitter(mock("m") | {"args": ["--itl", "20ms"]}, babysitter={"drain_timeout": "500ms"})
-    s = socket.create_connection(("127.0.0.1", sitter.engine_port), 30)
+    s = socket.create_connection(("127.0.0.1", sitter.engine_port), 60)
     s.sendall(raw_request(chat_body(stream=True, max_tokens=100000)))
     read_to_end(s, b"data: ")
     sitter.post("/drain")
@@ -413,7 +419,7 @@ def test_a_killed_babysitter_and_its_successor_have_one_engine(babysitter, regis
 def test_a_second_one_of_the_same_name_ends_and_takes_nothing(babysitter, registry):
     first = babysitter(mock("a"), registry=registry)
     eventually(lambda: registry.names() == {"eng", "eng-server"})
-    second = babysitter(mock("b"), registry=registry, state_dir=first.state_dir, ready=False)
+    second = babysitter(mock("b"), registry=registry, state_dir=first.state_dir, ready=None)
     assert second.wait() == 1
     assert registry.names() == {"eng", "eng-server"} and registry.record("eng-server")["metadata"]["models"] == ["a"]
     assert len(first.engines()) == 1 and first.state() == "ready"
@@ -422,7 +428,7 @@ def test_a_second_one_of_the_same_name_ends_and_takes_nothing(babysitter, regist
 # --- options ----------------------------------------------------------------------------------------------------------
 
 def run(*arguments):
-    return subprocess.run([BIN, "babysitter", *map(str, arguments)], capture_output=True, text=True, timeout=30)
+    return subprocess.run([BIN, "babysitter", *map(str, arguments)], capture_output=True, text=True, timeout=60)
 
 
 def test_flags_of_the_other_system(start):

@@ -133,5 +133,8 @@ def test_three_hundred_leavers_leave_nothing(engine, router):
         leave(s, dice.choice(("close", "reset")))
     eventually(lambda: settled(front) and front.metric("headrace_connections", side="client") == 0)
     eventually(lambda: front.descriptors() <= before)
-    counts = worker.ledger()["counts"]
-    assert counts["started"] == counts["finished"] + counts["cancelled"]
+    eventually(lambda: is_settled(worker.ledger()["counts"]))
+
+
+def is_settled(counts):
+    return counts["started"] == counts["finished"] + counts["cancelled"]

@@ -237,7 +237,7 @@ def test_an_engine_that_does_not_answer(before, script):
     (b"TRACE / HTTP/1.1\r\nHost: t\r\n\r\n", 400, "Invalid HTTP method")], ids=["body", "method"])
 def test_requests_that_are_refused(before, request_, status, error):
     router = before(hang)
-    with socket.create_connection(("127.0.0.1", router.port), 30) as s:
+    with socket.create_connection(("127.0.0.1", router.port), 60) as s:
         s.sendall(request_)
         reply, _ = read_to_end(s)
     assert reply.startswith(b"HTTP/1.1 %d " % status) and json.loads(reply.partition(b"\r\n\r\n")[2])["error"] == error

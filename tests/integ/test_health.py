@@ -8,12 +8,17 @@ from fakeworker import STREAM_HEAD, FakeWorker, answer, chunk
 from ports import free_port
 from program import Router, chat_body, eventually, http, raw_request
 
-QUICK = {"interval": "100ms", "timeout": "2s", "slow_start": "0s"}
+QUICK = {"interval": "100ms", "timeout": "30s", "slow_start": "0s"}
 
 
 def states(router):
     """name -> state"""
     return {s["name"]: s["status"] for s in router.get("/services").json()["services"]}
+
+
+def was_never_out(router):
+    """Also where a busy machine has kept probes waiting, and with them the word that all is well."""
+    return router.metric("headrace_instance_transitions_total", to="unhealthy") == 0
 
 
 @pytest.fixture
@@ -39,7 +44,6 @@ class Scripted(FakeWorker):
                 peer.send(answer(b"{}", b"%d Word" % (self.well if self.has_page else 404)))
             elif self.reply:
                 self.reply(peer)
-                return
             else:
                 peer.send(answer())
 
@@ -84,7 +88,8 @@ def test_failed_requests_eject_though_probes_are_good(start, engine, front):
     router = front([bad, good])
     eventually(lambda: set(states(router).values()) == {"ready"})
     eventually(lambda: router.chat() and states(router)[bad.url] == "unhealthy")
-    assert [router.chat().status_code for _ in range(20)] == [200] * 20
+    with http(base_url=router.url) as client:       # no time to lose: the hold ends after 5 s
+        assert [client.post("/v1/chat/completions", json=chat_body()).status_code for _ in range(20)] == [200] * 20
     assert '"reason":"failed requests in a row","held_ms":5000' in router.output()
 
 
@@ -95,7 +100,7 @@ def test_who_refuses_for_lack_of_room_is_not_ill(start, front):
     assert [router.chat().status_code for _ in range(10)] == [503] * 10
     probes = router.metric("headrace_probes_total", outcome="good")
     eventually(lambda: router.metric("headrace_probes_total", outcome="good") > probes + 2)
-    assert states(router)[worker.url] == "ready"
+    assert was_never_out(router)
 
 
 def test_passive_evidence_can_be_switched_off(start, front):
@@ -105,7 +110,7 @@ def test_passive_evidence_can_be_switched_off(start, front):
     assert [router.chat().status_code for _ in range(10)] == [500] * 10
     probes = router.metric("headrace_probes_total", outcome="good")
     eventually(lambda: router.metric("headrace_probes_total", outcome="good") > probes + 2)
-    assert states(router)[worker.url] == "ready"
+    assert was_never_out(router)
 
 
 def test_the_only_engine_is_always_tried(engine, front):
@@ -158,14 +163,14 @@ def test_a_hung_engine_is_out_and_comes_back(start, front):
 
 def test_a_stream_that_the_client_does_not_read_is_no_stall(start, engine, front):
     worker = engine(["m"], "--itl", "0ms")
-    router = front([worker], health={"stall_timeout": "200ms"})
+    router = front([worker], health={"stall_timeout": "1s"})
     eventually(lambda: states(router)[worker.url] == "ready")
     s = router.connect()
     s.sendall(raw_request(chat_body(stream=True, max_tokens=200000)))
     s.recv(1)
     probes = router.metric("headrace_probes_total", outcome="good")
-    eventually(lambda: router.metric("headrace_probes_total", outcome="good") > probes + 12)
-    assert states(router)[worker.url] == "ready"
+    eventually(lambda: router.metric("headrace_probes_total", outcome="good") > probes + 15)
+    assert was_never_out(router)
     s.close()
 
 
@@ -209,7 +214,7 @@ def test_what_is_no_babysitter_has_no_say(pair, front):
     _, sitter, source = pair(b"503 No", b'{"status":"loading"}')
     router = front([], discovery={"registry_url": source.url})
     eventually(lambda: len(sitter.requests) > 3)
-    assert states(router) == {"one": "ready"}
+    assert was_never_out(router) and states(router).keys() == {"one"}
 
 
 def test_static_engines_have_no_babysitter(start, engine, front):
@@ -217,7 +222,7 @@ def test_static_engines_have_no_babysitter(start, engine, front):
     worker, other = engine(["m"], port=port), start(Sitter, port + 1, b"503 No")
     router = front([worker])
     eventually(lambda: router.metric("headrace_probes_total", outcome="good") > 5)
-    assert other.requests == [] and states(router) == {worker.url: "ready"}
+    assert other.requests == [] and was_never_out(router)
     assert router.get("/services").json()["services"][0]["babysitter_url"] is None
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from fakeworker import STREAM_HEAD, answer, chunk
-from program import chat_body, eventually, http, raw_request, read_to_end
+from program import chat_body, eventually, hard_close, http, raw_request, read_to_end
 
 MIB = 1 << 20
 LARGE = b"x" * MIB
@@ -176,7 +176,7 @@ def test_descriptors_used_up(engine, router):
         idle[-1].recv(1)
     for s in idle[1:-1]:
         s.close()
-    idle[-1].settimeout(30)
+    idle[-1].settimeout(60)
     assert idle[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
     idle[0].close()
     idle[-1].close()
@@ -203,6 +203,7 @@ def test_pipelined_requests_wait_in_the_kernel(fake, router):
             for _ in range(64):
                 s.sendall(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n" * (MIB // 28))
         assert front.rss_bytes() - before < 4 * MIB
+        hard_close(s)
 
 
 def test_a_head_may_have_a_hundred_fields(fake, router):

@@ -139,7 +139,7 @@ def test_a_stream_without_done_passes_as_it_is(fake, router):
 
 
 def test_a_stream_that_falls_silent(engine, router):
-    front = router([engine(["m"], "--fault", "hang_stream:3")], timeout={"stream_idle": "300ms"})
+    front = router([engine(["m"], "--fault", "hang_stream:3")], timeout={"stream_idle": "1s"})
     with front.connect() as s:
         s.sendall(raw_request(chat_body(**ENDLESS)))
         reply, _ = read_to_end(s)

@@ -95,7 +95,8 @@ def test_a_demo_that_is_interrupted_before_its_check_fails(tmp_path, number):
     with (tmp_path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         demo = subprocess.Popen([TOP / "script/demo", "--once"], env=env, stdin=subprocess.DEVNULL,
-                                start_new_session=True)
+                                start_new_session=True,        # of a group in the background SIGINT is ignored
+                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
         def waits():
             children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
@@ -106,7 +107,7 @@ def test_a_demo_that_is_interrupted_before_its_check_fails(tmp_path, number):
         try:
             eventually(waits)
             os.killpg(demo.pid, number)
-            assert demo.wait(30) == 128 + number
+            assert demo.wait(60) == 128 + number
         finally:
             if demo.poll() is None:
                 os.killpg(demo.pid, signal.SIGKILL)

@@ -73,7 +73,7 @@ def nothing_in_flight(front):
 
 def test_streams_come_and_go(engine, router):
     n, dice = n_streams(), random.Random(9000)
-    worker = engine(["m"], "--itl", "1s", "--max-num-seqs", 20000)
+    worker = engine(["m"], "--itl", "500ms", "--max-num-seqs", 20000)
     front = router([worker], timeout={"pool_idle": "1s"})
     run_crowd(front, n // 10, dice)          # what is kept for ever is there after this
     eventually(lambda: nothing_in_flight(front))

@@ -29,6 +29,7 @@ LDLIBS_ALL  := -luv -ljansson -lsqlite3 -lpthread -lm -static-libstdc++ -static-
 
 ifeq ($(VARIANT),release)
 COMMON += -O3 -D_FORTIFY_SOURCE=2
+UNIT_OPT := -O1
 # The programs are optimised as a whole; the tests link the same objects as they are, which is quicker.
 LTO := $(if $(findstring clang,$(CC)),,-flto=auto -ffat-lto-objects)
 else ifeq ($(VARIANT),debug)
@@ -90,12 +91,13 @@ $(O)/src/%.o: src/%.cpp Makefile
 
 # A test may include the .c it tests to reach its statics: the library's own copy is then not pulled in.
 $(UNIT): EXTRA := -lcmocka
+$(UNIT:%=%.o): OPT := $(UNIT_OPT)
 $(FUZZ): EXTRA := -fsanitize=fuzzer
 
 $(O)/tests/%.o: tests/%.c Makefile
 	@mkdir -p $(@D)
 	@echo "  CC   $<"
-	$(Q)$(CC) $(CPPFLAGS_ALL) -Itests $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CPPFLAGS_ALL) -Itests $(CFLAGS_ALL) $(OPT) -MMD -MP -c -o $@ $<
 
 $(O)/tests/%: $(O)/tests/%.o $(LIB)
 	@echo "  LD   $@"
@@ -120,13 +122,13 @@ layers:
 	tools/layers
 
 headers:
-	tools/headers $(CC) $(CPPFLAGS_ALL) -std=c17 $(CWARN)
+	$(Q)tools/headers $(CC) $(CPPFLAGS_ALL) -std=c17 $(CWARN)
 
 FORMATTED := $(wildcard src/*.[ch] src/*/*.[ch] src/*/*.cpp tests/*/*.[ch] tests/*/*/*.[ch])
 fmt: ## clang-format 14 over the tree
 	clang-format-14 -i $(FORMATTED)
 fmt-check:
-	clang-format-14 --dry-run --Werror $(FORMATTED)
+	$(Q)clang-format-14 --dry-run --Werror $(FORMATTED)
 
 lint: compdb ## clang-tidy and cppcheck with their short lists
 	tools/lint $(BUILD)

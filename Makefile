@@ -101,7 +101,7 @@ $(O)/tests/%.o: tests/%.c Makefile
 
 $(O)/tests/%: $(O)/tests/%.o $(LIB)
 	@echo "  LD   $@"
-	$(Q)$(CXX) $(COMMON) $(LDFLAGS_ALL) -o $@ $< $(LIB) $(EXTRA) $(LDLIBS_ALL)
+	$(Q)$(CXX) $(COMMON) $(if $(LTO),-fno-lto) $(LDFLAGS_ALL) -o $@ $< $(LIB) $(EXTRA) $(LDLIBS_ALL)
 
 -include $(OBJ:.o=.d) $(O)/src/main.d $(UNIT:=.d) $(FUZZ:=.d) $(BENCH:=.d)
 

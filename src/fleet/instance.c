@@ -2,6 +2,9 @@
 
 #include <stdlib.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "fleet/label.h"
 #include "fleet/packed.h"
 
@@ -71,6 +74,7 @@ struct instance *instance_new(const struct instance_spec *spec) {
 	inst->spec.url = packed_text(&at, spec->url);
 	inst->spec.authority = packed_text(&at, spec->authority);
 	inst->spec.host = packed_text(&at, spec->host);
+	inst->seed = XXH3_64bits_withSeed(spec->authority.p, spec->authority.n, spec->rank);
 	inst->slot = slot;
 	inst->label = label_intern(LABEL_INSTANCE, spec->name);
 	atomic_init(&inst->refs, 1);

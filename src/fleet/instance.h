@@ -63,6 +63,7 @@ struct instance {
 	_Atomic uint32_t n_failures; /* in a row, as far as they set avoid_until_ms */
 	_Atomic uint32_t refs;
 	_Atomic uint16_t good_address;
+	uint64_t seed;  /* a hash of its authority and rank: the same in every router */
 	uint16_t slot;  /* unique among the living, below INSTANCE_SLOTS_MAX */
 	uint32_t label; /* of its name, in metrics (fleet/label.h) */
 

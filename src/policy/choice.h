@@ -17,7 +17,9 @@ struct choice {
 	uint64_t weight;                    /* of all eligible together */
 	const struct load *load;
 	struct rng *rng;
-	void *cells; /* parallel to candidates */
+	void *cells;             /* parallel to candidates */
+	uint64_t session;        /* 0: none */
+	enum pick_reason reason; /* the policy's, unless it says another */
 };
 
 /* A model's candidates before they changed, and their cells. */
@@ -41,18 +43,26 @@ static inline uint32_t past_find(const struct past *past, const struct candidate
 typedef void (*policy_carry_fn)(
     void *cells, const struct model *model, const struct past *past, struct rng *rng);
 typedef void (*policy_init_fn)(void *cells, const struct model *model, struct rng *rng);
-typedef uint32_t (*policy_pick_fn)(const struct choice *choice); /* 0 to choice->n - 1 */
+typedef uint32_t (*policy_pick_fn)(struct choice *choice); /* 0 to choice->n - 1 */
 
 struct policy {
 	const char *name;
 	enum pick_reason reason;
+	bool wants_session;
 	size_t cell_bytes;
 	policy_init_fn init; /* both NULL with cell_bytes 0 */
 	policy_carry_fn carry;
 	policy_pick_fn pick;
 };
 
-extern const struct policy round_robin_policy, least_load_policy, power_of_two_policy, random_pick_policy;
+extern const struct policy round_robin_policy, least_load_policy, power_of_two_policy, random_pick_policy,
+    rendezvous_hash_policy;
+
+/* Round robin, for policies that have nothing to go by now and then. */
+#define ROUND_ROBIN_CELL_BYTES sizeof(int64_t)
+void round_robin_init(void *cells, const struct model *model, struct rng *rng);
+void round_robin_carry(void *cells, const struct model *model, const struct past *past, struct rng *rng);
+uint32_t round_robin_pick(struct choice *choice);
 
 static inline const struct candidate *choice_candidate(const struct choice *choice, uint32_t i) {
 	return &choice->candidates[choice->eligible[i]];

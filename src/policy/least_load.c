@@ -6,7 +6,7 @@
  */
 #include "policy/choice.h"
 
-static uint32_t least_load_pick(const struct choice *choice) {
+static uint32_t least_load_pick(struct choice *choice) {
 	uint32_t i = (uint32_t)rng_below(choice->rng, choice->n), best = i;
 	struct choice_measure lowest = choice_measure(choice, best);
 

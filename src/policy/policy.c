@@ -9,6 +9,7 @@ const struct policy *const policy_table[] = {
 	&least_load_policy,
 	&power_of_two_policy,
 	&random_pick_policy,
+	&rendezvous_hash_policy,
 	NULL,
 };
 
@@ -19,6 +20,10 @@ const struct policy *policy_find(struct slice name) {
 	return NULL;
 }
 
+bool policy_wants_session(const struct policy *policy) {
+	return policy->wants_session;
+}
+
 const char *pick_reason_text(enum pick_reason reason) {
 	static const char *const text[PICK_REASONS] = {
 		[PICK_ONLY_CANDIDATE] = "only_candidate",
@@ -26,6 +31,7 @@ const char *pick_reason_text(enum pick_reason reason) {
 		[PICK_LEAST_LOAD] = "least_load",
 		[PICK_POWER_OF_TWO] = "power_of_two",
 		[PICK_RANDOM] = "random",
+		[PICK_RENDEZVOUS_HASH] = "rendezvous_hash",
 		[PICK_ALL_AVOIDED] = "all_avoided",
 		[PICK_LAST_RESORT] = "last_resort",
 	};
@@ -144,52 +150,68 @@ static void filter(struct choice *choice, uint32_t *eligible, const struct pick_
 	choice->weight = weight;
 }
 
-/* Each step only when those before it left nobody. */
-static enum pick_reason filter_all(
-    struct choice *choice, uint32_t *eligible, const struct pick_input *input, enum pick_reason reason) {
+/* Each step only when those before it left nobody. Says for what reason the choice is among who is left. */
+static void filter_all(struct choice *choice, uint32_t *eligible, const struct pick_input *input) {
 	const struct model *model = input->model;
 	uint32_t end = model->n_candidates;
 
 	filter(choice, eligible, input, 0, end, false);
-	if (choice->n)
-		return choice->n == 1 ? PICK_ONLY_CANDIDATE : reason;
+	if (choice->n) {
+		if (choice->n == 1)
+			choice->reason = PICK_ONLY_CANDIDATE;
+		return;
+	}
+	choice->reason = PICK_ALL_AVOIDED;
 	filter(choice, eligible, input, 0, end, true);
 	if (choice->n)
-		return PICK_ALL_AVOIDED;
+		return;
+	choice->reason = PICK_LAST_RESORT;
 	filter(choice, eligible, input, end, end + model->n_reserve, false);
 	if (choice->n == 0)
 		filter(choice, eligible, input, end, end + model->n_reserve, true);
-	return PICK_LAST_RESORT;
 }
 
-static uint32_t choose(const struct policy *policy, const struct choice *choice, enum pick_reason reason) {
+static uint32_t choose(const struct policy *policy, struct choice *choice) {
+	enum pick_reason reason = choice->reason;
+	uint32_t i;
+
 	if (choice->n == 1)
 		return 0;
-	return reason == PICK_LAST_RESORT ? choice_draw(choice, UINT32_MAX) : policy->pick(choice);
+	if (reason == PICK_LAST_RESORT)
+		return choice_draw(choice, UINT32_MAX);
+	i = policy->pick(choice);
+	if (reason == PICK_ALL_AVOIDED)
+		choice->reason = reason;
+	return i;
 }
 
 int policy_pick(struct policy_set *set, const struct pick_input *input, struct pick_result *result_out) {
 	const struct policy *policy = set->policy;
 	const struct model *model = input->model;
 	struct choice choice = {
-		.candidates = model->candidates, .eligible = set->eligible, .load = set->load, .rng = set->rng
+		.candidates = model->candidates,
+		.eligible = set->eligible,
+		.load = set->load,
+		.rng = set->rng,
+		.session = input->session,
+		.reason = policy->reason,
 	};
 
 	assert(set->snapshot && model->n_candidates + model->n_reserve <= set->snapshot->n_rows);
 	if (model->n_candidates + model->n_reserve == 0)
 		return PICK_E_NONE_EXIST;
 	choice.cells = cells_of(policy, set->snapshot, set->cells, model);
-	enum pick_reason reason = filter_all(&choice, set->eligible, input, policy->reason);
+	filter_all(&choice, set->eligible, input);
 	if (choice.n == 0)
 		return PICK_E_NONE_LEFT;
 
-	uint32_t i = choose(policy, &choice, reason);
+	uint32_t i = choose(policy, &choice);
 	assert(i < choice.n);
 	const struct candidate *picked = choice_candidate(&choice, i);
 	*result_out = (struct pick_result){
 		.instance = picked->instance,
 		.row = picked->row,
-		.reason = reason,
+		.reason = choice.reason,
 		.n_candidates = model->n_candidates,
 		.n_eligible = choice.n,
 	};

@@ -20,8 +20,11 @@ struct policy;
 
 extern const struct policy *const policy_table[]; /* NULL at the end; the default first */
 
-/* NULL when there is none of that name: round_robin, least_load, power_of_two, random. */
+/* NULL when there is none of that name. */
 const struct policy *policy_find(struct slice name);
+
+/* What is to be waited for before a pick: input.session, where there may be one. */
+bool policy_wants_session(const struct policy *policy);
 
 struct policy_set {
 	const struct policy *policy;
@@ -51,11 +54,12 @@ enum pick_reason {
 	PICK_LEAST_LOAD,
 	PICK_POWER_OF_TWO,
 	PICK_RANDOM,
+	PICK_RENDEZVOUS_HASH,
 	PICK_ALL_AVOIDED, /* every untried one failed lately: one of them all the same */
 	PICK_LAST_RESORT, /* all but the reserve were tried: one of that, by weight */
 };
 
-#define PICK_REASONS 7
+#define PICK_REASONS 8
 
 const char *pick_reason_text(enum pick_reason reason);
 
@@ -68,7 +72,8 @@ struct pick_input {
 	const struct model *model; /* of set->snapshot: one of its models, or its `any` */
 	const uint16_t *tried;     /* slots of the instances that failed this request */
 	uint32_t n_tried;
-	uint64_t now_ms; /* the clock of instance_avoid() */
+	uint64_t now_ms;  /* the clock of instance_avoid() */
+	uint64_t session; /* a hash of what requests that belong together have in common; 0: nothing known */
 };
 
 struct pick_result {

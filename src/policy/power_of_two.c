@@ -6,7 +6,7 @@
  */
 #include "policy/choice.h"
 
-static uint32_t power_of_two_pick(const struct choice *choice) {
+static uint32_t power_of_two_pick(struct choice *choice) {
 	uint32_t first = choice_draw(choice, UINT32_MAX), second = choice_draw(choice, first);
 	int cmp = choice_measure_cmp(choice_measure(choice, first), choice_measure(choice, second));
 

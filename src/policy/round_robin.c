@@ -28,7 +28,7 @@ static int64_t total_weight(const struct model *model) {
  * that the picks add up to t. The round ends as exactly as any, and from its end on the
  * order is nginx's.
  */
-static void round_robin_init(void *cells, const struct model *model, struct rng *rng) {
+void round_robin_init(void *cells, const struct model *model, struct rng *rng) {
 	int64_t *credit = cells;
 	int64_t total = total_weight(model), owed = 0;
 	int64_t t = (int64_t)rng_below(rng, (uint64_t)total);
@@ -52,8 +52,7 @@ static void round_robin_init(void *cells, const struct model *model, struct rng 
  * now. Who is new starts anywhere in the round: not at the same place on all threads,
  * which would flood it.
  */
-static void round_robin_carry(
-    void *cells, const struct model *model, const struct past *past, struct rng *rng) {
+void round_robin_carry(void *cells, const struct model *model, const struct past *past, struct rng *rng) {
 	const int64_t *before = past->cells;
 	int64_t *credit = cells;
 	int64_t total = total_weight(model), total_before = total_weight(past->model);
@@ -67,7 +66,7 @@ static void round_robin_carry(
 	}
 }
 
-static uint32_t round_robin_pick(const struct choice *choice) {
+uint32_t round_robin_pick(struct choice *choice) {
 	int64_t *credit = choice->cells;
 	int64_t most = INT64_MIN;
 	uint32_t richest = 0;
@@ -88,7 +87,7 @@ static uint32_t round_robin_pick(const struct choice *choice) {
 const struct policy round_robin_policy = {
 	.name = "round_robin",
 	.reason = PICK_ROUND_ROBIN,
-	.cell_bytes = sizeof(int64_t),
+	.cell_bytes = ROUND_ROBIN_CELL_BYTES,
 	.init = round_robin_init,
 	.carry = round_robin_carry,
 	.pick = round_robin_pick,

@@ -66,7 +66,8 @@ static const char *check_alias(const char *text) {
 	return "aliases are not built yet";
 }
 
-static const char *const policies[] = { "round_robin", "least_load", "power_of_two", "random", NULL };
+static const char *const policies[] = { "round_robin", "least_load", "power_of_two", "random",
+	"rendezvous_hash", NULL };
 static const char *const dialects[] = { "headrace", "infinilm", NULL };
 static const char *const half_closes[] = { "abort", "serve", NULL };
 static const char *const log_formats[] = { "json", NULL };
@@ -443,6 +444,7 @@ static void apply_dialect(struct option_set *set, struct router_config *config) 
 		return;
 	option_default(set, config, "router.host", "0.0.0.0");
 	option_default(set, config, "router.port", "8080");
+	option_default(set, config, "policy.default", "rendezvous_hash");
 	use_proxy_timeout(set, config);
 	config->errors = REPLY_INFINILM;
 }

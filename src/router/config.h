@@ -69,7 +69,7 @@ struct router_config {
 	const char *admin_host, *metrics_host;
 	uint16_t admin_port, metrics_port;
 	struct router_timeouts timeout;
-	const char *policy; /* [policy] default: round_robin, least_load, power_of_two, random */
+	const char *policy; /* [policy] default: a name of policy_table */
 	/* [log] */
 	const char *log_access; /* "-": stdout, "off", or a path (below log_dir unless absolute) */
 	const char *log_dir;    /* "": where we were started */

@@ -195,8 +195,11 @@ static bool inspect_is_enough(const struct exchange *x) {
 		return true;
 	if (must_wait(x))
 		return false;
-	return x->hold.bytes >= u64_min(config->inspect_limit_bytes, WHOLE_BYTES) ||
-	    buf_is_over_budget(bufs(x));
+	uint64_t limit = config->inspect_limit_bytes;
+	if (!policy_wants_session(x->worker->policies.policy) ||
+	    (inspect_session(&x->inspect) && inspect_is_decided(&x->inspect)))
+		limit = u64_min(limit, WHOLE_BYTES);
+	return x->hold.bytes >= limit || buf_is_over_budget(bufs(x));
 }
 
 /* One receive of the body, held. CALL_E_AGAIN: nothing came, or a cause ends the exchange. */
@@ -257,10 +260,13 @@ static enum next step_pick(struct exchange *x) {
 		    x, any->n_candidates + any->n_reserve ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE);
 	}
 
+	if (!x->session)
+		x->session = inspect_session(&x->inspect);
 	struct pick_input input = { .model = x->model,
 		.tried = x->tried,
 		.n_tried = x->n_tried,
-		.now_ms = loop_now_ms(&x->worker->loop) };
+		.now_ms = loop_now_ms(&x->worker->loop),
+		.session = x->session };
 	struct pick_result pick;
 	int r = x->n_tried < EXCHANGE_TRIES_MAX ? policy_pick(&x->worker->policies, &input, &pick)
 						: PICK_E_NONE_LEFT;

@@ -56,6 +56,7 @@ struct exchange {
 	const struct model *model; /* of the view; NULL until it is known */
 	struct instance *instance; /* charged; NULL: none */
 	struct exchange_times at;
+	uint64_t session;       /* for the policy; 0: none, or not looked for yet */
 	uint64_t deadline_ms;   /* of what is waited for now; UINT64_MAX: none */
 	uint64_t moved_ms;      /* since then it is the engine that is waited for; 0: it is not */
 	uint64_t progress;      /* what had been achieved of it when the deadline was set */

@@ -1,12 +1,17 @@
 #include "router/inspect.h"
 
-#define MODEL_BYTES_MAX 256
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
-enum want { WANT_MODEL, WANT_STREAM };
+#define MODEL_BYTES_MAX   256
+#define SESSION_BYTES_MAX 256
+
+enum want { WANT_MODEL, WANT_STREAM, WANT_SESSION };
 
 static const struct scan_want wants[] = {
 	[WANT_MODEL] = { .path = "model", .text_bytes_max = MODEL_BYTES_MAX, .unique = true },
 	[WANT_STREAM] = { .path = "stream" },
+	[WANT_SESSION] = { .path = "prompt_cache_key", .text_bytes_max = SESSION_BYTES_MAX },
 };
 
 static struct scan_table table;
@@ -130,4 +135,14 @@ bool inspect_is_decided(const struct inspect *in) {
 struct slice inspect_model(const struct inspect *in) {
 	const struct scan_value *model = in->buf ? scan_found(&reading_of(in)->scan, WANT_MODEL) : NULL;
 	return model && model->type == SCAN_STRING ? model->text : (struct slice){ NULL, 0 };
+}
+
+uint64_t inspect_session(const struct inspect *in) {
+	const struct scan_value *key = in->buf ? scan_found(&reading_of(in)->scan, WANT_SESSION) : NULL;
+	if (!key || key->type != SCAN_STRING || key->flaw != SCAN_SOUND || key->text.n == 0)
+		return 0;
+	struct slice model = inspect_model(in);
+	uint64_t hash =
+	    XXH3_64bits_withSeed(key->text.p, key->text.n, model.n ? XXH3_64bits(model.p, model.n) : 0);
+	return hash ? hash : 1;
 }

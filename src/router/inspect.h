@@ -35,3 +35,10 @@ bool inspect_is_decided(const struct inspect *in);
 /* The model as named by the client: p is NULL when none was (so far). A bad one is a cause of inspect_feed().
  */
 struct slice inspect_model(const struct inspect *in);
+
+/*
+ * What requests of one session have in common: the text of the body's `prompt_cache_key`. 0: there is none,
+ * none so far, or one that is no text of 1 to 256 bytes; of equal texts for different models the results
+ * differ.
+ */
+uint64_t inspect_session(const struct inspect *in);

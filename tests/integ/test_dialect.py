@@ -28,12 +28,12 @@ def ask(client, router, model, **more):
     return client.post(router.url + "/v1/chat/completions", json=chat_body(model, **more))
 
 
-def spread(router, model, n):
+def spread(router, model, n, **more):
     """How many of n requests each backend answered."""
     found = collections.Counter()
     with http() as client:
         for _ in range(n):
-            reply = ask(client, router, model)
+            reply = ask(client, router, model, **more)
             assert reply.status_code == 200 and who(reply)[1] == model
             found[who(reply)[0]] += 1
     return found
@@ -81,6 +81,9 @@ def test_the_eight_scenarios(trio):
         assert spread(router, f"model-{letter}", 20) == {f"service-model-{letter}": 20}
     # 5: one that two serve goes to both
     check_spread(spread(router, "model-shared", 200), {"service-model-a": 100, "service-model-b": 100})
+    # and a conversation stays with one of them
+    homes = [spread(router, "model-shared", 5, prompt_cache_key=f"conv_{n}") for n in range(12)]
+    assert all(len(home) == 1 for home in homes) and len(set.union(*map(set, homes))) == 2
     # 6: one that nobody serves
     reply = router.post("/v1/chat/completions", json=chat_body("non-existent-model"))
     assert reply.status_code == 503 and reply.headers["content-type"] == "application/json"

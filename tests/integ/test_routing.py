@@ -72,12 +72,34 @@ def test_least_load_avoids_the_busy_engine(engine, router):
     assert served(engines)[busy] == 1 and sum(served(engines)) == 11
 
 
-@pytest.mark.parametrize("policy", ["round_robin", "least_load", "power_of_two", "random"])
+@pytest.mark.parametrize("policy", ["round_robin", "least_load", "power_of_two", "random", "rendezvous_hash"])
 def test_every_policy_uses_every_engine(engine, router, policy):
     engines = [engine(["m"]) for _ in range(3)]
     front = router(engines, policy={"default": policy})
     assert {front.chat().status_code for _ in range(60)} == {200}
     assert min(served(engines)) > 0
+
+
+def test_a_session_stays_with_its_engine_in_every_router(engine, router):
+    """Also when its key comes at the end of a large body; and no longer than its engine lives."""
+    engines = [engine(["m"]) for _ in range(3)]
+    fronts = [router(engines, policy={"default": "rendezvous_hash"}) for _ in range(2)]
+
+    def ask(session, n=4, **more):
+        """-> the engines that answered."""
+        before = served(engines)
+        for i in range(n):
+            assert fronts[i % 2].chat(body=more | {"prompt_cache_key": session}).status_code == 200
+        return {e for e, was, now in zip(engines, before, served(engines)) if now > was}
+    homes = {f"s{i}": ask(f"s{i}") for i in range(12)}
+    assert all(len(home) == 1 for home in homes.values())
+    assert set.union(*homes.values()) == set(engines)
+    assert ask("s0", pad="x" * 300_000) == homes["s0"]
+    home, = homes["s0"]
+    home.kill()
+    engines.remove(home)
+    assert len(ask("s0")) == 1
+    assert all(ask(session) == there for session, there in homes.items() if there != {home})
 
 
 def test_without_a_model_any_engine_may_serve(engine, router):

@@ -15,6 +15,7 @@ struct picks {
 	struct load *load;
 	struct snapshot *snap;
 	struct policy_set set;
+	uint64_t session; /* of what is picked for next */
 };
 
 static inline struct snapshot *picks_snapshot(const uint16_t *weights, uint32_t n) {
@@ -27,7 +28,7 @@ static inline struct snapshot *picks_snapshot(const uint16_t *weights, uint32_t 
 	for (uint32_t r = 0; r < n; r++) {
 		struct instance_spec spec = scene_target("");
 
-		spec.name = (struct slice){ names + r, 1 };
+		spec.name = spec.authority = (struct slice){ names + r, 1 };
 		rows[r] = (struct snapshot_row){
 			.instance = instance_new(&spec),
 			.state = INSTANCE_READY,
@@ -47,6 +48,7 @@ static inline struct snapshot *picks_snapshot(const uint16_t *weights, uint32_t 
 
 static inline void picks_open(
     struct picks *p, const char *policy, const uint16_t *weights, uint32_t n, uint64_t seed) {
+	p->session = 0;
 	rng_init(&p->rng, seed);
 	p->load = load_new(1);
 	p->snap = picks_snapshot(weights, n);
@@ -78,6 +80,7 @@ static inline uint32_t picks_next(struct picks *p, int tried, uint64_t now_ms) {
 		.tried = &slot,
 		.n_tried = tried < 0 ? 0 : 1,
 		.now_ms = now_ms,
+		.session = p->session,
 	};
 	struct pick_result result;
 

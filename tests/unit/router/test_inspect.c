@@ -243,6 +243,36 @@ static void an_untyped_body_is_guessed(void **state) {
 	}
 }
 
+static uint64_t session_of(const char *body) {
+	struct inspect in;
+
+	assert_int_equal(
+	    inspect(&in, "Content-Type: application/json\r\n", slice_of(body), 0, 7), CAUSE_NONE);
+	uint64_t session = inspect_session(&in);
+	inspect_deinit(&in, &pool);
+	return session;
+}
+
+static void a_session_is_of_key_and_model(void **state) {
+	static const char *const none[] = { "{}", "{\"prompt_cache_key\":\"\"}", "{\"prompt_cache_key\":7}",
+		"{\"prompt_cache_key\":null}", "{\"x\":{\"prompt_cache_key\":\"a\"}}" };
+	char long_key[400] = "{\"prompt_cache_key\":\"";
+	uint64_t session = session_of("{\"model\":\"m\",\"prompt_cache_key\":\"a\"}");
+
+	assert_true(session != 0);
+	assert_true(session == session_of("{\"prompt_cache_key\":\"\\u0061\",\"n\":1,\"model\":\"m\"}"));
+	assert_true(session != session_of("{\"model\":\"m\",\"prompt_cache_key\":\"b\"}"));
+	assert_true(session != session_of("{\"model\":\"n\",\"prompt_cache_key\":\"a\"}"));
+	for (size_t i = 0; i < n_elems(none); i++)
+		assert_int_equal(session_of(none[i]), 0);
+	size_t at = strlen(long_key);
+	memset(long_key + at, 'k', 256);
+	memcpy(long_key + at + 256, "\"}", 3);
+	assert_true(session_of(long_key) != 0);
+	memcpy(long_key + at + 256, "k\"}", 4);
+	assert_int_equal(session_of(long_key), 0);
+}
+
 static void without_memory_it_is_overloaded(void **state) {
 	struct inspect in;
 	budget.max_bytes = 0;
@@ -259,6 +289,7 @@ int main(void) {
 		cmocka_unit_test(the_model_is_known_before_the_end),
 		cmocka_unit_test(only_json_of_a_post_is_read),
 		cmocka_unit_test(an_untyped_body_is_guessed),
+		cmocka_unit_test(a_session_is_of_key_and_model),
 		cmocka_unit_test(without_memory_it_is_overloaded),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,0 +1,72 @@
+/*
+ * rendezvous_hash: requests of one session go to one instance, in every router alike.
+ *
+ * Each instance scores by a hash of the session and its own address, and the highest
+ * score wins (Thaler and Ravishankar, 1998): who comes or goes moves only the sessions
+ * that it wins or had. Scores are weighted as -weight / ln(hash) (Schindelhauer and
+ * Schomaker, 2005). One that has more than its share in flight is passed over for the
+ * next by score (bounded loads: Mirrokni, Thorup and Zadimoghaddam, 2018), so that a
+ * popular session does not drown its instance. Requests without a session go round.
+ */
+#include <math.h>
+
+#include "policy/choice.h"
+
+#define FEW_REQUESTS 8 /* in flight: nobody drowns in so many */
+
+/* 1.25 times its share by weight of what is in flight, this request included. */
+static uint64_t bound_of(const struct choice *choice, const struct candidate *c, uint64_t n_in_flight) {
+	return u64_max(FEW_REQUESTS,
+	    ((n_in_flight + 1) * c->weight * 5 + 4 * choice->weight - 1) / (4 * choice->weight));
+}
+
+/* The finaliser of MurmurHash3: each bit of the input moves half of the output's. */
+static uint64_t mix(uint64_t x) {
+	x = (x ^ (x >> 33)) * UINT64_C(0xff51afd7ed558ccd);
+	x = (x ^ (x >> 33)) * UINT64_C(0xc4ceb9fe1a85ec53);
+	return x ^ (x >> 33);
+}
+
+static double score_of(const struct candidate *c, uint64_t session) {
+	double drawn = ((double)(mix(session ^ c->instance->seed) >> 11) + 0.5) * 0x1p-53; /* in (0, 1) */
+
+	return c->weight / -log(drawn);
+}
+
+static uint32_t rendezvous_hash_pick(struct choice *choice) {
+	double highest = -1, highest_within = -1;
+	uint32_t best = 0, best_within = UINT32_MAX;
+	uint64_t n_in_flight = 0;
+
+	if (!choice->session) {
+		choice->reason = PICK_ROUND_ROBIN;
+		return round_robin_pick(choice);
+	}
+	for (uint32_t i = 0; i < choice->n; i++)
+		n_in_flight += load_sum(choice->load, choice_candidate(choice, i)->slot);
+	for (uint32_t i = 0; i < choice->n; i++) {
+		const struct candidate *c = choice_candidate(choice, i);
+		double score = score_of(c, choice->session);
+
+		if (score > highest) {
+			highest = score;
+			best = i;
+		}
+		if (score > highest_within &&
+		    load_sum(choice->load, c->slot) < bound_of(choice, c, n_in_flight)) {
+			highest_within = score;
+			best_within = i;
+		}
+	}
+	return best_within != UINT32_MAX ? best_within : best;
+}
+
+const struct policy rendezvous_hash_policy = {
+	.name = "rendezvous_hash",
+	.reason = PICK_RENDEZVOUS_HASH,
+	.wants_session = true,
+	.cell_bytes = ROUND_ROBIN_CELL_BYTES,
+	.init = round_robin_init,
+	.carry = round_robin_carry,
+	.pick = rendezvous_hash_pick,
+};

@@ -170,7 +170,8 @@ static void mistakes(void **state) {
 		{ "--port 0", NULL, "--port: 0 is out of range: 1 to 65535\n" },
 		{ "--host [::1]", NULL, "--host: expected a host name or an address\n" },
 		{ "--policy lucky", NULL,
-		    "--policy: expected one of round_robin, least_load, power_of_two, random, rendezvous_hash, got "
+		    "--policy: expected one of round_robin, least_load, power_of_two, random, "
+		    "rendezvous_hash, got "
 		    "\"lucky\"\n" },
 		{ "--request-id-headers x-id: id", NULL,
 		    "--request-id-headers: expected the name of a header\n" },

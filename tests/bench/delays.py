@@ -84,6 +84,7 @@ class Delays:
             f'discovery.registry_url = "http://127.0.0.1:{registry}"\nhealth.stall_timeout = "{STALL_S * 1000:.0f}ms"\n'
         )
         self.start(self.place.proxy_cpu, "router", "--config", config)
+        until(lambda: self.router.ask("GET", "/liveness")[0] == 200, "a router")
         steady = Engine(self)  # the others are there
         steady.register()
         until(steady.is_ready, "a fleet of one engine")

@@ -1,7 +1,8 @@
 #include "babysitter/idleness.h"
 
-#include <math.h>
 #include <stdlib.h>
+
+#include "base/samples.h"
 
 #define LOOK_MS       200
 #define N_LOOKS       3 /* in a row without anything: a request may be on its way */
@@ -18,34 +19,12 @@ static const char *const families[] = {
 	"llamacpp:requests_deferred",
 };
 
-static bool is_family(struct slice line) {
-	for (size_t i = 0; i < n_elems(families); i++) {
-		struct slice name = slice_of(families[i]);
-		if (slice_has_prefix(line, name) && line.n > name.n &&
-		    (line.p[name.n] == ' ' || line.p[name.n] == '{'))
-			return true;
-	}
-	return false;
-}
-
 int64_t idleness_count_requests(struct slice metrics) {
-	int64_t n = -1;
+	double n;
 
-	while (metrics.n) {
-		const char *end = memchr(metrics.p, '\n', metrics.n);
-		struct slice line = slice_head(metrics, end ? (size_t)(end - metrics.p) : metrics.n);
-		metrics = slice_skip(metrics, size_min(line.n + 1, metrics.n));
-		const char *value = is_family(line) ? memrchr(line.p, ' ', line.n) : NULL;
-		char text[32];
-		if (!value)
-			continue;
-		snprintf(text, sizeof(text), "%.*s", (int)size_min(line.n - (size_t)(value + 1 - line.p), 31),
-		    value + 1);
-		double count = strtod(text, NULL); /* lint: allow, Prometheus writes floats */
-		if (isfinite(count) && count >= 0 && count < 1e9)
-			n = (n < 0 ? 0 : n) + (int64_t)count;
-	}
-	return n;
+	if (!samples_sum(metrics, families, n_elems(families), &n))
+		return -1;
+	return n < 1e9 ? (int64_t)n : 1000000000;
 }
 
 /* "  0: 0100007F:1F90 0100007F:D2C4 01 ...": the second word is the local address, the fourth the state. */

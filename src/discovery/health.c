@@ -7,12 +7,14 @@
 
 #include "base/log.h"
 #include "discovery/checkup.h"
+#include "discovery/progress.h"
 
-#define TICK_MS    100u
-#define GAP_MS     2000u /* between two ticks: the process stood still */
-#define SPREAD_MS  2u    /* for each instance, of the first round of probes */
-#define PROBES_MAX 256u  /* at once: descriptors are for requests */
-#define FRESH_MS   1000u /* by then all workers have counted streams again */
+#define TICK_MS       100u
+#define GAP_MS        2000u /* between two ticks: the process stood still */
+#define SPREAD_MS     2u    /* for each instance, of the first round of probes */
+#define PROBES_MAX    256u  /* at once: descriptors are for requests */
+#define INQUIRIES_MAX 64u   /* at once: they take long, and probes must not wait for them */
+#define FRESH_MS      1000u /* by then all workers have counted streams again */
 
 struct monitor {
 	struct health *health;
@@ -20,6 +22,7 @@ struct monitor {
 	uint32_t row; /* in health->snapshot */
 	struct health_state state;
 	struct checkup engine, sitter;
+	struct progress progress;
 	struct health_evidence seen;
 	uint64_t avoid_until_ms; /* as last seen */
 	uint64_t began_ms, probe_at_ms;
@@ -140,9 +143,45 @@ static void monitor_look(struct monitor *m, bool has_gap) {
 	health_state_answers(&m->state, (uint32_t)(seen.n_good - m->seen.n_good),
 	    (uint32_t)(seen.n_faults - m->seen.n_faults), now_ms);
 	/* The gauges of its slot may still be those of the one that had it before. */
-	if (!has_gap && now_ms - m->began_ms >= FRESH_MS)
+	if (!has_gap && now_ms - m->began_ms >= FRESH_MS) {
 		health_state_streams(&m->state, seen.n_streams, seen.n_stalled, now_ms);
+		health_state_waits(&m->state, seen.n_waiting);
+	}
+	if (seen.answered_ms > m->seen.answered_ms)
+		health_state_acquit(&m->state, now_ms);
 	m->seen = seen;
+}
+
+/* --- does it work? --------------------------------------------------------------------------- */
+
+static void monitor_on_progress(struct progress *p, enum health_progress progress) {
+	struct monitor *m = container_of(p, struct monitor, progress);
+
+	health_state_progress(&m->state, progress, health_now(m->health));
+	monitor_apply(m);
+}
+
+/* Nobody is asked, nor listened to, whom nothing is held against any more. */
+static void monitor_inquire(struct monitor *m) {
+	const struct snapshot_row *row = monitor_row(m);
+	struct health *h = m->health;
+
+	if (!health_state_is_suspect(&m->state, health_now(h))) {
+		progress_cancel(&m->progress);
+		return;
+	}
+	if (progress_is_busy(&m->progress) || row->n_addresses == 0 || h->n_inquiring >= INQUIRIES_MAX)
+		return;
+	h->n_inquiring++;
+	progress_start(&m->progress,
+	    &(struct progress_question){
+		.instance = m->instance,
+		.address = &row->addresses[instance_good_address(m->instance, row->n_addresses)],
+		.bearer = slice_of(h->options.api_key),
+		.model = h->options.has_canary && row->models.n ? row->models.items[0].key
+								: (struct slice){ NULL, 0 },
+		.is_hung = health_state_is_hung(&m->state),
+	    });
 }
 
 static void monitor_tick(struct monitor *m, uint64_t gap_ms) {
@@ -150,10 +189,13 @@ static void monitor_tick(struct monitor *m, uint64_t gap_ms) {
 	unsigned share = health_state_share(&m->state, h->ticked_ms);
 	bool is_refusing = health_state_is_refusing(&m->state);
 
-	if (gap_ms)
+	if (gap_ms) {
 		health_state_forgive(&m->state, gap_ms, health_now(h));
+		progress_cancel(&m->progress); /* the engine may have stood still with us */
+	}
 	if (h->options.is_passive)
 		monitor_look(m, gap_ms > 0);
+	monitor_inquire(m);
 	health_state_tick(&m->state, health_now(h));
 	if (m->state.state != m->told || is_refusing != health_state_is_refusing(&m->state) ||
 	    share != health_state_share(&m->state, health_now(h)))
@@ -166,15 +208,14 @@ static struct monitor *health_monitor(const struct health *h, uint32_t row) {
 	return h->monitors[h->snapshot->rows[row].instance->slot];
 }
 
-static unsigned health_count_probing(const struct health *h) {
-	unsigned n = 0;
-
+static void health_count_asked(struct health *h) {
+	h->n_probing = h->n_inquiring = 0;
 	for (uint32_t i = 0; i < h->snapshot->n_rows; i++) {
 		const struct monitor *m = health_monitor(h, i);
 
-		n += (unsigned)checkup_is_busy(&m->engine) + (unsigned)checkup_is_busy(&m->sitter);
+		h->n_probing += (unsigned)checkup_is_busy(&m->engine) + (unsigned)checkup_is_busy(&m->sitter);
+		h->n_inquiring += progress_is_busy(&m->progress);
 	}
-	return n;
 }
 
 static void health_on_tick(struct timer *t) {
@@ -183,7 +224,7 @@ static void health_on_tick(struct timer *t) {
 	uint32_t n = h->snapshot->n_rows;
 
 	loop_timer(h->loop, &h->tick, TICK_MS);
-	h->n_probing = health_count_probing(h);
+	health_count_asked(h);
 	for (uint32_t i = 0; i < n; i++) /* where there are many, each comes first at times */
 		monitor_tick(health_monitor(h, (h->first_row + i) % n), passed_ms > GAP_MS ? passed_ms : 0);
 	h->first_row = n ? (h->first_row + PROBES_MAX) % n : 0;
@@ -204,6 +245,7 @@ static struct monitor *monitor_new(struct health *h, const struct snapshot_row *
 	health_state_hold(&m->state, row->held_until_ms, health_now(h));
 	checkup_init(&m->engine, h->loop, CHECKUP_ENGINE, h->options.timeout_ms, monitor_on_engine);
 	checkup_init(&m->sitter, h->loop, CHECKUP_SITTER, h->options.timeout_ms, monitor_on_sitter);
+	progress_init(&m->progress, h->loop, h->options.timeout_ms, h->options.stall_ms, monitor_on_progress);
 	m->began_ms = health_now(h);
 	m->probe_at_ms = m->began_ms + rng_below(&h->rng, spread_ms + 1);
 	m->avoid_until_ms = atomic_load_explicit(&row->instance->avoid_until_ms, memory_order_relaxed);
@@ -219,6 +261,7 @@ static void monitor_free(struct monitor **mp) {
 	*mp = NULL;
 	checkup_deinit(&m->engine);
 	checkup_deinit(&m->sitter);
+	progress_cancel(&m->progress);
 	instance_unref(&m->instance);
 	free(m);
 }
@@ -244,6 +287,7 @@ void health_init(struct health *h, struct loop *loop, struct fleet *fleet,
 	h->options = *options;
 	h->limits = (struct health_limits){ .interval_ms = options->has_probes ? options->interval_ms : 0,
 		.slow_start_ms = options->slow_start_ms,
+		.stall_ms = options->stall_ms,
 		.errors_max = options->errors_max };
 	h->evidence = evidence;
 	h->context = context;

@@ -2,10 +2,10 @@
  * health: runs the state machine of every instance (fleet/health_state.h).
  *
  * It probes engines, and the babysitters of those that a registry named, each at its own
- * moment; it reads what the workers have counted and what they avoid; it sets state and
- * share in the fleet. `on_change`, once for all that a turn of the loop has brought,
- * asks the owner to build and publish a snapshot. Control thread only: nobody else
- * decides a state, and no sync of a source undoes what is known here.
+ * moment; it reads what the workers have counted and what they avoid, and asks those that
+ * keep requests waiting whether they work; it sets state and share in the fleet. `on_change`, once for all
+ * that a turn of the loop has brought, asks the owner to build and publish a snapshot. Control thread only:
+ * nobody else decides a state, and no sync of a source undoes what is known here.
  */
 #pragma once
 
@@ -15,8 +15,8 @@
 #include "net/loop.h"
 
 struct health_options {
-	bool has_probes, is_passive;
-	uint64_t interval_ms, timeout_ms, slow_start_ms;
+	bool has_probes, is_passive, has_canary;
+	uint64_t interval_ms, timeout_ms, slow_start_ms, stall_ms;
 	unsigned errors_max;
 	const char *api_key; /* for the engines; "": none */
 };
@@ -25,7 +25,8 @@ struct health_options {
 struct health_evidence {
 	uint64_t n_requests, n_errors; /* as they are shown */
 	uint64_t n_good, n_faults;     /* answers; those that say something of the instance */
-	uint32_t n_streams, n_stalled;
+	uint64_t answered_ms;          /* when an answer's content began last */
+	uint32_t n_streams, n_stalled, n_waiting;
 };
 typedef void (*health_evidence_fn)(void *context, unsigned slot, struct health_evidence *evidence_out);
 
@@ -42,7 +43,7 @@ struct health {
 	struct job change;
 	struct rng rng;
 	uint64_t ticked_ms;
-	unsigned n_probing;                      /* probes under way, as of this tick */
+	unsigned n_probing, n_inquiring;         /* under way, as of this tick */
 	uint32_t first_row;                      /* of the next tick */
 	uint64_t n_transitions[INSTANCE_STATES]; /* into each */
 	uint64_t n_probes, n_failed_probes;

@@ -43,6 +43,7 @@ const char *health_cause_text(enum health_cause cause) {
 		[HEALTH_CAUSE_IN_ROW] = "failed requests in a row",
 		[HEALTH_CAUSE_HALF] = "half of the requests failed",
 		[HEALTH_CAUSE_STALLED] = "streams stalled",
+		[HEALTH_CAUSE_IDLE] = "requests wait, no progress",
 		[HEALTH_CAUSE_SILENT] = "no news",
 		[HEALTH_CAUSE_HELD_OUT] = "time out is over",
 		[HEALTH_CAUSE_FLAPS] = "it comes and goes",
@@ -113,8 +114,26 @@ static void health_apply(
 
 /* Nothing that was said speaks against it any more. */
 static bool may_return(const struct health_state *h, uint64_t now_ms) {
-	return !health_state_is_refusing(h) && h->n_stalled == 0 &&
+	return !health_state_is_refusing(h) && h->n_stalled == 0 && h->n_mute == 0 &&
 	    (h->state != INSTANCE_UNHEALTHY || now_ms >= h->held_until_ms);
+}
+
+void health_state_acquit(struct health_state *h, uint64_t now_ms) {
+	h->n_mute = 0;
+	h->trusted_ms = now_ms;
+	if (h->state == INSTANCE_UNHEALTHY &&
+	    (h->cause == HEALTH_CAUSE_STALLED || h->cause == HEALTH_CAUSE_IDLE))
+		h->held_until_ms = u64_min(h->held_until_ms, now_ms);
+}
+
+/* Two witnesses of standstill, or all the streams there are. */
+static void health_weigh_progress(struct health_state *h, uint64_t now_ms) {
+	uint64_t n_witnesses = (uint64_t)h->n_stalled + h->n_mute;
+	bool is_bad = n_witnesses >= 2 || h->n_stalled == h->n_streams;
+
+	if (n_witnesses)
+		health_apply(h, is_bad ? HEALTH_EVENT_BAD : HEALTH_EVENT_DOUBT,
+		    h->n_mute ? HEALTH_CAUSE_IDLE : HEALTH_CAUSE_STALLED, now_ms);
 }
 
 /* --- witnesses ------------------------------------------------------------------------------ */
@@ -158,6 +177,7 @@ void health_state_word(struct health_state *h, bool is_serving, uint64_t now_ms)
 void health_state_refused(struct health_state *h, uint64_t now_ms) {
 	h->news_ms = now_ms;
 	h->is_refused = true;
+	health_state_acquit(h, now_ms); /* what hung is gone: whoever comes in its place is another */
 	health_apply(h, HEALTH_EVENT_BAD, HEALTH_CAUSE_REFUSED, now_ms);
 }
 
@@ -208,12 +228,47 @@ void health_state_streams(struct health_state *h, uint32_t n_streams, uint32_t n
 
 	h->n_streams = n_streams;
 	h->n_stalled = n_stalled;
-	if (has_moved && h->state == INSTANCE_UNHEALTHY && h->cause == HEALTH_CAUSE_STALLED)
-		h->held_until_ms = now_ms; /* bytes bring it back */
-	if (n_stalled >= 2 || (n_stalled && n_stalled == n_streams))
-		health_apply(h, HEALTH_EVENT_BAD, HEALTH_CAUSE_STALLED, now_ms);
-	else if (n_stalled)
-		health_apply(h, HEALTH_EVENT_DOUBT, HEALTH_CAUSE_STALLED, now_ms);
+	if (has_moved)
+		health_state_acquit(h, now_ms); /* bytes bring it back */
+	else if (n_streams > n_stalled)
+		h->trusted_ms = now_ms;
+	health_weigh_progress(h, now_ms);
+}
+
+void health_state_waits(struct health_state *h, uint32_t n_waiting) {
+	h->n_waiting = n_waiting;
+	if (n_waiting == 0 && !health_state_is_hung(h)) /* what is hung has driven them away */
+		h->n_mute = 0;
+}
+
+bool health_state_is_suspect(const struct health_state *h, uint64_t now_ms) {
+	if (health_state_is_hung(h))
+		return now_ms >= h->held_until_ms;
+	return h->state <= INSTANCE_DEGRADED && h->n_waiting > 0 &&
+	    now_ms >= h->trusted_ms + h->limits->stall_ms;
+}
+
+/* Still hung when its time out was over: twice as long. */
+static void health_hold_on(struct health_state *h, uint64_t now_ms) {
+	h->held_ms = u64_min(u64_max(2 * h->held_ms, HOLD_PASSIVE_MS), HEALTH_HOLD_MAX_MS);
+	h->held_until_ms = now_ms + h->held_ms;
+}
+
+void health_state_progress(struct health_state *h, enum health_progress progress, uint64_t now_ms) {
+	bool was_hung = health_state_is_hung(h);
+
+	if (progress == HEALTH_PROGRESS_MOVES) {
+		health_state_acquit(h, now_ms);
+		return;
+	}
+	h->n_mute = progress == HEALTH_PROGRESS_UNSAID ? 0 : h->n_waiting;
+	h->n_mute += progress == HEALTH_PROGRESS_MUTE; /* our own request is a witness, too */
+	if (h->n_mute == 0)
+		h->trusted_ms = now_ms;
+	else if (was_hung)
+		health_hold_on(h, now_ms);
+	else
+		health_weigh_progress(h, now_ms);
 }
 
 void health_state_will(struct health_state *h, enum health_event event, uint64_t now_ms) {

@@ -2,14 +2,18 @@
  * health_state: what is believed of one instance, from what is heard of it.
  *
  * Pure: callers say what happened and when. Three witnesses speak: probes (of the
- * engine, and the word of its babysitter), the answers to requests, and the progress of
- * streamed answers. What they say is weighed here and becomes one of a few events; the
- * table of states and events (docs/states/instance.dot) does the rest.
+ * engine, and the word of its babysitter), the answers to requests, and progress: streams
+ * that fall silent, and requests without a first byte while the engine does no work. What
+ * they say is weighed here and becomes one of a few events; the table of states and events
+ * (docs/states/instance.dot) does the rest.
+ *
+ * A request may wait for its first byte for good reasons, so that waiting alone makes a
+ * suspect; whether the engine works meanwhile is asked (discovery/progress.h).
  *
  * What is ejected comes back by a good probe, slowly: its share of the traffic grows in
  * steps. What failed requests or was hung while its probes were good is held out first,
  * longer each time, since its probes prove little; so is what goes up and down, or comes and
- * goes.
+ * goes. What did no work has to show some before its probes count again.
  *
  * Times are monotonic milliseconds. One thread, the one that owns the fleet.
  */
@@ -42,22 +46,32 @@ enum health_cause {
 	HEALTH_CAUSE_IN_ROW,
 	HEALTH_CAUSE_HALF,
 	HEALTH_CAUSE_STALLED,
+	HEALTH_CAUSE_IDLE, /* requests wait for their first byte, and nothing is done for them */
 	HEALTH_CAUSE_SILENT,
 	HEALTH_CAUSE_HELD_OUT, /* its time out is over, and nobody probes it */
 	HEALTH_CAUSE_FLAPS,    /* it leaves the fleet and comes back, again and again */
 	HEALTH_CAUSE_WILL,
 };
 
-#define HEALTH_CAUSES 11
+#define HEALTH_CAUSES 12
 
 const char *health_cause_text(enum health_cause cause);
 
 enum health_verdict { HEALTH_PROBE_GOOD, HEALTH_PROBE_BAD, HEALTH_PROBE_REFUSED };
 
+/* Does it work? */
+enum health_progress {
+	HEALTH_PROGRESS_MOVES,
+	HEALTH_PROGRESS_STILL, /* its counters stand still */
+	HEALTH_PROGRESS_MUTE,  /* it left a request of our own without an answer, too */
+	HEALTH_PROGRESS_UNSAID,
+};
+
 struct health_limits {
 	uint64_t
 	    interval_ms; /* between two probes; 0: there are none, and all are believed until they fail */
 	uint64_t slow_start_ms; /* 0: full share at once */
+	uint64_t stall_ms;      /* between two times that one is suspected without a reason */
 	unsigned errors_max;    /* in a row */
 };
 
@@ -72,9 +86,12 @@ struct health_state {
 	enum health_cause cause;
 	uint32_t n_bad_probes, n_faults_in_row;
 	uint32_t n_streams, n_stalled; /* as last told */
+	uint32_t n_waiting;            /* the same, without a first byte */
+	uint32_t n_mute;               /* of them, witnesses that it does no work */
 	uint32_t n_flaps;              /* ejections without a long time of health between them */
 	bool is_refused, is_denied;    /* as the last connect, and the babysitter, say */
 	uint64_t news_ms;              /* when anything was heard last */
+	uint64_t trusted_ms;           /* when it worked last, or nobody could say */
 	uint64_t held_until_ms;        /* of what is unhealthy */
 	uint64_t held_ms;              /* how long it was held last */
 	uint64_t recovered_ms;         /* 0: was never ejected */
@@ -106,6 +123,15 @@ void health_state_answers(struct health_state *h, uint32_t n_good, uint32_t n_fa
 /* Streamed answers that have begun, now, and how many of them are silent for the stall timeout. */
 void health_state_streams(struct health_state *h, uint32_t n_streams, uint32_t n_stalled, uint64_t now_ms);
 
+/* Requests that wait for their first byte for the stall timeout, now. */
+void health_state_waits(struct health_state *h, uint32_t n_waiting);
+
+/* An answer began: it works, and is not held out for not doing so. */
+void health_state_acquit(struct health_state *h, uint64_t now_ms);
+
+/* It was asked, being suspect. */
+void health_state_progress(struct health_state *h, enum health_progress progress, uint64_t now_ms);
+
 /* DRAIN, DISABLE or ENABLE. */
 void health_state_will(struct health_state *h, enum health_event event, uint64_t now_ms);
 
@@ -123,6 +149,14 @@ unsigned health_state_share(const struct health_state *h, uint64_t now_ms);
 static inline bool health_state_is_refusing(const struct health_state *h) {
 	return h->is_refused || h->is_denied;
 }
+
+/* Ejected for want of progress, and has shown none since. */
+static inline bool health_state_is_hung(const struct health_state *h) {
+	return h->state == INSTANCE_UNHEALTHY && h->n_mute > 0;
+}
+
+/* Whether it works is to be asked now; what is hung, whenever its time out is over. */
+bool health_state_is_suspect(const struct health_state *h, uint64_t now_ms);
 
 /* Until the next probe: what is out is asked more often. */
 uint64_t health_state_probe_wait_ms(const struct health_state *h);

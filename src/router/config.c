@@ -225,9 +225,15 @@ static const struct option rows[] = {
 	    .type = OPTION_DURATION, .def = "10s", .max = HOUR_MS, ROUTER(health.slow_start_ms) },
 	{ "health", "stall_timeout",
 	    .help = "a streamed answer silent for so long has stalled: two of them, or all there are, and "
-		    "the engine is hung",
+		    "the engine is hung; so it is when requests wait as long for a first byte and its "
+		    "counters at /metrics stand still for that time",
 	    .type = OPTION_DURATION, .def = "30s", .min = 100, .max = HOUR_MS, .can_be_off = true,
 	    ROUTER(health.stall_timeout_ms) },
+	{ "health", "canary",
+	    .help =
+		"whether an engine that keeps requests waiting so long, and has no counters, is asked for "
+		"one token to see if it is hung, and one that is hung to see if it still is",
+	    .type = OPTION_BOOL, .def = "true", ROUTER(health.has_canary) },
 
 	{ "retry", "attempts", .help = "how often one request is tried; 1 is no retry", .type = OPTION_UINT,
 	    .reserved = true },

@@ -49,9 +49,9 @@ struct router_timeouts {
 };
 
 struct router_health {
-	bool has_probes, is_passive;
+	bool has_probes, is_passive, has_canary;
 	uint64_t interval_ms, timeout_ms, slow_start_ms;
-	uint64_t stall_timeout_ms; /* 0: silent streams are no evidence */
+	uint64_t stall_timeout_ms; /* 0: silence is no evidence */
 	unsigned errors_max;
 };
 

@@ -523,10 +523,10 @@ static enum next relay_head(struct exchange *x, const struct head *answer) {
 	struct call_out o;
 
 	x->at.first_byte = now_ns(x);
-	atomic_store_explicit(&x->worker->tallies[x->instance->slot].answered_ms,
-	    loop_now_ms(&x->worker->loop), memory_order_relaxed);
 	x->status = answer->status;
 	tap_init(&x->tap, answer);
+	if (x->tap.kind != TAP_EVENTS && answer->status < 400) /* else it cost the engine no work */
+		journal_answered(x);
 	call_begin(&o, &x->down);
 	x->ends_connection = forward_response(&o, answer, &f);
 	x->is_engine_kept = answer->keep_alive;
@@ -771,12 +771,20 @@ static uint64_t exchange_ends_ms(struct exchange *x, uint64_t now_ms) {
 	return total_end_ms;
 }
 
-bool exchange_is_streaming(const struct exchange *x, uint64_t *silent_ms_out) {
+/* Is it the engine that is waited for, and for how long? */
+static bool is_engines_turn(const struct exchange *x, uint64_t *silent_ms_out) {
 	uint64_t now_ms = loop_now_ms(&x->worker->loop);
-	if (x->step != STEP_RELAY || !x->instance || x->tap.kind != TAP_EVENTS || !x->moved_ms)
-		return false;
 	*silent_ms_out = now_ms > x->moved_ms ? now_ms - x->moved_ms : 0;
-	return true;
+	return x->instance && x->moved_ms;
+}
+
+bool exchange_is_streaming(const struct exchange *x, uint64_t *silent_ms_out) {
+	return is_engines_turn(x, silent_ms_out) && x->step == STEP_RELAY && x->tap.kind == TAP_EVENTS;
+}
+
+bool exchange_is_waiting(const struct exchange *x, uint64_t *silent_ms_out) {
+	return is_engines_turn(x, silent_ms_out) && x->step == STEP_AWAIT_HEAD && !x->n_interim &&
+	    x->model->name.n;
 }
 
 /* The deadline passed. Connecting may go on elsewhere, all else ends here. */

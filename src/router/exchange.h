@@ -94,6 +94,9 @@ void exchange_kill(struct exchange *x, enum cause cause);
  * silent. */
 bool exchange_is_streaming(const struct exchange *x, uint64_t *silent_ms_out);
 
+/* The same of a request for a model that an engine has had in full and not begun to answer. */
+bool exchange_is_waiting(const struct exchange *x, uint64_t *silent_ms_out);
+
 static inline struct slice exchange_id(const struct exchange *x) {
 	return (struct slice){ x->text, x->id_n };
 }

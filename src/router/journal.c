@@ -4,12 +4,18 @@
 #include "base/line.h"
 #include "fleet/label.h"
 
+void journal_answered(const struct exchange *x) {
+	atomic_store_explicit(&x->worker->tallies[x->instance->slot].answered_ms,
+	    loop_now_ms(&x->worker->loop), memory_order_relaxed);
+}
+
 void journal_tokens(struct exchange *x, unsigned n_events) {
 	struct metric_shard *m = x->worker->metrics;
 	uint64_t now = x->worker->loop.now_ns;
 	if (!x->at.first_token) {
 		x->at.first_token = now;
 		metric_observe(&m->first_token, now - x->at.begin);
+		journal_answered(x);
 	} else {
 		/* Events that came in one read share its time. */
 		for (unsigned i = 0; i < n_events; i++)

@@ -6,6 +6,9 @@
 
 #include "router/exchange.h"
 
+/* The answer has begun, with content: its instance works. */
+void journal_answered(const struct exchange *x);
+
 /* Content events passed to the client just now: first-token and inter-token times. */
 void journal_tokens(struct exchange *x, unsigned n_events);
 

@@ -125,6 +125,9 @@ static void control_evidence(void *context, unsigned slot, struct health_evidenc
 		out->n_errors += metric_read(&t->n_errors);
 		out->n_good += metric_read(&t->n_good);
 		out->n_faults += metric_read(&t->n_faults);
+		out->answered_ms =
+		    u64_max(out->answered_ms, atomic_load_explicit(&t->answered_ms, memory_order_relaxed));
+		out->n_waiting += atomic_load_explicit(&t->n_waiting, memory_order_relaxed);
 		out->n_streams += n_streams;
 		out->n_stalled +=
 		    n_stalled < n_streams ? n_stalled : n_streams; /* read one after the other */
@@ -156,9 +159,11 @@ static void control_open_health(struct control *c) {
 	const struct router_health *h = &c->config->health;
 	const struct health_options options = { .has_probes = h->has_probes,
 		.is_passive = h->is_passive,
+		.has_canary = h->has_canary,
 		.interval_ms = h->interval_ms,
 		.timeout_ms = h->timeout_ms,
 		.slow_start_ms = h->slow_start_ms,
+		.stall_ms = h->stall_timeout_ms,
 		.errors_max = h->errors_max,
 		.api_key = c->config->engine_key };
 	health_init(

@@ -22,38 +22,45 @@ static void worker_log_slow(const struct worker *w, uint64_t lag_ns) {
 }
 
 struct worker_streams {
-	uint16_t n, n_stalled;
+	uint32_t n, n_stalled, n_waiting;
 };
 
+static void worker_count(struct worker *w, const struct exchange *x, uint64_t now_ms) {
+	uint64_t stall_ms = w->router->config->health.stall_timeout_ms, silent_ms;
+	bool is_streaming = exchange_is_streaming(x, &silent_ms);
+	if (!is_streaming && !exchange_is_waiting(x, &silent_ms))
+		return;
+	struct worker_streams *s = &w->streams[x->instance->slot];
+	bool is_long = u64_min(silent_ms, now_ms - w->resumed_ms) >= stall_ms;
+	s->n += is_streaming;
+	s->n_stalled += is_streaming && is_long;
+	s->n_waiting += !is_streaming && is_long;
+}
+
 /*
- * Streams that an engine has begun, and how many are silent: a walk over what is at work,
- * so that a relayed byte costs nothing. After a standstill of ours all look silent: nobody is
- * for longer than we have been back.
+ * Streams that an engine has begun, how many are silent, and what waits for its first byte: a
+ * walk over what is at work, so that a relayed byte costs nothing. After a standstill of ours all look
+ * silent: nobody is for longer than we have been back.
  */
 static void worker_count_streams(struct worker *w) {
-	uint64_t stall_ms = w->router->config->health.stall_timeout_ms, silent_ms;
 	uint64_t now_ms = loop_now_ms(&w->loop);
-	if (!stall_ms)
+	if (!w->router->config->health.stall_timeout_ms)
 		return;
 	if (now_ms - w->counted_ms > 4 * GAUGES_MS)
 		w->resumed_ms = now_ms;
 	w->counted_ms = now_ms;
 	memset(w->streams, 0, INSTANCE_SLOTS_MAX * sizeof(*w->streams));
-	list_each (it, &w->active) {
-		const struct exchange *x = container_of(it, struct exchange, link);
-		if (!exchange_is_streaming(x, &silent_ms) || w->streams[x->instance->slot].n == UINT16_MAX)
-			continue;
-		w->streams[x->instance->slot].n++;
-		w->streams[x->instance->slot].n_stalled +=
-		    u64_min(silent_ms, now_ms - w->resumed_ms) >= stall_ms;
-	}
+	list_each (it, &w->active)
+		worker_count(w, container_of(it, struct exchange, link), now_ms);
 	for (unsigned slot = 0; slot < INSTANCE_SLOTS_MAX; slot++) {
 		struct worker_tally *t = &w->tallies[slot];
 		const struct worker_streams *s = &w->streams[slot];
-		if (!s->n && !atomic_load_explicit(&t->n_streams, memory_order_relaxed))
+		if (!s->n && !s->n_waiting && !atomic_load_explicit(&t->n_streams, memory_order_relaxed) &&
+		    !atomic_load_explicit(&t->n_waiting, memory_order_relaxed))
 			continue;
 		atomic_store_explicit(&t->n_streams, s->n, memory_order_relaxed);
 		atomic_store_explicit(&t->n_stalled, s->n_stalled, memory_order_relaxed);
+		atomic_store_explicit(&t->n_waiting, s->n_waiting, memory_order_relaxed);
 	}
 }
 

@@ -23,9 +23,10 @@
 struct worker_tally {
 	metric_cell n_requests, n_errors;
 	metric_cell n_good, n_faults; /* of them, those that say something of the instance */
-	_Atomic uint64_t answered_ms; /* when it began an answer last */
-	_Atomic uint32_t n_streams,
-	    n_stalled; /* event streams at it now, and those that are silent for long */
+	_Atomic uint64_t answered_ms; /* when an answer's content began last */
+	/* Event streams at it now, those that are silent for long, and requests that wait as long for a first
+	 * byte. */
+	_Atomic uint32_t n_streams, n_stalled, n_waiting;
 };
 
 /* Shared by all workers; filled before the first is started. */

@@ -1,5 +1,6 @@
 """States of engines as the running router sees them: probes, failed requests, hung streams, babysitters."""
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -28,10 +29,14 @@ def front(start):
 
 
 class Scripted(FakeWorker):
-    """Answers /health by `well`, lists model m, and everything else by `reply(peer)`."""
+    """Answers /health by `well`, lists model m, other paths by `pages[path](peer)`, all else by `reply(peer)`.
 
-    def __init__(self, reply=None, well=200, has_page=True):
+    It has no metrics unless `pages` says so.
+    """
+
+    def __init__(self, reply=None, well=200, has_page=True, pages=()):
         self.well, self.reply, self.has_page, self.asked = well, reply, has_page, []
+        self.pages = {"/metrics": lambda peer: peer.send(answer(b"{}", b"404 None"))} | dict(pages)
         super().__init__(self.talk, declared=[])
 
     def talk(self, peer):
@@ -42,6 +47,8 @@ class Scripted(FakeWorker):
                 peer.send(answer(b'{"data":[{"id":"m"}]}'))
             elif path == "/health":
                 peer.send(answer(b"{}", b"%d Word" % (self.well if self.has_page else 404)))
+            elif path in self.pages:
+                self.pages[path](peer)
             elif self.reply:
                 self.reply(peer)
             else:
@@ -159,6 +166,127 @@ def test_a_hung_engine_is_out_and_comes_back(start, front):
         go_on.set()
         assert "data: [DONE]" in list(lines)
     eventually(lambda: states(router)[hung.url] == "ready")
+
+
+def paths(engine):
+    """What a mock engine was asked for of late."""
+    return [request["path"] for request in engine.captured()["requests"]]
+
+
+def hang(router, n=1):
+    """Plain requests of which nobody awaits the answer."""
+    peers = [router.connect() for _ in range(n)]
+    for peer in peers:
+        peer.sendall(raw_request(chat_body()))
+    return peers
+
+
+def let_go(peers):
+    for peer in peers:
+        peer.close()
+
+
+@pytest.mark.parametrize("canary", [True, False])
+def test_an_engine_that_begins_no_answer_and_whose_counters_stand_still_is_out(engine, front, canary):
+    hung, well = engine(["m"]), engine(["m"])
+    router = front([hung, well], health={"stall_timeout": "300ms", "canary": canary})
+    eventually(lambda: set(states(router).values()) == {"ready"})
+    hung.fault("hang_head")
+    peers = hang(router, 6)
+    eventually(lambda: states(router)[hung.url] == "unhealthy")
+    assert "/metrics" in paths(hung) and "/v1/completions" not in paths(hung)       # there are counters: no canary
+    assert hung.get("/health").status_code == 200 and states(router)[well.url] == "ready"
+    assert '"reason":"requests wait, no progress"' in router.output()
+    assert [router.chat().status_code for _ in range(10)] == [200] * 10
+    hung.fault("none")
+    let_go(peers)
+    eventually(lambda: states(router)[hung.url] == "ready")
+    assert ("/v1/completions" in paths(hung)) == canary
+    assert "/metrics" not in paths(well)                                # nobody suspected it
+
+
+def test_an_engine_without_counters_is_asked_for_one_token(start, front):
+    """It hangs until the test lets it go on: the canary is not answered either, and brings it back once it is."""
+    go_on = threading.Event()
+
+    def reply(peer):
+        go_on.wait(60)
+        peer.send(answer())
+
+    hung = start(Scripted, reply)
+    router = front([hung], discovery={"engine_key": "sesame-street"}, health={"stall_timeout": "300ms"})
+    eventually(lambda: states(router)[hung.url] == "ready")
+    peers = hang(router)
+    eventually(lambda: states(router)[hung.url] == "unhealthy")
+    let_go(peers)
+    canaries = [(head, body) for head, body in hung.requests if b"POST /v1/completions " in head]
+    assert len(canaries) == 1 and b'"model":"m","max_tokens":1,"stream":false' in canaries[0][1]
+    assert b"Bearer sesame-street" in canaries[0][0]
+    eventually(lambda: hung.asked.count("/v1/completions") > 1)         # its time out is over, and it hangs still
+    assert states(router)[hung.url] == "unhealthy"
+    go_on.set()
+    eventually(lambda: states(router)[hung.url] == "ready")
+
+
+def test_who_answers_the_canary_is_only_slow(start, front):
+    go_on = threading.Event()
+
+    def reply(peer):
+        go_on.wait(60)
+        peer.send(answer())
+
+    slow = start(Scripted, reply, pages={"/v1/completions": lambda peer: peer.send(answer())})
+    router = front([slow], health={"stall_timeout": "200ms"})
+    eventually(lambda: states(router)[slow.url] == "ready")
+    peers = hang(router, 3)
+    eventually(lambda: slow.asked.count("/v1/completions") > 3)
+    assert states(router)[slow.url] == "ready"
+    go_on.set()
+    let_go(peers)
+
+
+def test_a_slow_engine_that_works_stays(engine, front):
+    """Its answers take many stall timeouts to begin, since they are whole, but its counters move."""
+    slow = engine(["m"], "--itl", "10ms")
+    router = front([slow], health={"stall_timeout": "200ms"})
+    eventually(lambda: states(router)[slow.url] == "ready")
+    with ThreadPoolExecutor(2) as pool:
+        replies = [pool.submit(router.chat, body={"max_tokens": 300, "ignore_eos": True}) for _ in range(2)]
+        assert [r.result().status_code for r in replies] == [200] * 2
+    assert router.metric("headrace_instance_transitions_total", to="unhealthy") == 0
+    assert slow.count("started") == 2                                   # no canary
+    assert paths(slow).count("/metrics") > 3
+
+
+def endless(first):
+    """A page that begins so and goes on until the router has had enough."""
+    def page(peer):
+        peer.send(first)
+        while True:
+            peer.send(b"vllm:generation_tokens_total{" + b"x" * 65536)
+    return page
+
+
+@pytest.mark.parametrize("page", [
+    endless(b"HTTP/1.1 200 OK\r\n\r\n"), endless(b""),
+    lambda peer: peer.send(answer(b"vllm:generation_tokens_total{" * 100000)),
+    lambda peer: peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n") or peer.wait_for_end(),
+], ids=["endless", "no-http", "garbage", "silent"])
+def test_hostile_metrics_do_no_harm(start, front, page):
+    go_on = threading.Event()
+    hostile = start(Scripted, lambda peer: go_on.wait(60),
+                    pages={"/metrics": page, "/v1/completions": lambda peer: peer.send(answer())})
+    router = front([hostile], health={"stall_timeout": "100ms", "timeout": "300ms"})
+    eventually(lambda: states(router)[hostile.url] == "ready")
+    peers = hang(router, 2)
+    eventually(lambda: hostile.asked.count("/v1/completions") > 2)      # the page has been got over
+    before = router.rss_bytes(), router.descriptors()
+    n = len(hostile.asked)
+    eventually(lambda: hostile.asked[n:].count("/v1/completions") > 4)
+    assert router.rss_bytes() < before[0] + (8 << 20) and router.descriptors() < before[1] + 8
+    assert states(router)[hostile.url] == "ready" and router.get("/liveness").status_code == 200
+    go_on.set()
+    let_go(peers)
 
 
 def test_a_stream_that_the_client_does_not_read_is_no_stall(start, engine, front):

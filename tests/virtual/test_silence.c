@@ -87,6 +87,80 @@ static void test_a_standstill_of_ours_is_not_the_engines(void **state) {
 	end(w, client, engine);
 }
 
+static unsigned n_waiting(struct world *w) {
+	unsigned n = 0;
+	for (unsigned slot = 0; slot < WORLD_SLOTS_MAX; slot++)
+		n += w->worker.tallies[slot].n_waiting;
+	return n;
+}
+
+static bool has_answered(struct world *w) {
+	bool has = false;
+	for (unsigned slot = 0; slot < WORLD_SLOTS_MAX; slot++)
+		has = has || w->worker.tallies[slot].answered_ms;
+	return has;
+}
+
+/* Its first byte is due from the engine, and for the stall timeout. A head of events is no work yet. */
+static void test_requests_without_a_first_byte_are_counted(void **state) {
+	struct world *w = WORLD("m");
+	w->config.health.stall_timeout_ms = STALL_MS;
+	w->config.timeout.first_byte_ms = 0;
+	world_pass(w, 2 * GAUGES_MS);
+	struct peer *client = post(w, CHAT, STREAMED), *engine = net_newest(0);
+	world_pass(w, STALL_MS - 1);
+	assert_int_equal(n_waiting(w), 0);
+	world_pass(w, GAUGES_MS + 1);
+	assert_int_equal(n_waiting(w), 1);
+	world_pause(60000); /* nobody waits for longer than we have been back */
+	world_pass(w, STALL_MS - GAUGES_MS);
+	assert_int_equal(n_waiting(w), 0);
+	world_pass(w, 2 * GAUGES_MS);
+	assert_int_equal(n_waiting(w), 1);
+	say(w, engine, SSE_HEAD);
+	world_pass(w, GAUGES_MS);
+	assert_int_equal(n_waiting(w), 0);
+	assert_false(has_answered(w));
+	say_chunk(w, engine, "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n");
+	assert_true(has_answered(w));
+	end(w, client, engine);
+}
+
+/* What names no model, is not complete, or had an interim answer, is no question that hangs. */
+static void test_other_requests_may_wait(void **state) {
+	static const struct {
+		const char *request, *interim;
+	} rows[] = { { GET, NULL },
+		{ "POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\ncontent-length: "
+		  "30\r\n\r\n{\"model\":\"m\",",
+		    NULL },
+		{ NULL, "HTTP/1.1 103 Early Hints\r\n\r\n" } };
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct world *w = WORLD("m");
+		w->config.health.stall_timeout_ms = STALL_MS;
+		w->config.timeout.body_idle_ms = w->config.timeout.first_byte_ms = 0;
+		struct peer *client = rows[i].request ? ask(w, rows[i].request) : post(w, CHAT, STREAMED);
+		if (rows[i].interim)
+			say(w, net_newest(0), rows[i].interim);
+		world_pass(w, 2 * STALL_MS);
+		assert_int_equal(n_waiting(w), 0);
+		peer_close(client);
+		world_settle(w);
+		expect_end(w, 1);
+	}
+}
+
+static void test_refused_requests_are_no_answers(void **state) {
+	struct world *w = WORLD("m");
+	(void)post(w, CHAT, STREAMED);
+	say(w, net_newest(0), "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+	assert_false(has_answered(w));
+	(void)ask(w, GET);
+	say(w, net_newest(0), ANSWER_OK);
+	assert_true(has_answered(w));
+	expect_end(w, 2);
+}
+
 static uint64_t n_faults(struct world *w) {
 	uint64_t n = 0;
 	for (unsigned slot = 0; slot < WORLD_SLOTS_MAX; slot++)
@@ -130,6 +204,9 @@ int main(void) {
 		cmocka_unit_test(test_silence_is_seen_with_all_deadlines),
 		cmocka_unit_test(test_a_client_that_does_not_read_is_not_the_engine),
 		cmocka_unit_test(test_a_standstill_of_ours_is_not_the_engines),
+		cmocka_unit_test(test_requests_without_a_first_byte_are_counted),
+		cmocka_unit_test(test_other_requests_may_wait),
+		cmocka_unit_test(test_refused_requests_are_no_answers),
 		cmocka_unit_test(test_an_engine_that_begins_no_answer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

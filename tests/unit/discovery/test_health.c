@@ -2,7 +2,7 @@
 
 #include "discovery/health.h"
 
-enum { INTERVAL_MS = 5000, TIMEOUT_MS = 2000 };
+enum { INTERVAL_MS = 5000, TIMEOUT_MS = 2000, STALL_MS = 30000 };
 
 /* A fleet whose engines are all at one address, and what the workers say of them. */
 struct scene {
@@ -49,8 +49,10 @@ static struct scene *scene_open(unsigned n, bool has_probes) {
 	struct scene *s = calloc(1, sizeof(*s));
 	struct health_options options = { .has_probes = has_probes,
 		.is_passive = true,
+		.has_canary = true,
 		.interval_ms = INTERVAL_MS,
 		.timeout_ms = TIMEOUT_MS,
+		.stall_ms = STALL_MS,
 		.errors_max = 3,
 		.api_key = "" };
 
@@ -109,6 +111,75 @@ static void probes_at_once_are_bounded_and_all_get_theirs(void **state) {
 	scene_close(s);
 }
 
+static void answer_no_metrics(struct scene *s) {
+	far_answer(
+	    &s->rig, &s->far, "/metrics", SLICE("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"));
+}
+
+/* The next connection, which asks for one token. */
+static int hear_canary(struct scene *s) {
+	struct heard heard;
+	int fd = far_hear(&s->rig, &s->far, &heard);
+
+	assert_true(slice_has_prefix(rig_heard(&heard), SLICE("POST /v1/completions ")));
+	heard_free(&heard);
+	return fd;
+}
+
+/* Without suspicion nobody is asked; with it one canary, which is taken back when it is gone. */
+static void a_canary_is_sent_only_while_there_is_suspicion(void **state) {
+	struct scene *s = scene_open(1, false);
+
+	far_pass(&s->rig, 2 * STALL_MS);
+	assert_int_equal(far_accept(&s->far), -1);
+	s->evidence.n_waiting = 3;
+	answer_no_metrics(s);
+	int fd = hear_canary(s);
+	far_pass(&s->rig, STALL_MS / 2);
+	assert_int_equal(far_accept(&s->far), -1);
+	s->evidence.n_waiting = 0;
+	far_await_end(&s->rig, fd);
+	far_pass(&s->rig, 2 * STALL_MS);
+	assert_int_equal(far_accept(&s->far), -1);
+	assert_int_equal(state_of_first(s), INSTANCE_READY);
+	scene_close(s);
+}
+
+static void who_leaves_the_canary_unanswered_is_out_until_one_is_answered(void **state) {
+	struct scene *s = scene_open(1, false);
+
+	s->evidence.n_waiting = 1;
+	answer_no_metrics(s);
+	far_await_end(&s->rig, hear_canary(s));
+	far_until(&s->rig, state_of_first(s) == INSTANCE_UNHEALTHY);
+	s->evidence.n_waiting = 0;
+	answer_no_metrics(s);
+	int fd = hear_canary(s);
+	assert_int_equal(state_of_first(s), INSTANCE_UNHEALTHY);
+	far_say(&s->rig, fd, SLICE("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"));
+	far_await_end(&s->rig, fd);
+	far_until(&s->rig, state_of_first(s) == INSTANCE_READY);
+	far_pass(&s->rig, 2 * STALL_MS);
+	assert_int_equal(far_accept(&s->far), -1);
+	scene_close(s);
+}
+
+/* It has answered somebody: whoever waits is to be patient. */
+static void an_answer_ends_the_suspicion(void **state) {
+	struct scene *s = scene_open(1, false);
+
+	s->evidence.n_waiting = 1;
+	answer_no_metrics(s);
+	int fd = hear_canary(s);
+	s->evidence.answered_ms = loop_now_ms(&s->rig.loop);
+	far_await_end(&s->rig, fd);
+	far_pass(&s->rig, STALL_MS - 2000);
+	assert_int_equal(far_accept(&s->far), -1);
+	answer_no_metrics(s);
+	assert_int_equal(state_of_first(s), INSTANCE_READY);
+	scene_close(s);
+}
+
 static void who_comes_and_goes_is_out_from_the_first(void **state) {
 	struct scene *s = scene_open(0, false);
 
@@ -123,9 +194,29 @@ static void who_comes_and_goes_is_out_from_the_first(void **state) {
 	scene_close(s);
 }
 
+/* The process stood still, and perhaps the engine with it: it begins anew. */
+static void a_standstill_of_ours_takes_the_question_back(void **state) {
+	struct scene *s = scene_open(1, false);
+
+	s->evidence.n_waiting = 1;
+	answer_no_metrics(s);
+	int fd = hear_canary(s);
+	far_now_ns += 2 * STALL_MS * UINT64_C(1000000);
+	far_await_end(&s->rig, fd);
+	assert_int_equal(state_of_first(s), INSTANCE_READY);
+	answer_no_metrics(s);
+	far_await_end(&s->rig, hear_canary(s));
+	far_until(&s->rig, state_of_first(s) == INSTANCE_UNHEALTHY);
+	scene_close(s);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(streams_of_the_one_before_do_not_count),
+		cmocka_unit_test(a_canary_is_sent_only_while_there_is_suspicion),
+		cmocka_unit_test(who_leaves_the_canary_unanswered_is_out_until_one_is_answered),
+		cmocka_unit_test(an_answer_ends_the_suspicion),
+		cmocka_unit_test(a_standstill_of_ours_takes_the_question_back),
 		cmocka_unit_test(probes_at_once_are_bounded_and_all_get_theirs),
 		cmocka_unit_test(who_comes_and_goes_is_out_from_the_first),
 	};

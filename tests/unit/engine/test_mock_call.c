@@ -479,6 +479,8 @@ static void a_hung_engine_takes_requests_and_is_healthy(void **state) {
 	await(rig, "/metrics", "vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 1");
 	await(rig, "/health", "200 OK");
 	await(rig, "/v1/models", "200 OK");
+	await(rig, "/metrics", "vllm:iteration_tokens_total_count{engine=\"0\",model_name=\"m\"} 0");
+	await(rig, "/metrics", "vllm:prompt_tokens_total{engine=\"0\",model_name=\"m\"} 0");
 	struct bytes in = { .n_max = 1 << 20 };
 	ask(rig, CHAT, "x-mock-fault: none\r\n", PLAIN, &in); /* the header comes before the engine's */
 	assert_true(has(&in, "200 OK"));

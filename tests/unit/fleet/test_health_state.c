@@ -2,10 +2,10 @@
 
 #include "fleet/health_state.h"
 
-enum { INTERVAL_MS = 5000, SLOW_MS = 10000, ERRORS_MAX = 3, START_MS = 1000000 };
+enum { INTERVAL_MS = 5000, SLOW_MS = 10000, STALL_MS = 30000, ERRORS_MAX = 3, START_MS = 1000000 };
 
-static const struct health_limits probed = { INTERVAL_MS, SLOW_MS, ERRORS_MAX };
-static const struct health_limits unprobed = { 0, SLOW_MS, ERRORS_MAX };
+static const struct health_limits probed = { INTERVAL_MS, SLOW_MS, STALL_MS, ERRORS_MAX };
+static const struct health_limits unprobed = { 0, SLOW_MS, STALL_MS, ERRORS_MAX };
 
 /* One instance, and its time. */
 struct life {
@@ -391,6 +391,175 @@ static void streams_that_were_cut_do_not(void **state) {
 	assert_int_equal(l.h.state, INSTANCE_READY);
 }
 
+/* --- requests without a first byte -------------------------------------------------------------- */
+
+static bool is_suspect(const struct life *l) {
+	return health_state_is_suspect(&l->h, l->now_ms);
+}
+
+/* n requests wait for long, and the engine was asked whether it works. */
+static void wait_and_say(struct life *l, uint32_t n, enum health_progress progress) {
+	health_state_waits(&l->h, n);
+	health_state_progress(&l->h, progress, l->now_ms);
+}
+
+static void waiting_alone_makes_a_suspect(void **state) {
+	struct life l = life_ready();
+
+	assert_false(is_suspect(&l));
+	health_state_waits(&l.h, 9);
+	assert_true(is_suspect(&l));
+	pass(&l, 3 * INTERVAL_MS);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+	health_state_waits(&l.h, 0);
+	assert_false(is_suspect(&l));
+	health_state_waits(&l.h, 1);
+	health_state_will(&l.h, HEALTH_EVENT_DRAIN, l.now_ms); /* it gets no requests: what for? */
+	assert_false(is_suspect(&l));
+}
+
+/* Whatever speaks for it, or when nobody can say: it is left in peace for the stall timeout. */
+static void a_suspect_is_trusted_for_a_time(void **state) {
+	for (unsigned i = 0; i < 4; i++) {
+		struct life l = life_ready();
+
+		health_state_waits(&l.h, 9);
+		if (i == 0)
+			health_state_acquit(&l.h, l.now_ms);
+		else if (i == 1)
+			health_state_streams(&l.h, 2, 1, l.now_ms);
+		else
+			health_state_progress(
+			    &l.h, i == 2 ? HEALTH_PROGRESS_MOVES : HEALTH_PROGRESS_UNSAID, l.now_ms);
+		l.now_ms += STALL_MS - 1;
+		assert_false(is_suspect(&l));
+		l.now_ms++;
+		assert_true(is_suspect(&l));
+		assert_int_equal(l.h.state, i == 1 ? INSTANCE_DEGRADED : INSTANCE_READY);
+	}
+}
+
+static void witnesses_of_standstill_are_weighed(void **state) {
+	static const struct {
+		uint32_t n_streams, n_stalled, n_waiting;
+		enum health_progress progress;
+		enum instance_state state;
+	} rows[] = {
+		{ 0, 0, 9, HEALTH_PROGRESS_MOVES, INSTANCE_READY },
+		{ 0, 0, 9, HEALTH_PROGRESS_UNSAID, INSTANCE_READY },
+		{ 0, 0, 0, HEALTH_PROGRESS_STILL, INSTANCE_READY },
+		{ 0, 0, 1, HEALTH_PROGRESS_STILL, INSTANCE_UNHEALTHY }, /* all that it has */
+		{ 1, 0, 1, HEALTH_PROGRESS_STILL, INSTANCE_DEGRADED },
+		{ 1, 0, 2, HEALTH_PROGRESS_STILL, INSTANCE_UNHEALTHY },
+		{ 2, 1, 1, HEALTH_PROGRESS_STILL, INSTANCE_UNHEALTHY },
+		{ 1, 0, 1, HEALTH_PROGRESS_MUTE, INSTANCE_UNHEALTHY }, /* the canary is one, too */
+	};
+
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct life l = life_ready();
+
+		health_state_streams(&l.h, rows[i].n_streams, rows[i].n_stalled, l.now_ms);
+		wait_and_say(&l, rows[i].n_waiting, rows[i].progress);
+		if (l.h.state != rows[i].state)
+			fail_msg("row %zu: %s", i, instance_state_text(l.h.state));
+		probe(&l, HEALTH_PROBE_GOOD); /* a hung engine says that it is well */
+		assert_int_equal(l.h.state, rows[i].state);
+	}
+}
+
+/* One witness is a doubt, and gone with its client. */
+static void a_lone_witness_that_leaves_is_forgotten(void **state) {
+	struct life l = life_ready();
+
+	health_state_streams(&l.h, 1, 0, l.now_ms);
+	wait_and_say(&l, 1, HEALTH_PROGRESS_STILL);
+	assert_is(&l, INSTANCE_DEGRADED, HEALTH_CAUSE_IDLE);
+	health_state_waits(&l.h, 0);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+}
+
+static struct life life_hung(const struct health_limits *limits) {
+	struct life l = life_begin(limits);
+
+	probe(&l, HEALTH_PROBE_GOOD);
+	wait_and_say(&l, 2, HEALTH_PROGRESS_STILL);
+	assert_is(&l, INSTANCE_UNHEALTHY, HEALTH_CAUSE_IDLE);
+	assert_true(health_state_is_hung(&l.h));
+	assert_int_equal(l.h.held_ms, 5000);
+	return l;
+}
+
+/* Its clients have left: only it can tell. */
+static void what_hung_is_asked_whenever_its_time_out_is_over(void **state) {
+	struct life l = life_hung(&probed);
+	uint64_t held_ms = 5000;
+
+	for (unsigned i = 0; i < 9; i++) {
+		health_state_waits(&l.h, 0);
+		pass(&l, held_ms - 100);
+		assert_false(is_suspect(&l));
+		pass(&l, 100);
+		probe(&l, HEALTH_PROBE_GOOD);
+		assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
+		assert_true(is_suspect(&l));
+		health_state_progress(&l.h, HEALTH_PROGRESS_MUTE, l.now_ms);
+		held_ms = u64_min(2 * held_ms, HEALTH_HOLD_MAX_MS);
+		assert_int_equal(l.h.held_ms, held_ms);
+		assert_false(is_suspect(&l));
+	}
+	assert_int_equal(held_ms, HEALTH_HOLD_MAX_MS);
+	health_state_progress(&l.h, HEALTH_PROGRESS_MOVES, l.now_ms);
+	assert_false(health_state_is_hung(&l.h));
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_is(&l, INSTANCE_READY, HEALTH_CAUSE_PROBE);
+	assert_int_equal(share(&l), 1);
+}
+
+/* An answer, a stream that goes on, or another process in its place: nobody waits for the time out. */
+static void progress_shortens_the_time_out(void **state) {
+	for (unsigned i = 0; i < 3; i++) {
+		struct life l = life_hung(&probed);
+
+		if (i == 0) {
+			health_state_acquit(&l.h, l.now_ms);
+		} else if (i == 1) {
+			health_state_streams(&l.h, 1, 1, l.now_ms);
+			health_state_streams(&l.h, 1, 0, l.now_ms);
+		} else {
+			probe(&l, HEALTH_PROBE_REFUSED);
+		}
+		probe(&l, HEALTH_PROBE_GOOD);
+		assert_int_equal(l.h.state, INSTANCE_READY);
+	}
+}
+
+/* No canary and nobody who waits: time and a probe are all there is. */
+static void what_cannot_be_asked_comes_back_in_time(void **state) {
+	static const enum health_progress said[] = { HEALTH_PROGRESS_UNSAID, HEALTH_PROGRESS_STILL };
+
+	for (size_t i = 0; i < n_elems(said); i++) {
+		struct life l = life_hung(&probed);
+
+		pass(&l, 5000);
+		wait_and_say(&l, 0, said[i]);
+		assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
+		probe(&l, HEALTH_PROBE_GOOD);
+		assert_int_equal(l.h.state, INSTANCE_READY);
+	}
+}
+
+static void without_probes_progress_brings_it_back(void **state) {
+	struct life l = life_hung(&unprobed);
+
+	pass(&l, 60000);
+	assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
+	health_state_progress(&l.h, HEALTH_PROGRESS_MOVES, l.now_ms);
+	pass(&l, 100);
+	assert_is(&l, INSTANCE_READY, HEALTH_CAUSE_HELD_OUT);
+}
+
 /* Whatever is heard in whatever order: no assertion breaks, and shares stay in their range. */
 static void any_order_of_events_is_survived(void **state) {
 	for (uint64_t seed = 1; seed <= 200; seed++) {
@@ -401,7 +570,7 @@ static void any_order_of_events_is_survived(void **state) {
 			x ^= x << 13, x ^= x >> 7, x ^= x << 17;
 			unsigned n = (unsigned)(x >> 20) % 30, k = (unsigned)(x >> 40) % 30;
 
-			switch (x % 8) {
+			switch (x % 11) {
 			case 0:
 				probe(&l, (enum health_verdict)(n % 3));
 				break;
@@ -422,11 +591,23 @@ static void any_order_of_events_is_survived(void **state) {
 					health_state_will(
 					    &l.h, (enum health_event)(HEALTH_EVENT_DRAIN + n % 3), l.now_ms);
 				break;
+			case 6:
+				health_state_waits(&l.h, n % 4);
+				break;
+			case 7:
+				health_state_progress(&l.h, (enum health_progress)(n % 4), l.now_ms);
+				break;
+			case 8:
+				health_state_acquit(&l.h, l.now_ms);
+				break;
 			default:
 				pass(&l, 100 * n);
 			}
 			assert_in_range(share(&l), 1, INSTANCE_SHARE_FULL);
 			assert_in_range(l.h.held_ms, 0, HEALTH_HOLD_MAX_MS);
+			/* Nobody stays out whom nobody asks. */
+			assert_true(l.h.n_mute == 0 || l.h.state != INSTANCE_UNHEALTHY ||
+			    health_state_is_suspect(&l.h, l.h.held_until_ms));
 		}
 	}
 }
@@ -456,6 +637,14 @@ int main(void) {
 		cmocka_unit_test(bytes_bring_a_hung_one_back),
 		cmocka_unit_test(bytes_shorten_the_time_out),
 		cmocka_unit_test(streams_that_were_cut_do_not),
+		cmocka_unit_test(waiting_alone_makes_a_suspect),
+		cmocka_unit_test(a_suspect_is_trusted_for_a_time),
+		cmocka_unit_test(witnesses_of_standstill_are_weighed),
+		cmocka_unit_test(a_lone_witness_that_leaves_is_forgotten),
+		cmocka_unit_test(what_hung_is_asked_whenever_its_time_out_is_over),
+		cmocka_unit_test(progress_shortens_the_time_out),
+		cmocka_unit_test(what_cannot_be_asked_comes_back_in_time),
+		cmocka_unit_test(without_probes_progress_brings_it_back),
 		cmocka_unit_test(any_order_of_events_is_survived),
 	};
 

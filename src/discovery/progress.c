@@ -1,0 +1,154 @@
+#include "discovery/progress.h"
+
+#include <jansson.h>
+
+#include "base/samples.h"
+
+#define BODY_BYTES_MAX (4u << 20) /* of metrics: engines with many ranks have long ones */
+
+/*
+ * What moves with each step of an engine, or nearly; that some move with whole requests only
+ * does no harm beside the others.
+ */
+static const char *const counters[] = {
+	"vllm:iteration_tokens_total_sum",
+	"vllm:iteration_tokens_total_count",
+	"vllm:prompt_tokens_total",
+	"vllm:generation_tokens_total",
+	"sglang:realtime_tokens_total",
+	"sglang:num_used_tokens",
+	"sglang:prompt_tokens_total",
+	"sglang:generation_tokens_total",
+	"llamacpp:n_decode_total",
+	"llamacpp:prompt_tokens_total",
+	"llamacpp:tokens_predicted_total",
+};
+
+static void progress_end(struct progress *p, enum health_progress progress) {
+	free(p->model);
+	p->model = NULL;
+	p->on_done(p, progress);
+}
+
+static void progress_ask(
+    struct progress *p, const struct fetch_request *request, uint64_t timeout_ms, fetch_fn on_answer) {
+	fetch_init(&p->fetch, timeout_ms, BODY_BYTES_MAX, on_answer);
+	fetch_start(&p->fetch, p->loop, &p->address, request);
+}
+
+/* --- the counters ------------------------------------------------------------------------ */
+
+static void progress_ask_counters(struct progress *p, fetch_fn on_answer) {
+	const struct fetch_request request = {
+		.authority = p->authority,
+		.path = SLICE("/metrics"),
+		.accept = SLICE("text/plain"),
+		.bearer = p->bearer,
+	};
+
+	progress_ask(p, &request, p->answer_ms, on_answer);
+}
+
+static bool read_counters(int outcome, unsigned status, struct slice body, double *sum_out) {
+	return !outcome && status == 200 && samples_sum(body, counters, n_elems(counters), sum_out);
+}
+
+static void progress_on_second(struct fetch *f, int outcome, unsigned status, struct slice body) {
+	struct progress *p = container_of(f, struct progress, fetch);
+	bool was_mute = p->is_hung && p->model;
+	double sum;
+
+	if (!read_counters(outcome, status, body, &sum))
+		progress_end(p, was_mute ? HEALTH_PROGRESS_MUTE : HEALTH_PROGRESS_UNSAID);
+	else if (sum != p->sum)
+		progress_end(p, HEALTH_PROGRESS_MOVES);
+	else
+		progress_end(p, was_mute ? HEALTH_PROGRESS_MUTE : HEALTH_PROGRESS_STILL);
+}
+
+static void progress_on_pause(struct timer *t) {
+	progress_ask_counters(container_of(t, struct progress, pause), progress_on_second);
+}
+
+/* --- the canary -------------------------------------------------------------------------- */
+
+static void progress_on_canary(struct fetch *f, int outcome, unsigned status, struct slice body);
+
+static void progress_send_canary(struct progress *p) {
+	json_t *json = json_pack("{s:s, s:i, s:b}", "model", p->model, "max_tokens", 1, "stream", (int)false);
+
+	if (p->is_second_path)
+		json_object_set_new(
+		    json, "messages", json_pack("[{s:s, s:s}]", "role", "user", "content", "Hi"));
+	else
+		json_object_set_new(json, "prompt", json_string("Hi"));
+	char *text = json_dumps(json, JSON_COMPACT);
+	const struct fetch_request request = {
+		.method = SLICE("POST"),
+		.authority = p->authority,
+		.path = p->is_second_path ? SLICE("/v1/chat/completions") : SLICE("/v1/completions"),
+		.bearer = p->bearer,
+		.body = slice_of(text),
+	};
+
+	progress_ask(p, &request, p->pause_ms, progress_on_canary);
+	free(text);
+	json_decref(json);
+}
+
+static void progress_on_canary(struct fetch *f, int outcome, unsigned status, struct slice body) {
+	struct progress *p = container_of(f, struct progress, fetch);
+
+	if (!outcome && !p->is_second_path && (status == 404 || status == 405)) {
+		p->is_second_path = true;
+		progress_send_canary(p);
+	} else if (!outcome && status < 500) {
+		progress_end(p, HEALTH_PROGRESS_MOVES);
+	} else if (outcome == FETCH_E_CONNECT || outcome == FETCH_E_LOCAL) {
+		progress_end(p, HEALTH_PROGRESS_UNSAID); /* it never got it; probes see to that */
+	} else if (p->has_sum) {
+		progress_ask_counters(p, progress_on_second);
+	} else {
+		progress_end(p, HEALTH_PROGRESS_MUTE);
+	}
+}
+
+/* --- the beginning ----------------------------------------------------------------------- */
+
+static void progress_on_first(struct fetch *f, int outcome, unsigned status, struct slice body) {
+	struct progress *p = container_of(f, struct progress, fetch);
+
+	p->has_sum = read_counters(outcome, status, body, &p->sum);
+	if (p->model && (p->is_hung || !p->has_sum))
+		progress_send_canary(p);
+	else if (p->has_sum)
+		loop_timer(p->loop, &p->pause, p->pause_ms);
+	else
+		progress_end(p, HEALTH_PROGRESS_UNSAID);
+}
+
+void progress_init(
+    struct progress *p, struct loop *loop, uint64_t answer_ms, uint64_t pause_ms, progress_fn on_done) {
+	*p = (struct progress){
+		.loop = loop, .on_done = on_done, .answer_ms = answer_ms, .pause_ms = pause_ms
+	};
+	timer_init(&p->pause, progress_on_pause);
+}
+
+void progress_start(struct progress *p, const struct progress_question *question) {
+	assert(!progress_is_busy(p) && !p->model);
+	p->address = *question->address;
+	p->authority = question->instance->spec.authority;
+	p->bearer = question->bearer;
+	p->model = question->model.p ? strndup(question->model.p, question->model.n) : NULL;
+	p->is_hung = question->is_hung;
+	p->is_second_path = false;
+	progress_ask_counters(p, progress_on_first);
+}
+
+void progress_cancel(struct progress *p) {
+	fetch_cancel(&p->fetch);
+	timer_stop(&p->pause);
+	free(p->model);
+	p->model = NULL;
+}

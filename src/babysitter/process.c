@@ -81,13 +81,19 @@ struct process *process_list_find(struct process_list *l, pid_t pid) {
 	return l->n ? bsearch(&key, l->items, l->n, sizeof(*l->items), by_pid) : NULL;
 }
 
+/* The list takes a while to read: a number in it may be another one's by now, and so are its children. */
+static bool has_passed_on(const struct process *listed) {
+	struct process now;
+	return process_read(listed->pid, &now) && now.start != listed->start;
+}
+
 void process_list_spread(struct process_list *l) {
 	for (bool is_done = false; !is_done;) { /* parents mostly have the lower number: two rounds */
 		is_done = true;
 		for (size_t i = 0; i < l->n; i++) {
 			struct process *p = &l->items[i];
 			struct process *parent = p->is_marked ? NULL : process_list_find(l, p->parent);
-			if (parent && parent->is_marked) {
+			if (parent && parent->is_marked && !has_passed_on(parent)) {
 				p->is_marked = true;
 				is_done = false;
 			}

@@ -4,7 +4,8 @@
  *
  * A process is named by its number and its start time: the number alone may have passed
  * on to another. process_signal() therefore opens a pidfd first, looks whether the start time
- * is still that of the process that was meant, and signals through the descriptor.
+ * is still that of the process that was meant, and signals through the descriptor. The time
+ * counts in ticks of 10 ms: a number must not go round within one.
  * Everything here reads /proc, which takes about a millisecond for a hundred processes.
  */
 #pragma once
@@ -35,7 +36,7 @@ void process_list_deinit(struct process_list *l);
 /* NULL when it is not listed. */
 struct process *process_list_find(struct process_list *l, pid_t pid);
 
-/* Marks whatever descends from a marked process. */
+/* Marks whatever descends from a marked process, unless the number of that one has passed on since. */
 void process_list_spread(struct process_list *l);
 
 /* Live means neither zombie nor gone. */

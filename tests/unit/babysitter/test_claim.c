@@ -2,13 +2,14 @@
  * Babysitters that die at any moment, and what their successors find: the program below
  * is babysitter and engine as well, see main().
  */
+#include <poll.h>
 #include <sys/prctl.h>
 
-#include "unit/babysitter/yard.h"
+#include "unit/babysitter/sitter.h"
 
 #include "base/rng.h"
 
-#define N_KILLS 100
+enum { N_KILLS = 100, START_US = 30000, NONE_MS = 60000, NOTES_MAX = 4 * N_KILLS };
 
 /* --- predecessors' processes, made by hand --------------------------------------------- */
 
@@ -218,24 +219,20 @@ static void a_living_babysitter_is_left_alone(void **state) {
 
 /* --- babysitters that are killed -------------------------------------------------------- */
 
-static char self[PATH_MAX];
-
-static _Noreturn void note_and_sleep(int journal, const char *what) {
+/* One line of the journal: what a process is, and which one. */
+static void note(int journal, char what) {
 	struct process p;
 	if (process_read(getpid(), &p))
-		dprintf(journal, "%s %d %llu\n", what, (int)getpid(), (unsigned long long)p.start);
-	close_range(0, ~0u, 0);
-	for (;;)
-		pause();
+		dprintf(journal, "%c %d %llu\n", what, (int)p.pid, (unsigned long long)p.start);
 }
 
 /* An engine that owns a port, is deaf to SIGTERM, and has a daemon that closed everything. */
 static int engine_main(const char *port, const char *path) {
 	struct sockaddr_storage at = rig_loopback((uint16_t)strtoul(port, NULL, 10));
-	int journal = open(path, O_WRONLY | O_APPEND), fd = socket(AF_INET, SOCK_STREAM, 0);
+	int journal = open(path, O_WRONLY), fd = socket(AF_INET, SOCK_STREAM, 0);
 	signal(SIGTERM, SIG_IGN);
 	if (bind(fd, (struct sockaddr *)&at, sizeof(struct sockaddr_in)) < 0 || listen(fd, 1) < 0) {
-		dprintf(journal, "two %d 0\n", (int)getpid());
+		note(journal, '2');
 		return 1;
 	}
 	pid_t helper = fork();
@@ -243,139 +240,133 @@ static int engine_main(const char *port, const char *path) {
 		if (fork())
 			_exit(0);
 		setsid();
-		note_and_sleep(journal, "daemon"); /* the port's socket is closed as well */
+		note(journal, 'd');
+		close_range(0, ~0u, 0); /* the port's socket as well */
+		for (;;)
+			pause();
 	}
 	waitpid(helper, NULL, 0);
-	struct process p;
-	if (process_read(getpid(), &p))
-		dprintf(journal, "up %d %llu\n", (int)getpid(), (unsigned long long)p.start);
+	note(journal, 'u');
 	for (;;)
 		pause();
 }
 
-static struct yard sitter;
-
-static void sitter_on_term(struct signals *s, int number) {
-	keeper_tell(&sitter.keeper, CHILD_E_STOP);
-}
-
-/* The babysitter: starts the engine, stops it at SIGTERM. */
-static int sitter_main(const char *folder, const char *port, const char *path) {
-	static const int numbers[] = { SIGTERM };
-	struct signals signals;
-	struct yard *y = &sitter;
-	const char *argv[] = { self, "engine", port, path, NULL };
-	y->config = (struct keeper_config){
-		.name = "engine",
-		.state_dir = folder,
-		.plan = { .argv = argv, .cgroup_fd = -1, .lock_fd = -1 },
-		.rules = { .stop_ms = 50, .healthy_ms = CHILD_HEALTHY_MS, .max_restarts = UINT32_MAX },
-		.output = { .prefix = "" },
-	};
-	yard_open(y, NULL);
-	signals_init(&signals, &y->rig.loop, numbers, 1, sitter_on_term);
-	keeper_tell(&y->keeper, CHILD_E_START);
-	while (y->keeper.child.state != CHILD_STOPPED)
-		uv_run(&y->rig.loop.uv, UV_RUN_ONCE);
-	_exit(0);
-}
-
 struct chaos {
-	char folder[64], journal[96], port[8];
+	char folder[64], journal_path[96], port[8];
+	int journal; /* a fifo: who waits for a line is woken by it */
 	pid_t babysitter;
 	struct rng rng;
+	unsigned n_notes;
+	struct {
+		char what;
+		pid_t pid;
+		uint64_t start;
+	} notes[NOTES_MAX];
 };
 
+static void chaos_open(struct chaos *c) {
+	uint16_t port;
+	*c = (struct chaos){ .folder = "/tmp/chaos_XXXXXX" };
+	assert_non_null(mkdtemp(c->folder));
+	snprintf(c->journal_path, sizeof(c->journal_path), "%s/journal", c->folder);
+	assert_int_equal(mkfifo(c->journal_path, 0600), 0);
+	c->journal = open(c->journal_path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	close(rig_listen(&port));
+	snprintf(c->port, sizeof(c->port), "%u", port);
+	rng_init(&c->rng, 1);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+}
+
 static void chaos_launch(struct chaos *c) {
-	c->babysitter = fork();
-	if (c->babysitter == 0) {
-		dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
-		execl(self, self, "sitter", c->folder, c->port, c->journal, (char *)NULL);
-		_exit(127);
+	const char *const engine[] = { "/proc/self/exe", "engine", c->port, c->journal_path, NULL };
+	c->babysitter = sitter_launch(c->folder, engine);
+}
+
+/* Lines come whole: they are shorter than a pipe's unit. */
+static void chaos_read(struct chaos *c) {
+	char text[4096];
+	ssize_t n = read(c->journal, text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = '\0';
+	for (char *at = text; *at; at++) {
+		assert_true(c->n_notes < NOTES_MAX);
+		c->notes[c->n_notes].what = at[0];
+		c->notes[c->n_notes].pid = (pid_t)strtol(at + 2, &at, 10);
+		c->notes[c->n_notes++].start = strtoull(at, &at, 10);
 	}
 }
 
-/* Whoever has been noted so far, as "what"; how many, and how many of them live. */
-static unsigned chaos_count(const struct chaos *c, const char *what, unsigned *n_live_out) {
-	char line[64];
-	unsigned n = 0, n_live = 0;
-	FILE *f = fopen(c->journal, "r");
-	while (fgets(line, sizeof(line), f)) {
-		char *pid = strchr(line, ' ');
-		char *start = pid ? strchr(pid + 1, ' ') : NULL;
-		struct process p;
-		if (!start || !strchr(start, '\n') || strncmp(line, what, (size_t)(pid - line)) != 0)
-			continue;
-		n++;
-		n_live += process_read((pid_t)strtol(pid, NULL, 10), &p) && process_is_live(&p) &&
-		    p.start == strtoull(start, NULL, 10);
+static bool chaos_is_live(const struct chaos *c, unsigned i, struct process *out) {
+	return process_read(c->notes[i].pid, out) && process_is_live(out) && out->start == c->notes[i].start;
+}
+
+/* How many of them there were so far, and how many live. */
+static unsigned chaos_count(struct chaos *c, char what, unsigned *n_live_out) {
+	struct process p;
+	unsigned n = 0;
+	*n_live_out = 0;
+	chaos_read(c);
+	for (unsigned i = 0; i < c->n_notes; i++) {
+		n += c->notes[i].what == what;
+		*n_live_out += c->notes[i].what == what && chaos_is_live(c, i, &p);
 	}
-	fclose(f);
-	*n_live_out = n_live;
 	return n;
 }
 
-/* Waits for the next engine, which is alone. */
-static void chaos_await_engine(struct chaos *c, unsigned n_before) {
-	uint64_t since_ns = clock_now_ns();
+/* Of this babysitter: one of a former one may come up so late that it is just being killed. */
+static bool chaos_has_engine(struct chaos *c) {
+	struct process p;
+	chaos_read(c);
+	for (unsigned i = 0; i < c->n_notes; i++)
+		if (c->notes[i].what == 'u' && chaos_is_live(c, i, &p) && p.parent == c->babysitter)
+			return true;
+	return false;
+}
+
+/* Waits for the engine, which is alone. */
+static void chaos_await_engine(struct chaos *c) {
 	unsigned n_live;
-	while (chaos_count(c, "up", &n_live) == n_before) {
-		assert_true(clock_now_ns() - since_ns < 6 * RIG_PATIENCE_NS); /* never none */
-		sched_yield();
+	while (!chaos_has_engine(c)) {
+		struct pollfd line = { .fd = c->journal, .events = POLLIN };
+		assert_int_equal(poll(&line, 1, NONE_MS), 1); /* never none */
 	}
+	chaos_count(c, 'u', &n_live);
 	assert_int_equal(n_live, 1);
-	chaos_count(c, "daemon", &n_live);
+	chaos_count(c, 'd', &n_live);
 	assert_true(n_live <= 1);
 }
 
 static void chaos_kill(struct chaos *c) {
-	kill(c->babysitter, SIGKILL);
-	assert_int_equal(waitpid(c->babysitter, NULL, 0), c->babysitter);
+	sitter_kill(c->babysitter);
 	while (waitpid(-1, NULL, WNOHANG) > 0) /* orphans that are dead already */
 		;
 }
 
 /* L49: never two, never none. The port is the witness, and so are the processes themselves. */
 static void a_hundred_babysitters_are_killed(void **state) {
-	struct chaos c = { .folder = "/tmp/chaos_XXXXXX" };
-	uint16_t port;
-	unsigned n_live, n_up = 0;
-	assert_non_null(mkdtemp(c.folder));
-	snprintf(c.journal, sizeof(c.journal), "%s/journal", c.folder);
-	close(open(c.journal, O_CREAT | O_WRONLY, 0600));
-	close(rig_listen(&port));
-	snprintf(c.port, sizeof(c.port), "%u", port);
-	rng_init(&c.rng, 1);
-	prctl(PR_SET_CHILD_SUBREAPER, 1);
-
+	struct chaos c;
+	unsigned n_live;
+	chaos_open(&c);
 	for (unsigned i = 0; i < N_KILLS; i++) {
-		n_up = chaos_count(&c, "up", &n_live);
 		chaos_launch(&c);
 		if (i % 2)
-			chaos_await_engine(&c, n_up);
-		else { /* at any moment of its start */
-			uint64_t until_ns = clock_now_ns() + rng_below(&c.rng, 30000000);
-			while (clock_now_ns() < until_ns)
-				sched_yield();
-		}
+			chaos_await_engine(&c);
+		else
+			usleep((useconds_t)rng_below(&c.rng, START_US)); /* any moment of its start */
 		chaos_kill(&c);
 	}
-	n_up = chaos_count(&c, "up", &n_live);
 	chaos_launch(&c);
-	chaos_await_engine(&c, n_up);
-	assert_true(n_up >= N_KILLS / 2);
-	assert_int_equal(chaos_count(&c, "two", &n_live), 0);
+	chaos_await_engine(&c);
+	assert_true(chaos_count(&c, 'u', &n_live) > N_KILLS / 2);
+	assert_int_equal(chaos_count(&c, '2', &n_live), 0);
 
-	int status;
-	kill(c.babysitter, SIGTERM);
-	assert_int_equal(waitpid(c.babysitter, &status, 0), c.babysitter);
-	assert_int_equal(status, 0);
-	chaos_count(&c, "up", &n_live);
+	sitter_stop(c.babysitter);
+	chaos_count(&c, 'u', &n_live);
 	assert_int_equal(n_live, 0);
-	assert_true(chaos_count(&c, "daemon", &n_live) >= N_KILLS / 2);
+	assert_true(chaos_count(&c, 'd', &n_live) >= N_KILLS / 2);
 	assert_int_equal(n_live, 0); /* no stray */
 	while (waitpid(-1, NULL, 0) > 0)
 		;
+	close(c.journal);
 	folder_remove(c.folder);
 }
 
@@ -391,11 +382,8 @@ int main(int argc, char **argv) {
 		cmocka_unit_test(a_living_babysitter_is_left_alone),
 		cmocka_unit_test(a_hundred_babysitters_are_killed),
 	};
-	if (readlink("/proc/self/exe", self, sizeof(self) - 1) < 0)
-		return 1;
+	sitter_enter(argc, argv);
 	if (argc == 4 && strcmp(argv[1], "engine") == 0)
 		return engine_main(argv[2], argv[3]);
-	if (argc == 5 && strcmp(argv[1], "sitter") == 0)
-		return sitter_main(argv[2], argv[3], argv[4]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -73,18 +73,24 @@ static void another_of_the_same_number_lives(void **state) {
 	end(pid);
 }
 
-static void a_mark_spreads_to_descendants(void **state) {
-	struct process_list l = { .items = NULL };
+/* One that sleeps, and a child of it that does. */
+static pid_t sleepers(pid_t *inner_out) {
 	int fds[2];
-	pid_t inner;
 	assert_int_equal(pipe(fds), 0);
 	pid_t outer = fork();
 	if (outer == 0) {
-		inner = sleeper();
+		pid_t inner = sleeper();
 		_exit(write(fds[1], &inner, sizeof(inner)) == sizeof(inner) ? pause() : 1);
 	}
-	pid_t other = sleeper();
-	assert_int_equal(read(fds[0], &inner, sizeof(inner)), sizeof(inner));
+	assert_int_equal(read(fds[0], inner_out, sizeof(*inner_out)), sizeof(*inner_out));
+	close(fds[0]);
+	close(fds[1]);
+	return outer;
+}
+
+static void a_mark_spreads_to_descendants(void **state) {
+	struct process_list l = { .items = NULL };
+	pid_t inner, outer = sleepers(&inner), other = sleeper();
 	process_list_read(&l);
 	assert_null(process_list_find(&l, -1));
 	process_list_find(&l, outer)->is_marked = true;
@@ -96,8 +102,21 @@ static void a_mark_spreads_to_descendants(void **state) {
 	end(outer);
 	end(other);
 	end(inner); /* ours now */
-	close(fds[0]);
-	close(fds[1]);
+}
+
+/* Whoever was listed has ended since, and another one has its number, and children. */
+static void a_mark_ends_where_a_number_has_passed_on(void **state) {
+	struct process_list l = { .items = NULL };
+	pid_t inner, outer = sleepers(&inner);
+	process_list_read(&l);
+	process_list_find(&l, outer)->start--;
+	process_list_find(&l, outer)->is_marked = true;
+	process_list_spread(&l);
+	bool is_marked = process_list_find(&l, inner)->is_marked;
+	process_list_deinit(&l);
+	end(outer);
+	end(inner);
+	assert_false(is_marked);
 }
 
 int main(void) {
@@ -106,6 +125,7 @@ int main(void) {
 		cmocka_unit_test(a_child_and_a_zombie),
 		cmocka_unit_test(another_of_the_same_number_lives),
 		cmocka_unit_test(a_mark_spreads_to_descendants),
+		cmocka_unit_test(a_mark_ends_where_a_number_has_passed_on),
 	};
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,7 +14,6 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,6 +22,7 @@
 #include "babysitter/backend.h"
 #include "babysitter/idleness.h"
 #include "base/clock.h"
+#include "base/descriptors.h"
 #include "base/notify.h"
 #include "base/text.h"
 #include "net/signals.h"
@@ -382,15 +382,12 @@ static bool open_log(struct babysitter *b) {
 /* Clients of ours cost a descriptor each; the engine is given what we were given. */
 static void make_limits(struct babysitter *b) {
 	const struct babysitter_config *c = &b->config;
-	struct rlimit limit;
+	struct rlimit limit = descriptors_raise();
 
-	getrlimit(RLIMIT_NOFILE, &limit);
 	b->limits = calloc(c->backend.n_limits + 1, sizeof(*b->limits));
 	b->limits[0] = (struct spawn_limit){ RLIMIT_NOFILE, limit.rlim_cur, limit.rlim_max };
 	for (size_t i = 0; i < c->backend.n_limits; i++)
 		b->limits[i + 1] = c->backend.limit_items[i];
-	limit.rlim_cur = limit.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 /* The engine's limit of restarts, in the words of the child's table. */

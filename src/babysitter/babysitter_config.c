@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 
 #include "babysitter/advertise.h"
+#include "base/option_check.h"
 #include "base/text.h"
 
 #define KIB      (1ULL << 10)
@@ -69,16 +70,12 @@ static const char *check_type(const char *text) {
 	    : "expected one of command, vllm, mock, infinilm, infinilm-rust, sglang, llama.cpp";
 }
 
-static const char *check_host(const char *text) {
-	return text_is_host(slice_of(text)) ? NULL : "expected a host name or an address";
-}
-
 static const char *check_advertise(const char *text) {
 	if (!text[0])
 		return NULL;
 	if (advertise_is_wildcard(text))
 		return "nobody can reach that: expected the address that others use";
-	return check_host(text);
+	return option_check_host(text);
 }
 
 static const char *check_registry(const char *text) {
@@ -162,11 +159,11 @@ static const struct option rows[] = {
 	    .type = OPTION_STRING, .check = check_name, AT(name) },
 	{ "babysitter", "host", .arg = "HOST",
 	    .help = "the engine's address: told to the engine, and registered unless it stands for all",
-	    .type = OPTION_STRING, .def = "localhost", .check = check_host, AT(host) },
+	    .type = OPTION_STRING, .def = "localhost", .check = option_check_host, AT(host) },
 	{ "babysitter", "port", .help = "the engine's port, needed; the babysitter listens on the next one",
 	    .type = OPTION_UINT, .max = UINT16_MAX - 1, AT(port) },
 	{ "babysitter", "listen", .arg = "HOST", .help = "address that the babysitter itself listens on",
-	    .type = OPTION_STRING, .def = "0.0.0.0", .check = check_host, AT(listen) },
+	    .type = OPTION_STRING, .def = "0.0.0.0", .check = option_check_host, AT(listen) },
 	{ "babysitter", "advertise", .arg = "HOST",
 	    .help =
 		"address that is registered; without one, host if it is given and stands for one address, "
@@ -178,7 +175,7 @@ static const struct option rows[] = {
 	{ "babysitter", "router_url", .arg = "URL", .help = "taken for the sake of old scripts, to no effect",
 	    .type = OPTION_STRING, AT(router_url) },
 	{ "babysitter", "token", .help = "bearer token for the registry, and for what changes something here",
-	    .type = OPTION_STRING, .secret = true, AT(token) },
+	    .type = OPTION_STRING, .secret = true, .check = option_check_token, AT(token) },
 	{ "babysitter", "heartbeat_interval", .help = "between two heartbeats", .type = OPTION_DURATION,
 	    .def = "30s", .min = 100, .max = HOUR_MS, .in_seconds = true, AT(heartbeat_ms) },
 	{ "babysitter", "max_restarts",
@@ -260,7 +257,7 @@ static const struct option rows[] = {
 	{ "probe", "failures", .help = "looks that fail in a row before it is restarted; 0 never does",
 	    .type = OPTION_UINT, .def = "6", AT(probe.n_failures) },
 	{ "probe", "api_key", .arg = "KEY", .help = "key that the engine wants", .type = OPTION_STRING,
-	    .secret = true, AT(probe.api_key) },
+	    .secret = true, .check = option_check_token, AT(probe.api_key) },
 	{ "probe", "completion", .help = "an engine is ready only when it has completed one token",
 	    .type = OPTION_BOOL, AT(probe.completion) },
 

@@ -3,9 +3,8 @@
 #include "base/clock.h"
 #include "base/metric.h"
 
-#define LIST_MS      5000
-#define LIST_BYTES   (4u << 20)
-#define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
+#define LIST_MS    5000
+#define LIST_BYTES (4u << 20)
 
 /* --- what is true -------------------------------------------------------------------- */
 
@@ -194,7 +193,8 @@ static void write_records(const struct registrar *r, FILE *out) {
 		    (double)r->records[i].n_failures);
 }
 
-static void write_metrics(const struct babysitter_routes *routes, FILE *out) {
+static void write_metrics(void *context, FILE *out) {
+	const struct babysitter_routes *routes = context;
 	const struct keeper *k = routes->keeper;
 
 	metric_write_one(out, "headrace_babysitter_serving", "gauge", "Whether the engine serves.",
@@ -221,15 +221,7 @@ static void write_metrics(const struct babysitter_routes *routes, FILE *out) {
 }
 
 static void get_metrics(struct endpoint_call *c) {
-	char *text = NULL;
-	size_t n = 0;
-	FILE *out = open_memstream(&text, &n);
-
-	assert(out);
-	write_metrics(endpoint_context(c), out);
-	fclose(out);
-	endpoint_answer_text(c, 200, METRICS_TYPE, (struct slice){ text, n });
-	free(text);
+	endpoint_answer_metrics(c, write_metrics);
 }
 
 const struct endpoint babysitter_routes_rows[] = {

@@ -3,6 +3,7 @@
 #include "base/poison.h"
 
 #define BUF_N_SMALL    3
+#define BUF_WHOLE      BUF_N_CLASSES /* the class of those of any size */
 #define BUF_SPARES_MAX 4
 #define REPORT_BYTES   65536
 
@@ -65,7 +66,15 @@ static struct buf *buf_take(struct buf_pool *p, unsigned class) {
 	return b;
 }
 
+static size_t buf_bytes(const struct buf *b) {
+	return sizeof(*b) + b->size;
+}
+
 static void buf_give_back(struct buf_pool *p, struct buf *b) {
+	if (b->class == BUF_WHOLE) {
+		free(b);
+		return;
+	}
 	if (b->class < BUF_N_SMALL) {
 		slab_put(&p->slabs[b->class], b);
 		return;
@@ -91,6 +100,14 @@ struct buf *buf_new_forced(struct buf_pool *p, size_t want) {
 	return b;
 }
 
+struct buf *buf_new_whole(struct buf_pool *p, size_t n) {
+	struct buf *b = malloc(sizeof(*b) + n);
+	assert(n <= UINT32_MAX);
+	*b = (struct buf){ .n_refs = 1, .class = BUF_WHOLE, .size = (uint32_t)n };
+	buf_account(p, (int64_t)buf_bytes(b));
+	return b;
+}
+
 struct buf *buf_new(struct buf_pool *p, size_t want) {
 	return buf_is_over_budget(p) ? NULL : buf_new_forced(p, want);
 }
@@ -109,7 +126,7 @@ void buf_unref(struct buf_pool *p, struct buf **bp) {
 	assert(b->n_refs > 0);
 	if (--b->n_refs > 0)
 		return;
-	buf_account(p, -(int64_t)class_bytes[b->class]);
+	buf_account(p, -(int64_t)buf_bytes(b));
 	buf_give_back(p, b);
 }
 

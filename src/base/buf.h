@@ -56,6 +56,10 @@ void buf_pool_trim(struct buf_pool *p);
 must_use struct buf *buf_new(struct buf_pool *p, size_t want);
 must_use struct buf *buf_new_forced(struct buf_pool *p, size_t want);
 
+/* Room for exactly n bytes, however many, in one piece; overshoots like buf_new_forced(). For what many wait
+ * for; given back at once by the last of them. */
+must_use struct buf *buf_new_whole(struct buf_pool *p, size_t n);
+
 struct buf *buf_ref(struct buf *b);
 void buf_unref(struct buf_pool *p, struct buf **b);
 

@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/resource.h>
 
+#include "base/descriptors.h"
 #include "engine/mock.h"
 
 /* Reached by the signal handler alone. */
@@ -22,15 +22,6 @@ static void catch_signals(void) {
 	struct sigaction action = { .sa_handler = on_signal };
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
-}
-
-/* A stream costs a descriptor: take as many as we may have. */
-static void raise_descriptor_limit(void) {
-	struct rlimit limit;
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-	}
 }
 
 /* A listening socket; negative: a message was printed. */
@@ -53,7 +44,7 @@ static void announce(const struct mock_config *config, uint16_t port) {
 }
 
 static int serve(const struct mock_config *config) {
-	raise_descriptor_limit();
+	(void)descriptors_raise();
 	int fd = engine_bind(config);
 	if (fd < 0)
 		return 1;

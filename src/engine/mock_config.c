@@ -1,13 +1,9 @@
 #include "engine/mock_config.h"
 
-#include "base/text.h"
+#include "base/option_check.h"
 #include "engine/prompt.h"
 
 #define TOKENS_MAX 100000000u
-
-static const char *check_host(const char *text) {
-	return text_is_host(slice_of(text)) ? NULL : "expected a host name or an address";
-}
 
 /* It stands in the labels of metrics. */
 static const char *check_model(const char *text) {
@@ -30,7 +26,7 @@ static const char *const replies[] = { "words", "echo", NULL };
 
 static const struct option rows[] = {
 	{ "engine", "host", .arg = "HOST", .help = "address to listen on", .type = OPTION_STRING,
-	    .def = "127.0.0.1", .check = check_host, AT(host) },
+	    .def = "127.0.0.1", .check = option_check_host, AT(host) },
 	{ "engine", "port", .help = "port to listen on; 0 takes a free one and says which",
 	    .type = OPTION_UINT, .def = "8000", .max = UINT16_MAX, AT(port) },
 	{ "engine", "models", .arg = "ID,...", .help = "model ids that it serves; the first is the default",

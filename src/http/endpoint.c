@@ -13,7 +13,6 @@
  */
 #include "http/endpoint.h"
 
-#include <stdio.h>
 #include <sys/resource.h>
 
 #include "base/utf8.h"
@@ -147,13 +146,29 @@ static void endpoint_refuse(struct endpoint_call *c, enum cause cause, struct sl
 	endpoint_send_rest(c, reply_refuse(&c->call, &reply, cause, NULL, endpoint_dialect(c)));
 }
 
-void endpoint_answer_text(struct endpoint_call *c, unsigned status, const char *type, struct slice body) {
+void endpoint_answer_piece(struct endpoint_call *c, unsigned status, const char *type, struct piece body) {
 	struct reply reply = { .status = status };
 	if (type) {
 		reply.content_type = slice_of(type);
-		reply.body = body;
+		reply.body = (struct slice){ body.p, body.n };
+		reply.body_owner = body.owner;
 	}
 	endpoint_send(c, &reply);
+}
+
+void endpoint_answer_text(struct endpoint_call *c, unsigned status, const char *type, struct slice body) {
+	endpoint_answer_piece(c, status, type, (struct piece){ body.p, body.n, NULL });
+}
+
+void endpoint_answer_metrics(struct endpoint_call *c, void (*write)(void *context, FILE *out)) {
+	char *text = NULL;
+	size_t n = 0;
+	FILE *out = open_memstream(&text, &n);
+	assert(out);
+	write(endpoint_context(c), out);
+	fclose(out);
+	endpoint_answer_text(c, 200, "text/plain; version=0.0.4; charset=utf-8", (struct slice){ text, n });
+	free(text);
 }
 
 static void endpoint_send_json(struct endpoint_call *c, struct reply *reply, json_t *json) {
@@ -241,7 +256,7 @@ void endpoint_stream_begin(struct endpoint_call *c, const char *type) {
 		loop_wake(c->server->server.loop, &c->job);
 }
 
-bool endpoint_stream_put(struct endpoint_call *c, struct slice text) {
+bool endpoint_stream_put_piece(struct endpoint_call *c, struct piece text) {
 	struct call_out o;
 	assert(c->state == ENDPOINT_STREAM);
 	size_t n_pending = call_pending(&c->call);
@@ -252,9 +267,13 @@ bool endpoint_stream_put(struct endpoint_call *c, struct slice text) {
 	else if (n_pending + text.n > STREAM_BYTES_MAX + c->unlimited_bytes)
 		return false;
 	call_begin(&o, &c->call);
-	call_put_data(&o, &(struct piece){ text.p, text.n, NULL }, 1);
+	call_put_data(&o, &text, 1);
 	endpoint_flush(c, &o);
 	return true;
+}
+
+bool endpoint_stream_put(struct endpoint_call *c, struct slice text) {
+	return endpoint_stream_put_piece(c, (struct piece){ text.p, text.n, NULL });
 }
 
 void endpoint_stream_end(struct endpoint_call *c, bool cut) {

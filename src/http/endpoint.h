@@ -17,6 +17,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdio.h>
 
 #include "http/server.h"
 
@@ -77,6 +78,10 @@ bool endpoint_wants_events(const struct endpoint_call *c);
 void endpoint_answer_json(struct endpoint_call *c, unsigned status, json_t *json);
 /* type NULL: no body. */
 void endpoint_answer_text(struct endpoint_call *c, unsigned status, const char *type, struct slice body);
+/* The same of a piece of a buf, which is kept instead of copied while the client does not take it. */
+void endpoint_answer_piece(struct endpoint_call *c, unsigned status, const char *type, struct piece body);
+/* 200 with what `write` writes of the endpoints' context, in Prometheus' text format. */
+void endpoint_answer_metrics(struct endpoint_call *c, void (*write)(void *context, FILE *out));
 /* {"error": message, "code": code}; retry-after: 1 with 503. */
 void endpoint_answer_error(
     struct endpoint_call *c, unsigned status, const char *code, const char *format, ...) printf_like(4, 5);
@@ -94,5 +99,7 @@ void endpoint_stream_begin(struct endpoint_call *c, const char *type);
  * nothing waits is taken whole, whatever its size.
  */
 must_use bool endpoint_stream_put(struct endpoint_call *c, struct slice text);
+/* The same, kept instead of copied where it has an owner. */
+must_use bool endpoint_stream_put_piece(struct endpoint_call *c, struct piece text);
 /* The call is gone afterwards. With cut the connection is reset, so that the end is not taken for one. */
 void endpoint_stream_end(struct endpoint_call *c, bool cut);

@@ -25,6 +25,8 @@ struct origin {
 	size_t n_addresses;
 	size_t best; /* the one that answered last */
 	uint64_t resolve_at_ms, resolve_soonest_ms;
+	origin_may_ask_fn may_ask; /* NULL: all of them */
+	void *context;
 	uint16_t port;
 	bool is_literal; /* nothing to look up */
 	bool is_resolving;
@@ -61,12 +63,24 @@ static void origin_prefer(struct origin *o, const struct sockaddr_storage *addre
 		}
 }
 
+/* Copies what may be asked; `out` may be `in`. */
+static size_t origin_choose(
+    const struct origin *o, const struct sockaddr_storage *in, size_t n, struct sockaddr_storage *out) {
+	size_t n_out = 0;
+	for (size_t i = 0; i < n; i++)
+		if (!o->may_ask || o->may_ask(o->context, &in[i]))
+			out[n_out++] = in[i];
+	return n_out;
+}
+
 static void origin_on_addresses(struct resolver *r, const struct sockaddr_storage *addresses, size_t n) {
 	struct origin *o = resolver_context(r);
+	struct sockaddr_storage chosen[RESOLVER_ADDRESSES_MAX];
+	n = origin_choose(o, addresses, n, chosen);
 	o->is_resolving = false;
 	if (n) { /* otherwise the last good answer stays */
 		struct sockaddr_storage best = o->addresses[o->best];
-		memcpy(o->addresses, addresses, n * sizeof(*addresses));
+		memcpy(o->addresses, chosen, n * sizeof(*chosen));
 		o->n_addresses = n;
 		o->best = 0;
 		origin_prefer(o, &best, true);
@@ -261,6 +275,13 @@ void origin_free(struct origin **op) {
 		origin_cancel(o, container_of(list_first(&o->attempts), struct origin_try, link)->fetch);
 	resolver_free(&o->resolver);
 	free(o);
+}
+
+void origin_restrict(struct origin *o, origin_may_ask_fn may_ask, void *context) {
+	assert(list_is_empty(&o->attempts));
+	o->may_ask = may_ask;
+	o->context = context;
+	o->n_addresses = origin_choose(o, o->addresses, o->n_addresses, o->addresses);
 }
 
 const char *origin_url(const struct origin *o) {

@@ -23,6 +23,10 @@ must_use struct origin *origin_new(struct loop *loop, struct slice url);
 /* Cancels its fetches without a callback. */
 void origin_free(struct origin **origin);
 
+/* Addresses that `may_ask` says no to are left out, as if nobody had them. Before the first fetch. */
+typedef bool (*origin_may_ask_fn)(void *context, const struct sockaddr_storage *address);
+void origin_restrict(struct origin *o, origin_may_ask_fn may_ask, void *context);
+
 /* "http://host:port", NUL-terminated. */
 const char *origin_url(const struct origin *o);
 

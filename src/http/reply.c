@@ -43,7 +43,7 @@ int reply_send(struct call *call, const struct reply *r) {
 	if (r->is_head || !has_length) {
 		call->out_left = 0;
 	} else {
-		struct piece body = { r->body.p, r->body.n, NULL };
+		struct piece body = { r->body.p, r->body.n, r->body_owner };
 		call_put_data(&o, &body, 1);
 	}
 	call_put_end(&o, NULL);

@@ -15,8 +15,9 @@ struct reply {
 	bool keeps_http10;         /* the client speaks HTTP/1.0 and asked to keep the connection */
 	struct slice content_type; /* empty: none */
 	struct slice body;
-	struct slice request_id;   /* sent back when not empty */
-	struct slice allow;        /* methods, with 405 */
+	struct buf *body_owner;  /* what the body stands in, if it may be kept instead of copied; else NULL */
+	struct slice request_id; /* sent back when not empty */
+	struct slice allow;      /* methods, with 405 */
 	struct slice authenticate; /* the challenge, with 401 */
 };
 

@@ -15,17 +15,21 @@ static void address_set_ipv4(struct address *a, const void *bytes) {
 	memcpy(a->bytes, bytes, 4);
 }
 
+static void address_set_ipv6(struct address *a, const struct in6_addr *in6) {
+	if (IN6_IS_ADDR_V4MAPPED(in6)) {
+		address_set_ipv4(a, in6->s6_addr + 12);
+		return;
+	}
+	*a = (struct address){ .is_ipv4 = false };
+	memcpy(a->bytes, in6->s6_addr, 16);
+}
+
 static bool address_read_ipv6(const char *text, struct address *out) {
 	struct in6_addr in6;
 
 	if (inet_pton(AF_INET6, text, &in6) != 1)
 		return false;
-	if (IN6_IS_ADDR_V4MAPPED(&in6)) {
-		address_set_ipv4(out, in6.s6_addr + 12);
-		return true;
-	}
-	*out = (struct address){ .is_ipv4 = false };
-	memcpy(out->bytes, in6.s6_addr, 16);
+	address_set_ipv6(out, &in6);
 	return true;
 }
 
@@ -113,4 +117,15 @@ bool address_range_allow(const struct address_range *ranges, size_t n, struct sl
 	if (slice_is(host, SLICE("localhost")))
 		return is_allowed(ranges, n, &local[0]) || is_allowed(ranges, n, &local[1]);
 	return !address_of_host(host, &address) || is_allowed(ranges, n, &address);
+}
+
+bool address_range_allow_address(
+    const struct address_range *ranges, size_t n, const struct sockaddr_storage *address) {
+	struct address a;
+
+	if (address->ss_family == AF_INET)
+		address_set_ipv4(&a, &((const struct sockaddr_in *)address)->sin_addr);
+	else
+		address_set_ipv6(&a, &((const struct sockaddr_in6 *)address)->sin6_addr);
+	return is_allowed(ranges, n, &a);
 }

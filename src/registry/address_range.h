@@ -4,9 +4,12 @@
  * Only what is written as an address is judged, in every spelling that a resolver takes
  * for one without asking anybody ("127.1", "0x7f000001", "::ffff:10.0.0.1", a scope
  * behind '%'), and "localhost". Other names are not looked up: whoever may change a
- * name's address may change it after the look as well.
+ * name's address may change it after the look as well. Who connects to what a name stands
+ * for judges the address then.
  */
 #pragma once
+
+#include <sys/socket.h>
 
 #include "base/slice.h"
 
@@ -33,3 +36,7 @@ must_use bool address_of_host(struct slice host, struct address *address_out);
  * clouds serve their machines' metadata and keys. localhost: when 127.0.0.1 or ::1 may.
  */
 bool address_range_allow(const struct address_range *ranges, size_t n, struct slice host);
+
+/* The same of an address, IPv4 or IPv6, that is about to be connected to. */
+bool address_range_allow_address(
+    const struct address_range *ranges, size_t n, const struct sockaddr_storage *address);

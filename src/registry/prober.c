@@ -70,6 +70,12 @@ static void probe_on_done(struct fetch *f, int outcome, unsigned status, struct 
 	    outcome == 0 && status / 100 == 2);
 }
 
+static bool probe_may_ask(void *context, const struct sockaddr_storage *address) {
+	struct prober *p = context;
+
+	return p->may_ask(p, address);
+}
+
 static void probe_start(struct probe *probe) {
 	const struct fetch_request request = { .path = SLICE("/health") };
 	struct prober *p = probe->prober;
@@ -79,10 +85,12 @@ static void probe_start(struct probe *probe) {
 	probe->state = PROBE_ACTIVE;
 	p->n_active++;
 	probe->origin = origin_new(p->loop, slice_of(probe->url));
-	if (probe->origin)
-		origin_fetch(probe->origin, &probe->fetch, &request);
-	else
+	if (!probe->origin) {
 		probe_end(probe, false, false);
+		return;
+	}
+	origin_restrict(probe->origin, probe_may_ask, p);
+	origin_fetch(probe->origin, &probe->fetch, &request);
 }
 
 /* Into the line, in front where somebody waits for the answer. */
@@ -154,11 +162,13 @@ static void prober_run(struct job *job) {
 		probe_start(container_of(p->waiting.next, struct probe, link));
 }
 
-void prober_init(
-    struct prober *p, struct loop *loop, uint64_t interval_ms, uint64_t timeout_ms, prober_fn on_result) {
-	*p = (struct prober){
-		.loop = loop, .interval_ms = interval_ms, .timeout_ms = timeout_ms, .on_result = on_result
-	};
+void prober_init(struct prober *p, struct loop *loop, uint64_t interval_ms, uint64_t timeout_ms,
+    prober_fn on_result, prober_may_ask_fn may_ask) {
+	*p = (struct prober){ .loop = loop,
+		.interval_ms = interval_ms,
+		.timeout_ms = timeout_ms,
+		.on_result = on_result,
+		.may_ask = may_ask };
 	rng_init_random(&p->rng);
 	list_init(&p->waiting);
 	list_init(&p->ended);

@@ -4,7 +4,8 @@
  * Each target has its own moment, spread over the interval by chance and shifted a
  * little each time, so that many never come at once; at most PROBER_ACTIVE_MAX are
  * asked at a time, the others wait in line. Healthy is any 2xx in time. A url that we
- * cannot ask (https) is nobody's fault: its health stays what it was.
+ * cannot ask (https) is nobody's fault: its health stays what it was. An address that may
+ * not be asked, whatever name led to it, is as one where nobody is.
  *
  * One thread, the loop's. Results come from a job of the prober's own, never from
  * inside a call made to it.
@@ -21,11 +22,13 @@
 
 struct prober;
 typedef void (*prober_fn)(struct prober *p, struct slice name, bool is_healthy);
+typedef bool (*prober_may_ask_fn)(struct prober *p, const struct sockaddr_storage *address);
 
 struct prober {
 	struct loop *loop;
 	uint64_t interval_ms, timeout_ms;
 	prober_fn on_result;
+	prober_may_ask_fn may_ask;
 	struct rng rng;
 	struct probe *probes;       /* by name */
 	struct list waiting, ended; /* struct probe */
@@ -35,8 +38,8 @@ struct prober {
 };
 
 /* interval_ms 0: only prober_ask() asks. */
-void prober_init(
-    struct prober *p, struct loop *loop, uint64_t interval_ms, uint64_t timeout_ms, prober_fn on_result);
+void prober_init(struct prober *p, struct loop *loop, uint64_t interval_ms, uint64_t timeout_ms,
+    prober_fn on_result, prober_may_ask_fn may_ask);
 void prober_deinit(struct prober *p);
 
 /* What a record says of where it is. */

@@ -10,13 +10,14 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/descriptors.h"
 #include "base/notify.h"
 #include "net/signals.h"
+#include "registry/registry_change.h"
 #include "registry/registry_routes.h"
 
 #define MEMORY_BYTES     (512u << 20) /* lent to bodies, heads and output that wait */
@@ -30,6 +31,7 @@ struct registry {
 	struct registry_config config;
 	struct roster *roster;
 	struct store *store;
+	struct registry_core core;
 	struct registry_routes routes;
 	struct watchers watchers;
 	struct prober prober;
@@ -44,21 +46,25 @@ struct registry {
 static void registry_on_tick(struct timer *t) {
 	struct registry *r = container_of(t, struct registry, tick);
 
-	registry_routes_tick(&r->routes);
+	registry_core_tick(&r->core);
 	loop_timer(&r->loop, &r->tick, ROSTER_TICK_MS);
 }
 
 static void registry_on_sweep(struct timer *t) {
 	struct registry *r = container_of(t, struct registry, sweep);
 
-	registry_routes_sweep(&r->routes);
+	registry_change_sweep(&r->core);
 	loop_timer(&r->loop, &r->sweep, r->config.cleanup_interval_ms);
 }
 
 static void registry_on_probed(struct prober *p, struct slice name, bool is_healthy) {
 	struct registry *r = container_of(p, struct registry, prober);
 
-	registry_routes_set_health(&r->routes, name, is_healthy);
+	registry_core_set_health(&r->core, name, is_healthy);
+}
+
+static bool registry_may_ask(struct prober *p, const struct sockaddr_storage *address) {
+	return registry_config_allows_address(&container_of(p, struct registry, prober)->config, address);
 }
 
 /* --- the end ---------------------------------------------------------------------------- */
@@ -111,16 +117,6 @@ static void registry_on_signal(struct signals *signals, int number) {
 }
 
 /* --- the start ---------------------------------------------------------------------------- */
-
-/* Watchers, heartbeats and probes cost a descriptor each: take as many as we may have. */
-static void raise_descriptor_limit(void) {
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-	}
-}
 
 /* The folder and what is above it, for nobody else. 0 or a negative errno. */
 static int make_folder(const char *path) {
@@ -196,9 +192,9 @@ static void registry_begin(struct registry *r) {
 	store_start(r->store, &r->loop);
 	watchers_init(&r->watchers, &r->loop, r->roster);
 	prober_init(&r->prober, &r->loop, r->config.health_interval_ms, r->config.health_timeout_ms,
-	    registry_on_probed);
+	    registry_on_probed, registry_may_ask);
 	while ((e = roster_next(r->roster, e, &all)))
-		registry_routes_probe(&r->routes, e->record);
+		registry_core_probe(&r->core, e->record);
 	timer_init(&r->tick, registry_on_tick);
 	timer_init(&r->sweep, registry_on_sweep);
 	timer_init(&r->drain, registry_on_drain);
@@ -232,19 +228,20 @@ static void registry_say_ready(const struct registry *r, uint16_t port) {
 
 static bool registry_start(struct registry *r) {
 	log_set_level(r->config.log_level);
-	raise_descriptor_limit();
+	(void)descriptors_raise();
 	loop_setup_process();
 	r->budget.max_bytes = MEMORY_BYTES;
 	int fd = registry_bind(&r->config);
 	if (fd < 0 || loop_init(&r->loop, &r->budget) < 0 || !registry_open_store(r) ||
 	    !registry_fill_roster(r))
 		return false;
-	r->routes = (struct registry_routes){ .loop = &r->loop,
+	r->core = (struct registry_core){ .loop = &r->loop,
 		.config = &r->config,
 		.roster = r->roster,
 		.store = r->store,
 		.prober = &r->prober,
 		.watchers = &r->watchers };
+	r->routes.core = &r->core;
 	registry_begin(r);
 	if (registry_routes_open(&r->routes, fd) < 0)
 		return false;

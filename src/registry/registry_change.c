@@ -7,15 +7,11 @@
 
 #include "base/clock.h"
 
-static uint64_t change_now_ms(void) {
-	return clock_now_ns() / 1000000u;
-}
-
 enum change_kind { CHANGE_POST, CHANGE_PUT, CHANGE_DELETE, CHANGE_STATUS, CHANGE_SWEEP };
 
 struct change {
 	struct store_op op;
-	struct registry_routes *routes;
+	struct registry_core *core;
 	struct endpoint_call *call; /* NULL: nobody waits any more */
 	struct record *record;      /* what is to be; NULL for a deletion */
 	char *text;                 /* what the client said, until it can be judged */
@@ -37,13 +33,13 @@ static void change_on_gone(void *owner) {
 }
 
 static void change_refuse(struct change *x, unsigned status, const char *code, const char *message) {
-	x->routes->n_refused++;
+	x->core->n_refused++;
 	if (x->call)
 		endpoint_answer_error(x->call, status, code, "%s", message);
 }
 
 static bool change_is_allowed(struct change *x) {
-	if (registry_config_allows(x->routes->config, slice_of(x->record->host), slice_of(x->record->url)))
+	if (registry_config_allows(x->core->config, slice_of(x->record->host), slice_of(x->record->url)))
 		return true;
 	change_refuse(x, 403, "address_denied", "This address may not be registered");
 	return false;
@@ -52,13 +48,13 @@ static bool change_is_allowed(struct change *x) {
 /* A heartbeat's own answer, also for one that changes the status. */
 static void answer_heartbeat(struct endpoint_call *c) {
 	endpoint_answer_json(c, 200,
-	    json_pack("{s:s, s:o}", "message", "Heartbeat received", "timestamp", registry_timestamp()));
+	    json_pack("{s:s, s:o}", "message", "Heartbeat received", "timestamp", registry_core_timestamp()));
 }
 
 /* --- prepare: true when the store is to go on ------------------------------------------- */
 
 static bool prepare_post(struct change *x, const struct roster_entry *old) {
-	if (roster_has_room(x->routes->roster, x->record))
+	if (roster_has_room(x->core->roster, x->record))
 		return true;
 	change_refuse(x, 503, "overloaded", "Too many services are registered");
 	return false;
@@ -83,31 +79,31 @@ static bool prepare_status(struct change *x, const struct roster_entry *old) {
 		x->record = record_with_status(old->record, status, clock_wall_ms());
 	if (x->record)
 		return true;
-	roster_heartbeat(x->routes->roster, x->op.name, clock_wall_ms(), change_now_ms());
+	roster_heartbeat(x->core->roster, x->op.name, clock_wall_ms(), registry_core_now_ms());
 	if (x->call)
 		answer_heartbeat(x->call);
-	watchers_wake(x->routes->watchers);
+	watchers_wake(x->core->watchers);
 	return false;
 }
 
 /* Is there still, or again, somebody of that name? The answers follow from that. */
 static bool change_judge(struct change *x) {
-	const struct roster_entry *old = roster_find(x->routes->roster, x->op.name);
+	const struct roster_entry *old = roster_find(x->core->roster, x->op.name);
 
 	switch (x->kind) {
 	case CHANGE_POST:
 		return prepare_post(x, old);
 	case CHANGE_SWEEP:
-		return old && roster_is_silent(x->routes->roster, old);
+		return old && roster_is_silent(x->core->roster, old);
 	case CHANGE_PUT:
 	case CHANGE_DELETE:
 	case CHANGE_STATUS:
 		break;
 	}
 	if (!old) {
-		x->routes->n_refused++;
+		x->core->n_refused++;
 		if (x->call)
-			registry_answer_not_found(x->call, x->op.name);
+			registry_core_answer_not_found(x->call, x->op.name);
 		return false;
 	}
 	if (x->kind == CHANGE_PUT)
@@ -119,7 +115,7 @@ static bool change_prepare(struct store_op *op) {
 	struct change *x = container_of(op, struct change, op);
 
 	if (!change_judge(x)) {
-		x->routes->n_writing--;
+		x->core->n_writing--;
 		change_free(x);
 		return false;
 	}
@@ -163,55 +159,55 @@ static void log_change(const struct change *x) {
 	log_end(&e);
 }
 
-static struct change *change_new(struct registry_routes *r, enum change_kind kind, struct slice name);
+static struct change *change_new(struct registry_core *core, enum change_kind kind, struct slice name);
 static void change_submit(struct change *x, struct endpoint_call *c);
 
 /* Who was heard again while the store took it out is put there anew. */
 static void apply_sweep(struct change *x) {
-	struct registry_routes *r = x->routes;
+	struct registry_core *core = x->core;
 
-	if (roster_sweep_one(r->roster, x->op.name, change_now_ms())) {
-		prober_remove(r->prober, x->op.name);
+	if (roster_sweep_one(core->roster, x->op.name, registry_core_now_ms())) {
+		prober_remove(core->prober, x->op.name);
 		return;
 	}
-	const struct roster_entry *e = roster_find(r->roster, x->op.name);
+	const struct roster_entry *e = roster_find(core->roster, x->op.name);
 	if (!e)
 		return;
-	struct change *again = change_new(r, CHANGE_POST, x->op.name);
+	struct change *again = change_new(core, CHANGE_POST, x->op.name);
 	again->record = record_with_status(e->record, slice_of(e->record->status), clock_wall_ms());
 	change_submit(again, NULL);
 }
 
 static void change_apply(struct change *x) {
-	struct registry_routes *r = x->routes;
+	struct registry_core *core = x->core;
 	const struct roster_entry *e = NULL;
 
 	if (x->record) {
-		e = roster_put(r->roster, x->record, change_now_ms());
+		e = roster_put(core->roster, x->record, registry_core_now_ms());
 		x->record = NULL; /* the roster's now */
-		registry_routes_probe(r, e->record);
+		registry_core_probe(core, e->record);
 	} else if (x->kind == CHANGE_DELETE) {
-		roster_delete(r->roster, x->op.name, change_now_ms());
-		prober_remove(r->prober, x->op.name);
+		roster_delete(core->roster, x->op.name, registry_core_now_ms());
+		prober_remove(core->prober, x->op.name);
 	}
 	if (x->kind == CHANGE_SWEEP)
 		apply_sweep(x);
 	log_change(x);
 	answer_change(x, e);
-	watchers_wake(r->watchers);
+	watchers_wake(core->watchers);
 }
 
 static void change_done(struct store_op *op, enum store_outcome outcome) {
 	struct change *x = container_of(op, struct change, op);
-	struct registry_routes *r = x->routes;
+	struct registry_core *core = x->core;
 
-	r->n_writing--;
+	core->n_writing--;
 	if (outcome == STORE_DONE) {
-		r->n_done++;
-		r->write_ns += clock_now_ns() - x->since_ns;
+		core->n_done++;
+		core->write_ns += clock_now_ns() - x->since_ns;
 		change_apply(x);
 	} else {
-		r->n_failed++;
+		core->n_failed++;
 		if (x->call)
 			endpoint_answer_error(x->call, 503, "overloaded", "The change could not be stored");
 	}
@@ -220,10 +216,10 @@ static void change_done(struct store_op *op, enum store_outcome outcome) {
 
 /* --- requests that change something ------------------------------------------------------------ */
 
-static struct change *change_new(struct registry_routes *r, enum change_kind kind, struct slice name) {
+static struct change *change_new(struct registry_core *core, enum change_kind kind, struct slice name) {
 	struct change *x = calloc(1, sizeof(*x) + name.n + 1);
 
-	x->routes = r;
+	x->core = core;
 	x->kind = kind;
 	x->since_ns = clock_now_ns();
 	memcpy(x->name, name.p, name.n);
@@ -241,25 +237,25 @@ static void change_keep_text(struct change *x, struct slice text) {
 
 /* c NULL: nobody waits for it. */
 static void change_submit(struct change *x, struct endpoint_call *c) {
-	struct registry_routes *r = x->routes;
+	struct registry_core *core = x->core;
 
 	x->call = c;
 	x->op.n_held = sizeof(*x) + x->n_text + (x->record ? x->record->bytes : 0);
 	if (c)
 		endpoint_keep(c, change_on_gone, x);
-	r->n_writing++;
-	if (store_submit(r->store, &x->op))
+	core->n_writing++;
+	if (store_submit(core->store, &x->op))
 		return;
-	r->n_writing--;
-	r->n_failed++;
+	core->n_writing--;
+	core->n_failed++;
 	if (c)
 		endpoint_answer_error(c, 503, "overloaded", "Too many changes wait to be stored");
 	change_free(x);
 }
 
 /* A record without a ttl gets the configured one, where that is not what everybody takes it to be. */
-static struct record *with_ttl(const struct registry_routes *r, struct record *record) {
-	uint64_t ttl_s = r->config->ttl_ms / 1000;
+static struct record *with_ttl(const struct registry_core *core, struct record *record) {
+	uint64_t ttl_s = core->config->ttl_ms / 1000;
 	struct record_refusal refusal;
 
 	if (record->ttl_s || ttl_s == RECORD_TTL_DEFAULT_S)
@@ -274,18 +270,17 @@ static struct record *with_ttl(const struct registry_routes *r, struct record *r
 	return whole;
 }
 
-void registry_change_post(struct endpoint_call *c) {
-	struct registry_routes *r = endpoint_context(c);
+void registry_change_post(struct registry_core *core, struct endpoint_call *c) {
 	struct record_refusal refusal;
 	struct record *record = record_parse(endpoint_body(c), NULL, clock_wall_ms(), &refusal);
 
 	if (!record) {
-		r->n_refused++;
+		core->n_refused++;
 		endpoint_answer_error(c, 400, "bad_request", "%s", refusal.text);
 		return;
 	}
-	struct change *x = change_new(r, CHANGE_POST, slice_of(record->name));
-	x->record = with_ttl(r, record);
+	struct change *x = change_new(core, CHANGE_POST, slice_of(record->name));
+	x->record = with_ttl(core, record);
 	x->call = c;
 	if (change_is_allowed(x))
 		change_submit(x, c);
@@ -293,15 +288,15 @@ void registry_change_post(struct endpoint_call *c) {
 		change_free(x);
 }
 
-void registry_change_put(struct endpoint_call *c) {
-	struct change *x = change_new(endpoint_context(c), CHANGE_PUT, endpoint_param(c));
+void registry_change_put(struct registry_core *core, struct endpoint_call *c) {
+	struct change *x = change_new(core, CHANGE_PUT, endpoint_param(c));
 
 	change_keep_text(x, endpoint_body(c));
 	change_submit(x, c);
 }
 
-void registry_change_delete(struct endpoint_call *c) {
-	change_submit(change_new(endpoint_context(c), CHANGE_DELETE, endpoint_param(c)), c);
+void registry_change_delete(struct registry_core *core, struct endpoint_call *c) {
+	change_submit(change_new(core, CHANGE_DELETE, endpoint_param(c)), c);
 }
 
 /* A broken body, or one without a status, is a heartbeat all the same. */
@@ -316,45 +311,50 @@ static json_t *status_of(struct slice body) {
 	return NULL;
 }
 
-void registry_change_heartbeat(struct endpoint_call *c) {
-	struct registry_routes *r = endpoint_context(c);
+void registry_change_heartbeat(struct registry_core *core, struct endpoint_call *c) {
 	struct slice name = endpoint_param(c);
 	json_t *status = status_of(endpoint_body(c));
 
-	if (status && roster_find(r->roster, name)) {
-		struct change *x = change_new(r, CHANGE_STATUS, name);
+	if (status && roster_find(core->roster, name)) {
+		struct change *x = change_new(core, CHANGE_STATUS, name);
 		change_keep_text(x, (struct slice){ json_string_value(status), json_string_length(status) });
 		change_submit(x, c);
-	} else if (roster_heartbeat(r->roster, name, clock_wall_ms(), change_now_ms())) {
+	} else if (roster_heartbeat(core->roster, name, clock_wall_ms(), registry_core_now_ms())) {
 		answer_heartbeat(c);
-		watchers_wake(r->watchers);
+		watchers_wake(core->watchers);
 	} else {
-		registry_answer_not_found(c, name);
+		registry_core_answer_not_found(c, name);
 	}
 	json_decref(status);
 }
 
 struct sweep {
-	struct registry_routes *routes;
+	struct registry_core *core;
 	struct change *first;
 };
 
 static void on_swept(void *context, struct slice name) {
 	struct sweep *sweep = context;
-	struct change *x = change_new(sweep->routes, CHANGE_SWEEP, name);
+	struct change *x = change_new(sweep->core, CHANGE_SWEEP, name);
 
 	x->next = sweep->first;
 	sweep->first = x;
 }
 
-unsigned registry_change_sweep(struct registry_routes *r) {
-	struct sweep sweep = { .routes = r };
-	unsigned n = roster_each_silent(r->roster, change_now_ms(), on_swept, &sweep);
+void registry_change_sweep(struct registry_core *core) {
+	struct sweep sweep = { .core = core };
+	struct log_event e;
+	unsigned n = roster_each_silent(core->roster, registry_core_now_ms(), on_swept, &sweep);
 
+	if (n == 0)
+		return;
 	while (sweep.first) {
 		struct change *x = sweep.first;
 		sweep.first = x->next;
 		change_submit(x, NULL);
 	}
-	return n;
+	log_begin(&e, LOG_INFO, "took out who was silent for too long");
+	line_uint(&e.line, SLICE("services"), n);
+	log_end(&e);
+	watchers_wake(core->watchers);
 }

@@ -1,27 +1,15 @@
 #include "registry/registry_config.h"
 
-#include "base/text.h"
+#include "base/option_check.h"
 
 #define HOUR_MS (3600 * 1000ULL)
 #define DAY_MS  (24 * HOUR_MS)
-
-static const char *check_host(const char *text) {
-	return text_is_host(slice_of(text)) ? NULL : "expected a host name or an address";
-}
 
 static const char *check_range(const char *text) {
 	struct address_range range;
 	return address_range_parse(slice_of(text), &range)
 	    ? NULL
 	    : "expected an address range such as 10.0.0.0/8 or fd00::/8";
-}
-
-/* It stands in a header. */
-static const char *check_token(const char *text) {
-	for (const char *c = text; *c; c++)
-		if (*c <= ' ' || *c > '~')
-			return "expected printable ASCII without spaces";
-	return NULL;
 }
 
 static const char *const stores[] = { "sqlite", "memory", NULL };
@@ -34,7 +22,7 @@ static const char *const log_levels[] = { "debug", "info", "warn", "error", NULL
 static const struct option rows[] = {
 	{ "registry", "host", .arg = "HOST",
 	    .help = "address to listen on; called as infini-registry 0.0.0.0, unless it is set",
-	    .type = OPTION_STRING, .def = "127.0.0.1", .check = check_host, AT(host) },
+	    .type = OPTION_STRING, .def = "127.0.0.1", .check = option_check_host, AT(host) },
 	{ "registry", "port", .help = "port to listen on; 0 takes a free one and says which",
 	    .type = OPTION_UINT, .def = "8081", .max = UINT16_MAX, AT(port) },
 	{ "registry", "store", .help = "where the records are: in a file that survives, or in memory",
@@ -46,10 +34,11 @@ static const struct option rows[] = {
 	    .type = OPTION_STRING, AT(state_dir) },
 	{ "registry", "token", .arg = "TOKEN",
 	    .help = "bearer token that requests which change something must bring", .type = OPTION_STRING,
-	    .secret = true, .check = check_token, AT(token) },
+	    .secret = true, .check = option_check_token, AT(token) },
 	{ "registry", "allow", .arg = "RANGE,...",
 	    .help = "address ranges that may be registered; without any all but link-local and metadata "
-		    "addresses. Judged are addresses and localhost: other names are not looked up",
+		    "addresses. Other names than localhost are not looked up when they are registered, but "
+		    "no probe goes to an address outside",
 	    .type = OPTION_LIST, .check = check_range, AT(allow) },
 	{ "registry", "ttl",
 	    .help = "how long a record that is registered without a ttl of its own is alive after a "
@@ -188,6 +177,11 @@ bool registry_config_allows(const struct registry_config *config, struct slice h
 
 	return address_range_allow(config->ranges, n, without_brackets(host)) &&
 	    address_range_allow(config->ranges, n, host_of_url(url));
+}
+
+bool registry_config_allows_address(
+    const struct registry_config *config, const struct sockaddr_storage *address) {
+	return address_range_allow_address(config->ranges, config->allow.n, address);
 }
 
 int registry_config_load(struct registry_config *config, int argc, char *const *argv) {

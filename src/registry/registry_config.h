@@ -35,3 +35,6 @@ void registry_config_deinit(struct registry_config *config);
 
 /* Whether a record with these may be taken; see [registry] allow. */
 bool registry_config_allows(const struct registry_config *config, struct slice host, struct slice url);
+/* Whether what is registered may be connected to where its name leads. */
+bool registry_config_allows_address(
+    const struct registry_config *config, const struct sockaddr_storage *address);

@@ -7,4 +7,5 @@
 
 #include "registry/registry_routes.h"
 
-void registry_metrics_write(struct registry_routes *r, FILE *out);
+/* context: a struct registry_routes. */
+void registry_metrics_write(void *context, FILE *out);

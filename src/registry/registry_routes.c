@@ -1,36 +1,14 @@
 #include "registry/registry_routes.h"
 
-#include <time.h>
-
 #include "base/clock.h"
 #include "registry/registry_change.h"
 #include "registry/registry_metrics.h"
 
-#define NOT_FOUND "Service '%.*s' not found"
-
-static uint64_t now_ms(void) {
-	return clock_now_ns() / 1000000u;
-}
-
-json_t *registry_timestamp(void) {
-	time_t now = (time_t)(clock_wall_ms() / 1000);
-	struct tm tm;
-	char text[40];
-
-	gmtime_r(&now, &tm);
-	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S+00:00", &tm);
-	return json_string(text);
-}
-
 static struct registry_routes *routes_of(struct endpoint_call *c) {
 	struct registry_routes *r = endpoint_context(c);
 
-	registry_routes_tick(r); /* what is read is true now */
+	registry_core_tick(r->core); /* what is read is true now */
 	return r;
-}
-
-void registry_answer_not_found(struct endpoint_call *c, struct slice name) {
-	endpoint_answer_error(c, 404, "not_found", NOT_FOUND, (int)size_min(name.n, RECORD_NAME_MAX), name.p);
 }
 
 /* --- reading --------------------------------------------------------------------------- */
@@ -38,11 +16,11 @@ void registry_answer_not_found(struct endpoint_call *c, struct slice name) {
 static void run_health(struct endpoint_call *c) {
 	struct roster_counts n;
 
-	roster_counts(routes_of(c)->roster, &n);
+	roster_counts(routes_of(c)->core->roster, &n);
 	endpoint_answer_json(c, 200,
 	    json_pack("{s:s, s:s, s:i, s:i, s:o}", "status", "healthy", "registry", "running",
 		"registered_services", (int)n.n_records, "healthy_services", (int)n.n_alive, "timestamp",
-		registry_timestamp()));
+		registry_core_timestamp()));
 }
 
 static struct roster_filter filter_of(struct endpoint_call *c, char room[static RECORD_TEXT_MAX]) {
@@ -65,12 +43,12 @@ static void answer_list(struct registry_routes *r, struct endpoint_call *c) {
 	json_int_t n = 0;
 
 	record_text_put(&t, SLICE("{\"services\":["));
-	while ((e = roster_next(r->roster, e, &filter))) {
+	while ((e = roster_next(r->core->roster, e, &filter))) {
 		if (n++ > 0)
 			record_text_put(&t, SLICE(","));
 		record_print(e->record, e->is_alive, &t);
 	}
-	json_t *rest = json_pack("{s:I, s:o}", "total", n, "timestamp", registry_timestamp());
+	json_t *rest = json_pack("{s:I, s:o}", "total", n, "timestamp", registry_core_timestamp());
 	char *end = json_dumps(rest, JSON_COMPACT);
 	record_text_put(&t, SLICE("],"));
 	record_text_put(&t, slice_of(end + 1)); /* without its brace */
@@ -91,8 +69,8 @@ static void run_list(struct endpoint_call *c) {
 	struct registry_routes *r = routes_of(c);
 
 	if (is_watch(c))
-		watchers_add(r->watchers, c);
-	else if (buf_is_over_budget(&r->loop->bufs))
+		watchers_add(r->core->watchers, c);
+	else if (buf_is_over_budget(&r->core->loop->bufs))
 		endpoint_answer_error(c, 503, "overloaded", "Too much waits for clients that do not read");
 	else
 		answer_list(r, c);
@@ -100,39 +78,31 @@ static void run_list(struct endpoint_call *c) {
 
 static void run_get(struct endpoint_call *c) {
 	struct slice name = endpoint_param(c);
-	const struct roster_entry *e = roster_find(routes_of(c)->roster, name);
+	const struct roster_entry *e = roster_find(routes_of(c)->core->roster, name);
 
 	if (e)
 		endpoint_answer_json(c, 200, record_json(e->record, e->is_alive));
 	else
-		registry_answer_not_found(c, name);
+		registry_core_answer_not_found(c, name);
 }
 
 static void run_stats(struct endpoint_call *c) {
 	struct registry_routes *r = routes_of(c);
 	struct roster_counts n;
 
-	roster_counts(r->roster, &n);
+	roster_counts(r->core->roster, &n);
 	endpoint_answer_json(c, 200,
 	    json_pack("{s:i, s:i, s:i, s:o, s:o, s:I, s:o}", "total_services", (int)n.n_records,
 		"healthy_services", (int)n.n_alive, "unhealthy_services", (int)(n.n_records - n.n_alive),
-		"status_distribution", roster_count_statuses(r->roster), "host_distribution",
-		roster_count_hosts(r->roster), "uptime",
+		"status_distribution", roster_count_statuses(r->core->roster), "host_distribution",
+		roster_count_hosts(r->core->roster), "uptime",
 		(json_int_t)((clock_now_ns() - r->started_ns) / 1000000000u), "timestamp",
-		registry_timestamp()));
+		registry_core_timestamp()));
 }
 
 static void run_metrics(struct endpoint_call *c) {
-	struct registry_routes *r = routes_of(c);
-	char *text = NULL;
-	size_t n = 0;
-	FILE *out = open_memstream(&text, &n);
-
-	assert(out);
-	registry_metrics_write(r, out);
-	fclose(out);
-	endpoint_answer_text(c, 200, "text/plain; version=0.0.4; charset=utf-8", (struct slice){ text, n });
-	free(text);
+	routes_of(c);
+	endpoint_answer_metrics(c, registry_metrics_write);
 }
 
 /* --- probes on demand -------------------------------------------------------------------- */
@@ -151,7 +121,7 @@ static void answer_health(struct endpoint_call *c, const struct roster_entry *e)
 	endpoint_answer_json(c, 200,
 	    json_pack("{s:s, s:s, s:b, s:f, s:o}", "service", record->name, "health_status",
 		record_health_name(record->health), "is_healthy", e->is_alive, "last_heartbeat",
-		(double)record->heartbeat_s, "timestamp", registry_timestamp()));
+		(double)record->heartbeat_s, "timestamp", registry_core_timestamp()));
 }
 
 static void question_on_done(struct prober_wish *wish, bool is_healthy) {
@@ -159,15 +129,15 @@ static void question_on_done(struct prober_wish *wish, bool is_healthy) {
 	struct registry_routes *r = q->routes;
 	struct slice name = { q->name, q->n_name };
 	const struct roster_entry *e = is_healthy
-	    ? roster_heartbeat(r->roster, name, clock_wall_ms(), now_ms())
-	    : roster_find(r->roster, name);
+	    ? roster_heartbeat(r->core->roster, name, clock_wall_ms(), registry_core_now_ms())
+	    : roster_find(r->core->roster, name);
 
 	if (e)
 		answer_health(q->call, e);
 	else
-		registry_answer_not_found(q->call, name);
+		registry_core_answer_not_found(q->call, name);
 	free(q);
-	watchers_wake(r->watchers);
+	watchers_wake(r->core->watchers);
 }
 
 static void question_on_gone(void *owner) {
@@ -181,8 +151,8 @@ static void run_probe(struct endpoint_call *c) {
 	struct registry_routes *r = routes_of(c);
 	struct slice name = endpoint_param(c);
 
-	if (!roster_find(r->roster, name)) {
-		registry_answer_not_found(c, name);
+	if (!roster_find(r->core->roster, name)) {
+		registry_core_answer_not_found(c, name);
 		return;
 	}
 	struct question *q = calloc(1, sizeof(*q) + name.n + 1);
@@ -192,41 +162,30 @@ static void run_probe(struct endpoint_call *c) {
 	q->n_name = name.n;
 	memcpy(q->name, name.p, name.n);
 	endpoint_keep(c, question_on_gone, q);
-	bool is_asked = prober_ask(r->prober, slice_of(q->name), &q->wish);
+	bool is_asked = prober_ask(r->core->prober, slice_of(q->name), &q->wish);
 	assert(is_asked); /* it has whom the roster has */
 }
 
-void registry_routes_set_health(struct registry_routes *r, struct slice name, bool is_healthy) {
-	roster_set_health(r->roster, name, is_healthy ? HEALTH_HEALTHY : HEALTH_UNHEALTHY, now_ms());
-	watchers_wake(r->watchers);
+/* --- changes ---------------------------------------------------------------------------- */
+
+static struct registry_core *core_of(struct endpoint_call *c) {
+	return ((struct registry_routes *)endpoint_context(c))->core;
 }
 
-void registry_routes_probe(struct registry_routes *r, const struct record *record) {
-	struct prober_target target = { .host = slice_of(record->host),
-		.url = slice_of(record->url),
-		.port = record->port,
-		.is_openai = record->is_openai };
-
-	prober_put(r->prober, slice_of(record->name), &target);
+static void run_post(struct endpoint_call *c) {
+	registry_change_post(core_of(c), c);
 }
 
-/* --- the clock's work --------------------------------------------------------------------- */
-
-void registry_routes_tick(struct registry_routes *r) {
-	roster_advance(r->roster, now_ms());
-	watchers_wake(r->watchers);
+static void run_put(struct endpoint_call *c) {
+	registry_change_put(core_of(c), c);
 }
 
-void registry_routes_sweep(struct registry_routes *r) {
-	struct log_event e;
-	unsigned n = registry_change_sweep(r);
+static void run_delete(struct endpoint_call *c) {
+	registry_change_delete(core_of(c), c);
+}
 
-	if (n == 0)
-		return;
-	log_begin(&e, LOG_INFO, "took out who was silent for too long");
-	line_uint(&e.line, SLICE("services"), n);
-	log_end(&e);
-	watchers_wake(r->watchers);
+static void run_heartbeat(struct endpoint_call *c) {
+	registry_change_heartbeat(core_of(c), c);
 }
 
 /* --- the server --------------------------------------------------------------------------- */
@@ -234,13 +193,12 @@ void registry_routes_sweep(struct registry_routes *r) {
 static const struct endpoint rows[REGISTRY_ROUTES_N] = {
 	{ METHOD_GET, "/health", .run = run_health },
 	{ METHOD_GET, "/services", .run = run_list },
-	{ METHOD_POST, "/services", registry_change_post, .body_bytes_max = 1, .writes = true },
+	{ METHOD_POST, "/services", run_post, .body_bytes_max = 1, .writes = true },
 	{ METHOD_GET, "/services/{name}", .run = run_get },
-	{ METHOD_PUT, "/services/{name}", registry_change_put, .body_bytes_max = 1, .writes = true },
-	{ METHOD_DELETE, "/services/{name}", registry_change_delete, .writes = true },
+	{ METHOD_PUT, "/services/{name}", run_put, .body_bytes_max = 1, .writes = true },
+	{ METHOD_DELETE, "/services/{name}", run_delete, .writes = true },
 	{ METHOD_GET, "/services/{name}/health", .run = run_probe },
-	{ METHOD_POST, "/services/{name}/heartbeat", registry_change_heartbeat, .body_bytes_max = 1,
-	    .writes = true },
+	{ METHOD_POST, "/services/{name}/heartbeat", run_heartbeat, .body_bytes_max = 1, .writes = true },
 	{ METHOD_GET, "/stats", .run = run_stats },
 	{ METHOD_GET, "/metrics", .run = run_metrics },
 };
@@ -250,12 +208,13 @@ int registry_routes_open(struct registry_routes *r, int fd) {
 	memcpy(r->rows, rows, sizeof(rows));
 	for (size_t i = 0; i < n_elems(r->rows); i++)
 		if (r->rows[i].body_bytes_max)
-			r->rows[i].body_bytes_max = r->config->body_limit_bytes;
-	return endpoint_server_open(&r->server, r->loop, fd, r->rows, n_elems(r->rows), r, r->config->token);
+			r->rows[i].body_bytes_max = r->core->config->body_limit_bytes;
+	return endpoint_server_open(
+	    &r->server, r->core->loop, fd, r->rows, n_elems(r->rows), r, r->core->config->token);
 }
 
 void registry_routes_close(struct registry_routes *r) {
-	assert(r->n_writing == 0);
+	assert(r->core->n_writing == 0);
 	endpoint_server_close(&r->server);
 }
 

@@ -316,14 +316,7 @@ static bool is_silent(const struct roster *r, const struct roster_entry *e) {
 	return silence_ms(r, e) > u64_max(SWEEP_SILENCE_MS, record_ttl_ms(e->record) * 5 / 2);
 }
 
-static void sweep_out(struct roster *r, struct roster_entry *e) {
-	assert(!e->is_alive);
-	note_change(r, e, true);
-	entry_free(r, e);
-	r->counts.n_swept++;
-}
-
-unsigned roster_each_silent(struct roster *r, uint64_t now_ms, roster_swept_fn each, void *context) {
+unsigned roster_each_silent(struct roster *r, uint64_t now_ms, roster_silent_fn each, void *context) {
 	unsigned n = 0;
 	roster_advance(r, now_ms);
 	list_each (l, &r->entries) {
@@ -345,22 +338,11 @@ bool roster_sweep_one(struct roster *r, struct slice name, uint64_t now_ms) {
 	struct roster_entry *e = entry_find(r, name);
 	if (!e || !is_silent(r, e))
 		return false;
-	sweep_out(r, e);
+	assert(!e->is_alive);
+	note_change(r, e, true);
+	entry_free(r, e);
+	r->counts.n_swept++;
 	return true;
-}
-
-unsigned roster_sweep(struct roster *r, uint64_t now_ms, roster_swept_fn swept, void *context) {
-	unsigned n = 0;
-	roster_advance(r, now_ms);
-	list_each_safe (l, &r->entries) {
-		struct roster_entry *e = container_of(l, struct roster_entry, link);
-		if (!is_silent(r, e))
-			continue;
-		swept(context, entry_name(e));
-		sweep_out(r, e);
-		n++;
-	}
-	return n;
 }
 
 /* --- reading -------------------------------------------------------------------------------------- */

@@ -85,14 +85,10 @@ const struct roster_entry *roster_heartbeat(
 /* What a probe found; leaves the lease alone. */
 void roster_set_health(struct roster *r, struct slice name, enum record_health health, uint64_t now_ms);
 
-/* Deletes who is silent for too long and tells each name (to delete it in the store too). O(n): once a
- * minute. */
-typedef void (*roster_swept_fn)(void *context, struct slice name);
-unsigned roster_sweep(struct roster *r, uint64_t now_ms, roster_swept_fn swept, void *context);
-
-/* The same in steps, so that the store has it first: who is silent for too long; whether one is, as of the
- * last call with now_ms; takes one out. False: there is none, or it was heard again. */
-unsigned roster_each_silent(struct roster *r, uint64_t now_ms, roster_swept_fn each, void *context);
+/* Tells who is silent for too long; whether one is, as of the last call with now_ms; takes one out, when the
+ * store has. False: there is none, or it was heard again. Telling is O(n): once a minute. */
+typedef void (*roster_silent_fn)(void *context, struct slice name);
+unsigned roster_each_silent(struct roster *r, uint64_t now_ms, roster_silent_fn each, void *context);
 bool roster_is_silent(const struct roster *r, const struct roster_entry *e);
 bool roster_sweep_one(struct roster *r, struct slice name, uint64_t now_ms);
 

@@ -7,6 +7,9 @@
  *     meta(key, value)         epoch, generation
  *     record(name, json, sum)  sum: XXH3 of name, a zero byte, json
  *
+ * SQLite takes damage of its log for the log's end, so the log is looked through before it
+ * is opened (wal.h): damage stops the start, a torn end is cut off.
+ *
  * The generation counts the starts and is the upper half of every version: versions grow
  * within an epoch over restarts, without a write for each change.
  */
@@ -22,8 +25,10 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "base/log.h"
 #include "base/text.h"
 #include "registry/store_backend.h"
+#include "registry/wal.h"
 
 #define SCHEMA_VERSION   1
 #define APPLICATION_ID   0x48726567 /* "Hreg" */
@@ -36,6 +41,7 @@ struct sqlite_store {
 	sqlite3 *db;
 	sqlite3_stmt *put, *delete;
 	int dir_fd, lock_fd;
+	bool has_leftovers; /* of a transaction that failed, in the log */
 	char path[4096];
 };
 
@@ -153,6 +159,38 @@ static int look_at_file(struct sqlite_store *s, struct store_fault *fault) {
 	return -1;
 }
 
+static bool cut_log(struct sqlite_store *s, int fd, uint64_t end, struct store_fault *fault) {
+	struct log_event e;
+	if (ftruncate(fd, (off_t)end) < 0 || fsync(fd) < 0) {
+		say(fault, "%s-wal cannot be cut: %s", s->path, strerror(errno));
+		return false;
+	}
+	log_begin(&e, LOG_WARN, "the store's log had a torn end, which was cut off");
+	line_text(&e.line, SLICE("log"), slice_of(s->path));
+	line_uint(&e.line, SLICE("end"), end);
+	log_end(&e);
+	return true;
+}
+
+static bool look_at_log(struct sqlite_store *s, struct store_fault *fault) {
+	uint64_t end = 0;
+	int fd = openat(s->dir_fd, "registry.db-wal", O_RDWR | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		return true;
+	int r = fd < 0 ? -errno : wal_look(fd, &end);
+	bool ok = r == 0 || (r == WAL_E_TORN && cut_log(s, fd, end, fault));
+	if (r == WAL_E_DAMAGED)
+		say(fault,
+		    "%s-wal is damaged and has changes behind the damage: bring the file back, or move it "
+		    "away to go on with the older records of registry.db",
+		    s->path);
+	else if (r < 0)
+		say(fault, "%s-wal cannot be read: %s", s->path, strerror(-r));
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
 /* The first column of the first row; "" if there is none or an error. */
 static void ask(sqlite3 *db, const char *sql, char *answer_out, size_t size) {
 	sqlite3_stmt *stmt = NULL;
@@ -208,6 +246,7 @@ static bool begin_generation(struct sqlite_store *s, struct store_fault *fault) 
 		s->base.version = (uint64_t)(generation + 1) << GENERATION_SHIFT;
 	} else {
 		store_epoch_random(s->base.epoch);
+		s->has_leftovers = true;
 	}
 	return true;
 }
@@ -293,14 +332,25 @@ static bool run_op(struct sqlite_store *s, const struct store_op *op) {
 	return ok;
 }
 
+/* What failed may stand in the log, where a shorter transaction would not cover it: a look at the
+ * log would take it for damage. So the log begins anew. */
+static bool drop_leftovers(struct sqlite_store *s) {
+	if (s->has_leftovers &&
+	    sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) != SQLITE_OK)
+		return false;
+	s->has_leftovers = false;
+	return true;
+}
+
 static int sqlite_commit(struct store_backend *b, const struct list *ops, struct store_fault *fault_out) {
 	struct sqlite_store *s = container_of(b, struct sqlite_store, base);
-	bool ok = run(s->db, "BEGIN IMMEDIATE");
+	bool ok = drop_leftovers(s) && run(s->db, "BEGIN IMMEDIATE");
 	list_each (l, ops)
 		ok = ok && run_op(s, container_of(l, struct store_op, link));
 	if (ok && run(s->db, "COMMIT"))
 		return 0;
 	say(fault_out, "%s: %s (%d)", s->path, sqlite3_errmsg(s->db), sqlite3_extended_errcode(s->db));
+	s->has_leftovers = true;
 	if (!sqlite3_get_autocommit(s->db))
 		(void)run(s->db, "ROLLBACK");
 	return -1;
@@ -322,7 +372,7 @@ struct store_backend *store_sqlite_open(const char *state_dir, struct store_faul
 	int found = ok ? look_at_file(s, fault_out) : -1;
 	if (found == 1)
 		found = make_new(s, fault_out) ? 0 : -1;
-	if (found == 0 && open_file(s, fault_out))
+	if (found == 0 && look_at_log(s, fault_out) && open_file(s, fault_out))
 		return &s->base;
 	sqlite_close(&s->base);
 	return NULL;

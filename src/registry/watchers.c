@@ -6,6 +6,8 @@
 
 static const struct slice frame = { "data: ", 6 }, frame_end = { "\n\n", 2 };
 
+static const struct piece still_there = { ":\n\n", 3, NULL };
+
 struct watcher {
 	struct list link;
 	struct watchers *watchers;
@@ -76,32 +78,47 @@ static void print_reset(struct watchers *w, struct record_text *t) {
 	record_text_put(t, frame_end);
 }
 
+static struct buf *print_event(struct watchers *w, uint64_t from) {
+	struct record_text t = { .p = NULL };
+
+	if (from == RESET)
+		print_reset(w, &t);
+	else
+		print_changes(w, from, &t);
+	struct buf *b = buf_new_whole(&w->loop->bufs, t.n);
+	memcpy(b->data, t.p, t.n);
+	b->used = (uint32_t)t.n;
+	free(t.p);
+	w->n_printed++;
+	return b;
+}
+
 /* What who knows `from` has to hear, as an event with its frame; from RESET: everything. Good until the next
- * call. */
-static struct slice event_since(struct watchers *w, uint64_t from) {
+ * call; who needs it longer counts its owner. */
+static struct piece event_since(struct watchers *w, uint64_t from) {
 	struct watch_text *e = from == RESET ? &w->reset : &w->changes;
 	uint64_t to = roster_version(w->roster);
 
-	if (e->text.n == 0 || e->from != from || e->to != to) {
-		e->text.n = 0;
-		e->from = from;
-		e->to = to;
-		if (from == RESET)
-			print_reset(w, &e->text);
-		else
-			print_changes(w, from, &e->text);
+	if (!e->buf || e->from != from || e->to != to) {
+		buf_unref(&w->loop->bufs, &e->buf);
+		*e = (struct watch_text){ print_event(w, from), from, to };
 	}
-	return (struct slice){ e->text.p, e->text.n };
+	return (struct piece){ e->buf->data, e->buf->used, e->buf };
 }
 
-static struct slice without_frame(struct slice event) {
-	return (struct slice){ event.p + frame.n, event.n - frame.n - frame_end.n };
+static struct piece without_frame(struct piece event) {
+	return (struct piece){ event.p + frame.n, event.n - frame.n - frame_end.n, event.owner };
 }
 
-/* A reset may be large, and soon nobody asks for it: it is not kept beyond the turn. */
-static void watch_text_free(struct watch_text *e) {
-	free(e->text.p);
-	*e = (struct watch_text){ .to = 0 };
+/* It may be large: it is not kept beyond the turn, unless somebody waits for it anyway. */
+static void watch_text_forget(struct watchers *w, struct watch_text *e) {
+	if (e->buf && (e->buf->n_refs == 1 || w->is_closed))
+		buf_unref(&w->loop->bufs, &e->buf);
+}
+
+static void watchers_forget(struct watchers *w) {
+	watch_text_forget(w, &w->changes);
+	watch_text_forget(w, &w->reset);
 }
 
 /* Does anything of what came behind this version still say something? Versions that were overtaken do not. */
@@ -123,11 +140,11 @@ static void watcher_on_gone(void *owner) {
 	watcher_free(owner);
 }
 
-static void watcher_answer(struct watcher *x, struct slice event) {
+static void watcher_answer(struct watcher *x, struct piece event) {
 	struct endpoint_call *call = x->call;
 
 	watcher_free(x);
-	endpoint_answer_text(call, 200, "application/json", without_frame(event));
+	endpoint_answer_piece(call, 200, "application/json", without_frame(event));
 }
 
 static void watcher_cut(struct watcher *x) {
@@ -139,10 +156,10 @@ static void watcher_cut(struct watcher *x) {
 }
 
 /* False: it is gone. */
-static bool watcher_tell(struct watcher *x, struct slice event) {
+static bool watcher_tell(struct watcher *x, struct piece event) {
 	if (!x->is_stream)
 		watcher_answer(x, event);
-	else if (endpoint_stream_put(x->call, event))
+	else if (endpoint_stream_put_piece(x->call, event))
 		return true;
 	else
 		watcher_cut(x);
@@ -155,6 +172,7 @@ static void watcher_on_impatience(struct timer *t) {
 	struct watchers *w = x->watchers;
 
 	watcher_answer(x, event_since(w, roster_remembers(w->roster, x->version) ? x->version : RESET));
+	watchers_forget(w);
 }
 
 /* False: it is gone. */
@@ -196,7 +214,7 @@ static void watchers_run(struct job *job) {
 	list_each_safe (it, &w->all)
 		watcher_look(container_of(it, struct watcher, link));
 	w->told = roster_version(w->roster);
-	watch_text_free(&w->reset);
+	watchers_forget(w);
 }
 
 static void watchers_on_alive(struct timer *t) {
@@ -205,8 +223,9 @@ static void watchers_on_alive(struct timer *t) {
 	list_each_safe (it, &w->all) {
 		struct watcher *x = container_of(it, struct watcher, link);
 		if (x->is_stream)
-			watcher_tell(x, SLICE(":\n\n"));
+			watcher_tell(x, still_there);
 	}
+	watchers_forget(w);
 	loop_timer(w->loop, &w->alive, WATCHERS_ALIVE_MS);
 }
 
@@ -224,12 +243,11 @@ void watchers_close(struct watchers *w) {
 	job_cancel(&w->job);
 	list_each_safe (it, &w->all)
 		watcher_dismiss(container_of(it, struct watcher, link));
+	watchers_forget(w);
 }
 
 void watchers_deinit(struct watchers *w) {
-	assert(list_is_empty(&w->all));
-	watch_text_free(&w->changes);
-	watch_text_free(&w->reset);
+	assert(list_is_empty(&w->all) && !w->changes.buf && !w->reset.buf);
 }
 
 void watchers_wake(struct watchers *w) {
@@ -268,7 +286,7 @@ static void watchers_add_stream(struct watchers *w, struct endpoint_call *call, 
 
 	x->is_stream = true;
 	endpoint_stream_begin(call, "text/event-stream");
-	watcher_tell(x, from == RESET || has_news(w, from) ? event_since(w, from) : SLICE(":\n\n"));
+	watcher_tell(x, from == RESET || has_news(w, from) ? event_since(w, from) : still_there);
 }
 
 void watchers_add(struct watchers *w, struct endpoint_call *call) {
@@ -287,10 +305,10 @@ void watchers_add(struct watchers *w, struct endpoint_call *call) {
 	if (endpoint_wants_events(call)) {
 		watchers_add_stream(w, call, from);
 	} else if (from == RESET || has_news(w, from)) {
-		endpoint_answer_text(call, 200, "application/json", without_frame(event_since(w, from)));
+		endpoint_answer_piece(call, 200, "application/json", without_frame(event_since(w, from)));
 	} else {
 		struct watcher *x = watcher_new(w, call, from);
 		loop_timer(w->loop, &x->patience, WATCHERS_POLL_MS);
 	}
-	loop_wake(w->loop, &w->job); /* lets go of the reset's text */
+	loop_wake(w->loop, &w->job); /* forgets what was printed */
 }

@@ -13,8 +13,8 @@
  * is answered with no changes.
  *
  * Changes are looked for in one job, in the turn in which watchers_wake() was called;
- * what many have to hear is printed once. A watcher that does not read is cut off
- * (http/endpoint.h says when). One thread, the loop's.
+ * what many have to hear is printed once, and kept once while they read it. A watcher that does not read is
+ * cut off (http/endpoint.h says when). One thread, the loop's.
  */
 #pragma once
 
@@ -25,10 +25,10 @@
 #define WATCHERS_POLL_MS  30000u
 #define WATCHERS_ALIVE_MS 15000u /* a comment, so that nobody between us takes silence for death */
 
-/* Events printed last, with their frames: "data: ...\n\n". */
+/* An event that was printed last, with its frame: "data: ...\n\n". */
 struct watch_text {
-	struct record_text text;
-	uint64_t from, to; /* versions; 0: nothing was printed. A reset is from UINT64_MAX */
+	struct buf *buf;   /* NULL: none is kept */
+	uint64_t from, to; /* versions; a reset is from UINT64_MAX */
 };
 
 struct watchers {
@@ -41,7 +41,7 @@ struct watchers {
 	struct watch_text changes, reset;
 	uint32_t n;
 	bool is_closed;
-	uint64_t n_events, n_resets, n_cut;
+	uint64_t n_events, n_resets, n_cut, n_printed;
 };
 
 void watchers_init(struct watchers *w, struct loop *loop, const struct roster *roster);

@@ -4,6 +4,7 @@
  */
 #include "router/config.h"
 
+#include "base/option_check.h"
 #include "base/text.h"
 #include "fleet/instance.h"
 
@@ -13,12 +14,8 @@
 
 #define TOTAL_MAX_MS (168 * HOUR_MS)
 
-static const char *check_host(const char *text) {
-	return text_is_host(slice_of(text)) ? NULL : "expected a host name or an address";
-}
-
 static const char *check_host_or_none(const char *text) {
-	return text[0] ? check_host(text) : NULL;
+	return text[0] ? option_check_host(text) : NULL;
 }
 
 static const char *check_url(const char *text) {
@@ -42,14 +39,6 @@ static const char *check_registry(const char *text) {
 		return NULL;
 	if (!text_url(slice_of(text), &url) || !slice_is(url.scheme, SLICE("http")) || strlen(text) > 512)
 		return "expected http://HOST[:PORT]";
-	return NULL;
-}
-
-/* It becomes a header's value. */
-static const char *check_key(const char *text) {
-	for (; *text; text++)
-		if (*text <= ' ' || *text > '~')
-			return "expected printable characters";
 	return NULL;
 }
 
@@ -96,7 +85,7 @@ static const struct option rows[] = {
 		    "infini-router, chooses them too",
 	    .type = OPTION_ENUM, .choices = dialects, .def = "headrace", ROUTER(dialect) },
 	{ "router", "host", .arg = "HOST", .help = "address to listen on", .type = OPTION_STRING,
-	    .def = "127.0.0.1", .check = check_host, ROUTER(host) },
+	    .def = "127.0.0.1", .check = option_check_host, ROUTER(host) },
 	{ "router", "port", .help = "port to listen on", .type = OPTION_UINT, .def = "30000", .min = 1,
 	    .max = UINT16_MAX, ROUTER(port) },
 	{ "router", "threads", .help = "worker threads; 0 is one per CPU", .type = OPTION_UINT, .def = "0",
@@ -127,7 +116,7 @@ static const struct option rows[] = {
 	    .type = OPTION_STRING, ROUTER(state_dir) },
 
 	{ "admin", "host", .arg = "HOST", .help = "address of the admin listener", .type = OPTION_STRING,
-	    .def = "127.0.0.1", .check = check_host, ROUTER(admin_host) },
+	    .def = "127.0.0.1", .check = option_check_host, ROUTER(admin_host) },
 	{ "admin", "port", .help = "its port", .type = OPTION_UINT, .def = "29000", .min = 1,
 	    .max = UINT16_MAX, ROUTER(admin_port) },
 
@@ -189,12 +178,12 @@ static const struct option rows[] = {
 	{ "discovery", "resolve", .help = "how often names are resolved again", .type = OPTION_DURATION,
 	    .def = "30s", .min = 100, .max = 24 * HOUR_MS, ROUTER(resolve_interval_ms) },
 	{ "discovery", "engine_key", .arg = "KEY", .help = "bearer token for our own questions to engines",
-	    .type = OPTION_STRING, .check = check_key, .secret = true, ROUTER(engine_key) },
+	    .type = OPTION_STRING, .check = option_check_token, .secret = true, ROUTER(engine_key) },
 	{ "discovery", "registry_url", .arg = "URL",
 	    .help = "the registry that knows the engines, besides those named here", .type = OPTION_STRING,
 	    .check = check_registry, ROUTER(registry_url) },
 	{ "discovery", "registry_token", .arg = "TOKEN", .help = "bearer token for the registry",
-	    .type = OPTION_STRING, .check = check_key, .secret = true, ROUTER(registry_token) },
+	    .type = OPTION_STRING, .check = option_check_token, .secret = true, ROUTER(registry_token) },
 	{ "discovery", "registry_sync_interval", .help = "how often a registry without a watch is asked",
 	    .type = OPTION_DURATION, .def = "10s", .min = 100, .max = HOUR_MS, .in_seconds = true,
 	    ROUTER(registry_sync_ms) },

@@ -105,7 +105,8 @@ static const char *instance_text(uint32_t label) {
 	return label_text(LABEL_INSTANCE, label);
 }
 
-static void write_metrics(const struct report *r, FILE *out) {
+static void write_metrics(void *context, FILE *out) {
+	const struct report *r = context;
 	struct metric_shard *shards[LOAD_WORKERS_MAX];
 	for (unsigned i = 0; i < r->router->n_workers; i++)
 		shards[i] = r->router->workers[i].metrics;
@@ -119,14 +120,7 @@ static void write_metrics(const struct report *r, FILE *out) {
 }
 
 static void answer_metrics(struct endpoint_call *c) {
-	char *text = NULL;
-	size_t n = 0;
-	FILE *out = open_memstream(&text, &n);
-	assert(out);
-	write_metrics(endpoint_context(c), out);
-	fclose(out);
-	endpoint_answer_text(c, 200, "text/plain; version=0.0.4; charset=utf-8", (struct slice){ text, n });
-	free(text);
+	endpoint_answer_metrics(c, write_metrics);
 }
 
 static void answer_config(struct endpoint_call *call) {

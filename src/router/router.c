@@ -7,10 +7,10 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "discovery/health.h"
@@ -230,11 +230,8 @@ static bool control_fill_fleet(struct control *c) {
 /* The soft limit is raised to the hard one; what is left for clients is half, since each may need an engine.
  */
 static unsigned control_client_limit(void) {
+	rlim_t soft = descriptors_raise().rlim_cur;
 	struct rlimit limit;
-	getrlimit(RLIMIT_NOFILE, &limit);
-	rlim_t soft = limit.rlim_cur;
-	limit.rlim_cur = limit.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &limit);
 	getrlimit(RLIMIT_NOFILE, &limit);
 
 	int probe = dup(STDERR_FILENO); /* the lowest free number: about as many are open */

@@ -161,7 +161,7 @@ static void on_swept(void *context, struct slice name) {
 }
 
 static void do_sweep(struct roster *r, struct model *m) {
-	roster_sweep(r, m->now_ms, on_swept, m);
+	sweep(r, m->now_ms, on_swept, m);
 	for (int i = 0; i < N_NAMES; i++)
 		assert_false(model_is_stale(m, i));
 }

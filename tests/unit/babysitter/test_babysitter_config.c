@@ -245,6 +245,8 @@ static void mistakes_say_where_they_are(void **state) {
 		{ "port=1\nadvertise=\"0.0.0.0\"\n", "FILE:2: babysitter.advertise: nobody can reach that" },
 		{ "port=1\nadvertise=\"::\"\n", "FILE:2: babysitter.advertise: nobody can reach that" },
 		{ "port=1\nname=\"a/b\"\n", "FILE:2: babysitter.name: expected printable ASCII" },
+		{ "port=1\ntoken=\"a b\"\n", "FILE:2: babysitter.token: expected printable ASCII" },
+		{ "port=1\n[probe]\napi_key=\"a b\"\n", "FILE:3: probe.api_key: expected printable ASCII" },
 		{ "port=1\nregistry_url=\"r:1\"\n", "FILE:2: babysitter.registry_url: expected http" },
 		{ "port=1\n[backend]\ncommand=\"x\"\ncpus=[\"3-1\"]\n", "FILE:4: backend.cpus[0]: expected" },
 		{ "port=1\n[backend]\ncommand=\"x\"\nlimits={ files=\"1\" }\n",

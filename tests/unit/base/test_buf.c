@@ -146,6 +146,24 @@ static void large_ones_are_kept_for_a_while(void **state) {
 	}
 }
 
+static void a_whole_one_is_as_large_as_wanted(void **state) {
+	static const size_t sizes[] = { 0, 1, 1000, BUF_BYTES_MAX, 3 * BUF_BYTES_MAX + 1 };
+	struct buf_budget budget = { .max_bytes = 1 };
+	struct buf_pool p;
+	buf_pool_init(&p, &budget);
+	for (size_t i = 0; i < n_elems(sizes); i++) {
+		struct buf *b = buf_new_whole(&p, sizes[i]), *other = buf_ref(b);
+		assert_int_equal(buf_room(b), sizes[i]);
+		assert_int_equal(used_bytes(&p), HEADER + sizes[i]);
+		memset(b->data, 'x', sizes[i]);
+		buf_unref(&p, &b);
+		assert_int_equal(used_bytes(&p), HEADER + sizes[i]);
+		buf_unref(&p, &other);
+		assert_int_equal(used_bytes(&p), 0);
+	}
+	buf_pool_deinit(&p);
+}
+
 static void small_ones_cost_the_heap_nothing(void **state) {
 	struct buf_budget budget = { .max_bytes = NO_LIMIT };
 	struct buf_pool p;
@@ -184,6 +202,7 @@ int main(void) {
 		cmocka_unit_test(one_budget_for_all_threads),
 		cmocka_unit_test(a_thread_reports_in_steps),
 		cmocka_unit_test(large_ones_are_kept_for_a_while),
+		cmocka_unit_test(a_whole_one_is_as_large_as_wanted),
 		cmocka_unit_test(small_ones_cost_the_heap_nothing),
 		cmocka_unit_test(the_heap_counts_what_is_taken),
 	};

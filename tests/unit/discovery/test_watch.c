@@ -316,6 +316,67 @@ static void many_are_one_change(void **state) {
 	scene_close(s);
 }
 
+static const struct instance *instance_named(const struct scene *s, const char *name) {
+	for (uint32_t i = 0; i < s->snapshot->n_rows; i++)
+		if (slice_eq(s->snapshot->rows[i].instance->spec.name, slice_of(name)))
+			return s->snapshot->rows[i].instance;
+	fail_msg("%s is not there", name);
+	return NULL;
+}
+
+static void add(struct scene *s, const char *name) {
+	const struct pair model = { .key = SLICE("m") };
+	struct fleet_spec spec = {
+		.instance = instance_named(s, "one")->spec, .weight = 1, .models = { &model, 1 }
+	};
+	spec.instance.name = slice_of(name);
+	assert_int_equal(fleet_upsert(s->fleet, SOURCE_STATIC, &spec), 0);
+}
+
+/* What the next snapshot lists is watched; what it does not is let go. */
+static void watch_next(struct scene *s) {
+	on_change(&s->watcher);
+	watcher_sync(&s->watcher, s->snapshot);
+}
+
+/* Instances that stay keep their watch, whoever comes and goes; a slot that is taken again has a new one. */
+static void each_slot_has_the_watch_of_its_instance(void **state) {
+	enum { N = 5 };
+	static const char *const names_of[N] = { "one", "a", "b", "c", "d" };
+	struct scene *s = scene_open("m");
+	const struct watch *watches[N];
+	unsigned slots[N];
+	for (unsigned i = 1; i < N; i++)
+		add(s, names_of[i]);
+	watch_next(s);
+	for (unsigned i = 0; i < N; i++) {
+		slots[i] = instance_named(s, names_of[i])->slot;
+		watches[i] = s->watcher.by_slot[slots[i]];
+		assert_non_null(watches[i]);
+		for (unsigned k = 0; k < i; k++)
+			assert_ptr_not_equal(watches[i], watches[k]);
+	}
+	far_until(&s->rig, names.n_lookups == N);
+	assert_int_equal(fleet_remove(s->fleet, SOURCE_STATIC, SLICE("b")), 0);
+	watch_next(s);
+	for (unsigned i = 0; i < N; i++)
+		assert_ptr_equal(s->watcher.by_slot[slots[i]], i == 2 ? NULL : watches[i]);
+	add(s, "e");
+	watch_next(s);
+	assert_int_equal(instance_named(s, "e")->slot, slots[2]); /* nobody holds the last one any more */
+	assert_non_null(s->watcher.by_slot[slots[2]]);
+	far_until(&s->rig, names.n_lookups > N); /* at once, and only that one */
+	rig_spin(&s->rig, 5);
+	assert_int_equal(names.n_lookups, N + 1);
+	for (unsigned i = 0; i < INSTANCE_SLOTS_MAX; i++) {
+		bool is_known = false;
+		for (unsigned k = 0; k < N; k++)
+			is_known |= slots[k] == i;
+		assert_int_equal(s->watcher.by_slot[i] != NULL, is_known);
+	}
+	scene_close(s);
+}
+
 static void what_somebody_drained_stays_so(void **state) {
 	struct scene *s = scene_open(NULL);
 	fleet_set_state(s->fleet, row(s)->instance, INSTANCE_DRAINING);
@@ -483,6 +544,7 @@ int main(void) {
 		cmocka_unit_test(more_models_than_are_kept_are_cut),
 		cmocka_unit_test(a_declared_engine_gets_no_request),
 		cmocka_unit_test(many_are_one_change),
+		cmocka_unit_test(each_slot_has_the_watch_of_its_instance),
 		cmocka_unit_test(what_somebody_drained_stays_so),
 		cmocka_unit_test(an_engine_that_leaves_is_let_go),
 		cmocka_unit_test(a_name_without_an_address_is_looked_up_on),

@@ -496,6 +496,31 @@ static void a_known_address_is_better_than_none(void **state) {
 	scene_close(s);
 }
 
+static bool is_no_engine_of(void *context, const struct sockaddr_storage *address) {
+	return memcmp(address, context, sizeof(*address)) != 0;
+}
+
+/* Each time a name is looked up. */
+static void what_may_not_be_asked_is_not_there(void **state) {
+	struct scene *s = scene_open(2);
+	origin_restrict(s->origin, is_no_engine_of, &s->engines[0].address);
+	scene_ask(s, 0);
+	scene_serve(s, 0, &s->engines[1]);
+	names.n = 1; /* only the one that may not; what was good before stays */
+	far_pass(&s->rig, 31000);
+	scene_ask(s, 0);
+	scene_serve(s, 0, &s->engines[1]);
+	assert_int_equal(far_accept(&s->engines[0]), -1);
+	scene_close(s);
+
+	s = scene_open(1);
+	origin_restrict(s->origin, is_no_engine_of, &s->engines[0].address);
+	scene_ask(s, 0);
+	assert_done(s, 0, FETCH_E_CONNECT);
+	assert_int_equal(far_accept(&s->engines[0]), -1);
+	scene_close(s);
+}
+
 /* --- the end --------------------------------------------------------------------------------- */
 
 static void what_is_cancelled_is_not_heard_of(void **state) {
@@ -573,6 +598,7 @@ int main(void) {
 		cmocka_unit_test(a_lookup_without_end_has_a_limit),
 		cmocka_unit_test(a_lookups_limit_is_not_the_answers),
 		cmocka_unit_test(a_known_address_is_better_than_none),
+		cmocka_unit_test(what_may_not_be_asked_is_not_there),
 		cmocka_unit_test(what_is_cancelled_is_not_heard_of),
 		cmocka_unit_test(who_is_called_may_free_the_origin),
 	};

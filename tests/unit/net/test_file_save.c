@@ -1,8 +1,38 @@
 #include "unit/net/rig.h"
 
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "net/file_save.h"
+
+/* --- the disk: libc's functions, noting in which order they are called ---------------- */
+
+static struct {
+	char steps[16]; /* w: a file is flushed, r: renamed, f: a folder is flushed */
+	char fails;     /* the step that does */
+} disk;
+
+static int disk_step(char step) {
+	size_t n = strlen(disk.steps);
+
+	assert_true(n + 1 < sizeof(disk.steps));
+	disk.steps[n] = step;
+	errno = EIO;
+	return disk.fails == step ? -1 : 0;
+}
+
+int fsync(int fd) {
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	return disk_step(S_ISDIR(st.st_mode) ? 'f' : 'w');
+}
+
+int rename(const char *from, const char *to) {
+	return disk_step('r') < 0 ? -1 : (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+/* ------------------------------------------------------------------------------------- */
 
 struct scene {
 	struct rig rig;
@@ -22,6 +52,7 @@ static void on_done(void *context, int error) {
 static struct scene *scene_open(void) {
 	struct scene *s = calloc(1, sizeof(*s));
 
+	memset(&disk, 0, sizeof(disk));
 	rig_open(&s->rig);
 	snprintf(s->folder, sizeof(s->folder), "/tmp/file-save-XXXXXX");
 	assert_non_null(mkdtemp(s->folder));
@@ -86,6 +117,44 @@ static void what_cannot_be_written_is_said_and_leaves_the_old_one(void **state) 
 	scene_close(s);
 }
 
+/* A power cut leaves the old text or the new one: the new one is safe before its name is. */
+static void each_step_waits_for_the_one_before(void **state) {
+	struct scene *s = scene_open();
+
+	assert_int_equal(file_save_now(s->path, SLICE("new")), 0);
+	assert_string_equal(disk.steps, "wrf");
+	scene_close(s);
+}
+
+static void what_the_disk_refuses_is_said(void **state) {
+	static const struct {
+		char fails;
+		const char *steps, *text;
+	} rows[] = {
+		{ 'w', "w", "old" }, { 'r', "wr", "old" },
+		{ 'f', "wrf", "new" }, /* it may be the one or the other after a power cut */
+	};
+	struct scene *s = scene_open();
+	char beside[128];
+
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		memset(&disk, 0, sizeof(disk));
+		assert_int_equal(file_save_now(s->path, SLICE("old")), 0);
+		memset(&disk, 0, sizeof(disk));
+		disk.fails = rows[i].fails;
+		assert_int_equal(file_save_now(s->path, SLICE("new")), -EIO);
+		assert_string_equal(disk.steps, rows[i].steps);
+		assert_file(s, rows[i].text);
+	}
+	memset(&disk, 0, sizeof(disk));
+	snprintf(beside, sizeof(beside), "%s.new", s->path);
+	assert_int_equal(symlink("/dev/full", beside), 0);
+	assert_int_equal(file_save_now(s->path, SLICE("newer")), -ENOSPC);
+	assert_string_equal(disk.steps, "");
+	assert_file(s, "new");
+	scene_close(s);
+}
+
 static void one_that_runs_is_finished_without_its_owner(void **state) {
 	struct scene *s = scene_open();
 
@@ -103,6 +172,8 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_text_takes_the_place_of_the_one_before),
 		cmocka_unit_test(what_cannot_be_written_is_said_and_leaves_the_old_one),
+		cmocka_unit_test(each_step_waits_for_the_one_before),
+		cmocka_unit_test(what_the_disk_refuses_is_said),
 		cmocka_unit_test(one_that_runs_is_finished_without_its_owner),
 	};
 

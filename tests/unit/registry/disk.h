@@ -4,8 +4,8 @@
  * what the next start finds: of what was not synced, any 512 bytes may be there or not, in
  * any order, whatever was written after it.
  *
- * A sync that fails is as bad as Linux makes it: what was written may be lost, and no later
- * sync brings it back, though reading still shows it.
+ * A write that fails has written a part of it. A sync that fails is as bad as Linux makes it: what was
+ * written may be lost, and no later sync brings it back, though reading still shows it.
  *
  * SQLite syncs the folder with the first sync of a file it made; so a file is there from
  * its first sync on, and before that perhaps.
@@ -56,7 +56,8 @@ static struct {
 	unsigned snap_at;    /* event at which to take a snapshot; 0: never */
 	const char *snap_to; /* a folder */
 	bool is_snapped, is_on;
-	unsigned fail_in; /* the sync that fails; 0: none */
+	unsigned fail_in;       /* the sync that fails; 0: none */
+	unsigned fail_write_in; /* the write that does */
 	struct rng rng;
 } disk = { .mutex = PTHREAD_MUTEX_INITIALIZER };
 
@@ -178,13 +179,17 @@ static int on_read(sqlite3_file *f, void *p, int n, sqlite3_int64 at) {
 
 static int on_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 at) {
 	struct disk_handle *h = handle_of(f);
+	bool fails = false;
 	pthread_mutex_lock(&disk.mutex);
 	if (h->file) {
 		disk_event();
+		fails = disk.fail_write_in && --disk.fail_write_in == 0;
+		n = fails ? (int)rng_below(&disk.rng, (uint64_t)n) : n;
 		disk_note(h->file, p, (size_t)n, at, false);
 	}
 	pthread_mutex_unlock(&disk.mutex);
-	return h->real->pMethods->xWrite(h->real, p, n, at);
+	int r = h->real->pMethods->xWrite(h->real, p, n, at);
+	return fails ? SQLITE_IOERR_WRITE : r;
 }
 
 static int on_truncate(sqlite3_file *f, sqlite3_int64 size) {

@@ -40,3 +40,29 @@ static inline struct roster_counts counts_of(const struct roster *r) {
 	roster_counts(r, &c);
 	return c;
 }
+
+struct sweep {
+	struct slice names[64];
+	unsigned n;
+};
+
+static inline void sweep_note(void *context, struct slice name) {
+	struct sweep *s = context;
+	assert_true(s->n < n_elems(s->names));
+	s->names[s->n++] = (struct slice){ strndup(name.p, name.n), name.n };
+}
+
+/* As the program does it, but for the store: takes out who is silent for too long, and tells each. How many
+ * those were. */
+static inline unsigned sweep(
+    struct roster *r, uint64_t now_ms, void (*swept)(void *context, struct slice name), void *context) {
+	struct sweep s = { .n = 0 };
+	unsigned n = roster_each_silent(r, now_ms, sweep_note, &s);
+	assert_int_equal(n, s.n);
+	for (unsigned i = 0; i < s.n; i++) {
+		assert_true(roster_sweep_one(r, s.names[i], now_ms));
+		swept(context, s.names[i]);
+		free((char *)s.names[i].p);
+	}
+	return s.n;
+}

@@ -1,5 +1,7 @@
 #include "unit/unit.h"
 
+#include <arpa/inet.h>
+
 #include "registry/address_range.h"
 
 static bool has(const char *range, const char *host) {
@@ -98,6 +100,31 @@ static void with_ranges_only_those(void **state) {
 	assert_true(address_range_allow(ranges, 1, SLICE("localhost")));
 }
 
+static struct sockaddr_storage address_of(const char *text) {
+	struct sockaddr_storage a = { .ss_family = strchr(text, ':') ? AF_INET6 : AF_INET };
+	void *at = a.ss_family == AF_INET ? (void *)&((struct sockaddr_in *)&a)->sin_addr
+					  : (void *)&((struct sockaddr_in6 *)&a)->sin6_addr;
+
+	assert_int_equal(inet_pton(a.ss_family, text, at), 1);
+	return a;
+}
+
+/* What a name stands for is judged as if it had been written. */
+static void what_a_name_leads_to_is_judged_alike(void **state) {
+	static const char *const hosts[] = { "169.254.169.254", "::ffff:169.254.169.254", "fe80::1",
+		"fd00:ec2::254", "10.0.0.1", "127.0.0.1", "::1", "::ffff:10.0.0.1", "2001:db8::1" };
+	struct address_range range;
+
+	assert_true(address_range_parse(SLICE("10.0.0.0/8"), &range));
+	for (size_t i = 0; i < n_elems(hosts); i++) {
+		struct sockaddr_storage a = address_of(hosts[i]);
+		assert_int_equal(address_range_allow_address(NULL, 0, &a),
+		    address_range_allow(NULL, 0, slice_of(hosts[i])));
+		assert_int_equal(address_range_allow_address(&range, 1, &a),
+		    address_range_allow(&range, 1, slice_of(hosts[i])));
+	}
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ranges_end_at_their_bits),
@@ -106,6 +133,7 @@ int main(void) {
 		cmocka_unit_test(addresses_in_all_their_spellings),
 		cmocka_unit_test(by_default_all_but_a_few),
 		cmocka_unit_test(with_ranges_only_those),
+		cmocka_unit_test(what_a_name_leads_to_is_judged_alike),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

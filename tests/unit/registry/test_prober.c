@@ -9,6 +9,7 @@ struct scene {
 	struct prober prober;
 	unsigned n_results, n_healthy;
 	char last[64];
+	in_addr_t denied;
 	int listening; /* takes connections and says nothing, unless the test does */
 	uint16_t port, closed_port;
 };
@@ -27,6 +28,13 @@ static void on_result(struct prober *p, struct slice name, bool is_healthy) {
 	snprintf(s->last, sizeof(s->last), "%.*s", (int)name.n, name.p);
 }
 
+static bool may_ask(struct prober *p, const struct sockaddr_storage *address) {
+	const struct scene *s = container_of(p, struct scene, prober);
+
+	return address->ss_family != AF_INET ||
+	    ((const struct sockaddr_in *)address)->sin_addr.s_addr != s->denied;
+}
+
 static void on_done(struct prober_wish *wish, bool is_healthy) {
 	struct asked *a = container_of(wish, struct asked, wish);
 
@@ -40,7 +48,7 @@ static struct scene *scene_open(uint64_t interval_ms) {
 	still_open(&s->rig);
 	s->listening = rig_listen(&s->port);
 	close(rig_listen(&s->closed_port));
-	prober_init(&s->prober, &s->rig.loop, interval_ms, TIMEOUT_MS, on_result);
+	prober_init(&s->prober, &s->rig.loop, interval_ms, TIMEOUT_MS, on_result, may_ask);
 	return s;
 }
 
@@ -255,6 +263,32 @@ static void what_cannot_be_asked_keeps_its_health(void **state) {
 	scene_close(s);
 }
 
+/* Whether a name led to it or it was written: the connection is not made. */
+static void an_address_that_is_denied_is_never_connected_to(void **state) {
+	static const char *const hosts[] = { "127.0.0.1", "localhost" };
+	struct scene *s = scene_open(0);
+	struct asked a;
+
+	s->denied = htonl(INADDR_LOOPBACK);
+	for (size_t i = 0; i < n_elems(hosts); i++) {
+		char url[64];
+		snprintf(url, sizeof(url), "http://%s:%u", hosts[i], s->port);
+		prober_put(
+		    &s->prober, SLICE("a"), &(struct prober_target){ .url = slice_of(url), .port = s->port });
+		assert_true(ask(s, "a", &a));
+		rig_until(&s->rig, a.n_calls);
+		assert_false(a.is_healthy);
+		assert_int_equal(accept4(s->listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), -1);
+		assert_int_equal(s->n_results, i + 1); /* unhealthy */
+	}
+	s->denied = 0;
+	assert_true(ask(s, "a", &a));
+	rig_until(&s->rig, answer_all(s, "HTTP/1.1 204 No Content\r\n\r\n"));
+	rig_until(&s->rig, a.n_calls);
+	assert_true(a.is_healthy);
+	scene_close(s);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(where_it_asks),
@@ -266,6 +300,7 @@ int main(void) {
 		cmocka_unit_test(what_is_removed_has_no_result),
 		cmocka_unit_test(another_place_is_asked_afresh),
 		cmocka_unit_test(what_cannot_be_asked_keeps_its_health),
+		cmocka_unit_test(an_address_that_is_denied_is_never_connected_to),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -122,18 +122,18 @@ static void the_silent_are_swept(void **state) {
 	put(r, "still", "stopped", 0);
 	put(r, "beats", "stopped", 0);
 	let_pass(r, &now_ms, 300000);
-	assert_int_equal(roster_sweep(r, now_ms, note_swept, swept), 0);
+	assert_int_equal(sweep(r, now_ms, note_swept, swept), 0);
 	beat(r, "beats");
 	let_pass(r, &now_ms, 1);
 	uint64_t version = roster_version(r);
-	assert_int_equal(roster_sweep(r, now_ms, note_swept, swept), 3);
+	assert_int_equal(sweep(r, now_ms, note_swept, swept), 3);
 	assert_string_equal(swept, "short usual still ");
 	assert_int_equal(roster_version(r), version + 3);
 	let_pass(r, &now_ms, 199999);
 	swept[0] = '\0';
-	assert_int_equal(roster_sweep(r, now_ms, note_swept, swept), 0);
+	assert_int_equal(sweep(r, now_ms, note_swept, swept), 0);
 	let_pass(r, &now_ms, 1);
-	assert_int_equal(roster_sweep(r, now_ms, note_swept, swept), 1);
+	assert_int_equal(sweep(r, now_ms, note_swept, swept), 1);
 	assert_string_equal(swept, "long ");
 	assert_int_equal(counts_of(r).n_records, 1);
 	assert_int_equal(counts_of(r).n_swept, 4);
@@ -199,7 +199,7 @@ static void after_a_standstill_leases_start_afresh(void **state) {
 	uint64_t version = roster_version(r);
 	now_ms += 100000000; /* longer than everything */
 	roster_advance(r, now_ms);
-	assert_int_equal(roster_sweep(r, now_ms, note_swept, swept), 0);
+	assert_int_equal(sweep(r, now_ms, note_swept, swept), 0);
 	assert_int_equal(roster_version(r), version);
 	assert_true(is_alive(r, "usual") && is_alive(r, "short") && is_alive(r, "long"));
 	assert_false(is_alive(r, "dead"));
@@ -213,7 +213,7 @@ static void after_a_standstill_leases_start_afresh(void **state) {
 	assert_false(is_alive(r, "usual"));
 	let_pass(r, &now_ms,
 	    300000 - 9000 - 120000 + 1000 + 1); /* "dead" was silent for 8 s and its ttl when it began */
-	roster_sweep(r, now_ms, note_swept, swept);
+	sweep(r, now_ms, note_swept, swept);
 	assert_string_equal(swept, "dead ");
 	roster_free(&r);
 }

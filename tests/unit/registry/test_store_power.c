@@ -5,6 +5,8 @@
 #include "unit/registry/disk.h"
 #include "unit/registry/shelf.h"
 
+#include "registry/wal.h"
+
 #ifdef __SANITIZE_THREAD__
 #define N_GROUPS 120 /* it is slow there */
 #else
@@ -83,6 +85,15 @@ static bool is_between(const struct expected *found, const struct expected *befo
 	return false;
 }
 
+/* Of what failed any run is right: each transaction overwrites the one before. */
+static bool is_acked_or_failed(
+    const struct expected *found, const struct expected *acked, long first, long end) {
+	for (; first <= end; first++)
+		if (is_between(found, acked, first, end))
+			return true;
+	return false;
+}
+
 /* The log goes into the file often, so that power is cut in the middle of that, too. */
 static int on_connection(sqlite3 *db, const char **error_out, const void *api) {
 	return sqlite3_wal_autocheckpoint(db, 60);
@@ -139,25 +150,59 @@ static void a_power_cut_loses_nothing_that_was_acknowledged(void **state) {
 }
 
 /* What fails is answered so, may be there or not, and is gone when something later was acknowledged. */
-static void a_sync_that_fails_is_no_acknowledgement(void **state) {
+static void failures(unsigned *fail_in, unsigned among) {
 	struct shelf s, cut;
 	struct expected acked, found;
 	struct rng rng;
 	struct store_counts counts;
 	long next = 1;
+	unsigned n_failed = 0; /* since the last one that was acknowledged */
 	rng_init(&rng, 31);
 	memset(&acked, -1, sizeof(acked));
 	cut_open(&s, &cut);
 	for (int i = 0; i < N_GROUPS; i++) {
-		disk.fail_in = rng_below(&rng, 3) ? 0 : 1 + (unsigned)rng_below(&rng, 4);
-		unsigned n_failed = one_group(&s, &rng, &next, &acked);
+		*fail_in = rng_below(&rng, 3) ? 0 : 1 + (unsigned)rng_below(&rng, among);
+		long first = next;
+		unsigned n = one_group(&s, &rng, &next, &acked);
+		n_failed = n == next - first ? n_failed + n : n;
 		disk_snapshot(cut.dir);
 		read_snapshot(cut.dir, &found);
-		if (!is_between(&found, &acked, next - n_failed, next))
+		if (!is_acked_or_failed(&found, &acked, next - n_failed, next))
 			fail_msg("group %d: the power cut lost something, or brought something back", i);
 	}
 	store_counts(s.store, &counts);
 	assert_true(counts.n_failed > N_GROUPS / 8 && counts.n_done > N_GROUPS);
+	*fail_in = 0;
+	cut_close(&s, &cut);
+}
+
+static void a_sync_that_fails_is_no_acknowledgement(void **state) {
+	failures(&disk.fail_in, 4);
+}
+
+static void a_write_that_fails_is_no_acknowledgement(void **state) {
+	failures(&disk.fail_write_in, 12);
+}
+
+/* The frames of two transactions that failed, the second one shorter, must not stand behind a third. */
+static void what_failed_is_no_damage_of_the_log(void **state) {
+	static const size_t sizes[] = { 40000, 12000 };
+	struct shelf s, cut;
+	char text[40001], path[PATH_MAX];
+	uint64_t end;
+	cut_open(&s, &cut);
+	for (size_t i = 0; i < n_elems(sizes); i++) {
+		memset(text, 'x', sizes[i]);
+		text[sizes[i]] = '\0';
+		disk.fail_in = 1;
+		assert_int_equal(shelf_write(&s, "a", text), STORE_FAILED);
+		assert_int_equal(disk.fail_in, 0);
+	}
+	assert_int_equal(shelf_write(&s, "a", "1"), STORE_DONE);
+	snprintf(path, sizeof(path), "%s/registry.db-wal", s.dir);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	assert_int_equal(wal_look(fd, &end), 0);
+	close(fd);
 	cut_close(&s, &cut);
 }
 
@@ -165,6 +210,8 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_power_cut_loses_nothing_that_was_acknowledged),
 		cmocka_unit_test(a_sync_that_fails_is_no_acknowledgement),
+		cmocka_unit_test(a_write_that_fails_is_no_acknowledgement),
+		cmocka_unit_test(what_failed_is_no_damage_of_the_log),
 	};
 	disk_install(22);
 	sqlite3_auto_extension((void (*)(void))on_connection);

@@ -195,7 +195,7 @@ def test_an_engine_that_begins_no_answer_and_whose_counters_stand_still_is_out(e
     peers = hang(router, 6)
     eventually(lambda: states(router)[hung.url] == "unhealthy")
     assert "/metrics" in paths(hung) and "/v1/completions" not in paths(hung)       # there are counters: no canary
-    assert hung.get("/health").status_code == 200 and states(router)[well.url] == "ready"
+    assert hung.get("/health").status_code == 200 and states(router)[well.url] != "unhealthy"
     assert '"reason":"requests wait, no progress"' in router.output()
     assert [router.chat().status_code for _ in range(10)] == [200] * 10
     hung.fault("none")
@@ -236,11 +236,11 @@ def test_who_answers_the_canary_is_only_slow(start, front):
         peer.send(answer())
 
     slow = start(Scripted, reply, pages={"/v1/completions": lambda peer: peer.send(answer())})
-    router = front([slow], health={"stall_timeout": "200ms"})
+    router = front([slow], health={"stall_timeout": "1s"})
     eventually(lambda: states(router)[slow.url] == "ready")
     peers = hang(router, 3)
-    eventually(lambda: slow.asked.count("/v1/completions") > 3)
-    assert states(router)[slow.url] == "ready"
+    eventually(lambda: slow.asked.count("/v1/completions") > 1)
+    assert was_never_out(router)
     go_on.set()
     let_go(peers)
 
@@ -248,12 +248,12 @@ def test_who_answers_the_canary_is_only_slow(start, front):
 def test_a_slow_engine_that_works_stays(engine, front):
     """Its answers take many stall timeouts to begin, since they are whole, but its counters move."""
     slow = engine(["m"], "--itl", "10ms")
-    router = front([slow], health={"stall_timeout": "200ms"})
+    router = front([slow], health={"stall_timeout": "500ms"})
     eventually(lambda: states(router)[slow.url] == "ready")
     with ThreadPoolExecutor(2) as pool:
-        replies = [pool.submit(router.chat, body={"max_tokens": 300, "ignore_eos": True}) for _ in range(2)]
+        replies = [pool.submit(router.chat, body={"max_tokens": 500, "ignore_eos": True}) for _ in range(2)]
         assert [r.result().status_code for r in replies] == [200] * 2
-    assert router.metric("headrace_instance_transitions_total", to="unhealthy") == 0
+    assert was_never_out(router)
     assert slow.count("started") == 2                                   # no canary
     assert paths(slow).count("/metrics") > 3
 
@@ -284,7 +284,8 @@ def test_hostile_metrics_do_no_harm(start, front, page):
     n = len(hostile.asked)
     eventually(lambda: hostile.asked[n:].count("/v1/completions") > 4)
     assert router.rss_bytes() < before[0] + (8 << 20) and router.descriptors() < before[1] + 8
-    assert states(router)[hostile.url] == "ready" and router.get("/liveness").status_code == 200
+    eventually(lambda: states(router)[hostile.url] == "ready")          # as soon as a canary is answered in time
+    assert router.get("/liveness").status_code == 200
     go_on.set()
     let_go(peers)
 

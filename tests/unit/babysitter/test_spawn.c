@@ -26,7 +26,7 @@ static void close_all(const struct spawned *s) {
 
 static void await_readable(int fd) {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	assert_int_equal(poll(&p, 1, 10000), 1);
+	assert_int_equal(poll(&p, 1, 60000), 1);
 }
 
 /* Runs it to its end; -> its exit code. */

@@ -53,8 +53,8 @@ static struct upstream *connected(struct scene *s) {
 	assert_int_equal(upstream_connect(&s->pool, s->instance, &s->address, &s->job, &up), 0);
 	rig_until(&s->rig, up->conn.state == CONN_OPEN);
 	assert_true(s->n_far < N_FAR_MAX);
-	s->far[s->n_far] = accept4(s->listening, NULL, NULL, SOCK_CLOEXEC);
-	assert_true(s->far[s->n_far++] >= 0);
+	rig_until(&s->rig, (s->far[s->n_far] = accept4(s->listening, NULL, NULL, SOCK_CLOEXEC)) >= 0);
+	s->n_far++;
 	return up;
 }
 

@@ -79,7 +79,8 @@ SURPLUS = ("resp-extra-bytes", "resp-unsolicited", "head-with-body-upstream")
 
 def run_case(case, *how):
     Dribble.dribbles = case["id"] not in SURPLUS
-    return plain_run_case(case, *how)
+    expected = {k: v for k, v in case["expect"].items() if k != "within_ms"}     # it is we who take long
+    return plain_run_case(case | {"expect": expected}, *how)
 
 
 plain_run_case = http1_run.run_case

@@ -7,8 +7,9 @@
  *     registrar  the two records             <- what is true, whenever something changed
  *     routes     what is answered
  *
- * The end: told to leave -> both names deregistered (or the registry is away, or two
- * seconds have passed) -> the engine is stopped -> the loop ends.
+ * The end: told to leave -> both names are deregistered, and the engine finishes what it
+ * has and is stopped -> it is gone, and the registry knows (or is away, or has had its
+ * second) -> the loop ends.
  */
 #include "babysitter/babysitter.h"
 
@@ -28,14 +29,14 @@
 #include "net/signals.h"
 
 #define BUDGET_BYTES       (64u << 20)
-#define DEREGISTER_MS      2000
+#define DEREGISTER_MS      1000  /* while the engine drains and stops: no more than this on top */
 #define PORT_LINE_MS       30000 /* infinilm-rust: then its port is taken to be the configured one */
 #define ADVERTISE_RETRY_MS 1000
 #define STATE_DIR_BYTES    1024
-#define LEASE_S            120 /* that a registry grants to records without a ttl */
-#define N_LEASE_HEARTBEATS 3   /* of which two may be lost */
+#define N_LEASE_HEARTBEATS 3 /* of which two may be lost */
+#define LEASE_MIN_S        5 /* a busy machine is not a dead one */
 
-enum life { LIFE_RUNNING = 1, LIFE_LEAVING, LIFE_STOPPING, LIFE_ENDED };
+enum life { LIFE_RUNNING = 1, LIFE_LEAVING, LIFE_ENDED };
 
 struct babysitter {
 	struct loop loop;
@@ -74,13 +75,10 @@ static json_t *make_record(const struct babysitter *b, const char *name, uint16_
 	char url[ADVERTISE_BYTES + 32];
 
 	snprintf(url, sizeof(url), strchr(b->host, ':') ? "http://[%s]:%u" : "http://%s:%u", b->host, port);
-	json_t *record = json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:o}", "name", name, "host", b->host,
-	    "hostname", b->host, "port", port, "url", url, "status", "running", "metadata", metadata);
-	/* Below that the registry's own lease is long enough, and the operator's to choose. */
 	uint64_t ttl_s = (N_LEASE_HEARTBEATS * b->config.heartbeat_ms + 999) / 1000;
-	if (ttl_s > LEASE_S)
-		json_object_set_new(record, "ttl", json_integer((json_int_t)ttl_s));
-	return record;
+	return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:I, s:o}", "name", name, "host", b->host,
+	    "hostname", b->host, "port", port, "url", url, "status", "running", "ttl",
+	    (json_int_t)u64_max(ttl_s, LEASE_MIN_S), "metadata", metadata);
 }
 
 /* An engine that lists its models is of use when it has listed one. */
@@ -91,7 +89,6 @@ static bool has_models(const struct readiness *r) {
 static void babysitter_register(struct babysitter *b) {
 	const struct keeper *k = &b->keeper;
 	bool is_leaving = b->life != LIFE_RUNNING;
-	bool is_ready = k->child.state == CHILD_READY && b->readiness.state == READINESS_SERVING;
 
 	/* A second babysitter of the same name must not touch what is the first one's. */
 	b->is_registering |= k->child.n_spawned > 0 || k->child.state == CHILD_BACKOFF;
@@ -101,7 +98,7 @@ static void babysitter_register(struct babysitter *b) {
 	if (!is_leaving)
 		own = make_record(b, b->config.name, (uint16_t)(b->config.port + 1),
 		    backend_own_metadata(&b->config, babysitter_routes_state(&b->routes)));
-	if (!is_leaving && is_ready && has_models(&b->readiness))
+	if (babysitter_routes_is_serving(&b->routes) && has_models(&b->readiness))
 		server = make_record(b, registrar_name(&b->registrar, REGISTRAR_SERVER), b->readiness.port,
 		    backend_server_metadata(&b->config, b->readiness.models));
 	registrar_want(&b->registrar, REGISTRAR_SERVER, server);
@@ -110,9 +107,9 @@ static void babysitter_register(struct babysitter *b) {
 
 /* --- the address that others reach us by ----------------------------------------------- */
 
-/* Said, not by default: the default means this machine, whatever others call it. */
-static bool has_own_host(const struct babysitter *b) {
-	return option_is_given(b->config.options, "babysitter.host");
+/* An engine that listens at 0.0.0.0 does not answer by IPv6; one at :: mostly does by both. */
+static bool is_listening_at(const struct babysitter *b, const struct sockaddr_storage *address) {
+	return address->ss_family == AF_INET || strchr(b->config.host, ':');
 }
 
 static void find_host(struct babysitter *b) {
@@ -139,11 +136,9 @@ static void on_addresses(struct resolver *r, const struct sockaddr_storage *addr
 	}
 	bool is_found = false;
 	for (size_t i = 0; i < n && !is_found; i++)
-		is_found = advertise_by_route(&addresses[i], b->host);
+		is_found = is_listening_at(b, &addresses[i]) && advertise_by_route(&addresses[i], b->host);
 	if (!is_found)
 		advertise_by_name(b->host);
-	else if (!has_own_host(b) && advertise_is_loopback(b->host)) /* all are on this machine */
-		snprintf(b->host, sizeof(b->host), "%s", b->config.host);
 	log_begin(&e, LOG_INFO, "address to register found");
 	line_text(&e.line, SLICE("host"), slice_of(b->host));
 	log_end(&e);
@@ -153,7 +148,7 @@ static void on_addresses(struct resolver *r, const struct sockaddr_storage *addr
 static void babysitter_find_host(struct babysitter *b) {
 	if (b->config.advertise[0])
 		snprintf(b->host, sizeof(b->host), "%s", b->config.advertise);
-	else if (has_own_host(b) && !advertise_is_wildcard(b->config.host))
+	else if (!advertise_is_wildcard(b->config.host))
 		snprintf(b->host, sizeof(b->host), "%s", b->config.host);
 	else if (b->origin)
 		find_host(b);
@@ -161,7 +156,28 @@ static void babysitter_find_host(struct babysitter *b) {
 
 /* --- the end ------------------------------------------------------------------------------ */
 
-/* Whatever happens next happens in a job: this is called from anywhere. */
+static void on_idle(struct idleness *i, bool is_idle) {
+	struct babysitter *b = container_of(i, struct babysitter, idleness);
+	struct log_event e;
+
+	log_begin(&e, is_idle ? LOG_INFO : LOG_WARN, is_idle ? "drained" : "drain has taken too long");
+	line_text(&e.line, SLICE("service"), slice_of(b->config.name));
+	log_end(&e);
+	keeper_tell(&b->keeper, CHILD_E_STOP);
+}
+
+/* What does not answer any more would never be done. */
+static void babysitter_drain(struct babysitter *b) {
+	bool is_ready = b->keeper.child.state == CHILD_READY;
+	bool is_hung = is_ready && !readiness_is_good(&b->readiness);
+
+	keeper_tell(&b->keeper, is_hung ? CHILD_E_STOP : CHILD_E_DRAIN);
+	if (is_ready && !is_hung)
+		idleness_start(&b->idleness, &b->loop, readiness_origin(&b->readiness), b->readiness.port,
+		    b->config.drain_timeout_ms, on_idle);
+}
+
+/* The rest happens in a job: this is called from anywhere. */
 static void babysitter_leave(struct babysitter *b, int exit_code) {
 	if (b->life != LIFE_RUNNING)
 		return;
@@ -170,6 +186,7 @@ static void babysitter_leave(struct babysitter *b, int exit_code) {
 	b->routes.is_leaving = true;
 	notify_manager("STOPPING=1");
 	babysitter_register(b);
+	babysitter_drain(b);
 	loop_timer(&b->loop, &b->patience, DEREGISTER_MS);
 	loop_wake(&b->loop, &b->step);
 }
@@ -206,12 +223,9 @@ static void babysitter_end(struct babysitter *b) {
 static void on_step(struct job *j) {
 	struct babysitter *b = container_of(j, struct babysitter, step);
 	const struct child *child = &b->keeper.child;
+	bool is_over = child->state == CHILD_STOPPED || child->state == CHILD_FAILED;
 
-	if (b->life == LIFE_LEAVING && is_deregistered(b)) {
-		b->life = LIFE_STOPPING;
-		keeper_tell(&b->keeper, CHILD_E_STOP);
-	}
-	if (b->life == LIFE_STOPPING && (child->state == CHILD_STOPPED || child->state == CHILD_FAILED))
+	if (b->life == LIFE_LEAVING && is_over && is_deregistered(b))
 		babysitter_end(b);
 }
 
@@ -223,8 +237,9 @@ static void on_registered(struct registrar *r) {
 static void on_signal(struct signals *signals, int number) {
 	struct babysitter *b = container_of(signals, struct babysitter, signals);
 
-	if (b->life == LIFE_LEAVING) { /* a second one: the registry can wait */
+	if (b->life == LIFE_LEAVING) { /* a second one: nobody is waited for */
 		timer_stop(&b->patience);
+		keeper_tell(&b->keeper, CHILD_E_STOP);
 		loop_wake(&b->loop, &b->step);
 	}
 	babysitter_leave(b, 0);
@@ -310,27 +325,11 @@ static void on_change(struct keeper *k) {
 	loop_wake(&b->loop, &b->step);
 }
 
-static void on_idle(struct idleness *i, bool is_idle) {
-	struct babysitter *b = container_of(i, struct babysitter, idleness);
-	struct log_event e;
-
-	log_begin(&e, is_idle ? LOG_INFO : LOG_WARN, is_idle ? "drained" : "drain has taken too long");
-	line_text(&e.line, SLICE("service"), slice_of(b->config.name));
-	log_end(&e);
-	keeper_tell(&b->keeper, CHILD_E_STOP);
-}
-
 static void on_drain(struct babysitter_routes *routes) {
 	struct babysitter *b = container_of(routes, struct babysitter, routes);
-	bool is_ready = b->keeper.child.state == CHILD_READY;
 
-	if (b->life != LIFE_RUNNING)
-		return;
-	keeper_tell(&b->keeper, CHILD_E_DRAIN);
-	if (!is_ready || b->keeper.child.state != CHILD_DRAINING)
-		return;
-	idleness_start(&b->idleness, &b->loop, readiness_origin(&b->readiness), b->readiness.port,
-	    b->config.drain_timeout_ms, on_idle);
+	if (b->life == LIFE_RUNNING)
+		babysitter_drain(b);
 }
 
 /* --- the start ------------------------------------------------------------------------------ */

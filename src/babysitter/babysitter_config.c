@@ -158,7 +158,9 @@ static const struct option rows[] = {
 		    "the type and the port",
 	    .type = OPTION_STRING, .check = check_name, AT(name) },
 	{ "babysitter", "host", .arg = "HOST",
-	    .help = "the engine's address: told to the engine, and registered unless it stands for all",
+	    .help = "the engine's address: told to the engine, and registered unless it stands for all; "
+		    "without one, all addresses if the registry or the advertised address is not of this "
+		    "machine alone",
 	    .type = OPTION_STRING, .def = "localhost", .check = option_check_host, AT(host) },
 	{ "babysitter", "port", .help = "the engine's port, needed; the babysitter listens on the next one",
 	    .type = OPTION_UINT, .max = UINT16_MAX - 1, AT(port) },
@@ -166,8 +168,8 @@ static const struct option rows[] = {
 	    .type = OPTION_STRING, .def = "0.0.0.0", .check = option_check_host, AT(listen) },
 	{ "babysitter", "advertise", .arg = "HOST",
 	    .help =
-		"address that is registered; without one, host if it is given and stands for one address, "
-		"else the one by which this machine reaches the registry",
+		"address that is registered; without one, host if it stands for one address, else the one by "
+		"which this machine reaches the registry",
 	    .type = OPTION_STRING, .check = check_advertise, AT(advertise) },
 	{ "babysitter", "registry_url", .arg = "URL",
 	    .help = "the registry; without one nothing is registered", .type = OPTION_STRING,
@@ -300,15 +302,17 @@ const struct option_schema babysitter_config_schema = {
 		    "Starts one engine and keeps one copy of it running, never two: what a babysitter that was "
 		    "killed has left behind is ended before another engine is started. The engine counts as "
 		    "ready when its port is open and it lists its models (GET /v1/models, else /models; 404 "
-		    "will do). Then NAME-server is registered with them; an engine that ends or hangs "
-"is taken off the registry at once and started again.\n"
+		    "will do). Then NAME-server is registered with them. An engine that ends is taken off "
+		    "the registry at once and started again; one that hangs is taken off when two looks at it "
+		    "have failed, and started again after --failures.\n"
 		    "On the port behind the engine's it serves GET /health (200 only while the engine serves, "
 		    "else 503, with the state), /models, /info, /metrics, and POST /drain.\n"
 		    "Flags and files of InfiniLM-SVC's babysitters work: --config-file is --config, -p and -n, "
 		    "--registry and --router are --port, --name, --registry-url and --router-url. Times without "
 		    "a unit are seconds.",
-		.signals = "SIGTERM and SIGINT deregister, end the engine and all it has started, and exit "
-			   "with 0. A second one does not wait for the registry.",
+		.signals = "SIGTERM and SIGINT deregister, wait until the engine has finished what it has, "
+			   "--drain-timeout at most, end it and all it has started, and exit with 0. A second "
+			   "one waits neither for requests nor for the registry.",
 		.examples = " headrace babysitter --port 8100 --service-type mock --models llama \\\n"
 			    "     --registry-url http://registry:8081\n"
 			    " headrace babysitter --config engine.toml --host 0.0.0.0",
@@ -468,6 +472,25 @@ static char *make_name(struct option_set *set, const struct babysitter_config *c
 	return name;
 }
 
+/* Where the engine listens must be where others look for it. A name may be anybody's. */
+static void verify_host(struct option_set *set, struct babysitter_config *config) {
+	char others[ADVERTISE_BYTES] = "";
+	struct text_url url;
+
+	if (text_url(slice_of(config->registry_url), &url))
+		snprintf(others, sizeof(others), "%.*s", (int)url.host.n, url.host.p);
+	if (config->advertise[0])
+		snprintf(others, sizeof(others), "%s", config->advertise);
+	if (!others[0] || advertise_is_loopback(others))
+		return;
+	if (!option_is_given(set, "babysitter.host"))
+		option_default(set, config, "babysitter.host", strchr(others, ':') ? "::" : "0.0.0.0");
+	else if (!config->advertise[0] && advertise_is_loopback(config->host))
+		option_mistake(set, "babysitter.host",
+		    "nobody but this machine reaches that, and the registry may be on another: give 0.0.0.0 "
+		    "or an address of this machine; if it is meant, give advertise as well");
+}
+
 static void verify(struct option_set *set, void *arg) {
 	struct babysitter_config *config = arg;
 	struct babysitter_backend *b = &config->backend;
@@ -481,6 +504,7 @@ static void verify(struct option_set *set, void *arg) {
 	make_cpus(set, b);
 	make_limits(set, b);
 	verify_env(set, &b->env);
+	verify_host(set, config);
 	if (config->router_url[0])
 		option_warning(set, "babysitter.router_url", "has no effect");
 	if (!config->name[0])

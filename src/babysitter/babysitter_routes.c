@@ -16,7 +16,7 @@ bool babysitter_routes_is_serving(const struct babysitter_routes *routes) {
 const char *babysitter_routes_state(const struct babysitter_routes *routes) {
 	enum child_state state = routes->keeper->child.state;
 
-	if (routes->is_leaving)
+	if (routes->is_leaving && state != CHILD_DRAINING)
 		return child_state_name(CHILD_STOPPING);
 	if (state == CHILD_READY && !readiness_is_good(routes->readiness))
 		return "unresponsive";

@@ -94,7 +94,9 @@ static void readiness_end(struct readiness *r, bool is_good) {
 	bool was_trying = r->state == READINESS_TRYING;
 	r->state = READINESS_SERVING;
 	r->n_failed = is_good ? 0 : r->n_failed + 1;
-	loop_timer(r->loop, &r->timer, r->rules->interval_ms);
+	bool is_doubted = r->n_failed > 0 && readiness_is_good(r);
+	loop_timer(r->loop, &r->timer,
+	    is_doubted ? u64_min(r->rules->interval_ms, PAUSE_MAX_MS) : r->rules->interval_ms);
 	if (was_trying)
 		r->ops->on_ready(r);
 	else

@@ -6,7 +6,7 @@
  * An answer of 404 to both, or one that wants a key, is an engine that serves without a
  * list. Where it is wanted, one token must be completed besides. From then on the list
  * is asked for every interval: that is the sign of life, and how models that come later
- * are learned.
+ * are learned. The first look that fails is followed by another within a second.
  *
  * The engine is looked for at its host and, if nothing listens there, at 127.0.0.1.
  * One thread, the loop's. Callbacks run from the loop, never from inside a call to here.

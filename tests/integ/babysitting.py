@@ -72,6 +72,7 @@ class Registry:
         self.url = f"http://{host}:{self.port}"
         self.lock = threading.Lock()
         self.server = None
+        self.before_delete = lambda: None
         self.requests = []
         self.open()
 
@@ -88,6 +89,8 @@ class Registry:
 
             def serve(self):
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                if self.command == "DELETE":
+                    registry.before_delete()
                 with registry.lock:
                     status, value = registry.answer(self.command, self.path, self.headers, body)
                     registry.requests.append((self.command, self.path, json.loads(body) if body else None))

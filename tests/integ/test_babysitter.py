@@ -83,11 +83,11 @@ def test_both_names_are_registered_as_specified(babysitter, registry):
     own, server = registry.record("eng"), registry.record("eng-server")
     own.pop("last_heartbeat"), server.pop("last_heartbeat")
     assert own == {"name": "eng", "host": "localhost", "hostname": "localhost", "port": sitter.port,
-                   "url": f"http://localhost:{sitter.port}", "status": "running",
+                   "url": f"http://localhost:{sitter.port}", "status": "running", "ttl": 5,
                    "metadata": {"type": "mock", "babysitter": "enhanced", "state": "ready"}}
     metadata = server.pop("metadata")
     assert server == {"name": "eng-server", "host": "localhost", "hostname": "localhost", "port": sitter.engine_port,
-                      "url": f"http://localhost:{sitter.engine_port}", "status": "running"}
+                      "url": f"http://localhost:{sitter.engine_port}", "status": "running", "ttl": 5}
     assert [m["id"] for m in metadata.pop("models_list")] == ["a", "b"]
     assert metadata == {"type": "openai-api", "parent_service": "eng", "babysitter": "enhanced", "models": ["a", "b"],
                         "zone": "x", "weight": 3, "nested": {"k": [1, 2]}}
@@ -96,10 +96,11 @@ def test_both_names_are_registered_as_specified(babysitter, registry):
     assert registry.count("POST", "/services") <= 6      # a few states, no repetition
 
 
-def test_a_slow_heartbeat_asks_for_a_longer_lease(babysitter, registry):
-    babysitter(mock("a"), registry=registry, babysitter={"heartbeat_interval": "50s"})
+@pytest.mark.parametrize("heartbeat_s", [2, 30, 50])
+def test_the_lease_is_three_heartbeats(babysitter, registry, heartbeat_s):
+    babysitter(mock("a"), registry=registry, babysitter={"heartbeat_interval": heartbeat_s})
     eventually(lambda: registry.names() == {"eng", "eng-server"})
-    assert registry.record("eng")["ttl"] == registry.record("eng-server")["ttl"] == 150
+    assert registry.record("eng")["ttl"] == registry.record("eng-server")["ttl"] == 3 * heartbeat_s
 
 
 def test_a_killed_engine_is_off_the_registry(babysitter, registry):
@@ -188,8 +189,19 @@ def test_others_get_an_address_that_they_can_reach(babysitter, start):
     sitter = babysitter(mock("a"), registry=registry)
     eventually(lambda: registry.names() == {"eng", "eng-server"})
     assert registry.record("eng")["host"] == registry.record("eng-server")["host"] == address
+    models = httpx.get(registry.record("eng-server")["url"] + "/v1/models", timeout=60).json()
+    assert [m["id"] for m in models["data"]] == ["a"]
     assert httpx.post(f"http://{address}:{sitter.port}/drain", timeout=60).status_code == 401       # it is no business of theirs
     assert httpx.get(f"http://{address}:{sitter.port}/health", timeout=60).status_code == 200
+
+
+def test_an_address_of_this_machine_alone_is_not_registered_elsewhere():
+    elsewhere = "--port", 8000, "--service-type", "mock", "--registry-url", "http://198.51.100.7:8081", "--check"
+    for host in "localhost", "127.0.0.1", "::1":
+        done = run(*elsewhere, "--host", host)
+        assert done.returncode == 2 and "host: nobody but this machine" in done.stderr
+        assert run(*elsewhere, "--host", host, "--advertise", "localhost").returncode == 0      # it is meant
+    assert run(*elsewhere).returncode == run(*elsewhere, "--host", "10.0.0.7").returncode == 0
 
 
 def test_the_advertised_address_may_be_said(babysitter, registry):
@@ -235,6 +247,31 @@ def test_what_the_engine_says_is_kept_with_its_name(babysitter, tmp_path):
     log = tmp_path / "engine.log"
     python_engine(babysitter, env={"LINE": "hello from the engine"}, log={"file": str(log)})
     eventually(lambda: log.exists() and "[eng] hello from the engine\n" in log.read_text())
+
+
+def shell(script):
+    return {"type": "command", "command": "sh -c", "args": [script]}
+
+
+def test_a_full_log_file_is_renamed(babysitter, tmp_path):
+    log = tmp_path / "engine.log"
+    line = "x" * 1000
+    babysitter(shell(f"while :; do echo {line}; done"), ready=False,
+               log={"file": str(log), "max_size": "64KiB", "max_files": 2})
+    eventually(lambda: (tmp_path / "engine.log.2").exists())
+    assert (tmp_path / "engine.log.2").stat().st_size >= 64 << 10
+    assert not (tmp_path / "engine.log.3").exists()
+
+
+def test_lines_above_the_rate_are_counted_and_not_written(babysitter, tmp_path):
+    log = tmp_path / "engine.log"
+    sitter = babysitter(shell("for i in $(seq 500); do echo line $i; done; exec sleep 1000"), ready=False,
+                        log={"file": str(log), "rate": 10})
+    eventually(lambda: "headrace_babysitter_output_lines_total 500" in sitter.get("/metrics").text)
+    dropped = int(re.search(r"output_dropped_total (\d+)", sitter.get("/metrics").text)[1])
+    assert 0 < dropped < 500
+    eventually(lambda: "lines, " in log.read_text() and "were not written" in log.read_text())
+    assert len(re.findall(r"^\[eng\] line ", log.read_text(), re.M)) == 500 - dropped
 
 
 def test_a_crash_loop_ends_in_failed(babysitter, registry):
@@ -318,6 +355,20 @@ def test_infinilm_rust_says_its_port_in_its_log(babysitter, registry, tmp_path):
 def test_infinilm_gets_its_model_and_arguments(babysitter, tmp_path):
     script = tmp_path / "launch.py"
     script.write_text("import sys, time\nprint(sys.argv[1:], flush=True)\ntime.sleep(1000)\n")
+def test_an_engine_that_stands_still_is_off_the_registry_meanwhile(babysitter, registry):
+    sitter = babysitter(mock("a"), registry=registry, probe={"timeout": "500ms", "failures": 0})
+    eventually(lambda: registry.record("eng-server"))
+    pid, = sitter.engines()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: sitter.get("/health").status_code == 503 and not registry.record("eng-server"))
+        eventually(lambda: registry.record("eng")["metadata"]["state"] == "unresponsive")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    eventually(lambda: sitter.get("/health").status_code == 200 and registry.record("eng-server"))
+    assert sitter.engines() == [pid]
+
+
     sitter = babysitter({"type": "InfiniLM", "path": "/models/9g 8b", "args": ["--x", "a b"], "launch_script": str(script),
                          "ndev": 2}, ready=False)
     said = ["--model-path", "/models/9g 8b", "--port", str(sitter.engine_port), "--host", "localhost", "--ndev", "2",
@@ -391,6 +442,55 @@ def test_grandchildren_and_the_deaf_end_too(babysitter, registry):
     sitter = babysitter({"type": "command", "command": "sh -c", "args": [deaf]}, registry=registry, ready=False,
                         babysitter={"stop_timeout": "300ms"})
     eventually(lambda: len(sitter.engines()) >= 3)
+def open_stream(sitter, max_tokens):
+    s = socket.create_connection(("127.0.0.1", sitter.engine_port), 60)
+    s.sendall(raw_request(chat_body(stream=True, max_tokens=max_tokens)))
+    read_to_end(s, b"data: ")
+    return s
+
+
+def test_a_signal_lets_streams_finish(babysitter, registry):
+    sitter = babysitter(mock("m") | {"args": ["--itl", "20ms"]}, registry=registry)
+    eventually(lambda: registry.names() == {"eng", "eng-server"})
+    s = open_stream(sitter, 60)
+    sitter.process.terminate()
+    assert b"data: [DONE]" in read_to_end(s, b"data: [DONE]")[0]
+    assert sitter.wait() == 0 and not processes(sitter.state_dir)
+
+
+def test_a_second_signal_waits_for_nothing(babysitter, registry):
+    sitter = babysitter(mock("m") | {"args": ["--itl", "20ms"]}, registry=registry)
+    eventually(lambda: registry.names() == {"eng", "eng-server"})
+    s = open_stream(sitter, 100000)
+    sitter.process.terminate()
+    eventually(lambda: not registry.names())
+    answer = sitter.get("/health")
+    assert answer.status_code == 503 and answer.json()["state"] == "draining"
+    sitter.process.terminate()
+    assert sitter.wait() == 0 and not processes(sitter.state_dir)
+    assert b"[DONE]" not in read_to_end(s)[0]
+
+
+def test_a_signal_does_not_wait_for_an_engine_that_stands_still(babysitter):
+    sitter = python_engine(babysitter, probe={"timeout": "500ms", "failures": 0})
+    httpx.get(sitter.engine_url + "/hang", timeout=60)
+    eventually(lambda: sitter.state() == "unresponsive")
+    with socket.create_connection(("127.0.0.1", sitter.engine_port), 60):
+        sitter.process.terminate()
+        assert sitter.wait() == 0 and not processes(sitter.state_dir)
+
+
+def test_the_engine_does_not_wait_for_the_registry(babysitter, registry):
+    """The registry answers when the engine is gone, and is heard."""
+    sitter = babysitter({"type": "command", "command": "sleep 1000"}, registry=registry, ready=False)
+    eventually(lambda: registry.names() == {"eng"})
+    pid, = sitter.engines()
+    registry.before_delete = lambda: eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+    sitter.process.terminate()
+    assert sitter.wait() == 0
+    assert '"deregistered"' in sitter.output()
+
+
     sitter.process.terminate()
     assert sitter.wait() == 0
     assert not processes(sitter.state_dir)

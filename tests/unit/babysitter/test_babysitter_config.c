@@ -194,6 +194,35 @@ static void names_come_from_type_and_port(void **state) {
 	}
 }
 
+static void the_engine_listens_where_others_look_for_it(void **state) {
+	static const struct {
+		const char *flags, *host;
+	} rows_of[] = {
+		{ "", "localhost" },
+		{ "--registry-url http://127.0.0.1:8081", "localhost" },
+		{ "--registry-url http://localhost:8081", "localhost" },
+		{ "--registry-url http://[::1]:8081", "localhost" },
+		{ "--registry-url http://10.0.0.1:8081", "0.0.0.0" },
+		{ "--registry-url http://registry:8081/", "0.0.0.0" },
+		{ "--registry-url http://[fd00::1]:8081", "::" },
+		{ "--registry-url http://127.0.0.1:8081 --advertise 10.0.0.7", "0.0.0.0" },
+		{ "--registry-url http://10.0.0.1:8081 --advertise fd00::7", "::" },
+		{ "--registry-url http://10.0.0.1:8081 --advertise localhost", "localhost" },
+		{ "--registry-url http://10.0.0.1:8081 --host 10.0.0.7", "10.0.0.7" },
+		{ "--registry-url http://10.0.0.1:8081 --advertise 10.0.0.7 --host 127.0.0.1", "127.0.0.1" },
+		{ "--registry-url http://10.0.0.1:8081 --advertise localhost --host ::1", "::1" },
+		{ "--registry-url http://127.0.0.1:8081 --host 127.0.0.1", "127.0.0.1" },
+	};
+	for (size_t i = 0; i < n_elems(rows_of); i++) {
+		char flags[160];
+		snprintf(flags, sizeof(flags), "--port 9 --service-type mock %s", rows_of[i].flags);
+		struct reading r = read_config(flags, NULL);
+		assert_string_equal(r.mistakes, "");
+		assert_string_equal(r.config.host, rows_of[i].host);
+		release(&r);
+	}
+}
+
 static void times_without_a_unit_are_seconds(void **state) {
 	struct reading r = read_config("--heartbeat-interval 10 --stop-timeout 250ms",
 	    "port=1\n[babysitter]\nrestart_delay = \"2m\"\n"
@@ -244,6 +273,10 @@ static void mistakes_say_where_they_are(void **state) {
 		{ "port=1\n[backend]\ntype=\"infinilm-rust\"\n", "backend.config_file: is missing" },
 		{ "port=1\nadvertise=\"0.0.0.0\"\n", "FILE:2: babysitter.advertise: nobody can reach that" },
 		{ "port=1\nadvertise=\"::\"\n", "FILE:2: babysitter.advertise: nobody can reach that" },
+		{ "port=1\nhost=\"localhost\"\nregistry_url=\"http://r:1\"\n",
+		    "FILE:2: babysitter.host: nobody but this machine reaches that" },
+		{ "port=1\nhost=\"127.0.0.1\"\nregistry_url=\"http://[fd00::1]:1\"\n",
+		    "FILE:2: babysitter.host: nobody but this machine reaches that" },
 		{ "port=1\nname=\"a/b\"\n", "FILE:2: babysitter.name: expected printable ASCII" },
 		{ "port=1\ntoken=\"a b\"\n", "FILE:2: babysitter.token: expected printable ASCII" },
 		{ "port=1\n[probe]\napi_key=\"a b\"\n", "FILE:3: probe.api_key: expected printable ASCII" },
@@ -316,6 +349,7 @@ int main(void) {
 		cmocka_unit_test(flags_of_other_systems_are_taken),
 		cmocka_unit_test(args_are_split_at_spaces_alone),
 		cmocka_unit_test(names_come_from_type_and_port),
+		cmocka_unit_test(the_engine_listens_where_others_look_for_it),
 		cmocka_unit_test(times_without_a_unit_are_seconds),
 		cmocka_unit_test(limits_and_cpus_are_made),
 		cmocka_unit_test(mistakes_say_where_they_are),

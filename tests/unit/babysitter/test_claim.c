@@ -151,11 +151,12 @@ static void who_bears_the_variable_is_killed(void **state) {
 	scene_close(&s);
 }
 
-static void write_record(const struct scene *s, pid_t leader, uint64_t start, const char *boot) {
+static void write_record(
+    const struct scene *s, pid_t leader, uint64_t start, const char *boot, const char *cgroup) {
 	FILE *f = fopen(s->path, "w");
 	fprintf(f,
-	    "{\"babysitter\": 1, \"leader\": %d, \"start\": %llu, \"boot\": \"%s\", \"cgroup\": \"\"}\n",
-	    (int)leader, (unsigned long long)start, boot);
+	    "{\"babysitter\": 1, \"leader\": %d, \"start\": %llu, \"boot\": \"%s\", \"cgroup\": \"%s\"}\n",
+	    (int)leader, (unsigned long long)start, boot, cgroup);
 	fclose(f);
 }
 
@@ -171,19 +172,47 @@ static void the_recorded_leader_is_killed_if_it_is_the_same(void **state) {
 	pid_t leader = sleeper(-1, NULL);
 	assert_true(process_read(leader, &p));
 	scene_open(&s);
-	write_record(&s, leader, p.start + 1, boot); /* the number has passed on */
+	write_record(&s, leader, p.start + 1, boot, ""); /* the number has passed on */
 	assert_true(scene_ask(&s));
 	scene_close(&s);
 	scene_open(&s);
-	write_record(&s, leader, p.start, "another-boot");
+	write_record(&s, leader, p.start, "another-boot", "");
 	assert_true(scene_ask(&s));
 	scene_close(&s);
 	assert_int_equal(waitpid(leader, NULL, WNOHANG), 0);
 
 	scene_open(&s);
-	write_record(&s, leader, p.start, boot);
+	write_record(&s, leader, p.start, boot, "");
 	assert_true(scene_ask(&s));
 	assert_true(is_killed(leader));
+	scene_close(&s);
+}
+
+/* Whoever is in it, though nothing else tells that it was a predecessor's. */
+static void the_recorded_cgroup_is_killed(void **state) {
+	struct scene s;
+	struct cgroup g;
+	char path[CGROUP_PATH_MAX + 32], number[16];
+	scene_open(&s);
+	bool can_kill = cgroup_open(&g, "claim-test", s.claim.place_fd);
+	snprintf(path, sizeof(path), "%s/cgroup.kill", g.path);
+	if (!can_kill || access(path, W_OK) < 0) {
+		print_message("no cgroup can be made here, or not be killed\n");
+		cgroup_close(&g);
+		scene_close(&s);
+		skip();
+	}
+	pid_t member = sleeper(-1, NULL), stranger = sleeper(-1, NULL);
+	int n = snprintf(number, sizeof(number), "%d", (int)member);
+	assert_int_equal(write(g.procs_fd, number, (size_t)n), n);
+	snprintf(path, sizeof(path), "%s", g.path);
+
+	write_record(&s, 0, 0, "another-boot", path);
+	assert_true(scene_ask(&s));
+	rig_until(&s.rig, is_killed(member));
+	end(stranger);
+	cgroup_close(&g);
+	assert_int_equal(access(path, F_OK), -1);
 	scene_close(&s);
 }
 
@@ -378,6 +407,7 @@ int main(int argc, char **argv) {
 		cmocka_unit_test(who_merely_reads_the_file_lives),
 		cmocka_unit_test(who_bears_the_variable_is_killed),
 		cmocka_unit_test(the_recorded_leader_is_killed_if_it_is_the_same),
+		cmocka_unit_test(the_recorded_cgroup_is_killed),
 		cmocka_unit_test(a_torn_record_is_no_record),
 		cmocka_unit_test(a_living_babysitter_is_left_alone),
 		cmocka_unit_test(a_hundred_babysitters_are_killed),

@@ -88,7 +88,7 @@ static void models_free(struct models_call *m) {
 }
 
 static void models_refuse(struct endpoint_call *c, const char *text) {
-	endpoint_answer_json(c, 503, json_pack("{s:s, s:s}", "error", text, "code", "no_healthy_instance"));
+	endpoint_answer_error(c, 503, "no_healthy_instance", "%s", text);
 }
 
 static void models_ask(struct models_call *m) {

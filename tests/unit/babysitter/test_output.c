@@ -184,6 +184,33 @@ static void a_flood_is_counted_exactly(void **state) {
 	free(d.text);
 }
 
+static uint64_t still_ns;
+
+static uint64_t still_clock(void) {
+	return still_ns;
+}
+
+/* L48: whatever comes, a stream is one slice every other millisecond. */
+static void a_flood_is_read_in_slices(void **state) {
+	static char text[4 * OUTPUT_SLICE_BYTES];
+	struct desk d;
+	still_ns = clock_now_ns();
+	clock_set_source(still_clock);
+	desk_open(&d, (struct output_rules){ .prefix = "", .max_lines_s = 5 });
+	d.output.on_line = NULL;
+	memset(text, '\n', sizeof(text));
+	assert_int_equal(write(d.out, text, sizeof(text)), sizeof(text));
+	for (unsigned i = 1; i <= 4; i++) {
+		rig_until(&d.rig, d.output.n_bytes == i * OUTPUT_SLICE_BYTES);
+		rig_spin(&d.rig, 20);
+		assert_int_equal(d.output.n_bytes, i * OUTPUT_SLICE_BYTES);
+		still_ns += 2000000;
+	}
+	clock_set_source(NULL);
+	desk_close(&d);
+	free(d.text);
+}
+
 static void a_new_pair_takes_over(void **state) {
 	struct desk d;
 	desk_open(&d, (struct output_rules){ .prefix = "" });
@@ -260,6 +287,7 @@ int main(void) {
 		cmocka_unit_test(the_rate_of_bytes),
 		cmocka_unit_test(what_was_dropped_is_told_in_time),
 		cmocka_unit_test(a_flood_is_counted_exactly),
+		cmocka_unit_test(a_flood_is_read_in_slices),
 		cmocka_unit_test(a_new_pair_takes_over),
 		cmocka_unit_test(a_child_never_waits_for_the_log),
 		cmocka_unit_test(a_flood_costs_its_rate),

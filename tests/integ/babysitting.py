@@ -12,12 +12,15 @@ from pathlib import Path
 from ports import free_port
 from program import Program, toml
 
-# An engine in a few lines: MODELS are listed at LIST (none: 404), /hang makes it accept and say nothing, /die ends it.
+# An engine in a few lines: MODELS are listed at LIST (none: 404), /die ends it, /hang makes it accept and say nothing,
+# HANGS does from the start.
 ENGINE = """
 import json, os, sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 hangs = threading.Event()
 never = threading.Event()
+if os.environ.get("HANGS"):
+    hangs.set()
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def log_message(self, *_): pass

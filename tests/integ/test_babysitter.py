@@ -299,6 +299,13 @@ def test_an_engine_that_never_serves_is_started_again(babysitter):
     assert len(sitter.engines()) <= 1
 
 
+def test_an_engine_that_accepts_and_never_answers_is_started_again(babysitter):
+    sitter = python_engine(babysitter, env={"HANGS": "1"}, ready=False, babysitter={"start_timeout": "2s"})
+    eventually(lambda: sitter.get("/info").json()["restart_count"] >= 1)
+    health = sitter.get("/health")
+    assert health.status_code == 503 and health.json()["cause"] == "not ready in time"
+
+
 def test_a_hung_engine_is_replaced(babysitter, registry):
     sitter = python_engine(babysitter, registry=registry, probe={"timeout": "1s", "failures": 2})
     eventually(lambda: registry.record("eng-server"))
@@ -308,6 +315,7 @@ def test_a_hung_engine_is_replaced(babysitter, registry):
     eventually(lambda: sitter.get("/health").status_code == 503)
     eventually(lambda: registry.count("DELETE", "/services/eng-server") > before)
     eventually(lambda: sitter.get("/health").status_code == 200 and sitter.engines() not in ([], [old]))
+    assert sitter.health()["cause"] == "did not answer"
     eventually(lambda: registry.record("eng-server"))
 
 

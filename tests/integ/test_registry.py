@@ -2,7 +2,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 
 import pytest
@@ -322,17 +321,6 @@ def test_by_the_other_name(start):
     one = start(InfiniRegistry)
     assert '"http://0.0.0.0:' in one.stderr.read_text()
     assert (one.state / "headrace/registry.db").is_file() and (one.state / "headrace").stat().st_mode & 0o777 == 0o700
-
-
-@pytest.mark.parametrize("is_abstract", [False, True])
-def test_the_service_manager_is_told(registry, tmp_path, is_abstract):
-    name = f"headrace-test-{os.getpid()}" if is_abstract else str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
-        s.bind("\0" + name if is_abstract else name)
-        one = registry(env={"NOTIFY_SOCKET": "@" + name if is_abstract else name})
-        assert s.recv(64) == b"READY=1"
-        one.stop()
-        assert s.recv(64) == b"STOPPING=1"
 
 
 def test_a_taken_port_and_a_taken_folder(registry, tmp_path):

@@ -72,6 +72,7 @@ static void monitor_apply(struct monitor *m) {
 	}
 	fleet_set_share(h->fleet, m->instance, health_state_share(&m->state, health_now(h)),
 	    health_state_is_refusing(&m->state));
+	fleet_set_denied(h->fleet, m->instance, m->state.is_denied);
 	loop_wake(h->loop, &h->change);
 }
 

@@ -331,8 +331,7 @@ void membership_put(struct membership *m, const json_t *record, uint64_t now_ms)
 void membership_delete(struct membership *m, struct slice name, uint64_t now_ms) {
 	struct member *member = member_find(m, name);
 
-	/* Registries sweep those whose lease was over long ago: nobody has asked for that. */
-	if (member && member->state != MEMBER_MISSING)
+	if (member)
 		member_leave(m, member, "deregistered", now_ms);
 }
 
@@ -345,6 +344,13 @@ static void member_vanish(
 		member_set_state(m, member, MEMBER_MISSING, now_ms);
 		member_log(member, LOG_INFO, "the registry does not list an instance", NULL);
 	}
+}
+
+void membership_expire(struct membership *m, struct slice name, uint64_t now_ms) {
+	struct member *member = member_find(m, name);
+
+	if (member)
+		member_vanish(m, member, MEMBERSHIP_POLLED, now_ms);
 }
 
 void membership_list(

@@ -5,8 +5,7 @@
  * date at once. A list that does not name an engine is a weaker word than a deletion:
  *
  *   deleted, or its status is no longer "running"    it leaves at once
- *   not named, or its lease is over                  it leaves when the grace has passed,
- *                                                    also if it is deleted meanwhile
+ *   not named, its lease is over, or it expired      it leaves when the grace has passed
  *   the registry does not answer                     nobody leaves, and no grace passes
  *   more than 30 % would leave with one stroke       they stay for another 5 min
  *   it left and came back, again and again           it is held out, 1 s doubling to 5 min: the
@@ -48,6 +47,8 @@ void membership_free(struct membership **m);
 /* A record of a watch, or of a list. */
 void membership_put(struct membership *m, const json_t *record, uint64_t now_ms);
 void membership_delete(struct membership *m, struct slice name, uint64_t now_ms);
+/* The registry has swept it out, for its silence: nobody has asked for that. */
+void membership_expire(struct membership *m, struct slice name, uint64_t now_ms);
 
 /* All records there are. */
 void membership_list(

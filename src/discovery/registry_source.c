@@ -58,9 +58,22 @@ static void source_on_saved(void *context, int error) {
 	else
 		s->counts.n_saves++;
 	if (error && s->counts.n_save_failures == 1)
-		source_log(s, LOG_ERROR, "the table of the registry cannot be kept", strerror(-error));
+		source_log(s, s->options.is_file_ours ? LOG_WARN : LOG_ERROR,
+		    "the table of the registry cannot be kept", strerror(-error));
 	if (error)
 		s->saved_version = UINT64_MAX; /* again */
+}
+
+/* What cannot be made shows when the file is saved. */
+static void make_folders_of(const char *file) {
+	char *path = strdup(file);
+
+	for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = '\0';
+		(void)mkdir(path, 0700);
+		*slash = '/';
+	}
+	free(path);
 }
 
 static void source_save(struct registry_source *s) {
@@ -165,13 +178,16 @@ static bool source_take_list(struct registry_source *s, const json_t *message) {
 
 static void source_take_change(struct registry_source *s, const json_t *change) {
 	const char *op = json_string_value(json_object_get(change, "op"));
+	const char *reason = json_string_value(json_object_get(change, "reason"));
 	const json_t *name = json_object_get(change, "name");
+	struct slice text = { json_string_value(name), json_string_length(name) };
 
-	if (op && strcmp(op, "delete") == 0 && json_is_string(name))
-		membership_delete(s->membership,
-		    (struct slice){ json_string_value(name), json_string_length(name) }, source_now(s));
-	else
+	if (!op || strcmp(op, "delete") != 0 || !text.p)
 		membership_put(s->membership, json_object_get(change, "record"), source_now(s));
+	else if (reason && strcmp(reason, "expired") == 0)
+		membership_expire(s->membership, text, source_now(s));
+	else
+		membership_delete(s->membership, text, source_now(s));
 }
 
 /* False: it makes no sense, and we begin anew. */
@@ -369,6 +385,8 @@ bool registry_source_init(struct registry_source *s, struct loop *loop, struct f
 	timer_init(&s->save_timer, source_on_save_timer);
 	job_init(&s->change, source_on_change);
 	if (options->file[0]) {
+		if (options->is_file_ours)
+			make_folders_of(options->file);
 		s->save = file_save_new(options->file, source_on_saved, s);
 		source_restore(s);
 	}

@@ -23,6 +23,7 @@ struct registry_options {
 	const char *url;
 	const char *token; /* bearer; "": none */
 	const char *file;  /* of the last good table; "": none is kept */
+	bool is_file_ours; /* nobody named it: its folder is made, and not to be able to is no error */
 	uint64_t sync_interval_ms, grace_ms;
 };
 

@@ -28,17 +28,22 @@ static const char *service_judge(const json_t *record) {
 	return NULL;
 }
 
-static uint16_t weight_of(const json_t *record, const json_t *metadata) {
-	const json_t *weight = json_object_get(record, "weight");
-	json_int_t n;
+static bool is_weight(const json_t *value) {
+	return json_is_number(value) && json_number_value(value) >= 0;
+}
 
-	if (!json_is_number(weight))
+/* Too much is as much as there can be; only 0 itself is 0. */
+static uint32_t weight_of(const json_t *record, const json_t *metadata) {
+	const json_t *weight = json_object_get(record, "weight");
+
+	if (!is_weight(weight))
 		weight = json_object_get(metadata, "weight");
-	if (!json_is_number(weight))
-		return 1;
-	double value = json_number_value(weight);
-	n = value < 1 ? 1 : value > FLEET_WEIGHT_MAX ? FLEET_WEIGHT_MAX : (json_int_t)value;
-	return (uint16_t)n;
+	if (!is_weight(weight))
+		return INSTANCE_WEIGHT_ONE;
+	double thousandths = json_number_value(weight) * INSTANCE_WEIGHT_ONE;
+	if (thousandths >= FLEET_WEIGHT_MAX)
+		return FLEET_WEIGHT_MAX;
+	return thousandths > 0 && thousandths < 1 ? 1 : (uint32_t)(thousandths + 0.5);
 }
 
 /* --- models ---------------------------------------------------------------------------- */

@@ -12,10 +12,10 @@ static const json_t *find_list(const json_t *root) {
 static const char *judge(const json_t *element) {
 	const json_t *weight = json_object_get(element, "weight");
 	const json_t *metadata = json_object_get(element, "metadata");
-	json_int_t n = json_integer_value(weight);
+	double n = json_number_value(weight);
 
-	if (weight && (!json_is_integer(weight) || n < 1 || n > FLEET_WEIGHT_MAX))
-		return "weight is not a whole number from 1 to 1000";
+	if (weight && (!json_is_number(weight) || n < 0 || n * INSTANCE_WEIGHT_ONE > FLEET_WEIGHT_MAX))
+		return "weight is not a number from 0 to 1000000";
 	if (metadata && !json_is_object(metadata))
 		return "metadata is not an object";
 	if (json_object_get(metadata, "models") && !json_is_array(json_object_get(metadata, "models")))

@@ -24,9 +24,9 @@ struct record {
 	struct instance *instance;
 	enum fleet_source source;
 	enum instance_state state;
-	uint16_t weight;
+	uint32_t weight;
 	uint8_t share;
-	bool is_refusing;
+	bool is_refusing, is_denied;
 	bool are_models_known, are_models_declared;
 	uint32_t n_addresses;
 	struct sockaddr_storage *addresses;
@@ -192,7 +192,7 @@ static bool is_spec_ok(const struct fleet_spec *spec) {
 	for (uint32_t i = 0; i < spec->models.n; i++)
 		if (!is_model_ok(&spec->models.items[i]))
 			return false;
-	return is_target_ok(&spec->instance) && spec->weight > 0 && spec->weight <= FLEET_WEIGHT_MAX &&
+	return is_target_ok(&spec->instance) && spec->weight <= FLEET_WEIGHT_MAX &&
 	    spec->models.n <= FLEET_MODELS_MAX && pairs_text_bytes(spec->models) <= FLEET_MODELS_BYTES_MAX &&
 	    spec->labels.n <= FLEET_LABELS_MAX && pairs_text_bytes(spec->labels) <= FLEET_LABELS_BYTES_MAX;
 }
@@ -368,6 +368,15 @@ void fleet_set_share(struct fleet *fleet, const struct instance *inst, unsigned 
 	fleet->is_dirty = true;
 }
 
+void fleet_set_denied(struct fleet *fleet, const struct instance *inst, bool is_denied) {
+	struct record *record = fleet_record(fleet, inst);
+
+	if (!record || record->is_denied == is_denied)
+		return;
+	record->is_denied = is_denied;
+	fleet->is_dirty = true;
+}
+
 bool fleet_state(const struct fleet *fleet, const struct instance *inst, enum instance_state *state_out) {
 	const struct record *record = fleet_record(fleet, inst);
 
@@ -384,11 +393,11 @@ static int record_identity_cmp(const void *left, const void *right) {
 	return by_identity ? by_identity : (a->age > b->age) - (a->age < b->age);
 }
 
-/* It was drained or disabled, or its babysitter, which its peers may not have, says that it does not serve.
- */
+/* It was drained or disabled, takes no connections, or its babysitter, which its peers may not have, says
+ * that it does not serve. */
 static bool speaks_for_target(const struct record *record) {
 	return record->state >= INSTANCE_DRAINING ||
-	    (record->state == INSTANCE_UNHEALTHY && record->is_refusing);
+	    (record->state == INSTANCE_UNHEALTHY && (record->is_refusing || record->is_denied));
 }
 
 /* Finds each record's primary, and passes on to it what a peer says of both. */
@@ -411,7 +420,7 @@ static void fleet_merge(const struct fleet *fleet) {
 			continue;
 		primary->row_state = record->state;
 		primary->row_share = record->share;
-		primary->is_row_refusing = record->is_refusing;
+		primary->is_row_refusing |= record->is_refusing;
 	}
 }
 

@@ -9,7 +9,8 @@
  *
  * Records whose scheme, resolved addresses, port and rank are equal are one target:
  * the oldest routes for all of them (fleet/snapshot.h). Its row offers the models of
- * all, and if any of them is drained, disabled, or refuses, so is the row.
+ * all, and if any of them is drained, disabled, or unhealthy since it refuses or its
+ * babysitter denies it, so is the row.
  *
  * What sources and engines deliver is theirs: too much of it is a positive outcome,
  * never an assertion. All texts are copied.
@@ -19,7 +20,7 @@
 #include "fleet/snapshot.h"
 
 #define FLEET_TEXT_BYTES_MAX   1024 /* each of name, url, authority, host */
-#define FLEET_WEIGHT_MAX       1000
+#define FLEET_WEIGHT_MAX       (1000000u * INSTANCE_WEIGHT_ONE)
 #define FLEET_LABELS_MAX       64
 #define FLEET_LABELS_BYTES_MAX 16384 /* all keys and values of one record */
 #define FLEET_METADATA_MAX     65536 /* more of it is left out */
@@ -36,7 +37,7 @@ enum fleet_outcome {
 
 struct fleet_spec {
 	struct instance_spec instance;
-	uint16_t weight; /* 1 to FLEET_WEIGHT_MAX */
+	uint32_t weight; /* 0 to FLEET_WEIGHT_MAX, in thousandths; 0: only while nobody else serves */
 	struct pairs
 	    models; /* declared ids, with objects where the source has them; none: the engine is asked */
 	struct pairs labels;
@@ -84,9 +85,12 @@ void fleet_set_addresses(
 /* Asserts instance_state_may_follow(). */
 void fleet_set_state(struct fleet *fleet, const struct instance *inst, enum instance_state state);
 
-/* What part of its weight counts, 1 to INSTANCE_SHARE_FULL; and whether it takes no connections, or no
- * requests, so that even a panic leaves it out. */
+/* What part of its weight counts, 1 to INSTANCE_SHARE_FULL; and whether it takes no connections, so that even
+ * a panic leaves it out. */
 void fleet_set_share(struct fleet *fleet, const struct instance *inst, unsigned share, bool is_refusing);
+
+/* Whether its babysitter says that it does not serve. Others may have the same target and no babysitter. */
+void fleet_set_denied(struct fleet *fleet, const struct instance *inst, bool is_denied);
 
 /* The state as set; a snapshot's row shows it from the next build on. False when it has left. */
 bool fleet_state(const struct fleet *fleet, const struct instance *inst, enum instance_state *state_out);

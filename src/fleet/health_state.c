@@ -114,7 +114,7 @@ static void health_apply(
 
 /* Nothing that was said speaks against it any more. */
 static bool may_return(const struct health_state *h, uint64_t now_ms) {
-	return !health_state_is_refusing(h) && h->n_stalled == 0 && h->n_mute == 0 &&
+	return !h->is_refused && !h->is_denied && h->n_stalled == 0 && h->n_mute == 0 &&
 	    (h->state != INSTANCE_UNHEALTHY || now_ms >= h->held_until_ms);
 }
 

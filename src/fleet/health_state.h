@@ -145,9 +145,10 @@ void health_state_forgive(struct health_state *h, uint64_t gap_ms, uint64_t now_
 /* 1 to INSTANCE_SHARE_FULL: what part of its weight counts now. */
 unsigned health_state_share(const struct health_state *h, uint64_t now_ms);
 
-/* No request gets through: the panic rule leaves it out, too. */
+/* No request gets through: the panic rule leaves it out, too. Whom its babysitter denies is not among them:
+ * when most are ill, it may be the babysitters that err. */
 static inline bool health_state_is_refusing(const struct health_state *h) {
-	return h->is_refused || h->is_denied;
+	return h->is_refused;
 }
 
 /* Ejected for want of progress, and has shown none since. */

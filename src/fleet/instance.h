@@ -21,6 +21,9 @@
 /* Resolved addresses of one instance. */
 #define INSTANCE_ADDRESSES_MAX 16
 
+/* Weights are in thousandths: this is the weight 1, which is also the one of who names none. */
+#define INSTANCE_WEIGHT_ONE 1000u
+
 /* A share of this is the whole of an instance's weight. */
 #define INSTANCE_SHARE_FULL 16u
 

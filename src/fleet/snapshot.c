@@ -42,7 +42,7 @@ static void write_rows(struct snapshot_row *rows, uint32_t n_rows, struct pair *
 	for (uint32_t i = 0; i < n_rows; i++) {
 		struct snapshot_row *row = &rows[i];
 
-		assert(row->primary < n_rows && row->weight > 0);
+		assert(row->primary < n_rows);
 		instance_ref(row->instance);
 		row->models = pairs_write(row->models, &pairs, &text);
 		row->labels = pairs_write(row->labels, &pairs, &text);
@@ -91,18 +91,24 @@ static bool is_usable(const struct snapshot *snap, uint32_t r) {
 
 /* What there is for a model, counted before any is chosen. */
 struct census {
-	uint32_t n_usable, n_healthy, n_spare; /* spare: unhealthy, but not refusing */
+	uint32_t n_usable, n_healthy;
+	uint32_t n_serving; /* healthy, with a weight */
+	uint32_t n_spare;   /* unhealthy, but not refusing */
 	bool is_panic;
 };
 
 static void census_count(struct census *census, const struct snapshot *snap, uint32_t r) {
+	const struct snapshot_row *row = &snap->rows[r];
+
 	if (!is_usable(snap, r))
 		return;
 	census->n_usable++;
-	if (snap->rows[r].state <= INSTANCE_DEGRADED)
+	if (row->state <= INSTANCE_DEGRADED) {
 		census->n_healthy++;
-	else if (!snap->rows[r].is_refusing)
+		census->n_serving += row->weight > 0;
+	} else if (!row->is_refusing) {
 		census->n_spare++;
+	}
 }
 
 static void census_decide(struct census *census) {
@@ -114,34 +120,51 @@ static void census_decide(struct census *census) {
 static bool is_candidate(const struct snapshot *snap, const struct census *census, uint32_t r) {
 	const struct snapshot_row *row = &snap->rows[r];
 
+	if (row->weight == 0 && census->n_serving > 0)
+		return false;
 	return row->state <= INSTANCE_DEGRADED || (census->is_panic && !row->is_refusing);
-}
-
-static unsigned share_of(const struct snapshot *snap, uint32_t r) {
-	unsigned share = snap->rows[r].share;
-
-	return share ? share : INSTANCE_SHARE_FULL;
 }
 
 static struct candidate candidate_of(const struct snapshot *snap, uint32_t r) {
 	struct instance *inst = snap->rows[r].instance;
 
-	return (struct candidate){ inst, r, inst->slot, snap->rows[r].weight };
+	return (struct candidate){ .instance = inst, .row = r, .slot = inst->slot };
 }
 
-/* While all have their full share, weights are as configured; else they are made finer. */
-static void model_weigh(
-    const struct snapshot *snap, const struct model *model, struct candidate *candidates) {
-	unsigned least = INSTANCE_SHARE_FULL, most = 0;
+/* What counts of a row's weight now. Among those that are tried all the same, 0 is 1. */
+static uint64_t weight_of(const struct snapshot_row *row) {
+	uint64_t weight = row->weight ? row->weight : INSTANCE_WEIGHT_ONE;
 
-	for (uint32_t i = 0; i < model->n_candidates; i++) {
-		least = (unsigned)size_min(least, share_of(snap, candidates[i].row));
-		most = (unsigned)size_max(most, share_of(snap, candidates[i].row));
+	return weight * (row->share ? row->share : INSTANCE_SHARE_FULL);
+}
+
+static uint64_t common_divisor(uint64_t a, uint64_t b) {
+	while (b) {
+		uint64_t rest = a % b;
+
+		a = b;
+		b = rest;
 	}
-	if (least >= most)
-		return;
-	for (uint32_t i = 0; i < model->n_candidates; i++)
-		candidates[i].weight = (uint16_t)(candidates[i].weight * share_of(snap, candidates[i].row));
+	return a;
+}
+
+/* Gives n candidates their weights: exact ratios where 16 bits can hold them. */
+static void weigh(const struct snapshot *snap, struct candidate *candidates, uint32_t n) {
+	uint64_t divisor = 0, most = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t weight = weight_of(&snap->rows[candidates[i].row]);
+
+		divisor = common_divisor(weight, divisor);
+		most = u64_max(most, weight);
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t weight = weight_of(&snap->rows[candidates[i].row]);
+
+		candidates[i].weight = most / divisor <= UINT16_MAX
+		    ? (uint16_t)(weight / divisor)
+		    : (uint16_t)u64_max((weight * UINT16_MAX + most / 2) / most, 1);
+	}
 }
 
 /* Parts those who serve a model, `primaries`, each row once, into its candidates and its reserve. */
@@ -162,7 +185,8 @@ static void model_part(const struct snapshot *snap, struct model *model, struct 
 	model->candidates = candidates;
 	model->n_healthy = census.n_healthy;
 	model->is_panic = census.is_panic;
-	model_weigh(snap, model, candidates);
+	weigh(snap, candidates, model->n_candidates);
+	weigh(snap, candidates + model->n_candidates, model->n_reserve);
 }
 
 static void write_any(struct snapshot *snap, struct candidate *candidates, uint32_t *primaries) {

@@ -10,10 +10,11 @@
  * their routing: `primary` is the row that stands for all of them, in most rows the
  * row itself. Model tables name primary rows only.
  *
- * A model's candidates are its healthy rows. When more than half of its rows are
- * unhealthy it is rather the judgement that is ill, and those that are not refusing are
- * candidates, too (is_panic). Its other rows that could serve are its reserve, for requests
- * that no candidate took: the last one left is always tried.
+ * A model's candidates are its healthy rows, but those of weight 0 only when all of them
+ * have it. When more than half of its rows are unhealthy it is rather the judgement that is
+ * ill, and those that are not refusing are candidates, too (is_panic). Its other rows that
+ * could serve are its reserve, for requests that no candidate took: the last one left is
+ * always tried.
  */
 #pragma once
 
@@ -28,9 +29,9 @@ struct snapshot_row {
 	struct instance *instance;
 	enum fleet_source source;
 	enum instance_state state;
-	uint16_t weight;       /* 1 to 1000 */
+	uint32_t weight;       /* in thousandths (INSTANCE_WEIGHT_ONE); 0: while nobody else serves */
 	uint8_t share;         /* what part of it counts, of INSTANCE_SHARE_FULL; 0 is full, too */
-	bool is_refusing;      /* takes no connections, or no requests */
+	bool is_refusing;      /* takes no connections */
 	bool are_models_known; /* declared, or the engine was asked and answered */
 	bool are_models_declared;
 	uint32_t primary; /* row index */
@@ -47,7 +48,7 @@ struct candidate {
 	struct instance *instance;
 	uint32_t row;
 	uint16_t slot;   /* of the instance */
-	uint16_t weight; /* by the row's weight and share; compares with others of the same model only */
+	uint16_t weight; /* 1 or more: weight times share, against the model's other candidates, or reserve */
 };
 
 struct model {
@@ -56,7 +57,7 @@ struct model {
 	const struct candidate
 	    *candidates;                  /* by row, each instance once; behind them, likewise, the reserve */
 	uint32_t n_candidates, n_reserve; /* both 0: known, but nobody serves it who may be tried */
-	uint32_t n_healthy;               /* of the candidates: what is routable by its state */
+	uint32_t n_healthy;               /* its rows that are routable by their state, whatever they weigh */
 	uint32_t label;                   /* fleet/label.h */
 	bool is_panic; /* more than half are unhealthy: those that are not refusing get requests, too */
 };

@@ -10,7 +10,7 @@
 #include "policy/choice.h"
 
 /* Credit is kept finer than weights, so that its order survives another length of the round. A round is less
- * than 2^27 long (4096 instances of weight 1000 and share 16). */
+ * than 2^28 long (4096 instances of 16 bits). */
 #define UNIT (INT64_C(1) << 16)
 
 static int64_t total_weight(const struct model *model) {

@@ -21,7 +21,7 @@
 struct change {
 	char *name;
 	uint32_t n;
-	bool is_delete;
+	bool is_delete, is_swept;
 };
 
 struct roster {
@@ -96,6 +96,7 @@ static void note_change(struct roster *r, struct roster_entry *e, bool is_delete
 	memcpy(c->name, name.p, name.n + 1);
 	c->n = (uint32_t)name.n;
 	c->is_delete = is_delete;
+	c->is_swept = false;
 	e->changed_at = r->version;
 }
 
@@ -340,6 +341,7 @@ bool roster_sweep_one(struct roster *r, struct slice name, uint64_t now_ms) {
 		return false;
 	assert(!e->is_alive);
 	note_change(r, e, true);
+	r->ring[r->version % ROSTER_RING].is_swept = true;
 	entry_free(r, e);
 	r->counts.n_swept++;
 	return true;
@@ -397,7 +399,7 @@ bool roster_next_change(const struct roster *r, uint64_t *version, struct roster
 		const struct roster_entry *e = entry_find(r, name);
 		if (c->is_delete ? e != NULL : !e || e->changed_at != v)
 			continue; /* newer news of it will come */
-		*change_out = (struct roster_change){ v, c->is_delete, name, e };
+		*change_out = (struct roster_change){ v, c->is_delete, c->is_swept, name, e };
 		return true;
 	}
 	return false;

@@ -113,6 +113,7 @@ const struct roster_entry *roster_next(
 struct roster_change {
 	uint64_t version;
 	bool is_delete;
+	bool is_swept;                    /* it was silent for too long: nobody asked for that delete */
 	struct slice name;                /* valid until the roster changes */
 	const struct roster_entry *entry; /* as it is now; NULL for a delete */
 };

@@ -48,7 +48,7 @@ static void put_change(struct record_text *t, const struct roster_change *change
 		record_text_put(t, SLICE(",\"record\":"));
 		record_print(change->entry->record, change->entry->is_alive, t);
 	}
-	record_text_put(t, SLICE("}"));
+	record_text_put(t, change->is_swept ? SLICE(",\"reason\":\"expired\"}") : SLICE("}"));
 }
 
 static void print_changes(struct watchers *w, uint64_t from, struct record_text *t) {

@@ -4,9 +4,11 @@
  * With Accept: text/event-stream a watcher gets events until it leaves, otherwise one
  * answer, within 30 s (long poll). An event is
  *
- *     {"epoch":E,"version":N,"changes":[{"op":"put","name":N,"record":{...}},{"op":"delete","name":N}]}
+ *     {"epoch":E,"version":N,"changes":[{"op":"put","name":N,"record":{...}},{"op":"delete","name":N},
+ *      {"op":"delete","name":N,"reason":"expired"}]}
  *     {"reset":true,"epoch":E,"version":N,"services":[...]}
  *
+ * (expired: swept out for its silence; without a reason somebody asked for the deletion)
  * and the next question is since=E:N. Without since, with another epoch, or when the
  * roster has forgotten what came behind it, a watcher begins with a reset. A name that
  * changed several times since is told of once, as it is now. A long poll that saw no change

@@ -73,8 +73,9 @@ static const struct option worker_fields[] = {
 	    .type = OPTION_LIST, WORKER(models) },
 	{ "", "name", .help = "its name in logs and metrics; without one, the url", .type = OPTION_STRING,
 	    WORKER(name) },
-	{ "", "weight", .help = "its share of the traffic", .type = OPTION_UINT, .def = "1", .min = 1,
-	    .max = 1000, WORKER(weight) },
+	{ "", "weight",
+	    .help = "its share of the traffic; 0 is none while others of its models with a weight serve",
+	    .type = OPTION_UINT, .def = "1", .max = FLEET_WEIGHT_MAX / INSTANCE_WEIGHT_ONE, WORKER(weight) },
 	{ "", "labels", .arg = "{ KEY = TEXT }", .help = "whatever you want to find it by",
 	    .type = OPTION_MAP, WORKER(labels) },
 };
@@ -112,7 +113,8 @@ static const struct option rows[] = {
 	    .type = OPTION_LIST, .check = check_url, ROUTER(worker_urls) },
 	{ "router", "state_dir", .arg = "DIR",
 	    .help = "where the last table of the registry is kept, for a start while it is away; without one "
-		    "it is not kept",
+		    "$STATE_DIRECTORY, $XDG_STATE_HOME/headrace or ~/.local/state/headrace, which is made if "
+		    "need be",
 	    .type = OPTION_STRING, ROUTER(state_dir) },
 
 	{ "admin", "host", .arg = "HOST", .help = "address of the admin listener", .type = OPTION_STRING,
@@ -281,7 +283,7 @@ const struct option_schema router_config_schema = {
 		    "registry is away the last ones stay. Engines are probed, and what their answers show counts, "
 		    "too: unhealthy ones get no requests until they are well again, and then few at first. When "
 		    "more than half of a model's engines are unhealthy, all get requests but those that refuse "
-		    "connections.\n"
+		    "connections. An engine of weight 0 gets none while others of its models serve.\n"
 		    "The data port has /health, /status, /readiness, /liveness, /v1/models, /models, /services and /stats of "
 		    "its own; the admin port has /metrics and /config. Everything else is relayed, but for CONNECT, TRACE "
 		    "and methods that are not known: those are answered with 501.\n"
@@ -471,6 +473,26 @@ static void read_static_services(struct option_set *set, struct router_config *c
 		option_mistake(set, path, "there are more than %d engines", INSTANCE_SLOTS_MAX);
 }
 
+/* Several routers of one user have a file each; who names a folder means it for this router alone. */
+static void choose_table_file(struct option_set *set, struct router_config *config) {
+	const char *dir = getenv("STATE_DIRECTORY"), *state = getenv("XDG_STATE_HOME"),
+		   *home = getenv("HOME");
+	char *file = config->table_file;
+	const size_t bytes = sizeof(config->table_file);
+
+	if (config->state_dir[0])
+		snprintf(file, bytes, "%s/registry.json", config->state_dir);
+	else if (dir && dir[0] == '/') /* it may name several */
+		snprintf(file, bytes, "%.*s/router-%u.json", (int)strcspn(dir, ":"), dir, config->port);
+	else if (state && state[0] == '/') /* as the XDG base directory specification has it */
+		snprintf(file, bytes, "%s/headrace/router-%u.json", state, config->port);
+	else if (home && home[0] == '/')
+		snprintf(file, bytes, "%s/.local/state/headrace/router-%u.json", home, config->port);
+	else
+		option_warning(
+		    set, "router.state_dir", "HOME is not set either: the table of the registry is not kept");
+}
+
 static void verify(struct option_set *set, void *arg) {
 	struct router_config *config = arg;
 
@@ -487,6 +509,8 @@ static void verify(struct option_set *set, void *arg) {
 	if (config->workers.n + config->static_services.n == 0 && !config->registry_url[0] &&
 	    option_mistakes(set) == 0)
 		option_warning(set, "worker", "there is none: the router will not be ready");
+	if (config->registry_url[0])
+		choose_table_file(set, config);
 	config->timeout.first_byte_all = option_is_given(set, "timeout.first_byte");
 }
 

@@ -24,7 +24,7 @@ struct router_worker {
 	struct option_list models; /* none: ask the engine */
 	struct option_map labels;
 	uint16_t port;
-	uint16_t weight; /* 1 to 1000 */
+	uint32_t weight; /* 0 to 1,000,000 */
 };
 
 struct router_workers {
@@ -82,7 +82,8 @@ struct router_config {
 	uint64_t registry_sync_ms, registry_grace_ms;
 	const char *static_services_file; /* "": none */
 	struct static_file static_services;
-	const char *state_dir; /* [router]; "": nothing is kept */
+	const char *state_dir; /* [router]; as given */
+	char table_file[4096]; /* where the table of the registry is kept; "": nowhere */
 	struct router_health health;
 	struct option_list worker_urls; /* as written; they are in workers, too */
 	struct router_workers workers;  /* [[worker]], then worker_urls; one per host and port */

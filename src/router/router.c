@@ -41,7 +41,6 @@ struct control {
 	struct health health;
 	struct registry_source registry;
 	bool has_registry, is_started; /* the workers are */
-	char table_path[4096];         /* of the registry's table */
 	struct endpoint_server admin, metrics;
 	bool has_metrics_listener;
 	struct report report;
@@ -139,13 +138,12 @@ static bool control_open_registry(struct control *c) {
 	const struct router_config *config = c->config;
 	struct registry_options options = { .url = config->registry_url,
 		.token = config->registry_token,
-		.file = c->table_path,
+		.file = config->table_file,
+		.is_file_ours = !config->state_dir[0],
 		.sync_interval_ms = config->registry_sync_ms,
 		.grace_ms = config->registry_grace_ms };
 	if (!config->registry_url[0])
 		return true;
-	if (config->state_dir[0])
-		snprintf(c->table_path, sizeof(c->table_path), "%s/registry.json", config->state_dir);
 	c->has_registry =
 	    registry_source_init(&c->registry, &c->loop, c->fleet, &options, control_on_registry);
 	if (!c->has_registry)
@@ -192,7 +190,7 @@ static int control_add_worker(struct control *c, const struct router_worker *w) 
 		    .url = slice_of(w->url),
 		    .host = slice_of(w->host),
 		    .port = w->port },
-		.weight = w->weight,
+		.weight = w->weight * INSTANCE_WEIGHT_ONE,
 		.models = pairs_of_list(&w->models, models),
 		.labels = pairs_of_map(&w->labels, labels),
 	};

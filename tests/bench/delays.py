@@ -81,6 +81,7 @@ class Delays:
         config = self.folder / "router.toml"
         config.write_text(
             f'router.port = {router}\nadmin.port = {admin}\nlog.access = "off"\ntimeout.announce = "0s"\n'
+            f'router.state_dir = "{self.folder}"\n'
             f'discovery.registry_url = "http://127.0.0.1:{registry}"\nhealth.stall_timeout = "{STALL_S * 1000:.0f}ms"\n'
         )
         self.start(self.place.proxy_cpu, "router", "--config", config)

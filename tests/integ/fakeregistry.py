@@ -110,10 +110,10 @@ class FakeRegistry:
             self.records[found["name"]] = found
             self.change({"op": "put", "name": found["name"], "record": found})
 
-    def delete(self, name):
+    def delete(self, name, **more):
         with self.lock:
             self.records.pop(name, None)
-            self.change({"op": "delete", "name": name})
+            self.change({"op": "delete", "name": name} | more)
 
     def down(self):
         """Nobody listens any more, and who listened is cut off."""

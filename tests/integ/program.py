@@ -51,9 +51,13 @@ class Program:
         self.process = subprocess.Popen(
             self.arguments, cwd=self.folder, stdin=subprocess.DEVNULL, stderr=self.stderr.open("w"),
             stdout=stdout if stdout is not None else (self.folder / "stdout").open("w"),
-            env=os.environ | (env or {}), **how)
+            env=self.environment() | (env or {}), **how)
         self.pid = self.process.pid
         self.expected_to_end = False
+
+    def environment(self):
+        """Nothing is kept where the user's state is."""
+        return {k: v for k, v in os.environ.items() if k != "STATE_DIRECTORY"} | {"XDG_STATE_HOME": str(self.folder / "state")}
 
     def output(self):
         return "\n".join(f.read_text(errors="replace") for f in self.folder.iterdir() if f.is_file() and not f.is_symlink())
@@ -147,8 +151,8 @@ class Router(Program):
     Router([engine], timeout={"first_byte": "1s"}). ready is the number of workers to wait for.
     """
 
-    def __init__(self, engines, *flags, ready=None, weights=None, stdout=None, env=None, how=None, **tables):
-        self.port, self.admin_port = free_port(), free_port()
+    def __init__(self, engines, *flags, port=None, ready=None, weights=None, stdout=None, env=None, how=None, **tables):
+        self.port, self.admin_port = port or free_port(), free_port()
         self.url, self.admin_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin_port}"
         config = Path(tempfile.mkdtemp(prefix="headrace-config-"), "router.toml")
         self.access = config.with_name("access.log")

@@ -338,6 +338,30 @@ def test_a_babysitter_that_says_no_is_believed(pair, front):
     eventually(lambda: states(router) == {"one": "ready"})
 
 
+def test_in_a_panic_a_babysitters_no_is_not_the_last_word(start, engine, front):
+    """All are denied, and all would serve: it is the babysitters that err."""
+    ports = [free_port(2) for _ in range(3)]
+    workers = [engine(["m"], port=port) for port in ports]
+    sitters = [start(Sitter, port + 1, b"200 OK") for port in ports]
+    source = start(FakeRegistry, *[record(f"s{i}", port) for i, port in enumerate(ports)], watch=True)
+    router = front([], discovery={"registry_url": source.url})
+    eventually(lambda: set(states(router).values()) == {"ready"} and len(states(router)) == 3)
+    sitters[0].status = b"503 No"
+    eventually(lambda: states(router)["s0"] == "unhealthy")
+    before = workers[0].count("started")
+    assert [router.chat().status_code for _ in range(10)] == [200] * 10
+    assert workers[0].count("started") == before        # no panic for one of three
+    for sitter in sitters:
+        sitter.status = b"503 No"
+    eventually(lambda: set(states(router).values()) == {"unhealthy"})
+    eventually(lambda: router.metric("headrace_panic_models") == 1)
+    eventually(lambda: router.chat().status_code == 200 and all(w.count("finished") for w in workers))
+    for sitter in sitters:
+        sitter.status = b"200 OK"
+    eventually(lambda: set(states(router).values()) == {"ready"})
+    assert router.metric("headrace_panic_models") == 0
+
+
 def test_what_is_no_babysitter_has_no_say(pair, front):
     """Another engine at the next port, and it is ill."""
     _, sitter, source = pair(b"503 No", b'{"status":"loading"}')

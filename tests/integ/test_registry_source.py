@@ -72,6 +72,43 @@ def test_a_weight_counts_wherever_it_stands(engine, registry, front, watch):
     assert abs(three.count("finished") - 60) <= 4
 
 
+def ready(router, n):
+    return [s["status"] for s in router.get("/services").json()["services"]] == ["ready"] * n
+
+
+@pytest.mark.parametrize("weights", [(3, 1), (3000, 1000), (0.75, 0.25), (1000000, 333333)], ids=str)
+def test_weights_are_ratios_whatever_their_size(engine, registry, front, weights):
+    large, small, none = engine(["m"]), engine(["m"]), engine(["m"])
+    source = registry(record("large", large.port, weight=weights[0]), record("small", small.port, weight=weights[1]),
+                      record("none", none.port, weight=0), watch=True)
+    router = front(source, ready=3, health={"slow_start": "0s"})
+    eventually(lambda: ready(router, 3))
+    assert {s["name"]: s["weight"] for s in router.get("/services").json()["services"]} == {
+        "large": weights[0], "small": weights[1], "none": 0}
+    assert [router.chat().status_code for _ in range(200)] == [200] * 200
+    assert 135 <= large.count("finished") <= 165 and 45 <= small.count("finished") <= 55
+    assert none.count("started") == 0
+
+
+def test_weight_0_is_asked_when_nobody_else_serves(engine, registry, front):
+    one, spare = engine(["m"]), engine(["m"])
+    source = registry(record("one", one.port), record("spare", spare.port, weight=0), watch=True)
+    router = front(source, ready=2)
+    assert [router.chat().status_code for _ in range(20)] == [200] * 20 and spare.count("started") == 0
+    source.delete("one")
+    eventually(lambda: names(router) == {"spare"})
+    assert [router.chat().status_code for _ in range(20)] == [200] * 20 and spare.count("finished") == 20
+
+
+def test_where_all_weigh_0_all_share(engine, registry, front):
+    engines = [engine(["m"]) for _ in range(2)]
+    source = registry(*[record(f"s{i}", e.port, weight=0) for i, e in enumerate(engines)])
+    router = front(source, ready=2, health={"slow_start": "0s"})
+    eventually(lambda: ready(router, 2))
+    assert [router.chat().status_code for _ in range(200)] == [200] * 200
+    assert all(90 <= e.count("finished") <= 110 for e in engines)
+
+
 def test_models_that_no_record_names_are_asked_for(engine, registry, front):
     worker = engine(["x", "y"])
     found = record("one", worker.port)
@@ -148,6 +185,20 @@ def test_one_that_is_not_listed_stays_for_the_grace(engine, registry, front, wat
     eventually(lambda: names(strict) == {"a"})
     eventually(lambda: patient.metric("headrace_registry_missing") == 1)
     assert names(patient) == {"a", "b"}
+
+
+def test_a_deletion_after_the_lease_is_one_and_a_sweep_is_none(engine, registry, front):
+    records = [record(name, engine(["m"]).port) for name in ("deleted", "swept", "unseen", "stays")]
+    source = registry(*records, watch=True)
+    router = front(source, ready=4, grace="1h")
+    for silent in records[:2]:
+        source.put(silent | {"is_healthy": False})
+    eventually(lambda: router.metric("headrace_registry_missing") == 2)
+    source.delete("swept", reason="expired")
+    source.delete("unseen", reason="expired")
+    source.delete("deleted")
+    eventually(lambda: names(router) == {"swept", "unseen", "stays"})
+    assert router.metric("headrace_registry_missing") == 2
 
 
 def test_one_that_comes_back_within_the_grace_never_left(engine, registry, front):
@@ -253,6 +304,36 @@ def test_a_router_started_while_the_registry_is_away_serves(engine, registry, fr
     source.begin()
     eventually(lambda: names(second) == {"b"})
     eventually(lambda: [s["name"] for s in json.loads(kept.read_text())["services"]] == ["b"])
+
+
+def test_the_table_is_kept_though_nobody_says_where(engine, registry, front, tmp_path):
+    source = registry(record("a", engine(["m"]).port), watch=True)
+    env = {"XDG_STATE_HOME": str(tmp_path / "not" / "there yet")}
+    first = front(source, ready=1, env=env)
+    kept = tmp_path / "not" / "there yet" / "headrace" / f"router-{first.port}.json"
+    eventually(kept.exists)
+    first.stop()
+    source.down()
+    second = front(source, ready=1, port=first.port, env=env)
+    assert second.chat().status_code == 200 and names(second) == {"a"}
+    other = front(source, env=env)      # another router of the same user
+    eventually(lambda: other.metric("headrace_registry_failures_total") >= 1)
+    assert names(other) == set()
+
+
+def test_a_default_folder_that_cannot_be_is_no_more_than_a_warning(engine, registry, front, tmp_path):
+    (tmp_path / "file").touch()
+    router = front(registry(record("a", engine(["m"]).port)), ready=1, env={"XDG_STATE_HOME": str(tmp_path / "file")})
+    eventually(lambda: router.metric("headrace_registry_save_failures_total") > 0)
+    assert router.chat().status_code == 200
+    said = [line for line in map(json.loads, router.stderr.read_text().splitlines())
+            if "cannot be kept" in line.get("event", "")]
+    assert [line["level"] for line in said] == ["warn"]
+
+
+def test_without_a_registry_nothing_is_kept(engine, router):
+    front = router([engine(["m"])])
+    assert front.chat().status_code == 200 and not (front.folder / "state").exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{\"services\": 3}", "\0\0\0"], ids=repr)

@@ -50,6 +50,10 @@ static void erase(struct town *t, const char *name) {
 	membership_delete(t->m, slice_of(name), t->now_ms);
 }
 
+static void expire(struct town *t, const char *name) {
+	membership_expire(t->m, slice_of(name), t->now_ms);
+}
+
 /* Names are single letters. */
 static json_t *list_of(const char *names) {
 	json_t *list = json_array();
@@ -238,8 +242,20 @@ static void deletions_are_not_held_back(void **state) {
 	town_close(&t);
 }
 
-/* A registry's sweep arrives as deletions, or as a list without them. */
-static void whose_lease_is_over_cannot_be_deleted(void **state) {
+static void who_is_deleted_after_its_lease_leaves_at_once(void **state) {
+	struct town t = town_open();
+
+	list(&t, "ab", MEMBERSHIP_KNOWN);
+	put(&t, "b", ",\"is_healthy\":false");
+	pass(&t, GRACE_MS / 2);
+	assert_fleet(&t, "ab");
+	erase(&t, "b");
+	assert_fleet(&t, "a");
+	town_close(&t);
+}
+
+/* A registry's sweep is told as such, or arrives as a list without them. */
+static void who_was_silent_for_too_long_has_the_grace(void **state) {
 	for (int by_list = 0; by_list < 2; by_list++) {
 		struct town t = town_open();
 
@@ -247,7 +263,7 @@ static void whose_lease_is_over_cannot_be_deleted(void **state) {
 		for (const char *p = "bcdef"; *p; p++)
 			put(&t, (const char[]){ *p, '\0' }, ",\"is_healthy\":false");
 		for (const char *p = "bcdef"; *p && !by_list; p++)
-			erase(&t, (const char[]){ *p, '\0' });
+			expire(&t, (const char[]){ *p, '\0' });
 		if (by_list)
 			list(&t, "a", MEMBERSHIP_KNOWN);
 		pass(&t, GRACE_MS - TICK_MS);
@@ -258,6 +274,22 @@ static void whose_lease_is_over_cannot_be_deleted(void **state) {
 		assert_fleet(&t, "a");
 		town_close(&t);
 	}
+}
+
+/* The end of the lease was missed: it begins to be missing now. */
+static void who_is_swept_out_unseen_has_the_grace(void **state) {
+	struct town t = town_open();
+
+	list(&t, "ab", MEMBERSHIP_KNOWN);
+	expire(&t, "b");
+	expire(&t, "nobody");
+	assert_int_equal(counts(&t).n_missing, 1);
+	pass(&t, GRACE_MS - TICK_MS);
+	assert_fleet(&t, "ab");
+	expire(&t, "b"); /* does not begin it anew */
+	pass(&t, TICK_MS);
+	assert_fleet(&t, "a");
+	town_close(&t);
 }
 
 static void what_an_earlier_run_knew_needs_no_grace(void **state) {
@@ -508,7 +540,9 @@ int main(void) {
 		cmocka_unit_test(a_standstill_is_no_time),
 		cmocka_unit_test(many_at_once_are_held_back),
 		cmocka_unit_test(deletions_are_not_held_back),
-		cmocka_unit_test(whose_lease_is_over_cannot_be_deleted),
+		cmocka_unit_test(who_is_deleted_after_its_lease_leaves_at_once),
+		cmocka_unit_test(who_was_silent_for_too_long_has_the_grace),
+		cmocka_unit_test(who_is_swept_out_unseen_has_the_grace),
 		cmocka_unit_test(what_an_earlier_run_knew_needs_no_grace),
 		cmocka_unit_test(who_comes_and_goes_is_held_out_longer_each_time),
 		cmocka_unit_test(who_flaps_gets_next_to_nothing_while_others_serve),

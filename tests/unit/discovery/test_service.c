@@ -85,15 +85,23 @@ static void weights_are_found_and_bounded(void **state) {
 		const char *top, *meta;
 		unsigned weight;
 	} rows[] = {
-		{ "", "", 1 },
-		{ ",\"weight\":5", "", 5 },
-		{ "", ",\"weight\":6", 6 },
-		{ ",\"weight\":5", ",\"weight\":6", 5 },
-		{ ",\"weight\":null", ",\"weight\":6", 6 },
-		{ ",\"weight\":\"5\"", "", 1 },
-		{ ",\"weight\":0", "", 1 },
-		{ ",\"weight\":-5", "", 1 },
-		{ ",\"weight\":2.9", "", 2 },
+		{ "", "", 1000 },
+		{ ",\"weight\":5", "", 5000 },
+		{ "", ",\"weight\":6", 6000 },
+		{ ",\"weight\":5", ",\"weight\":6", 5000 },
+		{ ",\"weight\":null", ",\"weight\":6", 6000 },
+		{ ",\"weight\":\"5\"", "", 1000 },
+		{ ",\"weight\":0", ",\"weight\":6", 0 },
+		{ ",\"weight\":0.0", "", 0 },
+		{ ",\"weight\":-5", "", 1000 },
+		{ ",\"weight\":-5", ",\"weight\":6", 6000 },
+		{ ",\"weight\":2.9", "", 2900 },
+		{ ",\"weight\":0.29", "", 290 }, /* as a double it is a little less */
+		{ ",\"weight\":1e-300", "", 1 },
+		{ ",\"weight\":2000", "", 2000000 },
+		{ ",\"weight\":999999.9999", "", FLEET_WEIGHT_MAX },
+		{ ",\"weight\":1000000", "", FLEET_WEIGHT_MAX },
+		{ ",\"weight\":1000001", "", FLEET_WEIGHT_MAX },
 		{ ",\"weight\":1e300", "", FLEET_WEIGHT_MAX },
 	};
 

@@ -41,7 +41,7 @@ static void three_shapes(void **state) {
 		assert_int_equal(file.n, 2);
 		assert_text(file.services[0]->spec.instance.name, "a");
 		assert_text(file.services[0]->spec.instance.url, "http://h:8000");
-		assert_int_equal(file.services[0]->spec.weight, 1);
+		assert_int_equal(file.services[0]->spec.weight, INSTANCE_WEIGHT_ONE);
 		assert_int_equal(file.services[0]->spec.models.n, 0);
 		assert_text(file.services[0]->spec.metadata, "{}");
 		assert_text(file.services[1]->spec.instance.url, "http://[::1]:65535");
@@ -58,12 +58,14 @@ static void what_an_element_says(void **state) {
 
 	assert_int_equal(
 	    read_text(&file,
-		"[" A ",\"weight\":1000,\"max_fails\":3,\"fail_timeout\":\"30s\",\"backup\":false,"
+		"[" A ",\"weight\":1000000,\"max_fails\":3,\"fail_timeout\":\"30s\",\"backup\":false,"
 		"\"metadata\":{\"models\":[\"m\",\"n\"],\"static\":true,\"models_list\":"
-		"[{\"id\":\"n\",\"owned_by\":\"x\"}],\"labels\":{\"zone\":\"z\"}}}]"),
+		"[{\"id\":\"n\",\"owned_by\":\"x\"}],\"labels\":{\"zone\":\"z\"}}},{\"name\":\"b\",\"host\":"
+		"\"h\",\"port\":1,\"weight\":0}]"),
 	    0);
 	const struct fleet_spec *spec = &file.services[0]->spec;
-	assert_int_equal(spec->weight, 1000);
+	assert_int_equal(spec->weight, FLEET_WEIGHT_MAX);
+	assert_int_equal(file.services[1]->spec.weight, 0);
 	assert_int_equal(spec->models.n, 2);
 	assert_text(spec->models.items[0].key, "m");
 	assert_int_equal(spec->models.items[0].value.n, 0);
@@ -84,9 +86,9 @@ static void one_mistake_spoils_the_whole(void **state) {
 		{ "[{\"name\":\"a\",\"port\":1}]", ": services[0]: no host" },
 		{ "[{\"name\":\"a\",\"host\":\"a b\",\"port\":1}]", ": services[0]: no host" },
 		{ "[{\"name\":\"a\",\"host\":\"h\",\"port\":65536}]", ": services[0]: no port" },
-		{ "[" A ",\"weight\":0}]", ": services[0]: weight is not a whole number from 1 to 1000" },
-		{ "[" A ",\"weight\":1001}]", ": services[0]: weight is not a whole number from 1 to 1000" },
-		{ "[" A ",\"weight\":\"2\"}]", ": services[0]: weight is not a whole number from 1 to 1000" },
+		{ "[" A ",\"weight\":-1}]", ": services[0]: weight is not a number from 0 to 1000000" },
+		{ "[" A ",\"weight\":1000001}]", ": services[0]: weight is not a number from 0 to 1000000" },
+		{ "[" A ",\"weight\":\"2\"}]", ": services[0]: weight is not a number from 0 to 1000000" },
 		{ "[" A ",\"metadata\":[]}]", ": services[0]: metadata is not an object" },
 		{ "[" A ",\"metadata\":{\"models\":\"m\"}}]",
 		    ": services[0]: metadata.models is not a list" },

@@ -85,7 +85,7 @@ static void a_snapshot_is_built_when_something_changed(void **state) {
 	assert_int_equal(fleet_upsert(fleet, SOURCE_STATIC, &spec), 0);
 	snap = build(fleet);
 	assert_ptr_equal(snap->rows[0].instance, inst);
-	assert_int_equal(snap->any.candidates[0].weight, 2);
+	assert_int_equal(snap->rows[0].weight, 2);
 	snapshot_unref(&snap);
 	fleet_free(&fleet);
 	fleet_free(&fleet);
@@ -358,9 +358,11 @@ static void a_drained_peer_drains_the_target(void **state) {
 	fleet_free(&fleet);
 }
 
-/* Its babysitter, which only the registry's record has, says that it does not serve. */
-static void a_refusing_peer_ejects_the_target(void **state) {
-	for (int is_primary_ill = 0; is_primary_ill < 2; is_primary_ill++) {
+/* It takes no connections; or its babysitter, which only the registry's record has, says that it does not
+ * serve. */
+static void a_refusing_or_denied_peer_ejects_the_target(void **state) {
+	for (unsigned i = 0; i < 4; i++) {
+		bool is_primary_ill = i & 1, is_denied = i & 2;
 		struct fleet_spec spec = spec_of("a");
 		struct fleet *fleet = fleet_new();
 		struct instance *fixed = add(fleet, SOURCE_STATIC, &spec);
@@ -370,17 +372,22 @@ static void a_refusing_peer_ejects_the_target(void **state) {
 		resolve(fleet, registered, "10.0.0.1");
 		fleet_set_state(fleet, fixed, is_primary_ill ? INSTANCE_UNHEALTHY : INSTANCE_READY);
 		fleet_set_state(fleet, registered, INSTANCE_UNHEALTHY);
-		fleet_set_share(fleet, registered, 1, true);
+		fleet_set_share(fleet, fixed, 1, is_primary_ill);
+		fleet_set_share(fleet, registered, 1, !is_denied);
+		fleet_set_denied(fleet, registered, is_denied);
 		struct snapshot *snap = build(fleet);
 		assert_int_equal(snap->rows[0].state, INSTANCE_UNHEALTHY);
 		assert_int_equal(snap->rows[0].share, 1);
-		assert_true(snap->rows[0].is_refusing);
+		/* A panic serves who is no more than denied. */
+		assert_int_equal(snap->rows[0].is_refusing, !is_denied || is_primary_ill);
 		assert_false(snapshot_is_routable(snap, 0));
 		snapshot_unref(&snap);
 
 		fleet_set_state(fleet, fixed, INSTANCE_READY);
 		fleet_set_state(fleet, registered, INSTANCE_READY);
+		fleet_set_share(fleet, fixed, INSTANCE_SHARE_FULL, false);
 		fleet_set_share(fleet, registered, 1, false);
+		fleet_set_denied(fleet, registered, false);
 		snap = build(fleet);
 		assert_true(snapshot_is_routable(snap, 0));
 		assert_int_equal(snap->rows[0].share, INSTANCE_SHARE_FULL);
@@ -443,7 +450,7 @@ static void addresses_are_a_set_up_to_the_limit(void **state) {
 
 static void bad_records_are_refused_singly(void **state) {
 	static char long_text[FLEET_TEXT_BYTES_MAX + 2];
-	struct fleet_spec good = spec_of("good"), bad[8];
+	struct fleet_spec good = spec_of("good"), bad[7];
 	struct pair model = { { long_text, FLEET_MODEL_BYTES_MAX + 1 }, { NULL, 0 } };
 	struct fleet *fleet = fleet_new();
 
@@ -454,10 +461,9 @@ static void bad_records_are_refused_singly(void **state) {
 	bad[1].instance.url = (struct slice){ long_text, FLEET_TEXT_BYTES_MAX + 1 };
 	bad[2].instance.authority = SLICE("evil\r\nx: y");
 	bad[3].instance.port = 0;
-	bad[4].weight = 0;
-	bad[5].weight = FLEET_WEIGHT_MAX + 1;
-	bad[6].models = (struct pairs){ &model, 1 };
-	bad[7].instance.host = (struct slice){ NULL, 0 };
+	bad[4].weight = FLEET_WEIGHT_MAX + 1;
+	bad[5].models = (struct pairs){ &model, 1 };
+	bad[6].instance.host = (struct slice){ NULL, 0 };
 	for (size_t i = 0; i < n_elems(bad); i++) {
 		struct fleet_spec specs[] = { bad[i], good };
 
@@ -476,7 +482,7 @@ static void bad_records_are_refused_singly(void **state) {
 
 	/* One that was good before stays as it was. */
 	struct fleet_spec spoilt = good;
-	spoilt.weight = 0;
+	spoilt.weight = FLEET_WEIGHT_MAX + 1;
 	assert_int_equal(fleet_replace(fleet, SOURCE_STATIC, &spoilt, 1), FLEET_E_LIMIT);
 	snap = build(fleet);
 	assert_int_equal(snap->n_rows, 1);
@@ -556,7 +562,7 @@ int main(void) {
 		cmocka_unit_test(equal_identity_is_one_target),
 		cmocka_unit_test(unresolved_records_are_not_one_target),
 		cmocka_unit_test(a_drained_peer_drains_the_target),
-		cmocka_unit_test(a_refusing_peer_ejects_the_target),
+		cmocka_unit_test(a_refusing_or_denied_peer_ejects_the_target),
 		cmocka_unit_test(an_illegal_move_aborts),
 		cmocka_unit_test(addresses_are_a_set_up_to_the_limit),
 		cmocka_unit_test(bad_records_are_refused_singly),

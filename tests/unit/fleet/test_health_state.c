@@ -252,7 +252,7 @@ static void a_babysitters_no_counts_more_than_a_good_probe(void **state) {
 	assert_is(&l, INSTANCE_UNHEALTHY, HEALTH_CAUSE_SITTER);
 	probe(&l, HEALTH_PROBE_GOOD);
 	assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
-	assert_true(health_state_is_refusing(&l.h));
+	assert_false(health_state_is_refusing(&l.h)); /* a panic tries it all the same */
 	health_state_word(&l.h, true, l.now_ms);
 	assert_int_equal(l.h.state, INSTANCE_UNHEALTHY); /* the engine itself must say so */
 	probe(&l, HEALTH_PROBE_GOOD);
@@ -612,6 +612,81 @@ static void any_order_of_events_is_survived(void **state) {
 	}
 }
 
+/* <tab>from -> to [label = "event...; without a label the event is "", as only one from the start has it. */
+static bool read_edge(const char *line, char from[20], char event[20], char to[20]) {
+	const char *arrow = strstr(line, " -> "), *label = strstr(line, "[label = \"");
+
+	if (line[0] != '\t' || !arrow)
+		return false;
+	snprintf(from, 20, "%.*s", (int)(arrow - line - 1), line + 1);
+	snprintf(to, 20, "%.*s", (int)strcspn(arrow + 4, " ;"), arrow + 4);
+	label = label ? label + strlen("[label = \"") : "";
+	snprintf(event, 20, "%.*s", (int)strcspn(label, ":\""), label);
+	return true;
+}
+
+static enum instance_state state_by_name(const char *name) {
+	for (enum instance_state s = 0; s < INSTANCE_STATES; s++)
+		if (strcmp(instance_state_text(s), name) == 0)
+			return s;
+	fail_msg("no state %s", name);
+	return INSTANCE_STATES;
+}
+
+static const char *const events[HEALTH_EVENTS] = { "good", "doubt", "bad", "silent", "drain", "disable",
+	"enable" };
+
+static enum health_event event_by_name(const char *name) {
+	for (enum health_event e = 0; e < HEALTH_EVENTS; e++)
+		if (strcmp(events[e], name) == 0)
+			return e;
+	fail_msg("no event \"%s\"", name);
+	return HEALTH_EVENTS;
+}
+
+/* What a new one is: probed, unprobed, held out. */
+static enum instance_state first_state(const char *when) {
+	bool is_unprobed = strcmp(when, "probes are off") == 0;
+	struct life l = life_begin(is_unprobed ? &unprobed : &probed);
+
+	if (strcmp(when, "it comes and goes") == 0)
+		health_state_hold(&l.h, START_MS + 1, START_MS);
+	else
+		assert_true(is_unprobed || !*when);
+	return l.h.state;
+}
+
+/* docs/states/instance.dot has an edge for each move of the table, and no other. */
+static void the_drawing_is_true(void **state) {
+	bool is_drawn[INSTANCE_STATES][HEALTH_EVENTS] = { { false } };
+	char line[300], from[20], to[20], event[20];
+	unsigned n_starts = 0;
+	FILE *f = fopen("docs/states/instance.dot", "r"); /* where tests are run from */
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (!read_edge(line, from, event, to))
+			continue;
+		if (strcmp(from, "start") == 0) {
+			assert_int_equal(first_state(event), state_by_name(to));
+			n_starts++;
+			continue;
+		}
+		enum instance_state s = state_by_name(from);
+		enum health_event e = event_by_name(event);
+		if (health_state_next(s, e) != state_by_name(to) || is_drawn[s][e])
+			fail_msg("%s -> %s by %s is drawn twice, or is not in the table", from, to, event);
+		is_drawn[s][e] = true;
+	}
+	fclose(f);
+	assert_int_equal(n_starts, 3);
+	for (enum instance_state s = 0; s < INSTANCE_STATES; s++)
+		for (enum health_event e = 0; e < HEALTH_EVENTS; e++)
+			if (is_drawn[s][e] != (health_state_next(s, e) != s))
+				fail_msg("%s by %s is not drawn, or leads back to itself",
+				    instance_state_text(s), events[e]);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_move_of_the_table_is_legal),
@@ -646,6 +721,7 @@ int main(void) {
 		cmocka_unit_test(what_cannot_be_asked_comes_back_in_time),
 		cmocka_unit_test(without_probes_progress_brings_it_back),
 		cmocka_unit_test(any_order_of_events_is_survived),
+		cmocka_unit_test(the_drawing_is_true),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

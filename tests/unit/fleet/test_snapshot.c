@@ -20,7 +20,7 @@ static void bed_add(struct bed *bed, const struct pair *models, uint32_t n_model
 	bed->rows[r] = (struct snapshot_row){
 		.instance = scene_instance("a"),
 		.state = INSTANCE_READY,
-		.weight = (uint16_t)(r + 1),
+		.weight = r + 1,
 		.are_models_known = true,
 		.primary = r,
 		.addresses = &bed->address,
@@ -131,7 +131,8 @@ static void a_model_without_routable_rows_is_known(void **state) {
 	bed_free(&bed);
 }
 
-/* The candidates of one model with n rows: h healthy, u unhealthy, r refusing, d draining. */
+/* The candidates of one model with n rows: h healthy, u unhealthy, r refusing, d draining; H and U have the
+ * weight 0. */
 static void assert_chosen(const char *health, const char *chosen, const char *reserve, bool is_panic) {
 	struct bed bed = { .n = 0 };
 	char found[16] = "";
@@ -139,7 +140,11 @@ static void assert_chosen(const char *health, const char *chosen, const char *re
 	for (const char *p = health; *p; p++) {
 		bed_add(&bed, &llama, 1);
 		struct snapshot_row *row = &bed.rows[bed.n - 1];
-		row->state = *p == 'h' ? INSTANCE_READY : *p == 'd' ? INSTANCE_DRAINING : INSTANCE_UNHEALTHY;
+		row->state = *p == 'h' || *p == 'H' ? INSTANCE_READY
+		    : *p == 'd'                     ? INSTANCE_DRAINING
+						    : INSTANCE_UNHEALTHY;
+		if (*p == 'H' || *p == 'U')
+			row->weight = 0;
 		row->is_refusing = *p == 'r';
 	}
 	struct snapshot *snap = bed_snapshot(&bed);
@@ -178,6 +183,17 @@ static void the_last_one_left_is_always_tried(void **state) {
 	assert_chosen("d", "", "", false);
 }
 
+static void a_row_of_weight_0_is_tried_when_nobody_else_serves(void **state) {
+	assert_chosen("hHh", "hh", "H", false);
+	assert_chosen("HH", "HH", "", false);
+	assert_chosen("HuH", "HH", "u", false);
+	assert_chosen("hHu", "h", "Hu", false); /* it counts as well in what makes a panic */
+	assert_chosen("hUuu", "huu", "U", true);
+	assert_chosen("Huu", "Huu", "", true); /* none that is well has a weight */
+	assert_chosen("UU", "UU", "", true);
+	assert_chosen("Hd", "H", "", false);
+}
+
 static void a_model_may_have_more_candidates_than_there_are_for_any(void **state) {
 	struct bed bed = { .n = 0 };
 
@@ -194,28 +210,58 @@ static void a_model_may_have_more_candidates_than_there_are_for_any(void **state
 	bed_free(&bed);
 }
 
-/* Weights are as configured while all have the same share, else finer by the whole of it. */
-static void shares_weigh(void **state) {
+/* Two ready rows of these weights and shares, or, when is_ill, of a reserve: their ratio is `expected`. */
+static void assert_ratio(
+    const uint32_t *weights, const uint8_t *shares, bool is_ill, const uint16_t *expected) {
 	struct bed bed = { .n = 0 };
 
-	bed_add(&bed, &llama, 1);
-	bed_add(&bed, &llama, 1);
-	bed.rows[0].weight = 3;
-	bed.rows[1].weight = FLEET_WEIGHT_MAX;
-	bed.rows[0].share = bed.rows[1].share = 4;
+	for (uint32_t r = 0; r < 2; r++) {
+		bed_add(&bed, &llama, 1);
+		bed.rows[r].weight = weights[r];
+		bed.rows[r].share = shares[r];
+		bed.rows[r].state = is_ill ? INSTANCE_UNHEALTHY : INSTANCE_READY;
+		bed.rows[r].is_refusing = is_ill;
+	}
 	struct snapshot *snap = bed_snapshot(&bed);
-	assert_int_equal(snap->any.candidates[0].weight, 3);
-	assert_int_equal(snap->any.candidates[1].weight, FLEET_WEIGHT_MAX);
-	snapshot_unref(&snap);
-
-	bed.rows[1].share = INSTANCE_SHARE_FULL;
-	snap = bed_snapshot(&bed);
-	assert_int_equal(snapshot_model(snap, SLICE("llama"))->candidates[0].weight, 12);
-	assert_int_equal(snap->any.candidates[0].weight, 12);
-	assert_int_equal(snap->any.candidates[1].weight, FLEET_WEIGHT_MAX * INSTANCE_SHARE_FULL);
-	assert_int_equal(snap->rows[0].weight, 3);
+	const struct model *models[] = { &snap->any, snapshot_model(snap, SLICE("llama")) };
+	for (size_t m = 0; m < n_elems(models); m++) {
+		assert_int_equal(is_ill ? models[m]->n_reserve : models[m]->n_candidates, 2);
+		for (uint32_t i = 0; i < 2; i++)
+			assert_int_equal(models[m]->candidates[i].weight, expected[i]);
+	}
+	assert_int_equal(snap->rows[0].weight, weights[0]);
 	snapshot_unref(&snap);
 	bed_free(&bed);
+}
+
+static void weights_and_shares_make_ratios(void **state) {
+	enum { ONE = INSTANCE_WEIGHT_ONE, MOST = FLEET_WEIGHT_MAX, FULL = INSTANCE_SHARE_FULL };
+	static const struct {
+		uint32_t weights[2];
+		uint8_t shares[2]; /* 0 is full */
+		uint16_t ratio[2];
+	} rows[] = {
+		{ { ONE, ONE }, { FULL, 0 }, { 1, 1 } },
+		{ { 3 * ONE, ONE }, { 4, 4 }, { 3, 1 } },
+		{ { 2000 * ONE, 1000 * ONE }, { 0, 0 }, { 2, 1 } },
+		{ { 2 * ONE + ONE / 2, ONE }, { 0, 0 }, { 5, 2 } },
+		{ { MOST, MOST - ONE }, { 0, 0 }, { UINT16_MAX, UINT16_MAX } },
+		{ { MOST, 333333 * ONE }, { 0, 0 }, { UINT16_MAX, 21845 } },
+		{ { MOST, ONE }, { 0, 0 }, { UINT16_MAX, 1 } },
+		{ { MOST, 1 }, { 0, 0 }, { UINT16_MAX, 1 } },
+		{ { ONE, ONE }, { 1, FULL }, { 1, 16 } },
+		{ { 3 * ONE, 1000 * ONE }, { 4, FULL }, { 3, 4000 } },
+		{ { MOST, MOST }, { 1, FULL }, { 1, 16 } },
+		{ { MOST, 1000 * ONE }, { 1, FULL }, { 125, 2 } },
+		{ { 0, 0 }, { 0, 0 }, { 1, 1 } },
+		{ { 0, 0 }, { 1, FULL }, { 1, 16 } },
+	};
+
+	for (size_t i = 0; i < n_elems(rows); i++)
+		for (int is_ill = 0; is_ill < 2; is_ill++)
+			assert_ratio(rows[i].weights, rows[i].shares, is_ill, rows[i].ratio);
+	/* In a reserve, where it stands beside others, 0 is 1. */
+	assert_ratio((uint32_t[]){ 0, 3 * ONE }, (uint8_t[]){ 0, 0 }, true, (uint16_t[]){ 1, 3 });
 }
 
 static void rows_of_one_target_are_one_candidate(void **state) {
@@ -375,8 +421,9 @@ int main(void) {
 		cmocka_unit_test(a_model_without_routable_rows_is_known),
 		cmocka_unit_test(unhealthy_rows_are_left_out_until_they_are_more_than_half),
 		cmocka_unit_test(the_last_one_left_is_always_tried),
+		cmocka_unit_test(a_row_of_weight_0_is_tried_when_nobody_else_serves),
 		cmocka_unit_test(a_model_may_have_more_candidates_than_there_are_for_any),
-		cmocka_unit_test(shares_weigh),
+		cmocka_unit_test(weights_and_shares_make_ratios),
 		cmocka_unit_test(rows_of_one_target_are_one_candidate),
 		cmocka_unit_test(a_model_named_twice_is_one),
 		cmocka_unit_test(uniform_means_all_serve_all),

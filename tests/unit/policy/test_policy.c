@@ -129,6 +129,29 @@ static void the_reserve_comes_last(void **state) {
 	}
 }
 
+/* Among others it is the last resort; alone, it is as good as any. */
+static void weight_0_is_no_traffic_while_others_serve(void **state) {
+	const uint16_t weights[] = { 3, 0, 1, 0 };
+
+	for (const struct policy *const *policy = policy_table; *policy; policy++) {
+		unsigned counts[PICKS_ROWS_MAX];
+		struct pick_result result;
+		struct picks p;
+
+		picks_open(&p, (*policy)->name, weights, 4, 1);
+		picks_count(&p, 400, counts);
+		assert_int_equal(counts[1] + counts[3], 0);
+		assert_int_equal(pick(&p, (uint32_t[]){ 0, 2, 3 }, 3, 0, &result), 0);
+		assert_int_equal(result.row, 1);
+		assert_int_equal(result.reason, PICK_LAST_RESORT);
+		picks_adopt(&p, "bd");
+		picks_count(&p, 400, counts);
+		assert_in_range(counts[0], 150, 250);
+		assert_in_range(counts[1], 150, 250);
+		picks_close(&p);
+	}
+}
+
 static void a_model_that_nobody_serves_has_none(void **state) {
 	struct snapshot_row row = {
 		.instance = scene_instance("a"), .weight = 1, .state = INSTANCE_DRAINING
@@ -326,6 +349,7 @@ int main(void) {
 		cmocka_unit_test(what_just_failed_is_out_for_a_while),
 		cmocka_unit_test(the_only_one_left_is_tried_though_avoided),
 		cmocka_unit_test(the_reserve_comes_last),
+		cmocka_unit_test(weight_0_is_no_traffic_while_others_serve),
 		cmocka_unit_test(a_model_that_nobody_serves_has_none),
 		cmocka_unit_test(each_model_has_its_own_turn),
 		cmocka_unit_test(a_new_snapshot_goes_on_where_it_was),

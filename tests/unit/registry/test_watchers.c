@@ -68,6 +68,16 @@ static void take_out(struct scene *s, const char *name) {
 	watchers_wake(&s->watchers);
 }
 
+/* So long after, whoever was not heard is swept out. */
+static void sweep_out(struct scene *s, const char *name) {
+	uint64_t now_ms = still_now_ms();
+
+	for (unsigned i = 0; i < 4000; i++)
+		roster_advance(s->roster, now_ms += ROSTER_TICK_MS);
+	assert_true(roster_sweep_one(s->roster, slice_of(name), now_ms));
+	watchers_wake(&s->watchers);
+}
+
 static void ask(struct scene *s, unsigned client, const char *since, bool is_stream) {
 	char request[256];
 
@@ -94,6 +104,19 @@ static size_t count(struct scene *s, unsigned client, const char *text) {
 static void assert_heard(struct scene *s, unsigned client, const char *text) {
 	if (!count(s, client, text))
 		fail_msg("no \"%s\" in \"%.*s\"", text, (int)s->heard[client].n, s->heard[client].p);
+}
+
+static void who_is_swept_out_is_not_who_was_deleted(void **state) {
+	struct scene *s = scene_open();
+
+	put(s, "a");
+	put(s, "b");
+	ask(s, 0, NULL, true);
+	take_out(s, "a");
+	assert_heard(s, 0, "{\"op\":\"delete\",\"name\":\"a\"}]}\n\n");
+	sweep_out(s, "b");
+	assert_heard(s, 0, "{\"op\":\"delete\",\"name\":\"b\",\"reason\":\"expired\"}]}\n\n");
+	scene_close(s);
 }
 
 static void the_changes_of_a_turn_are_one_event_printed_once(void **state) {
@@ -282,6 +305,7 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_changes_of_a_turn_are_one_event_printed_once),
 		cmocka_unit_test(a_reset_is_kept_once_however_many_wait_for_it),
+		cmocka_unit_test(who_is_swept_out_is_not_who_was_deleted),
 		cmocka_unit_test(a_silent_stream_says_that_it_lives),
 		cmocka_unit_test(nobody_new_is_told_without_memory),
 		cmocka_unit_test(a_long_poll_ends_without_news),

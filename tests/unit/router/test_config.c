@@ -115,15 +115,16 @@ static void first_byte_holds_for_all_once_it_is_set(void **state) {
 
 static void workers_of_file_and_flags(void **state) {
 	struct reading r = read_config("--worker-urls http://Flag http://[::1]:9000/",
-	    "[[worker]]\nurl = 'http://GPU-1:8000/'\nmodels = ['m', 'n']\nweight = 1000\nlabels = { zone = "
+	    "[[worker]]\nurl = 'http://GPU-1:8000/'\nmodels = ['m', 'n']\nweight = 1000000\nlabels = { zone "
+	    "= "
 	    "'a' }\n"
-	    "[[worker]]\nurl = 'HTTP://10.0.0.1'\nname = 'second'\n");
+	    "[[worker]]\nurl = 'HTTP://10.0.0.1'\nname = 'second'\nweight = 0\n");
 	static const struct {
 		const char *url, *host, *name;
 		unsigned port, weight, n_models, n_labels;
 	} expected[] = {
-		{ "http://gpu-1:8000", "gpu-1", "http://gpu-1:8000", 8000, 1000, 2, 1 },
-		{ "http://10.0.0.1:80", "10.0.0.1", "second", 80, 1, 0, 0 },
+		{ "http://gpu-1:8000", "gpu-1", "http://gpu-1:8000", 8000, 1000000, 2, 1 },
+		{ "http://10.0.0.1:80", "10.0.0.1", "second", 80, 0, 0, 0 },
 		{ "http://flag:80", "flag", "http://flag:80", 80, 1, 0, 0 },
 		{ "http://[::1]:9000", "::1", "http://[::1]:9000", 9000, 1, 0, 0 },
 	};
@@ -142,6 +143,35 @@ static void workers_of_file_and_flags(void **state) {
 		assert_int_equal(w->labels.n, expected[i].n_labels);
 	}
 	release(&r);
+}
+
+static void the_table_of_the_registry_has_a_place(void **state) {
+	static const char *const vars[] = { "STATE_DIRECTORY", "XDG_STATE_HOME", "HOME" };
+	static const struct {
+		const char *flags, *values[n_elems(vars)], *file;
+	} cases[] = {
+		{ "--state-dir here", { "/d", "/x", "/h" }, "here/registry.json" },
+		{ "", { "/d:/e", "/x", "/h" }, "/d/router-30000.json" },
+		{ "--port 3", { NULL, "/x", "/h" }, "/x/headrace/router-3.json" },
+		{ "", { NULL, "relative", "/h" }, "/h/.local/state/headrace/router-30000.json" },
+		{ "", { "", "", "" }, "" },
+	};
+
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		char flags[100];
+
+		for (size_t v = 0; v < n_elems(vars); v++)
+			cases[i].values[v] ? setenv(vars[v], cases[i].values[v], 1) : unsetenv(vars[v]);
+		snprintf(flags, sizeof(flags), "--registry-url http://r %s", cases[i].flags);
+		struct reading r = read_config(flags, NULL);
+		assert_string_equal(r.config.table_file, cases[i].file);
+		assert_int_equal(option_mistakes(r.config.options), 0);
+		assert_int_equal(strstr(r.mistakes, "is not kept") != NULL, !cases[i].file[0]);
+		release(&r);
+		r = read_config(cases[i].flags, NULL);
+		assert_string_equal(r.config.table_file, "");
+		release(&r);
+	}
 }
 
 static void header_names_are_lowered(void **state) {
@@ -514,6 +544,7 @@ int main(void) {
 		cmocka_unit_test(bad_static_services_are_mistakes),
 		cmocka_unit_test(first_byte_holds_for_all_once_it_is_set),
 		cmocka_unit_test(workers_of_file_and_flags),
+		cmocka_unit_test(the_table_of_the_registry_has_a_place),
 		cmocka_unit_test(header_names_are_lowered),
 		cmocka_unit_test(many_of_one_engine),
 		cmocka_unit_test(mistakes),

@@ -130,6 +130,26 @@ bool text_is_host(struct slice s) {
 	return is_name(s) || is_address(AF_INET6, s);
 }
 
+bool text_is_wildcard(struct slice host) {
+	char text[INET6_ADDRSTRLEN];
+	struct in6_addr in6;
+	struct in_addr in;
+
+	if (slice_eq(host, SLICE("*")))
+		return true;
+	if (host.n >= 2 && host.p[0] == '[' && host.p[host.n - 1] == ']')
+		host = (struct slice){ host.p + 1, host.n - 2 };
+	if (host.n == 0 || host.n >= sizeof(text))
+		return false;
+	memcpy(text, host.p, host.n);
+	text[host.n] = '\0';
+	text[strcspn(text, "%")] = '\0'; /* a scope */
+	if (inet_pton(AF_INET6, text, &in6) != 1)
+		return inet_aton(text, &in) && in.s_addr == INADDR_ANY;
+	memcpy(&in, in6.s6_addr + 12, sizeof(in));
+	return IN6_IS_ADDR_UNSPECIFIED(&in6) || (IN6_IS_ADDR_V4MAPPED(&in6) && in.s_addr == INADDR_ANY);
+}
+
 bool text_authority(struct slice s, uint16_t port_default, struct slice *host_out, uint16_t *port_out) {
 	bool bracketed = s.n > 0 && s.p[0] == '[';
 	const char *end = s.n ? memchr(s.p, bracketed ? ']' : ':', s.n) : NULL;

@@ -22,6 +22,12 @@ must_use bool text_size_bytes(struct slice s, uint64_t *bytes_out);
 must_use bool text_is_host(struct slice s);
 
 /*
+ * "0.0.0.0" and "::" in every spelling that a resolver takes without asking anybody, in brackets or not,
+ * and "*": all addresses of a machine, and to others none.
+ */
+must_use bool text_is_wildcard(struct slice host);
+
+/*
  * "host", "host:port", "[v6]" or "[v6]:port". The host comes without brackets;
  * a port that is not given is `port_default`. A given port is 1 to 65535.
  */

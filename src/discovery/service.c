@@ -23,6 +23,8 @@ static const char *service_judge(const json_t *record) {
 		return "no name";
 	if (!host.p || !text_is_host(host))
 		return "no host";
+	if (text_is_wildcard(host)) /* it would lead each router to its own machine */
+		return "its host is a wildcard";
 	if (!json_is_integer(port) || json_integer_value(port) < 1 || json_integer_value(port) > UINT16_MAX)
 		return "no port";
 	return NULL;

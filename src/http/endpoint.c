@@ -592,11 +592,17 @@ struct slice endpoint_query(struct endpoint_call *c, const char *key) {
 	return none;
 }
 
-bool endpoint_is_local(struct endpoint_call *c) {
-	char room[46];
+struct slice endpoint_peer(struct endpoint_call *c, char room[static ENDPOINT_PEER_BYTES]) {
+	static const struct slice mapped = { "::ffff:", 7 };
 	struct slice peer = session_peer(session_of(&c->call), room);
-	return slice_has_prefix(peer, SLICE("127.")) || slice_has_prefix(peer, SLICE("::ffff:127.")) ||
-	    slice_eq(peer, SLICE("::1"));
+	bool is_mapped = slice_has_prefix(peer, mapped) && memchr(peer.p, '.', peer.n);
+	return is_mapped ? slice_skip(peer, mapped.n) : peer;
+}
+
+bool endpoint_is_local(struct endpoint_call *c) {
+	char room[ENDPOINT_PEER_BYTES];
+	struct slice peer = endpoint_peer(c, room);
+	return slice_has_prefix(peer, SLICE("127.")) || slice_eq(peer, SLICE("::1"));
 }
 
 bool endpoint_wants_events(const struct endpoint_call *c) {

@@ -21,6 +21,8 @@
 
 #include "http/server.h"
 
+#define ENDPOINT_PEER_BYTES 46
+
 struct endpoint_call;
 typedef void (*endpoint_fn)(struct endpoint_call *c);
 
@@ -67,6 +69,8 @@ struct slice endpoint_param(const struct endpoint_call *c);
  * the next call of this function. */
 struct slice endpoint_query(struct endpoint_call *c, const char *key);
 struct slice endpoint_body(const struct endpoint_call *c);
+/* The client's address, also where it came as ::ffff:a.b.c.d an IPv4 one without that; no scope. */
+struct slice endpoint_peer(struct endpoint_call *c, char room[static ENDPOINT_PEER_BYTES]);
 /* Whether the client is on this machine: its address is of the loopback. */
 bool endpoint_is_local(struct endpoint_call *c);
 /* Whether the client asked for text/event-stream. */

@@ -15,12 +15,11 @@
 
 #include "base/slice.h"
 
-#define RECORD_NAME_MAX      256u
-#define RECORD_TEXT_MAX      1024u          /* host, hostname, url, status, role */
-#define RECORD_JSON_MAX      (256u * 1024u) /* metadata and labels, each, in compact form */
-#define RECORD_TTL_DEFAULT_S 120u
-#define RECORD_TTL_MAX_S     86400u
-#define RECORD_WEIGHT_MAX    1000000u
+#define RECORD_NAME_MAX   256u
+#define RECORD_TEXT_MAX   1024u          /* host, hostname, url, status, role */
+#define RECORD_JSON_MAX   (256u * 1024u) /* metadata and labels, each, in compact form */
+#define RECORD_TTL_MAX_S  86400u
+#define RECORD_WEIGHT_MAX 1000000u
 
 /* What the last probe found; has no effect on is_healthy. */
 enum record_health { HEALTH_UNKNOWN, HEALTH_HEALTHY, HEALTH_UNHEALTHY };
@@ -67,10 +66,6 @@ void record_free(struct record **r);
 must_use char *record_stored(const struct record *r, size_t *n_out);
 /* What record_stored() wrote; wall_ms becomes the heartbeat. NULL: not a record. */
 must_use struct record *record_new_stored(struct slice text, uint64_t wall_ms);
-
-static inline uint64_t record_ttl_ms(const struct record *r) {
-	return (r->ttl_s ? r->ttl_s : RECORD_TTL_DEFAULT_S) * UINT64_C(1000);
-}
 
 const char *record_health_name(enum record_health health);
 

@@ -176,6 +176,7 @@ static bool registry_fill_roster(struct registry *r) {
 	const struct roster_options options = { .records_max = r->config.n_records_max,
 		.epoch = store_epoch(r->store),
 		.version = store_version(r->store),
+		.ttl_ms = r->config.ttl_ms,
 		.seed = rng_next(&rng) };
 	r->roster = roster_new(&options, clock_now_ns() / 1000000u);
 	if (store_load(r->store, registry_on_stored, r, &fault))

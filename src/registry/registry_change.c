@@ -6,6 +6,7 @@
 #include "registry/registry_change.h"
 
 #include "base/clock.h"
+#include "base/text.h"
 
 enum change_kind { CHANGE_POST, CHANGE_PUT, CHANGE_DELETE, CHANGE_STATUS, CHANGE_SWEEP };
 
@@ -16,6 +17,8 @@ struct change {
 	struct record *record;      /* what is to be; NULL for a deletion */
 	char *text;                 /* what the client said, until it can be judged */
 	size_t n_text;
+	struct slice peer; /* its address, for a PUT */
+	char peer_room[ENDPOINT_PEER_BYTES];
 	uint64_t since_ns;
 	struct change *next; /* swept out together */
 	enum change_kind kind;
@@ -45,6 +48,46 @@ static bool change_is_allowed(struct change *x) {
 	return false;
 }
 
+/* The url with the peer in place of its host. */
+static json_t *url_at(struct slice url, struct slice host, struct slice peer) {
+	bool is_ipv6 = memchr(peer.p, ':', peer.n);
+
+	return json_sprintf(is_ipv6 ? "%.*s[%.*s]%s" : "%.*s%.*s%s", (int)(host.p - url.p), url.p,
+	    (int)peer.n, peer.p, host.p + host.n);
+}
+
+/*
+ * Who registers all addresses of its machine (old babysitters do) means that machine, and not each router's
+ * own: the address that it was heard from stands in their place. Takes the record; NULL: refused.
+ */
+static struct record *record_placed(
+    struct record *record, struct slice peer, struct record_refusal *refusal_out) {
+	struct slice url = slice_of(record->url), host = registry_url_host(url);
+	json_t *places = json_object();
+
+	if (text_is_wildcard(slice_of(record->host)))
+		json_object_set_new(places, "host", json_stringn(peer.p, peer.n));
+	if (text_is_wildcard(host))
+		json_object_set_new(places, "url", url_at(url, host, peer));
+	if (json_object_size(places)) {
+		char *text = json_dumps(places, JSON_COMPACT);
+		struct record *placed = record_parse(slice_of(text), record, clock_wall_ms(), refusal_out);
+		free(text);
+		record_free(&record);
+		record = placed;
+	}
+	json_decref(places);
+	return record;
+}
+
+/* What a client says, over an older record or NULL. NULL: refused. */
+static struct record *record_heard(
+    struct slice body, const struct record *base, struct slice peer, struct record_refusal *refusal_out) {
+	struct record *record = record_parse(body, base, clock_wall_ms(), refusal_out);
+
+	return record ? record_placed(record, peer, refusal_out) : NULL;
+}
+
 /* A heartbeat's own answer, also for one that changes the status. */
 static void answer_heartbeat(struct endpoint_call *c) {
 	endpoint_answer_json(c, 200,
@@ -63,8 +106,7 @@ static bool prepare_post(struct change *x, const struct roster_entry *old) {
 static bool prepare_put(struct change *x, const struct roster_entry *old) {
 	struct record_refusal refusal;
 
-	x->record =
-	    record_parse((struct slice){ x->text, x->n_text }, old->record, clock_wall_ms(), &refusal);
+	x->record = record_heard((struct slice){ x->text, x->n_text }, old->record, x->peer, &refusal);
 	if (!x->record) {
 		change_refuse(x, 400, "bad_request", refusal.text);
 		return false;
@@ -253,26 +295,10 @@ static void change_submit(struct change *x, struct endpoint_call *c) {
 	change_free(x);
 }
 
-/* A record without a ttl gets the configured one, where that is not what everybody takes it to be. */
-static struct record *with_ttl(const struct registry_core *core, struct record *record) {
-	uint64_t ttl_s = core->config->ttl_ms / 1000;
-	struct record_refusal refusal;
-
-	if (record->ttl_s || ttl_s == RECORD_TTL_DEFAULT_S)
-		return record;
-	json_t *change = json_pack("{s:I}", "ttl", (json_int_t)ttl_s);
-	char *text = json_dumps(change, JSON_COMPACT);
-	struct record *whole = record_parse(slice_of(text), record, clock_wall_ms(), &refusal);
-	assert(whole);
-	json_decref(change);
-	free(text);
-	record_free(&record);
-	return whole;
-}
-
 void registry_change_post(struct registry_core *core, struct endpoint_call *c) {
 	struct record_refusal refusal;
-	struct record *record = record_parse(endpoint_body(c), NULL, clock_wall_ms(), &refusal);
+	char room[ENDPOINT_PEER_BYTES];
+	struct record *record = record_heard(endpoint_body(c), NULL, endpoint_peer(c, room), &refusal);
 
 	if (!record) {
 		core->n_refused++;
@@ -280,7 +306,7 @@ void registry_change_post(struct registry_core *core, struct endpoint_call *c) {
 		return;
 	}
 	struct change *x = change_new(core, CHANGE_POST, slice_of(record->name));
-	x->record = with_ttl(core, record);
+	x->record = record;
 	x->call = c;
 	if (change_is_allowed(x))
 		change_submit(x, c);
@@ -292,6 +318,7 @@ void registry_change_put(struct registry_core *core, struct endpoint_call *c) {
 	struct change *x = change_new(core, CHANGE_PUT, endpoint_param(c));
 
 	change_keep_text(x, endpoint_body(c));
+	x->peer = endpoint_peer(c, x->peer_room);
 	change_submit(x, c);
 }
 

@@ -156,8 +156,7 @@ static size_t n_before_path(struct slice url) {
 	return n;
 }
 
-/* Whom a url means, also where we would not take it for one: other programs might. */
-static struct slice host_of_url(struct slice url) {
+struct slice registry_url_host(struct slice url) {
 	size_t n = n_before_path(url);
 
 	if (url.n - n >= 2 && memcmp(url.p + n, "//", 2) == 0 && (n == 0 || url.p[n - 1] == ':'))
@@ -166,17 +165,17 @@ static struct slice host_of_url(struct slice url) {
 	const char *at = url.n ? memrchr(url.p, '@', url.n) : NULL;
 	if (at)
 		url = slice_skip(url, (size_t)(at - url.p) + 1);
-	if (url.n && url.p[0] == '[')
-		return without_brackets(url);
-	const char *colon = url.n ? memchr(url.p, ':', url.n) : NULL;
-	return slice_head(url, colon ? (size_t)(colon - url.p) : url.n);
+	const char *end = url.n ? memchr(url.p, url.p[0] == '[' ? ']' : ':', url.n) : NULL;
+	if (!end)
+		return url;
+	return slice_head(url, (size_t)(end - url.p) + (*end == ']'));
 }
 
 bool registry_config_allows(const struct registry_config *config, struct slice host, struct slice url) {
 	size_t n = config->allow.n;
 
 	return address_range_allow(config->ranges, n, without_brackets(host)) &&
-	    address_range_allow(config->ranges, n, host_of_url(url));
+	    address_range_allow(config->ranges, n, without_brackets(registry_url_host(url)));
 }
 
 bool registry_config_allows_address(

@@ -33,6 +33,10 @@ struct registry_config {
 must_use int registry_config_load(struct registry_config *config, int argc, char *const *argv);
 void registry_config_deinit(struct registry_config *config);
 
+/* Whom a url means, in its brackets if it has them; a part of it, of no bytes if it names nobody. Also where
+ * we would not take it for a url: other programs might. */
+struct slice registry_url_host(struct slice url);
+
 /* Whether a record with these may be taken; see [registry] allow. */
 bool registry_config_allows(const struct registry_config *config, struct slice host, struct slice url);
 /* Whether what is registered may be connected to where its name leads. */

@@ -35,6 +35,7 @@ struct roster {
 	struct roster_counts counts;
 	uint32_t records_max;
 	size_t bytes_max;
+	uint64_t ttl_ms; /* of records that bring none */
 	uint64_t hash_seed;
 	struct rng rng;
 	char epoch[ROSTER_EPOCH_BYTES];
@@ -102,18 +103,22 @@ static void note_change(struct roster *r, struct roster_entry *e, bool is_delete
 
 /* --- leases --------------------------------------------------------------------------------- */
 
+static uint64_t ttl_ms(const struct roster *r, const struct record *record) {
+	return record->ttl_s ? record->ttl_s * UINT64_C(1000) : r->ttl_ms;
+}
+
 static uint64_t silence_ms(const struct roster *r, const struct roster_entry *e) {
 	return r->now_ms > e->heard_ms ? r->now_ms - e->heard_ms : 0;
 }
 
 static void lease_run(struct roster *r, struct roster_entry *e) {
-	uint64_t end_ms = e->heard_ms + record_ttl_ms(e->record);
+	uint64_t end_ms = e->heard_ms + ttl_ms(r, e->record);
 	timer_start(&r->wheel, &e->expiry, end_ms - r->wheel.now_ms);
 }
 
 /* The only place where is_alive changes. True if it did. */
 static bool entry_judge(struct roster *r, struct roster_entry *e) {
-	bool is_alive = e->record->is_running && silence_ms(r, e) < record_ttl_ms(e->record);
+	bool is_alive = e->record->is_running && silence_ms(r, e) < ttl_ms(r, e->record);
 	if (is_alive)
 		lease_run(r, e);
 	else
@@ -130,7 +135,7 @@ static void on_expiry(struct timer *t) {
 	struct roster_entry *e = container_of(t, struct roster_entry, expiry);
 	struct roster *r = e->roster;
 	assert(e->is_alive && e->record->is_running);
-	assert(r->wheel.now_ms >= e->heard_ms + record_ttl_ms(e->record));
+	assert(r->wheel.now_ms >= e->heard_ms + ttl_ms(r, e->record));
 	e->is_alive = false;
 	r->counts.n_alive--;
 	r->counts.n_expired++;
@@ -143,7 +148,7 @@ static void grant_grace(struct roster *r, uint64_t gap_ms) {
 	r->counts.n_graces++;
 	list_each (l, &r->entries) {
 		struct roster_entry *e = container_of(l, struct roster_entry, link);
-		if (gap_ms <= record_ttl_ms(e->record) / 2)
+		if (gap_ms <= ttl_ms(r, e->record) / 2)
 			continue;
 		e->heard_ms = e->is_alive ? u64_max(e->heard_ms, r->now_ms) : e->heard_ms + gap_ms;
 		if (e->is_alive)
@@ -196,6 +201,7 @@ struct roster *roster_new(const struct roster_options *o, uint64_t now_ms) {
 	struct roster *r = calloc(1, sizeof(*r));
 	r->records_max = o->records_max ? o->records_max : ROSTER_RECORDS_MAX;
 	r->bytes_max = o->bytes_max ? o->bytes_max : ROSTER_BYTES_MAX;
+	r->ttl_ms = o->ttl_ms ? o->ttl_ms : ROSTER_TTL_MS;
 	r->version = r->version_start = o->version;
 	r->now_ms = now_ms;
 	r->ring = calloc(ROSTER_RING, sizeof(struct change));
@@ -255,7 +261,7 @@ void roster_restore(struct roster *r, struct record *record, uint64_t now_ms) {
 		entry_replace_record(r, e, record);
 	else
 		e = entry_new(r, record);
-	e->heard_ms = now_ms + rng_below(&r->rng, record_ttl_ms(record) / 2 + 1);
+	e->heard_ms = now_ms + rng_below(&r->rng, ttl_ms(r, record) / 2 + 1);
 	entry_judge(r, e);
 }
 
@@ -314,7 +320,7 @@ void roster_set_health(struct roster *r, struct slice name, enum record_health h
 }
 
 static bool is_silent(const struct roster *r, const struct roster_entry *e) {
-	return silence_ms(r, e) > u64_max(SWEEP_SILENCE_MS, record_ttl_ms(e->record) * 5 / 2);
+	return silence_ms(r, e) > u64_max(SWEEP_SILENCE_MS, ttl_ms(r, e->record) * 5 / 2);
 }
 
 unsigned roster_each_silent(struct roster *r, uint64_t now_ms, roster_silent_fn each, void *context) {

@@ -27,6 +27,7 @@
 #define ROSTER_RECORDS_MAX 100000u
 #define ROSTER_BYTES_MAX   (512u << 20)
 #define ROSTER_RING        16384u
+#define ROSTER_TTL_MS      120000u
 #define ROSTER_TICK_MS     200u
 #define ROSTER_EPOCH_BYTES 17 /* 16 hexadecimal digits */
 
@@ -47,6 +48,7 @@ struct roster_entry {
 struct roster_options {
 	uint32_t records_max; /* 0: ROSTER_RECORDS_MAX */
 	size_t bytes_max;     /* 0: ROSTER_BYTES_MAX */
+	uint64_t ttl_ms;      /* of records that bring none; 0: ROSTER_TTL_MS */
 	const char *epoch;    /* of the store */
 	uint64_t version;     /* to go on from: of the store */
 	uint64_t seed;        /* for hashes and spreading */

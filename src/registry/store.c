@@ -59,6 +59,20 @@ struct store {
 	bool is_failure_told;
 };
 
+static void tell(enum log_level level, const char *event, const char *why) {
+	struct log_event e;
+	log_begin(&e, level, event);
+	if (why[0])
+		line_text(&e.line, SLICE("reason"), slice_of(why));
+	log_end(&e);
+}
+
+static void begin_read_only(struct store *s, const char *state_dir) {
+	s->counts.is_failing = s->is_failure_told = true;
+	snprintf(s->counts.fault, sizeof(s->counts.fault), "the disk of %.256s is read-only", state_dir);
+	tell(LOG_WARN, "store is read-only: writes are refused", s->counts.fault);
+}
+
 struct store *store_open(const char *state_dir, struct store_fault *fault_out) {
 	struct store_backend *b = state_dir ? store_sqlite_open(state_dir, fault_out) : store_memory_open();
 	if (!b)
@@ -72,6 +86,8 @@ struct store *store_open(const char *state_dir, struct store_fault *fault_out) {
 	pthread_mutex_init(&s->mutex, NULL);
 	pthread_cond_init(&s->is_queued, NULL);
 	pthread_cond_init(&s->is_acked, NULL);
+	if (b->is_read_only)
+		begin_read_only(s, state_dir);
 	return s;
 }
 
@@ -116,14 +132,6 @@ static bool take_group(struct store *s, struct group *g) {
 	}
 	pthread_mutex_unlock(&s->mutex);
 	return !list_is_empty(&g->ops);
-}
-
-static void tell(enum log_level level, const char *event, const char *why) {
-	struct log_event e;
-	log_begin(&e, level, event);
-	if (why[0])
-		line_text(&e.line, SLICE("reason"), slice_of(why));
-	log_end(&e);
 }
 
 /* With the mutex held. */

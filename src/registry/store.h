@@ -59,7 +59,8 @@ struct store_fault {
 };
 
 /* state_dir/registry.db is opened or made; NULL: `memory`. Not NULL and damaged, of another version, or in
- * use: no store, fault_out says why. Its thread starts with store_start(). */
+ * use: no store, fault_out says why. On a read-only disk it can be loaded, and every operation fails until
+ * the disk can be written. Its thread starts with store_start(). */
 must_use struct store *store_open(const char *state_dir, struct store_fault *fault_out);
 
 /* Every record that was put and not deleted. Returns false, with a fault, when the file is damaged or `each`
@@ -67,7 +68,8 @@ must_use struct store *store_open(const char *state_dir, struct store_fault *fau
 typedef bool (*store_each_fn)(void *context, struct slice name, struct slice json);
 must_use bool store_load(struct store *s, store_each_fn each, void *context, struct store_fault *fault_out);
 
-/* 16 hexadecimal digits: made with the file; another one when a start could not be recorded (disk full). */
+/* 16 hexadecimal digits: made with the file; another one when a start could not be recorded (disk full,
+ * read-only). */
 const char *store_epoch(const struct store *s);
 /* Beyond every version that was used under this epoch before: where the roster goes on. */
 uint64_t store_version(const struct store *s);
@@ -86,7 +88,7 @@ void store_free(struct store **s);
 struct store_counts {
 	uint64_t n_done, n_failed, n_commits;
 	uint32_t n_waiting;
-	bool is_failing;            /* the last commit failed */
+	bool is_failing;            /* the last commit failed, or the next one would: read-only */
 	char fault[STORE_SAYS_MAX]; /* why, or "" */
 };
 void store_counts(struct store *s, struct store_counts *counts_out);

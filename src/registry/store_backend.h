@@ -10,6 +10,7 @@ struct store_backend {
 	const struct store_kind *kind;
 	char epoch[17];
 	uint64_t version;
+	bool is_read_only; /* the disk: it can be loaded, and commits fail until that changes */
 };
 
 struct store_kind {

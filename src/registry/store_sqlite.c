@@ -10,6 +10,10 @@
  * SQLite takes damage of its log for the log's end, so the log is looked through before it
  * is opened (wal.h): damage stops the start, a torn end is cut off.
  *
+ * On a disk that is read-only at the start, what is there is read: without a log as a file that nobody
+ * changes; with one without SQLite's locks, which want to write, and with the index of the log in memory.
+ * registry.lock holds all others off. Each commit looks whether the disk can be written meanwhile.
+ *
  * The generation counts the starts and is the upper half of every version: versions grow
  * within an epoch over restarts, without a write for each change.
  */
@@ -122,6 +126,8 @@ static bool hold_folder(struct sqlite_store *s, const char *state_dir, struct st
 		return false;
 	}
 	s->lock_fd = openat(s->dir_fd, "registry.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+	if (s->lock_fd < 0 && errno == EROFS)
+		s->lock_fd = openat(s->dir_fd, "registry.lock", O_RDONLY | O_CLOEXEC);
 	if (s->lock_fd < 0) {
 		say(fault, "%s/registry.lock cannot be opened: %s", state_dir, strerror(errno));
 		return false;
@@ -172,13 +178,14 @@ static bool cut_log(struct sqlite_store *s, int fd, uint64_t end, struct store_f
 	return true;
 }
 
-static bool look_at_log(struct sqlite_store *s, struct store_fault *fault) {
+/* Without may_cut a torn end stays: SQLite does not read it. */
+static bool look_at_log(struct sqlite_store *s, bool may_cut, struct store_fault *fault) {
 	uint64_t end = 0;
-	int fd = openat(s->dir_fd, "registry.db-wal", O_RDWR | O_CLOEXEC);
+	int fd = openat(s->dir_fd, "registry.db-wal", (may_cut ? O_RDWR : O_RDONLY) | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT)
 		return true;
 	int r = fd < 0 ? -errno : wal_look(fd, &end);
-	bool ok = r == 0 || (r == WAL_E_TORN && cut_log(s, fd, end, fault));
+	bool ok = r == 0 || (r == WAL_E_TORN && (!may_cut || cut_log(s, fd, end, fault)));
 	if (r == WAL_E_DAMAGED)
 		say(fault,
 		    "%s-wal is damaged and has changes behind the damage: bring the file back, or move it "
@@ -251,18 +258,20 @@ static bool begin_generation(struct sqlite_store *s, struct store_fault *fault) 
 	return true;
 }
 
-static bool open_file(struct sqlite_store *s, struct store_fault *fault) {
-	if (sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) !=
-		SQLITE_OK ||
-	    !run(s->db,
+static bool open_with(
+    struct sqlite_store *s, const char *name, int flags, const char *pragmas, struct store_fault *fault) {
+	if (sqlite3_open_v2(name, &s->db, flags | SQLITE_OPEN_NOMUTEX, NULL) == SQLITE_OK &&
+	    run(s->db, pragmas) && run(s->db, "PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF"))
+		return check_content(s, fault);
+	say(fault, "%s cannot be opened: %s", s->path, s->db ? sqlite3_errmsg(s->db) : "out of memory");
+	return false;
+}
+
+static bool open_to_write(struct sqlite_store *s, struct store_fault *fault) {
+	if (!open_with(s, s->path, SQLITE_OPEN_READWRITE,
 		"PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-		"PRAGMA journal_size_limit = 67108864; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = "
-		"OFF")) {
-		say(fault, "%s cannot be opened: %s", s->path,
-		    s->db ? sqlite3_errmsg(s->db) : "out of memory");
-		return false;
-	}
-	if (!check_content(s, fault) || !begin_generation(s, fault))
+		"PRAGMA journal_size_limit = 67108864",
+		fault))
 		return false;
 	if (sqlite3_prepare_v3(s->db,
 		"INSERT INTO record VALUES (?1, ?2, ?3)"
@@ -276,12 +285,39 @@ static bool open_file(struct sqlite_store *s, struct store_fault *fault) {
 	return true;
 }
 
-static void sqlite_close(struct store_backend *b) {
-	struct sqlite_store *s = container_of(b, struct sqlite_store, base);
+/* By the descriptor of the folder: in a uri, the path would want escapes. */
+static bool open_to_read(struct sqlite_store *s, struct store_fault *fault) {
+	bool has_log = faccessat(s->dir_fd, "registry.db-wal", F_OK, 0) == 0;
+	char uri[96];
+	snprintf(uri, sizeof(uri), "file:/proc/self/fd/%d/registry.db?%s", s->dir_fd,
+	    has_log ? "mode=ro&vfs=unix-none" : "immutable=1");
+	return open_with(s, uri, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI,
+	    "PRAGMA locking_mode = EXCLUSIVE" /* else the index of the log would be a file */, fault);
+}
+
+static bool is_disk_read_only(const struct sqlite_store *s) {
+	return faccessat(s->dir_fd, "registry.db", W_OK, 0) < 0 && errno == EROFS;
+}
+
+static bool open_file(struct sqlite_store *s, struct store_fault *fault) {
+	s->base.is_read_only = is_disk_read_only(s);
+	return look_at_log(s, !s->base.is_read_only, fault) &&
+	    (s->base.is_read_only ? open_to_read(s, fault) : open_to_write(s, fault)) &&
+	    begin_generation(s, fault);
+}
+
+static void close_file(struct sqlite_store *s) {
 	sqlite3_finalize(s->put);
 	sqlite3_finalize(s->delete);
+	s->put = s->delete = NULL;
 	int r = sqlite3_close(s->db);
 	assert(r == SQLITE_OK);
+	s->db = NULL;
+}
+
+static void sqlite_close(struct store_backend *b) {
+	struct sqlite_store *s = container_of(b, struct sqlite_store, base);
+	close_file(s);
 	if (s->lock_fd >= 0)
 		close(s->lock_fd);
 	if (s->dir_fd >= 0)
@@ -332,6 +368,18 @@ static bool run_op(struct sqlite_store *s, const struct store_op *op) {
 	return ok;
 }
 
+/* It was read-only when it was opened. The epoch of this run stays its own: no version of another was used.
+ */
+static bool begin_to_write(struct sqlite_store *s, struct store_fault *fault) {
+	if (is_disk_read_only(s)) {
+		say(fault, "%s: %s", s->path, strerror(EROFS));
+		return false;
+	}
+	close_file(s);
+	s->base.is_read_only = !look_at_log(s, true, fault) || !open_to_write(s, fault);
+	return !s->base.is_read_only;
+}
+
 /* What failed may stand in the log, where a shorter transaction would not cover it: a look at the
  * log would take it for damage. So the log begins anew. */
 static bool drop_leftovers(struct sqlite_store *s) {
@@ -344,6 +392,8 @@ static bool drop_leftovers(struct sqlite_store *s) {
 
 static int sqlite_commit(struct store_backend *b, const struct list *ops, struct store_fault *fault_out) {
 	struct sqlite_store *s = container_of(b, struct sqlite_store, base);
+	if (b->is_read_only && !begin_to_write(s, fault_out))
+		return -1;
 	bool ok = drop_leftovers(s) && run(s->db, "BEGIN IMMEDIATE");
 	list_each (l, ops)
 		ok = ok && run_op(s, container_of(l, struct store_op, link));
@@ -372,7 +422,7 @@ struct store_backend *store_sqlite_open(const char *state_dir, struct store_faul
 	int found = ok ? look_at_file(s, fault_out) : -1;
 	if (found == 1)
 		found = make_new(s, fault_out) ? 0 : -1;
-	if (found == 0 && look_at_log(s, fault_out) && open_file(s, fault_out))
+	if (found == 0 && open_file(s, fault_out))
 		return &s->base;
 	sqlite_close(&s->base);
 	return NULL;

@@ -11,10 +11,9 @@ import os
 import signal
 import socket
 import statistics
-import subprocess
 import time
 
-from subjects import START_S, Unavailable, end, free_ports, pinned
+from subjects import START_S, Unavailable, free_ports, spawn
 
 STALL_S = 1  # how long a stream is silent before it counts as stalled
 STREAM_EVERY_S = 0.01  # a new one, until the hung engine is out
@@ -68,10 +67,7 @@ class Delays:
         self.open()
 
     def start(self, cpu, command, *arguments):
-        program = [self.place.program("release/headrace"), command, *map(str, arguments)]
-        child = subprocess.Popen(pinned(cpu, program), stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
-        self.stack.callback(end, child)
-        return child
+        return spawn(self.place, self.stack, self.log, cpu, command, *arguments)
 
     def open(self):
         registry, router, admin = free_ports(3)

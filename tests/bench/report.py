@@ -33,6 +33,7 @@ class Samples:
         self.missing = {}  # subject -> why
         self.scan = []
         self.delays = []  # rows of the workload `fleet`
+        self.beats = []  # of `registry`
 
     def add(self, workload, index, subject, connections, result, config):
         sample = dict(result)
@@ -108,7 +109,7 @@ class Samples:
         for workload, subject, why in self.failures:
             row = {"workload": workload, "subject": subject, "connections": None, "ops": 0}
             rows.append(row | dict.fromkeys(ROW) | {"errors": 1, "config": {"error": why}})
-        return rows + self.delays
+        return rows + self.delays + self.beats
 
     def troubles(self, subject=None):
         """Everything that went wrong, in words."""
@@ -179,6 +180,17 @@ def print_delays(rows, verdicts):
     print_table(["delay", "times", "median ms", "max ms", "goal ms"] + ["verdict"] * verdicts, lines)
 
 
+def print_beats(rows, verdicts):
+    print("\nregistry")
+    lines = []
+    for row in rows:
+        config = row["config"]
+        line = [f"{config['records']} records, {config['rate_per_s']} heartbeats/s", f"{config['cpu_s']:.2f}"]
+        line += [f"{config['core_share']:.1%}", f"{row['p50_us']:.0f}", f"{row['p99_us']:.0f}", size(row["rss_bytes"])]
+        lines.append(line + ["good" if config["core_share"] < 1 else "MISSED"] * verdicts)
+    print_table(["load", "CPU s", "of a core", "p50 us", "p99 us", "Rss"] + ["verdict"] * verdicts, lines)
+
+
 def targets(samples):
     """(what, measured, limit, good): the project's targets; None where it could not be measured."""
     peers = ("nginx", "haproxy")
@@ -237,6 +249,8 @@ def print_tables(samples, verdicts):
         print_workload(samples, workload)
     if samples.delays:
         print_delays(samples.delays, verdicts)
+    if samples.beats:
+        print_beats(samples.beats, verdicts)
     if samples.scan:
         print("\nbody scanner")
         lines = [

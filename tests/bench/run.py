@@ -18,6 +18,8 @@ within each round. CPU per operation is the growth of the CPU clocks of the prox
                 connections (aiohttp: half of its own); timed from when each request was due
     fleet       headrace alone, with a registry: how soon it is believed that an engine came, left,
                 died or hangs. An operation is a repetition; p50 is the median, p99 the maximum
+    registry    headrace alone: 10,000 records, then 1,000 heartbeats a second over kept connections, with
+                probes as by default. An operation is a heartbeat, timed from when it was due
 
 Ends with 1 when headrace did not run or had errors; a missed target is shown, not punished.
 """
@@ -36,6 +38,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import beats
 import delays
 import report
 from subjects import SUBJECTS, Place, Unavailable, end, pinned
@@ -45,7 +48,7 @@ CHAT_CLOSE = 64  # the level that targets and rates refer to
 PROMPT_CONNECTIONS = 8
 PROMPT_BYTES = 400_000
 WORKLOADS = ("chat", "sse", "idle", "prompt400k", "latency")
-ALSO = "fleet"  # of no subject but our own
+ALSO = ("fleet", "registry")  # of no subject but our own
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,14 @@ class Profile:
     repetitions: int
     sse_streams: int = 2000
     idle_streams: int = 9000
+    records: int = 10000
+    beats: int = 10000
 
 
 PROFILES = {
-    "smoke": Profile(1, 100, 300, 700, 400, 400, 20, 3, sse_streams=200, idle_streams=500),
+    "smoke": Profile(1, 100, 300, 700, 400, 400, 20, 3, sse_streams=200, idle_streams=500, records=1000, beats=1000),
     "default": Profile(3, 300, 1500, 3000, 1500, 2000, 200, 15),
-    "full": Profile(7, 1000, 4000, 8000, 4000, 5000, 500, 50),
+    "full": Profile(7, 1000, 4000, 8000, 4000, 5000, 500, 50, beats=60000),
 }
 
 
@@ -211,17 +216,25 @@ class Bench:
             found = result["ops"] * 1000 / max(1, result.get("window_ms", 1))
         return max(1, int(found / 2))
 
-    def fleet(self):
-        """How soon the router believes; the rows are made there."""
-        headrace = next((s for s in self.subjects if s.name == "headrace"), None)
-        if not headrace:
+    def run_also(self, workload):
+        """Of headrace alone; the rows are made there."""
+        if not any(s.name == "headrace" for s in self.subjects):
             return
         try:
-            found = delays.measure(self.place, self.profile.repetitions, lambda what: say_progress(f"fleet {what}"))
-            self.samples.delays = [delays.row(one, self.versions["headrace"]) for one in found]
+            getattr(self, workload)(lambda what: say_progress(f"{workload} {what}"))
         except (Unavailable, OSError) as why:
-            self.samples.fail(ALSO, "headrace", str(why))
+            self.samples.fail(workload, "headrace", str(why))
         say_progress("")
+
+    def fleet(self, say):
+        """How soon the router believes."""
+        found = delays.measure(self.place, self.profile.repetitions, say)
+        self.samples.delays = [delays.row(one, self.versions["headrace"]) for one in found]
+
+    def registry(self, say):
+        """What records and heartbeats cost."""
+        found = beats.measure(self.place, self.profile.records, self.profile.beats, say)
+        self.samples.beats = [beats.row(found, self.versions["headrace"])]
 
     def scan(self):
         """The body scanner alone: JSON lines of its own program, taken as they come."""
@@ -277,12 +290,12 @@ def parse_arguments():
     length.add_argument("--smoke", dest="profile", action="store_const", const="smoke", help="short, no verdicts")
     length.add_argument("--full", dest="profile", action="store_const", const="full", help="long windows, 7 rounds")
     parser.add_argument("--json", metavar="FILE", help="write the rows there")
-    parser.add_argument("--only", metavar="WORKLOAD,...", default=",".join([*WORKLOADS, ALSO]))
+    parser.add_argument("--only", metavar="WORKLOAD,...", default=",".join([*WORKLOADS, *ALSO]))
     parser.add_argument("--subjects", metavar="NAME,...", default=",".join(s.name for s in SUBJECTS))
     parser.add_argument("--build", metavar="DIR", default=os.environ.get("HEADRACE_BUILD", "build"))
     arguments = parser.parse_args()
     arguments.profile = arguments.profile or "default"
-    arguments.only = [w for w in [*WORKLOADS, ALSO] if w in arguments.only.split(",")]
+    arguments.only = [w for w in [*WORKLOADS, *ALSO] if w in arguments.only.split(",")]
     arguments.subjects = [s for s in SUBJECTS if s.name in arguments.subjects.split(",")]
     if not arguments.only or not arguments.subjects:
         parser.error("nothing to measure")
@@ -302,9 +315,10 @@ def main():
         place = Place(Path(arguments.build).resolve(), folder, proxy_cpu, load_cpu, n_streams)
         bench = Bench(place, PROFILES[arguments.profile], arguments.subjects)
         with engines(place):
-            bench.run([w for w in arguments.only if w != ALSO])
-        if ALSO in arguments.only:
-            bench.fleet()
+            bench.run([w for w in arguments.only if w not in ALSO])
+        for workload in ALSO:
+            if workload in arguments.only:
+                bench.run_also(workload)
         bench.scan()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

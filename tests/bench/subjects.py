@@ -86,6 +86,14 @@ def end(process):
     process.wait()
 
 
+def spawn(place, stack, log, cpu, command, *arguments):
+    """One of our programs, until the stack ends."""
+    program = [place.program("release/headrace"), command, *map(str, arguments)]
+    child = subprocess.Popen(pinned(cpu, program), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    stack.callback(end, child)
+    return child
+
+
 class Running:
     """A proxy at work, or, without a process, the engines themselves."""
 

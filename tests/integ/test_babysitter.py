@@ -327,6 +327,20 @@ def test_a_hung_engine_may_be_left_alone(babysitter):
     assert sitter.get("/health").status_code == 503 and sitter.engines() == pids
 
 
+def test_an_engine_that_stands_still_is_off_the_registry_meanwhile(babysitter, registry):
+    sitter = babysitter(mock("a"), registry=registry, probe={"timeout": "500ms", "failures": 0})
+    eventually(lambda: registry.record("eng-server"))
+    pid, = sitter.engines()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: sitter.get("/health").status_code == 503 and not registry.record("eng-server"))
+        eventually(lambda: registry.record("eng")["metadata"]["state"] == "unresponsive")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    eventually(lambda: sitter.get("/health").status_code == 200 and registry.record("eng-server"))
+    assert sitter.engines() == [pid]
+
+
 def test_ready_may_want_a_completion(babysitter, tmp_path):
     (tmp_path / "cold").touch()
     sitter = python_engine(babysitter, env={"COMPLETES": "/v1/chat/completions"}, ready=False,
@@ -363,20 +377,6 @@ def test_infinilm_rust_says_its_port_in_its_log(babysitter, registry, tmp_path):
 def test_infinilm_gets_its_model_and_arguments(babysitter, tmp_path):
     script = tmp_path / "launch.py"
     script.write_text("import sys, time\nprint(sys.argv[1:], flush=True)\ntime.sleep(1000)\n")
-def test_an_engine_that_stands_still_is_off_the_registry_meanwhile(babysitter, registry):
-    sitter = babysitter(mock("a"), registry=registry, probe={"timeout": "500ms", "failures": 0})
-    eventually(lambda: registry.record("eng-server"))
-    pid, = sitter.engines()
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        eventually(lambda: sitter.get("/health").status_code == 503 and not registry.record("eng-server"))
-        eventually(lambda: registry.record("eng")["metadata"]["state"] == "unresponsive")
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    eventually(lambda: sitter.get("/health").status_code == 200 and registry.record("eng-server"))
-    assert sitter.engines() == [pid]
-
-
     sitter = babysitter({"type": "InfiniLM", "path": "/models/9g 8b", "args": ["--x", "a b"], "launch_script": str(script),
                          "ndev": 2}, ready=False)
     said = ["--model-path", "/models/9g 8b", "--port", str(sitter.engine_port), "--host", "localhost", "--ndev", "2",
@@ -425,31 +425,6 @@ def test_drain_has_an_end(babysitter):
     assert b"[DONE]" not in read_to_end(s)[0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_deregisters_and_leaves_nothing_behind(babysitter, registry, number):
-    sitter = babysitter(mock("a"), registry=registry)
-    eventually(lambda: registry.names() == {"eng", "eng-server"})
-    sitter.process.send_signal(number)
-    assert sitter.wait() == 0
-    assert registry.names() == set() and not processes(sitter.state_dir)
-    assert registry.count("DELETE", "/services/eng") == 1
-
-
-def test_what_a_killed_babysitter_left_in_the_registry_is_deleted(babysitter, registry):
-    sitter = babysitter(mock("a"), registry=registry)
-    eventually(lambda: registry.names() == {"eng", "eng-server"})
-    sitter.kill()
-    assert registry.record("eng-server")
-    sleeper = {"type": "command", "command": "sleep 1000"}
-    babysitter(sleeper, registry=registry, port=sitter.engine_port, state_dir=sitter.state_dir, ready=False)
-    eventually(lambda: registry.names() == {"eng"})
-
-
-def test_grandchildren_and_the_deaf_end_too(babysitter, registry):
-    deaf = "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 1000' & sleep 1000; sleep 1000"
-    sitter = babysitter({"type": "command", "command": "sh -c", "args": [deaf]}, registry=registry, ready=False,
-                        babysitter={"stop_timeout": "300ms"})
-    eventually(lambda: len(sitter.engines()) >= 3)
 def open_stream(sitter, max_tokens):
     s = socket.create_connection(("127.0.0.1", sitter.engine_port), 60)
     s.sendall(raw_request(chat_body(stream=True, max_tokens=max_tokens)))
@@ -492,13 +467,38 @@ def test_the_engine_does_not_wait_for_the_registry(babysitter, registry):
     """The registry answers when the engine is gone, and is heard."""
     sitter = babysitter({"type": "command", "command": "sleep 1000"}, registry=registry, ready=False)
     eventually(lambda: registry.names() == {"eng"})
-    pid, = sitter.engines()
+    pid, = eventually(sitter.engines)
     registry.before_delete = lambda: eventually(lambda: not os.path.exists(f"/proc/{pid}"))
     sitter.process.terminate()
     assert sitter.wait() == 0
     assert '"deregistered"' in sitter.output()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_deregisters_and_leaves_nothing_behind(babysitter, registry, number):
+    sitter = babysitter(mock("a"), registry=registry)
+    eventually(lambda: registry.names() == {"eng", "eng-server"})
+    sitter.process.send_signal(number)
+    assert sitter.wait() == 0
+    assert registry.names() == set() and not processes(sitter.state_dir)
+    assert registry.count("DELETE", "/services/eng") == 1
+
+
+def test_what_a_killed_babysitter_left_in_the_registry_is_deleted(babysitter, registry):
+    sitter = babysitter(mock("a"), registry=registry)
+    eventually(lambda: registry.names() == {"eng", "eng-server"})
+    sitter.kill()
+    assert registry.record("eng-server")
+    sleeper = {"type": "command", "command": "sleep 1000"}
+    babysitter(sleeper, registry=registry, port=sitter.engine_port, state_dir=sitter.state_dir, ready=False)
+    eventually(lambda: registry.names() == {"eng"})
+
+
+def test_grandchildren_and_the_deaf_end_too(babysitter, registry):
+    deaf = "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 1000' & sleep 1000; sleep 1000"
+    sitter = babysitter({"type": "command", "command": "sh -c", "args": [deaf]}, registry=registry, ready=False,
+                        babysitter={"stop_timeout": "300ms"})
+    eventually(lambda: len(sitter.engines()) >= 3)
     sitter.process.terminate()
     assert sitter.wait() == 0
     assert not processes(sitter.state_dir)

@@ -8,7 +8,7 @@ import pytest
 
 from infinilm import InfiniRegistry
 from ports import free_port
-from program import Program, eventually, read_to_end
+from program import Program, eventually, http, read_to_end
 from registryprogram import HealthServer, Registry, answers, service
 
 FIELDS = ["name", "host", "port", "hostname", "url", "status"]
@@ -215,6 +215,43 @@ def test_only_what_is_allowed(registry):
     assert [code(h) for h in ("11.0.0.1", "fe00::1", "127.0.0.1", "localhost")] == [403] * 4
 
 
+WILDCARDS = ["0.0.0.0", "::", "[::]", "*", "0", "::ffff:0.0.0.0"]
+
+
+@pytest.mark.parametrize("wildcard", WILDCARDS)
+def test_a_wildcard_becomes_the_address_that_sent_it(one, wildcard):
+    """Old babysitters register 0.0.0.0, which would lead each router to itself."""
+    in_url = f"[{wildcard}]" if wildcard.startswith("::") else wildcard
+    placed = {"host": "127.0.0.1", "url": "http://127.0.0.1:8000/v1?x=*"}
+    sent = {"host": wildcard, "url": f"http://{in_url}:8000/v1?x=*"}
+    def place(answer): return {k: answer.json()["service"][k] for k in placed}
+    assert place(one.register("a", **sent)) == placed
+    one.register("b", host="10.0.0.1", url="http://10.0.0.1:8000")
+    assert place(one.ask("PUT", "/services/b", json=sent)) == placed
+    assert place(one.register("c", host="engine", url=sent["url"])) == placed | {"host": "engine"}
+    assert {k: one.record("b")[k] for k in placed} == placed
+
+
+def test_a_wildcard_sent_over_ipv6(registry):
+    if not os.path.exists("/proc/net/if_inet6"):
+        pytest.skip("no IPv6 here")
+    one = registry("--host", "::", "--health-interval", "off")
+    def place(answer): return answer.json()["service"]["host"], answer.json()["service"]["url"]
+    sent = service(host="0.0.0.0", url="http://0.0.0.0:8000")
+    assert place(one.post("/services", json=sent)) == ("127.0.0.1", "http://127.0.0.1:8000")
+    with http() as client:
+        answer = client.post(f"http://[::1]:{one.port}/services", json=sent)
+    assert place(answer) == ("::1", "http://[::1]:8000")
+
+
+def test_who_may_not_be_registered_is_no_better_as_a_wildcard(registry):
+    one = registry("--allow", "10.0.0.0/8")
+    assert one.register("a", host="0.0.0.0", url="http://10.0.0.1:1").status_code == 403
+    assert one.register("a", host="10.0.0.1", url="http://0.0.0.0:1").status_code == 403
+    assert one.register("a", host="10.0.0.1", url="http://*/" + "x" * 1015).status_code == 400
+    assert one.names() == []
+
+
 def test_too_many_records(registry):
     one = registry("--max-records", 3)
     assert [one.register(n).status_code for n in "abcd"] == [201, 201, 201, 503]
@@ -237,8 +274,8 @@ def test_a_lease_ends_and_is_renewed(one):
 
 def test_the_default_of_the_lease(registry):
     one = registry("--ttl", "1s")
-    one.register("a")
-    one.register("b", ttl=60)
+    assert "ttl" not in one.register("a").json()["service"]
+    assert one.register("b", ttl=60).json()["service"]["ttl"] == 60
     eventually(lambda: one.names("?healthy=true") == ["b"])
 
 

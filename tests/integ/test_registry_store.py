@@ -86,6 +86,15 @@ def test_an_orderly_end_keeps_everything(registry):
     assert len(one.names()) == 200
 
 
+def test_the_default_of_the_lease_is_that_of_this_start(registry):
+    one = registry("--ttl", "1h")
+    one.register("a")
+    one.register("b", ttl=3600)
+    one.flags = (*one.flags, "--ttl", "1s")
+    one.restart()
+    eventually(lambda: one.names("?healthy=true") == ["b"])
+
+
 def test_ten_thousand_records(registry, tmp_path):
     one, names = registry(), [f"service-{i}" for i in range(10000)]
     metadata = {"type": "openai-api", "models": ["m1", "m2"]}
@@ -122,6 +131,37 @@ def small_disk(tmp_path):
         pytest.skip("mounting needs root")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def remount(folder, mode):
+    subprocess.run(["mount", "-o", f"remount,{mode}", folder], check=True)
+
+
+@pytest.mark.parametrize("ending", ["stop", "kill"])
+def test_a_start_on_a_read_only_disk_refuses_changes_and_nothing_else(registry, small_disk, ending):
+    """After an orderly end there is no log, after a kill all that is new stands in it."""
+    one = registry(state_dir=small_disk / "state")
+    one.register("a")
+    one.register("b", status="draining")
+    getattr(one, ending)()
+    assert (small_disk / "state/registry.db-wal").exists() == (ending == "kill")
+    remount(small_disk, "ro")
+    one.restart()
+    assert one.names() == ["a", "b"] and one.record()["is_healthy"]
+    assert "read-only" in one.output() and one.metric("headrace_registry_store_failing") == 1
+    refused = one.register("c")
+    assert refused.status_code == 503 and refused.json()["code"] == "overloaded"
+    assert one.ask("PUT", "/services/a", json={"port": 7}).status_code == 503
+    assert one.ask("DELETE", "/services/a").status_code == 503
+    assert one.post("/services/a/heartbeat").status_code == 200
+    assert one.names() == ["a", "b"] and one.record()["port"] == 9
+    version = one.version()
+    remount(small_disk, "rw")
+    assert one.register("c").status_code == 201 and one.metric("headrace_registry_store_failing") == 0
+    assert one.ask("DELETE", "/services/b").status_code == 200
+    assert [c["name"] for c in one.poll(version)["changes"]] == ["c", "b"]
+    one.restart()
+    assert one.names() == ["a", "c"]
 
 
 def test_a_full_disk_refuses_changes_and_nothing_else(registry, small_disk):

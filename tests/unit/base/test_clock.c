@@ -45,11 +45,22 @@ static void a_source_takes_its_place(void **state) {
 	assert_true(clock_now_ns() >= real);
 }
 
+static void the_wall_clock_has_a_source_of_its_own(void **state) {
+	uint64_t real = clock_wall_ms();
+	fake_ns = 42;
+	clock_set_wall_source(fake_source);
+	assert_int_equal(clock_wall_ms(), 42);
+	assert_true(clock_now_ns() > 42);
+	clock_set_wall_source(NULL);
+	assert_true(clock_wall_ms() >= real);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(it_never_goes_back),
 		cmocka_unit_test(it_agrees_with_the_system),
 		cmocka_unit_test(a_source_takes_its_place),
+		cmocka_unit_test(the_wall_clock_has_a_source_of_its_own),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -123,6 +123,22 @@ static void hosts(void **state) {
 	assert_false(text_is_host((struct slice){ longest, 254 }));
 }
 
+static void wildcards_in_all_their_spellings(void **state) {
+	static const char *const wild[] = { "0.0.0.0", "0", "0x0", "0.0", "000.0.0.0",
+		"::", "0:0:0:0:0:0:0:0", "::0.0.0.0", "::ffff:0.0.0.0", "::ffff:0:0", "::%eth0", "[::]",
+		"[0.0.0.0]", "*" };
+	static const char *const others[] = { "", "[]", "[", "[::", "::1", "[::1]", "0.0.0.1",
+		"::ffff:0.0.0.1", "10.0.0.0", "127.0.0.1", "localhost", "**", "*.example", "0.example",
+		"zero", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0" };
+
+	for (size_t i = 0; i < n_elems(wild); i++)
+		if (!text_is_wildcard(slice_of(wild[i])))
+			fail_msg("%s is one address", wild[i]);
+	for (size_t i = 0; i < n_elems(others); i++)
+		if (text_is_wildcard(slice_of(others[i])))
+			fail_msg("%s is all addresses", others[i]);
+}
+
 static void authorities(void **state) {
 	static const struct {
 		const char *text, *host;
@@ -247,6 +263,7 @@ int main(void) {
 		cmocka_unit_test(durations),
 		cmocka_unit_test(sizes),
 		cmocka_unit_test(hosts),
+		cmocka_unit_test(wildcards_in_all_their_spellings),
 		cmocka_unit_test(authorities),
 		cmocka_unit_test(urls),
 		cmocka_unit_test(what_is_printed_is_read_back),

@@ -7,6 +7,8 @@
  * A write that fails has written a part of it. A sync that fails is as bad as Linux makes it: what was
  * written may be lost, and no later sync brings it back, though reading still shows it.
  *
+ * A disk may turn read-only under open files, as Linux makes it after an error.
+ *
  * SQLite syncs the folder with the first sync of a file it made; so a file is there from
  * its first sync on, and before that perhaps.
  */
@@ -58,6 +60,7 @@ static struct {
 	bool is_snapped, is_on;
 	unsigned fail_in;       /* the sync that fails; 0: none */
 	unsigned fail_write_in; /* the write that does */
+	bool is_read_only;      /* what is open is written no more: EROFS */
 	struct rng rng;
 } disk = { .mutex = PTHREAD_MUTEX_INITIALIZER };
 
@@ -180,6 +183,8 @@ static int on_read(sqlite3_file *f, void *p, int n, sqlite3_int64 at) {
 static int on_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 at) {
 	struct disk_handle *h = handle_of(f);
 	bool fails = false;
+	if (disk.is_read_only)
+		return SQLITE_IOERR_WRITE;
 	pthread_mutex_lock(&disk.mutex);
 	if (h->file) {
 		disk_event();
@@ -194,6 +199,8 @@ static int on_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 at) {
 
 static int on_truncate(sqlite3_file *f, sqlite3_int64 size) {
 	struct disk_handle *h = handle_of(f);
+	if (disk.is_read_only)
+		return SQLITE_IOERR_TRUNCATE;
 	pthread_mutex_lock(&disk.mutex);
 	if (h->file) {
 		disk_event();
@@ -276,7 +283,7 @@ static void disk_install(uint64_t seed) {
 }
 
 /* What is in the folder now is durable; from now on it is watched. */
-static void disk_begin(const char *dir) {
+static inline void disk_begin(const char *dir) {
 	char path[PATH_MAX];
 	static const char name[] = "registry.db";
 	disk.is_on = true;
@@ -291,7 +298,7 @@ static void disk_begin(const char *dir) {
 	close(fd);
 }
 
-static void disk_end(void) {
+static inline void disk_end(void) {
 	for (unsigned i = 0; i < DISK_FILES; i++) {
 		disk_sync(&disk.files[i]);
 		free(disk.files[i].p);

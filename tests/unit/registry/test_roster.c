@@ -113,6 +113,19 @@ static void a_shorter_ttl_counts_at_once(void **state) {
 	roster_free(&r);
 }
 
+static void who_brings_no_ttl_has_the_registrys(void **state) {
+	now_ms = START_MS;
+	struct roster *r = roster_new(&(struct roster_options){ .epoch = "", .ttl_ms = 5000 }, now_ms);
+	put(r, "a", "running", 0);
+	put(r, "b", "running", 6);
+	let_pass(r, &now_ms, 4999);
+	assert_true(is_alive(r, "a"));
+	let_pass(r, &now_ms, 1);
+	assert_false(is_alive(r, "a"));
+	assert_true(is_alive(r, "b"));
+	roster_free(&r);
+}
+
 static void the_silent_are_swept(void **state) {
 	char swept[4096] = "";
 	struct roster *r = fleet();
@@ -443,6 +456,7 @@ int main(void) {
 		cmocka_unit_test(what_a_probe_found_stays_with_the_address),
 		cmocka_unit_test(only_running_is_alive),
 		cmocka_unit_test(a_shorter_ttl_counts_at_once),
+		cmocka_unit_test(who_brings_no_ttl_has_the_registrys),
 		cmocka_unit_test(the_silent_are_swept),
 		cmocka_unit_test(a_restart_gives_full_leases_and_spreads_their_ends),
 		cmocka_unit_test(a_heartbeat_ends_the_spread),

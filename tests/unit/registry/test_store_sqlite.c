@@ -431,27 +431,6 @@ static void a_start_on_a_full_disk_reads_under_another_epoch(void **state) {
 	small_disk_gone(&s);
 }
 
-static void a_disk_turned_read_only_fails_and_recovers(void **state) {
-	struct shelf s;
-	struct content c;
-	if (!small_disk(&s))
-		skip(); /* needs the right to mount */
-	shelf_open(&s, false, NULL, NULL);
-	write_id(&s, 1, STORE_DONE);
-	/* The kernel refuses to make a tmpfs read-only under open files: a new start on one. */
-	shelf_close(&s);
-	assert_int_equal(mount(NULL, s.dir, NULL, MS_REMOUNT | MS_RDONLY, "size=1m"), 0);
-	assert_null(store_open(s.dir, &s.fault));
-	assert_non_null(strstr(s.fault.text, "Read-only"));
-	assert_int_equal(mount(NULL, s.dir, NULL, MS_REMOUNT, "size=1m"), 0);
-	assert_true(read_content(s.dir, &c, NULL, NULL));
-	assert_int_equal(c.n, 1);
-	small_disk_gone(&s);
-}
-
-/* --- damage
- * -------------------------------------------------------------------------------------------------------- */
-
 struct image {
 	char *p;
 	size_t n;
@@ -477,6 +456,99 @@ static void image_put(const char *dir, const char *file, const char *p, size_t n
 	assert_int_equal(write(fd, p, n), n);
 	close(fd);
 }
+
+static void remount(const struct shelf *s, unsigned long flags) {
+	assert_int_equal(mount(NULL, s->dir, NULL, MS_REMOUNT | flags, "size=1m"), 0);
+}
+
+/* Three records, the last of them in the log alone if there is one, and behind it a torn end. */
+static void three_records(struct shelf *s, bool has_log) {
+	shelf_open(s, false, NULL, NULL);
+	write_id(s, 1, STORE_DONE);
+	write_id(s, 2, STORE_DONE);
+	shelf_close(s);
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		shelf_open(s, false, NULL, NULL);
+		write_id(s, 3, STORE_DONE);
+		if (!has_log)
+			shelf_close(s);
+		_exit(0);
+	}
+	int status;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	if (has_log) {
+		struct image log = image_of(s->dir, "registry.db-wal");
+		log.p[log.n] = 1; /* the image has room for it */
+		image_put(s->dir, "registry.db-wal", log.p, log.n + 1);
+		free(log.p);
+	}
+}
+
+static void expect_ids(const struct content *c, long n) {
+	assert_int_equal(c->n, n);
+	for (long id = 1; id <= n; id++)
+		assert_int_equal(c->id[id], id);
+}
+
+/* What is known is served, and what is new is stored as soon as it can be. */
+static void a_start_on_a_read_only_disk_reads_fails_and_recovers(void **state) {
+	for (int has_log = 0; has_log < 2; has_log++) {
+		struct shelf s;
+		struct content c;
+		char epoch[17], other[17], after[17];
+		uint64_t version, later;
+		if (!small_disk(&s))
+			skip(); /* needs the right to mount */
+		assert_true(read_content(s.dir, &c, epoch, &version));
+		three_records(&s, has_log);
+		remount(&s, MS_RDONLY);
+		assert_true(read_content(s.dir, &c, other, &later));
+		expect_ids(&c, 3);
+		assert_string_not_equal(other, epoch);
+		shelf_open(&s, false, NULL, NULL);
+		struct store_fault fault;
+		assert_null(store_open(s.dir, &fault)); /* one user, here too */
+		assert_true(counts_of(&s).is_failing);
+		write_id(&s, 4, STORE_FAILED);
+		assert_int_equal(shelf_write(&s, "n1", NULL), STORE_FAILED);
+		assert_non_null(strstr(counts_of(&s).fault, "Read-only"));
+		remount(&s, 0);
+		write_id(&s, 4, STORE_DONE);
+		assert_false(counts_of(&s).is_failing);
+		shelf_close(&s);
+		assert_true(read_content(s.dir, &c, after, &later));
+		expect_ids(&c, 4);
+		assert_string_equal(after, epoch);
+		assert_true(later > version);
+		small_disk_gone(&s);
+	}
+}
+
+static void damage_on_a_read_only_disk_stops_the_start_all_the_same(void **state) {
+	struct shelf s;
+	struct content c;
+	if (!small_disk(&s))
+		skip(); /* needs the right to mount */
+	remount(&s, MS_RDONLY);
+	assert_false(read_content(s.dir, &c, NULL, NULL)); /* nothing is there */
+	remount(&s, 0);
+	three_records(&s, false);
+	struct image db = image_of(s.dir, "registry.db");
+	char *at = memmem(db.p, db.n, "{\"id\":2}", 8);
+	assert_non_null(at);
+	at[6] = '5';
+	image_put(s.dir, "registry.db", db.p, db.n);
+	free(db.p);
+	remount(&s, MS_RDONLY);
+	assert_false(read_content(s.dir, &c, NULL, NULL));
+	small_disk_gone(&s);
+}
+
+/* --- damage
+ * -------------------------------------------------------------------------------------------------------- */
 
 /* A store as it is when the power goes: n_old records in the file, n_new only in its log. One commit a
  * record. */
@@ -699,7 +771,8 @@ int main(void) {
 		cmocka_unit_test(a_file_at_its_size_limit_fails_and_recovers),
 		cmocka_unit_test(a_full_disk_fails_and_recovers),
 		cmocka_unit_test(a_start_on_a_full_disk_reads_under_another_epoch),
-		cmocka_unit_test(a_disk_turned_read_only_fails_and_recovers),
+		cmocka_unit_test(a_start_on_a_read_only_disk_reads_fails_and_recovers),
+		cmocka_unit_test(damage_on_a_read_only_disk_stops_the_start_all_the_same),
 		cmocka_unit_test(a_log_cut_anywhere_gives_an_older_state),
 		cmocka_unit_test(a_file_cut_short_is_refused_or_whole),
 		cmocka_unit_test(flipped_bits_are_refused_or_harmless),

@@ -7,7 +7,8 @@
 
 #include "base/defs.h"
 
-#define ADVERTISE_BYTES 256
+#define ADVERTISE_BYTES     256
+#define ADVERTISE_URL_BYTES (ADVERTISE_BYTES + 32)
 
 /* "0.0.0.0", "::" and their like: every address here, and none to anybody else. */
 bool advertise_is_wildcard(const char *host);
@@ -20,3 +21,6 @@ must_use bool advertise_by_route(const struct sockaddr_storage *remote, char hos
 
 /* The name of this machine. */
 void advertise_by_name(char host[static ADVERTISE_BYTES]);
+
+/* "http://host:port", "http://[::1]:port" */
+void advertise_url(char url[static ADVERTISE_URL_BYTES], const char *host, uint16_t port);

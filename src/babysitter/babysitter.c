@@ -72,9 +72,9 @@ struct babysitter {
 /* --- records ---------------------------------------------------------------------------- */
 
 static json_t *make_record(const struct babysitter *b, const char *name, uint16_t port, json_t *metadata) {
-	char url[ADVERTISE_BYTES + 32];
+	char url[ADVERTISE_URL_BYTES];
 
-	snprintf(url, sizeof(url), strchr(b->host, ':') ? "http://[%s]:%u" : "http://%s:%u", b->host, port);
+	advertise_url(url, b->host, port);
 	uint64_t ttl_s = (N_LEASE_HEARTBEATS * b->config.heartbeat_ms + 999) / 1000;
 	return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:I, s:o}", "name", name, "host", b->host,
 	    "hostname", b->host, "port", port, "url", url, "status", "running", "ttl",
@@ -389,7 +389,7 @@ static void make_limits(struct babysitter *b) {
 		b->limits[i + 1] = c->backend.limit_items[i];
 }
 
-/* The engine's limit of restarts, in the words of the child's table. */
+/* What each part is to do, in its own words. */
 static void make_rules(struct babysitter *b) {
 	const struct babysitter_config *c = &b->config;
 	struct keeper_config *k = &b->keeper_config;

@@ -1,5 +1,6 @@
 #include "babysitter/babysitter_routes.h"
 
+#include "babysitter/advertise.h"
 #include "base/clock.h"
 #include "base/metric.h"
 
@@ -59,10 +60,9 @@ static void get_info(struct endpoint_call *c) {
 	const struct babysitter_routes *routes = endpoint_context(c);
 	const struct babysitter_config *config = routes->config;
 	const char *host = routes->host[0] ? routes->host : config->host;
-	char url[ORIGIN_URL_MAX];
+	char url[ADVERTISE_URL_BYTES];
 
-	snprintf(
-	    url, sizeof(url), strchr(host, ':') ? "http://[%s]:%u" : "http://%s:%u", host, config->port + 1u);
+	advertise_url(url, host, (uint16_t)(config->port + 1));
 	endpoint_answer_json(c, 200,
 	    json_pack("{s:s, s:s, s:i, s:s, s:s, s:o, s:I, s:I, s:s}", "name", config->name, "host", host,
 		"port", config->port + 1, "url", url, "service_type",

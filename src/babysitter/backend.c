@@ -184,7 +184,7 @@ void backend_init(
 	put_command_line(&argv, config, self);
 	put_environment(&env, &config->backend.env, environment);
 	assert(argv.n > 0);
-	*b = (struct backend){ .type = config->backend.type, .argv = argv.items, .env = env.items };
+	*b = (struct backend){ .argv = argv.items, .env = env.items };
 }
 
 static void free_words(char **words) {

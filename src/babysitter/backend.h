@@ -9,7 +9,6 @@
 #include "babysitter/babysitter_config.h"
 
 struct backend {
-	enum backend_type type;
 	char **argv; /* NULL-terminated, owned, each string too */
 	char **env;  /* as argv: our own environment with the configured one over it */
 };

@@ -6,7 +6,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 
 static struct keeper *keeper_of(struct child *c) {
@@ -42,7 +41,6 @@ static int on_spawn(struct child *c) {
 	if (r < 0)
 		return keeper_spawn_failed(k, r);
 	k->pid = s.pid;
-	k->started_ns = clock_now_ns();
 	k->report_fd = s.report_fd;
 	claim_record(&k->claim, s.pid, k->cgroup.path);
 	output_attach(&k->output, s.out_fd, s.err_fd);
@@ -74,7 +72,6 @@ static void on_state(struct child *c, enum child_state before) {
 	struct keeper *k = keeper_of(c);
 	bool is_bad = c->state == CHILD_BACKOFF || c->state == CHILD_FAILED;
 	struct log_event e;
-	k->since_ns = clock_now_ns();
 	keeper_log(k, &e, is_bad ? LOG_WARN : LOG_INFO, "child state");
 	line_text(&e.line, SLICE("state"), slice_of(child_state_name(c->state)));
 	line_text(&e.line, SLICE("before"), slice_of(child_state_name(before)));
@@ -134,7 +131,6 @@ static void keeper_on_exit(struct group *group) {
 		line_uint(&e.line, SLICE("code"), (uint64_t)k->last_exit);
 	log_end(&e);
 	k->pid = 0;
-	k->started_ns = 0;
 	child_handle(&k->child, CHILD_E_EXITED);
 }
 

@@ -53,8 +53,6 @@ struct keeper {
 
 	/* For endpoints and logs. */
 	pid_t pid;                         /* of the leader; 0: none. To show, never to signal */
-	uint64_t started_ns;               /* this process, clock_now_ns(); 0: none runs */
-	uint64_t since_ns;                 /* of the state */
 	int last_exit;                     /* exit code; -1: none yet, or by a signal */
 	int last_signal;                   /* that ended it; 0: none */
 	struct spawn_failure last_failure; /* step "" if exec was reached */

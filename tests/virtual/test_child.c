@@ -20,7 +20,6 @@ struct world {
 	struct child_rules rules;
 	struct rng rng;
 	uint64_t now_ms, due_ms; /* of the timer; CHILD_NEVER: stopped */
-	uint64_t told_ms;        /* when it was told to stop; 0: not */
 	enum body body;
 	bool heard_term, heard_kill, ignores_term;
 	bool is_asked, is_ours, is_inside;

@@ -42,6 +42,14 @@ static void a_machine_has_a_name(void **state) {
 	assert_true(host[0] && !advertise_is_wildcard(host));
 }
 
+static void addresses_of_colons_stand_in_brackets(void **state) {
+	char url[ADVERTISE_URL_BYTES];
+	advertise_url(url, "10.0.0.5", 8101);
+	assert_string_equal(url, "http://10.0.0.5:8101");
+	advertise_url(url, "fe80::1", 80);
+	assert_string_equal(url, "http://[fe80::1]:80");
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(wildcards_are_known),
@@ -49,6 +57,7 @@ int main(void) {
 		cmocka_unit_test(the_way_to_oneself_is_oneself),
 		cmocka_unit_test(no_way_is_no_address),
 		cmocka_unit_test(a_machine_has_a_name),
+		cmocka_unit_test(addresses_of_colons_stand_in_brackets),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,9 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-bool advertise_is_wildcard(const char *host) {
-	return host[strspn(host, "0.:")] == '\0';
-}
+#include "base/text.h"
 
 bool advertise_is_loopback(const char *host) {
 	return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0;
@@ -28,7 +26,7 @@ bool advertise_by_route(const struct sockaddr_storage *remote, char host[static 
 			    is_v4 ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6)) == 0 &&
 	    getsockname(fd, (struct sockaddr *)&local, &n) == 0 &&
 	    getnameinfo((struct sockaddr *)&local, n, host, ADVERTISE_BYTES, NULL, 0, NI_NUMERICHOST) == 0 &&
-	    !advertise_is_wildcard(host);
+	    !text_is_wildcard(slice_of(host));
 	close(fd);
 	return is_found;
 }

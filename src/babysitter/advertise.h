@@ -10,9 +10,6 @@
 #define ADVERTISE_BYTES     256
 #define ADVERTISE_URL_BYTES (ADVERTISE_BYTES + 32)
 
-/* "0.0.0.0", "::" and their like: every address here, and none to anybody else. */
-bool advertise_is_wildcard(const char *host);
-
 /* An address that is this machine's to itself alone. */
 bool advertise_is_loopback(const char *host);
 

@@ -148,7 +148,7 @@ static void on_addresses(struct resolver *r, const struct sockaddr_storage *addr
 static void babysitter_find_host(struct babysitter *b) {
 	if (b->config.advertise[0])
 		snprintf(b->host, sizeof(b->host), "%s", b->config.advertise);
-	else if (!advertise_is_wildcard(b->config.host))
+	else if (!text_is_wildcard(slice_of(b->config.host)))
 		snprintf(b->host, sizeof(b->host), "%s", b->config.host);
 	else if (b->origin)
 		find_host(b);

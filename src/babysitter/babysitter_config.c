@@ -73,7 +73,7 @@ static const char *check_type(const char *text) {
 static const char *check_advertise(const char *text) {
 	if (!text[0])
 		return NULL;
-	if (advertise_is_wildcard(text))
+	if (text_is_wildcard(slice_of(text)))
 		return "nobody can reach that: expected the address that others use";
 	return option_check_host(text);
 }

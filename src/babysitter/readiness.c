@@ -5,7 +5,7 @@
  */
 #include "babysitter/readiness.h"
 
-#include "babysitter/advertise.h"
+#include "base/text.h"
 
 #define PAUSE_MIN_MS  100
 #define PAUSE_MAX_MS  1000
@@ -22,7 +22,7 @@ static void readiness_ask(struct readiness *r, enum readiness_step step);
 
 void readiness_url(char url[static ORIGIN_URL_MAX], const char *host, uint16_t port) {
 	bool is_v6 = strchr(host, ':');
-	if (advertise_is_wildcard(host))
+	if (text_is_wildcard(slice_of(host)))
 		host = is_v6 ? "::1" : "127.0.0.1";
 	snprintf(url, ORIGIN_URL_MAX, "http://%s%.255s%s:%u", is_v6 ? "[" : "", host, is_v6 ? "]" : "", port);
 }

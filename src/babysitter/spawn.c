@@ -79,11 +79,15 @@ static int step_limits(const struct spawn_steps *s) {
 	return 0;
 }
 
+/*
+ * The system call itself: sigaction() does not touch what the C library keeps to itself, and its
+ * posix_spawn() leaves that ignored.
+ */
 static int step_signals(const struct spawn_steps *s) {
-	const struct sigaction normal = { .sa_handler = SIG_DFL };
+	static const unsigned long normal[8]; /* SIG_DFL, no flags, an empty mask */
 	sigset_t none;
-	for (int number = 1; number < NSIG; number++)
-		sigaction(number, &normal, NULL); /* some cannot be had: they are as they should be */
+	for (int number = 1; number < NSIG; number++) /* two cannot be had: they are as they should be */
+		syscall(SYS_rt_sigaction, number, normal, NULL, NSIG / 8);
 	sigemptyset(&none);
 	return sigprocmask(SIG_SETMASK, &none, NULL) < 0 ? -errno : 0;
 }

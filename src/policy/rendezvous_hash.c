@@ -28,7 +28,7 @@ static uint64_t mix(uint64_t x) {
 }
 
 static double score_of(const struct candidate *c, uint64_t session) {
-	double drawn = ((double)(mix(session ^ c->instance->seed) >> 11) + 0.5) * 0x1p-53; /* in (0, 1) */
+	double drawn = ((double)(mix(session ^ c->instance->seed) >> 12) + 0.5) * 0x1p-52; /* in (0, 1) */
 
 	return c->weight / -log(drawn);
 }

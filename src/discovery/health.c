@@ -13,7 +13,7 @@
 #define GAP_MS        2000u /* between two ticks: the process stood still */
 #define SPREAD_MS     2u    /* for each instance, of the first round of probes */
 #define PROBES_MAX    256u  /* at once: descriptors are for requests */
-#define INQUIRIES_MAX 64u   /* at once: they take long, and probes must not wait for them */
+#define INQUIRIES_MAX 16u   /* at once: they take long, and probes must not wait for them */
 #define FRESH_MS      1000u /* by then all workers have counted streams again */
 
 struct monitor {

@@ -4,7 +4,7 @@
 
 #include "base/samples.h"
 
-#define BODY_BYTES_MAX (4u << 20) /* of metrics: engines with many ranks have long ones */
+#define BODY_BYTES_MAX (2u << 20) /* of metrics: engines with many ranks have long ones */
 
 /*
  * What moves with each step of an engine, or nearly; that some move with whole requests only
@@ -55,15 +55,18 @@ static bool read_counters(int outcome, unsigned status, struct slice body, doubl
 
 static void progress_on_second(struct fetch *f, int outcome, unsigned status, struct slice body) {
 	struct progress *p = container_of(f, struct progress, fetch);
-	bool was_mute = p->is_hung && p->model;
 	double sum;
 
-	if (!read_counters(outcome, status, body, &sum))
-		progress_end(p, was_mute ? HEALTH_PROGRESS_MUTE : HEALTH_PROGRESS_UNSAID);
+	if (outcome == FETCH_E_LOCAL)
+		progress_end(p, HEALTH_PROGRESS_UNASKED);
+	else if (!read_counters(outcome, status, body, &sum))
+		progress_end(p, p->is_mute ? HEALTH_PROGRESS_MUTE : HEALTH_PROGRESS_UNSAID);
 	else if (sum != p->sum)
 		progress_end(p, HEALTH_PROGRESS_MOVES);
+	else if (p->is_refused)
+		progress_end(p, HEALTH_PROGRESS_UNSAID);
 	else
-		progress_end(p, was_mute ? HEALTH_PROGRESS_MUTE : HEALTH_PROGRESS_STILL);
+		progress_end(p, p->is_mute ? HEALTH_PROGRESS_MUTE : HEALTH_PROGRESS_STILL);
 }
 
 static void progress_on_pause(struct timer *t) {
@@ -102,14 +105,19 @@ static void progress_on_canary(struct fetch *f, int outcome, unsigned status, st
 	if (!outcome && !p->is_second_path && (status == 404 || status == 405)) {
 		p->is_second_path = true;
 		progress_send_canary(p);
-	} else if (!outcome && status < 500) {
+	} else if (!outcome && status < 300) {
 		progress_end(p, HEALTH_PROGRESS_MOVES);
-	} else if (outcome == FETCH_E_CONNECT || outcome == FETCH_E_LOCAL) {
+	} else if (outcome == FETCH_E_LOCAL) {
+		progress_end(p, HEALTH_PROGRESS_UNASKED);
+	} else if (outcome == FETCH_E_CONNECT) {
 		progress_end(p, HEALTH_PROGRESS_UNSAID); /* it never got it; probes see to that */
-	} else if (p->has_sum) {
-		progress_ask_counters(p, progress_on_second);
 	} else {
-		progress_end(p, HEALTH_PROGRESS_MUTE);
+		p->is_refused = !outcome && status < 500;
+		p->is_mute = !p->is_refused;
+		if (p->has_sum)
+			progress_ask_counters(p, progress_on_second);
+		else
+			progress_end(p, outcome ? HEALTH_PROGRESS_MUTE : HEALTH_PROGRESS_UNSAID);
 	}
 }
 
@@ -119,7 +127,9 @@ static void progress_on_first(struct fetch *f, int outcome, unsigned status, str
 	struct progress *p = container_of(f, struct progress, fetch);
 
 	p->has_sum = read_counters(outcome, status, body, &p->sum);
-	if (p->model && (p->is_hung || !p->has_sum))
+	if (outcome == FETCH_E_LOCAL)
+		progress_end(p, HEALTH_PROGRESS_UNASKED);
+	else if (p->model && (p->is_hung || !p->has_sum))
 		progress_send_canary(p);
 	else if (p->has_sum)
 		loop_timer(p->loop, &p->pause, p->pause_ms);
@@ -142,7 +152,7 @@ void progress_start(struct progress *p, const struct progress_question *question
 	p->bearer = question->bearer;
 	p->model = question->model.p ? strndup(question->model.p, question->model.n) : NULL;
 	p->is_hung = question->is_hung;
-	p->is_second_path = false;
+	p->is_second_path = p->is_mute = p->is_refused = false;
 	progress_ask_counters(p, progress_on_first);
 }
 

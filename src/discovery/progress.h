@@ -3,9 +3,10 @@
  *
  * Its own counters at /metrics are read twice, `pause_ms` apart: any that differ are
  * progress. One that has none is asked for a token instead, the canary (POST
- * /v1/completions, or /v1/chat/completions where there is no such path): any whole answer
- * below 500 within `pause_ms` is progress. One that is known to hang does no work that its
- * counters could show: it gets the canary in place of the pause.
+ * /v1/completions, or /v1/chat/completions where there is no such path): a whole answer
+ * below 300 within `pause_ms` is progress; a refusal says nothing of the engine behind. One
+ * that is known to hang does no work that its counters could show: it gets the canary in
+ * place of the pause.
  *
  * on_done runs once, on the loop's thread; it may then be started again. Whatever an
  * engine sends is bounded in time and size, and is let go of before on_done.
@@ -29,6 +30,8 @@ struct progress {
 	char *model;                    /* of the canary; NULL: none is sent */
 	double sum;                     /* of its counters, the first time */
 	bool has_sum, is_hung, is_second_path;
+	bool is_mute;    /* its canary had no answer, or a failure */
+	bool is_refused; /* its canary had an answer without work: below 500 */
 };
 
 struct progress_question {

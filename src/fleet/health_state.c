@@ -131,9 +131,13 @@ static void health_weigh_progress(struct health_state *h, uint64_t now_ms) {
 	uint64_t n_witnesses = (uint64_t)h->n_stalled + h->n_mute;
 	bool is_bad = n_witnesses >= 2 || h->n_stalled == h->n_streams;
 
-	if (n_witnesses)
-		health_apply(h, is_bad ? HEALTH_EVENT_BAD : HEALTH_EVENT_DOUBT,
-		    h->n_mute ? HEALTH_CAUSE_IDLE : HEALTH_CAUSE_STALLED, now_ms);
+	if (n_witnesses == 0)
+		return;
+	health_apply(h, is_bad ? HEALTH_EVENT_BAD : HEALTH_EVENT_DOUBT,
+	    h->n_mute ? HEALTH_CAUSE_IDLE : HEALTH_CAUSE_STALLED, now_ms);
+	if (is_bad &&
+	    h->state == INSTANCE_UNHEALTHY) /* also when these streams are cut, it owes a sign of work */
+		h->n_mute = (uint32_t)size_max(h->n_mute, h->n_stalled);
 }
 
 /* --- witnesses ------------------------------------------------------------------------------ */
@@ -259,6 +263,13 @@ void health_state_progress(struct health_state *h, enum health_progress progress
 
 	if (progress == HEALTH_PROGRESS_MOVES) {
 		health_state_acquit(h, now_ms);
+		return;
+	}
+	if (progress == HEALTH_PROGRESS_UNASKED) { /* later */
+		if (was_hung)
+			h->held_until_ms = now_ms + QUICK_PROBE_MS;
+		else
+			h->trusted_ms = now_ms;
 		return;
 	}
 	h->n_mute = progress == HEALTH_PROGRESS_UNSAID ? 0 : h->n_waiting;

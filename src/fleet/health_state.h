@@ -63,8 +63,9 @@ enum health_verdict { HEALTH_PROBE_GOOD, HEALTH_PROBE_BAD, HEALTH_PROBE_REFUSED 
 enum health_progress {
 	HEALTH_PROGRESS_MOVES,
 	HEALTH_PROGRESS_STILL, /* its counters stand still */
-	HEALTH_PROGRESS_MUTE,  /* it left a request of our own without an answer, too */
+	HEALTH_PROGRESS_MUTE,  /* it did not do a request of our own, either */
 	HEALTH_PROGRESS_UNSAID,
+	HEALTH_PROGRESS_UNASKED, /* we could not: nothing follows, but that it is to be asked later */
 };
 
 struct health_limits {
@@ -86,8 +87,8 @@ struct health_state {
 	enum health_cause cause;
 	uint32_t n_bad_probes, n_faults_in_row;
 	uint32_t n_streams, n_stalled; /* as last told */
-	uint32_t n_waiting;            /* the same, without a first byte */
-	uint32_t n_mute;               /* of them, witnesses that it does no work */
+	uint32_t n_waiting;            /* requests that nothing was brought for */
+	uint32_t n_mute;               /* of both, witnesses that it does no work, until it shows some */
 	uint32_t n_flaps;              /* ejections without a long time of health between them */
 	bool is_refused, is_denied;    /* as the last connect, and the babysitter, say */
 	uint64_t news_ms;              /* when anything was heard last */
@@ -120,7 +121,7 @@ void health_state_refused(struct health_state *h, uint64_t now_ms);
 /* Answers since the last call. */
 void health_state_answers(struct health_state *h, uint32_t n_good, uint32_t n_faults, uint64_t now_ms);
 
-/* Streamed answers that have begun, now, and how many of them are silent for the stall timeout. */
+/* Streams that have brought something, now, and how many of them are silent for the stall timeout. */
 void health_state_streams(struct health_state *h, uint32_t n_streams, uint32_t n_stalled, uint64_t now_ms);
 
 /* Requests that wait for their first byte for the stall timeout, now. */

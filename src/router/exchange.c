@@ -525,7 +525,8 @@ static enum next relay_head(struct exchange *x, const struct head *answer) {
 	x->at.first_byte = now_ns(x);
 	x->status = answer->status;
 	tap_init(&x->tap, answer);
-	if (x->tap.kind != TAP_EVENTS && answer->status < 400) /* else it cost the engine no work */
+	/* Else it cost the engine no work. */
+	if (x->tap.kind != TAP_EVENTS && answer->status < 400 && x->model->name.n)
 		journal_answered(x);
 	call_begin(&o, &x->down);
 	x->ends_connection = forward_response(&o, answer, &f);
@@ -779,12 +780,14 @@ static bool is_engines_turn(const struct exchange *x, uint64_t *silent_ms_out) {
 }
 
 bool exchange_is_streaming(const struct exchange *x, uint64_t *silent_ms_out) {
-	return is_engines_turn(x, silent_ms_out) && x->step == STEP_RELAY && x->tap.kind == TAP_EVENTS;
+	return is_engines_turn(x, silent_ms_out) && x->step == STEP_RELAY && x->tap.kind == TAP_EVENTS &&
+	    x->at.first_token;
 }
 
 bool exchange_is_waiting(const struct exchange *x, uint64_t *silent_ms_out) {
-	return is_engines_turn(x, silent_ms_out) && x->step == STEP_AWAIT_HEAD && !x->n_interim &&
-	    x->model->name.n;
+	bool has_empty_head = x->step == STEP_RELAY && x->tap.kind == TAP_EVENTS && !x->at.first_token;
+	return is_engines_turn(x, silent_ms_out) && (x->step == STEP_AWAIT_HEAD || has_empty_head) &&
+	    !x->n_interim && x->model->name.n;
 }
 
 /* The deadline passed. Connecting may go on elsewhere, all else ends here. */

@@ -90,11 +90,12 @@ struct job *exchange_begin(struct server *server, struct session *session, const
 /* Ends it now, whatever it is doing (the worker stops). */
 void exchange_kill(struct exchange *x, enum cause cause);
 
-/* Whether an engine's event stream is under way that only the engine holds up, and how long it has been
- * silent. */
+/* Whether an engine's event stream has brought content and only the engine holds it up, and how long it has
+ * been silent. */
 bool exchange_is_streaming(const struct exchange *x, uint64_t *silent_ms_out);
 
-/* The same of a request for a model that an engine has had in full and not begun to answer. */
+/* The same of a request for a model that an engine has had in full and brought nothing for: the head of a
+ * stream may come before any work is done. */
 bool exchange_is_waiting(const struct exchange *x, uint64_t *silent_ms_out);
 
 static inline struct slice exchange_id(const struct exchange *x) {

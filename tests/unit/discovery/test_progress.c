@@ -1,10 +1,12 @@
 #include "unit/discovery/far_engine.h"
 
+#include <sys/resource.h>
+
 #include "discovery/progress.h"
 
 enum { ANSWER_MS = 3000, PAUSE_MS = 30000 };
 
-#define NOTHING HEALTH_PROGRESS_UNSAID + 1 /* was said until now */
+#define NOTHING HEALTH_PROGRESS_UNASKED + 1 /* was said until now */
 
 struct scene {
 	struct rig rig;
@@ -126,9 +128,9 @@ static void without_counters_a_canary_is_sent(void **state) {
 		{ NO_PAGE, ANSWER("200 OK", "2", "{}"), HEALTH_PROGRESS_MOVES },
 		{ NO_NAMES, ANSWER("200 OK", "2", "{}"), HEALTH_PROGRESS_MOVES },
 		{ ANSWER("500 No", "30", "vllm:generation_tokens_total 7"), ANSWER("401 Who", "0", ""),
-		    HEALTH_PROGRESS_MOVES },
-		{ "garbage\n", ANSWER("400 Bad", "0", ""), HEALTH_PROGRESS_MOVES },
-		{ NO_PAGE, ANSWER("500 No", "0", ""), HEALTH_PROGRESS_MUTE },
+		    HEALTH_PROGRESS_UNSAID }, /* nobody behind it was asked */
+		{ "garbage\n", ANSWER("400 Bad", "0", ""), HEALTH_PROGRESS_UNSAID },
+		{ NO_PAGE, ANSWER("503 Full", "0", ""), HEALTH_PROGRESS_UNSAID },
 		{ NO_PAGE, ANSWER("200 OK", "9", "{"), HEALTH_PROGRESS_MUTE }, /* cut */
 		{ NO_PAGE, "", HEALTH_PROGRESS_MUTE },
 		{ NO_PAGE, NULL, HEALTH_PROGRESS_MUTE },
@@ -157,7 +159,7 @@ static void who_has_no_completions_may_have_chat(void **state) {
 	metrics(s, NO_PAGE);
 	canary(s, "/v1/completions", PLAIN, NO_PAGE);
 	canary(s, "/v1/chat/completions", CHAT, NO_PAGE);
-	assert_int_equal(s->said, HEALTH_PROGRESS_MOVES);
+	assert_int_equal(s->said, HEALTH_PROGRESS_UNSAID);
 	assert_int_equal(s->n_said, 2);
 	scene_close(s);
 }
@@ -169,7 +171,10 @@ static void what_hangs_gets_a_canary_though_it_has_counters(void **state) {
 		int said;
 	} rows[] = { { ANSWER("200 OK", "2", "{}"), NULL, HEALTH_PROGRESS_MOVES },
 		{ NULL, TOKENS("7"), HEALTH_PROGRESS_MUTE }, { NULL, TOKENS("8"), HEALTH_PROGRESS_MOVES },
-		{ NULL, NO_PAGE, HEALTH_PROGRESS_MUTE } };
+		{ NULL, NO_PAGE, HEALTH_PROGRESS_MUTE },
+		{ ANSWER("500 No", "0", ""), TOKENS("7"), HEALTH_PROGRESS_MUTE },
+		{ ANSWER("401 Who", "0", ""), TOKENS("7"), HEALTH_PROGRESS_UNSAID },
+		{ ANSWER("401 Who", "0", ""), TOKENS("8"), HEALTH_PROGRESS_MOVES } };
 
 	for (size_t i = 0; i < n_elems(rows); i++) {
 		struct scene *s = scene_open("m", true);
@@ -203,6 +208,22 @@ static void who_takes_no_connection_is_not_judged(void **state) {
 	far_until(&s->rig, s->said != NOTHING);
 	assert_int_equal(s->said, HEALTH_PROGRESS_UNSAID);
 	far_open(&s->far);
+	scene_close(s);
+}
+
+/* Our descriptors are used up: it has no part in that. */
+static void when_we_cannot_ask_nothing_follows(void **state) {
+	struct scene *s = scene_open("m", false);
+	struct rlimit limit, none;
+
+	progress_cancel(&s->progress);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = (struct rlimit){ 0, limit.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	scene_ask(s, "m", false);
+	far_until(&s->rig, s->said != NOTHING);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_int_equal(s->said, HEALTH_PROGRESS_UNASKED);
 	scene_close(s);
 }
 
@@ -257,6 +278,7 @@ int main(void) {
 		cmocka_unit_test(what_hangs_gets_a_canary_though_it_has_counters),
 		cmocka_unit_test(without_a_canary_counters_must_do),
 		cmocka_unit_test(who_takes_no_connection_is_not_judged),
+		cmocka_unit_test(when_we_cannot_ask_nothing_follows),
 		cmocka_unit_test(metrics_without_end_are_no_counters),
 		cmocka_unit_test(a_cancelled_question_is_taken_back),
 	};

@@ -173,7 +173,6 @@ static void who_goes_up_and_down_is_held_out_longer_each_time(void **state) {
 	assert_int_equal(l.h.held_ms, 0);
 }
 
-/* In a panic both get requests: who is out no more of them than who has just come back. */
 static void who_comes_and_goes_is_held_out_though_its_probes_are_good(void **state) {
 	struct life l = life_begin(&probed);
 
@@ -201,6 +200,7 @@ static void who_is_held_out_comes_back_without_probes_and_who_is_not_stays(void 
 	assert_is(&l, INSTANCE_READY, HEALTH_CAUSE_HELD_OUT);
 }
 
+/* In a panic both get requests: who is out no more of them than who has just come back. */
 static void who_is_out_has_the_smallest_share(void **state) {
 	struct life l = life_ready();
 
@@ -386,9 +386,33 @@ static void streams_that_were_cut_do_not(void **state) {
 	health_state_streams(&l.h, 0, 0, l.now_ms);
 	probe(&l, HEALTH_PROBE_GOOD);
 	assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
-	pass(&l, 5000);
+	pass(&l, 60000);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_int_equal(l.h.state, INSTANCE_UNHEALTHY); /* its clients gave up, it has shown nothing */
+	assert_true(health_state_is_suspect(&l.h, l.now_ms));
+	health_state_progress(&l.h, HEALTH_PROGRESS_MOVES, l.now_ms);
 	probe(&l, HEALTH_PROBE_GOOD);
 	assert_int_equal(l.h.state, INSTANCE_READY);
+}
+
+static void who_could_not_be_asked_stays_what_it_was(void **state) {
+	struct life l = life_ready();
+
+	health_state_waits(&l.h, 3);
+	health_state_progress(&l.h, HEALTH_PROGRESS_UNASKED, l.now_ms);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+	assert_false(health_state_is_suspect(&l.h, l.now_ms)); /* not at once */
+	pass(&l, STALL_MS);
+	assert_true(health_state_is_suspect(&l.h, l.now_ms));
+	health_state_progress(&l.h, HEALTH_PROGRESS_STILL, l.now_ms);
+	assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
+	pass(&l, 60000);
+	health_state_progress(&l.h, HEALTH_PROGRESS_UNASKED, l.now_ms);
+	assert_false(health_state_is_suspect(&l.h, l.now_ms));
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
+	pass(&l, 1000);
+	assert_true(health_state_is_suspect(&l.h, l.now_ms));
 }
 
 /* --- requests without a first byte -------------------------------------------------------------- */
@@ -712,6 +736,7 @@ int main(void) {
 		cmocka_unit_test(bytes_bring_a_hung_one_back),
 		cmocka_unit_test(bytes_shorten_the_time_out),
 		cmocka_unit_test(streams_that_were_cut_do_not),
+		cmocka_unit_test(who_could_not_be_asked_stays_what_it_was),
 		cmocka_unit_test(waiting_alone_makes_a_suspect),
 		cmocka_unit_test(a_suspect_is_trusted_for_a_time),
 		cmocka_unit_test(witnesses_of_standstill_are_weighed),

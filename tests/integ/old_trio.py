@@ -87,8 +87,14 @@ class Server:
             job.join()
 
 
+def looked_up(url):
+    """A bare root has no hosts file, and its C library does not know localhost by itself."""
+    return url.replace("//localhost:", "//127.0.0.1:")
+
+
 def ask(method, url, seconds, body=None):
     """-> (status, JSON or None); status 0 when there was no answer."""
+    url = looked_up(url)
     try:
         answer = httpx.request(method, url, json=body, timeout=seconds) if body is not None else httpx.request(
             method, url, timeout=seconds)
@@ -362,7 +368,7 @@ class OldRouter(Server):
             s = self.pick(model)
             if not s:
                 return 503, {"error": "No healthy services available" + (f" for model '{model}'" if model else "")}
-            there = urlsplit(s["url"])
+            there = urlsplit(looked_up(s["url"]))
             link = http.client.HTTPConnection(there.hostname, there.port, timeout=30)
             try:
                 link.request(request.command, request.path, body or None,

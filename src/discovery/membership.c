@@ -336,10 +336,9 @@ void membership_delete(struct membership *m, struct slice name, uint64_t now_ms)
 }
 
 /* A list does not name it. */
-static void member_vanish(
-    struct membership *m, struct member *member, enum membership_list kind, uint64_t now_ms) {
-	if (member->state == MEMBER_WAITING || (kind == MEMBERSHIP_KNOWN && member->state == MEMBER_IN)) {
-		member_leave(m, member, "deregistered", now_ms);
+static void member_vanish(struct membership *m, struct member *member, uint64_t now_ms) {
+	if (member->state == MEMBER_WAITING) {
+		member_leave(m, member, "not listed any more", now_ms);
 	} else if (member->state == MEMBER_IN) {
 		member_set_state(m, member, MEMBER_MISSING, now_ms);
 		member_log(member, LOG_INFO, "the registry does not list an instance", NULL);
@@ -350,11 +349,10 @@ void membership_expire(struct membership *m, struct slice name, uint64_t now_ms)
 	struct member *member = member_find(m, name);
 
 	if (member)
-		member_vanish(m, member, MEMBERSHIP_POLLED, now_ms);
+		member_vanish(m, member, now_ms);
 }
 
-void membership_list(
-    struct membership *m, const json_t *services, enum membership_list kind, uint64_t now_ms) {
+void membership_list(struct membership *m, const json_t *services, uint64_t now_ms) {
 	struct member *member, *next;
 
 	m->round++;
@@ -362,7 +360,7 @@ void membership_list(
 		membership_put(m, json_array_get(services, i), now_ms);
 	HASH_ITER(hh, m->members, member, next) {
 		if (member->round != m->round)
-			member_vanish(m, member, kind, now_ms);
+			member_vanish(m, member, now_ms);
 	}
 }
 

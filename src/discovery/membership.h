@@ -5,7 +5,7 @@
  * date at once. A list that does not name an engine is a weaker word than a deletion:
  *
  *   deleted, or its status is no longer "running"    it leaves at once
- *   not named, its lease is over, or it expired      it leaves when the grace has passed
+ *   not listed, its lease is over, or it expired     it leaves when the grace has passed
  *   the registry does not answer                     nobody leaves, and no grace passes
  *   more than 30 % would leave with one stroke       they stay for another 5 min
  *   it left and came back, again and again           it is held out, 1 s doubling to 5 min: the
@@ -26,12 +26,6 @@
 #define MEMBERSHIP_NAMES_MAX (2 * INSTANCE_SLOTS_MAX)
 #define MEMBERSHIP_BYTES_MAX (64u << 20) /* of all records, as compact JSON */
 
-/* What a list without some name means. */
-enum membership_list {
-	MEMBERSHIP_POLLED, /* it vanished: grace */
-	MEMBERSHIP_KNOWN,  /* of a watch that goes on: it was deleted */
-};
-
 struct membership_counts {
 	uint32_t n_members, n_missing, n_waiting, n_held_back;
 	uint64_t n_bad; /* records, ever */
@@ -50,9 +44,8 @@ void membership_delete(struct membership *m, struct slice name, uint64_t now_ms)
 /* The registry has swept it out, for its silence: nobody has asked for that. */
 void membership_expire(struct membership *m, struct slice name, uint64_t now_ms);
 
-/* All records there are. */
-void membership_list(
-    struct membership *m, const json_t *services, enum membership_list kind, uint64_t now_ms);
+/* All records there are: polled, or the reset of a watch, which may have swept or forgotten the others. */
+void membership_list(struct membership *m, const json_t *services, uint64_t now_ms);
 
 /* The records of an earlier run: members until the registry says otherwise, and then without a grace. */
 void membership_restore(struct membership *m, const json_t *services, uint64_t now_ms);

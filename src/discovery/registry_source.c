@@ -41,8 +41,8 @@ static void source_log(
 
 /* Compact JSON of the table, to free. */
 static char *table_text(const struct registry_source *s, size_t *n_out) {
-	json_t *table = json_pack("{s:s, s:s, s:o}", "registry", origin_url(s->origin), "epoch", s->epoch,
-	    "services", membership_services(s->membership));
+	json_t *table = json_pack(
+	    "{s:s, s:o}", "registry", origin_url(s->origin), "services", membership_services(s->membership));
 	char *text = json_dumps(table, JSON_COMPACT);
 
 	json_decref(table);
@@ -93,19 +93,10 @@ static void source_on_save_timer(struct timer *t) {
 	source_save(container_of(t, struct registry_source, save_timer));
 }
 
-/* It becomes part of a path. */
-static bool is_epoch_ok(const char *epoch) {
-	static const char letters[] = "0123456789-._~abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-	size_t n = epoch ? strspn(epoch, letters) : 0;
-
-	return n > 0 && n < REGISTRY_EPOCH_BYTES && epoch[n] == '\0';
-}
-
 static void source_restore(struct registry_source *s) {
 	json_error_t error;
 	json_t *table = json_load_file(s->options.file, 0, &error);
 	json_t *services = json_object_get(table, "services");
-	const char *epoch = json_string_value(json_object_get(table, "epoch"));
 	const char *url = json_string_value(json_object_get(table, "registry"));
 
 	if (!table && access(s->options.file, F_OK) == 0)
@@ -113,7 +104,6 @@ static void source_restore(struct registry_source *s) {
 	/* Of another registry: nobody knows what is left of it. */
 	if (json_is_array(services) && url && strcmp(url, origin_url(s->origin)) == 0) {
 		membership_restore(s->membership, services, source_now(s));
-		snprintf(s->epoch, sizeof(s->epoch), "%s", is_epoch_ok(epoch) ? epoch : "");
 		s->saved_version = membership_version(s->membership);
 		source_log(s, LOG_INFO, "the kept table of the registry is in use", NULL);
 	}
@@ -149,6 +139,14 @@ static void source_heard(struct registry_source *s) {
 	s->wait_ms = WAIT_MIN_MS;
 }
 
+/* It becomes part of a path. */
+static bool is_epoch_ok(const char *epoch) {
+	static const char letters[] = "0123456789-._~abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+	size_t n = epoch ? strspn(epoch, letters) : 0;
+
+	return n > 0 && n < REGISTRY_EPOCH_BYTES && epoch[n] == '\0';
+}
+
 /* Of a message: where the registry stands now. */
 static void source_mark(struct registry_source *s, const json_t *message) {
 	const char *epoch = json_string_value(json_object_get(message, "epoch"));
@@ -168,10 +166,8 @@ static bool source_take_list(struct registry_source *s, const json_t *message) {
 
 	if (!json_is_array(services))
 		return false;
-	membership_list(s->membership, services,
-	    is_epoch_known(s, message) ? MEMBERSHIP_KNOWN : MEMBERSHIP_POLLED, source_now(s));
+	membership_list(s->membership, services, source_now(s));
 	source_mark(s, message);
-	s->is_synced = true;
 	s->counts.n_lists++;
 	return true;
 }
@@ -236,7 +232,7 @@ static void source_ask(struct registry_source *s) {
 	event_reader_deinit(&s->events);
 	if (s->question == REGISTRY_LIST)
 		snprintf(path, sizeof(path), "/services?healthy=true");
-	else if (s->epoch[0] && s->is_synced && s->is_heard) /* else a list shows at once that it is back */
+	else if (s->epoch[0] && s->is_heard) /* else a list shows at once that it is back */
 		snprintf(path, sizeof(path), "/services?watch=1&since=%s:%" PRIu64, s->epoch, s->version);
 	else
 		snprintf(path, sizeof(path), "/services?watch=1");

@@ -52,7 +52,6 @@ struct registry_source {
 	bool is_heard;                    /* it answers: the last question was not in vain */
 	bool is_silence_said;             /* in the log */
 	bool is_lack_said;                /* of a watch; in the log */
-	bool is_synced;                   /* the table is the registry's, not that of the file */
 	char epoch[REGISTRY_EPOCH_BYTES]; /* "": none */
 	uint64_t version;
 	uint64_t wait_ms;     /* after the next failure */

@@ -266,6 +266,25 @@ def test_a_new_store_is_no_deregistration(engine, registry, front):
     eventually(lambda: router.metric("headrace_registry_missing") == 0)
 
 
+@pytest.mark.parametrize("is_down", [True, False], ids=["cut off", "restarted"])
+def test_a_store_that_has_forgotten_all_is_no_deregistration(engine, registry, front, is_down):
+    """It was cut off from its engines and swept them out, or was put back to a backup: the epoch is the same."""
+    records = [record(f"s{i}", engine(["m"]).port) for i in range(3)]
+    source = registry(*records, watch=True)
+    router = front(source, ready=3, grace="100ms")
+    if is_down:
+        source.down()
+        eventually(lambda: router.metric("headrace_registry_failures_total") >= 1)
+    source.records, source.version = {}, 9
+    source.begin() if is_down else source.tell(None)
+    eventually(lambda: router.metric("headrace_registry_held_back") == 3)
+    assert router.chat().status_code == 200 and len(names(router)) == 3
+    for found in records:
+        source.put(found)
+    eventually(lambda: router.metric("headrace_registry_missing") == 0)
+    assert "instance left" not in router.output()
+
+
 def test_a_broken_event_leads_to_a_fresh_start(engine, registry, front):
     source = registry(record("a", engine(["m"]).port), watch=True)
     router = front(source, ready=1)

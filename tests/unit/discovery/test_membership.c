@@ -63,10 +63,10 @@ static json_t *list_of(const char *names) {
 	return list;
 }
 
-static void list(struct town *t, const char *names, enum membership_list kind) {
+static void list(struct town *t, const char *names) {
 	json_t *services = list_of(names);
 
-	membership_list(t->m, services, kind, t->now_ms);
+	membership_list(t->m, services, t->now_ms);
 	json_decref(services);
 }
 
@@ -153,31 +153,22 @@ static void whose_lease_is_over_stays_for_the_grace(void **state) {
 static void who_is_not_listed_stays_for_the_grace(void **state) {
 	struct town t = town_open();
 
-	list(&t, "abcd", MEMBERSHIP_POLLED);
-	list(&t, "abc", MEMBERSHIP_POLLED);
+	list(&t, "abcd");
+	list(&t, "abc");
 	for (unsigned i = 0; i < GRACE_MS / 10000; i++) {
 		assert_fleet(&t, "abcd");
 		pass(&t, 10000);
-		list(&t, "abc", MEMBERSHIP_POLLED);
+		list(&t, "abc");
 	}
 	assert_fleet(&t, "abc");
-	town_close(&t);
-}
-
-static void a_list_of_a_watch_that_goes_on_is_the_truth(void **state) {
-	struct town t = town_open();
-
-	list(&t, "abc", MEMBERSHIP_KNOWN);
-	list(&t, "", MEMBERSHIP_KNOWN);
-	assert_fleet(&t, "");
 	town_close(&t);
 }
 
 static void while_the_registry_is_away_no_grace_passes(void **state) {
 	struct town t = town_open();
 
-	list(&t, "ab", MEMBERSHIP_POLLED);
-	list(&t, "a", MEMBERSHIP_POLLED);
+	list(&t, "ab");
+	list(&t, "a");
 	pass(&t, GRACE_MS / 2);
 	t.is_heard = false;
 	pass(&t, 100 * GRACE_MS);
@@ -194,8 +185,8 @@ static void while_the_registry_is_away_no_grace_passes(void **state) {
 static void a_standstill_is_no_time(void **state) {
 	struct town t = town_open();
 
-	list(&t, "ab", MEMBERSHIP_POLLED);
-	list(&t, "a", MEMBERSHIP_POLLED);
+	list(&t, "ab");
+	list(&t, "a");
 	pass(&t, TICK_MS);
 	t.now_ms += 2 * GRACE_MS;
 	pass(&t, TICK_MS);
@@ -218,8 +209,8 @@ static void many_at_once_are_held_back(void **state) {
 	for (size_t i = 0; i < n_elems(rows); i++) {
 		struct town t = town_open();
 
-		list(&t, rows[i].before, MEMBERSHIP_POLLED);
-		list(&t, rows[i].after, MEMBERSHIP_POLLED);
+		list(&t, rows[i].before);
+		list(&t, rows[i].after);
 		pass(&t, GRACE_MS + 1000);
 		assert_fleet(&t, rows[i].kept);
 		assert_int_equal(counts(&t).n_held_back,
@@ -234,7 +225,7 @@ static void many_at_once_are_held_back(void **state) {
 static void deletions_are_not_held_back(void **state) {
 	struct town t = town_open();
 
-	list(&t, "abcdef", MEMBERSHIP_POLLED);
+	list(&t, "abcdef");
 	for (const char *p = "abcdef"; *p; p++)
 		erase(&t, (const char[]){ *p, '\0' });
 	assert_fleet(&t, "");
@@ -245,7 +236,7 @@ static void deletions_are_not_held_back(void **state) {
 static void who_is_deleted_after_its_lease_leaves_at_once(void **state) {
 	struct town t = town_open();
 
-	list(&t, "ab", MEMBERSHIP_KNOWN);
+	list(&t, "ab");
 	put(&t, "b", ",\"is_healthy\":false");
 	pass(&t, GRACE_MS / 2);
 	assert_fleet(&t, "ab");
@@ -259,13 +250,13 @@ static void who_was_silent_for_too_long_has_the_grace(void **state) {
 	for (int by_list = 0; by_list < 2; by_list++) {
 		struct town t = town_open();
 
-		list(&t, "abcdef", MEMBERSHIP_KNOWN);
+		list(&t, "abcdef");
 		for (const char *p = "bcdef"; *p; p++)
 			put(&t, (const char[]){ *p, '\0' }, ",\"is_healthy\":false");
 		for (const char *p = "bcdef"; *p && !by_list; p++)
 			expire(&t, (const char[]){ *p, '\0' });
 		if (by_list)
-			list(&t, "a", MEMBERSHIP_KNOWN);
+			list(&t, "a");
 		pass(&t, GRACE_MS - TICK_MS);
 		assert_fleet(&t, "abcdef");
 		pass(&t, 1000); /* too many at once */
@@ -280,7 +271,7 @@ static void who_was_silent_for_too_long_has_the_grace(void **state) {
 static void who_is_swept_out_unseen_has_the_grace(void **state) {
 	struct town t = town_open();
 
-	list(&t, "ab", MEMBERSHIP_KNOWN);
+	list(&t, "ab");
 	expire(&t, "b");
 	expire(&t, "nobody");
 	assert_int_equal(counts(&t).n_missing, 1);
@@ -302,10 +293,10 @@ static void what_an_earlier_run_knew_needs_no_grace(void **state) {
 	pass(&t, 100 * GRACE_MS);
 	assert_fleet(&t, "abcd");
 	t.is_heard = true;
-	list(&t, "abc", MEMBERSHIP_POLLED);
+	list(&t, "abc");
 	pass(&t, TICK_MS);
 	assert_fleet(&t, "abc");
-	list(&t, "ab", MEMBERSHIP_POLLED); /* c was seen in this one */
+	list(&t, "ab"); /* c was seen in this one */
 	pass(&t, GRACE_MS / 2);
 	assert_fleet(&t, "abc");
 	town_close(&t);
@@ -435,8 +426,9 @@ static void a_bad_record_leaves_the_older_one(void **state) {
 	assert_int_equal(counts(&t).n_bad, 2);
 	json_t *services =
 	    json_pack("[{s:s,s:s,s:{s:s}}]", "name", "a", "host", "a b", "metadata", "type", "openai-api");
-	membership_list(t.m, services, MEMBERSHIP_KNOWN, t.now_ms); /* it is listed all the same */
+	membership_list(t.m, services, t.now_ms); /* it is listed all the same */
 	json_decref(services);
+	assert_int_equal(counts(&t).n_missing, 0);
 	assert_fleet(&t, "a");
 	town_close(&t);
 }
@@ -535,7 +527,6 @@ int main(void) {
 		cmocka_unit_test(who_is_not_running_leaves_at_once),
 		cmocka_unit_test(whose_lease_is_over_stays_for_the_grace),
 		cmocka_unit_test(who_is_not_listed_stays_for_the_grace),
-		cmocka_unit_test(a_list_of_a_watch_that_goes_on_is_the_truth),
 		cmocka_unit_test(while_the_registry_is_away_no_grace_passes),
 		cmocka_unit_test(a_standstill_is_no_time),
 		cmocka_unit_test(many_at_once_are_held_back),

@@ -13,6 +13,7 @@ enum { SYNC_MS = 10000, GRACE_MS = 60000 };
 	"\"epoch\":\"e\",\"version\":1,\"services\":[{\"name\":\"a\",\"host\":\"127.0.0.1\",\"port\":8000,"  \
 	"\"status\":\"running\",\"metadata\":{\"type\":\"openai-api\",\"models\":[\"m\"]}}]"
 #define RESET   "data: {\"reset\":true," RECORDS "}\n\n"
+#define NOBODY  "data: {\"reset\":true,\"epoch\":\"e\",\"version\":2,\"services\":[]}\n\n"
 #define TABLE   "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{" RECORDS "}"
 #define NOT_NOW "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -119,12 +120,29 @@ static void comments_alone_are_a_failure(void **state) {
 	scene_close(s);
 }
 
+/* It swept out whom it did not hear, or is a backup of itself: in neither case has anybody deregistered. */
+static void a_reset_by_the_same_store_deletes_nobody(void **state) {
+	struct scene *s = scene_open();
+	struct membership_counts n;
+
+	answer(s, WATCH, EVENTS RESET);
+	answer(s, WATCH "&since=e:1", NOT_NOW);
+	assert_false(s->source.is_heard);
+	answer(s, WATCH, EVENTS NOBODY);
+	assert_true(s->source.is_heard);
+	membership_counts(s->source.membership, &n);
+	assert_int_equal(n.n_members, 1);
+	assert_int_equal(n.n_missing, 1);
+	scene_close(s);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_watch_that_fails_without_a_word_gives_way_to_the_list),
 		cmocka_unit_test(a_watch_that_has_spoken_goes_on),
 		cmocka_unit_test(a_resumed_watch_that_ends_is_asked_for_anew),
 		cmocka_unit_test(comments_alone_are_a_failure),
+		cmocka_unit_test(a_reset_by_the_same_store_deletes_nobody),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -247,6 +247,14 @@ static void member_arrive(
 
 /* --- what the registry says ------------------------------------------------------------------- */
 
+/* The registry names it; living, it is not missing, whatever becomes of its record. */
+static void member_see(struct membership *m, struct member *member, bool is_living, uint64_t now_ms) {
+	member->round = m->round;
+	member->is_restored = false;
+	if (is_living && member->state == MEMBER_MISSING)
+		member_set_state(m, member, MEMBER_IN, now_ms);
+}
+
 /* A living engine's record. Takes the service. */
 static void member_take(
     struct membership *m, struct member *member, struct service *service, uint64_t now_ms) {
@@ -263,7 +271,6 @@ static void member_take(
 			return;
 		}
 		m->version += is_news;
-		member_set_state(m, member, MEMBER_IN, now_ms);
 	}
 	member_set_service(m, member, service);
 }
@@ -292,8 +299,7 @@ static void put_service(struct membership *m, struct service *service, uint64_t 
 		service_free(&service);
 		return;
 	}
-	member->round = m->round;
-	member->is_restored = false;
+	member_see(m, member, is_living, now_ms);
 	if (is_taken) {
 		member_take(m, member, service, now_ms);
 		return;
@@ -323,8 +329,8 @@ void membership_put(struct membership *m, const json_t *record, uint64_t now_ms)
 			member_leave(m, member, "not an engine any more", now_ms);
 	} else {
 		report_bad(m, name, why);
-		if (member) /* it is there, whatever it says of itself */
-			member->round = m->round;
+		if (member)
+			member_see(m, member, service_is_living(record), now_ms);
 	}
 }
 

@@ -12,8 +12,8 @@
  *                                                    last resort, as are the unhealthy
  *   the fleet is full                                it waits, and tries each second
  *
- * What an engine had keeps running in all cases. A bad record, or one too many, changes
- * nothing but its count and, once, the log.
+ * What an engine had keeps running in all cases. A bad record, or one too many, leaves
+ * the older one and is counted and, once, logged; who lives by it is not missing.
  */
 #pragma once
 

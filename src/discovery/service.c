@@ -30,6 +30,20 @@ static const char *service_judge(const json_t *record) {
 	return NULL;
 }
 
+static bool is_alive(const json_t *record) {
+	return !json_is_false(json_object_get(record, "is_healthy"));
+}
+
+static bool is_leaving(const json_t *record) {
+	struct slice status = text_in(record, "status");
+
+	return status.p && !slice_eq(status, SLICE("running"));
+}
+
+bool service_is_living(const json_t *record) {
+	return is_alive(record) && !is_leaving(record);
+}
+
 static bool is_weight(const json_t *value) {
 	return json_is_number(value) && json_number_value(value) >= 0;
 }
@@ -184,8 +198,6 @@ int service_parse(const json_t *record, struct service **service_out, const char
 
 int service_read(const json_t *record, struct service **service_out, const char **why_out) {
 	const json_t *metadata = json_object_get(record, "metadata");
-	const json_t *is_healthy = json_object_get(record, "is_healthy");
-	struct slice status = text_in(record, "status");
 
 	*service_out = NULL;
 	*why_out = service_judge(record);
@@ -198,8 +210,8 @@ int service_read(const json_t *record, struct service **service_out, const char 
 		service_free(&s);
 		return SERVICE_E_BAD;
 	}
-	s->is_alive = !json_is_false(is_healthy);
-	s->is_leaving = status.p && !slice_eq(status, SLICE("running"));
+	s->is_alive = is_alive(record);
+	s->is_leaving = is_leaving(record);
 	s->spec.weight = weight_of(record, metadata);
 	read_target(s);
 	s->metadata = metadata ? json_dumps(metadata, JSON_COMPACT) : strdup("{}");

@@ -43,3 +43,6 @@ void service_free(struct service **service);
 
 /* The record's name, if it has one; p NULL otherwise. Points into the record. */
 struct slice service_name(const json_t *record);
+
+/* Is it of a living engine that takes new work? A bad one says so, too. */
+bool service_is_living(const json_t *record);

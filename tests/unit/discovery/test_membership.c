@@ -302,6 +302,23 @@ static void what_an_earlier_run_knew_needs_no_grace(void **state) {
 	town_close(&t);
 }
 
+static void who_is_listed_with_a_bad_record_is_seen(void **state) {
+	struct town t = town_open();
+	json_t *kept = list_of("a"), *bad = record_of("a", ",\"port\":0");
+	json_t *services = json_pack("[o]", bad);
+
+	membership_restore(t.m, kept, t.now_ms);
+	membership_list(t.m, services, t.now_ms);
+	json_decref(kept);
+	json_decref(services);
+	list(&t, "");
+	pass(&t, GRACE_MS - TICK_MS); /* so it has its grace */
+	assert_fleet(&t, "a");
+	pass(&t, TICK_MS);
+	assert_fleet(&t, "");
+	town_close(&t);
+}
+
 /* For how long the only engine is held out from now on. */
 static uint64_t held_ms(struct town *t) {
 	struct snapshot *snap = town_build(t);
@@ -433,6 +450,32 @@ static void a_bad_record_leaves_the_older_one(void **state) {
 	town_close(&t);
 }
 
+static void who_is_back_is_not_missing_whatever_its_record(void **state) {
+	static const struct {
+		const char *more;
+		unsigned n_missing;
+	} rows[] = {
+		{ ",\"port\":0", 0 },
+		{ ",\"metadata\":{\"type\":\"openai-api\",\"models\":[\"\\u0001\"]}", 0 }, /* to the fleet */
+		{ ",\"port\":0,\"is_healthy\":false", 1 },
+		{ ",\"port\":0,\"status\":\"draining\"", 1 },
+	};
+
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct town t = town_open();
+
+		put(&t, "a", "");
+		put(&t, "a", ",\"is_healthy\":false");
+		assert_int_equal(counts(&t).n_missing, 1);
+		put(&t, "a", rows[i].more);
+		assert_int_equal(counts(&t).n_bad, 1);
+		assert_int_equal(counts(&t).n_missing, rows[i].n_missing);
+		pass(&t, GRACE_MS + TICK_MS);
+		assert_fleet(&t, rows[i].n_missing ? "" : "a");
+		town_close(&t);
+	}
+}
+
 static void what_is_no_engine_any_more_leaves(void **state) {
 	struct town t = town_open();
 
@@ -502,6 +545,11 @@ static void all_records_together_have_a_limit(void **state) {
 	json_object_set_new(record, "name", json_string("last"));
 	membership_put(t.m, record, t.now_ms);
 	assert_int_equal(counts(&t).n_members, n_fit + 2);
+	put(&t, "small", ",\"is_healthy\":false");
+	assert_int_equal(counts(&t).n_missing, 1);
+	json_object_set_new(record, "name", json_string("small")); /* there is no room, but it is back */
+	membership_put(t.m, record, t.now_ms);
+	assert_int_equal(counts(&t).n_missing, 0);
 	json_decref(record);
 	town_close(&t);
 }
@@ -535,10 +583,12 @@ int main(void) {
 		cmocka_unit_test(who_was_silent_for_too_long_has_the_grace),
 		cmocka_unit_test(who_is_swept_out_unseen_has_the_grace),
 		cmocka_unit_test(what_an_earlier_run_knew_needs_no_grace),
+		cmocka_unit_test(who_is_listed_with_a_bad_record_is_seen),
 		cmocka_unit_test(who_comes_and_goes_is_held_out_longer_each_time),
 		cmocka_unit_test(who_flaps_gets_next_to_nothing_while_others_serve),
 		cmocka_unit_test(a_model_is_known_for_the_grace_after_its_last_engine_left),
 		cmocka_unit_test(a_bad_record_leaves_the_older_one),
+		cmocka_unit_test(who_is_back_is_not_missing_whatever_its_record),
 		cmocka_unit_test(what_is_no_engine_any_more_leaves),
 		cmocka_unit_test(only_news_counts_as_a_change),
 		cmocka_unit_test(more_than_the_fleet_holds_are_refused_one_by_one),

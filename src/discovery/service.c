@@ -64,26 +64,24 @@ static uint32_t weight_of(const json_t *record, const json_t *metadata) {
 
 /* --- models ---------------------------------------------------------------------------- */
 
-/* The engine's own object for an id, as text to free; NULL: there is none. */
-static char *model_object(const json_t *list, const char *id) {
-	for (size_t i = 0; i < json_array_size(list); i++) {
-		const json_t *object = json_array_get(list, i);
-		const char *own = json_string_value(json_object_get(object, "id"));
+/* The engine's own objects, of each id the first. A new reference. */
+static json_t *index_objects(const json_t *list) {
+	json_t *by_id = json_object();
 
-		if (own && strcmp(own, id) == 0)
-			return json_dumps(object, JSON_COMPACT);
+	for (size_t i = json_array_size(list); i-- > 0;) {
+		json_t *object = json_array_get(list, i);
+		const char *id = json_string_value(json_object_get(object, "id"));
+
+		if (id)
+			json_object_set(by_id, id, object);
 	}
-	return NULL;
+	return by_id;
 }
 
 /* What is no name is left out. NULL, or what there is too much of. */
-static const char *read_models(struct service *s, const json_t *metadata) {
-	const json_t *ids = json_object_get(metadata, "models");
-	const json_t *objects = json_object_get(metadata, "models_list");
+static const char *add_models(struct service *s, const json_t *ids, const json_t *by_id) {
 	size_t n = json_array_size(ids), bytes = 0;
 
-	if (n > FLEET_MODELS_MAX || json_array_size(objects) > FLEET_MODELS_MAX)
-		return "too many models";
 	s->models = calloc(n + 1, sizeof(*s->models));
 	s->spec.models.items = s->models;
 	for (size_t i = 0; i < n; i++) {
@@ -94,13 +92,25 @@ static const char *read_models(struct service *s, const json_t *metadata) {
 			continue;
 		if (model.key.n > FLEET_MODEL_BYTES_MAX)
 			return "a model's name is too long";
-		model.value = slice_of(model_object(objects, model.key.p));
+		model.value = slice_of(json_dumps(json_object_get(by_id, model.key.p), JSON_COMPACT));
 		s->models[s->spec.models.n++] = model;
 		bytes += pairs_text_bytes((struct pairs){ &model, 1 });
 		if (bytes > FLEET_MODELS_BYTES_MAX)
 			return "its models are too large";
 	}
 	return NULL;
+}
+
+static const char *read_models(struct service *s, const json_t *metadata) {
+	const json_t *ids = json_object_get(metadata, "models");
+	const json_t *objects = json_object_get(metadata, "models_list");
+
+	if (json_array_size(ids) > FLEET_MODELS_MAX || json_array_size(objects) > FLEET_MODELS_MAX)
+		return "too many models";
+	json_t *by_id = index_objects(objects);
+	const char *why = add_models(s, ids, by_id);
+	json_decref(by_id);
+	return why;
 }
 
 /* --- labels ------------------------------------------------------------------------------ */

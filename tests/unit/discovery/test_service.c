@@ -1,6 +1,12 @@
 #include "unit/unit.h"
 
-#include "discovery/service.h"
+#include <jansson.h>
+
+static unsigned n_looks; /* into objects of a record */
+
+#define json_object_get(object, key) (n_looks++, json_object_get(object, key))
+#include "discovery/service.c"
+#undef json_object_get
 
 #define ENGINE "\"name\":\"n\",\"host\":\"h\",\"port\":8000"
 #define TYPE   "\"metadata\":{\"type\":\"openai-api\"}"
@@ -132,6 +138,11 @@ static void models_come_with_their_objects(void **state) {
 	assert_text(s->spec.models.items[1].key, "b");
 	assert_text(s->spec.models.items[1].value, "{\"id\":\"b\",\"x\":1}");
 	service_free(&s);
+
+	s = parsed("{" ENGINE ",\"metadata\":{\"type\":\"openai-api\",\"models\":[\"a\"],"
+		   "\"models_list\":[{\"id\":\"a\",\"x\":1},{\"id\":\"a\",\"x\":2}]}}");
+	assert_text(s->spec.models.items[0].value, "{\"id\":\"a\",\"x\":1}"); /* the first one counts */
+	service_free(&s);
 }
 
 /* What a record may have much of. Texts are of n_bytes, with a number in front. */
@@ -228,6 +239,18 @@ static void too_much_of_anything_is_refused(void **state) {
 	assert_why(judged_with("x", many_texts(1, all + 1), NULL, NULL), "it is too large");
 }
 
+/* Records of this size are read in the thread that serves all others. */
+static void many_models_are_few_looks(void **state) {
+	json_t *ids = many_texts(FLEET_MODELS_MAX, 4);
+	json_t *objects = json_array();
+
+	for (size_t i = 0; i < FLEET_MODELS_MAX; i++)
+		json_array_append_new(objects, json_pack("{s:O}", "id", json_array_get(ids, i)));
+	n_looks = 0;
+	assert_why(judged_with("models", ids, "models_list", objects), NULL);
+	assert_in_range(n_looks, FLEET_MODELS_MAX, 3 * FLEET_MODELS_MAX);
+}
+
 static void labels_and_role_are_kept(void **state) {
 	struct service *s =
 	    parsed("{" ENGINE ",\"role\":\"prefill\",\"labels\":{\"zone\":\"a\",\"n\":7},"
@@ -271,6 +294,7 @@ int main(void) {
 		cmocka_unit_test(weights_are_found_and_bounded),
 		cmocka_unit_test(models_come_with_their_objects),
 		cmocka_unit_test(too_much_of_anything_is_refused),
+		cmocka_unit_test(many_models_are_few_looks),
 		cmocka_unit_test(labels_and_role_are_kept),
 		cmocka_unit_test(who_is_alive_and_who_leaves),
 	};

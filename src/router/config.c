@@ -479,18 +479,21 @@ static void choose_table_file(struct option_set *set, struct router_config *conf
 		   *home = getenv("HOME");
 	char *file = config->table_file;
 	const size_t bytes = sizeof(config->table_file);
+	int n = 0;
 
 	if (config->state_dir[0])
-		snprintf(file, bytes, "%s/registry.json", config->state_dir);
+		n = snprintf(file, bytes, "%s/registry.json", config->state_dir);
 	else if (dir && dir[0] == '/') /* it may name several */
-		snprintf(file, bytes, "%.*s/router-%u.json", (int)strcspn(dir, ":"), dir, config->port);
+		n = snprintf(file, bytes, "%.*s/router-%u.json", (int)strcspn(dir, ":"), dir, config->port);
 	else if (state && state[0] == '/') /* as the XDG base directory specification has it */
-		snprintf(file, bytes, "%s/headrace/router-%u.json", state, config->port);
+		n = snprintf(file, bytes, "%s/headrace/router-%u.json", state, config->port);
 	else if (home && home[0] == '/')
-		snprintf(file, bytes, "%s/.local/state/headrace/router-%u.json", home, config->port);
+		n = snprintf(file, bytes, "%s/.local/state/headrace/router-%u.json", home, config->port);
 	else
 		option_warning(
 		    set, "router.state_dir", "HOME is not set either: the table of the registry is not kept");
+	if (n < 0 || (size_t)n >= bytes)
+		option_mistake(set, "router.state_dir", "the path of the registry's table is too long");
 }
 
 static void verify(struct option_set *set, void *arg) {

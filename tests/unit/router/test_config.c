@@ -174,6 +174,20 @@ static void the_table_of_the_registry_has_a_place(void **state) {
 	}
 }
 
+static void a_place_for_the_table_that_is_too_long_is_a_mistake(void **state) {
+	struct router_config *config = NULL;
+	const int room = (int)(sizeof(config->table_file) - sizeof("/registry.json"));
+	char toml[2 * sizeof(config->table_file)];
+
+	for (int more = 0; more < 2; more++) {
+		snprintf(toml, sizeof(toml), "[router]\nstate_dir = '%0*d'\n", room + more, 0);
+		struct reading r = read_config("--registry-url http://r", toml);
+		assert_int_equal(option_mistakes(r.config.options), more);
+		assert_int_equal(strstr(r.mistakes, "is too long") != NULL, more);
+		release(&r);
+	}
+}
+
 static void header_names_are_lowered(void **state) {
 	struct reading r = read_config("--worker-urls http://a --request-id-headers X-Id,b", NULL);
 
@@ -545,6 +559,7 @@ int main(void) {
 		cmocka_unit_test(first_byte_holds_for_all_once_it_is_set),
 		cmocka_unit_test(workers_of_file_and_flags),
 		cmocka_unit_test(the_table_of_the_registry_has_a_place),
+		cmocka_unit_test(a_place_for_the_table_that_is_too_long_is_a_mistake),
 		cmocka_unit_test(header_names_are_lowered),
 		cmocka_unit_test(many_of_one_engine),
 		cmocka_unit_test(mistakes),

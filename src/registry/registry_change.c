@@ -8,7 +8,14 @@
 #include "base/clock.h"
 #include "base/text.h"
 
-enum change_kind { CHANGE_POST, CHANGE_PUT, CHANGE_DELETE, CHANGE_STATUS, CHANGE_SWEEP };
+enum change_kind {
+	CHANGE_POST,
+	CHANGE_PUT,
+	CHANGE_DELETE,
+	CHANGE_STATUS,
+	CHANGE_SWEEP,
+	CHANGE_KEEP, /* the store gets back what a sweep took out too late: the roster still has it */
+};
 
 struct change {
 	struct store_op op;
@@ -128,6 +135,13 @@ static bool prepare_status(struct change *x, const struct roster_entry *old) {
 	return false;
 }
 
+/* What the roster has now: earlier changes of that name are done. */
+static bool prepare_keep(struct change *x, const struct roster_entry *old) {
+	if (old)
+		x->op.json = record_stored(old->record, &x->op.n_json);
+	return old;
+}
+
 /* Is there still, or again, somebody of that name? The answers follow from that. */
 static bool change_judge(struct change *x) {
 	const struct roster_entry *old = roster_find(x->core->roster, x->op.name);
@@ -137,6 +151,8 @@ static bool change_judge(struct change *x) {
 		return prepare_post(x, old);
 	case CHANGE_SWEEP:
 		return old && roster_is_silent(x->core->roster, old);
+	case CHANGE_KEEP:
+		return prepare_keep(x, old);
 	case CHANGE_PUT:
 	case CHANGE_DELETE:
 	case CHANGE_STATUS:
@@ -193,6 +209,7 @@ static void log_change(const struct change *x) {
 		[CHANGE_DELETE] = "unregistered",
 		[CHANGE_STATUS] = "status changed",
 		[CHANGE_SWEEP] = "swept out",
+		[CHANGE_KEEP] = "kept",
 	};
 	struct log_event e;
 
@@ -208,16 +225,10 @@ static void change_submit(struct change *x, struct endpoint_call *c);
 static void apply_sweep(struct change *x) {
 	struct registry_core *core = x->core;
 
-	if (roster_sweep_one(core->roster, x->op.name, registry_core_now_ms())) {
+	if (roster_sweep_one(core->roster, x->op.name, registry_core_now_ms()))
 		prober_remove(core->prober, x->op.name);
-		return;
-	}
-	const struct roster_entry *e = roster_find(core->roster, x->op.name);
-	if (!e)
-		return;
-	struct change *again = change_new(core, CHANGE_POST, x->op.name);
-	again->record = record_with_status(e->record, slice_of(e->record->status), clock_wall_ms());
-	change_submit(again, NULL);
+	else
+		change_submit(change_new(core, CHANGE_KEEP, x->op.name), NULL);
 }
 
 static void change_apply(struct change *x) {

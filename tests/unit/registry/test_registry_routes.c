@@ -119,22 +119,33 @@ static void scene_close(struct scene *s) {
 
 /* --- what is asked, and what time does ------------------------------------------------------------- */
 
-/* The answer, valid until the next question. */
-static const char *ask(struct scene *s, const char *method, const char *path, const char *body) {
-	static struct heard h;
+/* A request whose answer is waited for later. */
+static int begin(struct scene *s, const char *method, const char *path, const char *body) {
 	char request[1024];
 	int fd = rig_connect(s->port);
 	int n = snprintf(request, sizeof(request),
 	    "%s %s HTTP/1.1\r\nhost: r\r\nconnection: close\r\ncontent-length: %zu\r\n\r\n%s", method, path,
 	    strlen(body), body);
 
-	heard_free(&h);
 	rig_say(fd, (struct slice){ request, (size_t)n });
+	return fd;
+}
+
+/* The answer, valid until the next one. */
+static const char *finish(struct scene *s, int fd) {
+	static struct heard h;
+
+	heard_free(&h);
 	rig_until(&s->shelf.rig, (rig_hear(fd, &h, SIZE_MAX), h.is_ended));
 	close(fd);
 	h.p = realloc(h.p, h.n + 1);
 	h.p[h.n] = '\0';
 	return h.p;
+}
+
+/* The answer, valid until the next one. */
+static const char *ask(struct scene *s, const char *method, const char *path, const char *body) {
+	return finish(s, begin(s, method, path, body));
 }
 
 static unsigned status_of(const char *answer) {
@@ -278,11 +289,42 @@ static void a_disk_that_turns_read_only_refuses_changes_and_nothing_else(void **
 	scene_close(s);
 }
 
+/* While the store takes "a" out it is heard again, and then somebody changes it. */
+static void sweep_and_change(struct scene *s, const char *method, const char *body) {
+	assert_int_equal(put(s, "a", 0), 201);
+	pass(s, 300000 + 50);
+	pthread_mutex_lock(&disk.mutex); /* nothing is written */
+	registry_change_sweep(&s->core);
+	assert_int_equal(status_of(ask(s, "POST", "/services/a/heartbeat", "")), 200);
+	assert_int_equal(s->core.n_writing, 1);
+	int fd = begin(s, method, "/services/a", body);
+	rig_until(&s->shelf.rig, s->core.n_writing == 2);
+	pthread_mutex_unlock(&disk.mutex);
+	assert_int_equal(status_of(finish(s, fd)), 200);
+	rig_until(&s->shelf.rig, s->core.n_writing == 0);
+}
+
+static void a_sweep_that_comes_too_late_undoes_nothing(void **state) {
+	struct scene *s = scene_open();
+
+	for (int i = 0; i < 2; i++) {
+		sweep_and_change(s, "DELETE", "");
+		assert_int_equal(status_of(ask(s, "GET", "/services/a", "")), 404);
+		sweep_and_change(s, "PUT", "{\"port\":4711}");
+		assert_non_null(strstr(ask(s, "GET", "/services/a", ""), "\"port\":4711,"));
+		scene_end(s);
+		scene_begin(s);
+		assert_non_null(strstr(ask(s, "GET", "/services/a", ""), "\"port\":4711,"));
+	}
+	scene_close(s);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(jumps_of_the_wall_clock_end_no_lease_and_no_wait),
 		cmocka_unit_test(a_restart_in_another_year_gives_full_leases),
 		cmocka_unit_test(a_disk_that_turns_read_only_refuses_changes_and_nothing_else),
+		cmocka_unit_test(a_sweep_that_comes_too_late_undoes_nothing),
 	};
 	disk_install(23);
 	return cmocka_run_group_tests(tests, NULL, NULL);

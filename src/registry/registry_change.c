@@ -24,7 +24,7 @@ struct change {
 	struct record *record;      /* what is to be; NULL for a deletion */
 	char *text;                 /* what the client said, until it can be judged */
 	size_t n_text;
-	struct slice peer; /* its address, for a PUT */
+	struct slice peer; /* what wildcards of a PUT become; none: they stay */
 	char peer_room[ENDPOINT_PEER_BYTES];
 	uint64_t since_ns;
 	struct change *next; /* swept out together */
@@ -63,9 +63,18 @@ static json_t *url_at(struct slice url, struct slice host, struct slice peer) {
 	    (int)peer.n, peer.p, host.p + host.n);
 }
 
+/* Who is here is at the loopback for us alone: to routers elsewhere that would be themselves. */
+static struct slice peer_of(
+    const struct registry_core *core, struct endpoint_call *c, char room[static ENDPOINT_PEER_BYTES]) {
+	if (endpoint_is_local(c) && !registry_config_is_local(core->config))
+		return (struct slice){ NULL, 0 };
+	return endpoint_peer(c, room);
+}
+
 /*
  * Who registers all addresses of its machine (old babysitters do) means that machine, and not each router's
- * own: the address that it was heard from stands in their place. Takes the record; NULL: refused.
+ * own: the address that it was heard from, if there is one, stands in their place. Takes the record; NULL:
+ * refused.
  */
 static struct record *record_placed(
     struct record *record, struct slice peer, struct record_refusal *refusal_out) {
@@ -92,7 +101,7 @@ static struct record *record_heard(
     struct slice body, const struct record *base, struct slice peer, struct record_refusal *refusal_out) {
 	struct record *record = record_parse(body, base, clock_wall_ms(), refusal_out);
 
-	return record ? record_placed(record, peer, refusal_out) : NULL;
+	return record && peer.n ? record_placed(record, peer, refusal_out) : record;
 }
 
 /* A heartbeat's own answer, also for one that changes the status. */
@@ -309,7 +318,7 @@ static void change_submit(struct change *x, struct endpoint_call *c) {
 void registry_change_post(struct registry_core *core, struct endpoint_call *c) {
 	struct record_refusal refusal;
 	char room[ENDPOINT_PEER_BYTES];
-	struct record *record = record_heard(endpoint_body(c), NULL, endpoint_peer(c, room), &refusal);
+	struct record *record = record_heard(endpoint_body(c), NULL, peer_of(core, c, room), &refusal);
 
 	if (!record) {
 		core->n_refused++;
@@ -329,7 +338,7 @@ void registry_change_put(struct registry_core *core, struct endpoint_call *c) {
 	struct change *x = change_new(core, CHANGE_PUT, endpoint_param(c));
 
 	change_keep_text(x, endpoint_body(c));
-	x->peer = endpoint_peer(c, x->peer_room);
+	x->peer = peer_of(core, c, x->peer_room);
 	change_submit(x, c);
 }
 

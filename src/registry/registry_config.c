@@ -143,6 +143,17 @@ static void verify(struct option_set *set, void *arg) {
 		    set, "registry.state_dir", "HOME is not set either: where is the state to be?");
 }
 
+bool registry_config_is_local(const struct registry_config *config) {
+	static const struct address_range local[] = { { { { 127 }, true }, 8 },
+		{ { { [15] = 1 }, false }, 128 } };
+	struct slice host = slice_of(config->host);
+	struct address address;
+
+	if (!address_of_host(host, &address))
+		return slice_is(host, SLICE("localhost"));
+	return address_range_has(&local[0], &address) || address_range_has(&local[1], &address);
+}
+
 static struct slice without_brackets(struct slice host) {
 	const char *end = host.n && host.p[0] == '[' ? memchr(host.p, ']', host.n) : NULL;
 	return end ? (struct slice){ host.p + 1, (size_t)(end - host.p - 1) } : host;

@@ -33,6 +33,9 @@ struct registry_config {
 must_use int registry_config_load(struct registry_config *config, int argc, char *const *argv);
 void registry_config_deinit(struct registry_config *config);
 
+/* Whether it listens where nobody but this machine reaches it. */
+bool registry_config_is_local(const struct registry_config *config);
+
 /* Whom a url means, in its brackets if it has them; a part of it, of no bytes if it names nobody. Also where
  * we would not take it for a url: other programs might. */
 struct slice registry_url_host(struct slice url);

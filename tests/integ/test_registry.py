@@ -232,16 +232,23 @@ def test_a_wildcard_becomes_the_address_that_sent_it(one, wildcard):
     assert {k: one.record("b")[k] for k in placed} == placed
 
 
-def test_a_wildcard_sent_over_ipv6(registry):
+def test_a_wildcard_sent_over_ipv6(start):
     if not os.path.exists("/proc/net/if_inet6"):
         pytest.skip("no IPv6 here")
-    one = registry("--host", "::", "--health-interval", "off")
     def place(answer): return answer.json()["service"]["host"], answer.json()["service"]["url"]
     sent = service(host="0.0.0.0", url="http://0.0.0.0:8000")
-    assert place(one.post("/services", json=sent)) == ("127.0.0.1", "http://127.0.0.1:8000")
-    with http() as client:
-        answer = client.post(f"http://[::1]:{one.port}/services", json=sent)
-    assert place(answer) == ("::1", "http://[::1]:8000")
+    port = free_port()
+    one = start(Program, "registry", "--port", port, "--store", "memory", "--host", "::1", "--health-interval", "off")
+    one.url = f"http://[::1]:{port}"
+    one.await_ready(lambda: one.get("/health").status_code == 200)
+    assert place(one.post("/services", json=sent)) == ("::1", "http://[::1]:8000")
+
+
+def test_a_wildcard_that_only_the_machine_itself_would_understand_stays(registry):
+    one = registry("--host", "0.0.0.0", "--health-interval", "off")
+    sent = {"host": "0.0.0.0", "url": "http://0.0.0.0:8000"}
+    assert one.register("a", **sent).status_code == 201
+    assert {k: one.record("a")[k] for k in sent} == sent
 
 
 def test_who_may_not_be_registered_is_no_better_as_a_wildcard(registry):

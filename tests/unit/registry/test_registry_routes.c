@@ -67,8 +67,9 @@ static void scene_begin(struct scene *s) {
 	shelf_open(&s->shelf, false, each_restored, roster);
 	watchers_init(&s->watchers, &rig->loop, roster);
 	prober_init(&s->prober, &rig->loop, HEALTH_INTERVAL_MS, 5000, on_probed, may_ask);
-	s->config =
-	    (struct registry_config){ .token = "", .body_limit_bytes = 1 << 20, .n_records_max = 100 };
+	s->config = (struct registry_config){
+		.host = "127.0.0.1", .token = "", .body_limit_bytes = 1 << 20, .n_records_max = 100
+	};
 	s->core = (struct registry_core){ .loop = &rig->loop,
 		.config = &s->config,
 		.roster = roster,
@@ -319,12 +320,48 @@ static void a_sweep_that_comes_too_late_undoes_nothing(void **state) {
 	scene_close(s);
 }
 
+/* Says where "a" is; its answer shows where that was taken to be. */
+static void assert_placed(
+    struct scene *s, const char *method, const char *body, const char *host, const char *url) {
+	const char *answer = ask(s, method, strcmp(method, "POST") ? "/services/a" : "/services", body);
+	char wanted[128];
+
+	snprintf(wanted, sizeof(wanted), "\"host\":\"%s\"", host);
+	if (!strstr(answer, wanted))
+		fail_msg("no %s in %s", wanted, answer);
+	snprintf(wanted, sizeof(wanted), "\"url\":\"%s\"", url);
+	if (!strstr(answer, wanted))
+		fail_msg("no %s in %s", wanted, answer);
+}
+
+/* To routers elsewhere 127.0.0.1 is themselves; a wildcard they skip. */
+static void a_wildcard_from_this_machine_stays_where_others_may_ask(void **state) {
+	static const char *const far[] = { "0.0.0.0", "::", "10.0.0.1", "a.name", "1270.0.0.1" };
+	static const char *const near[] = { "127.0.0.1", "127.9", "localhost", "::1" };
+	static const char body[] = "{\"name\":\"a\",\"host\":\"0.0.0.0\",\"port\":1,\"hostname\":\"h\","
+				   "\"url\":\"http://*:1\",\"status\":\"running\"}";
+	struct scene *s = scene_open();
+
+	for (size_t i = 0; i < n_elems(far); i++) {
+		s->config.host = far[i];
+		assert_placed(s, "POST", body, "0.0.0.0", "http://*:1");
+		assert_placed(s, "PUT", body, "0.0.0.0", "http://*:1");
+	}
+	for (size_t i = 0; i < n_elems(near); i++) {
+		s->config.host = near[i];
+		assert_placed(s, "POST", body, "127.0.0.1", "http://127.0.0.1:1");
+		assert_placed(s, "PUT", body, "127.0.0.1", "http://127.0.0.1:1");
+	}
+	scene_close(s);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(jumps_of_the_wall_clock_end_no_lease_and_no_wait),
 		cmocka_unit_test(a_restart_in_another_year_gives_full_leases),
 		cmocka_unit_test(a_disk_that_turns_read_only_refuses_changes_and_nothing_else),
 		cmocka_unit_test(a_sweep_that_comes_too_late_undoes_nothing),
+		cmocka_unit_test(a_wildcard_from_this_machine_stays_where_others_may_ask),
 	};
 	disk_install(23);
 	return cmocka_run_group_tests(tests, NULL, NULL);

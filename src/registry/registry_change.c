@@ -71,17 +71,22 @@ static struct slice peer_of(
 	return endpoint_peer(c, room);
 }
 
+static struct slice member_text(const json_t *object, const char *name) {
+	const json_t *v = json_object_get(object, name);
+	return (struct slice){ json_string_value(v), json_string_length(v) };
+}
+
 /*
  * Who registers all addresses of its machine (old babysitters do) means that machine, and not each router's
- * own: the address that it was heard from, if there is one, stands in their place. Takes the record; NULL:
- * refused.
+ * own: the address that it was heard from, if there is one, stands in the place of those that it has sent.
+ * Takes the record that was made of the body; NULL: refused.
  */
 static struct record *record_placed(
-    struct record *record, struct slice peer, struct record_refusal *refusal_out) {
-	struct slice url = slice_of(record->url), host = registry_url_host(url);
-	json_t *places = json_object();
+    struct record *record, struct slice body, struct slice peer, struct record_refusal *refusal_out) {
+	json_t *sent = json_loadb(body.p, body.n, 0, NULL), *places = json_object();
+	struct slice url = member_text(sent, "url"), host = registry_url_host(url);
 
-	if (text_is_wildcard(slice_of(record->host)))
+	if (text_is_wildcard(member_text(sent, "host")))
 		json_object_set_new(places, "host", json_stringn(peer.p, peer.n));
 	if (text_is_wildcard(host))
 		json_object_set_new(places, "url", url_at(url, host, peer));
@@ -93,6 +98,7 @@ static struct record *record_placed(
 		record = placed;
 	}
 	json_decref(places);
+	json_decref(sent);
 	return record;
 }
 
@@ -101,7 +107,7 @@ static struct record *record_heard(
     struct slice body, const struct record *base, struct slice peer, struct record_refusal *refusal_out) {
 	struct record *record = record_parse(body, base, clock_wall_ms(), refusal_out);
 
-	return record && peer.n ? record_placed(record, peer, refusal_out) : record;
+	return record && peer.n ? record_placed(record, body, peer, refusal_out) : record;
 }
 
 /* A heartbeat's own answer, also for one that changes the status. */

@@ -355,6 +355,23 @@ static void a_wildcard_from_this_machine_stays_where_others_may_ask(void **state
 	scene_close(s);
 }
 
+/* Who changes something else need not be where the engine is. */
+static void an_update_places_only_the_wildcards_that_it_brings(void **state) {
+	static const char body[] = "{\"name\":\"a\",\"host\":\"0.0.0.0\",\"port\":1,\"hostname\":\"h\","
+				   "\"url\":\"http://*:1\",\"status\":\"running\"}";
+	struct scene *s = scene_open();
+
+	s->config.host = "0.0.0.0";
+	assert_placed(s, "POST", body, "0.0.0.0", "http://*:1");
+	s->config.host = "127.0.0.1";
+	assert_placed(s, "PUT", "{\"port\":2}", "0.0.0.0", "http://*:1");
+	assert_placed(s, "PUT", "{\"host\":null,\"url\":null}", "0.0.0.0", "http://*:1");
+	assert_placed(s, "PUT", "{\"host\":\"0.0.0.0\"}", "127.0.0.1", "http://*:1");
+	assert_placed(
+	    s, "PUT", "{\"host\":\"0.0.0.0\",\"url\":\"http://[::]:2\"}", "127.0.0.1", "http://127.0.0.1:2");
+	scene_close(s);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(jumps_of_the_wall_clock_end_no_lease_and_no_wait),
@@ -362,6 +379,7 @@ int main(void) {
 		cmocka_unit_test(a_disk_that_turns_read_only_refuses_changes_and_nothing_else),
 		cmocka_unit_test(a_sweep_that_comes_too_late_undoes_nothing),
 		cmocka_unit_test(a_wildcard_from_this_machine_stays_where_others_may_ask),
+		cmocka_unit_test(an_update_places_only_the_wildcards_that_it_brings),
 	};
 	disk_install(23);
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -166,7 +166,7 @@ static void on_idle(struct idleness *i, bool is_idle) {
 	keeper_tell(&b->keeper, CHILD_E_STOP);
 }
 
-/* What does not answer any more would never be done. */
+/* What does not answer any more would never be done: neither now nor later (on_look). */
 static void babysitter_drain(struct babysitter *b) {
 	bool is_ready = b->keeper.child.state == CHILD_READY;
 	bool is_hung = is_ready && !readiness_is_good(&b->readiness);
@@ -290,7 +290,10 @@ static void on_ready(struct readiness *r) {
 
 static void on_look(struct readiness *r, bool is_good) {
 	struct babysitter *b = container_of(r, struct babysitter, readiness);
-	keeper_tell(&b->keeper, is_good ? CHILD_E_ALIVE : CHILD_E_UNREADY);
+	bool is_hung = b->keeper.child.state == CHILD_DRAINING && !readiness_is_good(r);
+	enum child_event seen = is_good ? CHILD_E_ALIVE : CHILD_E_UNREADY;
+
+	keeper_tell(&b->keeper, is_hung ? CHILD_E_STOP : seen);
 	babysitter_register(b); /* its own record says "unresponsive" */
 }
 

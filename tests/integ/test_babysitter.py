@@ -463,6 +463,16 @@ def test_a_signal_does_not_wait_for_an_engine_that_stands_still(babysitter):
         assert sitter.wait() == 0 and not processes(sitter.state_dir)
 
 
+def test_a_drain_does_not_wait_for_an_engine_that_hangs_meanwhile(babysitter):
+    sitter = python_engine(babysitter, probe={"timeout": "500ms", "failures": 0})
+    with socket.create_connection(("127.0.0.1", sitter.engine_port), 60):
+        eventually(lambda: sitter.post("/drain").status_code == 202)
+        assert sitter.state() == "draining"
+        httpx.get(sitter.engine_url + "/hang", timeout=60)
+        eventually(lambda: sitter.state() == "stopped")
+    assert not sitter.engines()
+
+
 def test_the_engine_does_not_wait_for_the_registry(babysitter, registry):
     """The registry answers when the engine is gone, and is heard."""
     sitter = babysitter({"type": "command", "command": "sleep 1000"}, registry=registry, ready=False)

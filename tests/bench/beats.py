@@ -114,7 +114,7 @@ def row(found, version):
     measured = {"ops": len(delays), "cpu_us_per_op": round(cpu / len(delays) * 1e6, 3), "p50_us": cuts[49]}
     measured |= {"p95_us": cuts[94], "p99_us": cuts[98], "rss_bytes": found["rss_bytes"], "rss_bytes_per_stream": None}
     config = {"version": version, "cpu_s": round(cpu, 3), "core_share": round(cpu / found["window_s"], 4)}
-    config |= {name: found[name] for name in ("records", "registered_per_s", "rate_per_s")}
+    config |= {name: found[name] for name in ("records", "registered_per_s", "rate_per_s")} | {"asked_per_s": RATE_PER_S}
     return {"workload": "registry", "subject": "headrace", "connections": CONNECTIONS, **measured, "errors": 0} | {
         "config": config
     }

@@ -134,7 +134,7 @@ def deregistered(delays):
     engine.join()
     began = time.monotonic()
     engine.deregister()
-    return until(lambda: engine.chat() != 200, "a last request") - began
+    return until(lambda: engine.chat() not in (200, None), "a last request") - began
 
 
 def dead(delays):

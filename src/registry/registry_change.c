@@ -116,6 +116,27 @@ static void answer_heartbeat(struct endpoint_call *c) {
 	    json_pack("{s:s, s:o}", "message", "Heartbeat received", "timestamp", registry_core_timestamp()));
 }
 
+static void tell_swept(struct registry_core *core) {
+	struct log_event e;
+
+	if (!core->n_swept)
+		return;
+	log_begin(&e, LOG_INFO, "took out who was silent for too long");
+	line_uint(&e.line, SLICE("services"), core->n_swept);
+	log_end(&e);
+	core->n_swept = 0;
+}
+
+/* The one end of a change that was submitted. */
+static void change_end(struct change *x) {
+	struct registry_core *core = x->core;
+
+	core->n_writing--;
+	if (x->kind == CHANGE_SWEEP && --core->n_sweeping == 0)
+		tell_swept(core);
+	change_free(x);
+}
+
 /* --- prepare: true when the store is to go on ------------------------------------------- */
 
 static bool prepare_post(struct change *x, const struct roster_entry *old) {
@@ -188,8 +209,7 @@ static bool change_prepare(struct store_op *op) {
 	struct change *x = container_of(op, struct change, op);
 
 	if (!change_judge(x)) {
-		x->core->n_writing--;
-		change_free(x);
+		change_end(x);
 		return false;
 	}
 	if (x->record)
@@ -240,10 +260,12 @@ static void change_submit(struct change *x, struct endpoint_call *c);
 static void apply_sweep(struct change *x) {
 	struct registry_core *core = x->core;
 
-	if (roster_sweep_one(core->roster, x->op.name, registry_core_now_ms()))
+	if (roster_sweep_one(core->roster, x->op.name, registry_core_now_ms())) {
 		prober_remove(core->prober, x->op.name);
-	else
+		core->n_swept++;
+	} else {
 		change_submit(change_new(core, CHANGE_KEEP, x->op.name), NULL);
+	}
 }
 
 static void change_apply(struct change *x) {
@@ -269,7 +291,6 @@ static void change_done(struct store_op *op, enum store_outcome outcome) {
 	struct change *x = container_of(op, struct change, op);
 	struct registry_core *core = x->core;
 
-	core->n_writing--;
 	if (outcome == STORE_DONE) {
 		core->n_done++;
 		core->write_ns += clock_now_ns() - x->since_ns;
@@ -279,7 +300,7 @@ static void change_done(struct store_op *op, enum store_outcome outcome) {
 		if (x->call)
 			endpoint_answer_error(x->call, 503, "overloaded", "The change could not be stored");
 	}
-	change_free(x);
+	change_end(x);
 }
 
 /* --- requests that change something ------------------------------------------------------------ */
@@ -314,11 +335,10 @@ static void change_submit(struct change *x, struct endpoint_call *c) {
 	core->n_writing++;
 	if (store_submit(core->store, &x->op))
 		return;
-	core->n_writing--;
 	core->n_failed++;
 	if (c)
 		endpoint_answer_error(c, 503, "overloaded", "Too many changes wait to be stored");
-	change_free(x);
+	change_end(x);
 }
 
 void registry_change_post(struct registry_core *core, struct endpoint_call *c) {
@@ -396,18 +416,12 @@ static void on_swept(void *context, struct slice name) {
 
 void registry_change_sweep(struct registry_core *core) {
 	struct sweep sweep = { .core = core };
-	struct log_event e;
-	unsigned n = roster_each_silent(core->roster, registry_core_now_ms(), on_swept, &sweep);
 
-	if (n == 0)
-		return;
+	core->n_sweeping += roster_each_silent(core->roster, registry_core_now_ms(), on_swept, &sweep);
 	while (sweep.first) {
 		struct change *x = sweep.first;
 		sweep.first = x->next;
 		change_submit(x, NULL);
 	}
-	log_begin(&e, LOG_INFO, "took out who was silent for too long");
-	line_uint(&e.line, SLICE("services"), n);
-	log_end(&e);
 	watchers_wake(core->watchers);
 }

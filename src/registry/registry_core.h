@@ -1,7 +1,7 @@
 /*
  * registry_core: the registry's parts, and what is done to several of them at once.
  *
- * Endpoints and changes work on it; it knows neither. One thread, the loop's.
+ * Endpoints and changes work on it; it calls neither. One thread, the loop's.
  */
 #pragma once
 
@@ -20,6 +20,8 @@ struct registry_core {
 	struct watchers *watchers;
 
 	uint32_t n_writing; /* changes that the store has */
+	uint32_t n_sweeping,
+	    n_swept; /* records that are being taken out, and that were since there are any */
 	uint64_t n_done, n_failed, n_refused;
 	uint64_t write_ns; /* of the n_done, from the request to the acknowledgement */
 };

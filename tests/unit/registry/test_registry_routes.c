@@ -303,6 +303,7 @@ static void sweep_and_change(struct scene *s, const char *method, const char *bo
 	pthread_mutex_unlock(&disk.mutex);
 	assert_int_equal(status_of(finish(s, fd)), 200);
 	rig_until(&s->shelf.rig, s->core.n_writing == 0);
+	assert_int_equal(s->core.n_sweeping, 0);
 }
 
 static void a_sweep_that_comes_too_late_undoes_nothing(void **state) {

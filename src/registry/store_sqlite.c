@@ -166,13 +166,15 @@ static int look_at_file(struct sqlite_store *s, struct store_fault *fault) {
 }
 
 static bool cut_log(struct sqlite_store *s, int fd, uint64_t end, struct store_fault *fault) {
+	char path[sizeof(s->path) + 8];
 	struct log_event e;
 	if (ftruncate(fd, (off_t)end) < 0 || fsync(fd) < 0) {
 		say(fault, "%s-wal cannot be cut: %s", s->path, strerror(errno));
 		return false;
 	}
 	log_begin(&e, LOG_WARN, "the store's log had a torn end, which was cut off");
-	line_text(&e.line, SLICE("log"), slice_of(s->path));
+	snprintf(path, sizeof(path), "%s-wal", s->path);
+	line_text(&e.line, SLICE("log"), slice_of(path));
 	line_uint(&e.line, SLICE("end"), end);
 	log_end(&e);
 	return true;

@@ -474,14 +474,14 @@ def test_a_drain_does_not_wait_for_an_engine_that_hangs_meanwhile(babysitter):
 
 
 def test_the_engine_does_not_wait_for_the_registry(babysitter, registry):
-    """The registry answers when the engine is gone, and is heard."""
+    """The registry answers when the engine is gone, which is told all the same."""
     sitter = babysitter({"type": "command", "command": "sleep 1000"}, registry=registry, ready=False)
     eventually(lambda: registry.names() == {"eng"})
     pid, = eventually(sitter.engines)
     registry.before_delete = lambda: eventually(lambda: not os.path.exists(f"/proc/{pid}"))
     sitter.process.terminate()
     assert sitter.wait() == 0
-    assert '"deregistered"' in sitter.output()
+    eventually(lambda: registry.count("DELETE", "/services/eng"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -489,8 +489,8 @@ def test_a_signal_deregisters_and_leaves_nothing_behind(babysitter, registry, nu
     sitter = babysitter(mock("a"), registry=registry)
     eventually(lambda: registry.names() == {"eng", "eng-server"})
     sitter.process.send_signal(number)
-    assert sitter.wait() == 0
-    assert registry.names() == set() and not processes(sitter.state_dir)
+    assert sitter.wait() == 0 and not processes(sitter.state_dir)
+    eventually(lambda: registry.names() == set())    # it was told; nobody waits long for its answer
     assert registry.count("DELETE", "/services/eng") == 1
 
 

@@ -59,25 +59,35 @@ def test_it_is_announced_first(engine, router):
     assert front.wait() == 0
 
 
+def knock_all(knock, n=8):
+    """Clients at once. -> their threads, and what went wrong with them"""
+    lost = []
+
+    def run():
+        try:
+            knock()
+        except httpx.TransportError as error:
+            lost.append(error)
+    threads = [threading.Thread(target=run) for _ in range(n)]
+    for t in threads:
+        t.start()
+    return threads, lost
+
+
 def test_no_request_is_lost(engine, router):
     """Clients that knock all the time: each request is answered, or was never taken."""
     worker = engine(["m"])
-    front = router([worker], timeout={"announce": "2s"})       # long enough for one more answer to each
-    answered, lost = [], []
+    front = router([worker])
+    answered = []
 
-    def knock(keep_alive):
-        client = http(base_url=front.url, limits=httpx.Limits(max_keepalive_connections=10 if keep_alive else 0))
+    def knock():
+        client = http(base_url=front.url, limits=httpx.Limits(max_keepalive_connections=0))
         while True:
             try:
                 answered.append(client.post("/v1/chat/completions", json=chat_body(max_tokens=2)).status_code)
             except httpx.ConnectError:
                 return
-            except httpx.TransportError as error:
-                lost.append(error)
-                return
-    threads = [threading.Thread(target=knock, args=(i % 2 == 0,)) for i in range(8)]
-    for t in threads:
-        t.start()
+    threads, lost = knock_all(knock)
     eventually(lambda: len(answered) > 200)
     front.process.terminate()
     for t in threads:
@@ -85,6 +95,29 @@ def test_no_request_is_lost(engine, router):
     assert front.wait() == 0
     assert set(answered) == {200} and not lost
     assert worker.count("finished") == len(answered)
+
+
+def test_who_keeps_a_connection_is_told_before_it_is_closed(engine, router):
+    worker = engine(["m"])
+    front = router([worker], timeout={"announce": "300s"})
+    answered = []
+
+    def knock():
+        client = http(base_url=front.url)
+        while True:
+            answer = client.post("/v1/chat/completions", json=chat_body(max_tokens=2))
+            answered.append(answer.status_code)
+            if answer.headers.get("connection") == "close":
+                return
+    threads, lost = knock_all(knock)
+    eventually(lambda: len(answered) > 200)
+    front.process.terminate()
+    for t in threads:
+        t.join()
+    assert set(answered) == {200} and not lost
+    assert worker.count("finished") == len(answered)
+    front.process.terminate()                       # enough
+    assert front.wait() == 0
 
 
 def test_answers_after_the_signal_close_their_connection(engine, router):

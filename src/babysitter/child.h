@@ -113,5 +113,5 @@ bool child_has_process(const struct child *c);
 const char *child_state_name(enum child_state state);
 const char *child_event_name(enum child_event event);
 
-/* "exited by itself", "not ready in time", ...; "" for NONE. */
+/* "ended by itself", "not ready in time", ...; "" for NONE. */
 const char *child_cause_text(enum child_cause cause);

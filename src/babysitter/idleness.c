@@ -81,7 +81,8 @@ static void idleness_on_answer(struct fetch *f, int outcome, unsigned status, st
 
 	i->is_asking = false;
 	if (n < 0)
-		i->origin = NULL; /* it does not say; from now on nothing of ours is among the connections */
+		i->origin = NULL; /* it does not say: connections are counted, one of ours among them while
+				     readiness looks */
 	idleness_learn(i, n == 0);
 }
 

@@ -23,7 +23,7 @@ enum { REGISTRAR_OWN, REGISTRAR_SERVER, REGISTRAR_N };
 enum registrar_state {
 	REGISTRAR_ABSENT = 1, /* not there, as far as we know */
 	REGISTRAR_UNKNOWN,    /* a request failed in a way that leaves open what it did */
-	REGISTRAR_PRESENT,    /* acknowledged, as body_sent says */
+	REGISTRAR_PRESENT,    /* acknowledged: `present` */
 };
 
 struct registrar;

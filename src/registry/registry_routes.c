@@ -4,11 +4,13 @@
 #include "registry/registry_change.h"
 #include "registry/registry_metrics.h"
 
-static struct registry_routes *routes_of(struct endpoint_call *c) {
-	struct registry_routes *r = endpoint_context(c);
+static struct registry_core *core_of(struct endpoint_call *c) {
+	return ((struct registry_routes *)endpoint_context(c))->core;
+}
 
-	registry_core_tick(r->core); /* what is read is true now */
-	return r;
+static struct registry_routes *routes_of(struct endpoint_call *c) {
+	registry_core_tick(core_of(c)); /* what is read is true now */
+	return endpoint_context(c);
 }
 
 /* --- reading --------------------------------------------------------------------------- */
@@ -101,7 +103,7 @@ static void run_stats(struct endpoint_call *c) {
 }
 
 static void run_metrics(struct endpoint_call *c) {
-	routes_of(c);
+	registry_core_tick(core_of(c));
 	endpoint_answer_metrics(c, registry_metrics_write);
 }
 
@@ -167,10 +169,6 @@ static void run_probe(struct endpoint_call *c) {
 }
 
 /* --- changes ---------------------------------------------------------------------------- */
-
-static struct registry_core *core_of(struct endpoint_call *c) {
-	return ((struct registry_routes *)endpoint_context(c))->core;
-}
 
 static void run_post(struct endpoint_call *c) {
 	registry_change_post(core_of(c), c);

@@ -3,8 +3,6 @@
  */
 #pragma once
 
-#include <sys/socket.h>
-
 #include "base/defs.h"
 
 #define ADVERTISE_BYTES     256
@@ -12,9 +10,6 @@
 
 /* An address that is this machine's to itself alone. */
 bool advertise_is_loopback(const char *host);
-
-/* The local address of the route to `remote`, as text; nothing is sent. False: there is no route. */
-must_use bool advertise_by_route(const struct sockaddr_storage *remote, char host[static ADVERTISE_BYTES]);
 
 /* The name of this machine. */
 void advertise_by_name(char host[static ADVERTISE_BYTES]);

@@ -26,6 +26,7 @@
 #include "base/descriptors.h"
 #include "base/notify.h"
 #include "base/text.h"
+#include "net/route.h"
 #include "net/signals.h"
 
 #define BUDGET_BYTES       (64u << 20)
@@ -136,7 +137,7 @@ static void on_addresses(struct resolver *r, const struct sockaddr_storage *addr
 	}
 	bool is_found = false;
 	for (size_t i = 0; i < n && !is_found; i++)
-		is_found = is_listening_at(b, &addresses[i]) && advertise_by_route(&addresses[i], b->host);
+		is_found = is_listening_at(b, &addresses[i]) && route_source(&addresses[i], b->host);
 	if (!is_found)
 		advertise_by_name(b->host);
 	log_begin(&e, LOG_INFO, "address to register found");

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "net/route.h"
 
 enum change_kind {
 	CHANGE_POST,
@@ -25,7 +26,7 @@ struct change {
 	char *text;                 /* what the client said, until it can be judged */
 	size_t n_text;
 	struct slice peer; /* what wildcards of a PUT become; none: they stay */
-	char peer_room[ENDPOINT_PEER_BYTES];
+	char peer_room[ROUTE_BYTES];
 	uint64_t since_ns;
 	struct change *next; /* swept out together */
 	enum change_kind kind;
@@ -63,12 +64,15 @@ static json_t *url_at(struct slice url, struct slice host, struct slice peer) {
 	    (int)peer.n, peer.p, host.p + host.n);
 }
 
-/* Who is here is at the loopback for us alone: to routers elsewhere that would be themselves. */
+/*
+ * Where routers find who sent this. Who is here is at the loopback for us alone, to routers elsewhere that
+ * would be themselves: it is at this machine's address, if there is one.
+ */
 static struct slice peer_of(
-    const struct registry_core *core, struct endpoint_call *c, char room[static ENDPOINT_PEER_BYTES]) {
-	if (endpoint_is_local(c) && !registry_config_is_local(core->config))
-		return (struct slice){ NULL, 0 };
-	return endpoint_peer(c, room);
+    const struct registry_core *core, struct endpoint_call *c, char room[static ROUTE_BYTES]) {
+	if (!endpoint_is_local(c) || registry_config_is_local(core->config))
+		return endpoint_peer(c, room);
+	return route_source_default(room) ? slice_of(room) : (struct slice){ NULL, 0 };
 }
 
 static struct slice member_text(const json_t *object, const char *name) {
@@ -343,7 +347,7 @@ static void change_submit(struct change *x, struct endpoint_call *c) {
 
 void registry_change_post(struct registry_core *core, struct endpoint_call *c) {
 	struct record_refusal refusal;
-	char room[ENDPOINT_PEER_BYTES];
+	char room[ROUTE_BYTES];
 	struct record *record = record_heard(endpoint_body(c), NULL, peer_of(core, c, room), &refusal);
 
 	if (!record) {

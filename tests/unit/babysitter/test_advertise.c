@@ -1,8 +1,5 @@
 #include "unit/unit.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-
 #include "babysitter/advertise.h"
 #include "base/text.h"
 
@@ -11,21 +8,6 @@ static void loopback_is_known(void **state) {
 	assert_true(advertise_is_loopback("::1") && advertise_is_loopback("localhost"));
 	assert_false(advertise_is_loopback("12.7.0.0") || advertise_is_loopback("::2"));
 	assert_false(advertise_is_loopback("localhost.example"));
-}
-
-static void the_way_to_oneself_is_oneself(void **state) {
-	struct sockaddr_storage at = { .ss_family = AF_INET };
-	char host[ADVERTISE_BYTES];
-	((struct sockaddr_in *)&at)->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	((struct sockaddr_in *)&at)->sin_port = htons(8081);
-	assert_true(advertise_by_route(&at, host));
-	assert_string_equal(host, "127.0.0.1");
-}
-
-static void no_way_is_no_address(void **state) {
-	struct sockaddr_storage at = { .ss_family = AF_UNIX };
-	char host[ADVERTISE_BYTES];
-	assert_false(advertise_by_route(&at, host));
 }
 
 static void a_machine_has_a_name(void **state) {
@@ -45,8 +27,6 @@ static void addresses_of_colons_stand_in_brackets(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(loopback_is_known),
-		cmocka_unit_test(the_way_to_oneself_is_oneself),
-		cmocka_unit_test(no_way_is_no_address),
 		cmocka_unit_test(a_machine_has_a_name),
 		cmocka_unit_test(addresses_of_colons_stand_in_brackets),
 	};

@@ -19,8 +19,8 @@ class Manager:
 
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.name = str(path) if path else f"@headrace-test-{os.getpid()}"
-        self.socket.bind(self.name.replace("@", "\0"))
+        self.socket.bind(str(path) if path else "")     # the system finds a free abstract name
+        self.name = str(path) if path else self.socket.getsockname().decode().replace("\0", "@")
         self.socket.settimeout(60)
         self.env = {"NOTIFY_SOCKET": self.name}
 

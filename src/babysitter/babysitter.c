@@ -519,13 +519,7 @@ static bool babysitter_start(struct babysitter *b) {
 	say_ready(b);
 	babysitter_find_host(b);
 	keeper_tell(&b->keeper, CHILD_E_START);
-	r = notify_manager("READY=1");
-	if (r < 0) {
-		struct log_event e;
-		log_begin(&e, LOG_WARN, "the service manager cannot be told");
-		line_text(&e.line, SLICE("error"), slice_of(strerror(-r)));
-		log_end(&e);
-	}
+	notify_ready();
 	return true;
 }
 

@@ -7,6 +7,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/log.h"
+
 int notify_manager(const char *state) {
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -31,4 +33,15 @@ int notify_manager(const char *state) {
 	    : 0;
 	close(fd);
 	return r;
+}
+
+void notify_ready(void) {
+	int error = notify_manager("READY=1");
+	struct log_event e;
+
+	if (error >= 0)
+		return;
+	log_begin(&e, LOG_WARN, "the service manager could not be told");
+	line_text(&e.line, SLICE("why"), slice_of(strerror(-error)));
+	log_end(&e);
 }

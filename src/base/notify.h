@@ -10,3 +10,6 @@
 
 /* state: "READY=1", "STOPPING=1". 0: sent, or nobody wants to know; else a negative errno. */
 int notify_manager(const char *state);
+
+/* READY=1; what failed is in the log. */
+void notify_ready(void);

@@ -256,7 +256,7 @@ void endpoint_stream_begin(struct endpoint_call *c, const char *type) {
 		loop_wake(c->server->server.loop, &c->job);
 }
 
-bool endpoint_stream_put_piece(struct endpoint_call *c, struct piece text) {
+bool endpoint_stream_put(struct endpoint_call *c, struct piece text) {
 	struct call_out o;
 	assert(c->state == ENDPOINT_STREAM);
 	size_t n_pending = call_pending(&c->call);
@@ -270,10 +270,6 @@ bool endpoint_stream_put_piece(struct endpoint_call *c, struct piece text) {
 	call_put_data(&o, &text, 1);
 	endpoint_flush(c, &o);
 	return true;
-}
-
-bool endpoint_stream_put(struct endpoint_call *c, struct slice text) {
-	return endpoint_stream_put_piece(c, (struct piece){ text.p, text.n, NULL });
 }
 
 void endpoint_stream_end(struct endpoint_call *c, bool cut) {

@@ -100,10 +100,8 @@ void endpoint_keep(struct endpoint_call *c, void (*on_gone)(void *owner), void *
 void endpoint_stream_begin(struct endpoint_call *c, const char *type);
 /*
  * False: more than 1 MiB waits for a client that does not read; the caller ends the stream. What is put while
- * nothing waits is taken whole, whatever its size.
+ * nothing waits is taken whole, whatever its size. Text that has an owner is kept, other text is copied.
  */
-must_use bool endpoint_stream_put(struct endpoint_call *c, struct slice text);
-/* The same, kept instead of copied where it has an owner. */
-must_use bool endpoint_stream_put_piece(struct endpoint_call *c, struct piece text);
+must_use bool endpoint_stream_put(struct endpoint_call *c, struct piece text);
 /* The call is gone afterwards. With cut the connection is reset, so that the end is not taken for one. */
 void endpoint_stream_end(struct endpoint_call *c, bool cut);

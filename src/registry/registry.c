@@ -219,12 +219,7 @@ static void registry_say_ready(const struct registry *r, uint16_t port) {
 		line_text(&e.line, SLICE("state_dir"), slice_of(r->config.state_dir));
 	line_uint(&e.line, SLICE("services"), n.n_records);
 	log_end(&e);
-	int error = notify_manager("READY=1");
-	if (error < 0) {
-		log_begin(&e, LOG_WARN, "the service manager could not be told");
-		line_text(&e.line, SLICE("why"), slice_of(strerror(-error)));
-		log_end(&e);
-	}
+	notify_ready();
 }
 
 static bool registry_start(struct registry *r) {

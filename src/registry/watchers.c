@@ -159,7 +159,7 @@ static void watcher_cut(struct watcher *x) {
 static bool watcher_tell(struct watcher *x, struct piece event) {
 	if (!x->is_stream)
 		watcher_answer(x, event);
-	else if (endpoint_stream_put_piece(x->call, event))
+	else if (endpoint_stream_put(x->call, event))
 		return true;
 	else
 		watcher_cut(x);

@@ -412,12 +412,7 @@ static void control_say_ready(const struct control *c, uint16_t port) {
 	line_uint(&e.line, SLICE("instances"), c->snapshot->n_rows);
 	line_uint(&e.line, SLICE("threads"), c->router.n_workers);
 	log_end(&e);
-	int error = notify_manager("READY=1");
-	if (error < 0) {
-		log_begin(&e, LOG_WARN, "the service manager could not be told");
-		line_text(&e.line, SLICE("why"), slice_of(strerror(-error)));
-		log_end(&e);
-	}
+	notify_ready();
 }
 
 static bool control_start(struct control *c) {

@@ -13,7 +13,3 @@ void advertise_by_name(char host[static ADVERTISE_BYTES]) {
 		snprintf(host, ADVERTISE_BYTES, "localhost");
 	host[ADVERTISE_BYTES - 1] = '\0';
 }
-
-void advertise_url(char url[static ADVERTISE_URL_BYTES], const char *host, uint16_t port) {
-	snprintf(url, ADVERTISE_URL_BYTES, strchr(host, ':') ? "http://[%s]:%u" : "http://%s:%u", host, port);
-}

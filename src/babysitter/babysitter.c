@@ -73,9 +73,9 @@ struct babysitter {
 /* --- records ---------------------------------------------------------------------------- */
 
 static json_t *make_record(const struct babysitter *b, const char *name, uint16_t port, json_t *metadata) {
-	char url[ADVERTISE_URL_BYTES];
+	char url[TEXT_URL_BYTES];
 
-	advertise_url(url, b->host, port);
+	text_print_url(url, sizeof(url), b->host, port);
 	uint64_t ttl_s = (N_LEASE_HEARTBEATS * b->config.heartbeat_ms + 999) / 1000;
 	return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:I, s:o}", "name", name, "host", b->host,
 	    "hostname", b->host, "port", port, "url", url, "status", "running", "ttl",

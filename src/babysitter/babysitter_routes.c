@@ -3,6 +3,7 @@
 #include "babysitter/advertise.h"
 #include "base/clock.h"
 #include "base/metric.h"
+#include "base/text.h"
 
 #define LIST_MS    5000
 #define LIST_BYTES (4u << 20)
@@ -60,9 +61,9 @@ static void get_info(struct endpoint_call *c) {
 	const struct babysitter_routes *routes = endpoint_context(c);
 	const struct babysitter_config *config = routes->config;
 	const char *host = routes->host[0] ? routes->host : config->host;
-	char url[ADVERTISE_URL_BYTES];
+	char url[TEXT_URL_BYTES];
 
-	advertise_url(url, host, (uint16_t)(config->port + 1));
+	text_print_url(url, sizeof(url), host, (uint16_t)(config->port + 1));
 	endpoint_answer_json(c, 200,
 	    json_pack("{s:s, s:s, s:i, s:s, s:s, s:o, s:I, s:I, s:s}", "name", config->name, "host", host,
 		"port", config->port + 1, "url", url, "service_type",

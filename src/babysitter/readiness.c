@@ -21,10 +21,9 @@ static void readiness_ask(struct readiness *r, enum readiness_step step);
 /* --- where ---------------------------------------------------------------------------- */
 
 void readiness_url(char url[static ORIGIN_URL_MAX], const char *host, uint16_t port) {
-	bool is_v6 = strchr(host, ':');
 	if (text_is_wildcard(slice_of(host)))
-		host = is_v6 ? "::1" : "127.0.0.1";
-	snprintf(url, ORIGIN_URL_MAX, "http://%s%.255s%s:%u", is_v6 ? "[" : "", host, is_v6 ? "]" : "", port);
+		host = strchr(host, ':') ? "::1" : "127.0.0.1";
+	text_print_url(url, ORIGIN_URL_MAX, host, port);
 }
 
 static void readiness_open_origins(struct readiness *r, uint16_t port) {

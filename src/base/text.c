@@ -246,3 +246,7 @@ unsigned text_distance(struct slice a, struct slice b) {
 	}
 	return row[b.n];
 }
+
+void text_print_url(char *url, size_t size, const char *host, uint16_t port) {
+	snprintf(url, size, strchr(host, ':') ? "http://[%s]:%u" : "http://%s:%u", host, port);
+}

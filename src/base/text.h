@@ -50,6 +50,11 @@ must_use bool text_url(struct slice s, struct text_url *url_out);
 const char *text_print_duration(uint64_t ms, char line[static TEXT_PRINT_BYTES]);
 const char *text_print_size(uint64_t bytes, char line[static TEXT_PRINT_BYTES]);
 
+#define TEXT_URL_BYTES 288 /* of any host and port */
+
+/* "http://host:port", with an IPv6 address in brackets; cut to `size` bytes, the NUL among them. */
+void text_print_url(char *url, size_t size, const char *host, uint16_t port);
+
 /*
  * How many letters must be put in, taken out or changed to make b of a: for "did you
  * mean". Names longer than 64 bytes are as far away from everything as can be.

@@ -173,12 +173,11 @@ static json_t *keep(const json_t *record) {
 static void read_target(struct service *s) {
 	struct instance_spec *spec = &s->spec.instance;
 	struct slice host = text_in(s->kept, "host");
-	bool is_ipv6 = memchr(host.p, ':', host.n);
 	size_t room = sizeof("http://[]:65535") + host.n;
 
 	s->url = malloc(room);
 	spec->port = (uint16_t)json_integer_value(json_object_get(s->kept, "port"));
-	snprintf(s->url, room, is_ipv6 ? "http://[%s]:%u" : "http://%s:%u", host.p, spec->port);
+	text_print_url(s->url, room, host.p, spec->port);
 	spec->name = service_name(s->kept);
 	spec->host = host;
 	spec->url = slice_of(s->url);

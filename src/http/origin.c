@@ -251,14 +251,13 @@ struct origin *origin_new(struct loop *loop, struct slice url) {
 		free(o);
 		return NULL;
 	}
-	bool is_ipv6 = memchr(parts.host.p, ':', parts.host.n);
 	struct slice authority = slice_skip(url, parts.scheme.n + 3);
 	authority.n -= parts.path.n;
 	o->loop = loop;
 	o->port = parts.port;
 	memcpy(o->authority, authority.p, authority.n);
 	memcpy(o->host, parts.host.p, parts.host.n);
-	snprintf(o->url, sizeof(o->url), is_ipv6 ? "http://[%s]:%u" : "http://%s:%u", o->host, o->port);
+	text_print_url(o->url, sizeof(o->url), o->host, o->port);
 	list_init(&o->attempts);
 	o->resolver = resolver_new(origin_on_addresses, o);
 	o->is_literal = resolver_is_address(o->host, o->port, &o->addresses[0]);

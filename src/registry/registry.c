@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/descriptors.h"
 #include "base/notify.h"
+#include "base/text.h"
 #include "net/signals.h"
 #include "registry/registry_change.h"
 #include "registry/registry_routes.h"
@@ -205,14 +206,12 @@ static void registry_begin(struct registry *r) {
 }
 
 static void registry_say_ready(const struct registry *r, uint16_t port) {
-	bool is_ipv6 = strchr(r->config.host, ':');
 	struct roster_counts n;
 	struct log_event e;
-	char url[300];
+	char url[TEXT_URL_BYTES];
 
 	roster_counts(r->roster, &n);
-	snprintf(url, sizeof(url), "http://%s%.250s%s:%u", is_ipv6 ? "[" : "", r->config.host,
-	    is_ipv6 ? "]" : "", port);
+	text_print_url(url, sizeof(url), r->config.host, port);
 	log_begin(&e, LOG_INFO, "registry is listening");
 	line_text(&e.line, SLICE("url"), slice_of(url));
 	if (r->config.store == REGISTRY_SQLITE)

@@ -381,8 +381,7 @@ static void complete_worker(struct option_set *set, struct router_worker *worker
 		assert(!"a url that was checked");
 	worker->host = lower_copy(set, url.host);
 	worker->port = url.port;
-	snprintf(text, n_bytes, strchr(worker->host, ':') ? "http://[%s]:%u" : "http://%s:%u", worker->host,
-	    worker->port);
+	text_print_url(text, n_bytes, worker->host, worker->port);
 	worker->url = text;
 	if (!worker->name || !worker->name[0])
 		worker->name = text;

@@ -13,6 +13,7 @@
 #include "base/descriptors.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "base/text.h"
 #include "discovery/health.h"
 #include "discovery/registry_source.h"
 #include "discovery/watch.h"
@@ -396,18 +397,13 @@ static bool control_start_workers(struct control *c, uint16_t *port_out) {
 	return true;
 }
 
-static void print_url(char url[300], const char *host, uint16_t port) {
-	bool is_ipv6 = strchr(host, ':');
-	snprintf(url, 300, "http://%s%.250s%s:%u", is_ipv6 ? "[" : "", host, is_ipv6 ? "]" : "", port);
-}
-
 static void control_say_ready(const struct control *c, uint16_t port) {
-	char url[300];
+	char url[TEXT_URL_BYTES];
 	struct log_event e;
 	log_begin(&e, LOG_INFO, "router is listening");
-	print_url(url, c->config->host, port);
+	text_print_url(url, sizeof(url), c->config->host, port);
 	line_text(&e.line, SLICE("data"), slice_of(url));
-	print_url(url, c->config->admin_host, listener_port(c->admin.server.listener.fd));
+	text_print_url(url, sizeof(url), c->config->admin_host, listener_port(c->admin.server.listener.fd));
 	line_text(&e.line, SLICE("admin"), slice_of(url));
 	line_uint(&e.line, SLICE("instances"), c->snapshot->n_rows);
 	line_uint(&e.line, SLICE("threads"), c->router.n_workers);

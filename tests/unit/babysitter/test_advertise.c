@@ -16,19 +16,10 @@ static void a_machine_has_a_name(void **state) {
 	assert_true(host[0] && !text_is_wildcard(slice_of(host)));
 }
 
-static void addresses_of_colons_stand_in_brackets(void **state) {
-	char url[ADVERTISE_URL_BYTES];
-	advertise_url(url, "10.0.0.5", 8101);
-	assert_string_equal(url, "http://10.0.0.5:8101");
-	advertise_url(url, "fe80::1", 80);
-	assert_string_equal(url, "http://[fe80::1]:80");
-}
-
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(loopback_is_known),
 		cmocka_unit_test(a_machine_has_a_name),
-		cmocka_unit_test(addresses_of_colons_stand_in_brackets),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -257,6 +257,14 @@ static void distances(void **state) {
 	}
 }
 
+static void addresses_of_colons_stand_in_brackets(void **state) {
+	char url[TEXT_URL_BYTES];
+	text_print_url(url, sizeof(url), "10.0.0.5", 8101);
+	assert_string_equal(url, "http://10.0.0.5:8101");
+	text_print_url(url, sizeof(url), "fe80::1", 80);
+	assert_string_equal(url, "http://[fe80::1]:80");
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(numbers),
@@ -268,6 +276,7 @@ int main(void) {
 		cmocka_unit_test(urls),
 		cmocka_unit_test(what_is_printed_is_read_back),
 		cmocka_unit_test(distances),
+		cmocka_unit_test(addresses_of_colons_stand_in_brackets),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 
 /* Process-wide, so that an instance can give its slot back after its fleet is gone. */
 static _Atomic uint64_t slots_taken[INSTANCE_SLOTS_MAX / 64];
+static _Atomic uint32_t n_made; /* instances, ever */
 
 const char *instance_state_text(enum instance_state state) {
 	static const char *const text[INSTANCE_STATES] = {
@@ -76,6 +77,7 @@ struct instance *instance_new(const struct instance_spec *spec) {
 	inst->spec.host = packed_text(&at, spec->host);
 	inst->seed = XXH3_64bits_withSeed(spec->authority.p, spec->authority.n, spec->rank);
 	inst->slot = slot;
+	inst->serial = atomic_fetch_add_explicit(&n_made, 1, memory_order_relaxed) + 1;
 	inst->label = label_intern(LABEL_INSTANCE, spec->name);
 	atomic_init(&inst->refs, 1);
 	return inst;

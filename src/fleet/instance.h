@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 
 #include "base/slice.h"
+#include "fleet/learned.h"
 
 /* Living instances in the process, and so the length of every array indexed by slot. */
 #define INSTANCE_SLOTS_MAX 4096
@@ -66,9 +67,11 @@ struct instance {
 	_Atomic uint32_t n_failures; /* in a row, as far as they set avoid_until_ms */
 	_Atomic uint32_t refs;
 	_Atomic uint16_t good_address;
-	uint64_t seed;  /* a hash of its authority and rank: the same in every router */
-	uint16_t slot;  /* unique among the living, below INSTANCE_SLOTS_MAX */
-	uint32_t label; /* of its name, in metrics (fleet/label.h) */
+	uint64_t seed;   /* a hash of its authority and rank: the same in every router */
+	uint16_t slot;   /* unique among the living, below INSTANCE_SLOTS_MAX */
+	uint32_t label;  /* of its name, in metrics (fleet/label.h) */
+	uint32_t serial; /* unique in the process, from 1: a slot is given again, this is not */
+	struct learned learned;
 
 	/* For those who show it; written by the control thread. */
 	_Atomic uint64_t response_us; /* what the last good probe took; 0: there was none */

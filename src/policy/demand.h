@@ -1,0 +1,43 @@
+/*
+ * demand: what one request asks of the instance that will answer it, as far as filters
+ * and policies read it.
+ *
+ * Made by whoever has the request (the exchange, the simulator, an explanation) and only
+ * read here. Zero is a good demand: nothing known, nothing asked for. Everything it points
+ * to lives until the pick, and the opening of its ticket, are over.
+ */
+#pragma once
+
+#include "fleet/capability.h"
+
+/* How far a request may travel (federation of fleets): what an instance needs as clearance to get it. */
+enum privacy { PRIVACY_PUBLIC, PRIVACY_INTERNAL, PRIVACY_CONFIDENTIAL, PRIVACY_RESTRICTED };
+
+#define PRIVACY_LEVELS 4
+
+/*
+ * The prompt as chained hashes of its blocks, of PROMPT_BLOCK_BYTES raw bytes each: an equal
+ * key means an equal block and equal ones before it. Salted: keys of different models, tenants
+ * or spaces never meet.
+ */
+#define PROMPT_BLOCK_BYTES 2048u
+#define PROMPT_BLOCKS_MAX  2048u
+
+struct demand {
+	enum capability capability;
+	uint32_t features;      /* bits of enum feature */
+	uint32_t prompt_tokens; /* estimated from bytes unless given; 0: not known */
+	uint32_t output_tokens; /* expected; 0: not known */
+	uint32_t output_max;    /* asked for; 0: no limit was named */
+	uint64_t prompt_bytes;  /* of the prompt-bearing values */
+	const uint64_t *keys;   /* of the leading blocks */
+	uint32_t n_keys;        /* at most PROMPT_BLOCKS_MAX */
+	uint64_t session; /* a hash of what requests that belong together have in common; 0: nothing known */
+	enum privacy privacy;   /* at least */
+	struct slice residency; /* tags that an instance must have, separated by commas; empty: none */
+	uint64_t origin_zone;   /* traits_word() of where it comes from; 0: where the router is */
+	uint8_t cost_tolerance; /* 0 cheapest to 100 fastest */
+	bool has_cost_tolerance;
+	uint32_t deadline_ms; /* for its first token; 0: none */
+	uint64_t seed;        /* for ties; of the request's id, so that a replay is exact */
+};

@@ -26,3 +26,59 @@ void load_free(struct load **load_ptr) {
 	free(load->shards);
 	free(load);
 }
+
+static struct load_cell *load_cell(struct load *load, unsigned worker, unsigned slot) {
+	assert(worker < load->n_workers && slot < INSTANCE_SLOTS_MAX);
+	return &load->shards[worker].cells[slot];
+}
+
+static void add_count(_Atomic uint32_t *count, int by) {
+	uint32_t before = atomic_load_explicit(count, memory_order_relaxed);
+
+	assert(by > 0 || before > 0);
+	atomic_store_explicit(count, before + (uint32_t)by, memory_order_relaxed);
+}
+
+static void add_tokens(_Atomic uint64_t *tokens, uint64_t n) {
+	atomic_store_explicit(
+	    tokens, atomic_load_explicit(tokens, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+static void take_tokens(_Atomic uint64_t *tokens, uint64_t n) {
+	uint64_t before = atomic_load_explicit(tokens, memory_order_relaxed);
+
+	assert(before >= n);
+	atomic_store_explicit(tokens, before - n, memory_order_relaxed);
+}
+
+void load_charge(struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens) {
+	struct load_cell *cell = load_cell(load, worker, slot);
+
+	add_count(&cell->n_requests, 1);
+	add_count(&cell->n_prefills, 1);
+	add_tokens(&cell->prefill_tokens, prefill_tokens);
+}
+
+void load_move(
+    struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens, uint64_t decode_tokens) {
+	struct load_cell *cell = load_cell(load, worker, slot);
+
+	add_count(&cell->n_prefills, -1);
+	take_tokens(&cell->prefill_tokens, prefill_tokens);
+	add_tokens(&cell->decode_tokens, decode_tokens);
+}
+
+void load_release_prefill(struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens) {
+	struct load_cell *cell = load_cell(load, worker, slot);
+
+	add_count(&cell->n_requests, -1);
+	add_count(&cell->n_prefills, -1);
+	take_tokens(&cell->prefill_tokens, prefill_tokens);
+}
+
+void load_release_decode(struct load *load, unsigned worker, unsigned slot, uint64_t decode_tokens) {
+	struct load_cell *cell = load_cell(load, worker, slot);
+
+	add_count(&cell->n_requests, -1);
+	take_tokens(&cell->decode_tokens, decode_tokens);
+}

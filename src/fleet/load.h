@@ -1,7 +1,12 @@
 /*
- * load: how many requests each worker has at each instance, load[worker][slot].
+ * load: the work that each worker has at each instance, load[worker][slot].
  *
- * A cell is written by its worker alone, with a plain load and store: no locked
+ * Requests and tokens: charged when an instance is picked, with the prompt tokens that it
+ * has yet to prefill; moved when its first token comes, to the tokens that it keeps in
+ * decode; released at the end. The caller releases exactly what it charged or moved
+ * (policy/ticket.h keeps the account).
+ *
+ * A cell is written by its worker alone, with plain loads and stores: no locked
  * instruction, and no cache line that two workers write. Readers, on any thread, sum
  * over the workers and may see a sum that is a moment old. A charge is released on the
  * worker that made it, exactly once; the holder of a charge keeps the instance alive
@@ -16,7 +21,8 @@
 #define LOAD_WORKERS_MAX 256
 
 struct load_cell {
-	_Atomic uint32_t n_requests;
+	_Atomic uint32_t n_requests, n_prefills; /* the latter have no first token yet */
+	_Atomic uint64_t prefill_tokens, decode_tokens;
 };
 
 struct load_shard {
@@ -28,35 +34,45 @@ struct load {
 	unsigned n_workers;
 };
 
-/* 1 to LOAD_WORKERS_MAX workers; 16 KiB for each, touched as slots come into use. */
+/* At one instance, over all workers. */
+struct load_sum {
+	uint64_t n_requests, n_prefills;
+	uint64_t prefill_tokens, decode_tokens;
+};
+
+/* 1 to LOAD_WORKERS_MAX workers; 96 KiB for each, touched as slots come into use. */
 must_use struct load *load_new(unsigned n_workers);
 void load_free(struct load **load);
 
-static inline _Atomic uint32_t *load_requests(struct load *load, unsigned worker, unsigned slot) {
-	assert(worker < load->n_workers && slot < INSTANCE_SLOTS_MAX);
-	return &load->shards[worker].cells[slot].n_requests;
-}
+/* A request that is yet to be prefilled. */
+void load_charge(struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens);
+/* Its first token came: it holds so many tokens in decode instead. */
+void load_move(
+    struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens, uint64_t decode_tokens);
+/* It ended, before its first token or after it. */
+void load_release_prefill(struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens);
+void load_release_decode(struct load *load, unsigned worker, unsigned slot, uint64_t decode_tokens);
 
-static inline void load_charge(struct load *load, unsigned worker, unsigned slot) {
-	_Atomic uint32_t *n = load_requests(load, worker, slot);
-
-	atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1, memory_order_relaxed);
-}
-
-static inline void load_release(struct load *load, unsigned worker, unsigned slot) {
-	_Atomic uint32_t *n = load_requests(load, worker, slot);
-	uint32_t before = atomic_load_explicit(n, memory_order_relaxed);
-
-	assert(before > 0);
-	atomic_store_explicit(n, before - 1, memory_order_relaxed);
-}
-
-/* Requests in flight at one instance, over all workers. */
-static inline uint64_t load_sum(const struct load *load, unsigned slot) {
+static inline uint64_t load_requests(const struct load *load, unsigned slot) {
 	uint64_t sum = 0;
 
 	assert(slot < INSTANCE_SLOTS_MAX);
 	for (unsigned w = 0; w < load->n_workers; w++)
 		sum += atomic_load_explicit(&load->shards[w].cells[slot].n_requests, memory_order_relaxed);
+	return sum;
+}
+
+static inline struct load_sum load_sum(const struct load *load, unsigned slot) {
+	struct load_sum sum = { .n_requests = 0 };
+
+	assert(slot < INSTANCE_SLOTS_MAX);
+	for (unsigned w = 0; w < load->n_workers; w++) {
+		const struct load_cell *cell = &load->shards[w].cells[slot];
+
+		sum.n_requests += atomic_load_explicit(&cell->n_requests, memory_order_relaxed);
+		sum.n_prefills += atomic_load_explicit(&cell->n_prefills, memory_order_relaxed);
+		sum.prefill_tokens += atomic_load_explicit(&cell->prefill_tokens, memory_order_relaxed);
+		sum.decode_tokens += atomic_load_explicit(&cell->decode_tokens, memory_order_relaxed);
+	}
 	return sum;
 }

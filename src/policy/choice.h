@@ -4,7 +4,7 @@
  * A policy is a const struct that says which of the eligible candidates it is. It may
  * keep a cell of state per candidate. While a model's candidates stay the same so do
  * its cells; when they change, all cells are zeroed ones again, and carry fills them
- * from those before.
+ * from those before. A policy that compares fills in the scores that it compared.
  */
 #pragma once
 
@@ -15,11 +15,15 @@ struct choice {
 	const uint32_t *eligible;           /* positions in candidates, ascending */
 	uint32_t n;                         /* of eligible; 2 or more */
 	uint64_t weight;                    /* of all eligible together */
+	const struct demand *demand;
+	const struct policy_options *options;
 	const struct load *load;
+	struct prefix_scan *scan; /* who has how much of the prompt; empty unless wanted */
 	struct rng *rng;
-	void *cells;             /* parallel to candidates */
-	uint64_t session;        /* 0: none */
-	enum pick_reason reason; /* the policy's, unless it says another */
+	uint64_t now_ns;
+	void *cells;                 /* parallel to candidates */
+	struct policy_score *scores; /* parallel to eligible; zero */
+	enum pick_reason reason;     /* the policy's, unless it says another */
 };
 
 /* A model's candidates before they changed, and their cells. */
@@ -47,16 +51,19 @@ typedef uint32_t (*policy_pick_fn)(struct choice *choice); /* 0 to choice->n - 1
 
 struct policy {
 	const char *name;
+	const char *alias; /* NULL: none */
 	enum pick_reason reason;
-	bool wants_session;
+	bool wants_session, wants_prompt;
+	bool is_cost;
+	const char *parts[POLICY_PARTS]; /* names of the parts of its scores */
 	size_t cell_bytes;
 	policy_init_fn init; /* both NULL with cell_bytes 0 */
 	policy_carry_fn carry;
 	policy_pick_fn pick;
 };
 
-extern const struct policy round_robin_policy, least_load_policy, power_of_two_policy, random_pick_policy,
-    rendezvous_hash_policy;
+extern const struct policy cache_aware_policy, round_robin_policy, least_load_policy, power_of_two_policy,
+    random_pick_policy, rendezvous_hash_policy;
 
 /* Round robin, for policies that have nothing to go by now and then. */
 #define ROUND_ROBIN_CELL_BYTES sizeof(int64_t)
@@ -71,6 +78,14 @@ static inline const struct candidate *choice_candidate(const struct choice *choi
 /* One of the eligible but `except`, each as likely as its weight; UINT32_MAX excepts none. */
 uint32_t choice_draw(const struct choice *choice, uint32_t except);
 
+/* Rendezvous: the candidate's weighted score for a key; the highest wins it (rendezvous_hash.c). */
+double choice_hash(const struct candidate *c, uint64_t key);
+
+/* Prompt tokens that a hit will save, as far as the instance kept such promises (cache_aware.c). */
+#define TRUST_TOKENS 2048.0 /* so many are trusted before any was seen */
+uint32_t choice_cached_tokens(
+    const struct demand *demand, const struct prefix_hit *hit, const struct instance *inst);
+
 /* Requests in flight with this one, per weight: the lower the better. */
 struct choice_measure {
 	uint64_t n_requests, weight;
@@ -79,7 +94,7 @@ struct choice_measure {
 static inline struct choice_measure choice_measure(const struct choice *choice, uint32_t i) {
 	const struct candidate *c = choice_candidate(choice, i);
 
-	return (struct choice_measure){ load_sum(choice->load, c->slot) + 1, c->weight };
+	return (struct choice_measure){ load_requests(choice->load, c->slot) + 1, c->weight };
 }
 
 /* Negative, 0 or positive, by cross-multiplication: exact, and cheaper than to divide. */

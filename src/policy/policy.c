@@ -2,9 +2,14 @@
 
 #include <stdlib.h>
 
+#include "fleet/label.h"
 #include "policy/choice.h"
+#include "policy/filter.h"
+
+#define TOKENS_PER_BYTE 0.25 /* English text, until usage says more */
 
 const struct policy *const policy_table[] = {
+	&cache_aware_policy,
 	&round_robin_policy,
 	&least_load_policy,
 	&power_of_two_policy,
@@ -15,13 +20,23 @@ const struct policy *const policy_table[] = {
 
 const struct policy *policy_find(struct slice name) {
 	for (const struct policy *const *p = policy_table; *p; p++)
-		if (slice_eq(slice_of((*p)->name), name))
+		if (slice_eq(slice_of((*p)->name), name) ||
+		    ((*p)->alias && slice_eq(slice_of((*p)->alias), name)))
 			return *p;
 	return NULL;
 }
 
-bool policy_wants_session(const struct policy *policy) {
-	return policy->wants_session;
+const char *policy_name(const struct policy *policy) {
+	return policy->name;
+}
+
+const char *policy_part_text(const struct policy *policy, unsigned part) {
+	assert(part < POLICY_PARTS);
+	return policy->parts[part];
+}
+
+bool policy_is_cost(const struct policy *policy) {
+	return policy->is_cost;
 }
 
 const char *pick_reason_text(enum pick_reason reason) {
@@ -32,6 +47,8 @@ const char *pick_reason_text(enum pick_reason reason) {
 		[PICK_POWER_OF_TWO] = "power_of_two",
 		[PICK_RANDOM] = "random",
 		[PICK_RENDEZVOUS_HASH] = "rendezvous_hash",
+		[PICK_PREFIX_HIT] = "prefix_hit",
+		[PICK_LOWEST_COST] = "lowest_cost",
 		[PICK_ALL_AVOIDED] = "all_avoided",
 		[PICK_LAST_RESORT] = "last_resort",
 	};
@@ -39,25 +56,76 @@ const char *pick_reason_text(enum pick_reason reason) {
 	return text[reason];
 }
 
-void policy_set_init(
-    struct policy_set *set, const struct policy *policy, const struct load *load, struct rng *rng) {
-	*set = (struct policy_set){ .policy = policy, .load = load, .rng = rng };
+/* --- the set ------------------------------------------------------------------------------ */
+
+void policy_set_init(struct policy_set *set) {
+	set->tokens_per_byte = malloc(LABELS * sizeof(*set->tokens_per_byte));
+	for (uint32_t i = 0; i < LABELS; i++)
+		set->tokens_per_byte[i] = TOKENS_PER_BYTE;
+	set->scan = calloc(1, sizeof(*set->scan));
 }
 
 void policy_set_deinit(struct policy_set *set) {
 	snapshot_unref(&set->snapshot);
+	free(set->policies);
 	free(set->cells);
 	free(set->eligible);
-	*set = (struct policy_set){ .policy = NULL };
+	free(set->scores);
+	free(set->scan);
+	free(set->tokens_per_byte);
+	*set = (struct policy_set){ .options = NULL };
 }
 
-/* The cells of a model's candidates; `cells` are those of all candidates of `snap`. */
-static void *cells_of(
-    const struct policy *policy, const struct snapshot *snap, void *cells, const struct model *model) {
+const struct policy *policy_of(const struct policy_set *set, const struct model *model) {
+	const struct snapshot *snap = set->snapshot;
+	size_t i = model == &snap->any ? snap->n_models : (size_t)(model - snap->models);
+
+	assert(i <= snap->n_models);
+	return set->policies[i];
+}
+
+bool policy_wants_session(const struct policy_set *set, const struct model *model) {
+	return policy_of(set, model)->wants_session;
+}
+
+bool policy_wants_prompt(const struct policy_set *set, const struct model *model) {
+	return policy_of(set, model)->wants_prompt;
+}
+
+double policy_tokens_per_byte(const struct policy_set *set, const struct model *model) {
+	return set->tokens_per_byte[model->label];
+}
+
+/* --- the next snapshot -------------------------------------------------------------------- */
+
+static const struct policy *named_policy(const struct policy_options *options, struct slice model) {
+	for (size_t i = 0; i < options->n_models; i++)
+		if (slice_eq(options->models[i].model, model))
+			return options->models[i].policy;
+	return options->policy;
+}
+
+/* Which policy picks for which model of `snap`; the last one is of requests without a model. */
+static const struct policy **choose_policies(
+    const struct policy_options *options, const struct snapshot *snap, size_t *cell_bytes_out) {
+	const struct policy **policies = malloc((snap->n_models + 1) * sizeof(*policies));
+
+	policies[snap->n_models] = options->policy;
+	*cell_bytes_out = options->policy->cell_bytes;
+	for (uint32_t i = 0; i < snap->n_models; i++) {
+		policies[i] = named_policy(options, snap->models[i].name);
+		if (policies[i]->cell_bytes > *cell_bytes_out)
+			*cell_bytes_out = policies[i]->cell_bytes;
+	}
+	return policies;
+}
+
+/* The cells of a model's candidates; `cells` are those of all candidates of `snap`, `bytes` apart. */
+static void *cells_of(const struct snapshot *snap, void *cells, size_t bytes, const struct model *model) {
 	size_t at = (size_t)(model->candidates - snap->candidates);
 
 	assert(at + model->n_candidates <= snap->n_candidates);
-	return (char *)cells + at * policy->cell_bytes;
+	return (char *)cells + at * bytes;
 }
 
 static bool are_candidates_eq(const struct model *a, const struct model *b) {
@@ -75,110 +143,96 @@ struct adoption {
 	const struct policy_set *set;
 	const struct snapshot *snap;
 	void *cells;
+	size_t cell_bytes;
 	uint16_t at[INSTANCE_SLOTS_MAX]; /* for struct past; what earlier models left in it does no harm */
 };
 
 _Static_assert(INSTANCE_SLOTS_MAX <= UINT16_MAX, "positions of candidates fit");
 
-/* `old` is the same model in the snapshot of the set, or NULL. */
-static void adopt_model(struct adoption *a, const struct model *model, const struct model *old) {
-	const struct policy *policy = a->set->policy;
-	void *own = cells_of(policy, a->snap, a->cells, model);
+/* `old` is the same model in the snapshot of the set, or NULL. Its policy is the same, too. */
+static void adopt_model(
+    struct adoption *a, const struct policy *policy, const struct model *model, const struct model *old) {
+	const struct policy_set *set = a->set;
+	void *own = cells_of(a->snap, a->cells, a->cell_bytes, model);
 	struct past past = { .model = old, .at = a->at };
 
 	if (model->n_candidates == 0 || policy->cell_bytes == 0)
 		return;
 	if (!old || old->n_candidates == 0) {
-		policy->init(own, model, a->set->rng);
+		policy->init(own, model, set->rng);
 		return;
 	}
-	past.cells = cells_of(policy, a->set->snapshot, a->set->cells, old);
+	past.cells = cells_of(set->snapshot, set->cells, set->cell_bytes, old);
 	if (are_candidates_eq(model, old)) {
 		memcpy(own, past.cells, model->n_candidates * policy->cell_bytes);
 		return;
 	}
 	for (uint32_t i = 0; i < old->n_candidates; i++)
 		a->at[old->candidates[i].slot] = (uint16_t)i;
-	policy->carry(own, model, &past, a->set->rng);
+	policy->carry(own, model, &past, set->rng);
+}
+
+/* Who has the slots now: what the index holds of others before them is nobody's. */
+static void adopt_owners(struct prefix_index *index, const struct snapshot *snap) {
+	for (uint32_t r = 0; r < snap->n_rows; r++)
+		prefix_index_own(index, snap->rows[r].instance->slot, snap->rows[r].instance->serial);
+	prefix_index_widen(index, snap->n_rows);
+}
+
+/* Room for a pick among all the rows; no model has more candidates. */
+static void adopt_scratch(struct policy_set *set, uint32_t n_rows) {
+	free(set->eligible);
+	free(set->scores);
+	set->eligible = malloc((n_rows + 1) * sizeof(*set->eligible));
+	set->scores = malloc((n_rows + 1) * sizeof(*set->scores));
+	set->n_eligible = 0;
 }
 
 void policy_set_adopt(struct policy_set *set, struct snapshot *snap) {
 	const struct snapshot *old = set->snapshot;
-	void *cells = calloc(1, snap->n_candidates * set->policy->cell_bytes + 1);
-	struct adoption a = { .set = set, .snap = snap, .cells = cells };
+	struct adoption a = { .set = set, .snap = snap };
+	const struct policy **policies = choose_policies(set->options, snap, &a.cell_bytes);
 
-	adopt_model(&a, &snap->any, old ? &old->any : NULL);
+	a.cells = calloc(1, snap->n_candidates * a.cell_bytes + 1);
+	adopt_model(&a, policies[snap->n_models], &snap->any, old ? &old->any : NULL);
 	for (uint32_t i = 0; i < snap->n_models; i++) {
 		const struct model *model = &snap->models[i];
 
-		adopt_model(&a, model, old ? snapshot_model(old, model->name) : NULL);
+		adopt_model(&a, policies[i], model, old ? snapshot_model(old, model->name) : NULL);
 	}
 	free(set->cells);
-	set->cells = cells;
-	/* No model has more candidates than there are rows. */
-	free(set->eligible);
-	set->eligible = malloc((snap->n_rows + 1) * sizeof(*set->eligible));
+	free(set->policies);
+	set->cells = a.cells;
+	set->cell_bytes = a.cell_bytes;
+	set->policies = policies;
+	adopt_scratch(set, snap->n_rows);
+	if (set->index)
+		adopt_owners(set->index, snap);
 
 	snapshot_ref(snap);
 	snapshot_unref(&set->snapshot);
 	set->snapshot = snap;
 }
 
-static bool is_tried(const struct pick_input *input, uint16_t slot) {
-	for (uint32_t i = 0; i < input->n_tried; i++)
-		if (input->tried[i] == slot)
-			return true;
-	return false;
+/* --- a pick ------------------------------------------------------------------------------- */
+
+/* Who has how much of the prompt in its cache, when the policy asks for it. */
+static void find_prefix(struct policy_set *set, const struct policy *policy, const struct demand *demand) {
+	if (set->index)
+		prefix_index_match(
+		    set->index, demand->keys, policy->wants_prompt ? demand->n_keys : 0, set->scan);
 }
 
-/* Makes the untried ones from `begin` to `end` that are, or are not, avoided the eligible ones. */
-static void filter(struct choice *choice, uint32_t *eligible, const struct pick_input *input, uint32_t begin,
-    uint32_t end, bool are_avoided) {
-	uint64_t weight = 0;
-	uint32_t n = 0;
-
-	for (uint32_t i = begin; i < end; i++) {
-		const struct candidate *c = &input->model->candidates[i];
-
-		if (instance_is_avoided(c->instance, input->now_ms) != are_avoided ||
-		    is_tried(input, c->slot))
-			continue;
-		eligible[n++] = i;
-		weight += c->weight;
-	}
-	choice->n = n;
-	choice->weight = weight;
-}
-
-/* Each step only when those before it left nobody. Says for what reason the choice is among who is left. */
-static void filter_all(struct choice *choice, uint32_t *eligible, const struct pick_input *input) {
-	const struct model *model = input->model;
-	uint32_t end = model->n_candidates;
-
-	filter(choice, eligible, input, 0, end, false);
-	if (choice->n) {
-		if (choice->n == 1)
-			choice->reason = PICK_ONLY_CANDIDATE;
-		return;
-	}
-	choice->reason = PICK_ALL_AVOIDED;
-	filter(choice, eligible, input, 0, end, true);
-	if (choice->n)
-		return;
-	choice->reason = PICK_LAST_RESORT;
-	filter(choice, eligible, input, end, end + model->n_reserve, false);
-	if (choice->n == 0)
-		filter(choice, eligible, input, end, end + model->n_reserve, true);
-}
-
-static uint32_t choose(const struct policy *policy, struct choice *choice) {
+static uint32_t choose(struct policy_set *set, const struct policy *policy, struct choice *choice) {
 	enum pick_reason reason = choice->reason;
 	uint32_t i;
 
+	memset(set->scores, 0, choice->n * sizeof(*set->scores));
 	if (choice->n == 1)
 		return 0;
 	if (reason == PICK_LAST_RESORT)
 		return choice_draw(choice, UINT32_MAX);
+	choice->reason = policy->reason;
 	i = policy->pick(choice);
 	if (reason == PICK_ALL_AVOIDED)
 		choice->reason = reason;
@@ -186,31 +240,43 @@ static uint32_t choose(const struct policy *policy, struct choice *choice) {
 }
 
 int policy_pick(struct policy_set *set, const struct pick_input *input, struct pick_result *result_out) {
-	const struct policy *policy = set->policy;
 	const struct model *model = input->model;
+	const struct policy *policy;
+	struct filtered filtered;
+
+	assert(set->snapshot && model->n_candidates + model->n_reserve <= set->snapshot->n_rows);
+	set->n_eligible = 0;
+	if (model->n_candidates + model->n_reserve == 0)
+		return PICK_E_NONE_EXIST;
+	filtered = filter_all(set, input);
+	set->n_eligible = filtered.n;
+	if (filtered.n == 0)
+		return PICK_E_NONE_LEFT;
+	policy = policy_of(set, model);
+	find_prefix(set, policy, input->demand);
+
 	struct choice choice = {
 		.candidates = model->candidates,
 		.eligible = set->eligible,
+		.n = filtered.n,
+		.weight = filtered.weight,
+		.demand = input->demand,
+		.options = set->options,
 		.load = set->load,
+		.scan = set->scan,
 		.rng = set->rng,
-		.session = input->session,
-		.reason = policy->reason,
+		.now_ns = input->now_ns,
+		.cells = cells_of(set->snapshot, set->cells, set->cell_bytes, model),
+		.scores = set->scores,
+		.reason = filtered.reason,
 	};
-
-	assert(set->snapshot && model->n_candidates + model->n_reserve <= set->snapshot->n_rows);
-	if (model->n_candidates + model->n_reserve == 0)
-		return PICK_E_NONE_EXIST;
-	choice.cells = cells_of(policy, set->snapshot, set->cells, model);
-	filter_all(&choice, set->eligible, input);
-	if (choice.n == 0)
-		return PICK_E_NONE_LEFT;
-
-	uint32_t i = choose(policy, &choice);
+	uint32_t i = choose(set, policy, &choice);
 	assert(i < choice.n);
 	const struct candidate *picked = choice_candidate(&choice, i);
 	*result_out = (struct pick_result){
 		.instance = picked->instance,
 		.row = picked->row,
+		.at = i,
 		.reason = choice.reason,
 		.n_candidates = model->n_candidates,
 		.n_eligible = choice.n,

@@ -1,44 +1,74 @@
 /*
  * policy: which instance gets a request.
  *
- * policy_pick() filters first: instances that this request has tried are out, those
- * that just failed (avoid_until) are out while there are others, those in the model's
- * reserve likewise, and a snapshot's model lists no drained or disabled ones. The policy
- * then only orders what the filters left. No I/O, no allocation, no clock of its own: the same objects run in
- * tests and in the simulator.
+ * policy_pick() filters first (policy/filter.h); the policy then only orders what the
+ * filters left. No I/O, no allocation, no clock of its own: the same objects run in tests
+ * and in the simulator. A pick changes nothing but the counters of the policy itself; that
+ * the request goes there is said by ticket_open() (policy/ticket.h).
  *
- * A struct policy_set belongs to one worker: the policy's counters for each model of
- * the snapshot in hand, on which it holds a reference.
+ * A struct policy_set belongs to one worker: the policies' counters for each model of the
+ * snapshot in hand, on which it holds a reference, and the scratch of the pick made last.
  */
 #pragma once
 
 #include "base/rng.h"
 #include "fleet/load.h"
 #include "fleet/snapshot.h"
+#include "policy/demand.h"
+#include "policy/policy_options.h"
+#include "policy/prefix_index.h"
 
 struct policy;
 
 extern const struct policy *const policy_table[]; /* NULL at the end; the default first */
 
-/* NULL when there is none of that name. */
+/* By name or alias; NULL when there is none of that name. */
 const struct policy *policy_find(struct slice name);
+const char *policy_name(const struct policy *policy);
 
-/* What is to be waited for before a pick: input.session, where there may be one. */
-bool policy_wants_session(const struct policy *policy);
-
-struct policy_set {
-	const struct policy *policy;
-	const struct load *load;
-	struct rng *rng;
-	struct snapshot *snapshot; /* NULL before the first adopt */
-	void *cells;               /* the policy's state, parallel to snapshot->candidates */
-	uint32_t *eligible;        /* scratch for a pick, room for every candidate of a model */
+/* The score of one eligible instance, and what it is made of (policy_part_text()). */
+#define POLICY_PARTS 4
+struct policy_score {
+	float total;
+	float parts[POLICY_PARTS];
 };
 
-/* `load` is read, `rng` is this thread's own; both outlive the set. */
-void policy_set_init(
-    struct policy_set *set, const struct policy *policy, const struct load *load, struct rng *rng);
+/* The parts' names, NULL behind the last; the totals of some policies are costs: lower is better. */
+const char *policy_part_text(const struct policy *policy, unsigned part);
+bool policy_is_cost(const struct policy *policy);
+
+struct policy_set {
+	const struct policy_options *options;
+	struct load *load;
+	unsigned worker; /* whose cells of the load are charged */
+	struct rng *rng;
+	struct prefix_index *index; /* shared by all workers; NULL: none is kept */
+	struct snapshot *snapshot;  /* NULL before the first adopt */
+
+	/* private */
+	const struct policy **policies; /* of each model of the snapshot, then of `any` */
+	size_t cell_bytes;              /* the most that one of them needs */
+	void *cells;                    /* the policies' state, parallel to snapshot->candidates */
+	uint32_t *eligible;             /* positions among the model's candidates */
+	struct policy_score *scores;    /* parallel to eligible */
+	uint32_t n_eligible;
+	struct prefix_scan *scan; /* of the pick made last */
+	double *tokens_per_byte;  /* of prompts, by the label of the model: learned from usage */
+};
+
+/* `set` has options, load, worker, rng and index; all outlive it. */
+void policy_set_init(struct policy_set *set);
 void policy_set_deinit(struct policy_set *set);
+
+/* The policy that picks for this model of set->snapshot. */
+const struct policy *policy_of(const struct policy_set *set, const struct model *model);
+
+/* What is to be waited for before a pick for this model: the session, or the prompt. */
+bool policy_wants_session(const struct policy_set *set, const struct model *model);
+bool policy_wants_prompt(const struct policy_set *set, const struct model *model);
+
+/* How many tokens a byte of a prompt for this model is likely to be. */
+double policy_tokens_per_byte(const struct policy_set *set, const struct model *model);
 
 /*
  * From now on picks are made from `snap`; takes its own reference. A model goes on where
@@ -55,11 +85,13 @@ enum pick_reason {
 	PICK_POWER_OF_TWO,
 	PICK_RANDOM,
 	PICK_RENDEZVOUS_HASH,
+	PICK_PREFIX_HIT,  /* it has the most useful part of the prompt in its cache */
+	PICK_LOWEST_COST, /* its first token is expected soonest, whatever is cached */
 	PICK_ALL_AVOIDED, /* every untried one failed lately: one of them all the same */
 	PICK_LAST_RESORT, /* all but the reserve were tried: one of that, by weight */
 };
 
-#define PICK_REASONS 8
+#define PICK_REASONS 10
 
 const char *pick_reason_text(enum pick_reason reason);
 
@@ -70,15 +102,16 @@ enum pick_outcome {
 
 struct pick_input {
 	const struct model *model; /* of set->snapshot: one of its models, or its `any` */
-	const uint16_t *tried;     /* slots of the instances that failed this request */
+	const struct demand *demand;
+	const uint16_t *tried; /* slots of the instances that failed this request */
 	uint32_t n_tried;
-	uint64_t now_ms;  /* the clock of instance_avoid() */
-	uint64_t session; /* a hash of what requests that belong together have in common; 0: nothing known */
+	uint64_t now_ns; /* the clock of instance_avoid(), in nanoseconds */
 };
 
 struct pick_result {
 	struct instance *instance; /* good as long as a reference on the snapshot is held */
 	uint32_t row;              /* in set->snapshot */
+	uint32_t at;               /* among the eligible */
 	enum pick_reason reason;
 	uint32_t n_candidates; /* before the filters, without the reserve */
 	uint32_t n_eligible;   /* after them */

@@ -27,8 +27,8 @@ static uint64_t mix(uint64_t x) {
 	return x ^ (x >> 33);
 }
 
-static double score_of(const struct candidate *c, uint64_t session) {
-	double drawn = ((double)(mix(session ^ c->instance->seed) >> 12) + 0.5) * 0x1p-52; /* in (0, 1) */
+double choice_hash(const struct candidate *c, uint64_t key) {
+	double drawn = ((double)(mix(key ^ c->instance->seed) >> 12) + 0.5) * 0x1p-52; /* in (0, 1) */
 
 	return c->weight / -log(drawn);
 }
@@ -38,22 +38,22 @@ static uint32_t rendezvous_hash_pick(struct choice *choice) {
 	uint32_t best = 0, best_within = UINT32_MAX;
 	uint64_t n_in_flight = 0;
 
-	if (!choice->session) {
+	if (!choice->demand->session) {
 		choice->reason = PICK_ROUND_ROBIN;
 		return round_robin_pick(choice);
 	}
 	for (uint32_t i = 0; i < choice->n; i++)
-		n_in_flight += load_sum(choice->load, choice_candidate(choice, i)->slot);
+		n_in_flight += load_requests(choice->load, choice_candidate(choice, i)->slot);
 	for (uint32_t i = 0; i < choice->n; i++) {
 		const struct candidate *c = choice_candidate(choice, i);
-		double score = score_of(c, choice->session);
+		double score = choice_hash(c, choice->demand->session);
 
 		if (score > highest) {
 			highest = score;
 			best = i;
 		}
 		if (score > highest_within &&
-		    load_sum(choice->load, c->slot) < bound_of(choice, c, n_in_flight)) {
+		    load_requests(choice->load, c->slot) < bound_of(choice, c, n_in_flight)) {
 			highest_within = score;
 			best_within = i;
 		}

@@ -7,6 +7,7 @@
 #include "base/option_check.h"
 #include "base/text.h"
 #include "fleet/instance.h"
+#include "router/policy_config.h"
 
 #define KIB     (1ULL << 10)
 #define GIB     (1ULL << 30)
@@ -55,8 +56,6 @@ static const char *check_alias(const char *text) {
 	return "aliases are not built yet";
 }
 
-static const char *const policies[] = { "round_robin", "least_load", "power_of_two", "random",
-	"rendezvous_hash", NULL };
 static const char *const dialects[] = { "headrace", "infinilm", NULL };
 static const char *const half_closes[] = { "abort", "serve", NULL };
 static const char *const log_formats[] = { "json", NULL };
@@ -161,7 +160,12 @@ static const struct option rows[] = {
 	    .def = "300s", .max = 24 * HOUR_MS, ROUTER(timeout.drain_ms) },
 
 	{ "policy", "default", .flag = "policy", .help = "which engine gets a request", .type = OPTION_STRING,
-	    .choices = policies, .def = "round_robin", ROUTER(policy) },
+	    .choices = policy_config_names, .def = "round_robin", ROUTER(policy) },
+	{ "policy", "models", .arg = "{ MODEL = POLICY }", .help = "policies of single models",
+	    .type = OPTION_MAP, ROUTER(model_policies) },
+	{ "policy", "prefix_index_mb", .flag = "prefix-index-mb",
+	    .help = "memory for what is known of the engines' prefix caches, MiB; 0 keeps no index",
+	    .type = OPTION_UINT, .def = "64", .max = 65536, ROUTER(prefix_index_mib) },
 
 	{ "log", "access", .arg = "FILE", .help = "one line a request; - is standard output, off is none",
 	    .type = OPTION_STRING, .def = "-", ROUTER(log_access) },
@@ -501,6 +505,7 @@ static void verify(struct option_set *set, void *arg) {
 	apply_dialect(set, config);
 	verify_limits(set, config);
 	verify_listeners(set, config);
+	policy_config_verify(set, config);
 	lower_headers(set, &config->request_id_headers);
 	collect_workers(set, config);
 	if (config->workers.n > INSTANCE_SLOTS_MAX)
@@ -534,6 +539,7 @@ void router_config_free(struct router_config **config_inout) {
 	if (!config)
 		return;
 	static_file_deinit(&config->static_services);
+	policy_config_free(config);
 	option_set_free(&config->options);
 	free(config);
 }

@@ -11,6 +11,7 @@
 #include "base/option.h"
 #include "discovery/static_file.h"
 #include "http/reply.h"
+#include "policy/policy_options.h"
 
 /* Whose defaults and errors: ours, or those of InfiniLM-SVC's router. */
 enum router_dialect { ROUTER_HEADRACE, ROUTER_INFINILM };
@@ -69,7 +70,11 @@ struct router_config {
 	const char *admin_host, *metrics_host;
 	uint16_t admin_port, metrics_port;
 	struct router_timeouts timeout;
-	const char *policy; /* [policy] default: a name of policy_table */
+	/* [policy] */
+	const char *policy;               /* a name of policy_table */
+	struct option_map model_policies; /* model -> name */
+	uint64_t prefix_index_mib;
+	struct policy_options policies; /* what follows */
 	/* [log] */
 	const char *log_access; /* "-": stdout, "off", or a path (below log_dir unless absolute) */
 	const char *log_dir;    /* "": where we were started */

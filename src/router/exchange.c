@@ -71,11 +71,10 @@ static bool is_last(const struct exchange *x, const struct session *session) {
 
 /* --- engines: charge, release, retry ---------------------------------------- */
 
-static void release_instance(struct exchange *x) {
-	if (!x->instance)
-		return;
-	load_release(x->worker->router->load, x->worker->index, x->instance->slot);
-	x->instance = NULL;
+/* `answered`: what it says of its usage, and how long it took, is a lesson. */
+static void release_instance(struct exchange *x, bool answered) {
+	struct ticket_usage usage = { x->tap.tokens_in, x->tap.tokens_cached, x->tap.has_cached };
+	ticket_close(&x->ticket, &x->worker->policies, answered ? &usage : NULL);
 }
 
 static void drop_upstream(struct exchange *x) {
@@ -88,8 +87,8 @@ static void drop_upstream(struct exchange *x) {
 /* This instance did not take the request: another one may. */
 static enum next try_another(struct exchange *x, enum cause cause) {
 	drop_upstream(x);
-	x->tried[x->n_tried++] = x->instance->slot;
-	release_instance(x);
+	x->tried[x->n_tried++] = x->ticket.instance->slot;
+	release_instance(x, false);
 	x->last_cause = (uint8_t)cause; /* what to say when nobody is left */
 	return go(x, STEP_PICK);
 }
@@ -99,7 +98,7 @@ static enum next connect_failed(struct exchange *x, enum cause cause) {
 	drop_upstream(x);
 	if (x->n_addresses < x->view->snapshot->rows[x->row].n_addresses)
 		return go(x, STEP_CONNECT);
-	instance_avoid(x->instance, loop_now_ms(&x->worker->loop));
+	instance_avoid(x->ticket.instance, loop_now_ms(&x->worker->loop));
 	return try_another(x, cause);
 }
 
@@ -179,6 +178,19 @@ static int send_continue(struct exchange *x) {
 	return call_flush(&o);
 }
 
+/*
+ * The name of the model that was asked for; empty: of any. Once the body is complete its
+ * scanner is gone: what was found before has the name.
+ */
+static struct slice find_name(const struct exchange *x) {
+	return x->model ? x->model->name : inspect_model(&x->inspect);
+}
+
+static const struct model *find_model(const struct exchange *x, const struct snapshot *snap) {
+	struct slice name = find_name(x);
+	return name.n ? snapshot_model(snap, name) : &snap->any;
+}
+
 /* Whose model it is decides where it goes, and it has not come yet. */
 static bool must_wait(const struct exchange *x) {
 	return x->view->snapshot->n_models > 1 && !inspect_is_decided(&x->inspect);
@@ -196,7 +208,8 @@ static bool inspect_is_enough(const struct exchange *x) {
 	if (must_wait(x))
 		return false;
 	uint64_t limit = config->inspect_limit_bytes;
-	if (!policy_wants_session(x->worker->policies.policy) ||
+	const struct model *model = find_model(x, x->worker->view->snapshot);
+	if (!model || !policy_wants_session(&x->worker->policies, model) ||
 	    (inspect_session(&x->inspect) && inspect_is_decided(&x->inspect)))
 		limit = u64_min(limit, WHOLE_BYTES);
 	return x->hold.bytes >= limit || buf_is_over_budget(bufs(x));
@@ -231,17 +244,9 @@ static enum next step_inspect(struct exchange *x) {
 	return WAIT;
 }
 
-/*
- * The name of the model that was asked for; empty: of any. Once the body is complete its
- * scanner is gone: what was found before has the name.
- */
-static struct slice find_name(const struct exchange *x) {
-	return x->model ? x->model->name : inspect_model(&x->inspect);
-}
-
-static const struct model *find_model(const struct exchange *x, const struct snapshot *snap) {
-	struct slice name = find_name(x);
-	return name.n ? snapshot_model(snap, name) : &snap->any;
+/* What the policy may know of the request. */
+static void make_demand(struct exchange *x, struct demand *demand) {
+	*demand = (struct demand){ .session = inspect_session(&x->inspect) };
 }
 
 static enum next step_pick(struct exchange *x) {
@@ -260,13 +265,13 @@ static enum next step_pick(struct exchange *x) {
 		    x, any->n_candidates + any->n_reserve ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE);
 	}
 
-	if (!x->session)
-		x->session = inspect_session(&x->inspect);
+	struct demand demand;
 	struct pick_input input = { .model = x->model,
+		.demand = &demand,
 		.tried = x->tried,
 		.n_tried = x->n_tried,
-		.now_ms = loop_now_ms(&x->worker->loop),
-		.session = x->session };
+		.now_ns = now_ns(x) };
+	make_demand(x, &demand);
 	struct pick_result pick;
 	int r = x->n_tried < EXCHANGE_TRIES_MAX ? policy_pick(&x->worker->policies, &input, &pick)
 						: PICK_E_NONE_LEFT;
@@ -278,13 +283,13 @@ static enum next step_pick(struct exchange *x) {
 		return exchange_fail(x, x->last_cause ? (enum cause)x->last_cause : CAUSE_NO_INSTANCE);
 
 	metric_add(&x->worker->metrics->picks, 1);
-	x->instance = pick.instance;
+	ticket_open(&x->ticket, &x->worker->policies, &input, &pick);
 	x->row = pick.row;
 	x->reason = (uint8_t)pick.reason;
-	x->first_address = instance_good_address(x->instance, x->view->snapshot->rows[x->row].n_addresses);
+	x->first_address =
+	    instance_good_address(x->ticket.instance, x->view->snapshot->rows[x->row].n_addresses);
 	x->n_addresses = 0;
 	x->n_attempts++;
-	load_charge(x->worker->router->load, x->worker->index, x->instance->slot);
 	if (!x->at.routed)
 		x->at.routed = now_ns(x);
 	return go(x, STEP_CONNECT);
@@ -309,12 +314,12 @@ static enum next step_connect(struct exchange *x) {
 			return connect_failed(x, CAUSE_CONNECT_FAILED);
 		if (x->upstream->conn.state == CONN_CONNECTING)
 			return WAIT;
-		instance_succeeded(x->instance);
-		instance_set_good_address(x->instance, address_at(x, x->n_addresses - 1));
+		instance_succeeded(x->ticket.instance);
+		instance_set_good_address(x->ticket.instance, address_at(x, x->n_addresses - 1));
 		return go(x, STEP_SEND);
 	}
 	if (may_reuse(x))
-		x->upstream = upstream_get(&x->worker->pool, x->instance, &x->job);
+		x->upstream = upstream_get(&x->worker->pool, x->ticket.instance, &x->job);
 	if (x->upstream)
 		return go(x, STEP_SEND);
 
@@ -322,11 +327,11 @@ static enum next step_connect(struct exchange *x) {
 	if (x->n_addresses >= row->n_addresses)
 		return connect_failed(x, CAUSE_CONNECT_FAILED);
 	const struct sockaddr_storage *to = &row->addresses[address_at(x, x->n_addresses++)];
-	int r = upstream_connect(&x->worker->pool, x->instance, to, &x->job, &x->upstream);
+	int r = upstream_connect(&x->worker->pool, x->ticket.instance, to, &x->job, &x->upstream);
 	if ((r == -EMFILE || r == -ENFILE) &&
 	    x->worker->pool.n_idle) { /* idle ones hold what this one needs */
 		upstream_pool_close_idle(&x->worker->pool);
-		r = upstream_connect(&x->worker->pool, x->instance, to, &x->job, &x->upstream);
+		r = upstream_connect(&x->worker->pool, x->ticket.instance, to, &x->job, &x->upstream);
 	}
 	if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
 		return exchange_fail(x, CAUSE_OVERLOADED);
@@ -382,7 +387,7 @@ static enum next step_send(struct exchange *x) {
 	call_init(&x->up, &x->upstream->conn, FRAMING_NONE, 0);
 	struct buf *at = x->hold.first;
 	call_begin(&o, &x->up);
-	forward_request(&o, request_head(x), x->instance, &f, framing, length);
+	forward_request(&o, request_head(x), x->ticket.instance, &f, framing, length);
 	int r = 0;
 	do {
 		struct piece pieces[CALL_PIECES_MAX];
@@ -526,8 +531,10 @@ static enum next relay_head(struct exchange *x, const struct head *answer) {
 	x->status = answer->status;
 	tap_init(&x->tap, answer);
 	/* Else it cost the engine no work. */
-	if (x->tap.kind != TAP_EVENTS && answer->status < 400 && x->model->name.n)
+	if (x->tap.kind != TAP_EVENTS && answer->status < 400 && x->model->name.n) {
+		ticket_first(&x->ticket, &x->worker->policies, x->at.first_byte);
 		journal_answered(x);
+	}
 	call_begin(&o, &x->down);
 	x->ends_connection = forward_response(&o, answer, &f);
 	x->is_engine_kept = answer->keep_alive;
@@ -605,7 +612,7 @@ static enum next step_relay(struct exchange *x) {
 			return WAIT; /* one read a turn: the others wait too */
 	}
 	finish_upstream(x);
-	release_instance(x);
+	release_instance(x, true);
 	call_want(&x->down, false); /* nobody wants the rest of its body */
 	return call_pending(&x->down) ? WAIT : go(x, STEP_SETTLE);
 }
@@ -679,7 +686,7 @@ static void settle_down(struct exchange *x) {
 static enum next step_settle(struct exchange *x) {
 	struct worker *w = x->worker;
 	drop_upstream(x);
-	release_instance(x);
+	release_instance(x, false);
 	if (x->cause == CAUSE_CLIENT_GONE)
 		metric_add(&w->metrics->client_aborts, 1);
 	settle_down(x);
@@ -776,7 +783,7 @@ static uint64_t exchange_ends_ms(struct exchange *x, uint64_t now_ms) {
 static bool is_engines_turn(const struct exchange *x, uint64_t *silent_ms_out) {
 	uint64_t now_ms = loop_now_ms(&x->worker->loop);
 	*silent_ms_out = now_ms > x->moved_ms ? now_ms - x->moved_ms : 0;
-	return x->instance && x->moved_ms;
+	return x->ticket.instance && x->moved_ms;
 }
 
 bool exchange_is_streaming(const struct exchange *x, uint64_t *silent_ms_out) {

@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include "policy/ticket.h"
 #include "router/hold.h"
 #include "router/inspect.h"
 #include "router/worker.h"
@@ -54,9 +55,8 @@ struct exchange {
 	struct tap tap;
 	struct view *view;
 	const struct model *model; /* of the view; NULL until it is known */
-	struct instance *instance; /* charged; NULL: none */
+	struct ticket ticket;      /* at the instance that has it; closed: none */
 	struct exchange_times at;
-	uint64_t session;       /* for the policy; 0: none, or not looked for yet */
 	uint64_t deadline_ms;   /* of what is waited for now; UINT64_MAX: none */
 	uint64_t moved_ms;      /* since then it is the engine that is waited for; 0: it is not */
 	uint64_t progress;      /* what had been achieved of it when the deadline was set */
@@ -82,7 +82,7 @@ struct exchange {
 					 the end */
 };
 
-_Static_assert(sizeof(struct exchange) <= 768, "an open stream costs little");
+_Static_assert(sizeof(struct exchange) <= 832, "an open stream costs little");
 
 /* For the server: a valid head has come. */
 struct job *exchange_begin(struct server *server, struct session *session, const struct head *head);

@@ -5,7 +5,7 @@
 #include "fleet/label.h"
 
 void journal_answered(const struct exchange *x) {
-	atomic_store_explicit(&x->worker->tallies[x->instance->slot].answered_ms,
+	atomic_store_explicit(&x->worker->tallies[x->ticket.instance->slot].answered_ms,
 	    loop_now_ms(&x->worker->loop), memory_order_relaxed);
 }
 
@@ -15,6 +15,7 @@ void journal_tokens(struct exchange *x, unsigned n_events) {
 	if (!x->at.first_token) {
 		x->at.first_token = now;
 		metric_observe(&m->first_token, now - x->at.begin);
+		ticket_first(&x->ticket, &x->worker->policies, now);
 		journal_answered(x);
 	} else {
 		/* Events that came in one read share its time. */

@@ -115,7 +115,8 @@ static void service_count(const struct router *router, const struct instance *in
 	n_errors -= metric_read(&inst->n_errors_before);
 	json_object_set_new(info, "request_count", json_integer((json_int_t)n_requests));
 	json_object_set_new(info, "error_count", json_integer((json_int_t)n_errors));
-	json_object_set_new(info, "in_flight", json_integer((json_int_t)load_sum(router->load, inst->slot)));
+	json_object_set_new(
+	    info, "in_flight", json_integer((json_int_t)load_requests(router->load, inst->slot)));
 }
 
 /* Who wrote 3 reads 3. */

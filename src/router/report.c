@@ -32,7 +32,7 @@ static void write_instances(const struct report *r, FILE *out) {
 	metric_write_family(out, "headrace_in_flight", "gauge", "Requests at an instance.");
 	for (uint32_t i = 0; i < snap->n_rows; i++)
 		metric_write_row(out, "headrace_in_flight", "instance", snap->rows[i].instance->spec.name.p,
-		    (double)load_sum(r->router->load, snap->rows[i].instance->slot));
+		    (double)load_requests(r->router->load, snap->rows[i].instance->slot));
 	metric_write_family(
 	    out, "headrace_instance_routable", "gauge", "1 when the instance may take requests.");
 	for (uint32_t i = 0; i < snap->n_rows; i++)

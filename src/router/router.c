@@ -423,6 +423,8 @@ static bool control_start(struct control *c) {
 	    config->n_threads ? config->n_threads : (unsigned)size_min(count_cpus(), LOAD_WORKERS_MAX);
 	router->budget.max_bytes = config->hold_memory_bytes;
 	router->load = load_new(router->n_workers);
+	if (config->prefix_index_mib)
+		router->prefixes = prefix_index_new(config->prefix_index_mib << 20);
 	router->started_ns = clock_now_ns();
 	c->report.router = router;
 	loop_setup_process();
@@ -463,6 +465,7 @@ static void control_free(struct control *c) {
 	snapshot_unref(&c->snapshot);
 	fleet_free(&c->fleet);
 	load_free(&c->router.load);
+	prefix_index_free(&c->router.prefixes);
 	free(c->router.workers);
 	router_config_free(&c->config);
 }

@@ -14,6 +14,9 @@ enum want {
 	WANT_MESSAGE_CACHE_CREATION,
 	WANT_RESPONSE_INPUT,
 	WANT_RESPONSE_OUTPUT,
+	WANT_CACHED, /* chat and completions; responses; responses' last event */
+	WANT_INPUT_CACHED,
+	WANT_RESPONSE_CACHED,
 	WANT_TYPE,    /* behind all counts */
 	WANT_CONTENT, /* the first of those that hold what the model said */
 };
@@ -30,6 +33,9 @@ static const struct scan_want wants[] = {
 	[WANT_MESSAGE_CACHE_CREATION] = { .path = "message.usage.cache_creation_input_tokens" },
 	[WANT_RESPONSE_INPUT] = { .path = "response.usage.input_tokens" },
 	[WANT_RESPONSE_OUTPUT] = { .path = "response.usage.output_tokens" },
+	[WANT_CACHED] = { .path = "usage.prompt_tokens_details.cached_tokens" },
+	[WANT_INPUT_CACHED] = { .path = "usage.input_tokens_details.cached_tokens" },
+	[WANT_RESPONSE_CACHED] = { .path = "response.usage.input_tokens_details.cached_tokens" },
 	[WANT_TYPE] = { .path = "type", .text_bytes_max = 48 },
 	[WANT_CONTENT] = { .path = "choices.[].delta.content" },
 	{ .path = "choices.[].delta.reasoning_content" },
@@ -147,10 +153,14 @@ static bool is_last(struct slice type) {
 }
 
 static void tap_take_usage(struct tap *t, const struct scan *scan) {
+	static const uint8_t cached[] = { WANT_CACHED, WANT_INPUT_CACHED, WANT_RESPONSE_CACHED,
+		WANT_CACHE_READ, WANT_MESSAGE_CACHE_READ };
 	take_count(scan, WANT_PROMPT, &t->tokens_in);
 	take_input(scan, WANT_INPUT, &t->tokens_in);
 	take_input(scan, WANT_MESSAGE_INPUT, &t->tokens_in);
 	take_count(scan, WANT_RESPONSE_INPUT, &t->tokens_in);
+	for (unsigned i = 0; i < n_elems(cached); i++)
+		t->has_cached |= take_count(scan, cached[i], &t->tokens_cached);
 	t->has_usage |= take_count(scan, WANT_COMPLETION, &t->tokens_out);
 	t->has_usage |= take_count(scan, WANT_OUTPUT, &t->tokens_out);
 	t->has_usage |= take_count(scan, WANT_RESPONSE_OUTPUT, &t->tokens_out);

@@ -30,13 +30,14 @@ struct tap_scratch {
 struct tap {
 	struct buf *saved; /* the scanner of an answer or event that is not complete */
 	uint64_t tokens_in, tokens_out;
-	uint32_t n_events; /* with content */
-	uint8_t kind;      /* enum tap_kind */
-	uint8_t line;      /* where in a line the last read ended */
-	uint8_t matched;   /* bytes of "data:" or "[DONE]" seen on this line */
-	bool is_reading;   /* a JSON text has begun and not ended */
-	bool is_refused;   /* this event is no JSON */
-	bool has_usage;
+	uint64_t tokens_cached; /* of those in */
+	uint32_t n_events;      /* with content */
+	uint8_t kind;           /* enum tap_kind */
+	uint8_t line;           /* where in a line the last read ended */
+	uint8_t matched;        /* bytes of "data:" or "[DONE]" seen on this line */
+	bool is_reading;        /* a JSON text has begun and not ended */
+	bool is_refused;        /* this event is no JSON */
+	bool has_usage, has_cached;
 	bool is_done;     /* [DONE] or the last event of another dialect passed */
 	bool at_boundary; /* the last byte ended an event, or nothing came yet */
 };

@@ -30,7 +30,7 @@ static void worker_count(struct worker *w, const struct exchange *x, uint64_t no
 	bool is_streaming = exchange_is_streaming(x, &silent_ms);
 	if (!is_streaming && !exchange_is_waiting(x, &silent_ms))
 		return;
-	struct worker_streams *s = &w->streams[x->instance->slot];
+	struct worker_streams *s = &w->streams[x->ticket.instance->slot];
 	bool is_long = u64_min(silent_ms, now_ms - w->resumed_ms) >= stall_ms;
 	s->n += is_streaming;
 	s->n_stalled += is_streaming && is_long;
@@ -96,7 +96,12 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 	slab_init(&w->exchanges, sizeof(struct exchange));
 	rng_init_random(&w->rng);
 	upstream_pool_init(&w->pool, &w->loop, config->timeout.pool_idle_ms);
-	policy_set_init(&w->policies, policy_find(slice_of(config->policy)), router->load, &w->rng);
+	w->policies = (struct policy_set){ .options = &config->policies,
+		.load = router->load,
+		.worker = index,
+		.rng = &w->rng,
+		.index = router->prefixes };
+	policy_set_init(&w->policies);
 	tap_scratch_init(&w->tap, &w->loop.bufs);
 	w->metrics = calloc(1, sizeof(*w->metrics));
 	w->tallies = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->tallies));

@@ -427,7 +427,7 @@ static const struct {
 static inline void script_check_load(struct script *s) {
 	uint64_t n_at_work = 0;
 	list_each (it, &s->w->worker.active)
-		n_at_work += container_of(it, struct exchange, link)->instance != NULL;
+		n_at_work += container_of(it, struct exchange, link)->ticket.instance != NULL;
 	if (world_load(s->w) != n_at_work)
 		s->wrong = "load is not what is at work";
 }
@@ -453,9 +453,12 @@ static inline void script_renew(struct world *w) {
 		snap->rows[i].instance->n_failures = 0;
 	}
 	rng_init(&w->worker.rng, 1);
+	struct policy_set fresh = {
+		.options = &w->config.policies, .load = w->router.load, .rng = &w->worker.rng
+	};
 	policy_set_deinit(&w->worker.policies);
-	policy_set_init(
-	    &w->worker.policies, policy_find(slice_of(w->config.policy)), w->router.load, &w->worker.rng);
+	policy_set_init(&fresh);
+	w->worker.policies = fresh;
 	policy_set_adopt(&w->worker.policies, w->worker.view->snapshot);
 	bytes_clear(&w->log);
 	w->n_lines = 0;

@@ -51,7 +51,7 @@ static void test_fleet_that_is_empty(void **state) {
 }
 
 static uint64_t load_of(const struct world *w, const struct instance *inst) {
-	return load_sum(w->router.load, inst->slot);
+	return load_requests(w->router.load, inst->slot);
 }
 
 /* Removed in each step in which it is at work: the request goes on with it, and it lives as long. */

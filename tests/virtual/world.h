@@ -219,6 +219,7 @@ static inline void world_configure(struct router_config *config) {
 		.hold_limit_bytes = 32u << 10,
 		.request_id_headers = { id_headers, 1 },
 		.policy = "round_robin",
+		.policies.policy = policy_find(SLICE("round_robin")),
 		.registry_url = "",
 	};
 	config->timeout = (struct router_timeouts){ .head_ms = 1000,

@@ -9,13 +9,13 @@ static void sums_go_over_workers(void **state) {
 
 	for (unsigned worker = 0; worker < 3; worker++)
 		for (unsigned i = 0; i <= worker; i++)
-			load_charge(load, worker, 7);
-	load_charge(load, 1, INSTANCE_SLOTS_MAX - 1);
-	assert_int_equal(load_sum(load, 7), 6);
-	assert_int_equal(load_sum(load, 6), 0);
-	assert_int_equal(load_sum(load, INSTANCE_SLOTS_MAX - 1), 1);
-	load_release(load, 2, 7);
-	assert_int_equal(load_sum(load, 7), 5);
+			load_charge(load, worker, 7, 0);
+	load_charge(load, 1, INSTANCE_SLOTS_MAX - 1, 0);
+	assert_int_equal(load_requests(load, 7), 6);
+	assert_int_equal(load_requests(load, 6), 0);
+	assert_int_equal(load_requests(load, INSTANCE_SLOTS_MAX - 1), 1);
+	load_release_prefill(load, 2, 7, 0);
+	assert_int_equal(load_requests(load, 7), 5);
 	load_free(&load);
 	assert_null(load);
 	load_free(&load);
@@ -30,16 +30,16 @@ static void workers_share_no_cache_line(void **state) {
 }
 
 static void release_worker_0(void *object) {
-	load_release(object, 0, 7);
+	load_release_prefill(object, 0, 7, 0);
 }
 
 static void a_release_without_a_charge_aborts(void **state) {
 	struct load *load = load_new(2);
 
 	/* Another worker's charge does not count. */
-	load_charge(load, 1, 7);
+	load_charge(load, 1, 7, 0);
 	assert_true(scene_aborts(release_worker_0, load));
-	load_charge(load, 0, 7);
+	load_charge(load, 0, 7, 0);
 	assert_false(scene_aborts(release_worker_0, load));
 	load_free(&load);
 }
@@ -57,12 +57,12 @@ static void *work(void *object) {
 	const struct shift *shift = object;
 
 	for (unsigned i = 0; i < ROUNDS; i++) {
-		load_charge(shift->load, shift->worker, 5);
-		load_charge(shift->load, shift->worker, i % 2 ? 5 : 6);
-		load_release(shift->load, shift->worker, i % 2 ? 5 : 6);
-		load_release(shift->load, shift->worker, 5);
+		load_charge(shift->load, shift->worker, 5, 0);
+		load_charge(shift->load, shift->worker, i % 2 ? 5 : 6, 0);
+		load_release_prefill(shift->load, shift->worker, i % 2 ? 5 : 6, 0);
+		load_release_prefill(shift->load, shift->worker, 5, 0);
 	}
-	load_charge(shift->load, shift->worker, 5);
+	load_charge(shift->load, shift->worker, 5, 0);
 	return NULL;
 }
 
@@ -76,11 +76,11 @@ static void sums_beside_running_workers(void **state) {
 		assert_int_equal(pthread_create(&threads[i], NULL, work, &shifts[i]), 0);
 	}
 	for (unsigned i = 0; i < ROUNDS; i++)
-		assert_in_range(load_sum(load, 5), 0, 2 * WORKERS);
+		assert_in_range(load_requests(load, 5), 0, 2 * WORKERS);
 	for (unsigned i = 0; i < WORKERS; i++)
 		assert_int_equal(pthread_join(threads[i], NULL), 0);
-	assert_int_equal(load_sum(load, 5), WORKERS);
-	assert_int_equal(load_sum(load, 6), 0);
+	assert_int_equal(load_requests(load, 5), WORKERS);
+	assert_int_equal(load_requests(load, 6), 0);
 	load_free(&load);
 }
 

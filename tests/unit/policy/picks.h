@@ -15,7 +15,8 @@ struct picks {
 	struct load *load;
 	struct snapshot *snap;
 	struct policy_set set;
-	uint64_t session; /* of what is picked for next */
+	struct policy_options options;
+	struct demand demand; /* of what is picked for next */
 };
 
 static inline struct snapshot *picks_snapshot(const uint16_t *weights, uint32_t n) {
@@ -48,12 +49,14 @@ static inline struct snapshot *picks_snapshot(const uint16_t *weights, uint32_t 
 
 static inline void picks_open(
     struct picks *p, const char *policy, const uint16_t *weights, uint32_t n, uint64_t seed) {
-	p->session = 0;
+	p->demand = (struct demand){ .session = 0 };
 	rng_init(&p->rng, seed);
 	p->load = load_new(1);
 	p->snap = picks_snapshot(weights, n);
 	assert_non_null(policy_find(slice_of(policy)));
-	policy_set_init(&p->set, policy_find(slice_of(policy)), p->load, &p->rng);
+	p->options = (struct policy_options){ .policy = policy_find(slice_of(policy)) };
+	p->set = (struct policy_set){ .options = &p->options, .load = p->load, .rng = &p->rng };
+	policy_set_init(&p->set);
 	policy_set_adopt(&p->set, p->snap);
 }
 
@@ -69,7 +72,7 @@ static inline struct instance *picks_instance(const struct picks *p, uint32_t ro
 
 static inline void picks_charge(struct picks *p, uint32_t row, unsigned n) {
 	while (n-- > 0)
-		load_charge(p->load, 0, picks_instance(p, row)->slot);
+		load_charge(p->load, 0, picks_instance(p, row)->slot, 0);
 }
 
 /* The row that gets a request for "m" at time `now_ms`; `tried` is a row, or -1. */
@@ -79,8 +82,8 @@ static inline uint32_t picks_next(struct picks *p, int tried, uint64_t now_ms) {
 		.model = snapshot_model(p->set.snapshot, SLICE("m")),
 		.tried = &slot,
 		.n_tried = tried < 0 ? 0 : 1,
-		.now_ms = now_ms,
-		.session = p->session,
+		.now_ns = now_ms * 1000000,
+		.demand = &p->demand,
 	};
 	struct pick_result result;
 

@@ -40,7 +40,7 @@ static void standing_requests_follow_the_weights(void **state) {
 	for (unsigned i = 0; i < 600; i++)
 		picks_charge(&p, picks_next(&p, -1, 0), 1);
 	for (uint32_t r = 0; r < 3; r++)
-		assert_int_equal(load_sum(p.load, picks_instance(&p, r)->slot), 100u * weights[r]);
+		assert_int_equal(load_requests(p.load, picks_instance(&p, r)->slot), 100u * weights[r]);
 	picks_close(&p);
 }
 

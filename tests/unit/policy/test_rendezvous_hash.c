@@ -3,7 +3,7 @@
 static const uint16_t equal[] = { 1, 1, 1, 1, 1, 1, 1, 1 };
 
 static uint32_t row_of(struct picks *p, uint64_t session) {
-	p->session = session;
+	p->demand.session = session;
 	return picks_next(p, -1, 0);
 }
 
@@ -32,7 +32,7 @@ static void who_leaves_moves_its_own_sessions_only(void **state) {
 		before[session] = (char)('a' + row_of(&p, session));
 	picks_adopt(&p, "hgfeca"); /* without b and d, and in another order */
 	for (uint64_t session = 1; session < n_elems(before); session++) {
-		p.session = session;
+		p.demand.session = session;
 		char now = picks_name(&p);
 
 		n_moved += now != before[session];
@@ -63,7 +63,7 @@ static void a_drowning_home_is_passed_over(void **state) {
 
 	picks_open(&p, "rendezvous_hash", equal, 8, 1);
 	uint32_t home = row_of(&p, 7);
-	p.session = 7;
+	p.demand.session = 7;
 	uint32_t second = picks_next(&p, (int)home, 0);
 	for (uint32_t r = 0; r < 8; r++)
 		picks_charge(&p, r, r == home ? 12 : r == second ? 8 : 10);

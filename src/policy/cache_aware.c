@@ -1,0 +1,182 @@
+/*
+ * cache_aware: the instance whose first token is expected soonest, where what a miss costs
+ * everybody grows with load.
+ *
+ *     cost = queue + (1 + BUSY * shortest queue) * uncached work + decode + KV pressure
+ *
+ * All in seconds: the queue is the prompt tokens that the instance has yet to prefill, the
+ * uncached work those of this request that its cache does not hold, both divided by the
+ * rate at which it was seen to prefill. In an idle fleet the shortest queue is 0 and the
+ * cost is the expected time to the first token, so that a hit is worth what it saves this
+ * request and no instance drowns for the sake of its cache. In a busy fleet every token
+ * that is computed twice delays all who wait behind it: the longer even the shortest queue
+ * is, the more a hit is worth. Nothing is switched: the weight follows the load.
+ *
+ * Costs that are nearly equal are ties, broken by rendezvous hashing of the first blocks:
+ * routers that saw nothing of each other send equal prompts to the same instance.
+ */
+#include "policy/choice.h"
+
+#define BUSY 4.0 /* for each second of the shortest queue */
+
+/* What an instance is thought to do while nobody in its group has shown anything. */
+#define RATE_UNKNOWN 4000.0 /* tokens a second */
+
+/* Each token in decode makes an instance's steps, and so the prefill among them, a little longer. */
+#define DECODE_S_PER_TOKEN 2e-7
+
+/* Of KV use k the pressure is that of a queue, k / (1 - k): evictions and preemptions are near. */
+#define KV_S       0.15
+#define KV_USE_MAX 0.98
+#define FRESH_MS   10000u /* older figures of the engine are not looked at */
+
+/* Costs this near to the lowest are equal to it: in seconds, and as part of the request's own work. */
+#define TIE_S    0.002
+#define TIE_PART 0.02
+
+/* How many leading blocks decide a tie: a system prompt alone must not gather everybody. */
+#define TIE_BLOCKS 2u
+
+enum part { PART_QUEUE, PART_UNCACHED, PART_DECODE, PART_KV };
+
+uint32_t choice_cached_tokens(
+    const struct demand *demand, const struct prefix_hit *hit, const struct instance *inst) {
+	double bytes = (double)hit->n_blocks * PROMPT_BLOCK_BYTES;
+	double part = demand->prompt_bytes ? bytes / (double)demand->prompt_bytes : 0;
+	double predicted = learned_read(&inst->learned.recent_predicted);
+	double actual = learned_read(&inst->learned.recent_actual);
+	double trust = (actual + TRUST_TOKENS) / (predicted + TRUST_TOKENS);
+
+	return (uint32_t)(demand->prompt_tokens * (part < 1 ? part : 1) * (trust < 1 ? trust : 1));
+}
+
+static double rate_of(const struct candidate *c) {
+	return learned_read(&c->instance->learned.prefill_rate);
+}
+
+/* Of those that have shown what they do; the others are taken to be like them. */
+static double mean_rate(const struct choice *choice) {
+	double sum = 0;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < choice->n; i++) {
+		double rate = rate_of(choice_candidate(choice, i));
+
+		sum += rate;
+		n += rate > 0;
+	}
+	return n ? sum / n : RATE_UNKNOWN;
+}
+
+static bool is_fresh(const struct learned *learned, uint64_t now_ns) {
+	uint64_t ms = atomic_load_explicit(&learned->scraped_ms, memory_order_relaxed);
+
+	return ms && now_ns / 1000000u < ms + FRESH_MS;
+}
+
+/* Seconds by what the engine says of itself: others' requests that wait there, and KV pressure. */
+static void add_figures(
+    struct policy_score *score, const struct choice *choice, const struct learned *learned, double own) {
+	double n_others = learned_read(&learned->n_waiting) - own, use = learned_read(&learned->kv_usage);
+
+	if (!is_fresh(learned, choice->now_ns))
+		return;
+	if (n_others > 0)
+		score->parts[PART_QUEUE] += (float)(n_others * choice->demand->prompt_tokens);
+	if (use > KV_USE_MAX)
+		use = KV_USE_MAX;
+	score->parts[PART_KV] = (float)(KV_S * use / (1 - use));
+}
+
+/* The parts but for the weight of the uncached work, in seconds. */
+static void price(struct choice *choice, uint32_t i, double group_rate) {
+	const struct candidate *c = choice_candidate(choice, i);
+	const struct prefix_hit *hit = prefix_scan_find(choice->scan, c->slot);
+	const struct demand *demand = choice->demand;
+	struct load_sum load = load_sum(choice->load, c->slot);
+	struct policy_score *score = &choice->scores[i];
+	uint32_t cached = hit ? choice_cached_tokens(demand, hit, c->instance) : 0;
+	double rate = rate_of(c) > 0 ? rate_of(c) : group_rate;
+	double share = (double)c->weight * choice->n / (double)choice->weight;
+
+	score->parts[PART_QUEUE] = (float)load.prefill_tokens;
+	add_figures(score, choice, &c->instance->learned, (double)load.n_prefills);
+	score->parts[PART_QUEUE] /= (float)(rate * share);
+	score->parts[PART_UNCACHED] = (float)((demand->prompt_tokens - cached) / rate);
+	score->parts[PART_DECODE] = (float)((double)load.decode_tokens * DECODE_S_PER_TOKEN / share);
+}
+
+static float shortest_queue(const struct choice *choice) {
+	float shortest = choice->scores[0].parts[PART_QUEUE];
+
+	for (uint32_t i = 1; i < choice->n; i++)
+		if (choice->scores[i].parts[PART_QUEUE] < shortest)
+			shortest = choice->scores[i].parts[PART_QUEUE];
+	return shortest;
+}
+
+/* Weighs and adds up; returns the lowest. */
+static uint32_t add_up(struct choice *choice) {
+	float weight = 1 + (float)BUSY * shortest_queue(choice);
+	uint32_t best = 0;
+
+	for (uint32_t i = 0; i < choice->n; i++) {
+		struct policy_score *score = &choice->scores[i];
+
+		score->parts[PART_UNCACHED] *= weight;
+		for (unsigned part = 0; part < POLICY_PARTS; part++)
+			score->total += score->parts[part];
+		if (score->total < choice->scores[best].total)
+			best = i;
+	}
+	return best;
+}
+
+/* What equal requests have in common, without their being told; 0: nothing. */
+static uint64_t tie_key(const struct demand *demand) {
+	return demand->n_keys ? demand->keys[(demand->n_keys < TIE_BLOCKS ? demand->n_keys : TIE_BLOCKS) - 1]
+			      : demand->session;
+}
+
+static uint32_t break_tie(const struct choice *choice, uint32_t best) {
+	const struct policy_score *lowest = &choice->scores[best];
+	float limit = lowest->total + (float)TIE_S + (float)TIE_PART * lowest->parts[PART_UNCACHED];
+	uint64_t key = tie_key(choice->demand);
+	double highest = -1;
+
+	if (!key)
+		key = rng_next(choice->rng);
+	for (uint32_t i = 0; i < choice->n; i++) {
+		if (choice->scores[i].total > limit)
+			continue;
+		double hash = choice_hash(choice_candidate(choice, i), key);
+
+		if (hash > highest) {
+			highest = hash;
+			best = i;
+		}
+	}
+	return best;
+}
+
+static uint32_t cache_aware_pick(struct choice *choice) {
+	double group_rate = mean_rate(choice);
+	uint32_t best;
+
+	for (uint32_t i = 0; i < choice->n; i++)
+		price(choice, i, group_rate);
+	best = break_tie(choice, add_up(choice));
+	if (prefix_scan_find(choice->scan, choice_candidate(choice, best)->slot))
+		choice->reason = PICK_PREFIX_HIT;
+	return best;
+}
+
+const struct policy cache_aware_policy = {
+	.name = "cache_aware",
+	.reason = PICK_LOWEST_COST,
+	.wants_session = true,
+	.wants_prompt = true,
+	.is_cost = true,
+	.parts = { "queue_s", "uncached_s", "decode_s", "kv_s" },
+	.pick = cache_aware_pick,
+};

@@ -1,0 +1,48 @@
+/*
+ * filter: which candidates may get a request at all, and why the others may not. Pure.
+ *
+ * The codes are in the order in which filters are asked, cheap ones first: a pick stops at
+ * the first refusal of a candidate, an explanation shows all of them. Codes and their words
+ * are stable.
+ */
+#pragma once
+
+#include "policy/policy.h"
+
+/* Why an instance was not eligible. Bits of a mask in explanations: 1 << code. */
+enum filter_code {
+	FILTER_NONE,
+	FILTER_DISABLED,
+	FILTER_DRAINING,
+	FILTER_LOADING, /* its models or addresses are not known yet */
+	FILTER_MODEL_ABSENT,
+	FILTER_CAPABILITY_MISSING,
+	FILTER_FEATURE_MISSING,
+	FILTER_CONTEXT_TOO_SMALL,
+	FILTER_TENANT_DENIED,
+	FILTER_CLEARANCE_LOW,
+	FILTER_RESIDENCY_MISSING,
+	FILTER_REGION_DENIED,
+	FILTER_BREAKER_OPEN,
+	FILTER_UNHEALTHY,
+	FILTER_AVOIDED, /* a connect failed within the last seconds */
+	FILTER_AT_CAPACITY,
+	FILTER_SLO_UNATTAINABLE,
+	FILTER_OVER_COST,
+	FILTER_ALREADY_TRIED,
+	FILTER_BELOW_MIN_SCORE, /* eligible, but the composite score was too low */
+};
+
+#define FILTER_CODES 20
+
+const char *filter_text(enum filter_code code);
+
+/* What the filters left, and for what reason the choice is among them. */
+struct filtered {
+	uint32_t n; /* in set->eligible */
+	uint64_t weight;
+	enum pick_reason reason; /* PICK_REASONS: the policy's own */
+};
+
+/* Fills set->eligible. */
+struct filtered filter_all(struct policy_set *set, const struct pick_input *input);

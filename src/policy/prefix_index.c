@@ -1,0 +1,464 @@
+/*
+ * prefix_index: a set-associative table of 8-byte entries, 8 to a bucket, which is a cache
+ * line. 0 is empty; otherwise
+ *
+ *     tag 20 bits | slot 12 | generation 8 | stamp 24
+ *
+ * A block's window is an aligned group of 1, 2, 4 or 8 buckets around its home bucket, and the
+ * lowest bits of a slot say which of them it inserts into. A wider window contains
+ * the narrower ones, and all of it is searched, so nothing is lost when the index is widened.
+ *
+ * A slot has an owner record: the generation that its entries must have, and a clock from
+ * which stamps are taken and ages counted. An entry is written by one relaxed store and
+ * read by one relaxed load, so it is whole, and checked against the record whatever else
+ * happened in between. Writers that meet lose an entry or have it twice; both heal.
+ *
+ * A stamp is 24 bits of a clock that goes round, so an entry must be gone before it looks young
+ * again. No thread is spared for that: each block by which a slot's clock advances also
+ * looks at the next bucket or buckets of the table, so that it goes through all of them
+ * while an entry passes through the span of ages between PREFIX_AGE_MAX and STAMP_AHEAD.
+ */
+#include "policy/prefix_index.h"
+
+#include <stdalign.h>
+#include <sys/mman.h>
+
+#include "base/heap.h"
+
+#define ENTRIES  8u /* in a bucket */
+#define WAYS_MAX 8u
+#define HUGE     ((size_t)2 << 20) /* a huge page's bytes */
+
+#define SLOT_BITS       12
+#define GENERATION_BITS 8
+#define STAMP_BITS      24
+#define STAMP_MASK      ((UINT32_C(1) << STAMP_BITS) - 1)
+#define TAG_SHIFT       (SLOT_BITS + GENERATION_BITS + STAMP_BITS)
+
+/* From here on a difference is not an age: the stamp is of a put that the clock does not show yet. */
+#define STAMP_AHEAD (UINT32_C(15) << 20)
+
+/* A clock counts 1/256 ticks in 32 bits: the steps of renewed blocks are small. It goes round with the
+ * stamps. */
+#define CLOCK_BITS_TICK  8
+#define CLOCK_BITS_BLOCK 12
+#define CLOCK_BLOCK      (UINT32_C(1) << CLOCK_BITS_BLOCK)
+
+/* log2 of the blocks within which a clock's sweep passes every bucket. */
+#define SWEEP_BITS 19
+
+/* What is taken for a horizon where there is none, to say what a renewed block's age means. */
+#define HORIZON_GUESS (65536 * PREFIX_BLOCK_TICKS)
+
+/* How much an entry is worth its place: its age, unless it is worth less. */
+#define RANK_BEYOND (UINT32_C(1) << STAMP_BITS) /* plus the age: its owner's horizon is nearer */
+#define RANK_FREE   UINT32_MAX                  /* empty, or of a generation that was forgotten */
+
+/* Cache lines that are fetched ahead of their use. */
+#define LINES_AHEAD 32u
+
+_Static_assert(INSTANCE_SLOTS_MAX == 1u << SLOT_BITS, "a slot fits its field");
+_Static_assert(PREFIX_HITS_MAX == WAYS_MAX * ENTRIES, "hits begin in one window");
+_Static_assert(PREFIX_BLOCK_TICKS == 1u << (CLOCK_BITS_BLOCK - CLOCK_BITS_TICK), "a tick is a tick");
+_Static_assert(STAMP_AHEAD - PREFIX_AGE_MAX == PREFIX_BLOCK_TICKS << SWEEP_BITS, "a sweep finds what is old");
+
+struct owner {
+	_Atomic uint64_t serial;
+	_Atomic uint32_t generation; /* never 0, so that no empty entry is of it */
+	_Atomic uint32_t clock;
+	_Atomic uint32_t horizon;
+};
+
+struct prefix_index {
+	_Atomic uint64_t *entries;
+	size_t n_buckets;     /* a power of two */
+	unsigned home_shift;  /* key >> home_shift is a bucket */
+	unsigned sweep_shift; /* log2 of the buckets that each block's advance looks at */
+	_Atomic uint32_t ways;
+	void *mapping;
+	size_t mapping_bytes;
+	alignas(64) _Atomic uint64_t n_puts; /* written by all, off the line that all read */
+	_Atomic uint64_t n_evictions;
+	alignas(64) struct owner owners[INSTANCE_SLOTS_MAX];
+};
+
+/* ---- relaxed: nothing here orders anything but a slot's serial ---- */
+
+static inline uint64_t entry_load(const _Atomic uint64_t *entry) {
+	return atomic_load_explicit(entry, memory_order_relaxed);
+}
+
+static inline void entry_store(_Atomic uint64_t *entry, uint64_t value) {
+	atomic_store_explicit(entry, value, memory_order_relaxed);
+}
+
+static inline uint32_t field_load(const _Atomic uint32_t *field) {
+	return atomic_load_explicit(field, memory_order_relaxed);
+}
+
+static inline void field_store(_Atomic uint32_t *field, uint32_t value) {
+	atomic_store_explicit(field, value, memory_order_relaxed);
+}
+
+static void count(_Atomic uint64_t *counter, uint64_t n) {
+	if (n)
+		entry_store(counter, entry_load(counter) + n);
+}
+
+/* ---- entries ---- */
+
+static inline uint32_t tag_of(uint64_t key) {
+	return key & ((UINT32_C(1) << (64 - TAG_SHIFT)) - 1);
+}
+
+static inline uint32_t entry_tag(uint64_t entry) {
+	return (uint32_t)(entry >> TAG_SHIFT);
+}
+
+static inline unsigned entry_slot(uint64_t entry) {
+	return (entry >> (GENERATION_BITS + STAMP_BITS)) & (INSTANCE_SLOTS_MAX - 1);
+}
+
+/* All of an entry but its stamp. */
+static inline uint64_t identity_of(uint64_t key, unsigned slot, uint32_t generation) {
+	return ((uint64_t)tag_of(key) << SLOT_BITS | slot) << GENERATION_BITS | generation;
+}
+
+/* `now` and the entry's lower half are generation and stamp. */
+static inline bool entry_is_of(uint64_t entry, uint32_t now) {
+	return (((uint32_t)entry ^ now) >> STAMP_BITS) == 0;
+}
+
+static inline uint32_t entry_age(uint64_t entry, uint32_t now) {
+	uint32_t age = (now - (uint32_t)entry) & STAMP_MASK;
+
+	return likely(age < STAMP_AHEAD) ? age : 0;
+}
+
+static inline uint32_t now_of(uint32_t generation, uint32_t clock) {
+	return generation << STAMP_BITS | clock >> CLOCK_BITS_TICK;
+}
+
+static inline uint32_t owner_now(const struct owner *owner) {
+	return now_of(field_load(&owner->generation), field_load(&owner->clock));
+}
+
+/* A key's window: as many buckets as there are ways. */
+static inline _Atomic uint64_t *window_of(const struct prefix_index *ix, uint32_t ways, uint64_t key) {
+	size_t home = key >> ix->home_shift;
+
+	return ix->entries + (home & ~(size_t)(ways - 1)) * ENTRIES;
+}
+
+static inline void window_prefetch(const struct prefix_index *ix, uint32_t ways, uint64_t key) {
+	const _Atomic uint64_t *window = window_of(ix, ways, key);
+
+	for (uint32_t i = 0; i < ways; i++)
+		__builtin_prefetch((const void *)(window + (size_t)i * ENTRIES));
+}
+
+/* ---- the index ---- */
+
+struct prefix_index *prefix_index_new(size_t bytes) {
+	assert(bytes >= PREFIX_INDEX_BYTES_MIN);
+	unsigned bits = 63 - (unsigned)__builtin_clzll(bytes / (ENTRIES * sizeof(uint64_t)));
+	size_t n_buckets = (size_t)1 << bits;
+	size_t mapping_bytes = n_buckets * ENTRIES * sizeof(uint64_t) + HUGE; /* room to align */
+
+	char *mapping = mmap(NULL, mapping_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (mapping == MAP_FAILED)
+		return NULL;
+	heap_count_allocation();
+	(void)madvise(mapping, mapping_bytes, MADV_HUGEPAGE); /* advice: some kernels have none */
+
+	struct prefix_index *ix = aligned_alloc(alignof(struct prefix_index), sizeof(*ix));
+	assert(ix);
+	heap_count_allocation();
+	memset(ix, 0, sizeof(*ix));
+	ix->entries = (_Atomic uint64_t *)(((uintptr_t)mapping + HUGE - 1) & ~(HUGE - 1));
+	ix->n_buckets = n_buckets;
+	ix->home_shift = 64 - bits;
+	ix->sweep_shift = bits > SWEEP_BITS ? bits - SWEEP_BITS : 0;
+	ix->ways = 1;
+	ix->mapping = mapping;
+	ix->mapping_bytes = mapping_bytes;
+	for (unsigned slot = 0; slot < INSTANCE_SLOTS_MAX; slot++) {
+		ix->owners[slot].generation = 1;
+		ix->owners[slot].horizon = PREFIX_HORIZON_NONE;
+	}
+	return ix;
+}
+
+void prefix_index_free(struct prefix_index **ix_ptr) {
+	struct prefix_index *ix = *ix_ptr;
+
+	if (!ix)
+		return;
+	*ix_ptr = NULL;
+	int err = munmap(ix->mapping, ix->mapping_bytes);
+	assert(err == 0);
+	free(ix);
+}
+
+/* Not of any request: the one place that may retry. */
+void prefix_index_widen(struct prefix_index *ix, uint32_t n_instances) {
+	uint32_t ways = 1, old = field_load(&ix->ways);
+
+	while (ways < WAYS_MAX && ways < (n_instances + 3) / 4)
+		ways *= 2;
+	while (old < ways && !atomic_compare_exchange_weak(&ix->ways, &old, ways))
+		continue;
+}
+
+/* ---- owners ---- */
+
+static inline struct owner *owner_of(struct prefix_index *ix, unsigned slot) {
+	assert(slot < INSTANCE_SLOTS_MAX);
+	return &ix->owners[slot];
+}
+
+/* After 255 it begins again; what is left of the first one was swept out or replaced long since. */
+void prefix_index_forget(struct prefix_index *ix, unsigned slot) {
+	struct owner *owner = owner_of(ix, slot);
+	uint32_t next = (field_load(&owner->generation) + 1) % (1u << GENERATION_BITS);
+
+	field_store(&owner->generation, next ? next : 1);
+}
+
+/* The serial is published last: who sees it sees the record that belongs to it. */
+void prefix_index_own(struct prefix_index *ix, unsigned slot, uint64_t serial) {
+	struct owner *owner = owner_of(ix, slot);
+
+	if (atomic_load_explicit(&owner->serial, memory_order_acquire) == serial)
+		return;
+	prefix_index_forget(ix, slot);
+	field_store(&owner->clock, 0);
+	field_store(&owner->horizon, PREFIX_HORIZON_NONE);
+	atomic_store_explicit(&owner->serial, serial, memory_order_release);
+}
+
+void prefix_index_learn(struct prefix_index *ix, unsigned slot, uint32_t age, bool was_there) {
+	struct owner *owner = owner_of(ix, slot);
+	uint32_t horizon = field_load(&owner->horizon);
+
+	age = age < PREFIX_AGE_MAX ? age : PREFIX_AGE_MAX;
+	if (was_there == (age <= horizon))
+		return;
+	if (was_there)
+		horizon += (age - horizon) * 3 / 10;
+	else if (horizon == PREFIX_HORIZON_NONE)
+		horizon = age;
+	else
+		horizon -= (horizon - age) * 3 / 10;
+	field_store(&owner->horizon, horizon > PREFIX_HORIZON_MIN ? horizon : PREFIX_HORIZON_MIN);
+}
+
+uint32_t prefix_index_horizon(const struct prefix_index *ix, unsigned slot) {
+	assert(slot < INSTANCE_SLOTS_MAX);
+	return field_load(&ix->owners[slot].horizon);
+}
+
+/* ---- match ---- */
+
+/* Counts the entry as the next block of the run, unless it is forgotten. */
+static inline bool hit_extend(struct prefix_hit *hit, uint64_t entry) {
+	uint32_t age = entry_age(entry, hit->now);
+
+	if (!entry_is_of(entry, hit->now) || age > PREFIX_AGE_MAX)
+		return false;
+	if (hit->n_blocks == hit->n_known) {
+		if (age <= hit->horizon) {
+			hit->n_blocks++;
+			hit->age = age;
+		} else {
+			hit->age_beyond = age;
+		}
+	}
+	hit->n_known++;
+	return true;
+}
+
+/* The first block: each instance that has it begins a run. */
+static void scan_begin(const struct prefix_index *ix, struct prefix_scan *scan, uint32_t ways, uint64_t key) {
+	const _Atomic uint64_t *window = window_of(ix, ways, key);
+
+	scan->n_hits = 0;
+	for (uint32_t i = 0; i < ways * ENTRIES; i++) {
+		uint64_t entry = entry_load(&window[i]);
+		if (entry_tag(entry) != tag_of(key))
+			continue;
+		unsigned slot = entry_slot(entry);
+		const struct owner *owner = &ix->owners[slot];
+		struct prefix_hit hit = {
+			.slot = (uint16_t)slot,
+			.now = owner_now(owner),
+			.horizon = field_load(&owner->horizon),
+		};
+		if (!hit_extend(&hit, entry) || prefix_scan_find(scan, slot))
+			continue;
+		scan->at[slot] = (uint8_t)scan->n_hits;
+		scan->hits[scan->n_hits++] = hit;
+	}
+}
+
+/* A later block: goes on with the runs that have come so far, `n_before` blocks. Says how many do. */
+static inline uint32_t scan_go_on(struct prefix_scan *scan, const _Atomic uint64_t *window, uint32_t ways,
+    uint32_t tag, uint32_t n_before) {
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < ways * ENTRIES; i++) {
+		uint64_t entry = entry_load(&window[i]);
+		if (likely(entry_tag(entry) != tag))
+			continue;
+		struct prefix_hit *hit = prefix_scan_find(scan, entry_slot(entry));
+		if (hit && hit->n_known == n_before)
+			n += hit_extend(hit, entry);
+	}
+	return n;
+}
+
+hot void prefix_index_match(
+    const struct prefix_index *ix, const uint64_t *keys, size_t n_keys, struct prefix_scan *scan) {
+	uint32_t ways = field_load(&ix->ways);
+	size_t ahead = LINES_AHEAD / ways;
+
+	scan->n_hits = 0;
+	if (n_keys == 0)
+		return;
+	for (size_t i = 0; i < size_min(ahead, n_keys); i++)
+		window_prefetch(ix, ways, keys[i]);
+	scan_begin(ix, scan, ways, keys[0]);
+	uint32_t n_going = scan->n_hits;
+	for (size_t i = 1; i < n_keys && n_going; i++) {
+		if (i + ahead < n_keys)
+			window_prefetch(ix, ways, keys[i + ahead]);
+		n_going = scan_go_on(scan, window_of(ix, ways, keys[i]), ways, tag_of(keys[i]), (uint32_t)i);
+	}
+}
+
+/* ---- put ---- */
+
+struct put {
+	struct prefix_index *ix;
+	unsigned slot;
+	uint32_t ways;
+	uint32_t generation;
+	uint32_t clock;
+	uint64_t pace; /* a renewed block's step for each tick of its age, in 1/65536 */
+	uint64_t n_evictions;
+};
+
+static struct put put_begin(struct prefix_index *ix, unsigned slot) {
+	const struct owner *owner = owner_of(ix, slot);
+	uint32_t horizon = field_load(&owner->horizon);
+
+	return (struct put){
+		.ix = ix,
+		.slot = slot,
+		.ways = field_load(&ix->ways),
+		.generation = field_load(&owner->generation),
+		.clock = field_load(&owner->clock),
+		.pace = ((uint64_t)CLOCK_BLOCK << 16) /
+		    (horizon == PREFIX_HORIZON_NONE ? HORIZON_GUESS : horizon),
+	};
+}
+
+static inline _Atomic uint64_t *window_find(_Atomic uint64_t *window, uint32_t ways, uint64_t identity) {
+	for (uint32_t i = 0; i < ways * ENTRIES; i++)
+		if (unlikely(entry_load(&window[i]) >> STAMP_BITS == identity))
+			return &window[i];
+	return NULL;
+}
+
+static inline uint32_t entry_rank(const struct prefix_index *ix, uint64_t entry) {
+	const struct owner *owner = &ix->owners[entry_slot(entry)];
+	uint32_t now = owner_now(owner), age = entry_age(entry, now);
+
+	if (!entry_is_of(entry, now))
+		return RANK_FREE;
+	return age <= field_load(&owner->horizon) ? age : RANK_BEYOND + age;
+}
+
+/* The entry of the bucket whose loss costs least. */
+static _Atomic uint64_t *bucket_victim(struct put *put, _Atomic uint64_t *bucket) {
+	_Atomic uint64_t *victim = bucket;
+	uint32_t highest = 0;
+
+	for (unsigned i = 0; i < ENTRIES && highest != RANK_FREE; i++) {
+		uint32_t rank = entry_rank(put->ix, entry_load(&bucket[i]));
+		if (rank >= highest) {
+			highest = rank;
+			victim = &bucket[i];
+		}
+	}
+	put->n_evictions += highest < RANK_BEYOND;
+	return victim;
+}
+
+/*
+ * A new block pushes all others of its instance down by one. A renewed one pushes down
+ * those that were above it: as it is not known which, all move by their share.
+ */
+static void put_block(struct put *put, uint64_t key) {
+	_Atomic uint64_t *window = window_of(put->ix, put->ways, key);
+	uint64_t identity = identity_of(key, put->slot, put->generation);
+	_Atomic uint64_t *entry = window_find(window, put->ways, identity);
+
+	if (entry) {
+		uint32_t age = entry_age(entry_load(entry), now_of(put->generation, put->clock));
+		put->clock += (uint32_t)u64_min(age * put->pace >> 16, CLOCK_BLOCK);
+	} else {
+		entry = bucket_victim(put, window + (size_t)(put->slot & (put->ways - 1)) * ENTRIES);
+		put->clock += CLOCK_BLOCK;
+	}
+	entry_store(entry, identity << STAMP_BITS | put->clock >> CLOCK_BITS_TICK);
+}
+
+/* Empties what is forgotten or too old in the buckets that belong to one block of a clock. */
+static void sweep_block(struct prefix_index *ix, uint32_t block) {
+	size_t first = ((size_t)block << ix->sweep_shift) & (ix->n_buckets - 1);
+	_Atomic uint64_t *entry = ix->entries + first * ENTRIES, *end = entry + (ENTRIES << ix->sweep_shift);
+
+	for (; entry < end; entry++) {
+		uint64_t value = entry_load(entry);
+		if (value && entry_rank(ix, value) > RANK_BEYOND + PREFIX_AGE_MAX)
+			entry_store(entry, 0);
+	}
+}
+
+/* Another put of the slot may have moved its clock meanwhile: both ways count. */
+static void put_end(struct put *put, uint32_t advance) {
+	struct owner *owner = &put->ix->owners[put->slot];
+	uint32_t before = field_load(&owner->clock), after = before + advance;
+
+	field_store(&owner->clock, after);
+	for (; (before ^ after) >> CLOCK_BITS_BLOCK; before += CLOCK_BLOCK)
+		sweep_block(put->ix, before >> CLOCK_BITS_BLOCK);
+	count(&put->ix->n_evictions, put->n_evictions);
+}
+
+/* From the end, so that the first block is the youngest. */
+hot void prefix_index_put(struct prefix_index *ix, unsigned slot, const uint64_t *keys, size_t n_keys) {
+	struct put put = put_begin(ix, slot);
+	uint32_t clock = put.clock;
+	size_t ahead = LINES_AHEAD / put.ways;
+
+	for (size_t i = n_keys - size_min(ahead, n_keys); i < n_keys; i++)
+		window_prefetch(ix, put.ways, keys[i]);
+	for (size_t i = n_keys; i-- > 0;) {
+		if (i >= ahead)
+			window_prefetch(ix, put.ways, keys[i - ahead]);
+		put_block(&put, keys[i]);
+	}
+	put_end(&put, put.clock - clock);
+	count(&ix->n_puts, n_keys);
+}
+
+struct prefix_index_stats prefix_index_stats(const struct prefix_index *ix) {
+	return (struct prefix_index_stats){
+		.bytes = ix->n_buckets * ENTRIES * sizeof(uint64_t),
+		.n_buckets = ix->n_buckets,
+		.n_puts = entry_load(&ix->n_puts),
+		.n_evictions = entry_load(&ix->n_evictions),
+	};
+}

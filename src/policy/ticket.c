@@ -1,0 +1,169 @@
+#include "policy/ticket.h"
+
+#include "policy/choice.h"
+
+/* Fewer uncached tokens than these say more of the network than of the engine. */
+#define LESSON_TOKENS_MIN 256u
+#define LESSON_BYTES_MIN  1024u
+
+/* How much a lesson counts against all before it. */
+#define RATE_SHARE        0.1
+#define FIRST_TOKEN_SHARE 0.2
+#define RATIO_SHARE       0.05
+
+/* Predictions are remembered with this decay each. An instance is given up on when nearly none of so many
+ * predicted tokens were there. */
+#define MEMORY       0.9
+#define DOUBT_TOKENS 16384.0
+#define DOUBT_PART   0.1
+
+/* --- open ----------------------------------------------------------------------------------- */
+
+/* What is likely to be found in its cache, as far as it kept such promises before. */
+static void predict(struct ticket *t, const struct policy_set *set, const struct demand *demand) {
+	const struct prefix_hit *hit = set->index ? prefix_scan_find(set->scan, t->instance->slot) : NULL;
+
+	if (!hit)
+		return;
+	t->n_blocks = (uint16_t)hit->n_blocks;
+	t->n_known = (uint16_t)hit->n_known;
+	t->age = hit->age;
+	t->age_beyond = hit->age_beyond;
+	t->cached_tokens = choice_cached_tokens(demand, hit, t->instance);
+}
+
+void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_input *input,
+    const struct pick_result *pick) {
+	const struct demand *demand = input->demand;
+
+	assert(!ticket_is_open(t));
+	*t = (struct ticket){
+		.instance = pick->instance,
+		.opened_ns = input->now_ns,
+		.prompt_bytes = (uint32_t)u64_min(demand->prompt_bytes, UINT32_MAX),
+		.label = (uint16_t)input->model->label,
+		.prompt_tokens = demand->prompt_tokens,
+		.output_tokens = demand->output_tokens,
+		.n_keys = (uint16_t)demand->n_keys,
+		.phase = TICKET_PREFILL,
+	};
+	predict(t, set, demand);
+	t->charged_tokens = t->prompt_tokens - t->cached_tokens;
+	load_charge(set->load, set->worker, t->instance->slot, t->charged_tokens);
+	if (set->index && demand->n_keys && policy_of(set, input->model)->wants_prompt)
+		prefix_index_put(set->index, t->instance->slot, demand->keys, demand->n_keys);
+}
+
+/* --- the first token ------------------------------------------------------------------------ */
+
+static void learn_mean(_Atomic double *mean, double sample, double share) {
+	double before = learned_read(mean);
+
+	learned_write(mean, before > 0 ? before + (sample - before) * share : sample);
+}
+
+/* Follows peaks at once and forgets them slowly. */
+static void learn_first_token(struct learned *learned, double sample_s) {
+	double before = learned_read(&learned->first_token_s);
+
+	if (sample_s > before)
+		learned_write(&learned->first_token_s, sample_s);
+	else
+		learn_mean(&learned->first_token_s, sample_s, FIRST_TOKEN_SHARE);
+}
+
+void ticket_first(struct ticket *t, struct policy_set *set, uint64_t now_ns) {
+	if (t->phase != TICKET_PREFILL)
+		return;
+	struct learned *learned = &t->instance->learned;
+	uint64_t before_ns = atomic_load_explicit(&learned->first_ns, memory_order_relaxed);
+
+	/* Prompts pass one after the other: it was served since the one before it was. */
+	t->service_s = (float)((double)(now_ns - u64_min(u64_max(t->opened_ns, before_ns), now_ns)) / 1e9);
+	learn_first_token(learned, (double)(now_ns - t->opened_ns) / 1e9);
+	atomic_store_explicit(&learned->first_ns, now_ns, memory_order_relaxed);
+	uint32_t decode_tokens = t->prompt_tokens + t->output_tokens;
+	load_move(set->load, set->worker, t->instance->slot, t->charged_tokens, decode_tokens);
+	t->charged_tokens = decode_tokens;
+	t->phase = TICKET_DECODE;
+}
+
+/* --- close ---------------------------------------------------------------------------------- */
+
+static void learn_rate(const struct ticket *t, uint64_t n_uncached) {
+	if (n_uncached >= LESSON_TOKENS_MIN && t->service_s > 0)
+		learn_mean(&t->instance->learned.prefill_rate, (double)n_uncached / (double)t->service_s,
+		    RATE_SHARE);
+}
+
+static void learn_ratio(const struct ticket *t, struct policy_set *set, uint64_t prompt_tokens) {
+	double *ratio = &set->tokens_per_byte[t->label];
+
+	if (t->prompt_bytes >= LESSON_BYTES_MIN)
+		*ratio += ((double)prompt_tokens / (double)t->prompt_bytes - *ratio) * RATIO_SHARE;
+}
+
+/* Predicted against actual: how far this instance's part of the index is to be trusted. */
+static void learn_trust(const struct ticket *t, struct policy_set *set, uint64_t cached_tokens) {
+	struct learned *learned = &t->instance->learned;
+	uint64_t met = u64_min(cached_tokens, t->cached_tokens);
+	double predicted = learned_read(&learned->recent_predicted) * MEMORY + t->cached_tokens;
+	double actual = learned_read(&learned->recent_actual) * MEMORY + (double)met;
+
+	if (predicted > DOUBT_TOKENS && actual < predicted * DOUBT_PART) {
+		prefix_index_forget(set->index, t->instance->slot); /* restarted, or its cache was flushed */
+		predicted = actual = 0;
+	}
+	learned_write(&learned->recent_predicted, predicted);
+	learned_write(&learned->recent_actual, actual);
+}
+
+/* Whether blocks of such ages are still there: what the index learns the size of the cache from. */
+static void learn_horizon(const struct ticket *t, struct policy_set *set, uint64_t cached_tokens) {
+	uint16_t slot = t->instance->slot;
+	double tokens_per_block = (double)t->prompt_tokens / u64_max(t->n_keys, 1);
+	double n_cached = (double)cached_tokens / tokens_per_block + 0.5;
+
+	if (t->n_blocks && n_cached < t->n_blocks)
+		prefix_index_learn(set->index, slot, t->age, false);
+	else if (t->n_known > t->n_blocks && n_cached > t->n_blocks + 1)
+		prefix_index_learn(set->index, slot, t->age_beyond, true);
+}
+
+static void learn_cache(const struct ticket *t, struct policy_set *set, uint64_t cached_tokens) {
+	struct learned *learned = &t->instance->learned;
+
+	atomic_fetch_add_explicit(&learned->predicted_tokens, t->cached_tokens, memory_order_relaxed);
+	atomic_fetch_add_explicit(&learned->actual_tokens, cached_tokens, memory_order_relaxed);
+	if (!set->index || !t->n_known)
+		return;
+	if (t->cached_tokens)
+		learn_trust(t, set, cached_tokens);
+	learn_horizon(t, set, cached_tokens);
+}
+
+static void learn(const struct ticket *t, struct policy_set *set, const struct ticket_usage *usage) {
+	uint64_t cached =
+	    usage->has_cached ? u64_min(usage->cached_tokens, usage->prompt_tokens) : t->cached_tokens;
+
+	if (!usage->prompt_tokens)
+		return;
+	learn_ratio(t, set, usage->prompt_tokens);
+	learn_rate(t, usage->prompt_tokens - u64_min(cached, usage->prompt_tokens));
+	if (usage->has_cached)
+		learn_cache(t, set, cached);
+}
+
+void ticket_close(struct ticket *t, struct policy_set *set, const struct ticket_usage *usage) {
+	if (!ticket_is_open(t))
+		return;
+	uint16_t slot = t->instance->slot;
+
+	if (t->phase == TICKET_PREFILL)
+		load_release_prefill(set->load, set->worker, slot, t->charged_tokens);
+	else
+		load_release_decode(set->load, set->worker, slot, t->charged_tokens);
+	if (usage)
+		learn(t, set, usage);
+	*t = (struct ticket){ .phase = TICKET_CLOSED };
+}

@@ -1,0 +1,53 @@
+/*
+ * ticket: what one request has at stake at the instance that it was given to.
+ *
+ * Opened when an instance was picked: the load is charged there, in requests and in prompt
+ * tokens that are not cached, and the prefix index told that the prompt will be. Moved at
+ * the first token: the tokens are in decode from then on. Closed at the end, on every
+ * path, exactly once. On the way it teaches: rates and first-token times at the first
+ * token, cached tokens and tokens per byte from the usage at the end.
+ *
+ * Lives in the caller's request, belongs to the thread of the set that it was opened with.
+ * A zeroed ticket is closed.
+ */
+#pragma once
+
+#include "policy/policy.h"
+
+enum ticket_phase { TICKET_CLOSED, TICKET_PREFILL, TICKET_DECODE };
+
+struct ticket {
+	struct instance *instance; /* NULL: closed */
+	uint64_t opened_ns;
+	uint32_t prompt_bytes, prompt_tokens, output_tokens;
+	uint32_t cached_tokens;   /* predicted */
+	uint32_t charged_tokens;  /* in prefill, then in decode */
+	uint32_t age, age_beyond; /* of the last block believed, of the first one that was not */
+	float service_s;          /* what its prefill took; 0: no first token yet */
+	uint16_t n_keys, n_blocks,
+	    n_known;    /* blocks of the prompt; of them those believed, and known, to be cached */
+	uint16_t label; /* of the model */
+	uint8_t phase;
+};
+
+_Static_assert(sizeof(struct ticket) <= 64, "part of every open stream");
+
+static inline bool ticket_is_open(const struct ticket *t) {
+	return t->phase != TICKET_CLOSED;
+}
+
+/* After policy_pick() with the same input and no other pick in between. `t` is closed. */
+void ticket_open(
+    struct ticket *t, struct policy_set *set, const struct pick_input *input, const struct pick_result *pick);
+
+/* Its first token came. Again, or on a closed one, does nothing. */
+void ticket_first(struct ticket *t, struct policy_set *set, uint64_t now_ns);
+
+/* What an engine said of the tokens; zeroes when it said nothing. */
+struct ticket_usage {
+	uint64_t prompt_tokens, cached_tokens;
+	bool has_cached; /* it counts cached tokens at all */
+};
+
+/* The end, however it came. `usage` NULL: nothing is known. On a closed one does nothing. */
+void ticket_close(struct ticket *t, struct policy_set *set, const struct ticket_usage *usage);

@@ -1,0 +1,32 @@
+#include "router/policy_config.h"
+
+#include <stdlib.h>
+
+#include "policy/policy.h"
+
+const char *const policy_config_names[] = { "cache_aware", "round_robin", "least_load", "power_of_two",
+	"random", "rendezvous_hash", NULL };
+
+static const struct policy *find(struct option_set *set, const char *path, const char *name) {
+	const struct policy *policy = policy_find(slice_of(name));
+
+	if (!policy)
+		option_mistake(set, path, "\"%s\" is no policy", name);
+	return policy;
+}
+
+void policy_config_verify(struct option_set *set, struct router_config *config) {
+	const struct option_map *given = &config->model_policies;
+	struct policy_of_model *models = calloc(given->n + 1, sizeof(*models));
+
+	for (size_t i = 0; i < given->n; i++)
+		models[i] = (struct policy_of_model){ slice_of(given->items[i].name),
+			find(set, "policy.models", given->items[i].value) };
+	config->policies.policy = find(set, "policy.default", config->policy);
+	config->policies.models = models;
+	config->policies.n_models = given->n;
+}
+
+void policy_config_free(struct router_config *config) {
+	free((void *)config->policies.models);
+}

@@ -1,0 +1,15 @@
+/*
+ * policy_config: what the tables about picking say together: names are turned into
+ * policies, mistakes in them reported. Part of reading the configuration.
+ */
+#pragma once
+
+#include "router/config.h"
+
+/* The names of policy_table, aliases included, NULL at the end; good for the life of the process. */
+extern const char *const policy_config_names[];
+
+/* Fills config->policies. */
+void policy_config_verify(struct option_set *set, struct router_config *config);
+
+void policy_config_free(struct router_config *config);

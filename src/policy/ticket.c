@@ -11,6 +11,11 @@
 #define FIRST_TOKEN_SHARE 0.2
 #define RATIO_SHARE       0.05
 
+/* Tokens a byte. A token is hardly less than a byte, and seldom more than a line; beyond is no usage of the
+ * text that was sent: engines are peers, and images have tokens, too. */
+#define RATIO_MIN 0.01
+#define RATIO_MAX 2.0
+
 /* Predictions are remembered with this decay each. An instance is given up on when nearly none of so many
  * predicted tokens were there. */
 #define MEMORY       0.9
@@ -98,9 +103,10 @@ static void learn_rate(const struct ticket *t, uint64_t n_uncached) {
 
 static void learn_ratio(const struct ticket *t, struct policy_set *set, uint64_t prompt_tokens) {
 	double *ratio = &set->tokens_per_byte[t->label];
+	double said = (double)prompt_tokens / (double)t->prompt_bytes;
 
-	if (t->prompt_bytes >= LESSON_BYTES_MIN)
-		*ratio += ((double)prompt_tokens / (double)t->prompt_bytes - *ratio) * RATIO_SHARE;
+	if (t->prompt_bytes >= LESSON_BYTES_MIN && said > RATIO_MIN)
+		*ratio += (said - *ratio) * RATIO_SHARE;
 }
 
 /* Predicted against actual: how far this instance's part of the index is to be trusted. */
@@ -146,7 +152,7 @@ static void learn(const struct ticket *t, struct policy_set *set, const struct t
 	uint64_t cached =
 	    usage->has_cached ? u64_min(usage->cached_tokens, usage->prompt_tokens) : t->cached_tokens;
 
-	if (!usage->prompt_tokens)
+	if (!usage->prompt_tokens || (double)usage->prompt_tokens > RATIO_MAX * t->prompt_bytes)
 		return;
 	learn_ratio(t, set, usage->prompt_tokens);
 	learn_rate(t, usage->prompt_tokens - u64_min(cached, usage->prompt_tokens));

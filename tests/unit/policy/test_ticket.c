@@ -1,0 +1,223 @@
+#include "unit/policy/picks.h"
+
+#include "policy/ticket.h"
+
+#define SECOND UINT64_C(1000000000)
+
+static const uint16_t equal[PICKS_ROWS_MAX] = { 1, 1, 1, 1 };
+
+/* A fleet of three under cache_aware, with an index, and one request's pick. */
+struct desk {
+	struct picks p;
+	struct prefix_index *index;
+	uint64_t keys[8];
+	struct pick_input input;
+	struct pick_result pick;
+};
+
+static void desk_open(struct desk *d) {
+	*d = (struct desk){ .index = prefix_index_new(1 << 16) };
+	picks_open(&d->p, "cache_aware", equal, 3, 1);
+	d->p.set.index = d->index;
+	policy_set_adopt(&d->p.set, d->p.snap);
+	for (unsigned i = 0; i < n_elems(d->keys); i++)
+		d->keys[i] = (i + 1) * UINT64_C(0x9e3779b97f4a7c15);
+	d->p.demand = (struct demand){ .prompt_bytes = sizeof(d->keys) / 8 * PROMPT_BLOCK_BYTES,
+		.prompt_tokens = 4096,
+		.output_tokens = 100,
+		.keys = d->keys,
+		.n_keys = n_elems(d->keys) };
+	d->input = (struct pick_input){ .model = snapshot_model(d->p.set.snapshot, SLICE("m")),
+		.demand = &d->p.demand,
+		.now_ns = 10 * SECOND };
+}
+
+static void desk_close(struct desk *d) {
+	picks_close(&d->p);
+	prefix_index_free(&d->index);
+}
+
+static void desk_take(struct desk *d, struct ticket *t) {
+	assert_int_equal(policy_pick(&d->p.set, &d->input, &d->pick), 0);
+	ticket_open(t, &d->p.set, &d->input, &d->pick);
+}
+
+static struct load_sum desk_load(const struct desk *d) {
+	return load_sum(d->p.load, d->pick.instance->slot);
+}
+
+static void assert_load(
+    const struct desk *d, uint64_t n_requests, uint64_t n_prefills, uint64_t prefill, uint64_t decode) {
+	struct load_sum sum = desk_load(d);
+
+	assert_int_equal(sum.n_requests, n_requests);
+	assert_int_equal(sum.n_prefills, n_prefills);
+	assert_int_equal(sum.prefill_tokens, prefill);
+	assert_int_equal(sum.decode_tokens, decode);
+}
+
+static void the_load_follows_a_request(void **state) {
+	struct ticket t = { .phase = TICKET_CLOSED };
+	struct desk d;
+
+	desk_open(&d);
+	desk_take(&d, &t);
+	assert_load(&d, 1, 1, 4096, 0);
+	ticket_first(&t, &d.p.set, 11 * SECOND);
+	assert_load(&d, 1, 0, 0, 4196);
+	ticket_first(&t, &d.p.set, 12 * SECOND);
+	assert_load(&d, 1, 0, 0, 4196);
+	ticket_close(&t, &d.p.set, NULL);
+	assert_load(&d, 0, 0, 0, 0);
+	ticket_close(&t, &d.p.set, NULL);
+	ticket_first(&t, &d.p.set, 12 * SECOND);
+	assert_load(&d, 0, 0, 0, 0);
+	desk_close(&d);
+}
+
+static void a_request_that_never_began_is_released_too(void **state) {
+	struct ticket t = { .phase = TICKET_CLOSED };
+	struct desk d;
+
+	desk_open(&d);
+	desk_take(&d, &t);
+	ticket_close(&t, &d.p.set, NULL);
+	assert_load(&d, 0, 0, 0, 0);
+	assert_false(ticket_is_open(&t));
+	desk_close(&d);
+}
+
+/* What is cached already is no work: the second request is charged with nothing. */
+static void cached_blocks_are_not_charged(void **state) {
+	struct ticket first = { .phase = TICKET_CLOSED }, second = first;
+	struct desk d;
+
+	desk_open(&d);
+	desk_take(&d, &first);
+	struct instance *inst = d.pick.instance;
+	desk_take(&d, &second);
+	assert_ptr_equal(d.pick.instance, inst);
+	assert_int_equal(d.pick.reason, PICK_PREFIX_HIT);
+	assert_load(&d, 2, 2, 4096, 0);
+	assert_int_equal(second.cached_tokens, 4096);
+	ticket_close(&first, &d.p.set, NULL);
+	ticket_close(&second, &d.p.set, NULL);
+	assert_load(&d, 0, 0, 0, 0);
+	desk_close(&d);
+}
+
+static void a_whole_request(
+    struct desk *d, uint64_t begin_ns, uint64_t first_ns, const struct ticket_usage *usage) {
+	struct ticket t = { .phase = TICKET_CLOSED };
+
+	d->input.now_ns = begin_ns;
+	desk_take(d, &t);
+	ticket_first(&t, &d->p.set, first_ns);
+	ticket_close(&t, &d->p.set, usage);
+}
+
+static void the_rate_is_learned(void **state) {
+	struct ticket_usage usage = { .prompt_tokens = 4096, .has_cached = true };
+	struct desk d;
+
+	desk_open(&d);
+	a_whole_request(&d, 10 * SECOND, 12 * SECOND, &usage);
+	assert_float_equal((float)learned_read(&d.pick.instance->learned.prefill_rate), 2048.0F, 1e-3F);
+	assert_float_equal((float)learned_read(&d.pick.instance->learned.first_token_s), 2.0F, 1e-3F);
+	desk_close(&d);
+}
+
+/* It waited behind another: only what came after that one's first token was its own prefill. */
+static void waiting_is_no_work(void **state) {
+	struct ticket_usage usage = { .prompt_tokens = 4096, .has_cached = true };
+	struct ticket first = { .phase = TICKET_CLOSED }, second = first;
+	struct desk d;
+
+	desk_open(&d);
+	desk_take(&d, &first);
+	d.p.demand.n_keys = 0; /* nothing is cached of the next one */
+	struct pick_result same = d.pick;
+	assert_int_equal(policy_pick(&d.p.set, &d.input, &d.pick), 0);
+	ticket_open(&second, &d.p.set, &d.input, &same);
+	ticket_first(&first, &d.p.set, 12 * SECOND);
+	ticket_first(&second, &d.p.set, 13 * SECOND);
+	ticket_close(&second, &d.p.set, &usage);
+	assert_float_equal((float)learned_read(&same.instance->learned.prefill_rate), 4096.0F, 1e-3F);
+	ticket_close(&first, &d.p.set, NULL);
+	desk_close(&d);
+}
+
+static void tokens_per_byte_are_learned(void **state) {
+	struct ticket_usage usage = { .prompt_tokens = 8192 };
+	struct desk d;
+
+	desk_open(&d);
+	assert_float_equal((float)policy_tokens_per_byte(&d.p.set, d.input.model), 0.25F, 1e-6F);
+	for (unsigned i = 0; i < 200; i++)
+		a_whole_request(&d, (10 + i) * SECOND, (10 + i) * SECOND + 1, &usage);
+	assert_float_equal((float)policy_tokens_per_byte(&d.p.set, d.input.model), 0.5F, 1e-3F);
+	desk_close(&d);
+}
+
+/* An engine that keeps nothing of what it was given is not believed for long. */
+static void an_index_that_is_wrong_loses_trust(void **state) {
+	struct ticket_usage none = { .prompt_tokens = 4096, .has_cached = true };
+	struct ticket t = { .phase = TICKET_CLOSED };
+	struct desk d;
+
+	desk_open(&d);
+	for (unsigned i = 0; i < 4; i++)
+		a_whole_request(&d, (10 + i) * SECOND, (10 + i) * SECOND + 1, &none);
+	desk_take(&d, &t);
+	assert_in_range(t.cached_tokens, 0, 2048);
+	ticket_close(&t, &d.p.set, NULL);
+	desk_close(&d);
+}
+
+static void what_is_predicted_and_found_is_counted(void **state) {
+	struct ticket_usage usage = { .prompt_tokens = 4096, .cached_tokens = 0, .has_cached = true };
+	struct desk d;
+
+	desk_open(&d);
+	a_whole_request(&d, 10 * SECOND, 11 * SECOND, &usage);
+	usage.cached_tokens = 3000;
+	a_whole_request(&d, 12 * SECOND, 13 * SECOND, &usage);
+	assert_int_equal(d.pick.instance->learned.predicted_tokens, 4096);
+	assert_int_equal(d.pick.instance->learned.actual_tokens, 3000);
+	desk_close(&d);
+}
+
+/* Figures that make no sense teach nothing that does harm. */
+static void absurd_usage_is_survived(void **state) {
+	struct ticket_usage usage = { .prompt_tokens = 1, .cached_tokens = UINT64_MAX, .has_cached = true };
+	struct ticket t = { .phase = TICKET_CLOSED };
+	struct desk d;
+
+	desk_open(&d);
+	for (unsigned i = 0; i < 300; i++) {
+		usage.prompt_tokens = i % 2 ? UINT64_MAX : 1;
+		a_whole_request(&d, (10 + i) * SECOND, (10 + i) * SECOND, &usage);
+	}
+	desk_take(&d, &t);
+	assert_true(t.cached_tokens <= t.prompt_tokens);
+	ticket_close(&t, &d.p.set, NULL);
+	assert_load(&d, 0, 0, 0, 0);
+	double ratio = policy_tokens_per_byte(&d.p.set, d.input.model);
+	assert_true(ratio > 0 && ratio <= 4);
+	desk_close(&d);
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_load_follows_a_request),
+		cmocka_unit_test(a_request_that_never_began_is_released_too),
+		cmocka_unit_test(cached_blocks_are_not_charged),
+		cmocka_unit_test(the_rate_is_learned),
+		cmocka_unit_test(waiting_is_no_work),
+		cmocka_unit_test(tokens_per_byte_are_learned),
+		cmocka_unit_test(an_index_that_is_wrong_loses_trust),
+		cmocka_unit_test(what_is_predicted_and_found_is_counted),
+		cmocka_unit_test(absurd_usage_is_survived),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

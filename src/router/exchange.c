@@ -695,6 +695,7 @@ static enum next step_settle(struct exchange *x) {
 	timer_stop(&x->timer);
 	job_cancel(&x->job);
 	list_remove(&x->link);
+	worker_count_active(w, -1);
 	tap_deinit(&x->tap, bufs(x));
 	inspect_deinit(&x->inspect, bufs(x));
 	hold_free(&x->hold, bufs(x));
@@ -892,6 +893,8 @@ struct job *exchange_begin(struct server *server, struct session *session, const
 	timer_init(&x->timer, exchange_on_timer);
 	list_init(&x->link);
 	list_push(&w->active, &x->link);
+	worker_count_active(w, +1);
+	metric_add(&w->metrics->accepted, 1);
 	x->view = worker_view(w);
 	x->head = head_copy(&w->loop.bufs, head);
 	keep_text(x, head);

@@ -81,11 +81,23 @@ static void journal_tally(const struct exchange *x, unsigned slot, unsigned stat
 		metric_add(&t->n_good, 1);
 }
 
+/* Exactly one of the four. What the router answers instead of an engine it rejects, unless an engine is to
+ * blame. */
+static metric_cell *journal_outcome(const struct exchange *x, unsigned status) {
+	struct metric_shard *m = x->worker->metrics;
+	if (x->cause == CAUSE_CLIENT_GONE || x->cause == CAUSE_CLIENT_STALLED)
+		return &m->cancelled;
+	if (x->cause == CAUSE_NONE)
+		return status < 500 ? &m->succeeded : &m->failed;
+	return x->n_attempts ? &m->failed : &m->rejected;
+}
+
 static void journal_count(struct exchange *x, unsigned status, uint64_t total_ns) {
 	struct worker *w = x->worker;
 	const struct instance *inst = journal_instance(x);
 	metric_count_request(
 	    w->metrics, x->model ? x->model->label : LABEL_OTHER, inst ? inst->label : LABEL_OTHER, status);
+	metric_add(journal_outcome(x, status), 1);
 	metric_observe(&w->metrics->request, total_ns);
 	metric_add(&w->metrics->body_bytes_in, x->down.in_bytes);
 	metric_add(&w->metrics->body_bytes_out, x->down.out_bytes);
@@ -184,6 +196,8 @@ void journal_refused(struct server *server, const struct head *head, enum cause 
 	    head_path(head).p[0] == '/') /* an authority may have somebody's password in it */
 		r.path = slice_head(head_path(head), EXCHANGE_TEXT_MAX - r.id.n - r.method.n);
 	metric_count_request(w->metrics, LABEL_OTHER, LABEL_OTHER, r.status);
+	metric_add(&w->metrics->accepted, 1);
+	metric_add(&w->metrics->rejected, 1);
 	if (w->log)
 		record_put(w, &r);
 }

@@ -6,13 +6,16 @@
 #include "fleet/label.h"
 
 static void write_gauges(const struct router *router, FILE *out) {
-	uint64_t n_clients = 0, n_engines = 0, lag_ns = 0;
+	uint64_t n_active = 0, n_clients = 0, n_engines = 0, lag_ns = 0;
 	for (unsigned i = 0; i < router->n_workers; i++) {
 		const struct worker *w = &router->workers[i];
+		n_active += atomic_load_explicit(&w->n_active, memory_order_relaxed);
 		n_clients += atomic_load_explicit(&w->server.n_sessions, memory_order_relaxed);
 		n_engines += atomic_load_explicit(&w->n_upstreams, memory_order_relaxed);
 		lag_ns = u64_max(lag_ns, atomic_load_explicit(&w->loop_lag_ns, memory_order_relaxed));
 	}
+	metric_write_one(
+	    out, "headrace_active", "gauge", "Requests at work, wherever they are.", (double)n_active);
 	metric_write_family(out, "headrace_connections", "gauge", "Open connections.");
 	metric_write_row(out, "headrace_connections", "side", "client", (double)n_clients);
 	metric_write_row(out, "headrace_connections", "side", "engine", (double)n_engines);
@@ -27,12 +30,75 @@ static void write_gauges(const struct router *router, FILE *out) {
 	    (double)(clock_now_ns() - router->started_ns) / 1e9);
 }
 
+typedef double (*instance_value_fn)(const struct report *r, const struct instance *inst);
+
+static double requests_at(const struct report *r, const struct instance *inst) {
+	return (double)load_requests(r->router->load, inst->slot);
+}
+
+static double prefill_tokens_at(const struct report *r, const struct instance *inst) {
+	return (double)load_sum(r->router->load, inst->slot).prefill_tokens;
+}
+
+static double decode_tokens_at(const struct report *r, const struct instance *inst) {
+	return (double)load_sum(r->router->load, inst->slot).decode_tokens;
+}
+
+static double prefill_rate_of(const struct report *r, const struct instance *inst) {
+	return learned_read(&inst->learned.prefill_rate);
+}
+
+static double predicted_tokens_of(const struct report *r, const struct instance *inst) {
+	return (double)atomic_load_explicit(&inst->learned.predicted_tokens, memory_order_relaxed);
+}
+
+static double actual_tokens_of(const struct report *r, const struct instance *inst) {
+	return (double)atomic_load_explicit(&inst->learned.actual_tokens, memory_order_relaxed);
+}
+
+static const struct {
+	const char *name, *type, *help;
+	instance_value_fn value;
+} instance_values[] = {
+	{ "headrace_in_flight", "gauge", "Requests at an instance.", requests_at },
+	{ "headrace_prefill_tokens", "gauge",
+	    "Prompt tokens that an instance is thought to have yet to compute.", prefill_tokens_at },
+	{ "headrace_decode_tokens", "gauge", "Tokens of requests at an instance that are in decode.",
+	    decode_tokens_at },
+	{ "headrace_prefill_tokens_per_second", "gauge",
+	    "What an instance was seen to compute of prompts; 0: not seen yet.", prefill_rate_of },
+	{ "headrace_cached_tokens_predicted_total", "counter",
+	    "Prompt tokens that an instance was thought to have cached, of answers that say what was.",
+	    predicted_tokens_of },
+	{ "headrace_cached_tokens_actual_total", "counter",
+	    "Prompt tokens that an instance had cached, by its own word.", actual_tokens_of },
+};
+
+static void write_instance_values(const struct report *r, FILE *out) {
+	const struct snapshot *snap = r->snapshot;
+	for (size_t v = 0; v < n_elems(instance_values); v++) {
+		metric_write_family(
+		    out, instance_values[v].name, instance_values[v].type, instance_values[v].help);
+		for (uint32_t i = 0; i < snap->n_rows; i++)
+			metric_write_row(out, instance_values[v].name, "instance",
+			    snap->rows[i].instance->spec.name.p,
+			    instance_values[v].value(r, snap->rows[i].instance));
+	}
+}
+
+static void write_prefixes(const struct prefix_index *index, FILE *out) {
+	struct prefix_index_stats stats = prefix_index_stats(index);
+	metric_write_one(out, "headrace_prefix_index_bytes", "gauge",
+	    "Memory for what is known of the engines' caches.", (double)stats.bytes);
+	metric_write_one(out, "headrace_prefix_index_puts_total", "counter",
+	    "Blocks of prompts that were noted.", (double)stats.n_puts);
+	metric_write_one(out, "headrace_prefix_index_evictions_total", "counter",
+	    "Blocks that were forgotten for want of room.", (double)stats.n_evictions);
+}
+
 static void write_instances(const struct report *r, FILE *out) {
 	const struct snapshot *snap = r->snapshot;
-	metric_write_family(out, "headrace_in_flight", "gauge", "Requests at an instance.");
-	for (uint32_t i = 0; i < snap->n_rows; i++)
-		metric_write_row(out, "headrace_in_flight", "instance", snap->rows[i].instance->spec.name.p,
-		    (double)load_requests(r->router->load, snap->rows[i].instance->slot));
+	write_instance_values(r, out);
 	metric_write_family(
 	    out, "headrace_instance_routable", "gauge", "1 when the instance may take requests.");
 	for (uint32_t i = 0; i < snap->n_rows; i++)
@@ -114,6 +180,8 @@ static void write_metrics(void *context, FILE *out) {
 	metric_write(out, shards, r->router->n_workers);
 	write_gauges(r->router, out);
 	write_instances(r, out);
+	if (r->router->prefixes)
+		write_prefixes(r->router->prefixes, out);
 	write_health(r, out);
 	if (r->registry)
 		write_registry(r->registry, out);

@@ -68,7 +68,7 @@ struct worker {
 	char id_prefix[17];
 	char refused_id[32]; /* of the refusal that is being sent */
 	uint64_t n_ids;
-	_Atomic uint32_t n_upstreams; /* gauges for other threads */
+	_Atomic uint32_t n_active, n_upstreams; /* gauges for other threads */
 	_Atomic uint64_t loop_lag_ns;
 	uint64_t heap_allocations_before;
 	struct timer gauges;
@@ -98,6 +98,13 @@ void worker_join(struct worker *w);
 /* On the worker's thread. The view in hand, held until worker_view_release(). */
 struct view *worker_view(struct worker *w);
 void worker_view_release(struct worker *w, struct view **view);
+
+/* One exchange more, or one less, is at work. */
+static inline void worker_count_active(struct worker *w, int by) {
+	uint32_t n = atomic_load_explicit(&w->n_active, memory_order_relaxed);
+	assert(by > 0 || n > 0);
+	atomic_store_explicit(&w->n_active, n + (uint32_t)by, memory_order_relaxed);
+}
 
 /* The request's id as the client gave it (a view into the head), or a new one of 32 hexadecimal digits in
  * `room`. */

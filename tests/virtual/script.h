@@ -423,12 +423,18 @@ static const struct {
 	{ 'w', act_settle },
 };
 
-/* Each charge belongs to one exchange at work. */
+/* Each charge belongs to one exchange at work, and each request that came in is there or counted as ended. */
 static inline void script_check_load(struct script *s) {
-	uint64_t n_at_work = 0;
-	list_each (it, &s->w->worker.active)
-		n_at_work += container_of(it, struct exchange, link)->ticket.instance != NULL;
-	if (world_load(s->w) != n_at_work)
+	const struct metric_shard *m = s->w->worker.metrics;
+	uint64_t n_ended = m->succeeded + m->failed + m->rejected + m->cancelled;
+	uint64_t n_charged = 0, n_active = 0;
+	list_each (it, &s->w->worker.active) {
+		n_active++;
+		n_charged += container_of(it, struct exchange, link)->ticket.instance != NULL;
+	}
+	if (m->accepted != n_ended + n_active || s->w->worker.n_active != n_active)
+		s->wrong = "requests are lost to the count";
+	if (world_load(s->w) != n_charged)
 		s->wrong = "load is not what is at work";
 }
 

@@ -6,6 +6,20 @@
 
 #include "base/slice.h"
 
+/* One line: what it is called, and its labels and value as they stand there. */
+struct sample {
+	struct slice name, rest;
+};
+
+/* Takes the next one off the front of *text; comments are passed over. False at the end. */
+must_use bool samples_next(struct slice *text, struct sample *sample_out);
+
+/* False for what is negative, or no finite number. */
+must_use bool sample_value(const struct sample *sample, double *value_out);
+
+/* The text of a label, escapes as they are; false when it has none of that name. */
+must_use bool sample_label(const struct sample *sample, struct slice name, struct slice *text_out);
+
 /*
  * The sum of all samples of these names, whatever their labels. Those that are negative, or
  * no finite numbers, are none. False, and nothing is written, when there is no sample.

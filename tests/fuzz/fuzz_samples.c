@@ -18,12 +18,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 		size_t n_line = end ? (size_t)(end - text.p) : text.n;
 		char *line = malloc(n_line + !n_line); /* with nothing of the next one behind it */
 		double sum;
+		struct slice rest, label;
+		struct sample sample;
 
 		memcpy(line, text.p, n_line);
 		if (samples_sum((struct slice){ line, n_line }, names, n_elems(names), &sum)) {
 			has_part = true;
 			parts += sum;
 		}
+		rest = (struct slice){ line, n_line };
+		if (samples_next(&rest, &sample) && sample_label(&sample, SLICE("k"), &label))
+			assert(label.p >= line && label.p + label.n < line + n_line);
 		free(line);
 		text = slice_skip(text, size_min(n_line + 1, text.n));
 	}

@@ -63,11 +63,65 @@ static void any_cut_of_a_text_is_read(void **state) {
 	}
 }
 
+static void samples_come_one_by_one(void **state) {
+	struct slice text = SLICE("\n# TYPE a gauge\na 1\n b 2\nc{x=\"y z\"} 3\nlast");
+	static const struct {
+		const char *name;
+		double value; /* -1: none */
+	} rows[] = { { "a", 1 }, { "c", 3 }, { "last", -1 } };
+	struct sample sample;
+
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		double value = -1;
+
+		assert_true(samples_next(&text, &sample));
+		assert_true(slice_eq(sample.name, slice_of(rows[i].name)));
+		assert_true(sample_value(&sample, &value) == (rows[i].value >= 0) && value == rows[i].value);
+	}
+	assert_false(samples_next(&text, &sample));
+}
+
+static void labels_are_found(void **state) {
+	static const struct {
+		const char *line, *text; /* of label "k"; NULL: there is none */
+	} rows[] = {
+		{ "a{k=\"v\"} 1", "v" },
+		{ "a{k=\"\"} 1", "" },
+		{ "a{j=\"k=\\\"\",k=\"v\"} 1", "v" },
+		{ "a{ j=\"1\", k = \"v\", } 1", "v" },
+		{ "a {k=\"v\"} 1", NULL }, /* a space ends the name; what follows is no value either */
+		{ "a{kk=\"v\",j=\"k\"} 1", NULL },
+		{ "a{} 1 # {k=\"v\"} 2", NULL }, /* an exemplar's */
+		{ "a{j=\"v\"} 1 # {k=\"v\"} 2", NULL },
+		{ "a 1", NULL },
+		{ "a{k", NULL },
+		{ "a{k=", NULL },
+		{ "a{k=v} 1", NULL },
+		{ "a{k=\"v", NULL },
+		{ "a{k=\"v\\", NULL },
+	};
+
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		size_t n = strlen(rows[i].line);
+		char *line = malloc(n); /* with nothing behind it */
+		struct slice text, all = { memcpy(line, rows[i].line, n), n };
+		struct sample sample;
+
+		assert_true(samples_next(&all, &sample));
+		bool has = sample_label(&sample, SLICE("k"), &text);
+		if (has != !!rows[i].text || (has && !slice_eq(text, slice_of(rows[i].text))))
+			fail_msg("row %zu", i);
+		free(line);
+	}
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(samples_of_the_names_are_summed),
 		cmocka_unit_test(what_is_no_sample_is_passed_over),
 		cmocka_unit_test(any_cut_of_a_text_is_read),
+		cmocka_unit_test(samples_come_one_by_one),
+		cmocka_unit_test(labels_are_found),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -68,6 +68,10 @@ static void get_metrics(struct mock *m, const struct mock_request *q, struct moc
 	r->content_type = METRICS_TYPE;
 	bytes_init(&r->body, ANSWER_BYTES);
 	scheduler_metrics(&m->scheduler, m->rules.models[0], &r->body);
+	bytes_printf(&r->body,
+	    "# HELP process_start_time_seconds Start time of the process since unix epoch in seconds.\n"
+	    "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds %ld\n",
+	    (long)m->created_s);
 }
 
 static void post_tokenize(struct mock *m, const struct mock_request *q, struct mock_response *r) {

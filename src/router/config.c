@@ -183,6 +183,11 @@ static const struct option rows[] = {
 	    .type = OPTION_DURATION, .def = "5s", .min = 1, .max = HOUR_MS, ROUTER(models_timeout_ms) },
 	{ "discovery", "resolve", .help = "how often names are resolved again", .type = OPTION_DURATION,
 	    .def = "30s", .min = 100, .max = 24 * HOUR_MS, ROUTER(resolve_interval_ms) },
+	{ "discovery", "scrape",
+	    .help = "how often engines are asked at /metrics how busy they are; those that do not say it are "
+		    "asked once a minute",
+	    .type = OPTION_DURATION, .def = "2s", .min = 100, .max = HOUR_MS, .can_be_off = true,
+	    ROUTER(scrape_interval_ms) },
 	{ "discovery", "engine_key", .arg = "KEY", .help = "bearer token for our own questions to engines",
 	    .type = OPTION_STRING, .check = option_check_token, .secret = true, ROUTER(engine_key) },
 	{ "discovery", "registry_url", .arg = "URL",

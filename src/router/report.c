@@ -130,6 +130,44 @@ static void write_health(const struct report *r, FILE *out) {
 	metric_write_row(out, "headrace_probes_total", "outcome", "bad", (double)r->health->n_failed_probes);
 }
 
+/* What engines say of themselves, while that is fresh. */
+static void write_figures(const struct report *r, FILE *out) {
+	static const struct {
+		const char *name, *help;
+		enum figure figure;
+	} rows[] = {
+		{ "headrace_engine_running", "Requests that the engine says it works on.", FIGURE_RUNNING },
+		{ "headrace_engine_waiting", "Requests that the engine says wait in it.", FIGURE_WAITING },
+		{ "headrace_engine_kv_usage", "What part of its KV cache the engine says it uses, 0 to 1.",
+		    FIGURE_KV_USAGE },
+	};
+	double value;
+	for (size_t k = 0; k < n_elems(rows); k++) {
+		metric_write_family(out, rows[k].name, "gauge", rows[k].help);
+		for (uint32_t i = 0; i < r->snapshot->n_rows; i++) {
+			const struct instance *inst = r->snapshot->rows[i].instance;
+			if (scraper_figure(r->scraper, inst, rows[k].figure, &value))
+				metric_write_row(out, rows[k].name, "instance", inst->spec.name.p, value);
+		}
+	}
+}
+
+static void write_scrapes(const struct report *r, FILE *out) {
+	metric_write_family(out, "headrace_engine_restarts_total", "counter",
+	    "Restarts of engines that showed in what they say of themselves.");
+	for (uint32_t i = 0; i < r->snapshot->n_rows; i++) {
+		const struct instance *inst = r->snapshot->rows[i].instance;
+		if (atomic_load_explicit(&inst->learned.scraped_ms, memory_order_relaxed))
+			metric_write_row(out, "headrace_engine_restarts_total", "instance", inst->spec.name.p,
+			    atomic_load_explicit(&inst->learned.n_restarts, memory_order_relaxed));
+	}
+	metric_write_family(
+	    out, "headrace_scrapes_total", "counter", "Questions to engines about how busy they are.");
+	for (unsigned i = 0; i < SCRAPE_OUTCOMES; i++)
+		metric_write_row(out, "headrace_scrapes_total", "outcome",
+		    scrape_outcome_text((enum scrape_outcome)i), (double)r->scraper->counts[i]);
+}
+
 static void write_value(FILE *out, const char *name, const char *type, const char *help, double value) {
 	metric_write_family(out, name, type, help);
 	metric_write_row(out, name, NULL, NULL, value);
@@ -183,6 +221,8 @@ static void write_metrics(void *context, FILE *out) {
 	if (r->router->prefixes)
 		write_prefixes(r->router->prefixes, out);
 	write_health(r, out);
+	write_figures(r, out);
+	write_scrapes(r, out);
 	if (r->registry)
 		write_registry(r->registry, out);
 }

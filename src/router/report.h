@@ -8,6 +8,7 @@
 
 #include "discovery/health.h"
 #include "discovery/registry_source.h"
+#include "discovery/scrape.h"
 #include "fleet/snapshot.h"
 #include "http/endpoint.h"
 #include "router/worker.h"
@@ -16,6 +17,7 @@ struct report {
 	struct router *router;
 	const struct snapshot *snapshot; /* the newest; the control thread keeps it current */
 	const struct health *health;
+	const struct scraper *scraper;
 	const struct registry_source *registry; /* NULL: there is none */
 };
 

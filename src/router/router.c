@@ -16,6 +16,7 @@
 #include "base/text.h"
 #include "discovery/health.h"
 #include "discovery/registry_source.h"
+#include "discovery/scrape.h"
 #include "discovery/watch.h"
 #include "net/resolver.h"
 #include "net/signals.h"
@@ -40,6 +41,7 @@ struct control {
 	struct snapshot *snapshot; /* the newest, as published */
 	struct watcher watcher;
 	struct health health;
+	struct scraper scraper;
 	struct registry_source registry;
 	bool has_registry, is_started; /* the workers are */
 	struct endpoint_server admin, metrics;
@@ -86,6 +88,7 @@ static void control_publish_now(struct control *c) {
 	c->snapshot = next;
 	c->report.snapshot = next;
 	watcher_sync(&c->watcher, next);
+	scraper_sync(&c->scraper, next);
 }
 
 static void control_on_publish(struct timer *t) {
@@ -168,6 +171,14 @@ static void control_open_health(struct control *c) {
 	health_init(
 	    &c->health, &c->loop, c->fleet, &options, control_evidence, &c->router, control_on_health);
 	c->report.health = &c->health;
+}
+
+static void control_open_scraper(struct control *c) {
+	const struct scrape_options options = { .interval_ms = c->config->scrape_interval_ms,
+		.timeout_ms = c->config->models_timeout_ms,
+		.api_key = c->config->engine_key };
+	scraper_init(&c->scraper, &c->loop, &options);
+	c->report.scraper = &c->scraper;
 }
 
 static struct pairs pairs_of_list(const struct option_list *list, struct pair *room) {
@@ -299,6 +310,7 @@ static void control_stop(struct control *c) {
 	timer_stop(&c->publish);
 	watcher_deinit(&c->watcher);
 	health_deinit(&c->health);
+	scraper_deinit(&c->scraper);
 	if (c->has_registry)
 		registry_source_deinit(&c->registry);
 	endpoint_server_close(&c->admin);
@@ -436,6 +448,7 @@ static bool control_start(struct control *c) {
 	c->snapshot = fleet_build(c->fleet);
 	c->report.snapshot = c->snapshot;
 	control_open_health(c);
+	control_open_scraper(c);
 	uint16_t port;
 	timer_init(&c->drain, control_on_drain);
 	signals_init(&c->signals, &c->loop, signals, n_elems(signals), control_on_signal);
@@ -446,6 +459,7 @@ static bool control_start(struct control *c) {
 	watcher_init(&c->watcher, &c->loop, c->fleet, &every, control_on_watch);
 	watcher_sync(&c->watcher, c->snapshot);
 	health_sync(&c->health, c->snapshot);
+	scraper_sync(&c->scraper, c->snapshot);
 	c->is_started = true;
 	control_say_ready(c, port);
 	return true;

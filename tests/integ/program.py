@@ -164,6 +164,7 @@ class Router(Program):
         tables["discovery"] = {"interval": "200ms"} | tables["discovery"]
         if any(getattr(engine, "declared", None) for engine in engines):     # a script counts on what it is asked
             tables["health"] = {"probe": False, "passive": False} | tables.get("health", {})
+            tables["discovery"] = {"scrape": "off"} | tables["discovery"]
         lines = [f"{table}.{key} = {toml(value)}" for table, keys in tables.items() for key, value in keys.items()]
         for i, engine in enumerate(engines):
             url = engine if isinstance(engine, str) else engine.url

@@ -25,7 +25,8 @@ def was_never_out(router):
 @pytest.fixture
 def front(start):
     return lambda engines, *flags, **tables: start(
-        Router, engines, *flags, **tables | {"health": QUICK | tables.get("health", {})})
+        Router, engines, *flags, **tables | {"health": QUICK | tables.get("health", {}),
+                                             "discovery": {"scrape": "off"} | tables.get("discovery", {})})
 
 
 class Scripted(FakeWorker):

@@ -4,9 +4,11 @@
  *
  *     tag 20 bits | slot 12 | generation 8 | stamp 24
  *
- * A block's window is an aligned group of 1, 2, 4 or 8 buckets around its home bucket, and the
- * lowest bits of a slot say which of them it inserts into. A wider window contains
- * the narrower ones, and all of it is searched, so nothing is lost when the index is widened.
+ * A block's window is the aligned group of 1, 2, 4 or 8 buckets, the ways, that its home bucket is
+ * in, and the lowest bits of a slot say which of them is the slot's. So an entry has one place, a
+ * put looks at one line a block, and a match, once it has seen who has the first block,
+ * at the ways of those alone. A wider window contains the narrower ones: what an entry's
+ * place is then can be told from its place now, and widening moves it there.
  *
  * A slot has an owner record: the generation that its entries must have, and a clock from
  * which stamps are taken and ages counted. An entry is written by one relaxed store and
@@ -20,7 +22,9 @@
  */
 #include "policy/prefix_index.h"
 
+#include <emmintrin.h>
 #include <stdalign.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #include "base/heap.h"
@@ -33,7 +37,8 @@
 #define GENERATION_BITS 8
 #define STAMP_BITS      24
 #define STAMP_MASK      ((UINT32_C(1) << STAMP_BITS) - 1)
-#define TAG_SHIFT       (SLOT_BITS + GENERATION_BITS + STAMP_BITS)
+#define OWNER_BITS      (SLOT_BITS + GENERATION_BITS)
+#define TAG_SHIFT       (OWNER_BITS + STAMP_BITS)
 
 /* From here on a difference is not an age: the stamp is of a put that the clock does not show yet. */
 #define STAMP_AHEAD (UINT32_C(15) << 20)
@@ -54,8 +59,7 @@
 #define RANK_BEYOND (UINT32_C(1) << STAMP_BITS) /* plus the age: its owner's horizon is nearer */
 #define RANK_FREE   UINT32_MAX                  /* empty, or of a generation that was forgotten */
 
-/* Cache lines that are fetched ahead of their use. */
-#define LINES_AHEAD 32u
+#define BLOCKS_AHEAD 16u /* fetched before their turn */
 
 _Static_assert(INSTANCE_SLOTS_MAX == 1u << SLOT_BITS, "a slot fits its field");
 _Static_assert(PREFIX_HITS_MAX == WAYS_MAX * ENTRIES, "hits begin in one window");
@@ -119,6 +123,11 @@ static inline unsigned entry_slot(uint64_t entry) {
 	return (entry >> (GENERATION_BITS + STAMP_BITS)) & (INSTANCE_SLOTS_MAX - 1);
 }
 
+/* Slot and generation. */
+static inline uint32_t entry_owner(uint64_t entry) {
+	return (uint32_t)(entry >> STAMP_BITS) & ((UINT32_C(1) << OWNER_BITS) - 1);
+}
+
 /* All of an entry but its stamp. */
 static inline uint64_t identity_of(uint64_t key, unsigned slot, uint32_t generation) {
 	return ((uint64_t)tag_of(key) << SLOT_BITS | slot) << GENERATION_BITS | generation;
@@ -129,10 +138,16 @@ static inline bool entry_is_of(uint64_t entry, uint32_t now) {
 	return (((uint32_t)entry ^ now) >> STAMP_BITS) == 0;
 }
 
-static inline uint32_t entry_age(uint64_t entry, uint32_t now) {
-	uint32_t age = (now - (uint32_t)entry) & STAMP_MASK;
+static inline uint32_t stamp_distance(uint64_t entry, uint32_t now) {
+	return (now - (uint32_t)entry) & STAMP_MASK;
+}
 
-	return likely(age < STAMP_AHEAD) ? age : 0;
+static inline uint32_t age_of_distance(uint32_t distance) {
+	return distance < STAMP_AHEAD ? distance : 0;
+}
+
+static inline uint32_t entry_age(uint64_t entry, uint32_t now) {
+	return age_of_distance(stamp_distance(entry, now));
 }
 
 static inline uint32_t now_of(uint32_t generation, uint32_t clock) {
@@ -143,18 +158,46 @@ static inline uint32_t owner_now(const struct owner *owner) {
 	return now_of(field_load(&owner->generation), field_load(&owner->clock));
 }
 
-/* A key's window: as many buckets as there are ways. */
+static inline uint32_t entry_rank(const struct prefix_index *ix, uint64_t entry) {
+	const struct owner *owner = &ix->owners[entry_slot(entry)];
+	uint32_t now = owner_now(owner), age = entry_age(entry, now);
+
+	if (!entry_is_of(entry, now))
+		return RANK_FREE;
+	return age <= field_load(&owner->horizon) ? age : RANK_BEYOND + age;
+}
+
+/* ---- places ---- */
+
+static inline unsigned way_of(unsigned slot, uint32_t ways) {
+	return slot & (ways - 1);
+}
+
+static inline _Atomic uint64_t *way_in(_Atomic uint64_t *window, unsigned way) {
+	return window + (size_t)way * ENTRIES;
+}
+
 static inline _Atomic uint64_t *window_of(const struct prefix_index *ix, uint32_t ways, uint64_t key) {
 	size_t home = key >> ix->home_shift;
 
 	return ix->entries + (home & ~(size_t)(ways - 1)) * ENTRIES;
 }
 
-static inline void window_prefetch(const struct prefix_index *ix, uint32_t ways, uint64_t key) {
-	const _Atomic uint64_t *window = window_of(ix, ways, key);
+/* The entry of a bucket whose loss costs least, and its rank. */
+static _Atomic uint64_t *bucket_victim(
+    const struct prefix_index *ix, _Atomic uint64_t *bucket, uint32_t *rank_out) {
+	_Atomic uint64_t *victim = bucket;
+	uint32_t highest = 0;
 
-	for (uint32_t i = 0; i < ways; i++)
-		__builtin_prefetch((const void *)(window + (size_t)i * ENTRIES));
+	for (unsigned i = 0; i < ENTRIES && highest != RANK_FREE; i++) {
+		uint32_t rank = entry_rank(ix, entry_load(&bucket[i]));
+		if (rank >= highest) {
+			highest = rank;
+			victim = &bucket[i];
+		}
+	}
+	*rank_out = highest;
+	return victim;
 }
 
 /* ---- the index ---- */
@@ -200,14 +243,35 @@ void prefix_index_free(struct prefix_index **ix_ptr) {
 	free(ix);
 }
 
-/* Not of any request: the one place that may retry. */
+/* Where there is no room, what is worth most stays. Pages that nobody wrote are not written. */
+static void window_widen(const struct prefix_index *ix, _Atomic uint64_t *window, uint32_t ways) {
+	_Atomic uint64_t wide[WAYS_MAX * ENTRIES] = { 0 };
+
+	for (unsigned i = 0; i < ways * ENTRIES; i++) {
+		uint64_t entry = entry_load(&window[i]);
+		uint32_t rank;
+		_Atomic uint64_t *victim =
+		    bucket_victim(ix, way_in(wide, way_of(entry_slot(entry), ways)), &rank);
+		if (entry_rank(ix, entry) < rank)
+			entry_store(victim, entry);
+	}
+	for (unsigned i = 0; i < ways * ENTRIES; i++)
+		if (entry_load(&window[i]) != entry_load(&wide[i]))
+			entry_store(&window[i], entry_load(&wide[i]));
+}
+
+/* The one read-modify-write here: no request waits for it. */
 void prefix_index_widen(struct prefix_index *ix, uint32_t n_instances) {
 	uint32_t ways = 1, old = field_load(&ix->ways);
 
 	while (ways < WAYS_MAX && ways < (n_instances + 3) / 4)
 		ways *= 2;
-	while (old < ways && !atomic_compare_exchange_weak(&ix->ways, &old, ways))
-		continue;
+	do {
+		if (old >= ways)
+			return;
+	} while (!atomic_compare_exchange_weak(&ix->ways, &old, ways));
+	for (size_t bucket = 0; bucket < ix->n_buckets; bucket += ways)
+		window_widen(ix, ix->entries + bucket * ENTRIES, ways);
 }
 
 /* ---- owners ---- */
@@ -260,80 +324,172 @@ uint32_t prefix_index_horizon(const struct prefix_index *ix, unsigned slot) {
 
 /* ---- match ---- */
 
-/* Counts the entry as the next block of the run, unless it is forgotten. */
-static inline bool hit_extend(struct prefix_hit *hit, uint64_t entry) {
-	uint32_t age = entry_age(entry, hit->now);
+/* A run goes on behind what is believed of it; it asks no more. */
+static void run_doubt(struct prefix_scan *scan, uint32_t at, uint32_t age, uint32_t n_before) {
+	struct prefix_run *run = &scan->runs[at];
+	struct prefix_hit *hit = &scan->hits[at];
 
-	if (!entry_is_of(entry, hit->now) || age > PREFIX_AGE_MAX)
-		return false;
-	if (hit->n_blocks == hit->n_known) {
-		if (age <= hit->horizon) {
-			hit->n_blocks++;
-			hit->age = age;
-		} else {
-			hit->age_beyond = age;
-		}
-	}
-	hit->n_known++;
-	return true;
+	hit->n_blocks = n_before;
+	hit->age = n_before ? run->age : 0;
+	hit->age_beyond = age;
+	run->horizon = PREFIX_AGE_MAX;
 }
 
-/* The first block: each instance that has it begins a run. */
+static void run_end(struct prefix_scan *scan, uint32_t at, uint32_t n_blocks) {
+	struct prefix_hit *hit = &scan->hits[at];
+
+	hit->n_known = n_blocks;
+	if (hit->age_beyond)
+		return;
+	hit->n_blocks = n_blocks;
+	hit->age = scan->runs[at].age;
+}
+
+static void runs_end(struct prefix_scan *scan, uint64_t runs, uint32_t n_blocks) {
+	for (; runs; runs &= runs - 1)
+		run_end(scan, (uint32_t)__builtin_ctzll(runs), n_blocks);
+}
+
+static void run_begin(const struct prefix_index *ix, struct prefix_scan *scan, uint64_t entry) {
+	unsigned slot = entry_slot(entry);
+	const struct owner *owner = &ix->owners[slot];
+	uint32_t now = owner_now(owner), age = entry_age(entry, now);
+
+	if (!entry_is_of(entry, now) || age > PREFIX_AGE_MAX || prefix_scan_find(scan, slot))
+		return;
+	uint32_t at = scan->n_hits++;
+	scan->at[slot] = (uint8_t)at;
+	scan->hits[at] = (struct prefix_hit){ .slot = (uint16_t)slot };
+	scan->runs[at] = (struct prefix_run){
+		.owner = entry_owner(entry),
+		.now = now,
+		.horizon = field_load(&owner->horizon),
+		.age = age,
+	};
+	if (age > scan->runs[at].horizon)
+		run_doubt(scan, at, age, 0);
+}
+
+/* The first block: whoever has it begins a run. */
 static void scan_begin(const struct prefix_index *ix, struct prefix_scan *scan, uint32_t ways, uint64_t key) {
 	const _Atomic uint64_t *window = window_of(ix, ways, key);
 
 	scan->n_hits = 0;
 	for (uint32_t i = 0; i < ways * ENTRIES; i++) {
 		uint64_t entry = entry_load(&window[i]);
-		if (entry_tag(entry) != tag_of(key))
-			continue;
-		unsigned slot = entry_slot(entry);
-		const struct owner *owner = &ix->owners[slot];
-		struct prefix_hit hit = {
-			.slot = (uint16_t)slot,
-			.now = owner_now(owner),
-			.horizon = field_load(&owner->horizon),
-		};
-		if (!hit_extend(&hit, entry) || prefix_scan_find(scan, slot))
-			continue;
-		scan->at[slot] = (uint8_t)scan->n_hits;
-		scan->hits[scan->n_hits++] = hit;
+		if (entry_tag(entry) == tag_of(key) && way_of(entry_slot(entry), ways) == i / ENTRIES)
+			run_begin(ix, scan, entry);
 	}
 }
 
-/* A later block: goes on with the runs that have come so far, `n_before` blocks. Says how many do. */
-static inline uint32_t scan_go_on(struct prefix_scan *scan, const _Atomic uint64_t *window, uint32_t ways,
-    uint32_t tag, uint32_t n_before) {
-	uint32_t n = 0;
+/* The upper halves of four entries. */
+static inline __m128i heads_load(const _Atomic uint64_t *entries) {
+	__m128i a = _mm_set_epi64x((long long)entry_load(&entries[1]), (long long)entry_load(&entries[0]));
+	__m128i b = _mm_set_epi64x((long long)entry_load(&entries[3]), (long long)entry_load(&entries[2]));
 
-	for (uint32_t i = 0; i < ways * ENTRIES; i++) {
-		uint64_t entry = entry_load(&window[i]);
-		if (likely(entry_tag(entry) != tag))
+	return _mm_castps_si128(_mm_shuffle_ps(_mm_castsi128_ps(a), _mm_castsi128_ps(b), 0xdd));
+}
+
+/* The entries with this tag, one bit each; no branch for each, as nobody can foretell which it is. */
+static inline uint32_t bucket_find_tag(const _Atomic uint64_t *bucket, uint32_t tag) {
+	__m128i want = _mm_set1_epi32((int)(tag << SLOT_BITS));
+	__m128i mask = _mm_set1_epi32((int)(UINT32_MAX << SLOT_BITS));
+	__m128i low = _mm_cmpeq_epi32(_mm_and_si128(heads_load(bucket), mask), want);
+	__m128i high = _mm_cmpeq_epi32(_mm_and_si128(heads_load(bucket + 4), mask), want);
+	__m128i bytes = _mm_packs_epi16(_mm_packs_epi32(low, high), _mm_setzero_si128());
+
+	return (uint32_t)_mm_movemask_epi8(bytes);
+}
+
+/*
+ * Takes those of `runs` that go on in this bucket, with the block behind `n_before`
+ * others, out of them. This is what a lookup's time goes into when many have the prompt.
+ */
+static inline uint64_t bucket_extend(struct prefix_scan *scan, const _Atomic uint64_t *bucket, uint32_t tag,
+    uint64_t runs, uint32_t n_before) {
+	for (uint32_t found = bucket_find_tag(bucket, tag); found; found &= found - 1) {
+		uint64_t entry = entry_load(&bucket[__builtin_ctz(found)]);
+		uint32_t at = scan->at[entry_slot(entry)];
+		struct prefix_run *run = &scan->runs[at];
+
+		/* The tag as well: the entry may be another by now. */
+		if (entry >> STAMP_BITS != ((uint64_t)tag << OWNER_BITS | run->owner) || !(runs >> at & 1))
 			continue;
-		struct prefix_hit *hit = prefix_scan_find(scan, entry_slot(entry));
-		if (hit && hit->n_known == n_before)
-			n += hit_extend(hit, entry);
+		uint32_t age = stamp_distance(entry, run->now);
+		if (unlikely(age > run->horizon)) {
+			age = age_of_distance(age);
+			if (age > PREFIX_AGE_MAX)
+				continue;
+			if (age > run->horizon)
+				run_doubt(scan, at, age, n_before);
+		}
+		run->age = age;
+		runs ^= UINT64_C(1) << at;
 	}
-	return n;
+	return runs;
+}
+
+/* The ways of these runs, one bit each. */
+static uint32_t runs_ways(const struct prefix_scan *scan, uint64_t runs, uint32_t ways) {
+	uint32_t mask = 0;
+
+	for (; runs; runs &= runs - 1)
+		mask |= 1u << way_of(scan->hits[__builtin_ctzll(runs)].slot, ways);
+	return mask;
+}
+
+/* A match behind its first block. */
+struct match {
+	const struct prefix_index *ix;
+	struct prefix_scan *scan;
+	uint32_t ways;
+	uint32_t mask; /* the ways of runs */
+	uint64_t runs; /* that have no gap so far: bits are positions in the scan */
+};
+
+static inline void match_prefetch(const struct match *m, uint64_t key) {
+	_Atomic uint64_t *window = window_of(m->ix, m->ways, key);
+
+	for (uint32_t mask = m->mask; mask; mask &= mask - 1)
+		__builtin_prefetch((void *)way_in(window, (unsigned)__builtin_ctz(mask)));
+}
+
+static inline void match_block(struct match *m, uint64_t key, uint32_t n_before) {
+	_Atomic uint64_t *window = window_of(m->ix, m->ways, key);
+	uint64_t ended = m->runs;
+
+	for (uint32_t mask = m->mask; mask; mask &= mask - 1) {
+		_Atomic uint64_t *bucket = way_in(window, (unsigned)__builtin_ctz(mask));
+		ended = bucket_extend(m->scan, bucket, tag_of(key), ended, n_before);
+	}
+	if (ended) {
+		runs_end(m->scan, ended, n_before);
+		m->runs ^= ended;
+		m->mask = runs_ways(m->scan, m->runs, m->ways);
+	}
 }
 
 hot void prefix_index_match(
     const struct prefix_index *ix, const uint64_t *keys, size_t n_keys, struct prefix_scan *scan) {
-	uint32_t ways = field_load(&ix->ways);
-	size_t ahead = LINES_AHEAD / ways;
+	struct match m = { .ix = ix, .scan = scan, .ways = field_load(&ix->ways) };
+	size_t i = 1;
 
 	scan->n_hits = 0;
 	if (n_keys == 0)
 		return;
-	for (size_t i = 0; i < size_min(ahead, n_keys); i++)
-		window_prefetch(ix, ways, keys[i]);
-	scan_begin(ix, scan, ways, keys[0]);
-	uint32_t n_going = scan->n_hits;
-	for (size_t i = 1; i < n_keys && n_going; i++) {
-		if (i + ahead < n_keys)
-			window_prefetch(ix, ways, keys[i + ahead]);
-		n_going = scan_go_on(scan, window_of(ix, ways, keys[i]), ways, tag_of(keys[i]), (uint32_t)i);
+	scan_begin(ix, scan, m.ways, keys[0]);
+	if (scan->n_hits == 0)
+		return;
+	m.runs = UINT64_MAX >> (PREFIX_HITS_MAX - scan->n_hits);
+	m.mask = runs_ways(scan, m.runs, m.ways);
+	for (; i < size_min(BLOCKS_AHEAD, n_keys); i++)
+		match_prefetch(&m, keys[i]);
+	for (i = 1; i < n_keys && m.runs; i++) {
+		if (i + BLOCKS_AHEAD < n_keys)
+			match_prefetch(&m, keys[i + BLOCKS_AHEAD]);
+		match_block(&m, keys[i], (uint32_t)i);
 	}
+	runs_end(scan, m.runs, (uint32_t)i);
 }
 
 /* ---- put ---- */
@@ -363,52 +519,33 @@ static struct put put_begin(struct prefix_index *ix, unsigned slot) {
 	};
 }
 
-static inline _Atomic uint64_t *window_find(_Atomic uint64_t *window, uint32_t ways, uint64_t identity) {
-	for (uint32_t i = 0; i < ways * ENTRIES; i++)
-		if (unlikely(entry_load(&window[i]) >> STAMP_BITS == identity))
-			return &window[i];
+static inline _Atomic uint64_t *bucket_find(_Atomic uint64_t *bucket, uint64_t identity) {
+	for (unsigned i = 0; i < ENTRIES; i++)
+		if (entry_load(&bucket[i]) >> STAMP_BITS == identity)
+			return &bucket[i];
 	return NULL;
 }
 
-static inline uint32_t entry_rank(const struct prefix_index *ix, uint64_t entry) {
-	const struct owner *owner = &ix->owners[entry_slot(entry)];
-	uint32_t now = owner_now(owner), age = entry_age(entry, now);
-
-	if (!entry_is_of(entry, now))
-		return RANK_FREE;
-	return age <= field_load(&owner->horizon) ? age : RANK_BEYOND + age;
-}
-
-/* The entry of the bucket whose loss costs least. */
-static _Atomic uint64_t *bucket_victim(struct put *put, _Atomic uint64_t *bucket) {
-	_Atomic uint64_t *victim = bucket;
-	uint32_t highest = 0;
-
-	for (unsigned i = 0; i < ENTRIES && highest != RANK_FREE; i++) {
-		uint32_t rank = entry_rank(put->ix, entry_load(&bucket[i]));
-		if (rank >= highest) {
-			highest = rank;
-			victim = &bucket[i];
-		}
-	}
-	put->n_evictions += highest < RANK_BEYOND;
-	return victim;
+static inline _Atomic uint64_t *bucket_of(const struct put *put, uint64_t key) {
+	return way_in(window_of(put->ix, put->ways, key), way_of(put->slot, put->ways));
 }
 
 /*
  * A new block pushes all others of its instance down by one. A renewed one pushes down
  * those that were above it: as it is not known which, all move by their share.
  */
-static void put_block(struct put *put, uint64_t key) {
-	_Atomic uint64_t *window = window_of(put->ix, put->ways, key);
+static inline void put_block(struct put *put, uint64_t key) {
+	_Atomic uint64_t *bucket = bucket_of(put, key);
 	uint64_t identity = identity_of(key, put->slot, put->generation);
-	_Atomic uint64_t *entry = window_find(window, put->ways, identity);
+	_Atomic uint64_t *entry = bucket_find(bucket, identity);
 
 	if (entry) {
 		uint32_t age = entry_age(entry_load(entry), now_of(put->generation, put->clock));
 		put->clock += (uint32_t)u64_min(age * put->pace >> 16, CLOCK_BLOCK);
 	} else {
-		entry = bucket_victim(put, window + (size_t)(put->slot & (put->ways - 1)) * ENTRIES);
+		uint32_t rank;
+		entry = bucket_victim(put->ix, bucket, &rank);
+		put->n_evictions += rank < RANK_BEYOND;
 		put->clock += CLOCK_BLOCK;
 	}
 	entry_store(entry, identity << STAMP_BITS | put->clock >> CLOCK_BITS_TICK);
@@ -441,13 +578,12 @@ static void put_end(struct put *put, uint32_t advance) {
 hot void prefix_index_put(struct prefix_index *ix, unsigned slot, const uint64_t *keys, size_t n_keys) {
 	struct put put = put_begin(ix, slot);
 	uint32_t clock = put.clock;
-	size_t ahead = LINES_AHEAD / put.ways;
 
-	for (size_t i = n_keys - size_min(ahead, n_keys); i < n_keys; i++)
-		window_prefetch(ix, put.ways, keys[i]);
+	for (size_t i = n_keys - size_min(BLOCKS_AHEAD, n_keys); i < n_keys; i++)
+		__builtin_prefetch((void *)bucket_of(&put, keys[i]), 1);
 	for (size_t i = n_keys; i-- > 0;) {
-		if (i >= ahead)
-			window_prefetch(ix, put.ways, keys[i - ahead]);
+		if (i >= BLOCKS_AHEAD)
+			__builtin_prefetch((void *)bucket_of(&put, keys[i - BLOCKS_AHEAD]), 1);
 		put_block(&put, keys[i]);
 	}
 	put_end(&put, put.clock - clock);

@@ -65,15 +65,19 @@ struct prefix_hit {
 	uint32_t age;        /* of the last of them; 0 when there is none */
 	uint32_t n_known;    /* the first so many were there once; at least n_blocks and 1 */
 	uint32_t age_beyond; /* of the first that is not believed; 0 when all are */
-	uint32_t horizon;    /* of the instance, when the scan began */
-	uint32_t now;        /* the scan's own */
 	uint16_t slot;
+};
+
+/* The match's own: what it holds the entries of a hit's slot against. */
+struct prefix_run {
+	uint32_t owner, now, horizon, age;
 };
 
 /* What a match found. The caller's, one a thread, zeroed once before its first use. */
 struct prefix_scan {
 	uint32_t n_hits;
 	struct prefix_hit hits[PREFIX_HITS_MAX]; /* in no order */
+	struct prefix_run runs[PREFIX_HITS_MAX]; /* parallel to hits */
 	uint8_t at[INSTANCE_SLOTS_MAX]; /* position in hits by slot; anything for slots without one */
 };
 

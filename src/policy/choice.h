@@ -86,6 +86,13 @@ double choice_hash(const struct candidate *c, uint64_t key);
 uint32_t choice_cached_tokens(
     const struct demand *demand, const struct prefix_hit *hit, const struct instance *inst);
 
+/* The slot is this instance's, as it is since it was started last: its cache begins empty. */
+static inline void choice_own(struct prefix_index *index, const struct instance *inst) {
+	uint64_t n_restarts = atomic_load_explicit(&inst->learned.n_restarts, memory_order_relaxed);
+
+	prefix_index_own(index, inst->slot, n_restarts << 32 | inst->serial);
+}
+
 /* Requests in flight with this one, per weight: the lower the better. */
 struct choice_measure {
 	uint64_t n_requests, weight;

@@ -175,7 +175,7 @@ static void adopt_model(
 /* Who has the slots now: what the index holds of others before them is nobody's. */
 static void adopt_owners(struct prefix_index *index, const struct snapshot *snap) {
 	for (uint32_t r = 0; r < snap->n_rows; r++)
-		prefix_index_own(index, snap->rows[r].instance->slot, snap->rows[r].instance->serial);
+		choice_own(index, snap->rows[r].instance);
 	prefix_index_widen(index, snap->n_rows);
 }
 

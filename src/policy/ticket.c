@@ -55,8 +55,10 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 	predict(t, set, demand);
 	t->charged_tokens = t->prompt_tokens - t->cached_tokens;
 	load_charge(set->load, set->worker, t->instance->slot, t->charged_tokens);
-	if (set->index && demand->n_keys && policy_of(set, input->model)->wants_prompt)
+	if (set->index && demand->n_keys && policy_of(set, input->model)->wants_prompt) {
+		choice_own(set->index, t->instance);
 		prefix_index_put(set->index, t->instance->slot, demand->keys, demand->n_keys);
+	}
 }
 
 /* --- the first token ------------------------------------------------------------------------ */

@@ -4,21 +4,21 @@
  *
  *     tag 20 bits | slot 12 | generation 8 | stamp 24
  *
- * A block's window is the aligned group of 1, 2, 4 or 8 buckets, the ways, that its home bucket is
- * in, and the lowest bits of a slot say which of them is the slot's. So an entry has one place, a
- * put looks at one line a block, and a match, once it has seen who has the first block,
- * at the ways of those alone. A wider window contains the narrower ones: what an entry's
- * place is then can be told from its place now, and widening moves it there.
+ * A block's window is the aligned group of 1, 2, 4 or 8 buckets, the ways, around its home
+ * bucket, and the lowest bits of a slot say which of them is the slot's. So an entry has one
+ * place: a put looks at one line for each block, and a match, once it has seen who has the
+ * first block, at the ways of those alone. A wider window contains the narrower ones, so an
+ * entry's new place can be told from its old one, and widening moves it there.
  *
  * A slot has an owner record: the generation that its entries must have, and a clock from
- * which stamps are taken and ages counted. An entry is written by one relaxed store and
- * read by one relaxed load, so it is whole, and checked against the record whatever else
+ * which stamps are taken and ages counted. An entry is written by one relaxed store and read
+ * by one relaxed load, so it is whole, and it is held against the record whatever else
  * happened in between. Writers that meet lose an entry or have it twice; both heal.
  *
- * A stamp is 24 bits of a clock that goes round, so an entry must be gone before it looks young
- * again. No thread is spared for that: each block by which a slot's clock advances also
- * looks at the next bucket or buckets of the table, so that it goes through all of them
- * while an entry passes through the span of ages between PREFIX_AGE_MAX and STAMP_AHEAD.
+ * A stamp is 24 bits of a clock that goes round, so an entry must be gone before it looks
+ * young again. Puts see to it: for each block by which a slot's clock advances they look at
+ * the next bucket or buckets of the table, and so are through with all of them while an entry
+ * passes through the ages between PREFIX_AGE_MAX and STAMP_AHEAD.
  */
 #include "policy/prefix_index.h"
 
@@ -43,8 +43,7 @@
 /* From here on a difference is not an age: the stamp is of a put that the clock does not show yet. */
 #define STAMP_AHEAD (UINT32_C(15) << 20)
 
-/* A clock counts 1/256 ticks in 32 bits: the steps of renewed blocks are small. It goes round with the
- * stamps. */
+/* Renewed blocks advance a clock by little: it counts 1/256 ticks, and goes round when its stamps do. */
 #define CLOCK_BITS_TICK  8
 #define CLOCK_BITS_BLOCK 12
 #define CLOCK_BLOCK      (UINT32_C(1) << CLOCK_BITS_BLOCK)
@@ -138,6 +137,7 @@ static inline bool entry_is_of(uint64_t entry, uint32_t now) {
 	return (((uint32_t)entry ^ now) >> STAMP_BITS) == 0;
 }
 
+/* Of a stamp from now, forwards. */
 static inline uint32_t stamp_distance(uint64_t entry, uint32_t now) {
 	return (now - (uint32_t)entry) & STAMP_MASK;
 }
@@ -250,6 +250,8 @@ static void window_widen(const struct prefix_index *ix, _Atomic uint64_t *window
 	for (unsigned i = 0; i < ways * ENTRIES; i++) {
 		uint64_t entry = entry_load(&window[i]);
 		uint32_t rank;
+		if (!entry)
+			continue;
 		_Atomic uint64_t *victim =
 		    bucket_victim(ix, way_in(wide, way_of(entry_slot(entry), ways)), &rank);
 		if (entry_rank(ix, entry) < rank)
@@ -264,7 +266,7 @@ static void window_widen(const struct prefix_index *ix, _Atomic uint64_t *window
 void prefix_index_widen(struct prefix_index *ix, uint32_t n_instances) {
 	uint32_t ways = 1, old = field_load(&ix->ways);
 
-	while (ways < WAYS_MAX && ways < (n_instances + 3) / 4)
+	while (ways < WAYS_MAX && n_instances > 4 * ways)
 		ways *= 2;
 	do {
 		if (old >= ways)
@@ -374,7 +376,6 @@ static void run_begin(const struct prefix_index *ix, struct prefix_scan *scan, u
 static void scan_begin(const struct prefix_index *ix, struct prefix_scan *scan, uint32_t ways, uint64_t key) {
 	const _Atomic uint64_t *window = window_of(ix, ways, key);
 
-	scan->n_hits = 0;
 	for (uint32_t i = 0; i < ways * ENTRIES; i++) {
 		uint64_t entry = entry_load(&window[i]);
 		if (entry_tag(entry) == tag_of(key) && way_of(entry_slot(entry), ways) == i / ENTRIES)
@@ -472,7 +473,7 @@ static inline void match_block(struct match *m, uint64_t key, uint32_t n_before)
 hot void prefix_index_match(
     const struct prefix_index *ix, const uint64_t *keys, size_t n_keys, struct prefix_scan *scan) {
 	struct match m = { .ix = ix, .scan = scan, .ways = field_load(&ix->ways) };
-	size_t i = 1;
+	size_t n = 1;
 
 	scan->n_hits = 0;
 	if (n_keys == 0)
@@ -482,14 +483,14 @@ hot void prefix_index_match(
 		return;
 	m.runs = UINT64_MAX >> (PREFIX_HITS_MAX - scan->n_hits);
 	m.mask = runs_ways(scan, m.runs, m.ways);
-	for (; i < size_min(BLOCKS_AHEAD, n_keys); i++)
+	for (size_t i = 1; i < size_min(1 + BLOCKS_AHEAD, n_keys); i++)
 		match_prefetch(&m, keys[i]);
-	for (i = 1; i < n_keys && m.runs; i++) {
-		if (i + BLOCKS_AHEAD < n_keys)
-			match_prefetch(&m, keys[i + BLOCKS_AHEAD]);
-		match_block(&m, keys[i], (uint32_t)i);
+	for (; n < n_keys && m.runs; n++) {
+		if (n + BLOCKS_AHEAD < n_keys)
+			match_prefetch(&m, keys[n + BLOCKS_AHEAD]);
+		match_block(&m, keys[n], (uint32_t)n);
 	}
-	runs_end(scan, m.runs, (uint32_t)i);
+	runs_end(scan, m.runs, (uint32_t)n);
 }
 
 /* ---- put ---- */

@@ -3,18 +3,18 @@
  * can be told from where requests went.
  *
  * One table for all threads of the process, of a size that is set once: set-associative,
- * lossy, without locks, lists or read-modify-write. Any thread calls any function at any
- * time; what it then sees or loses is a matter of single blocks, never of form.
+ * lossy, without locks and lists. Any thread calls any function at any time; threads that
+ * meet may lose single blocks, and what a match says is well-formed all the same.
  *
- * A block is known by a 64-bit key that covers it and all blocks before it, well mixed:
- * high bits find its place, the lowest 20 are what is kept of it. So a lookup may take
- * another block for it, once in 16,000 when an instance's run ends in a full table.
+ * A block is known by a 64-bit key that covers it and all blocks before it, well mixed: its
+ * high bits find the place, and the lowest 20 are what is kept of it. So now and then a
+ * block is taken for another: in a full table one first block in 16,000, later ones less often.
  *
- * Ages are in ticks, PREFIX_BLOCK_TICKS a block: about as many blocks were used on the
- * same instance since, each counted once (the stack distance of an LRU cache). An instance
- * is believed to have a block while its age is within the instance's horizon: what its
- * cache holds, as learned from the engine's answers. Engines drop the end of a
- * prompt before its beginning, so of one request the first block is the youngest.
+ * Ages are in ticks, PREFIX_BLOCK_TICKS a block: about so many blocks were used on the same
+ * instance since, each counted once (the stack distance of an LRU cache). An instance is
+ * believed to have a block while its age is within the instance's horizon: what its cache
+ * holds, learned from the engine's answers. Engines drop the end of a prompt before its
+ * beginning, so of one request the first block is the youngest.
  */
 #pragma once
 
@@ -36,14 +36,14 @@
 
 struct prefix_index;
 
-/* The largest power of two within `bytes`, all of the table there will be. NULL: the system has not so much.
- */
+/* The table takes the largest power of two within `bytes`. NULL: the system has not so much. */
 must_use struct prefix_index *prefix_index_new(size_t bytes);
 void prefix_index_free(struct prefix_index **ix); /* accepts NULL, clears */
 
 /*
  * The fleet has so many instances. The more there are, the more places a block has: 8 for
- * each 4 instances up to PREFIX_HITS_MAX. It never narrows; what is known stays known.
+ * each 4 instances, up to PREFIX_HITS_MAX. It never narrows, and what is known stays known.
+ * Widening walks the table, a third of a second for 64 MiB: not for a thread with requests.
  */
 void prefix_index_widen(struct prefix_index *ix, uint32_t n_instances);
 
@@ -86,7 +86,7 @@ void prefix_index_match(
     const struct prefix_index *ix, const uint64_t *keys, size_t n_keys, struct prefix_scan *scan);
 
 /* NULL when nothing is known of the slot. */
-static inline struct prefix_hit *prefix_scan_find(struct prefix_scan *scan, unsigned slot) {
+static inline const struct prefix_hit *prefix_scan_find(const struct prefix_scan *scan, unsigned slot) {
 	assert(slot < INSTANCE_SLOTS_MAX);
 	uint32_t at = scan->at[slot];
 

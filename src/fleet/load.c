@@ -51,6 +51,14 @@ static void take_tokens(_Atomic uint64_t *tokens, uint64_t n) {
 	atomic_store_explicit(tokens, before - n, memory_order_relaxed);
 }
 
+void load_set_head(
+    struct load *load, unsigned worker, unsigned slot, uint64_t charged_ns, uint64_t prefill_tokens) {
+	struct load_cell *cell = load_cell(load, worker, slot);
+
+	atomic_store_explicit(&cell->head_ns, charged_ns, memory_order_relaxed);
+	atomic_store_explicit(&cell->head_tokens, prefill_tokens, memory_order_relaxed);
+}
+
 void load_charge(struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens) {
 	struct load_cell *cell = load_cell(load, worker, slot);
 

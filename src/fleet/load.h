@@ -23,6 +23,8 @@
 struct load_cell {
 	_Atomic uint32_t n_requests, n_prefills; /* the latter have no first token yet */
 	_Atomic uint64_t prefill_tokens, decode_tokens;
+	_Atomic uint64_t head_ns; /* when the one was charged that waits longest for its first token */
+	_Atomic uint64_t head_tokens;
 };
 
 struct load_shard {
@@ -38,11 +40,18 @@ struct load {
 struct load_sum {
 	uint64_t n_requests, n_prefills;
 	uint64_t prefill_tokens, decode_tokens;
+	uint64_t head_ns,
+	    head_tokens; /* of the request that is prefilled now, if prompts pass in order; 0: none */
 };
 
-/* 1 to LOAD_WORKERS_MAX workers; 96 KiB for each, touched as slots come into use. */
+/* 1 to LOAD_WORKERS_MAX workers; 160 KiB for each, touched as slots come into use. */
 must_use struct load *load_new(unsigned n_workers);
 void load_free(struct load **load);
+
+/* Of the worker's requests at the instance the one that waits longest for its first token; 0, 0: none does.
+ */
+void load_set_head(
+    struct load *load, unsigned worker, unsigned slot, uint64_t charged_ns, uint64_t prefill_tokens);
 
 /* A request that is yet to be prefilled. */
 void load_charge(struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens);
@@ -73,6 +82,12 @@ static inline struct load_sum load_sum(const struct load *load, unsigned slot) {
 		sum.n_prefills += atomic_load_explicit(&cell->n_prefills, memory_order_relaxed);
 		sum.prefill_tokens += atomic_load_explicit(&cell->prefill_tokens, memory_order_relaxed);
 		sum.decode_tokens += atomic_load_explicit(&cell->decode_tokens, memory_order_relaxed);
+		uint64_t head_ns = atomic_load_explicit(&cell->head_ns, memory_order_relaxed);
+
+		if (head_ns && (!sum.head_ns || head_ns < sum.head_ns)) {
+			sum.head_ns = head_ns;
+			sum.head_tokens = atomic_load_explicit(&cell->head_tokens, memory_order_relaxed);
+		}
 	}
 	return sum;
 }

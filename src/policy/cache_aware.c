@@ -17,7 +17,7 @@
  */
 #include "policy/choice.h"
 
-#define BUSY 4.0 /* for each second of the shortest queue */
+#define BUSY 6.0 /* for each second of the shortest queue */
 
 /* What an instance is thought to do while nobody in its group has shown anything. */
 #define RATE_UNKNOWN 4000.0 /* tokens a second */
@@ -88,6 +88,19 @@ static void add_figures(
 	score->parts[PART_KV] = (float)(KV_S * use / (1 - use));
 }
 
+/* Tokens of the prompt at the head of the queue that are likely to be computed by now. */
+static double progress_of(
+    const struct choice *choice, const struct candidate *c, const struct load_sum *load, double rate) {
+	uint64_t first_ns = atomic_load_explicit(&c->instance->learned.first_ns, memory_order_relaxed);
+	uint64_t begun_ns = u64_max(load->head_ns, first_ns);
+	double done;
+
+	if (!load->head_ns || begun_ns >= choice->now_ns)
+		return 0;
+	done = (double)(choice->now_ns - begun_ns) / 1e9 * rate;
+	return done < (double)load->head_tokens ? done : (double)load->head_tokens;
+}
+
 /* The parts but for the weight of the uncached work, in seconds. */
 static void price(struct choice *choice, uint32_t i, double group_rate) {
 	const struct candidate *c = choice_candidate(choice, i);
@@ -99,7 +112,7 @@ static void price(struct choice *choice, uint32_t i, double group_rate) {
 	double rate = rate_of(c) > 0 ? rate_of(c) : group_rate;
 	double share = (double)c->weight * choice->n / (double)choice->weight;
 
-	score->parts[PART_QUEUE] = (float)load.prefill_tokens;
+	score->parts[PART_QUEUE] = (float)((double)load.prefill_tokens - progress_of(choice, c, &load, rate));
 	add_figures(score, choice, &c->instance->learned, (double)load.n_prefills);
 	score->parts[PART_QUEUE] /= (float)(rate * share);
 	score->parts[PART_UNCACHED] = (float)((demand->prompt_tokens - cached) / rate);

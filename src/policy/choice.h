@@ -18,7 +18,7 @@ struct choice {
 	const struct demand *demand;
 	const struct policy_options *options;
 	const struct load *load;
-	struct prefix_scan *scan; /* who has how much of the prompt; empty unless wanted */
+	const struct prefix_scan *scan; /* who has how much of the prompt; empty unless wanted */
 	struct rng *rng;
 	uint64_t now_ns;
 	void *cells;                 /* parallel to candidates */

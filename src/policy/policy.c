@@ -62,6 +62,9 @@ void policy_set_init(struct policy_set *set) {
 	set->tokens_per_byte = malloc(LABELS * sizeof(*set->tokens_per_byte));
 	for (uint32_t i = 0; i < LABELS; i++)
 		set->tokens_per_byte[i] = TOKENS_PER_BYTE;
+	set->queues = malloc(INSTANCE_SLOTS_MAX * sizeof(*set->queues));
+	for (uint32_t i = 0; i < INSTANCE_SLOTS_MAX; i++)
+		list_init(&set->queues[i]);
 	set->scan = calloc(1, sizeof(*set->scan));
 }
 
@@ -72,6 +75,7 @@ void policy_set_deinit(struct policy_set *set) {
 	free(set->eligible);
 	free(set->scores);
 	free(set->scan);
+	free(set->queues);
 	free(set->tokens_per_byte);
 	*set = (struct policy_set){ .options = NULL };
 }
@@ -176,7 +180,6 @@ static void adopt_model(
 static void adopt_owners(struct prefix_index *index, const struct snapshot *snap) {
 	for (uint32_t r = 0; r < snap->n_rows; r++)
 		choice_own(index, snap->rows[r].instance);
-	prefix_index_widen(index, snap->n_rows);
 }
 
 /* Room for a pick among all the rows; no model has more candidates. */

@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include "base/list.h"
 #include "base/rng.h"
 #include "fleet/load.h"
 #include "fleet/snapshot.h"
@@ -53,6 +54,7 @@ struct policy_set {
 	struct policy_score *scores;    /* parallel to eligible */
 	uint32_t n_eligible;
 	struct prefix_scan *scan; /* of the pick made last */
+	struct list *queues;      /* by slot: this worker's tickets without a first token, in order */
 	double *tokens_per_byte;  /* of prompts, by the label of the model: learned from usage */
 };
 

@@ -311,11 +311,11 @@ void prefix_index_learn(struct prefix_index *ix, unsigned slot, uint32_t age, bo
 	if (was_there == (age <= horizon))
 		return;
 	if (was_there)
-		horizon += (age - horizon) * 3 / 10;
+		horizon = age;
 	else if (horizon == PREFIX_HORIZON_NONE)
 		horizon = age;
 	else
-		horizon -= (horizon - age) * 3 / 10;
+		horizon -= (horizon - age) / 8;
 	field_store(&owner->horizon, horizon > PREFIX_HORIZON_MIN ? horizon : PREFIX_HORIZON_MIN);
 }
 

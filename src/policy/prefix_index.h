@@ -95,8 +95,9 @@ static inline const struct prefix_hit *prefix_scan_find(const struct prefix_scan
 
 /*
  * What the engine's answer told of a block of this age. A believed one that was gone draws
- * the horizon 0.3 of the way down to its age, or sets it there when there was none; one
- * beyond belief that was there draws it up as far. What agrees with the horizon moves nothing.
+ * the horizon an eighth of the way down to its age, or sets it there when there was none: it
+ * may have gone for other reasons. One beyond belief that was there is proof: the horizon
+ * is its age. What agrees with the horizon moves nothing.
  */
 void prefix_index_learn(struct prefix_index *ix, unsigned slot, uint32_t age, bool was_there);
 

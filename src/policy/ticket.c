@@ -37,6 +37,26 @@ static void predict(struct ticket *t, const struct policy_set *set, const struct
 	t->cached_tokens = choice_cached_tokens(demand, hit, t->instance);
 }
 
+/* Whose prompt is computed now, as far as this worker knows. */
+static void tell_head(const struct policy_set *set, unsigned slot) {
+	const struct list *first = list_first(&set->queues[slot]);
+	const struct ticket *head = first ? container_of(first, const struct ticket, link) : NULL;
+
+	load_set_head(
+	    set->load, set->worker, slot, head ? head->opened_ns : 0, head ? head->charged_tokens : 0);
+}
+
+static void enqueue(struct ticket *t, struct policy_set *set) {
+	list_init(&t->link);
+	list_push(&set->queues[t->instance->slot], &t->link);
+	tell_head(set, t->instance->slot);
+}
+
+static void dequeue(struct ticket *t, struct policy_set *set) {
+	list_remove(&t->link);
+	tell_head(set, t->instance->slot);
+}
+
 void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_input *input,
     const struct pick_result *pick) {
 	const struct demand *demand = input->demand;
@@ -55,6 +75,7 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 	predict(t, set, demand);
 	t->charged_tokens = t->prompt_tokens - t->cached_tokens;
 	load_charge(set->load, set->worker, t->instance->slot, t->charged_tokens);
+	enqueue(t, set);
 	if (set->index && demand->n_keys && policy_of(set, input->model)->wants_prompt) {
 		choice_own(set->index, t->instance);
 		prefix_index_put(set->index, t->instance->slot, demand->keys, demand->n_keys);
@@ -89,6 +110,7 @@ void ticket_first(struct ticket *t, struct policy_set *set, uint64_t now_ns) {
 	t->service_s = (float)((double)(now_ns - u64_min(u64_max(t->opened_ns, before_ns), now_ns)) / 1e9);
 	learn_first_token(learned, (double)(now_ns - t->opened_ns) / 1e9);
 	atomic_store_explicit(&learned->first_ns, now_ns, memory_order_relaxed);
+	dequeue(t, set);
 	uint32_t decode_tokens = t->prompt_tokens + t->output_tokens;
 	load_move(set->load, set->worker, t->instance->slot, t->charged_tokens, decode_tokens);
 	t->charged_tokens = decode_tokens;
@@ -129,8 +151,8 @@ static void learn_trust(const struct ticket *t, struct policy_set *set, uint64_t
 /* Whether blocks of such ages are still there: what the index learns the size of the cache from. */
 static void learn_horizon(const struct ticket *t, struct policy_set *set, uint64_t cached_tokens) {
 	uint16_t slot = t->instance->slot;
-	double tokens_per_block = (double)t->prompt_tokens / u64_max(t->n_keys, 1);
-	double n_cached = (double)cached_tokens / tokens_per_block + 0.5;
+	double n_cached =
+	    (double)cached_tokens * t->prompt_bytes / ((double)t->prompt_tokens * PROMPT_BLOCK_BYTES) + 0.5;
 
 	if (t->n_blocks && n_cached < t->n_blocks)
 		prefix_index_learn(set->index, slot, t->age, false);
@@ -143,7 +165,7 @@ static void learn_cache(const struct ticket *t, struct policy_set *set, uint64_t
 
 	atomic_fetch_add_explicit(&learned->predicted_tokens, t->cached_tokens, memory_order_relaxed);
 	atomic_fetch_add_explicit(&learned->actual_tokens, cached_tokens, memory_order_relaxed);
-	if (!set->index || !t->n_known)
+	if (!set->index || !t->n_known || !t->prompt_tokens)
 		return;
 	if (t->cached_tokens)
 		learn_trust(t, set, cached_tokens);
@@ -167,10 +189,12 @@ void ticket_close(struct ticket *t, struct policy_set *set, const struct ticket_
 		return;
 	uint16_t slot = t->instance->slot;
 
-	if (t->phase == TICKET_PREFILL)
+	if (t->phase == TICKET_PREFILL) {
+		dequeue(t, set);
 		load_release_prefill(set->load, set->worker, slot, t->charged_tokens);
-	else
+	} else {
 		load_release_decode(set->load, set->worker, slot, t->charged_tokens);
+	}
 	if (usage)
 		learn(t, set, usage);
 	*t = (struct ticket){ .phase = TICKET_CLOSED };

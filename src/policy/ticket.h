@@ -17,6 +17,7 @@
 enum ticket_phase { TICKET_CLOSED, TICKET_PREFILL, TICKET_DECODE };
 
 struct ticket {
+	struct list link;          /* in its set's queue of the instance, until its first token */
 	struct instance *instance; /* NULL: closed */
 	uint64_t opened_ns;
 	uint32_t prompt_bytes, prompt_tokens, output_tokens;
@@ -30,7 +31,7 @@ struct ticket {
 	uint8_t phase;
 };
 
-_Static_assert(sizeof(struct ticket) <= 64, "part of every open stream");
+_Static_assert(sizeof(struct ticket) <= 80, "part of every open stream");
 
 static inline bool ticket_is_open(const struct ticket *t) {
 	return t->phase != TICKET_CLOSED;

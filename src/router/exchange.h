@@ -82,7 +82,7 @@ struct exchange {
 					 the end */
 };
 
-_Static_assert(sizeof(struct exchange) <= 832, "an open stream costs little");
+_Static_assert(sizeof(struct exchange) <= 848, "an open stream costs little");
 
 /* For the server: a valid head has come. */
 struct job *exchange_begin(struct server *server, struct session *session, const struct head *head);

@@ -81,6 +81,8 @@ static void control_publish_now(struct control *c) {
 		return;
 	c->published_ms = loop_now_ms(&c->loop);
 	health_sync(&c->health, next);
+	if (c->router.prefixes)
+		prefix_index_widen(c->router.prefixes, next->n_rows);
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_publish(&c->router.workers[i], snapshot_ref(next));
 	control_say_panics(c->snapshot, next);
@@ -394,6 +396,8 @@ static bool control_start_workers(struct control *c, uint16_t *port_out) {
 	int fds[LOAD_WORKERS_MAX] = { 0 };
 	if (!control_bind_data(c, fds, port_out))
 		return false;
+	if (router->prefixes)
+		prefix_index_widen(router->prefixes, c->snapshot->n_rows);
 	router->workers = calloc(router->n_workers, sizeof(*router->workers));
 	for (unsigned i = 0; i < router->n_workers; i++) {
 		int r = worker_init(&router->workers[i], router, i, fds[i]);

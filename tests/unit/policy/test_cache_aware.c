@@ -142,6 +142,29 @@ static void a_fast_instance_takes_more(void **state) {
 	house_close(&h);
 }
 
+/* Equal queues, but one instance has been at its first prompt for most of a second. */
+static void what_is_nearly_done_counts_less(void **state) {
+	uint16_t slots[3];
+	enum pick_reason reason;
+	struct house h;
+
+	house_open(&h, equal, 3, 1);
+	for (uint32_t r = 0; r < 3; r++) {
+		slots[r] = picks_instance(&h.p, r)->slot;
+		house_queue(&h, r, 2);
+		load_set_head(h.p.load, 0, slots[r], 100 * SECOND - (r == 1 ? 9 : 1) * SECOND / 10, 4096);
+	}
+	assert_int_equal(house_pick(&h, &reason), 1);
+	/* It began when the one before it was done, not when it came. */
+	picks_instance(&h.p, 1)->learned.first_ns = 100 * SECOND - 1;
+	assert_int_not_equal(house_pick(&h, &reason), 1);
+	/* No more of it can be done than there is. */
+	load_set_head(h.p.load, 0, slots[1], 1, 100);
+	picks_instance(&h.p, 1)->learned.first_ns = 0;
+	assert_int_not_equal(house_pick(&h, &reason), 1);
+	house_close(&h);
+}
+
 static void decode_and_weights_count(void **state) {
 	static const uint16_t weights[] = { 1, 1, 4 };
 	enum pick_reason reason;
@@ -264,6 +287,7 @@ int main(void) {
 		cmocka_unit_test(a_miss_weighs_more_in_a_busy_fleet),
 		cmocka_unit_test(without_a_cache_the_shortest_queue_wins),
 		cmocka_unit_test(a_fast_instance_takes_more),
+		cmocka_unit_test(what_is_nearly_done_counts_less),
 		cmocka_unit_test(decode_and_weights_count),
 		cmocka_unit_test(ties_are_broken_alike_everywhere),
 		cmocka_unit_test(short_prompts_spread),

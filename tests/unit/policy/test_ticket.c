@@ -87,6 +87,34 @@ static void a_request_that_never_began_is_released_too(void **state) {
 	desk_close(&d);
 }
 
+/* The head of the queue is the oldest without a first token, whoever ends first. */
+static void the_head_is_told(void **state) {
+	struct ticket t[3] = { { .phase = TICKET_CLOSED } };
+	struct desk d;
+
+	desk_open(&d);
+	d.p.demand.n_keys = 0;
+	assert_int_equal(policy_pick(&d.p.set, &d.input, &d.pick), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		d.input.now_ns = (10 + i) * SECOND;
+		d.p.demand.prompt_tokens = 1000 * (i + 1);
+		ticket_open(&t[i], &d.p.set, &d.input, &d.pick);
+	}
+	assert_int_equal(desk_load(&d).head_ns, 10 * SECOND);
+	assert_int_equal(desk_load(&d).head_tokens, 1000);
+	ticket_first(&t[1], &d.p.set, 14 * SECOND);
+	assert_int_equal(desk_load(&d).head_tokens, 1000);
+	ticket_close(&t[0], &d.p.set, NULL);
+	assert_int_equal(desk_load(&d).head_ns, 12 * SECOND);
+	assert_int_equal(desk_load(&d).head_tokens, 3000);
+	ticket_first(&t[2], &d.p.set, 15 * SECOND);
+	assert_int_equal(desk_load(&d).head_ns, 0);
+	ticket_close(&t[1], &d.p.set, NULL);
+	ticket_close(&t[2], &d.p.set, NULL);
+	assert_load(&d, 0, 0, 0, 0);
+	desk_close(&d);
+}
+
 /* What is cached already is no work: the second request is charged with nothing. */
 static void cached_blocks_are_not_charged(void **state) {
 	struct ticket first = { .phase = TICKET_CLOSED }, second = first;
@@ -211,6 +239,7 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_load_follows_a_request),
 		cmocka_unit_test(a_request_that_never_began_is_released_too),
+		cmocka_unit_test(the_head_is_told),
 		cmocka_unit_test(cached_blocks_are_not_charged),
 		cmocka_unit_test(the_rate_is_learned),
 		cmocka_unit_test(waiting_is_no_work),

@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "registry/registry.h"
 #include "router/router.h"
+#include "sim/sim.h"
 
 struct command {
 	const char *name;
@@ -24,6 +25,7 @@ static const struct command commands[] = {
 	{ "babysitter", "infini-babysitter", "start one engine, watch it, and keep it registered",
 	    babysitter_main },
 	{ "mock-engine", NULL, "an engine without a GPU, for demos, tests and benches", engine_main },
+	{ "sim", NULL, "policies compared on recorded traffic, in virtual time", sim_main },
 };
 
 static int print_help(FILE *out) {

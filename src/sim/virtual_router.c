@@ -68,6 +68,8 @@ static struct snapshot *new_snapshot(uint32_t n_engines) {
 static bool start_policies(struct virtual_router *r, const struct virtual_router_options *options) {
 	if (options->index_bytes && !(r->index = prefix_index_new(options->index_bytes)))
 		return false;
+	if (r->index)
+		prefix_index_widen(r->index, options->n_engines);
 	r->load = load_new(1);
 	r->snapshot = new_snapshot(options->n_engines);
 	r->options = (struct policy_options){ .policy = policy_find(slice_of(options->policy)) };

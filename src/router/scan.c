@@ -63,7 +63,7 @@ static uint8_t node_get(struct scan_table *t, uint8_t parent, struct slice name)
 	return i ? i : node_add(t, parent, name);
 }
 
-static void table_add(struct scan_table *t, const struct scan_want *want, uint8_t id) {
+static void table_add(struct scan_table *t, const struct scan_want *want, uint8_t id, size_t text_at) {
 	struct slice rest = slice_of(want->path);
 	uint8_t at = NODE_TOP;
 	assert(rest.p);
@@ -74,26 +74,41 @@ static void table_add(struct scan_table *t, const struct scan_want *want, uint8_
 		rest = dot ? slice_skip(rest, name.n + 1) : (struct slice){ NULL, 0 };
 		at = node_get(t, at, name);
 		assert(t->nodes[at].name || !want->unique); /* items are many */
-		t->nodes[at].below |= UINT32_C(1) << id;
+		t->nodes[at].below |= UINT64_C(1) << id;
 	}
 	struct scan_node *node = &t->nodes[at];
-	assert(node->bit == 0 && t->text_bytes + want->text_bytes_max < UINT16_MAX);
-	node->bit = UINT32_C(1) << id;
+	assert(node->bit == 0 && (!want->tells || t->tell));
+	node->bit = UINT64_C(1) << id;
 	node->id = id;
 	node->unique = want->unique;
-	node->text_at = (uint16_t)t->text_bytes;
+	node->tells_place = want->tells && !want->text_bytes_max;
+	node->tells_text = want->tells && want->text_bytes_max;
+	node->text_at = (uint16_t)text_at;
 	node->text_bytes_max = want->text_bytes_max;
-	t->text_bytes += want->text_bytes_max;
 }
 
-void scan_table_init(struct scan_table *t, const struct scan_want *wants, size_t n_wants) {
+/* Texts that are told share the first bytes of the room: one is told before the next is read. */
+static size_t shared_text_bytes(const struct scan_want *wants, size_t n_wants) {
+	size_t n_bytes = 0;
+	for (size_t i = 0; i < n_wants; i++)
+		if (wants[i].tells)
+			n_bytes = size_max(n_bytes, wants[i].text_bytes_max);
+	return n_bytes;
+}
+
+void scan_table_init(struct scan_table *t, const struct scan_want *wants, size_t n_wants, scan_tell_fn tell) {
 	assert(n_wants <= SCAN_WANTS_MAX);
 	*t = (struct scan_table){
 		.skip = scan_has_avx2() ? scan_skip_avx2 : scan_skip_sse2,
+		.tell = tell,
+		.text_bytes = shared_text_bytes(wants, n_wants),
 		.n_nodes = NODE_TOP + 1,
 	};
-	for (size_t i = 0; i < n_wants; i++)
-		table_add(t, &wants[i], (uint8_t)i);
+	for (size_t i = 0; i < n_wants; i++) {
+		table_add(t, &wants[i], (uint8_t)i, wants[i].tells ? 0 : t->text_bytes);
+		t->text_bytes += wants[i].tells ? 0 : wants[i].text_bytes_max;
+	}
+	assert(t->text_bytes < UINT16_MAX);
 }
 
 /* ---- refusals and tokens --------------------------------------------------------- */
@@ -177,8 +192,7 @@ static bool is_plain(struct slice text) {
 	return is_plain_8(text.p + text.n - 8);
 }
 
-/* UTF-8 without control characters. */
-static bool text_is_clean(struct slice text) {
+bool scan_is_clean(struct slice text) {
 	if (is_plain(text))
 		return true;
 	while (text.n) {
@@ -215,6 +229,8 @@ static inline struct scan_value *value_begin(struct scan *s, enum scan_type type
 		return NULL;
 	struct scan_value *v = &s->values[node->id];
 	*v = (struct scan_value){ .offset = offset_of(s, p), .type = type };
+	if (unlikely(node->tells_place))
+		s->table->tell(s, node->id, p);
 	return v;
 }
 
@@ -230,6 +246,8 @@ static inline struct scan_value *value_end(struct scan *s, const char *p) {
 	v->length = offset_of(s, p) - v->offset;
 	s->found |= node->bit;
 	s->open &= ~node->bit;
+	if (unlikely(node->tells_place))
+		s->table->tell(s, node->id, p);
 	return v;
 }
 
@@ -270,7 +288,7 @@ static inline const char *key_end(struct scan *s, struct slice key, const char *
 	s->state = AT_COLON;
 	s->node = s->within ? node_find(s->table, s->within, key) : NODE_NONE;
 	if (s->node && node_of(s)->unique) {
-		uint32_t bit = node_of(s)->bit;
+		uint64_t bit = node_of(s)->bit;
 		if (s->seen & bit)
 			return refuse(s, quote, end, SCAN_E_DUPLICATE);
 		s->seen |= bit;
@@ -283,7 +301,7 @@ static void text_end(struct scan *s, struct scan_value *v, struct slice text) {
 	char *room = s->text + node_of(s)->text_at;
 	if (text.n > node_of(s)->text_bytes_max) {
 		v->flaw = SCAN_TOO_LONG;
-	} else if (!text_is_clean(text)) {
+	} else if (!scan_is_clean(text)) {
 		v->flaw = SCAN_BAD_TEXT;
 	} else {
 		if (text.p != room)
@@ -298,8 +316,11 @@ static const char *string_end(struct scan *s, const char *run, const char *quote
 	if (s->state == IN_KEY)
 		return key_end(s, token, quote, end);
 	struct scan_value *v = value_end(s, quote + 1);
-	if (v && node_of(s)->text_bytes_max)
+	if (v && node_of(s)->text_bytes_max) {
 		text_end(s, v, token);
+		if (node_of(s)->tells_text)
+			s->table->tell(s, node_of(s)->id, quote + 1);
+	}
 	return quote + 1;
 }
 

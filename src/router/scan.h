@@ -14,6 +14,10 @@
  * A path may lead through arrays: "[]" stands for the items of one, all of them. Of several
  * items the last counts, as of several members of one name.
  *
+ * Members marked `tells` are told to the caller while the piece is there: where the value begins
+ * and where it has ended, or its decoded text. So its bytes, or many texts, can be dealt with on
+ * the way, without being held.
+ *
  * A repeated member counts as most parsers count it: the last one wins, also
  * when it is the parent that is repeated. Members marked `unique` refuse it.
  * Keys are compared after decoding. UTF-8 is checked where text is decoded and
@@ -25,10 +29,10 @@
 
 enum {
 	SCAN_DEPTH_MAX = 512, /* open objects and arrays */
-	SCAN_PATH_MAX = 4,    /* keys in a path, "[]" among them */
+	SCAN_PATH_MAX = 5,    /* keys in a path, "[]" among them */
 	SCAN_NAME_MAX = 32,   /* bytes of one key in a path */
-	SCAN_WANTS_MAX = 32,
-	SCAN_NODES_MAX = 64,
+	SCAN_WANTS_MAX = 64,
+	SCAN_NODES_MAX = 96,
 };
 
 enum scan_verdict {
@@ -54,6 +58,7 @@ struct scan_want {
 	const char *path;        /* keys joined by dots: "usage.prompt_tokens", "choices.[].text" */
 	uint16_t text_bytes_max; /* decode a string up to this size; 0: its place is enough */
 	bool unique;             /* not through arrays */
+	bool tells;              /* see scan_tell_fn */
 };
 
 struct scan_value {
@@ -71,37 +76,50 @@ struct scan_value {
 /* One key of one path; private. Children are listed by the length of their name, `item` has none. */
 struct scan_node {
 	const char *name;
-	uint32_t below; /* ids of this member and of all inside it */
-	uint32_t bit;   /* its own, 0 when only members inside are wanted */
+	uint64_t below; /* ids of this member and of all inside it */
+	uint64_t bit;   /* its own, 0 when only members inside are wanted */
 	uint16_t text_at, text_bytes_max;
 	uint8_t id;
 	uint8_t next; /* sibling with a name of the same length, 0 ends */
 	uint8_t item; /* of each item, when this is an array */
 	bool unique;
+	bool tells_place, tells_text;
 	uint8_t child[SCAN_NAME_MAX + 1];
 };
 
 typedef const char *(*scan_skip_fn)(const char *p, const char *end);
 
+struct scan;
+
+/*
+ * Tells of a member marked `tells`, within scan_feed(). Without text_bytes_max: its value begins at p,
+ * which is in `open` then, or has ended before p, which is in `found`; both are places in the
+ * piece. With it: it is a string and found; its text, if sound, is there for the time of the
+ * call only, in a room that all such members share. A value that another one
+ * replaces, or that a refusal cuts, does not end.
+ */
+typedef void (*scan_tell_fn)(struct scan *s, unsigned id, const char *p);
+
 struct scan_table {
 	scan_skip_fn skip; /* the best kernel for this processor, see scan_simd.h */
+	scan_tell_fn tell; /* for members marked `tells`; NULL where none is */
 	size_t text_bytes; /* room that each scanner needs for decoded strings */
 	unsigned n_wants, n_nodes;
 	struct scan_node nodes[SCAN_NODES_MAX]; /* 0 is "not wanted", 1 the top-level value */
 };
 
 /* Makes *t from n_wants rows whose paths must outlive it. Mistakes in them are ours: assertions. */
-void scan_table_init(struct scan_table *t, const struct scan_want *wants, size_t n_wants);
+void scan_table_init(struct scan_table *t, const struct scan_want *wants, size_t n_wants, scan_tell_fn tell);
 
 struct scan {
 	const struct scan_table *table;
 	struct scan_value *values;
 	uint64_t offset; /* bytes read; after a refusal the offset of the refused byte */
-	uint32_t found;  /* ids whose values are complete, as bits: ask as often as you like */
-	uint32_t open;   /* ids whose values have begun: type and offset are known */
+	uint64_t found;  /* ids whose values are complete, as bits: ask as often as you like */
+	uint64_t open;   /* ids whose values have begun: type and offset are known */
 
 	/* private from here on */
-	uint32_t seen; /* ids of unique members whose key has passed */
+	uint64_t seen; /* ids of unique members whose key has passed */
 	uint16_t depth;
 	uint8_t verdict, state, after; /* `after`: the state behind the value that is being read */
 	uint8_t node;                  /* of the value that is or will be read, 0 when not wanted */
@@ -134,6 +152,9 @@ must_use enum scan_verdict scan_finish(struct scan *s);
 
 /* Nothing but white space so far: what tells an empty body from a broken one. */
 bool scan_is_blank(const struct scan *s);
+
+/* UTF-8 without control characters: what a text has to be to be sound. */
+bool scan_is_clean(struct slice text);
 
 /* The value of this id when it is complete, else NULL. */
 static inline const struct scan_value *scan_found(const struct scan *s, unsigned id) {

@@ -55,7 +55,7 @@ static const struct scan_want wants[] = {
 static struct scan_table table;
 
 __attribute__((constructor)) static void tap_table_init(void) {
-	scan_table_init(&table, wants, n_elems(wants));
+	scan_table_init(&table, wants, n_elems(wants), NULL);
 }
 
 struct tap_reading {

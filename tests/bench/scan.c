@@ -170,7 +170,7 @@ static void run(const struct workload *w, uint64_t ms) {
 		json_decref(doc);
 	}
 	struct scan_table table;
-	scan_table_init(&table, w->wants, w->n_wants);
+	scan_table_init(&table, w->wants, w->n_wants, NULL);
 	if (scan_has_avx2())
 		report(w, "avx2", measure(&table, docs, w->n_docs, ms), n_bytes);
 	table.skip = scan_skip_sse2;

@@ -40,7 +40,7 @@ static inline void oracle_table(struct scan_table *t, scan_skip_fn skip, bool un
 	struct scan_want wants[N_WANTED];
 	memcpy(wants, oracle_wants, sizeof(wants));
 	wants[WANT_MODEL].unique = unique;
-	scan_table_init(t, wants, N_WANTED);
+	scan_table_init(t, wants, N_WANTED, NULL);
 	t->skip = skip;
 }
 

@@ -256,7 +256,7 @@ static void a_model_name_has_256_bytes(void **state) {
 	static const char head[] = "{\"model\":\"";
 	struct scan_table t;
 
-	scan_table_init(&t, &want, 1);
+	scan_table_init(&t, &want, 1, NULL);
 	assert_int_equal(t.text_bytes, 256);
 	for (size_t n = 255; n <= 257; n++) {
 		char doc[300], text[256];
@@ -428,13 +428,102 @@ static void paths_lead_through_arrays(void **state) {
 		{ "{\"m\":[[{\"b\":1}],{\"b\":2}]}", { NULL } },
 	};
 	struct scan_table t;
-	scan_table_init(&t, item_wants, N_ITEM_WANTS);
+	scan_table_init(&t, item_wants, N_ITEM_WANTS, NULL);
 	for (size_t i = 0; i < n_elems(rows); i++) {
 		size_t n = strlen(rows[i].doc);
 		for (size_t first = 1; first <= n; first++)
 			assert_items(&t, &rows[i], first, n);
 		assert_items(&t, &rows[i], 1, 1);
 	}
+}
+
+/* ---- members that tell ------------------------------------------------------------ */
+
+enum { TELL_PLACE, TELL_TEXT, TELL_OTHER, N_TELL_WANTS };
+
+static const struct scan_want tell_wants[N_TELL_WANTS] = {
+	[TELL_PLACE] = { .path = "v", .tells = true },
+	[TELL_TEXT] = { .path = "v.[].parts.[].type", .text_bytes_max = 6, .tells = true },
+	[TELL_OTHER] = { .path = "other", .text_bytes_max = 8, .tells = true },
+};
+
+struct listener {
+	struct scan s;
+	const char *begin; /* of the value, or of the piece; NULL: it is not open */
+	char told[400];    /* "<" bytes ">" and "(" text ")" */
+	size_t n;
+};
+
+static void hear(struct listener *l, const char *mark, struct slice bytes) {
+	assert_true(l->n + bytes.n + 1 < sizeof(l->told));
+	memcpy(l->told + l->n, mark, 1);
+	memcpy(l->told + l->n + 1, bytes.p, bytes.n);
+	l->n += 1 + bytes.n;
+}
+
+static void on_tell(struct scan *s, unsigned id, const char *p) {
+	struct listener *l = container_of(s, struct listener, s);
+	if (id != TELL_PLACE) {
+		assert_non_null(scan_found(s, id));
+		hear(l, "(", s->values[id].flaw ? SLICE("?") : s->values[id].text);
+	} else if (s->open >> id & 1) {
+		l->begin = p;
+		hear(l, "<", (struct slice){ "", 0 });
+	} else {
+		assert_true(scan_found(s, id) && l->begin);
+		hear(l, "=", (struct slice){ l->begin, (size_t)(p - l->begin) });
+		hear(l, ">", (struct slice){ "", 0 });
+		l->begin = NULL;
+	}
+}
+
+static struct slice listen_to(const struct scan_table *t, struct listener *l, struct slice doc, size_t step) {
+	struct scan_value values[N_TELL_WANTS];
+	char text[8];
+	l->n = 0;
+	l->begin = NULL;
+	scan_init(&l->s, t, values, text, sizeof(text));
+	for (size_t at = 0; at < doc.n; at += step) {
+		char *piece = malloc(step);
+		size_t n = size_min(step, doc.n - at);
+		memcpy(piece, doc.p + at, n);
+		if (l->begin)
+			l->begin = piece;
+		if (scan_feed(&l->s, piece, n) <= SCAN_COMPLETE && l->begin)
+			hear(l, "=", (struct slice){ l->begin, (size_t)(piece + n - l->begin) });
+		free(piece);
+	}
+	/* Where the pieces met does not matter. */
+	size_t n = 0;
+	for (size_t i = 0; i < l->n; i++)
+		if (l->told[i] != '=')
+			l->told[n++] = l->told[i];
+	return (struct slice){ l->told, n };
+}
+
+static void members_are_told_while_they_pass(void **state) {
+	static const struct {
+		const char *doc, *told;
+	} rows[] = {
+		{ "{\"x\":{\"v\":1},\"v\": [1, \"a]\"] }", "<[1, \"a]\"]>" },
+		{ "{\"v\":\"s\\\"\\u0041\",\"w\":2}", "<\"s\\\"\\u0041\">" },
+		{ "{\"v\":12}", "<12>" },
+		{ "{\"v\":false,\"v\":null}", "<false><null>" },
+		{ "{\"v\":{\"v\":{}},\"other\":\"a\\u0062\"}", "<{\"v\":{}}>(ab" },
+		{ "{\"other\":\"12345678\",\"other\":\"123456789\",\"other\":[\"x\"]}", "(12345678(?" },
+		{ "{\"other\":\"\\n\",\"other\":\"\"}", "(?(" },
+	};
+	static const char parts[] = "{\"v\":[{\"parts\":[{\"type\":\"i\"},{\"type\":7},{\"type\":\"au\"}]}]}";
+	struct scan_table t;
+	struct listener l;
+	scan_table_init(&t, tell_wants, N_TELL_WANTS, on_tell);
+	assert_int_equal(t.text_bytes, 8);
+	for (size_t i = 0; i < n_elems(rows); i++)
+		for (size_t step = 1; step <= strlen(rows[i].doc); step++)
+			if (!slice_eq(listen_to(&t, &l, slice_of(rows[i].doc), step), slice_of(rows[i].told)))
+				fail_msg("%.*s of %s, %zu at a time", (int)l.n, l.told, rows[i].doc, step);
+	struct slice told = listen_to(&t, &l, SLICE(parts), sizeof(parts));
+	assert_true(slice_has_prefix(told, SLICE("<(i(au[{")));
 }
 
 /* ---- random texts ---------------------------------------------------------------- */
@@ -661,6 +750,7 @@ int main(void) {
 		cmocka_unit_test(every_level_remembers_its_kind),
 		cmocka_unit_test(a_value_is_known_with_its_last_byte),
 		cmocka_unit_test(paths_lead_through_arrays),
+		cmocka_unit_test(members_are_told_while_they_pass),
 		cmocka_unit_test(random_texts_are_read_as_jansson_reads_them),
 		cmocka_unit_test(both_kernels_go_by_the_book),
 		cmocka_unit_test(each_special_byte_is_seen_at_each_place),

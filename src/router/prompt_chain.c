@@ -1,0 +1,148 @@
+#include "router/prompt_chain.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+/* Of parts that are begun again the old hashes stay in the buf; a well-formed body does not do that. */
+#define HASHES_MAX (PROMPT_PARTS * PROMPT_BLOCKS_MAX)
+
+_Static_assert(PROMPT_BLOCK_BYTES + HASHES_MAX * sizeof(uint64_t) + sizeof(struct buf) <= BUF_BYTES_MAX,
+    "all hashes have room in one buf");
+
+void prompt_chain_init(struct prompt_chain *c, struct buf_pool *pool) {
+	*c = (struct prompt_chain){ .pool = pool };
+}
+
+void prompt_chain_deinit(struct prompt_chain *c) {
+	buf_unref(c->pool, &c->buf);
+	*c = (struct prompt_chain){ .pool = c->pool };
+}
+
+static uint64_t *hashes_of(const struct prompt_chain *c) {
+	return (uint64_t *)(c->buf->data + PROMPT_BLOCK_BYTES);
+}
+
+/* Room for n hashes behind the one for a block; at least twice what there was. */
+static bool grow(struct prompt_chain *c, uint32_t n) {
+	if (c->buf && PROMPT_BLOCK_BYTES + n * sizeof(uint64_t) <= c->buf->size)
+		return true;
+	size_t want = c->buf ? 2 * (size_t)c->buf->size : PROMPT_BLOCK_BYTES + sizeof(uint64_t);
+	struct buf *larger = buf_new(c->pool, want);
+	if (!larger)
+		return false;
+	if (c->buf)
+		memcpy(larger->data, c->buf->data, PROMPT_BLOCK_BYTES + c->n_hashes * sizeof(uint64_t));
+	buf_unref(c->pool, &c->buf);
+	c->buf = larger;
+	return true;
+}
+
+static void cut(struct prompt_chain *c) {
+	c->open->is_cut = true;
+	c->n_tail = 0;
+}
+
+void prompt_chain_drop(struct prompt_chain *c, enum prompt_part_id part) {
+	struct prompt_part *it = &c->parts[part];
+	if (it == c->open) {
+		c->open = NULL;
+		c->n_tail = 0;
+	}
+	if (it->first + it->n_hashes == c->n_hashes)
+		c->n_hashes = it->first;
+	*it = (struct prompt_part){ .first = c->n_hashes };
+}
+
+void prompt_chain_begin(struct prompt_chain *c, enum prompt_part_id part) {
+	if (c->open)
+		prompt_chain_drop(c, (enum prompt_part_id)(c->open - c->parts));
+	prompt_chain_drop(c, part);
+	c->open = &c->parts[part];
+}
+
+/* A full block at p, which may be the room in the buf. False: the part is cut. */
+static bool add_block(struct prompt_chain *c, const char *p) {
+	struct prompt_part *part = c->open;
+	bool has_room = part->n_hashes < PROMPT_BLOCKS_MAX && c->n_hashes < HASHES_MAX;
+	uint64_t hash = XXH3_64bits_withSeed(p, PROMPT_BLOCK_BYTES, part->hash);
+	if (!has_room || !grow(c, c->n_hashes + 1)) {
+		cut(c);
+		return false;
+	}
+	part->hash = hashes_of(c)[c->n_hashes++] = hash;
+	part->n_hashes++;
+	return true;
+}
+
+/* Fills up the block that has begun. False: there is nothing to hash any more. */
+static bool fill_tail(struct prompt_chain *c, struct slice *bytes) {
+	if (!c->n_tail)
+		return true;
+	size_t n = size_min(PROMPT_BLOCK_BYTES - c->n_tail, bytes->n);
+	memcpy(c->buf->data + c->n_tail, bytes->p, n);
+	c->n_tail += (uint32_t)n;
+	*bytes = slice_skip(*bytes, n);
+	if (c->n_tail < PROMPT_BLOCK_BYTES)
+		return true;
+	c->n_tail = 0;
+	return add_block(c, c->buf->data);
+}
+
+/* Hashes what is whole. What is left in *bytes is less than a block; none while one is in the buf. */
+static bool add_blocks(struct prompt_chain *c, struct slice *bytes) {
+	assert(c->open && !c->open->has_ended);
+	c->open->bytes += bytes->n;
+	if (c->open->is_cut || !fill_tail(c, bytes))
+		return false;
+	for (; bytes->n >= PROMPT_BLOCK_BYTES; *bytes = slice_skip(*bytes, PROMPT_BLOCK_BYTES))
+		if (!add_block(c, bytes->p))
+			return false;
+	assert(!c->n_tail || !bytes->n);
+	return true;
+}
+
+void prompt_chain_feed(struct prompt_chain *c, struct slice bytes) {
+	if (!add_blocks(c, &bytes) || !bytes.n)
+		return;
+	if (!grow(c, c->n_hashes)) {
+		cut(c);
+		return;
+	}
+	memcpy(c->buf->data, bytes.p, bytes.n);
+	c->n_tail = (uint32_t)bytes.n;
+}
+
+void prompt_chain_end(struct prompt_chain *c, struct slice bytes) {
+	struct prompt_part *part = c->open;
+	if (add_blocks(c, &bytes)) {
+		struct slice tail = c->n_tail ? (struct slice){ c->buf->data, c->n_tail } : bytes;
+		part->digest = XXH3_64bits_withSeed(tail.p, tail.n, part->hash);
+	}
+	part->has_ended = true;
+	c->n_tail = 0;
+	c->open = NULL;
+}
+
+uint64_t prompt_chain_bytes(const struct prompt_chain *c) {
+	uint64_t n_bytes = 0;
+	for (unsigned i = 0; i < PROMPT_PARTS; i++)
+		n_bytes += c->parts[i].bytes;
+	return n_bytes;
+}
+
+uint32_t prompt_chain_keys(const struct prompt_chain *c, uint64_t salt, uint64_t *keys) {
+	uint32_t n_keys = 0;
+	for (unsigned i = 0; i < PROMPT_PARTS; i++) {
+		const struct prompt_part *part = &c->parts[i];
+		salt = prompt_mix(salt + i + 1); /* equal bytes in another part are another prompt */
+		uint32_t n = (uint32_t)size_min(part->n_hashes, PROMPT_BLOCKS_MAX - n_keys);
+		for (uint32_t k = 0; k < n; k++)
+			keys[n_keys + k] = prompt_mix(hashes_of(c)[part->first + k] ^ salt);
+		n_keys += n;
+		if (part->is_cut || part == c->open)
+			break;
+		if (part->has_ended)
+			salt = prompt_mix(salt ^ part->digest);
+	}
+	return n_keys;
+}

@@ -1,0 +1,73 @@
+/*
+ * prompt_chain: a prompt as chained hashes of its blocks, made while its bytes arrive.
+ *
+ * A prompt has three parts, in the order in which engines render them: tools, system,
+ * conversation. Each is a chain of its own, whatever the order of arrival: the hash of
+ * every full block of PROMPT_BLOCK_BYTES raw bytes is seeded with the hash of the one
+ * before, and a digest covers the whole part with its incomplete last block. Keys join
+ * the three: those of a part are salted with the digests of the parts before it, so an
+ * equal key means that all before it was equal, too.
+ *
+ * One part is open at a time. A block that is whole in a piece is hashed where it stands;
+ * what straddles pieces is copied to a buf, which is lent from the caller's pool when the
+ * first such byte comes, holds the hashes, too, and grows with them. Without memory, or
+ * beyond PROMPT_BLOCKS_MAX, a part is cut: its keys end there, and no later part has any.
+ * One thread at a time; the caller deinits.
+ */
+#pragma once
+
+#include "base/buf.h"
+#include "policy/demand.h"
+
+enum prompt_part_id { PROMPT_TOOLS, PROMPT_SYSTEM, PROMPT_CONVERSATION };
+
+#define PROMPT_PARTS 3
+
+struct prompt_part {
+	uint64_t bytes;
+	uint64_t hash;            /* of the last full block; 0: there is none yet */
+	uint64_t digest;          /* of all of it, once it has ended */
+	uint32_t first, n_hashes; /* in the buf */
+	bool has_ended;
+	bool is_cut;
+};
+
+struct prompt_chain {
+	struct buf_pool *pool;
+	struct buf *buf; /* private: room for one block, then the hashes; NULL: not needed yet */
+	struct prompt_part parts[PROMPT_PARTS];
+	struct prompt_part *open; /* NULL: none */
+	uint32_t n_hashes;        /* in the buf, those of parts that were begun again among them */
+	uint32_t n_tail;          /* bytes in the room, of the open part */
+};
+
+void prompt_chain_init(struct prompt_chain *c, struct buf_pool *pool);
+void prompt_chain_deinit(struct prompt_chain *c);
+
+/* Forgets what this part was and opens it. Another one that is open ends nowhere: it is dropped. */
+void prompt_chain_begin(struct prompt_chain *c, enum prompt_part_id part);
+
+/* Forgets this part. */
+void prompt_chain_drop(struct prompt_chain *c, enum prompt_part_id part);
+
+/* The next bytes of the open part. */
+void prompt_chain_feed(struct prompt_chain *c, struct slice bytes);
+
+/* The last ones, which may be none; no part is open then. */
+void prompt_chain_end(struct prompt_chain *c, struct slice bytes);
+
+/* Bytes of all parts, so far. */
+uint64_t prompt_chain_bytes(const struct prompt_chain *c);
+
+/*
+ * The keys of the full blocks so far, at most PROMPT_BLOCKS_MAX; returns how many. Those of an open
+ * part are the last ones, since what follows depends on its end.
+ */
+uint32_t prompt_chain_keys(const struct prompt_chain *c, uint64_t salt, uint64_t *keys);
+
+/* Spreads every bit of x over all of the result; no two x give the same. */
+static inline uint64_t prompt_mix(uint64_t x) {
+	x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+	return x ^ x >> 31;
+}

@@ -51,6 +51,10 @@ static const char *check_header(const char *text) {
 	return text[strspn(text, letters)] ? "expected the name of a header" : NULL;
 }
 
+static const char *check_session_header(const char *text) {
+	return strlen(text) > INSPECT_HEADER_MAX ? "expected a name of at most 63 bytes" : check_header(text);
+}
+
 /* Not one to take to no effect: it changes what is served. */
 static const char *check_alias(const char *text) {
 	return "aliases are not built yet";
@@ -106,6 +110,20 @@ static const struct option rows[] = {
 	    .help = "headers that may bring a request's id; the first that is there and well-formed counts",
 	    .type = OPTION_LIST, .def = "x-request-id,x-correlation-id,x-trace-id,request-id",
 	    .check = check_header, ROUTER(request_id_headers) },
+	{ "router", "session_headers", .arg = "NAME...",
+	    .help =
+		"headers that may bring a session, whose requests go where its cache is; the first of the "
+		"list that is there counts, and more than any member of the body",
+	    .type = OPTION_LIST,
+	    .def =
+		"x-session-id, x-session-affinity, x-smg-routing-key, x-claude-code-session-id, session-id, "
+		"session_id, x-session-token",
+	    .check = check_session_header, ROUTER(session_headers) },
+	{ "router", "session_members", .arg = "NAME...",
+	    .help =
+		"members of a JSON body that may name a session, those known by default in any order; the "
+		"first of the list that is there counts",
+	    .type = OPTION_LIST, .def = INSPECT_MEMBERS_NAMES, ROUTER(session_members) },
 	{ "router", "half_close", .help = "whether a client's FIN before its answer is over ends the request",
 	    .type = OPTION_ENUM, .choices = half_closes, .def = "abort", ROUTER(half_close) },
 	{ "router", "worker_urls", .arg = "URL...", .help = "engines, besides those of [[worker]]",
@@ -380,6 +398,31 @@ static void lower_headers(struct option_set *set, struct option_list *headers) {
 	headers->items = items;
 }
 
+/* What names one request must not say where a whole session goes. */
+static void verify_session_headers(struct option_set *set, const struct router_config *config) {
+	const struct option_list *ids = &config->request_id_headers, *sessions = &config->session_headers;
+	const char *path = option_is_given(set, "router.session_headers") ? "router.session_headers"
+									  : "router.request_id_headers";
+	for (size_t i = 0; i < sessions->n; i++)
+		for (size_t j = 0; j < ids->n; j++)
+			if (!strcmp(sessions->items[i], ids->items[j]))
+				option_mistake(set, path,
+				    "\"%s\" cannot bring both a request's id and a session", ids->items[j]);
+}
+
+static void make_inspect_rules(struct option_set *set, struct router_config *config) {
+	lower_headers(set, &config->session_headers);
+	verify_session_headers(set, config);
+	inspect_rules_init(&config->inspect, config->session_headers.items, config->session_headers.n);
+	for (size_t i = 0; i < config->session_members.n; i++) {
+		const char *name = config->session_members.items[i];
+		if (!inspect_rules_add(&config->inspect, slice_of(name)))
+			option_mistake(set, "router.session_members",
+			    "\"%s\" is not known, or there twice: expected some of %s", name,
+			    INSPECT_MEMBERS_NAMES);
+	}
+}
+
 /* Fills what follows from the url, which was checked. */
 static void complete_worker(struct option_set *set, struct router_worker *worker) {
 	struct text_url url;
@@ -450,6 +493,8 @@ static void apply_dialect(struct option_set *set, struct router_config *config) 
 	option_default(set, config, "router.host", "0.0.0.0");
 	option_default(set, config, "router.port", "8080");
 	option_default(set, config, "policy.default", "rendezvous_hash");
+	option_default(set, config, "router.session_headers", "");
+	option_default(set, config, "router.session_members", "prompt_cache_key");
 	use_proxy_timeout(set, config);
 	config->errors = REPLY_INFINILM;
 }
@@ -512,6 +557,7 @@ static void verify(struct option_set *set, void *arg) {
 	verify_listeners(set, config);
 	policy_config_verify(set, config);
 	lower_headers(set, &config->request_id_headers);
+	make_inspect_rules(set, config);
 	collect_workers(set, config);
 	if (config->workers.n > INSTANCE_SLOTS_MAX)
 		option_mistake(set, "worker", "there are more than %d", INSTANCE_SLOTS_MAX);

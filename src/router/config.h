@@ -12,6 +12,7 @@
 #include "discovery/static_file.h"
 #include "http/reply.h"
 #include "policy/policy_options.h"
+#include "router/inspect.h"
 
 /* Whose defaults and errors: ours, or those of InfiniLM-SVC's router. */
 enum router_dialect { ROUTER_HEADRACE, ROUTER_INFINILM };
@@ -65,6 +66,8 @@ struct router_config {
 	unsigned n_threads; /* 0: one per CPU */
 	uint64_t body_limit_bytes, inspect_limit_bytes, hold_limit_bytes, hold_memory_bytes;
 	struct option_list request_id_headers; /* lower case */
+	struct option_list session_headers, session_members;
+	struct inspect_rules inspect; /* made of these two */
 	enum router_half_close half_close;
 	/* [admin], [metrics]: metrics default to the admin address, so both are always set here */
 	const char *admin_host, *metrics_host;

@@ -143,7 +143,7 @@ static enum next step_admit(struct exchange *x) {
 		return exchange_fail(x, CAUSE_OVERLOADED);
 	if (h->framing == FRAMING_LENGTH && h->content_length > x->worker->router->config->body_limit_bytes)
 		return exchange_fail(x, CAUSE_BODY_TOO_LARGE);
-	enum cause cause = inspect_init(&x->inspect, bufs(x), h);
+	enum cause cause = inspect_init(&x->inspect, &x->worker->router->config->inspect, bufs(x), h);
 	return cause ? exchange_fail(x, cause) : go(x, STEP_INSPECT);
 }
 
@@ -160,9 +160,9 @@ static int receive_body(struct exchange *x, struct call_in *in, enum cause *caus
 	if (x->down.in_bytes > x->worker->router->config->body_limit_bytes)
 		*cause = CAUSE_BODY_TOO_LARGE;
 	for (size_t i = 0; i < in->n && !*cause; i++)
-		*cause = inspect_feed(&x->inspect, bufs(x), in->pieces[i].p, in->pieces[i].n);
+		*cause = inspect_feed(&x->inspect, in->pieces[i].p, in->pieces[i].n);
 	if (in->is_end && !*cause)
-		*cause = inspect_finish(&x->inspect, bufs(x));
+		*cause = inspect_finish(&x->inspect);
 	return *cause ? CALL_E_BAD : 0;
 }
 
@@ -203,14 +203,14 @@ static bool must_wait(const struct exchange *x) {
  */
 static bool inspect_is_enough(const struct exchange *x) {
 	const struct router_config *config = x->worker->router->config;
-	if (!x->inspect.buf || x->inspect.is_complete)
+	if (inspect_has_all(&x->inspect))
 		return true;
 	if (must_wait(x))
 		return false;
 	uint64_t limit = config->inspect_limit_bytes;
 	const struct model *model = find_model(x, x->worker->view->snapshot);
 	if (!model || !policy_wants_session(&x->worker->policies, model) ||
-	    (inspect_session(&x->inspect) && inspect_is_decided(&x->inspect)))
+	    (inspect_has_session(&x->inspect) && inspect_is_decided(&x->inspect)))
 		limit = u64_min(limit, WHOLE_BYTES);
 	return x->hold.bytes >= limit || buf_is_over_budget(bufs(x));
 }
@@ -246,7 +246,8 @@ static enum next step_inspect(struct exchange *x) {
 
 /* What the policy may know of the request. */
 static void make_demand(struct exchange *x, struct demand *demand) {
-	*demand = (struct demand){ .session = inspect_session(&x->inspect) };
+	const struct inspect_salt salt = { .model = find_name(x) };
+	*demand = (struct demand){ .session = inspect_session(&x->inspect, &salt) };
 }
 
 static enum next step_pick(struct exchange *x) {

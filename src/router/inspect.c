@@ -1,40 +1,371 @@
+/*
+ * One table says which members of a body are wanted. Most are only looked at when somebody
+ * asks; three kinds are dealt with as they pass, because they may be long or many: the values
+ * that are prompt, whose bytes go to the chain, the texts that name a session, of which a hash
+ * stays, and the types of what stands in messages.
+ */
 #include "router/inspect.h"
+
+#include "base/text.h"
+#include "router/form.h"
+#include "router/prompt_chain.h"
+#include "router/scan.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #define MODEL_BYTES_MAX   256
 #define SESSION_BYTES_MAX 256
+#define TYPE_BYTES_MAX    16
+#define ZONE_BYTES_MAX    256
 
-enum want { WANT_MODEL, WANT_STREAM, WANT_SESSION };
+enum want {
+	/* The prompt. Of those that make one part the first counts, wherever it stands. */
+	WANT_TOOLS,
+	WANT_SYSTEM,
+	WANT_INSTRUCTIONS,
+	WANT_MESSAGES,
+	WANT_PROMPT,
+	WANT_INPUT,
+	WANT_TEXT,
+	/* Types, see kinds. */
+	WANT_MESSAGE_PART,
+	WANT_INPUT_PART,
+	WANT_RESPONSE_FORMAT,
+	WANT_TEXT_FORMAT,
+	WANT_EFFORT,
+	WANT_THINKING_TYPE,
+	/* Sessions, see session_members. */
+	WANT_CACHE_KEY,
+	WANT_CONVERSATION,
+	WANT_CONVERSATION_ID,
+	WANT_PREVIOUS_RESPONSE,
+	WANT_SESSION_ID,
+	WANT_METADATA_USER,
+	WANT_USER,
+	/* Looked at in the end. */
+	WANT_MODEL,
+	WANT_STREAM,
+	WANT_TOOL,
+	WANT_FUNCTION,
+	WANT_GUIDED_JSON,
+	WANT_GUIDED_REGEX,
+	WANT_STRUCTURED_OUTPUTS,
+	WANT_LOGPROBS,
+	WANT_N,
+	WANT_BEST_OF,
+	WANT_REASONING,
+	WANT_THINKING,
+	/* The output's limit: the first that is there counts. */
+	WANT_MAX_COMPLETION_TOKENS,
+	WANT_MAX_TOKENS,
+	WANT_MAX_OUTPUT_TOKENS,
+	WANT_MAX_NEW_TOKENS,
+	WANT_SAMPLING_MAX_NEW_TOKENS,
+	N_WANTS,
+};
 
-static const struct scan_want wants[] = {
+#define TYPE(member)                                                                                         \
+	{ .path = member, .text_bytes_max = TYPE_BYTES_MAX, .tells = true }
+#define SESSION(member)                                                                                      \
+	{ .path = member, .text_bytes_max = SESSION_BYTES_MAX, .tells = true }
+
+static const struct scan_want wants[N_WANTS] = {
+	[WANT_TOOLS] = { .path = "tools", .tells = true },
+	[WANT_SYSTEM] = { .path = "system", .tells = true },
+	[WANT_INSTRUCTIONS] = { .path = "instructions", .tells = true },
+	[WANT_MESSAGES] = { .path = "messages", .tells = true },
+	[WANT_PROMPT] = { .path = "prompt", .tells = true },
+	[WANT_INPUT] = { .path = "input", .tells = true },
+	[WANT_TEXT] = { .path = "text", .tells = true },
+	[WANT_MESSAGE_PART] = TYPE("messages.[].content.[].type"),
+	[WANT_INPUT_PART] = TYPE("input.[].content.[].type"),
+	[WANT_RESPONSE_FORMAT] = TYPE("response_format.type"),
+	[WANT_TEXT_FORMAT] = TYPE("text.format.type"),
+	[WANT_EFFORT] = TYPE("reasoning_effort"),
+	[WANT_THINKING_TYPE] = TYPE("thinking.type"),
+	[WANT_CACHE_KEY] = SESSION("prompt_cache_key"),
+	[WANT_CONVERSATION] = SESSION("conversation"),
+	[WANT_CONVERSATION_ID] = SESSION("conversation.id"),
+	[WANT_PREVIOUS_RESPONSE] = SESSION("previous_response_id"),
+	[WANT_SESSION_ID] = SESSION("session_params.session_id"),
+	[WANT_METADATA_USER] = SESSION("metadata.user_id"),
+	[WANT_USER] = SESSION("user"),
 	[WANT_MODEL] = { .path = "model", .text_bytes_max = MODEL_BYTES_MAX, .unique = true },
 	[WANT_STREAM] = { .path = "stream" },
-	[WANT_SESSION] = { .path = "prompt_cache_key", .text_bytes_max = SESSION_BYTES_MAX },
+	[WANT_TOOL] = { .path = "tools.[]" },
+	[WANT_FUNCTION] = { .path = "functions.[]" },
+	[WANT_GUIDED_JSON] = { .path = "guided_json" },
+	[WANT_GUIDED_REGEX] = { .path = "guided_regex" },
+	[WANT_STRUCTURED_OUTPUTS] = { .path = "structured_outputs" },
+	[WANT_LOGPROBS] = { .path = "logprobs" },
+	[WANT_N] = { .path = "n" },
+	[WANT_BEST_OF] = { .path = "best_of" },
+	[WANT_REASONING] = { .path = "reasoning" },
+	[WANT_THINKING] = { .path = "thinking" },
+	[WANT_MAX_COMPLETION_TOKENS] = { .path = "max_completion_tokens" },
+	[WANT_MAX_TOKENS] = { .path = "max_tokens" },
+	[WANT_MAX_OUTPUT_TOKENS] = { .path = "max_output_tokens" },
+	[WANT_MAX_NEW_TOKENS] = { .path = "max_new_tokens" },
+	[WANT_SAMPLING_MAX_NEW_TOKENS] = { .path = "sampling_params.max_new_tokens" },
+};
+
+#undef SESSION
+#undef TYPE
+
+/* The members that are a prompt begin the table, the types follow, then the sessions. */
+#define N_PROMPT_WANTS  WANT_MESSAGE_PART
+#define N_SESSION_WANTS (WANT_MODEL - WANT_CACHE_KEY)
+
+static const enum prompt_part_id part_of[N_PROMPT_WANTS] = {
+	[WANT_TOOLS] = PROMPT_TOOLS,
+	[WANT_SYSTEM] = PROMPT_SYSTEM,
+	[WANT_INSTRUCTIONS] = PROMPT_SYSTEM,
+	[WANT_MESSAGES] = PROMPT_CONVERSATION,
+	[WANT_PROMPT] = PROMPT_CONVERSATION,
+	[WANT_INPUT] = PROMPT_CONVERSATION,
+	[WANT_TEXT] = PROMPT_CONVERSATION,
+};
+
+/* In the order of INSPECT_MEMBERS_NAMES. A conversation is named by its text or by its id. */
+static const struct {
+	const char *name;
+	uint8_t want, other;
+} session_members[INSPECT_MEMBERS] = {
+	{ "prompt_cache_key", WANT_CACHE_KEY, WANT_CACHE_KEY },
+	{ "conversation", WANT_CONVERSATION, WANT_CONVERSATION_ID },
+	{ "previous_response_id", WANT_PREVIOUS_RESPONSE, WANT_PREVIOUS_RESPONSE },
+	{ "session_params.session_id", WANT_SESSION_ID, WANT_SESSION_ID },
+	{ "metadata.user_id", WANT_METADATA_USER, WANT_METADATA_USER },
+	{ "user", WANT_USER, WANT_USER },
+};
+
+/* What the text of a type says. */
+enum kind { KIND_OTHER, KIND_IMAGE, KIND_AUDIO, KIND_STRUCTURED, KIND_OFF };
+
+static const struct {
+	struct slice text;
+	enum kind kind;
+} kinds[] = {
+	{ { "image_url", 9 }, KIND_IMAGE },
+	{ { "input_image", 11 }, KIND_IMAGE },
+	{ { "image", 5 }, KIND_IMAGE },
+	{ { "input_audio", 11 }, KIND_AUDIO },
+	{ { "audio_url", 9 }, KIND_AUDIO },
+	{ { "json_object", 11 }, KIND_STRUCTURED },
+	{ { "json_schema", 11 }, KIND_STRUCTURED },
+	{ { "none", 4 }, KIND_OFF },
+	{ { "disabled", 8 }, KIND_OFF },
 };
 
 static struct scan_table table;
 
-__attribute__((constructor)) static void inspect_table_init(void) {
-	scan_table_init(&table, wants, n_elems(wants), NULL);
-}
+/* What there is to keep of a head. The buf begins with it, whatever is read of the body. */
+struct facts {
+	const struct inspect_rules *rules;
+	uint64_t session;     /* of a header; 0: none brought one */
+	uint64_t origin_zone; /* 0: not said */
+	uint32_t deadline_ms; /* 0: none */
+};
 
 struct reading {
+	struct facts facts;
 	struct scan scan;
-	struct scan_value values[n_elems(wants)];
+	struct prompt_chain prompt;
+	const char *span; /* what of the open part is in this piece begins here */
+	uint64_t sessions[N_SESSION_WANTS];
+	uint8_t source[PROMPT_PARTS];  /* 1 + the want whose value is the part; 0: none */
+	uint8_t kind[WANT_CACHE_KEY];  /* enum kind, of a type that was read last */
+	uint8_t kinds[WANT_CACHE_KEY]; /* bits of enum kind, of all parts of the last such array */
+	struct scan_value values[N_WANTS];
 	char text[];
 };
 
+struct form_reading {
+	struct facts facts;
+	struct form form;
+};
+
+static struct facts *facts_of(const struct inspect *in) {
+	return (struct facts *)in->buf->data;
+}
+
 static struct reading *reading_of(const struct inspect *in) {
+	assert(in->body == INSPECT_JSON);
 	return (struct reading *)in->buf->data;
 }
 
-/* application/json or anything that ends in +json (RFC 6839), parameters aside. */
+static struct form *form_of(const struct inspect *in) {
+	assert(in->body == INSPECT_FORM);
+	return &((struct form_reading *)in->buf->data)->form;
+}
+
+/* ---- what passes -------------------------------------------------------------------- */
+
+/* "text" as an object is not text: the Responses API has its format there. */
+static bool is_prompt(unsigned id, enum scan_type type) {
+	return type == SCAN_STRING || type == SCAN_ARRAY || (type == SCAN_OBJECT && id != WANT_TEXT);
+}
+
+static void prompt_begin(struct reading *r, unsigned id, const char *p) {
+	enum prompt_part_id part = part_of[id];
+	uint8_t *source = &r->source[part];
+	if (id == WANT_MESSAGES)
+		r->kinds[WANT_MESSAGE_PART] = 0;
+	if (id == WANT_INPUT)
+		r->kinds[WANT_INPUT_PART] = 0;
+	if (*source && *source < id + 1)
+		return;
+	if (is_prompt(id, r->values[id].type)) {
+		prompt_chain_begin(&r->prompt, part);
+		*source = (uint8_t)(id + 1);
+		r->span = p;
+	} else if (*source == id + 1) {
+		prompt_chain_drop(&r->prompt, part);
+		*source = 0;
+	}
+}
+
+static void prompt_end(struct reading *r, const char *p) {
+	if (r->prompt.open)
+		prompt_chain_end(&r->prompt, (struct slice){ r->span, (size_t)(p - r->span) });
+}
+
+static enum kind kind_of(const struct scan_value *v) {
+	for (size_t i = 0; i < n_elems(kinds); i++)
+		if (slice_eq(v->text, kinds[i].text))
+			return kinds[i].kind;
+	return KIND_OTHER;
+}
+
+static bool is_session(struct slice text) {
+	return text.n > 0 && text.n <= SESSION_BYTES_MAX && scan_is_clean(text);
+}
+
+/* Never 0, which is none. */
+static uint64_t hash_of(struct slice text) {
+	uint64_t hash = XXH3_64bits(text.p, text.n);
+	return hash ? hash : 1;
+}
+
+static void on_tell(struct scan *s, unsigned id, const char *p) {
+	struct reading *r = container_of(s, struct reading, scan);
+	const struct scan_value *v = &r->values[id];
+	if (id < N_PROMPT_WANTS) {
+		if (s->open >> id & 1)
+			prompt_begin(r, id, p);
+		else
+			prompt_end(r, p);
+	} else if (id < WANT_CACHE_KEY) {
+		enum kind kind = kind_of(v);
+		r->kind[id] = (uint8_t)kind;
+		r->kinds[id] |= (uint8_t)(1u << kind);
+	} else {
+		r->sessions[id - WANT_CACHE_KEY] = v->text.n ? hash_of(v->text) : 0;
+	}
+}
+
+__attribute__((constructor)) static void inspect_table_init(void) {
+	scan_table_init(&table, wants, N_WANTS, on_tell);
+}
+
+/* ---- the head ----------------------------------------------------------------------- */
+
+enum { OWN_PRIVACY, OWN_ZONE, OWN_COST, OWN_DEADLINE, N_OWN };
+
+static const struct slice own_names[N_OWN] = {
+	[OWN_PRIVACY] = { "privacy", 7 },
+	[OWN_ZONE] = { "origin-zone", 11 },
+	[OWN_COST] = { "cost-tolerance", 14 },
+	[OWN_DEADLINE] = { "deadline-ms", 11 },
+};
+
+static bool read_privacy(struct inspect *in, struct slice value) {
+	static const struct slice levels[PRIVACY_LEVELS] = {
+		[PRIVACY_PUBLIC] = { "public", 6 },
+		[PRIVACY_INTERNAL] = { "internal", 8 },
+		[PRIVACY_CONFIDENTIAL] = { "confidential", 12 },
+		[PRIVACY_RESTRICTED] = { "restricted", 10 },
+	};
+	while (in->privacy < PRIVACY_LEVELS && !slice_is(value, levels[in->privacy]))
+		in->privacy++;
+	return in->privacy < PRIVACY_LEVELS;
+}
+
+/* A head that is being read: the request, what is kept of it, and one of its fields. */
+struct head_reading {
+	struct inspect *in;
+	struct facts facts;
+	size_t n_better; /* headers of the rules that count more than the one that the session is from */
+	struct slice name, value;
+};
+
+static bool read_own(struct head_reading *h, unsigned own) {
+	uint64_t number;
+	switch (own) {
+	case OWN_PRIVACY:
+		return read_privacy(h->in, h->value);
+	case OWN_ZONE:
+		h->facts.origin_zone = XXH3_64bits(h->value.p, h->value.n);
+		return h->value.n > 0 && h->value.n <= ZONE_BYTES_MAX;
+	case OWN_COST:
+		if (!text_uint(h->value, 100, &number))
+			return false;
+		h->in->cost_tolerance = (uint8_t)number;
+		return true;
+	default:
+		if (!text_uint(h->value, UINT32_MAX, &number))
+			return false;
+		h->facts.deadline_ms = (uint32_t)number;
+		return number > 0;
+	}
+}
+
+/* A field of ours counts once: of two that contradict each other neither can be trusted. */
+static bool read_own_field(struct head_reading *h, struct slice name) {
+	unsigned own = 0;
+	while (own < N_OWN && !slice_is(name, own_names[own]))
+		own++;
+	if (own == N_OWN)
+		return true;
+	bool is_first = !(h->in->own_fields >> own & 1);
+	h->in->own_fields |= (uint8_t)(1u << own);
+	return is_first && read_own(h, own);
+}
+
+static void read_session(struct head_reading *h) {
+	for (size_t i = 0; i < h->n_better; i++)
+		if (slice_is(h->name, slice_of(h->facts.rules->headers[i])) && is_session(h->value)) {
+			h->facts.session = hash_of(h->value);
+			h->n_better = i;
+		}
+}
+
+static enum cause read_head(struct head_reading *h, const struct head *head) {
+	static const struct slice prefix = { "x-headrace-", 11 };
+	const struct inspect_rules *rules = h->facts.rules;
+	for (const struct field *f = head->fields; f < head->fields + head->n_fields; f++) {
+		h->name = head_name(head, f);
+		h->value = slice_trim(head_value(head, f));
+		if (h->name.n <= INSPECT_HEADER_MAX && rules->header_lengths >> h->name.n & 1)
+			read_session(h);
+		if (h->name.n > prefix.n && slice_is(slice_head(h->name, prefix.n), prefix) &&
+		    !read_own_field(h, slice_skip(h->name, prefix.n)))
+			return CAUSE_BAD_HEADER;
+	}
+	return CAUSE_NONE;
+}
+
+/* ---- the body ----------------------------------------------------------------------- */
+
+/* A media type, parameters aside. */
+static struct slice bare_type(struct slice type) {
+	const char *semicolon = type.n ? memchr(type.p, ';', type.n) : NULL;
+	return semicolon ? slice_trim(slice_head(type, (size_t)(semicolon - type.p))) : type;
+}
+
+/* application/json or anything that ends in +json (RFC 6839). */
 static bool is_json_type(struct slice type) {
-	const char *semicolon = memchr(type.p, ';', type.n);
-	if (semicolon)
-		type = slice_trim(slice_head(type, (size_t)(semicolon - type.p)));
 	if (slice_is(type, SLICE("application/json")) || slice_is(type, SLICE("text/json")))
 		return true;
 	return type.n > 5 && slice_is(slice_skip(type, type.n - 5), SLICE("+json"));
@@ -53,25 +384,72 @@ static bool needs_body(struct slice path) {
 	return false;
 }
 
-enum cause inspect_init(struct inspect *in, struct buf_pool *pool, const struct head *head) {
-	*in = (struct inspect){ .cause = CAUSE_NONE };
-	struct slice type = head_find(head, FIELD_CONTENT_TYPE);
-	if (head->method != METHOD_POST || (type.p && !is_json_type(type)))
+/* How much of the body is read, and what is wrong with that. */
+static enum cause choose_body(struct inspect *in, const struct head *head) {
+	struct slice type = head_find(head, FIELD_CONTENT_TYPE), bare = bare_type(type);
+	struct slice coding = head_find(head, FIELD_CONTENT_ENCODING);
+	bool is_coded = coding.n && !slice_is(coding, SLICE("identity"));
+	if (type.p && slice_is(bare, SLICE("multipart/form-data"))) {
+		in->body = is_coded ? INSPECT_NOTHING : INSPECT_FORM;
+		in->may_be_empty = in->capability == CAPABILITY_OTHER;
 		return CAUSE_NONE;
+	}
+	if (type.p && !is_json_type(bare))
+		return CAUSE_NONE;
+	in->body = INSPECT_JSON;
 	in->is_guess = !type.p;
 	in->may_be_empty = !needs_body(head_path(head));
-	struct slice coding = head_find(head, FIELD_CONTENT_ENCODING);
-	if (!in->is_guess && coding.n && !slice_is(coding, SLICE("identity")))
-		return CAUSE_ENCODING;
-	in->buf = buf_new(pool, sizeof(struct reading) + table.text_bytes);
+	return !in->is_guess && is_coded ? CAUSE_ENCODING : CAUSE_NONE;
+}
+
+static void json_begin(struct reading *r, struct buf_pool *pool) {
+	memset(r->sessions, 0, offsetof(struct reading, values) - offsetof(struct reading, sessions));
+	prompt_chain_init(&r->prompt, pool);
+	scan_init(&r->scan, &table, r->values, r->text, table.text_bytes);
+}
+
+static enum cause body_begin(
+    struct inspect *in, struct buf_pool *pool, const struct head *head, const struct facts *facts) {
+	size_t n_bytes = in->body == INSPECT_JSON ? sizeof(struct reading) + table.text_bytes
+	    : in->body == INSPECT_FORM            ? sizeof(struct form_reading)
+						  : sizeof(struct facts);
+	if (in->body == INSPECT_NOTHING && !facts->session && !facts->origin_zone && !facts->deadline_ms)
+		return CAUSE_NONE;
+	in->buf = buf_new(pool, n_bytes);
 	if (!in->buf)
 		return CAUSE_OVERLOADED;
-	struct reading *r = reading_of(in);
-	scan_init(&r->scan, &table, r->values, r->text, table.text_bytes);
+	*facts_of(in) = *facts;
+	if (in->body == INSPECT_JSON)
+		json_begin(reading_of(in), pool);
+	else if (in->body == INSPECT_FORM && !form_init(form_of(in), head_find(head, FIELD_CONTENT_TYPE)))
+		return CAUSE_FORM;
 	return CAUSE_NONE;
 }
 
+enum cause inspect_init(
+    struct inspect *in, const struct inspect_rules *rules, struct buf_pool *pool, const struct head *head) {
+	*in = (struct inspect){ .capability = (uint8_t)capability_of(head_method(head), head_path(head)) };
+	struct head_reading h = { .in = in, .facts.rules = rules, .n_better = rules->n_headers };
+	enum cause cause = read_head(&h, head);
+	if (!cause && head->method == METHOD_POST)
+		cause = choose_body(in, head);
+	if (!cause)
+		cause = body_begin(in, pool, head, &h.facts);
+	if (cause)
+		inspect_deinit(in, pool);
+	in->cause = (uint8_t)cause;
+	return cause;
+}
+
+/* The body is none that can be read. */
+static void body_end(struct inspect *in) {
+	if (in->buf && in->body == INSPECT_JSON)
+		prompt_chain_deinit(&reading_of(in)->prompt);
+	in->body = INSPECT_NOTHING;
+}
+
 void inspect_deinit(struct inspect *in, struct buf_pool *pool) {
+	body_end(in);
 	buf_unref(pool, &in->buf);
 }
 
@@ -89,60 +467,228 @@ static enum cause cause_of(enum scan_verdict verdict) {
 	return CAUSE_INVALID_JSON;
 }
 
-static enum cause inspect_judge(struct inspect *in, enum scan_verdict verdict) {
+static enum cause json_judge(struct inspect *in, enum scan_verdict verdict) {
 	const struct reading *r = reading_of(in);
-	in->cause = cause_of(verdict);
+	in->cause = (uint8_t)cause_of(verdict);
 	if (in->cause)
-		return in->cause;
+		return (enum cause)in->cause;
 	const struct scan_value *model = scan_found(&r->scan, WANT_MODEL);
 	if (model && model->type != SCAN_NULL && (model->type != SCAN_STRING || model->flaw != SCAN_SOUND))
 		in->cause = CAUSE_MODEL_NAME;
 	const struct scan_value *stream = scan_found(&r->scan, WANT_STREAM);
 	in->is_streamed = stream && stream->type == SCAN_BOOL && stream->truth;
-	return in->cause;
+	return (enum cause)in->cause;
 }
 
-enum cause inspect_feed(struct inspect *in, struct buf_pool *pool, const char *p, size_t n) {
+static enum cause json_feed(struct inspect *in, const char *p, size_t n) {
+	struct reading *r = reading_of(in);
+	r->span = p;
+	enum cause cause = json_judge(in, scan_feed(&r->scan, p, n));
+	if (!cause && r->prompt.open)
+		prompt_chain_feed(&r->prompt, (struct slice){ r->span, (size_t)(p + n - r->span) });
+	return cause;
+}
+
+static enum cause form_judge(struct inspect *in, enum form_verdict verdict) {
+	const struct form *f = form_of(in);
+	if (verdict == FORM_E_DUPLICATE)
+		in->cause = CAUSE_DUPLICATE_MODEL;
+	else if (verdict == FORM_E_SYNTAX)
+		in->cause = CAUSE_FORM;
+	else if (f->has_value && (!form_value(f).p || !scan_is_clean(form_value(f))))
+		in->cause = CAUSE_MODEL_NAME;
+	return (enum cause)in->cause;
+}
+
+enum cause inspect_feed(struct inspect *in, const char *p, size_t n) {
 	for (size_t i = 0; in->is_guess && i < n; i++) {
 		if (memchr(" \t\r\n", p[i], 4))
 			continue;
 		in->is_guess = false;
 		if (p[i] != '{')
-			inspect_deinit(in, pool);
+			body_end(in);
 	}
-	if (!in->buf)
+	if (in->body == INSPECT_NOTHING)
 		return CAUSE_NONE;
 	if (in->cause)
-		return in->cause;
-	return inspect_judge(in, scan_feed(&reading_of(in)->scan, p, n));
+		return (enum cause)in->cause;
+	return in->body == INSPECT_FORM ? form_judge(in, form_feed(form_of(in), p, n)) : json_feed(in, p, n);
 }
 
-enum cause inspect_finish(struct inspect *in, struct buf_pool *pool) {
+static bool is_blank(const struct inspect *in) {
+	return in->body == INSPECT_FORM ? form_is_blank(form_of(in)) : scan_is_blank(&reading_of(in)->scan);
+}
+
+enum cause inspect_finish(struct inspect *in) {
 	in->is_complete = true;
-	if (in->is_guess || (in->may_be_empty && in->buf && scan_is_blank(&reading_of(in)->scan)))
-		inspect_deinit(in, pool);
-	if (!in->buf)
+	if (in->is_guess || (in->may_be_empty && in->body != INSPECT_NOTHING && is_blank(in)))
+		body_end(in);
+	if (in->body == INSPECT_NOTHING)
 		return CAUSE_NONE;
 	if (in->cause)
-		return in->cause;
-	return inspect_judge(in, scan_finish(&reading_of(in)->scan));
+		return (enum cause)in->cause;
+	return in->body == INSPECT_FORM ? form_judge(in, form_finish(form_of(in)))
+					: json_judge(in, scan_finish(&reading_of(in)->scan));
+}
+
+/* ---- what is known ------------------------------------------------------------------ */
+
+bool inspect_has_all(const struct inspect *in) {
+	return in->body == INSPECT_NOTHING || in->is_complete;
 }
 
 bool inspect_is_decided(const struct inspect *in) {
-	return !in->buf || in->is_complete || scan_found(&reading_of(in)->scan, WANT_MODEL);
+	if (inspect_has_all(in))
+		return true;
+	return in->body == INSPECT_FORM ? form_of(in)->has_value
+					: scan_found(&reading_of(in)->scan, WANT_MODEL) != NULL;
 }
 
 struct slice inspect_model(const struct inspect *in) {
-	const struct scan_value *model = in->buf ? scan_found(&reading_of(in)->scan, WANT_MODEL) : NULL;
+	if (in->body == INSPECT_NOTHING)
+		return (struct slice){ NULL, 0 };
+	if (in->body == INSPECT_FORM)
+		return form_value(form_of(in));
+	const struct scan_value *model = scan_found(&reading_of(in)->scan, WANT_MODEL);
 	return model && model->type == SCAN_STRING ? model->text : (struct slice){ NULL, 0 };
 }
 
-uint64_t inspect_session(const struct inspect *in) {
-	const struct scan_value *key = in->buf ? scan_found(&reading_of(in)->scan, WANT_SESSION) : NULL;
-	if (!key || key->type != SCAN_STRING || key->flaw != SCAN_SOUND || key->text.n == 0)
+/* The hash of the text of this member, 0 when it is none or not there. */
+static uint64_t session_text(const struct reading *r, unsigned want) {
+	const struct scan_value *v = scan_found(&r->scan, want);
+	return v && v->type == SCAN_STRING ? r->sessions[want - WANT_CACHE_KEY] : 0;
+}
+
+static uint64_t session_member(const struct reading *r, unsigned member) {
+	uint64_t hash = session_text(r, session_members[member].want);
+	return hash ? hash : session_text(r, session_members[member].other);
+}
+
+bool inspect_has_session(const struct inspect *in) {
+	if (inspect_has_all(in) || in->body == INSPECT_FORM)
+		return true;
+	const struct facts *f = facts_of(in);
+	return f->session || !f->rules->n_members || session_member(reading_of(in), f->rules->members[0]);
+}
+
+static uint64_t salt_of(const struct inspect_salt *with) {
+	return XXH3_64bits_withSeed(with->model.p, with->model.n, with->tenant);
+}
+
+uint64_t inspect_session(const struct inspect *in, const struct inspect_salt *with) {
+	if (!in->buf)
 		return 0;
-	struct slice model = inspect_model(in);
-	uint64_t hash =
-	    XXH3_64bits_withSeed(key->text.p, key->text.n, model.n ? XXH3_64bits(model.p, model.n) : 0);
-	return hash ? hash : 1;
+	const struct inspect_rules *rules = facts_of(in)->rules;
+	uint64_t session = facts_of(in)->session;
+	if (in->body == INSPECT_JSON)
+		for (unsigned i = 0; !session && i < rules->n_members; i++)
+			session = session_member(reading_of(in), rules->members[i]);
+	if (!session)
+		return 0;
+	session = prompt_mix(session ^ salt_of(with));
+	return session ? session : 1;
+}
+
+/* There, and not null or false. */
+static bool is_on(const struct reading *r, unsigned want) {
+	const struct scan_value *v = scan_found(&r->scan, want);
+	return v && v->type != SCAN_NULL && !(v->type == SCAN_BOOL && !v->truth);
+}
+
+/* 0 also when it is no number, or one that does not count. */
+static uint64_t number_of(const struct reading *r, unsigned want) {
+	const struct scan_value *v = scan_found(&r->scan, want);
+	return v && v->type == SCAN_NUMBER ? v->number : 0;
+}
+
+static bool is_kind(const struct reading *r, unsigned want, enum kind kind) {
+	const struct scan_value *v = scan_found(&r->scan, want);
+	return v && v->type == SCAN_STRING && r->kind[want] == kind;
+}
+
+static bool has_kind(const struct reading *r, enum kind kind) {
+	return (r->kinds[WANT_MESSAGE_PART] | r->kinds[WANT_INPUT_PART]) >> kind & 1;
+}
+
+static bool is_structured(const struct reading *r) {
+	return is_kind(r, WANT_RESPONSE_FORMAT, KIND_STRUCTURED) ||
+	    is_kind(r, WANT_TEXT_FORMAT, KIND_STRUCTURED) || is_on(r, WANT_GUIDED_JSON) ||
+	    is_on(r, WANT_GUIDED_REGEX) || is_on(r, WANT_STRUCTURED_OUTPUTS);
+}
+
+static bool is_reasoning(const struct reading *r) {
+	return is_on(r, WANT_REASONING) || (is_on(r, WANT_EFFORT) && !is_kind(r, WANT_EFFORT, KIND_OFF)) ||
+	    (is_on(r, WANT_THINKING) && !is_kind(r, WANT_THINKING_TYPE, KIND_OFF));
+}
+
+static uint32_t features_of(const struct reading *r) {
+	const uint64_t items = UINT64_C(1) << WANT_TOOL | UINT64_C(1) << WANT_FUNCTION;
+	const bool has[FEATURES] = {
+		[FEATURE_STREAM] = is_on(r, WANT_STREAM) && r->values[WANT_STREAM].type == SCAN_BOOL,
+		[FEATURE_TOOLS] = ((r->scan.found | r->scan.open) & items) != 0,
+		[FEATURE_STRUCTURED_OUTPUT] = is_structured(r),
+		[FEATURE_IMAGE_INPUT] = has_kind(r, KIND_IMAGE),
+		[FEATURE_AUDIO_INPUT] = has_kind(r, KIND_AUDIO),
+		[FEATURE_LOGPROBS] = is_on(r, WANT_LOGPROBS),
+		[FEATURE_N] = number_of(r, WANT_N) > 1 || number_of(r, WANT_BEST_OF) > 1,
+		[FEATURE_REASONING] = is_reasoning(r),
+	};
+	uint32_t mask = 0;
+	for (unsigned i = 0; i < FEATURES; i++)
+		mask |= (uint32_t)has[i] << i;
+	return mask;
+}
+
+static uint32_t output_max_of(const struct reading *r) {
+	for (unsigned want = WANT_MAX_COMPLETION_TOKENS; want < N_WANTS; want++)
+		if (number_of(r, want))
+			return (uint32_t)u64_min(number_of(r, want), UINT32_MAX);
+	return 0;
+}
+
+static uint32_t tokens_of(uint64_t n_bytes, double tokens_per_byte) {
+	double n = (double)n_bytes * tokens_per_byte;
+	return n >= (double)UINT32_MAX ? UINT32_MAX : n > 0 ? (uint32_t)n : 0;
+}
+
+void inspect_demand(
+    const struct inspect *in, const struct inspect_salt *with, uint64_t *keys, struct demand *out) {
+	*out = (struct demand){
+		.capability = (enum capability)in->capability,
+		.keys = keys,
+		.session = inspect_session(in, with),
+		.privacy = (enum privacy)in->privacy,
+		.origin_zone = in->buf ? facts_of(in)->origin_zone : 0,
+		.cost_tolerance = in->cost_tolerance,
+		.has_cost_tolerance = in->own_fields >> OWN_COST & 1,
+		.deadline_ms = in->buf ? facts_of(in)->deadline_ms : 0,
+	};
+	if (in->body != INSPECT_JSON)
+		return;
+	const struct reading *r = reading_of(in);
+	out->features = features_of(r);
+	out->output_max = output_max_of(r);
+	out->prompt_bytes = prompt_chain_bytes(&r->prompt);
+	out->prompt_tokens = tokens_of(out->prompt_bytes, with->tokens_per_byte);
+	out->n_keys = prompt_chain_keys(&r->prompt, salt_of(with), keys);
+}
+
+/* ---- the rules ---------------------------------------------------------------------- */
+
+void inspect_rules_init(struct inspect_rules *rules, const char *const *headers, size_t n_headers) {
+	*rules = (struct inspect_rules){ .headers = headers, .n_headers = n_headers };
+	for (size_t i = 0; i < n_headers; i++) {
+		assert(strlen(headers[i]) <= INSPECT_HEADER_MAX);
+		rules->header_lengths |= UINT64_C(1) << strlen(headers[i]);
+	}
+}
+
+bool inspect_rules_add(struct inspect_rules *rules, struct slice member) {
+	uint8_t i = 0;
+	while (i < INSPECT_MEMBERS && !slice_eq(member, slice_of(session_members[i].name)))
+		i++;
+	if (i == INSPECT_MEMBERS || memchr(rules->members, i, rules->n_members))
+		return false;
+	rules->members[rules->n_members++] = i;
+	return true;
 }

@@ -45,8 +45,7 @@ static void test_only_json_posts_are_read(void **state) {
 		"12\r\n\r\n{\"model\":1}}",
 		"POST /x HTTP/1.1\r\nhost: h\r\ncontent-type: text/plain\r\ncontent-length: 3\r\n\r\n{{{",
 		"POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\nabc",
-		"POST /x HTTP/1.1\r\nhost: h\r\ncontent-type: multipart/form-data; "
-		"boundary=json\r\ncontent-length: "
+		"POST /x HTTP/1.1\r\nhost: h\r\ncontent-type: multipart/mixed\r\ncontent-length: "
 		"1\r\n\r\n{",
 	};
 	struct world *w = WORLD("a", "b");
@@ -126,6 +125,49 @@ static void test_bodies_that_are_refused(void **state) {
 	expect_refused(w, "{\"model\":7}", 400, "bad_request");
 	assert_int_equal(net_n_connects(-1), 0);
 	expect_end(w, 6);
+}
+
+#define FORM_POST                                                                                            \
+	"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: h\r\ncontent-type: multipart/form-data; "           \
+	"boundary=x\r\n"
+
+static void test_the_model_of_a_form_decides(void **state) {
+	static const char *const bodies[] = {
+		"--x\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nb\r\n--x--",
+		"--x\r\n\r\nwav\r\n--x\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nb\r\n--x--",
+	};
+	struct world *w = WORLD("a", "b");
+	for (size_t i = 0; i < n_elems(bodies); i++) {
+		char text[400];
+		snprintf(text, sizeof(text), FORM_POST "content-length: %zu\r\n\r\n%s", strlen(bodies[i]),
+		    bodies[i]);
+		struct peer *client = ask(w, text), *engine = net_newest(-1);
+		assert_int_equal(engine->engine, 1);
+		expect_request(engine, "POST /v1/audio/transcriptions HTTP/1.1", bodies[i]);
+		say(w, engine, ANSWER_OK);
+		expect_answer(client, 200, "ok");
+		peer_close(engine);
+		world_settle(w);
+	}
+	expect_end(w, 2);
+}
+
+static void test_forms_that_are_refused(void **state) {
+	struct world *w = WORLD("a", "b");
+	struct peer *client = ask(w, FORM_POST "content-length: 5\r\n\r\n--x\r\n");
+	expect_refusal(client, 400, "bad_request");
+	assert_true(parsed_has(bytes_slice(&w->log), "\"cause\":\"form\""));
+	assert_int_equal(net_n_connects(-1), 0);
+	expect_end(w, 1);
+}
+
+static void test_bad_headers_of_ours_are_refused(void **state) {
+	struct world *w = WORLD("a");
+	struct peer *client = ask(w, "GET /x HTTP/1.1\r\nhost: h\r\nx-headrace-privacy: secret\r\n\r\n");
+	expect_refusal(client, 400, "bad_request");
+	assert_true(parsed_has(bytes_slice(&w->log), "\"cause\":\"bad_header\""));
+	assert_int_equal(net_n_connects(-1), 0);
+	expect_end(w, 1);
 }
 
 static void test_compressed_json(void **state) {
@@ -317,6 +359,9 @@ int main(void) {
 		cmocka_unit_test(test_late_model_is_logged),
 		cmocka_unit_test(test_expectation_is_met_before_the_model_is_known),
 		cmocka_unit_test(test_bodies_that_are_refused),
+		cmocka_unit_test(test_the_model_of_a_form_decides),
+		cmocka_unit_test(test_forms_that_are_refused),
+		cmocka_unit_test(test_bad_headers_of_ours_are_refused),
 		cmocka_unit_test(test_compressed_json),
 		cmocka_unit_test(test_refusals_have_the_shape_of_the_api),
 		cmocka_unit_test(test_malformed_request_reaches_nobody),

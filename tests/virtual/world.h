@@ -232,6 +232,8 @@ static inline void world_configure(struct router_config *config) {
 		.policies.policy = policy_find(SLICE("round_robin")),
 		.registry_url = "",
 	};
+	inspect_rules_init(&config->inspect, NULL, 0);
+	assert(inspect_rules_add(&config->inspect, SLICE("prompt_cache_key")));
 	config->timeout = (struct router_timeouts){ .head_ms = 1000,
 		.body_idle_ms = 2000,
 		.write_idle_ms = 3000,

@@ -198,6 +198,35 @@ static void header_names_are_lowered(void **state) {
 	release(&r);
 }
 
+static void sessions_are_looked_for_in_order(void **state) {
+	struct reading r = read_config("--worker-urls http://a", NULL);
+
+	assert_int_equal(r.config.inspect.n_headers, 7);
+	assert_string_equal(r.config.inspect.headers[0], "x-session-id");
+	assert_int_equal(r.config.inspect.n_members, INSPECT_MEMBERS);
+	for (unsigned i = 0; i < INSPECT_MEMBERS; i++)
+		assert_int_equal(r.config.inspect.members[i], i);
+	release(&r);
+	r = read_config(
+	    "--worker-urls http://a --session-headers X-B,x-a --session-members user,conversation", NULL);
+	assert_string_equal(r.mistakes, "");
+	assert_int_equal(r.config.inspect.n_headers, 2);
+	assert_string_equal(r.config.inspect.headers[0], "x-b");
+	assert_int_equal(r.config.inspect.n_members, 2);
+	assert_int_equal(r.config.inspect.members[0], 5);
+	assert_int_equal(r.config.inspect.members[1], 1);
+	release(&r);
+	r = read_config("--worker-urls http://a", "[router]\nsession_headers = []\nsession_members = []\n");
+	assert_string_equal(r.mistakes, "");
+	assert_int_equal(r.config.inspect.n_headers + r.config.inspect.n_members, 0);
+	release(&r);
+	r = read_config("--worker-urls http://a --dialect infinilm", NULL);
+	assert_int_equal(r.config.inspect.n_headers, 0);
+	assert_int_equal(r.config.inspect.n_members, 1);
+	assert_int_equal(r.config.inspect.members[0], 0);
+	release(&r);
+}
+
 /* Each is told once, not once for each pair. */
 static void many_of_one_engine(void **state) {
 	struct reading r = read_config("--worker-urls http://a http://a http://a http://a", NULL);
@@ -219,6 +248,20 @@ static void mistakes(void **state) {
 		    "\"lucky\"\n" },
 		{ "--request-id-headers x-id: id", NULL,
 		    "--request-id-headers: expected the name of a header\n" },
+		{ "--session-headers x-a,X-Request-Id", NULL,
+		    "--session-headers: \"x-request-id\" cannot bring both a request's id and a session\n" },
+		{ "--request-id-headers Session-Id", NULL,
+		    "--request-id-headers: \"session-id\" cannot bring both a request's id and a session\n" },
+		{ "--session-headers x:", NULL, "--session-headers: expected the name of a header\n" },
+		{ "--session-headers "
+		  "x234567890123456789012345678901234567890123456789012345678901234",
+		    NULL, "--session-headers: expected a name of at most 63 bytes\n" },
+		{ "--session-members user,session_id", NULL,
+		    "--session-members: \"session_id\" is not known, or there twice: expected some "
+		    "of " INSPECT_MEMBERS_NAMES "\n" },
+		{ "--session-members user,user", NULL,
+		    "--session-members: \"user\" is not known, or there twice: expected some "
+		    "of " INSPECT_MEMBERS_NAMES "\n" },
 		{ "--worker-urls a:8000", NULL, "--worker-urls: expected http://HOST[:PORT]\n" },
 		{ "--worker-urls https://a", NULL,
 		    "--worker-urls: TLS to engines is not built yet: expected http://HOST[:PORT]\n" },
@@ -561,6 +604,7 @@ int main(void) {
 		cmocka_unit_test(the_table_of_the_registry_has_a_place),
 		cmocka_unit_test(a_place_for_the_table_that_is_too_long_is_a_mistake),
 		cmocka_unit_test(header_names_are_lowered),
+		cmocka_unit_test(sessions_are_looked_for_in_order),
 		cmocka_unit_test(many_of_one_engine),
 		cmocka_unit_test(mistakes),
 		cmocka_unit_test(values_at_their_limits),

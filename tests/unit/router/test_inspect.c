@@ -1,13 +1,26 @@
 #include "unit/unit.h"
 
+#include "base/rng.h"
 #include "router/inspect.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#define JSON "Content-Type: application/json\r\n"
+#define FORM "Content-Type: multipart/form-data; boundary=x\r\n"
 
 static struct buf_budget budget;
 static struct buf_pool pool;
+static struct inspect_rules rules;
 
 static int setup(void **state) {
 	budget = (struct buf_budget){ .max_bytes = 1u << 20 };
 	buf_pool_init(&pool, &budget);
+	static const char *const headers[] = { "x-session-id", "session_id" };
+	inspect_rules_init(&rules, headers, n_elems(headers));
+	struct slice rest = SLICE(INSPECT_MEMBERS_NAMES), member;
+	while (slice_next_member(&rest, &member))
+		assert_true(inspect_rules_add(&rules, member));
 	return 0;
 }
 
@@ -20,19 +33,19 @@ static const char *path = "/v1/completions";
 
 /* Starts on a head with these lines. */
 static enum cause begin(struct inspect *in, const char *method, const char *fields) {
-	char text[500];
+	char text[1000];
 	struct head_room room;
 	enum cause cause;
 	int n = snprintf(text, sizeof(text), "%s %s HTTP/1.1\r\nHost: x\r\n%s\r\n", method, path, fields);
 	assert_int_equal(head_parse_request(&room, (struct slice){ text, (size_t)n }, &cause), 0);
-	return inspect_init(in, &pool, &room.head);
+	return inspect_init(in, &rules, &pool, &room.head);
 }
 
 /* Feeds a part, in memory of its own; the first cause stays. */
 static enum cause feed(struct inspect *in, struct slice part, enum cause before) {
 	char *exact = malloc(part.n + !part.n);
 	memcpy(exact, part.p, part.n);
-	enum cause cause = inspect_feed(in, &pool, exact, part.n);
+	enum cause cause = inspect_feed(in, exact, part.n);
 	free(exact);
 	if (before)
 		assert_int_equal(cause, before);
@@ -47,7 +60,7 @@ static enum cause inspect(
 	cause = feed(in, slice_head(body, first), cause);
 	for (size_t at = first; at < body.n; at += step)
 		cause = feed(in, slice_head(slice_skip(body, at), step), cause);
-	return cause ? cause : inspect_finish(in, &pool);
+	return cause ? cause : inspect_finish(in);
 }
 
 #define MODEL_64  "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -168,7 +181,7 @@ static void the_model_is_known_before_the_end(void **state) {
 	/* What comes later can still be wrong. */
 	assert_int_equal(feed(&in, SLICE(",\"messages\":[]"), CAUSE_NONE), CAUSE_NONE);
 	assert_int_equal(feed(&in, SLICE(",\"model\":"), CAUSE_NONE), CAUSE_DUPLICATE_MODEL);
-	assert_int_equal(inspect_finish(&in, &pool), CAUSE_DUPLICATE_MODEL);
+	assert_int_equal(inspect_finish(&in), CAUSE_DUPLICATE_MODEL);
 	inspect_deinit(&in, &pool);
 }
 
@@ -190,7 +203,6 @@ static void only_json_of_a_post_is_read(void **state) {
 		{ "POST", "Content-Type: +json\r\n", false, CAUSE_NONE },
 		{ "POST", "Content-Type: application/jsonl\r\n", false, CAUSE_NONE },
 		{ "POST", "Content-Type: text/plain; x=application/json\r\n", false, CAUSE_NONE },
-		{ "POST", "Content-Type: multipart/form-data; boundary=x\r\n", false, CAUSE_NONE },
 		{ "POST", "Content-Type: text/plain\r\nContent-Encoding: gzip\r\n", false, CAUSE_NONE },
 		{ "PUT", "Content-Type: application/json\r\n", false, CAUSE_NONE },
 		{ "GET", "Content-Type: application/json\r\n", false, CAUSE_NONE },
@@ -203,11 +215,11 @@ static void only_json_of_a_post_is_read(void **state) {
 	for (size_t i = 0; i < n_elems(heads); i++) {
 		struct inspect in;
 		assert_int_equal(begin(&in, heads[i].method, heads[i].fields), heads[i].cause);
-		assert_int_equal(in.buf != NULL, heads[i].reads);
+		assert_int_equal(in.body == INSPECT_JSON, heads[i].reads);
 		assert_int_equal(inspect_is_decided(&in), !heads[i].reads);
 		if (!heads[i].cause && !heads[i].reads) {
 			assert_int_equal(feed(&in, SLICE("{\"model\":7"), CAUSE_NONE), CAUSE_NONE);
-			assert_int_equal(inspect_finish(&in, &pool), CAUSE_NONE);
+			assert_int_equal(inspect_finish(&in), CAUSE_NONE);
 			assert_null(inspect_model(&in).p);
 		}
 		inspect_deinit(&in, &pool);
@@ -248,7 +260,8 @@ static uint64_t session_of(const char *body) {
 
 	assert_int_equal(
 	    inspect(&in, "Content-Type: application/json\r\n", slice_of(body), 0, 7), CAUSE_NONE);
-	uint64_t session = inspect_session(&in);
+	struct inspect_salt salt = { .model = inspect_model(&in) };
+	uint64_t session = inspect_session(&in, &salt);
 	inspect_deinit(&in, &pool);
 	return session;
 }
@@ -273,6 +286,408 @@ static void a_session_is_of_key_and_model(void **state) {
 	assert_int_equal(session_of(long_key), 0);
 }
 
+/* ---- forms ------------------------------------------------------------------------- */
+
+#define FIELD(name, value) "--x\r\nContent-Disposition: form-data; name=\"" name "\"\r\n\r\n" value "\r\n"
+
+static void the_model_of_a_form_is_found(void **state) {
+	static const struct {
+		const char *body, *model;
+		enum cause cause;
+	} forms[] = {
+		{ FIELD("model", "whisper") FIELD("file", "RIFF") "--x--\r\n", "whisper", CAUSE_NONE },
+		{ FIELD("file", "RIFF\r\n--") FIELD("model", "whisper") "--x--", "whisper", CAUSE_NONE },
+		{ FIELD("model", "") "--x--", "", CAUSE_NONE },
+		{ FIELD("file", "RIFF") "--x--", NULL, CAUSE_NONE },
+		{ FIELD("model", MODEL_256) "--x--", MODEL_256, CAUSE_NONE },
+		{ FIELD("model", MODEL_256 "m") "--x--", NULL, CAUSE_MODEL_NAME },
+		{ FIELD("model", "a\tb") "--x--", NULL, CAUSE_MODEL_NAME },
+		{ FIELD("model", "\xff") "--x--", NULL, CAUSE_MODEL_NAME },
+		{ FIELD("model", "m") FIELD("model", "m") "--x--", NULL, CAUSE_DUPLICATE_MODEL },
+		{ FIELD("model", "m"), NULL, CAUSE_FORM },
+		{ "", NULL, CAUSE_FORM },
+	};
+	const char *before = path;
+	path = "/v1/audio/transcriptions";
+	for (size_t i = 0; i < n_elems(forms); i++) {
+		struct slice body = slice_of(forms[i].body);
+		for (size_t first = 0; first <= body.n; first++) {
+			struct inspect in;
+			assert_int_equal(inspect(&in, FORM, body, first, body.n + 1), forms[i].cause);
+			if (!forms[i].cause) {
+				assert_true(slice_eq(inspect_model(&in), slice_of(forms[i].model)));
+				assert_int_equal(!inspect_model(&in).p, !forms[i].model);
+			}
+			inspect_deinit(&in, &pool);
+		}
+	}
+	path = before;
+}
+
+static void which_forms_are_read(void **state) {
+	struct inspect in;
+	assert_int_equal(begin(&in, "POST", "Content-Type: multipart/form-data\r\n"), CAUSE_FORM);
+	inspect_deinit(&in, &pool);
+	assert_int_equal(begin(&in, "POST", FORM "Content-Encoding: gzip\r\n"), CAUSE_NONE);
+	assert_int_equal(in.body, INSPECT_NOTHING);
+	assert_int_equal(begin(&in, "PUT", FORM), CAUSE_NONE);
+	assert_int_equal(in.body, INSPECT_NOTHING);
+	const char *before = path;
+	path = "/unknown";
+	assert_int_equal(inspect(&in, FORM, SLICE(""), 0, 1), CAUSE_NONE);
+	inspect_deinit(&in, &pool);
+	assert_int_equal(inspect(&in, FORM, SLICE("x"), 0, 1), CAUSE_FORM);
+	inspect_deinit(&in, &pool);
+	path = before;
+	assert_int_equal(begin(&in, "POST", FORM), CAUSE_NONE);
+	static const char field[] = FIELD("model", "m");
+	assert_int_equal(feed(&in, SLICE(field), CAUSE_NONE), CAUSE_NONE);
+	assert_false(inspect_is_decided(&in));
+	assert_int_equal(feed(&in, SLICE("--x\r\n"), CAUSE_NONE), CAUSE_NONE);
+	assert_true(inspect_is_decided(&in) && !inspect_has_all(&in));
+	assert_true(slice_eq(inspect_model(&in), SLICE("m")));
+	inspect_deinit(&in, &pool);
+}
+
+/* ---- demands ------------------------------------------------------------------------- */
+
+static uint64_t keys[PROMPT_BLOCKS_MAX], others[PROMPT_BLOCKS_MAX];
+static const struct inspect_salt salt = { .tenant = 1, .model = { "m", 1 }, .tokens_per_byte = 0.25 };
+
+/* Of a body that is complete, read in parts of `step` bytes. */
+static struct demand demand_of(const char *fields, struct slice body, size_t step, uint64_t *out) {
+	struct inspect in;
+	struct demand demand;
+	assert_int_equal(inspect(&in, fields, body, 0, step), CAUSE_NONE);
+	inspect_demand(&in, &salt, out, &demand);
+	inspect_deinit(&in, &pool);
+	assert_ptr_equal(demand.keys, out);
+	return demand;
+}
+
+#define BIT(feature) (1u << FEATURE_##feature)
+
+static void features_and_limits_are_found(void **state) {
+	static const struct {
+		const char *body;
+		uint32_t features, output_max;
+	} cases[] = {
+		{ "{}", 0, 0 },
+		{ "{\"stream\":true}", BIT(STREAM), 0 },
+		{ "{\"stream\":1}", 0, 0 },
+		{ "{\"tools\":[]}", 0, 0 },
+		{ "{\"tools\":[ ]}", 0, 0 },
+		{ "{\"tools\":null,\"functions\":[]}", 0, 0 },
+		{ "{\"tools\":[{}]}", BIT(TOOLS), 0 },
+		{ "{\"tools\":[{}],\"tools\":[]}", 0, 0 },
+		{ "{\"functions\":[{\"name\":\"f\"}]}", BIT(TOOLS), 0 },
+		{ "{\"response_format\":{\"type\":\"text\"}}", 0, 0 },
+		{ "{\"response_format\":{\"type\":\"json_object\"}}", BIT(STRUCTURED_OUTPUT), 0 },
+		{ "{\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"type\":\"text\"}}}",
+		    BIT(STRUCTURED_OUTPUT), 0 },
+		{ "{\"response_format\":{\"type\":\"json_schema\"},\"response_format\":null}", 0, 0 },
+		{ "{\"response_format\":{\"type\":\"json_schema\"},\"response_format\":{\"type\":7}}", 0, 0 },
+		{ "{\"text\":{\"format\":{\"type\":\"json_schema\"}}}", BIT(STRUCTURED_OUTPUT), 0 },
+		{ "{\"text\":{\"format\":{\"type\":\"text\"}}}", 0, 0 },
+		{ "{\"guided_json\":{}}", BIT(STRUCTURED_OUTPUT), 0 },
+		{ "{\"guided_regex\":\"a*\"}", BIT(STRUCTURED_OUTPUT), 0 },
+		{ "{\"guided_json\":null,\"structured_outputs\":null}", 0, 0 },
+		{ "{\"structured_outputs\":{\"json\":{}}}", BIT(STRUCTURED_OUTPUT), 0 },
+		{ "{\"messages\":[{\"content\":[{\"type\":\"image_url\"},{\"type\":\"text\"}]},{\"content\":"
+		  "\"x\"}]}",
+		    BIT(IMAGE_INPUT), 0 },
+		{ "{\"messages\":[{\"content\":[{\"type\":\"image\"}]},{\"content\":[{\"type\":\"input_"
+		  "audio\"}]}]}",
+		    BIT(IMAGE_INPUT) | BIT(AUDIO_INPUT), 0 },
+		{ "{\"input\":[{\"content\":[{\"type\":\"input_image\"}]}]}", BIT(IMAGE_INPUT), 0 },
+		{ "{\"messages\":[{\"content\":[{\"type\":\"image\"}]}],\"messages\":[]}", 0, 0 },
+		{ "{\"messages\":[{\"type\":\"image\",\"content\":[{\"x\":{\"type\":\"image\"}}]}]}", 0, 0 },
+		{ "{\"x\":{\"messages\":[{\"content\":[{\"type\":\"image\"}]}]}}", 0, 0 },
+		{ "{\"logprobs\":true}", BIT(LOGPROBS), 0 },
+		{ "{\"logprobs\":0}", BIT(LOGPROBS), 0 },
+		{ "{\"logprobs\":false,\"n\":1}", 0, 0 },
+		{ "{\"logprobs\":null,\"n\":2}", BIT(N), 0 },
+		{ "{\"best_of\":3}", BIT(N), 0 },
+		{ "{\"reasoning\":{}}", BIT(REASONING), 0 },
+		{ "{\"reasoning_effort\":\"low\"}", BIT(REASONING), 0 },
+		{ "{\"reasoning_effort\":\"none\"}", 0, 0 },
+		{ "{\"thinking\":{\"type\":\"enabled\"}}", BIT(REASONING), 0 },
+		{ "{\"thinking\":{\"type\":\"disabled\"}}", 0, 0 },
+		{ "{\"max_tokens\":5}", 0, 5 },
+		{ "{\"max_tokens\":5,\"max_completion_tokens\":4}", 0, 4 },
+		{ "{\"max_tokens\":5,\"max_completion_tokens\":null}", 0, 5 },
+		{ "{\"max_output_tokens\":6}", 0, 6 },
+		{ "{\"max_new_tokens\":7}", 0, 7 },
+		{ "{\"sampling_params\":{\"max_new_tokens\":8}}", 0, 8 },
+		{ "{\"max_tokens\":4294967295}", 0, UINT32_MAX },
+		{ "{\"max_tokens\":4294967296}", 0, UINT32_MAX },
+		{ "{\"max_tokens\":-1}", 0, 0 },
+		{ "{\"max_tokens\":1.5}", 0, 0 },
+		{ "{\"max_tokens\":\"9\"}", 0, 0 },
+	};
+	for (size_t i = 0; i < n_elems(cases); i++)
+		for (size_t step = 1; step < 100; step += 98) {
+			struct demand d = demand_of(JSON, slice_of(cases[i].body), step, keys);
+			if (d.features != cases[i].features || d.output_max != cases[i].output_max)
+				fail_msg("%x, %u: %s", d.features, d.output_max, cases[i].body);
+			assert_int_equal(d.capability, CAPABILITY_COMPLETION);
+		}
+}
+
+/* A member whose value is `n` bytes of a text that is the same for the same seed. */
+static void put_text(FILE *out, const char *before, uint64_t seed, size_t n) {
+	struct rng rng;
+	rng_init(&rng, seed);
+	fputs(before, out);
+	for (size_t i = 0; i < n; i++)
+		fputc("abcdefghijklmnopqrstuvwxyz []{},:"[rng_below(&rng, 33)], out);
+	fputs("\"", out);
+}
+
+enum { MEMBERS = 5 };
+
+/* The members in an order of their own: tools, system, messages with n bytes, other things. */
+static struct slice body_of(unsigned order, size_t n) {
+	char *text;
+	size_t n_bytes;
+	FILE *out = open_memstream(&text, &n_bytes);
+	for (unsigned i = 0; i < MEMBERS; i++) {
+		fputc(i ? ',' : '{', out);
+		switch ((i + order) % MEMBERS) {
+		case 0:
+			put_text(out, "\"tools\":[{\"type\":\"function\",\"x\":\"", 1, 5000);
+			fputs("}]", out);
+			break;
+		case 1:
+			put_text(out, "\"system\":\"", 2, 3000);
+			break;
+		case 2:
+			put_text(out, "\"messages\":[{\"role\":\"user\",\"content\":\"", 3, n);
+			fputs("}]", out);
+			break;
+		case 3:
+			fputs("\"model\":\"m\",\"metadata\":{\"messages\":[1],\"tools\":[2]}", out);
+			break;
+		default:
+			put_text(out, "\"other\":\"", order, order * 100);
+		}
+	}
+	fputc('}', out);
+	fclose(out);
+	return (struct slice){ text, n_bytes };
+}
+
+static void keys_are_of_the_prompt_alone(void **state) {
+	struct slice body = body_of(0, 20000);
+	struct demand whole = demand_of(JSON, body, body.n, keys);
+	struct rng rng;
+	const size_t n_bytes = strlen("[{\"type\":\"function\",\"x\":\"\"}]") + 5000 + strlen("\"\"") + 3000 +
+	    strlen("[{\"role\":\"user\",\"content\":\"\"}]") + 20000;
+	assert_int_equal(whole.prompt_bytes, n_bytes);
+	assert_int_equal(whole.prompt_tokens, n_bytes / 4);
+	assert_int_equal(whole.n_keys, 2 + 1 + 9);
+	rng_init(&rng, 5);
+	for (unsigned i = 0; i < 200; i++) {
+		struct slice again = body_of(i % 7, 20000);
+		struct demand d = demand_of(JSON, again, 1 + rng_below(&rng, i % 3 ? 9000 : 40), others);
+		assert_int_equal(d.n_keys, whole.n_keys);
+		assert_memory_equal(keys, others, d.n_keys * sizeof(*keys));
+		assert_int_equal(d.prompt_bytes, n_bytes);
+		free((char *)again.p);
+	}
+	/* The conversation goes on: what was before keeps its keys, but for the end of it. */
+	struct slice more = body_of(0, 30000);
+	assert_int_equal(demand_of(JSON, more, 777, others).n_keys, 2 + 1 + 14);
+	assert_memory_equal(keys, others, 12 * sizeof(*keys));
+	free((char *)more.p);
+	free((char *)body.p);
+}
+
+static bool has_equal_keys(const char *body, const char *other) {
+	struct demand a = demand_of(JSON, slice_of(body), 1000, keys);
+	struct demand b = demand_of(JSON, slice_of(other), 1000, others);
+	assert_true(a.n_keys > 0 && b.n_keys > 0);
+	return a.n_keys == b.n_keys && memcmp(keys, others, a.n_keys * sizeof(*keys)) == 0;
+}
+
+#define A64   "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define A512  A64 A64 A64 A64 A64 A64 A64 A64
+#define A2048 A512 A512 A512 A512
+
+static void what_a_prompt_is(void **state) {
+	static const char *const prompts[] = { "{\"prompt\":\"" A2048 "\"}", "{\"messages\":[\"" A2048 "\"]}",
+		"{\"input\":\"" A2048 "\"}", "{\"text\":\"" A2048 "\"}", "{\"system\":\"" A2048 "\"}",
+		"{\"instructions\":\"" A2048 "\"}", "{\"tools\":[\"" A2048 "\"]}",
+		"{\"prompt\":{\"x\":\"" A2048 "\"}}" };
+	static const char *const none[] = { "{\"x\":{\"messages\":[\"" A2048 "\"]}}",
+		"{\"text\":{\"format\":\"" A2048 "\"}}", "{\"x\":[{\"prompt\":\"" A2048 "\"}]}",
+		"{\"prompt\":\"" A2048 "\",\"prompt\":null}", "{\"prompt\":\"" A2048 "\",\"prompt\":\"x\"}" };
+	for (size_t i = 0; i < n_elems(prompts); i++)
+		assert_int_equal(demand_of(JSON, slice_of(prompts[i]), 100, keys).n_keys, 1);
+	for (size_t i = 0; i < n_elems(none); i++)
+		assert_int_equal(demand_of(JSON, slice_of(none[i]), 100, keys).n_keys, 0);
+	/* Raw bytes: an escape is another text. */
+	assert_false(has_equal_keys("{\"prompt\":\"a" A2048 "\"}", "{\"prompt\":\"\\u0061" A2048 "\"}"));
+	/* The last of several, and of two that make one part the same one, whatever stands first. */
+	assert_true(has_equal_keys(
+	    "{\"prompt\":\"x" A2048 "\"}", "{\"prompt\":\"" A2048 "\",\"prompt\":\"x" A2048 "\"}"));
+	assert_true(has_equal_keys("{\"prompt\":\"x" A2048 "\",\"messages\":[\"" A2048 "\"]}",
+	    "{\"messages\":[\"" A2048 "\"],\"prompt\":\"x" A2048 "\"}"));
+	assert_true(has_equal_keys("{\"prompt\":\"x" A2048 "\",\"messages\":null}",
+	    "{\"messages\":null,\"prompt\":\"x" A2048 "\"}"));
+	assert_false(has_equal_keys("{\"prompt\":\"" A2048 "\"}", "{\"prompt\":\"b" A2048 "\"}"));
+	assert_false(has_equal_keys("{\"prompt\":\"" A2048 "\"}", "{\"system\":\"" A2048 "\"}"));
+}
+
+static void salts_separate_keys_and_sessions(void **state) {
+	static const char body[] = "{\"prompt\":\"" A2048 "\",\"user\":\"u\"}";
+	static const struct inspect_salt salts[] = { { 0, { "m", 1 }, 1e9 }, { 0, { "n", 1 }, 0 },
+		{ 1, { "m", 1 }, 0 }, { 0, { NULL, 0 }, 0 } };
+	uint64_t seen[n_elems(salts)][2];
+	struct inspect in;
+	struct demand d;
+	assert_int_equal(inspect(&in, JSON, SLICE(body), 0, 99), CAUSE_NONE);
+	for (size_t i = 0; i < n_elems(salts); i++) {
+		inspect_demand(&in, &salts[i], keys, &d);
+		assert_int_equal(d.n_keys, 1);
+		assert_int_equal(d.prompt_tokens, i == 0 ? UINT32_MAX : 0);
+		seen[i][0] = keys[0];
+		seen[i][1] = d.session;
+		for (size_t k = 0; k < i; k++)
+			assert_true(seen[i][0] != seen[k][0] && seen[i][1] != seen[k][1]);
+		inspect_demand(&in, &salts[i], keys, &d); /* as often as one likes */
+		assert_true(keys[0] == seen[i][0] && d.session == seen[i][1]);
+	}
+	inspect_deinit(&in, &pool);
+}
+
+static void a_demand_of_what_has_come_so_far(void **state) {
+	struct inspect in;
+	struct demand d;
+	assert_int_equal(begin(&in, "POST", JSON), CAUSE_NONE);
+	assert_int_equal(feed(&in, SLICE("{\"user\":\"u\",\"prompt\":\"" A2048 A64), CAUSE_NONE), CAUSE_NONE);
+	inspect_demand(&in, &salt, keys, &d);
+	assert_int_equal(d.n_keys, 1);
+	assert_int_equal(d.prompt_bytes, 1 + 2048 + 64);
+	assert_true(d.session != 0 && !inspect_has_session(&in));
+	assert_int_equal(feed(&in, SLICE("\",\"prompt_cache_key\":\"k\""), CAUSE_NONE), CAUSE_NONE);
+	uint64_t before = d.session;
+	inspect_demand(&in, &salt, keys, &d);
+	assert_true(d.session != before && inspect_has_session(&in));
+	inspect_deinit(&in, &pool);
+	inspect_demand(&in, &salt, keys, &d);
+	assert_true(!d.n_keys && !d.session && !d.features);
+}
+
+/* ---- sessions ---------------------------------------------------------------------- */
+
+static uint64_t session_with(const char *fields, const char *body) {
+	return demand_of(fields, slice_of(body), 9, keys).session;
+}
+
+static void the_first_of_the_list_is_the_session(void **state) {
+	static const char *const members[] = { "\"prompt_cache_key\":\"a\"",
+		"\"conversation\":{\"id\":\"b\"}", "\"previous_response_id\":\"c\"",
+		"\"session_params\":{\"session_id\":\"d\"}", "\"metadata\":{\"user_id\":\"e\"}",
+		"\"user\":\"f\"" };
+	static const char letters[] = "abcdef";
+	for (size_t i = 0; i < n_elems(members); i++)
+		for (size_t k = i; k < n_elems(members); k++) {
+			char body[200], one[30];
+			snprintf(body, sizeof(body), "{%s,%s}", members[k], k == i ? "\"x\":1" : members[i]);
+			snprintf(one, sizeof(one), "{\"user\":\"%c\"}", letters[i]);
+			assert_true(session_with(JSON, body) == session_with(JSON, one));
+		}
+	uint64_t f = session_with(JSON, "{\"user\":\"f\"}");
+	assert_true(session_with(JSON, "{\"conversation\":\"f\"}") == f);
+	assert_true(session_with(JSON, "{\"user\":\"f\",\"prompt_cache_key\":\"\"}") == f);
+	assert_true(session_with(JSON, "{\"user\":\"f\",\"prompt_cache_key\":\"a\\n\"}") == f);
+	assert_true(session_with(JSON, "{\"user\":\"f\",\"prompt_cache_key\":7}") == f);
+	assert_true(session_with(JSON, "{\"user\":\"f\",\"conversation\":\"x\",\"conversation\":{}}") == f);
+	assert_int_equal(session_with(JSON, "{\"user\":\"f\",\"user\":null}"), 0);
+	assert_int_equal(session_with(JSON, "{\"metadata\":{\"user_id\":\"e\"},\"metadata\":{}}"), 0);
+	assert_int_equal(session_with(JSON, "{\"user_id\":\"e\",\"session_id\":\"x\",\"id\":\"y\"}"), 0);
+}
+
+static void a_header_counts_more(void **state) {
+	static const char body[] = "{\"prompt_cache_key\":\"body\"}";
+	uint64_t in_body = session_with(JSON, body), a = session_with(JSON, "{\"user\":\"a\"}");
+	char fields[600];
+	assert_true(session_with(JSON "X-Session-Id: a\r\n", body) == a);
+	assert_true(session_with(JSON "session_ID:  a \r\n", body) == a);
+	assert_true(session_with(JSON "session_id: b\r\nx-session-id: a\r\n", body) == a);
+	assert_true(session_with(JSON "x-session-id: a\r\nsession_id: b\r\n", body) == a);
+	assert_true(session_with(JSON "x-session-id: a\r\nx-session-id: b\r\n", body) == a);
+	assert_true(session_with(JSON "x-session-id:\r\nsession_id: a\r\n", body) == a);
+	assert_true(session_with(JSON "x-session-id: \xff\r\n", body) == in_body);
+	assert_true(
+	    session_with(JSON "x-request-id: a\r\nx-session-idx: a\r\nsession-id: a\r\n", body) == in_body);
+	assert_true(session_with("Content-Type: text/plain\r\nx-session-id: a\r\n", "abc") == a);
+	snprintf(fields, sizeof(fields), JSON "x-session-id: %s\r\n", MODEL_256);
+	assert_true(session_with(fields, body) != in_body);
+	snprintf(fields, sizeof(fields), JSON "x-session-id: %sx\r\n", MODEL_256);
+	assert_true(session_with(fields, body) == in_body);
+}
+
+static void the_rules_say_where_to_look(void **state) {
+	struct inspect_rules before = rules;
+	inspect_rules_init(&rules, NULL, 0);
+	assert_true(inspect_rules_add(&rules, SLICE("user")));
+	assert_true(inspect_rules_add(&rules, SLICE("prompt_cache_key")));
+	assert_false(inspect_rules_add(&rules, SLICE("user")));
+	assert_false(inspect_rules_add(&rules, SLICE("session_id")));
+	uint64_t a = session_with(JSON, "{\"user\":\"a\"}");
+	assert_true(
+	    session_with(JSON "x-session-id: b\r\n", "{\"prompt_cache_key\":\"c\",\"user\":\"a\"}") == a);
+	assert_true(session_with(JSON, "{\"prompt_cache_key\":\"a\",\"conversation\":\"d\"}") == a);
+	assert_int_equal(session_with(JSON, "{\"conversation\":\"d\"}"), 0);
+	inspect_rules_init(&rules, NULL, 0);
+	assert_int_equal(session_with(JSON, "{\"user\":\"a\"}"), 0);
+	rules = before;
+}
+
+/* ---- headers of ours --------------------------------------------------------------------- */
+
+static void our_headers_are_read(void **state) {
+	struct demand d =
+	    demand_of(JSON "X-Headrace-Privacy: Confidential\r\nx-headrace-origin-zone: a-1\r\n"
+			   "x-headrace-cost-tolerance: 100\r\nx-headrace-deadline-ms: 4294967295\r\n"
+			   "x-headrace-other: ?\r\n",
+		SLICE("{}"), 1, keys);
+	assert_int_equal(d.privacy, PRIVACY_CONFIDENTIAL);
+	assert_true(d.origin_zone == XXH3_64bits("a-1", 3));
+	assert_true(d.has_cost_tolerance && d.cost_tolerance == 100);
+	assert_true(d.deadline_ms == UINT32_MAX);
+	d = demand_of(JSON "x-headrace-cost-tolerance: 0\r\n", SLICE("{}"), 1, keys);
+	assert_true(d.has_cost_tolerance && d.cost_tolerance == 0);
+	d = demand_of(JSON, SLICE("{}"), 1, keys);
+	assert_true(!d.has_cost_tolerance && !d.privacy && !d.origin_zone && !d.deadline_ms);
+	d = demand_of("Content-Type: text/plain\r\nx-headrace-deadline-ms: 7\r\n", SLICE("x"), 1, keys);
+	assert_int_equal(d.deadline_ms, 7);
+}
+
+static void bad_ones_of_ours_are_refused(void **state) {
+	static const char *const fields[] = { "x-headrace-privacy: secret",
+		"x-headrace-privacy:", "x-headrace-privacy: public\r\nx-headrace-privacy: public",
+		"x-headrace-cost-tolerance: 101", "x-headrace-cost-tolerance: -1",
+		"x-headrace-cost-tolerance: 1.5", "x-headrace-cost-tolerance:", "x-headrace-deadline-ms: 0",
+		"x-headrace-deadline-ms: 4294967296", "x-headrace-deadline-ms: 1s",
+		"x-headrace-origin-zone:" };
+	char line[400];
+	struct inspect in;
+	for (size_t i = 0; i < n_elems(fields); i++) {
+		snprintf(line, sizeof(line), "%s\r\n", fields[i]);
+		assert_int_equal(begin(&in, i % 2 ? "GET" : "POST", line), CAUSE_BAD_HEADER);
+		inspect_deinit(&in, &pool);
+	}
+	snprintf(line, sizeof(line), "x-headrace-origin-zone: %s\r\n", MODEL_256);
+	assert_int_equal(begin(&in, "GET", line), CAUSE_NONE);
+	inspect_deinit(&in, &pool);
+	snprintf(line, sizeof(line), "x-headrace-origin-zone: %sz\r\n", MODEL_256);
+	assert_int_equal(begin(&in, "GET", line), CAUSE_BAD_HEADER);
+	inspect_deinit(&in, &pool);
+}
+
 static void without_memory_it_is_overloaded(void **state) {
 	struct inspect in;
 	budget.max_bytes = 0;
@@ -290,6 +705,18 @@ int main(void) {
 		cmocka_unit_test(only_json_of_a_post_is_read),
 		cmocka_unit_test(an_untyped_body_is_guessed),
 		cmocka_unit_test(a_session_is_of_key_and_model),
+		cmocka_unit_test(the_model_of_a_form_is_found),
+		cmocka_unit_test(which_forms_are_read),
+		cmocka_unit_test(features_and_limits_are_found),
+		cmocka_unit_test(keys_are_of_the_prompt_alone),
+		cmocka_unit_test(what_a_prompt_is),
+		cmocka_unit_test(salts_separate_keys_and_sessions),
+		cmocka_unit_test(a_demand_of_what_has_come_so_far),
+		cmocka_unit_test(the_first_of_the_list_is_the_session),
+		cmocka_unit_test(a_header_counts_more),
+		cmocka_unit_test(the_rules_say_where_to_look),
+		cmocka_unit_test(our_headers_are_read),
+		cmocka_unit_test(bad_ones_of_ours_are_refused),
 		cmocka_unit_test(without_memory_it_is_overloaded),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,5 +1,8 @@
 #include "router/prompt_chain.h"
 
+#include "router/prompt_hash.h"
+#include "router/scan_simd.h"
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -60,11 +63,11 @@ void prompt_chain_begin(struct prompt_chain *c, enum prompt_part_id part) {
 	c->open = &c->parts[part];
 }
 
-/* A full block at p, which may be the room in the buf. False: the part is cut. */
+/* A full block at p, which may be the room in the buf: hashed before that grows. False: the part is cut. */
 static bool add_block(struct prompt_chain *c, const char *p) {
 	struct prompt_part *part = c->open;
+	uint64_t hash = scan_has_avx2() ? prompt_hash_avx2(p, part->hash) : prompt_hash_any(p, part->hash);
 	bool has_room = part->n_hashes < PROMPT_BLOCKS_MAX && c->n_hashes < HASHES_MAX;
-	uint64_t hash = XXH3_64bits_withSeed(p, PROMPT_BLOCK_BYTES, part->hash);
 	if (!has_room || !grow(c, c->n_hashes + 1)) {
 		cut(c);
 		return false;

@@ -7,13 +7,17 @@
  * which arrive in pieces of 64 KiB, and {"workload","kernel","ns_per_doc"} for small
  * ones, which arrive whole. Each figure is the best of ten rounds. Small texts come
  * in 64 variants, so that no branch predictor knows the next one by heart.
+ *
+ * Requests have a line more, "kernel":"inspect": all that the router does with a body, from the
+ * head to the demand, with the best kernel, its own wants and the hashes of the prompt.
  */
 #include <jansson.h>
 
 #include "bench/kit.h"
+#include "router/inspect.h"
 #include "router/scan_simd.h"
 
-enum { PIECE_BYTES = 64 << 10, LARGE_BYTES = 256 << 10, N_VARIANTS = 64, N_ROUNDS = 10 };
+enum { PIECE_BYTES = 64 << 10, LARGE_BYTES = 256 << 10, LONG_BYTES = 400000, N_VARIANTS = 64, N_ROUNDS = 10 };
 
 static const struct scan_want request_wants[] = {
 	{ .path = "model", .text_bytes_max = 256, .unique = true },
@@ -70,6 +74,10 @@ static json_t *make_plain(unsigned variant) {
 	return make_large(prose, LARGE_BYTES);
 }
 
+static json_t *make_long(unsigned variant) {
+	return make_large(prose, LONG_BYTES);
+}
+
 static json_t *make_code(unsigned variant) {
 	return make_large(code, LARGE_BYTES);
 }
@@ -110,6 +118,7 @@ static json_t *make_answer(unsigned variant) {
 
 static const struct workload workloads[] = {
 	{ "plain", make_plain, request_wants, n_elems(request_wants), JSON_COMPACT, 1 },
+	{ "long", make_long, request_wants, n_elems(request_wants), JSON_COMPACT, 1 },
 	{ "code", make_code, request_wants, n_elems(request_wants), JSON_COMPACT, 1 },
 	{ "unicode_escapes", make_unicode, request_wants, n_elems(request_wants), JSON_ENSURE_ASCII, 1 },
 	{ "token_ids", make_token_ids, request_wants, n_elems(request_wants), 0, 1 },
@@ -130,14 +139,57 @@ static void scan_doc(const struct scan_table *table, struct slice doc) {
 		kit_die("no model found");
 }
 
+static struct buf_budget budget = { .max_bytes = 64u << 20 };
+static struct buf_pool pool;
+static struct inspect_rules rules;
+static struct head_room request;
+
+static void inspect_begin(void) {
+	static const char head[] =
+	    "POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\nuser-agent: OpenAI/Python\r\n"
+	    "accept: application/json\r\ncontent-type: application/json\r\n\r\n";
+	static const char *const headers[] = { "x-session-id", "x-session-affinity", "x-smg-routing-key",
+		"x-claude-code-session-id", "session-id", "session_id", "x-session-token" };
+	struct slice rest = SLICE(INSPECT_MEMBERS_NAMES), member;
+	enum cause cause;
+	buf_pool_init(&pool, &budget);
+	inspect_rules_init(&rules, headers, n_elems(headers));
+	while (slice_next_member(&rest, &member))
+		if (!inspect_rules_add(&rules, member))
+			kit_die("%.*s is not known", (int)member.n, member.p);
+	if (head_parse_request(&request, SLICE(head), &cause))
+		kit_die("the head is refused");
+}
+
+static void inspect_doc(const struct scan_table *table, struct slice doc) {
+	static uint64_t keys[PROMPT_BLOCKS_MAX];
+	const struct inspect_salt salt = { .model = { "m", 1 } };
+	struct inspect in;
+	struct demand demand;
+	if (inspect_init(&in, &rules, &pool, &request.head))
+		kit_die("the head is refused");
+	for (size_t at = 0; at < doc.n; at += PIECE_BYTES)
+		if (inspect_feed(&in, doc.p + at, size_min(doc.n - at, PIECE_BYTES)))
+			kit_die("the body is refused");
+	if (inspect_finish(&in) || !inspect_model(&in).n)
+		kit_die("no model found");
+	inspect_demand(&in, &salt, keys, &demand);
+	if (demand.n_keys != demand.prompt_bytes / PROMPT_BLOCK_BYTES)
+		kit_die("%u keys", demand.n_keys);
+	inspect_deinit(&in, &pool);
+}
+
+typedef void (*doc_fn)(const struct scan_table *table, struct slice doc);
+
 /* Nanoseconds for one pass over all texts: the best of the rounds. */
-static double measure(const struct scan_table *table, const struct slice *docs, size_t n_docs, uint64_t ms) {
+static double measure(
+    doc_fn read, const struct scan_table *table, const struct slice *docs, size_t n_docs, uint64_t ms) {
 	double best_ns = 0;
 	for (unsigned round = 0; round < N_ROUNDS; round++) {
 		uint64_t begin_ns = kit_now_ns(), now_ns, n_passes = 0;
 		do {
 			for (size_t i = 0; i < n_docs; i++)
-				scan_doc(table, docs[i]);
+				read(table, docs[i]);
 			n_passes++;
 			now_ns = kit_now_ns();
 		} while (now_ns - begin_ns < ms * 1000000 / N_ROUNDS);
@@ -172,9 +224,11 @@ static void run(const struct workload *w, uint64_t ms) {
 	struct scan_table table;
 	scan_table_init(&table, w->wants, w->n_wants, NULL);
 	if (scan_has_avx2())
-		report(w, "avx2", measure(&table, docs, w->n_docs, ms), n_bytes);
+		report(w, "avx2", measure(scan_doc, &table, docs, w->n_docs, ms), n_bytes);
+	if (w->wants == request_wants)
+		report(w, "inspect", measure(inspect_doc, &table, docs, w->n_docs, ms), n_bytes);
 	table.skip = scan_skip_sse2;
-	report(w, "sse2", measure(&table, docs, w->n_docs, ms), n_bytes);
+	report(w, "sse2", measure(scan_doc, &table, docs, w->n_docs, ms), n_bytes);
 	for (unsigned i = 0; i < w->n_docs; i++)
 		free((char *)docs[i].p);
 }
@@ -185,6 +239,7 @@ int main(int argc, char **argv) {
 		ms = kit_uint(argv[2], 60000);
 	else if (argc != 1)
 		kit_die("usage: scan [--ms N]");
+	inspect_begin();
 	for (size_t i = 0; i < n_elems(workloads); i++)
 		run(&workloads[i], ms);
 	return 0;

@@ -2,6 +2,8 @@
 
 #include "base/rng.h"
 #include "router/prompt_chain.h"
+#include "router/prompt_hash.h"
+#include "router/scan_simd.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -83,6 +85,16 @@ static void a_block_is_seeded_with_the_one_before(void **state) {
 	assert_true(c.parts[PROMPT_CONVERSATION].digest == XXH3_64bits_withSeed(bytes + 3 * BLOCK, 5, hash));
 	assert_int_equal(prompt_chain_bytes(&c), 3 * BLOCK + 5);
 	prompt_chain_deinit(&c);
+}
+
+static void all_processors_hash_alike(void **state) {
+	uint64_t hash = 0;
+	for (size_t at = 0; at < 1000; at++) {
+		uint64_t any = prompt_hash_any(bytes + at, hash);
+		if (scan_has_avx2())
+			assert_true(prompt_hash_avx2(bytes + at, hash) == any);
+		hash = any;
+	}
 }
 
 static void cuts_do_not_matter(void **state) {
@@ -257,6 +269,7 @@ static void a_small_prompt_lends_nothing(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_block_is_seeded_with_the_one_before),
+		cmocka_unit_test(all_processors_hash_alike),
 		cmocka_unit_test(cuts_do_not_matter),
 		cmocka_unit_test(the_order_of_arrival_does_not_matter),
 		cmocka_unit_test(equal_beginnings_share_keys),

@@ -6,7 +6,9 @@
 #include "policy/choice.h"
 #include "policy/filter.h"
 
-#define TOKENS_PER_BYTE 0.25 /* English text, until usage says more */
+/* English text, and a usual answer, until usage says more. */
+#define TOKENS_PER_BYTE 0.25
+#define OUTPUT_TOKENS   256
 
 const struct policy *const policy_table[] = {
 	&cache_aware_policy,
@@ -59,9 +61,9 @@ const char *pick_reason_text(enum pick_reason reason) {
 /* --- the set ------------------------------------------------------------------------------ */
 
 void policy_set_init(struct policy_set *set) {
-	set->tokens_per_byte = malloc(LABELS * sizeof(*set->tokens_per_byte));
+	set->lessons = malloc(LABELS * sizeof(*set->lessons));
 	for (uint32_t i = 0; i < LABELS; i++)
-		set->tokens_per_byte[i] = TOKENS_PER_BYTE;
+		set->lessons[i] = (struct policy_lesson){ TOKENS_PER_BYTE, OUTPUT_TOKENS };
 	set->queues = malloc(INSTANCE_SLOTS_MAX * sizeof(*set->queues));
 	for (uint32_t i = 0; i < INSTANCE_SLOTS_MAX; i++)
 		list_init(&set->queues[i]);
@@ -76,7 +78,7 @@ void policy_set_deinit(struct policy_set *set) {
 	free(set->scores);
 	free(set->scan);
 	free(set->queues);
-	free(set->tokens_per_byte);
+	free(set->lessons);
 	*set = (struct policy_set){ .options = NULL };
 }
 
@@ -97,7 +99,11 @@ bool policy_wants_prompt(const struct policy_set *set, const struct model *model
 }
 
 double policy_tokens_per_byte(const struct policy_set *set, const struct model *model) {
-	return set->tokens_per_byte[model->label];
+	return set->lessons[model->label].tokens_per_byte;
+}
+
+uint32_t policy_output_tokens(const struct policy_set *set, const struct model *model) {
+	return (uint32_t)set->lessons[model->label].output_tokens;
 }
 
 /* --- the next snapshot -------------------------------------------------------------------- */

@@ -38,6 +38,12 @@ struct policy_score {
 const char *policy_part_text(const struct policy *policy, unsigned part);
 bool policy_is_cost(const struct policy *policy);
 
+/* What usage teaches about a model's requests. */
+struct policy_lesson {
+	double tokens_per_byte; /* of prompts */
+	double output_tokens;
+};
+
 struct policy_set {
 	const struct policy_options *options;
 	struct load *load;
@@ -53,9 +59,9 @@ struct policy_set {
 	uint32_t *eligible;             /* positions among the model's candidates */
 	struct policy_score *scores;    /* parallel to eligible */
 	uint32_t n_eligible;
-	struct prefix_scan *scan; /* of the pick made last */
-	struct list *queues;      /* by slot: this worker's tickets without a first token, in order */
-	double *tokens_per_byte;  /* of prompts, by the label of the model: learned from usage */
+	struct prefix_scan *scan;      /* of the pick made last */
+	struct list *queues;           /* by slot: this worker's tickets without a first token, in order */
+	struct policy_lesson *lessons; /* by the label of the model */
 };
 
 /* `set` has options, load, worker, rng and index; all outlive it. */
@@ -71,6 +77,9 @@ bool policy_wants_prompt(const struct policy_set *set, const struct model *model
 
 /* How many tokens a byte of a prompt for this model is likely to be. */
 double policy_tokens_per_byte(const struct policy_set *set, const struct model *model);
+
+/* How many tokens an answer of this model is likely to have. */
+uint32_t policy_output_tokens(const struct policy_set *set, const struct model *model);
 
 /*
  * From now on picks are made from `snap`; takes its own reference. A model goes on where

@@ -10,6 +10,8 @@
 #define RATE_SHARE        0.1
 #define FIRST_TOKEN_SHARE 0.2
 #define RATIO_SHARE       0.05
+#define OUTPUT_SHARE      0.05
+#define OUTPUT_MAX        (1u << 20)
 
 /* Tokens a byte. A token is hardly less than a byte, and seldom more than a line; beyond is no usage of the
  * text that was sent: engines are peers, and images have tokens, too. */
@@ -126,7 +128,7 @@ static void learn_rate(const struct ticket *t, uint64_t n_uncached) {
 }
 
 static void learn_ratio(const struct ticket *t, struct policy_set *set, uint64_t prompt_tokens) {
-	double *ratio = &set->tokens_per_byte[t->label];
+	double *ratio = &set->lessons[t->label].tokens_per_byte;
 	double said = (double)prompt_tokens / (double)t->prompt_bytes;
 
 	if (t->prompt_bytes >= LESSON_BYTES_MIN && said > RATIO_MIN)
@@ -172,10 +174,18 @@ static void learn_cache(const struct ticket *t, struct policy_set *set, uint64_t
 	learn_horizon(t, set, cached_tokens);
 }
 
+static void learn_output(const struct ticket *t, struct policy_set *set, uint64_t output_tokens) {
+	double *mean = &set->lessons[t->label].output_tokens;
+
+	if (output_tokens)
+		*mean += ((double)u64_min(output_tokens, OUTPUT_MAX) - *mean) * OUTPUT_SHARE;
+}
+
 static void learn(const struct ticket *t, struct policy_set *set, const struct ticket_usage *usage) {
 	uint64_t cached =
 	    usage->has_cached ? u64_min(usage->cached_tokens, usage->prompt_tokens) : t->cached_tokens;
 
+	learn_output(t, set, usage->output_tokens);
 	if (!usage->prompt_tokens || (double)usage->prompt_tokens > RATIO_MAX * t->prompt_bytes)
 		return;
 	learn_ratio(t, set, usage->prompt_tokens);

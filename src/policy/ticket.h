@@ -46,7 +46,7 @@ void ticket_first(struct ticket *t, struct policy_set *set, uint64_t now_ns);
 
 /* What an engine said of the tokens; zeroes when it said nothing. */
 struct ticket_usage {
-	uint64_t prompt_tokens, cached_tokens;
+	uint64_t prompt_tokens, cached_tokens, output_tokens;
 	bool has_cached; /* it counts cached tokens at all */
 };
 

@@ -8,6 +8,9 @@
  */
 #include "router/exchange.h"
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "router/forward.h"
 #include "router/journal.h"
 #include "router/local.h"
@@ -73,7 +76,11 @@ static bool is_last(const struct exchange *x, const struct session *session) {
 
 /* `answered`: what it says of its usage, and how long it took, is a lesson. */
 static void release_instance(struct exchange *x, bool answered) {
-	struct ticket_usage usage = { x->tap.tokens_in, x->tap.tokens_cached, x->tap.has_cached };
+	const struct tap *tap = &x->tap;
+	struct ticket_usage usage = { .prompt_tokens = tap->tokens_in,
+		.cached_tokens = tap->tokens_cached,
+		.output_tokens = tap->has_usage ? tap->tokens_out : tap->n_events,
+		.has_cached = tap->has_cached };
 	ticket_close(&x->ticket, &x->worker->policies, answered ? &usage : NULL);
 }
 
@@ -196,6 +203,17 @@ static bool must_wait(const struct exchange *x) {
 	return x->view->snapshot->n_models > 1 && !inspect_is_decided(&x->inspect);
 }
 
+/* The policy of its model goes by what has yet to come. */
+static bool policy_waits(const struct exchange *x) {
+	const struct policy_set *set = &x->worker->policies;
+	const struct model *model = find_model(x, set->snapshot);
+	if (!model)
+		return false;
+	return policy_wants_prompt(set, model) ||
+	    (policy_wants_session(set, model) &&
+		!(inspect_has_session(&x->inspect) && inspect_is_decided(&x->inspect)));
+}
+
 /*
  * Enough of the body is here to go on: its model is known, if models matter. A small JSON
  * body is waited for whole, since no engine can begin before it has all of it: what is
@@ -208,9 +226,7 @@ static bool inspect_is_enough(const struct exchange *x) {
 	if (must_wait(x))
 		return false;
 	uint64_t limit = config->inspect_limit_bytes;
-	const struct model *model = find_model(x, x->worker->view->snapshot);
-	if (!model || !policy_wants_session(&x->worker->policies, model) ||
-	    (inspect_has_session(&x->inspect) && inspect_is_decided(&x->inspect)))
+	if (!policy_waits(x))
 		limit = u64_min(limit, WHOLE_BYTES);
 	return x->hold.bytes >= limit || buf_is_over_budget(bufs(x));
 }
@@ -244,10 +260,23 @@ static enum next step_inspect(struct exchange *x) {
 	return WAIT;
 }
 
-/* What the policy may know of the request. */
+/* What filters and the policy may know of the request; its keys are the worker's scratch. */
 static void make_demand(struct exchange *x, struct demand *demand) {
-	const struct inspect_salt salt = { .model = find_name(x) };
-	*demand = (struct demand){ .session = inspect_session(&x->inspect, &salt) };
+	const struct policy_set *set = &x->worker->policies;
+	const struct inspect_salt salt = { .model = find_name(x),
+		.tokens_per_byte = policy_tokens_per_byte(set, x->model) };
+	const struct head *head = request_head(x);
+	struct slice id = exchange_id(x);
+	inspect_demand(&x->inspect, &salt, x->worker->keys, demand);
+	if (!x->inspect.is_complete && x->inspect.buf && head->framing == FRAMING_LENGTH &&
+	    head->content_length > demand->prompt_bytes) { /* the rest is on its way */
+		demand->prompt_bytes = head->content_length;
+		demand->prompt_tokens = (uint32_t)((double)head->content_length * salt.tokens_per_byte);
+	}
+	demand->output_tokens = policy_output_tokens(set, x->model);
+	if (demand->output_max && demand->output_max < demand->output_tokens)
+		demand->output_tokens = demand->output_max;
+	demand->seed = XXH3_64bits(id.p, id.n);
 }
 
 static enum next step_pick(struct exchange *x) {
@@ -402,8 +431,6 @@ static enum next step_send(struct exchange *x) {
 	} while (at && r == 0);
 	if (r)
 		return lost_before_answer(x, CAUSE_UPSTREAM_CLOSED);
-	if (call_is_received(&x->down))
-		inspect_deinit(&x->inspect, bufs(x));
 	return go(x, STEP_AWAIT_HEAD);
 }
 
@@ -448,7 +475,8 @@ static int pump_up_once(struct exchange *x, enum cause *cause) {
 	call_put_data(&o, in.pieces, in.n);
 	if (in.is_end) {
 		put_upload_end(x, &o);
-		inspect_deinit(&x->inspect, bufs(x));
+		if (x->at.first_byte) /* nobody asks any more */
+			inspect_deinit(&x->inspect, bufs(x));
 	}
 	if (call_flush(&o))
 		x->is_upload_broken = true;

@@ -102,6 +102,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 		.rng = &w->rng,
 		.index = router->prefixes };
 	policy_set_init(&w->policies);
+	w->keys = calloc(PROMPT_BLOCKS_MAX, sizeof(*w->keys));
 	tap_scratch_init(&w->tap, &w->loop.bufs);
 	w->metrics = calloc(1, sizeof(*w->metrics));
 	w->tallies = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->tallies));
@@ -214,6 +215,7 @@ void worker_join(struct worker *w) {
 	timer_stop(&w->gauges);
 	tap_scratch_deinit(&w->tap, &w->loop.bufs);
 	policy_set_deinit(&w->policies);
+	free(w->keys);
 	worker_view_release(w, &w->view);
 	loop_deinit(&w->loop);
 	upstream_pool_deinit(&w->pool);

@@ -58,6 +58,7 @@ struct worker {
 	struct upstream_pool pool;
 	struct rng rng;
 	struct policy_set policies;
+	uint64_t *keys; /* of the prompt that is picked for; room for PROMPT_BLOCKS_MAX */
 	struct view *view;
 	struct slab exchanges;
 	struct list active; /* exchanges at work */

@@ -31,7 +31,10 @@ static void on_first_token(struct course *c, const struct engine_event *event) {
 
 static void on_done(struct course *c, const struct engine_event *event) {
 	const struct trace_request *r = &c->trace->requests[event->request];
-	struct ticket_usage usage = { r->n_input_tokens, event->n_cached_tokens, true };
+	struct ticket_usage usage = { .prompt_tokens = r->n_input_tokens,
+		.cached_tokens = event->n_cached_tokens,
+		.output_tokens = r->n_output_tokens,
+		.has_cached = true };
 
 	c->run->ended_ns = event->at_ns;
 	virtual_router_done(router_of(c, event->request), &c->passages[event->request], &usage);

@@ -34,7 +34,8 @@ static uint32_t arrive(struct virtual_router *r, struct passage *p, uint64_t ses
 
 static void end(struct virtual_router *r, struct passage *p) {
 	virtual_router_first_token(r, p, 1000);
-	virtual_router_done(r, p, &(struct ticket_usage){ 100, 0, true });
+	virtual_router_done(
+	    r, p, &(struct ticket_usage){ .prompt_tokens = 100, .cached_tokens = 0, .has_cached = true });
 }
 
 static void policies_have_their_names(void **state) {
@@ -126,7 +127,8 @@ static void the_policies_see_the_blocks(void **state) {
 		assert_int_equal(arrive_with(r, &passage, 10 * i), home[i]);
 		assert_int_equal(passage.ticket.cached_tokens, 100);
 		virtual_router_first_token(r, &passage, 1000);
-		virtual_router_done(r, &passage, &(struct ticket_usage){ 100, 100, true });
+		virtual_router_done(r, &passage,
+		    &(struct ticket_usage){ .prompt_tokens = 100, .cached_tokens = 100, .has_cached = true });
 	}
 	virtual_router_free(&r);
 }
@@ -152,7 +154,9 @@ static void a_block_that_is_not_full_is_not_missed(void **state) {
 		if (i >= 40)
 			assert_in_range(passage.ticket.cached_tokens, 129, 130);
 		virtual_router_first_token(r, &passage, i);
-		virtual_router_done(r, &passage, &(struct ticket_usage){ 139, n_cached, true });
+		virtual_router_done(r, &passage,
+		    &(struct ticket_usage){
+			.prompt_tokens = 139, .cached_tokens = n_cached, .has_cached = true });
 	}
 	virtual_router_free(&r);
 }

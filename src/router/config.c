@@ -178,7 +178,7 @@ static const struct option rows[] = {
 	    .def = "300s", .max = 24 * HOUR_MS, ROUTER(timeout.drain_ms) },
 
 	{ "policy", "default", .flag = "policy", .help = "which engine gets a request", .type = OPTION_STRING,
-	    .choices = policy_config_names, .def = "round_robin", ROUTER(policy) },
+	    .choices = policy_config_names, .def = "cache_aware", ROUTER(policy) },
 	{ "policy", "models", .arg = "{ MODEL = POLICY }", .help = "policies of single models",
 	    .type = OPTION_MAP, ROUTER(model_policies) },
 	{ "policy", "prefix_index_mb", .flag = "prefix-index-mb",

@@ -148,7 +148,8 @@ class Router(Program):
     """headrace router before the given engines.
 
     What has `declared` models (a FakeWorker) is not asked for them. Tables come as keyword arguments:
-    Router([engine], timeout={"first_byte": "1s"}). ready is the number of workers to wait for.
+    Router([engine], timeout={"first_byte": "1s"}). ready is the number of workers to wait for. Requests go
+    round, unless a test says otherwise: most count who got how many.
     """
 
     def __init__(self, engines, *flags, port=None, ready=None, weights=None, stdout=None, env=None, how=None, **tables):
@@ -162,6 +163,7 @@ class Router(Program):
         tables["timeout"] = {"announce": "0s", "drain": "10s"} | tables["timeout"]
         tables["log"] = {"access": str(self.access)} | tables["log"]
         tables["discovery"] = {"interval": "200ms"} | tables["discovery"]
+        tables["policy"] = {"default": "round_robin"} | tables.get("policy", {})
         if any(getattr(engine, "declared", None) for engine in engines):     # a script counts on what it is asked
             tables["health"] = {"probe": False, "passive": False} | tables.get("health", {})
             tables["discovery"] = {"scrape": "off"} | tables["discovery"]

@@ -71,7 +71,7 @@ static void defaults(void **state) {
 	assert_int_equal(c->admin_port, 29000);
 	assert_string_equal(c->metrics_host, "127.0.0.1");
 	assert_int_equal(c->metrics_port, 29000);
-	assert_string_equal(c->policy, "round_robin");
+	assert_string_equal(c->policy, "cache_aware");
 	assert_string_equal(c->log_access, "-");
 	assert_string_equal(c->log_dir, "");
 	assert_int_equal(c->log_level, LOG_INFO);

@@ -11,6 +11,7 @@
 #define HASH_FUNCTION HASH_SAX /* the default one falls through its cases, which clang refuses */
 #include <uthash.h>
 
+#include "base/log.h"
 #include "fleet/identity.h"
 
 /* A model of a record that is gone. */
@@ -216,11 +217,32 @@ static bool text_replace(char **text, struct slice by) {
 	return true;
 }
 
+/* Once for each change: what is wrong stays without effect. */
+static void log_mistakes(const struct record *record) {
+	for (uint32_t i = 0; i < record->labels.n; i++) {
+		const struct pair *label = &record->labels.items[i];
+		const char *mistake =
+		    traits_mistake(label->key, label->value, record->source == SOURCE_STATIC);
+		struct log_event e;
+
+		if (!mistake)
+			continue;
+		log_begin(&e, LOG_WARN, "label ignored");
+		line_text(&e.line, SLICE("instance"), record->instance->spec.name);
+		line_text(&e.line, SLICE("label"), label->key);
+		line_text(&e.line, SLICE("why"), slice_of(mistake));
+		log_end(&e);
+	}
+}
+
 static bool record_update(struct record *record, const struct fleet_spec *spec) {
 	bool is_declared = spec->models.n > 0;
 	bool is_changed = record->weight != spec->weight || record->are_models_declared != is_declared;
 
-	is_changed |= pairs_replace(&record->labels, spec->labels);
+	if (pairs_replace(&record->labels, spec->labels)) {
+		log_mistakes(record);
+		is_changed = true;
+	}
 	is_changed |= text_replace(&record->metadata, spec->metadata);
 	/* What the engine said stays, unless the record speaks for it now or has ceased to. */
 	if (is_declared || record->are_models_declared) {

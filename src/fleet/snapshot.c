@@ -37,6 +37,25 @@ static struct need need_of(const struct snapshot_row *rows, uint32_t n_rows, str
 	return need;
 }
 
+/* From each primary on, the rows of its target. */
+static void link_peers(struct snapshot_row *rows, uint32_t n_rows) {
+	uint32_t *last = malloc((n_rows + 1) * sizeof(*last));
+
+	for (uint32_t r = 0; r < n_rows; r++) {
+		rows[r].next_peer = SNAPSHOT_NO_ROW;
+		last[r] = r;
+	}
+	for (uint32_t r = 0; r < n_rows; r++) {
+		uint32_t primary = rows[r].primary;
+
+		if (primary == r)
+			continue;
+		rows[last[primary]].next_peer = r;
+		last[primary] = r;
+	}
+	free(last);
+}
+
 static void write_rows(struct snapshot_row *rows, uint32_t n_rows, struct pair *pairs,
     struct sockaddr_storage *addresses, char *text) {
 	for (uint32_t i = 0; i < n_rows; i++) {
@@ -77,6 +96,36 @@ static struct offer *offers_sorted(const struct snapshot *snap, size_t n_offers)
 	assert(at == offers + n_offers);
 	qsort(offers, n_offers, sizeof(*offers), offer_cmp);
 	return offers;
+}
+
+/* --- what is said of them ----------------------------------------------------- */
+
+static struct slice object_of(const struct snapshot_row *row, struct slice model) {
+	for (uint32_t i = 0; i < row->models.n; i++)
+		if (slice_eq(row->models.items[i].key, model))
+			return row->models.items[i].value;
+	return (struct slice){ NULL, 0 };
+}
+
+void snapshot_row_traits(
+    const struct snapshot *snap, uint32_t row, struct slice model, struct traits *traits_out) {
+	const struct snapshot_row *rows = snap->rows;
+	uint32_t primary = rows[row].primary;
+
+	assert(row < snap->n_rows);
+	*traits_out = (struct traits){ .known = 0 };
+	for (uint32_t r = primary; r != SNAPSHOT_NO_ROW; r = rows[r].next_peer)
+		traits_declare(traits_out, rows[r].labels, model, rows[r].source == SOURCE_STATIC);
+	for (uint32_t r = primary; r != SNAPSHOT_NO_ROW && model.n; r = rows[r].next_peer)
+		traits_discover(traits_out, object_of(&rows[r], model));
+}
+
+/* Of all the candidates and the reserve of a model, whose name is known. */
+static void write_traits(const struct snapshot *snap, struct model *model, struct traits *traits) {
+	for (uint32_t i = 0; i < model->n_candidates + model->n_reserve; i++) {
+		snapshot_row_traits(snap, model->candidates[i].row, model->name, &traits[i]);
+		model->traits |= traits[i].known;
+	}
 }
 
 /* --- who is a candidate ------------------------------------------------------ */
@@ -167,9 +216,18 @@ static void weigh(const struct snapshot *snap, struct candidate *candidates, uin
 	}
 }
 
-/* Parts those who serve a model, `primaries`, each row once, into its candidates and its reserve. */
-static void model_part(const struct snapshot *snap, struct model *model, struct candidate *candidates,
-    const uint32_t *primaries, uint32_t n) {
+/* Where the candidates of the next model go, and what is said of them. */
+struct room {
+	struct candidate *candidates;
+	struct traits *traits;
+	uint32_t *primaries; /* scratch */
+};
+
+/* Parts those who serve a model, n of room.primaries, each row once, into its candidates and its reserve. */
+static void model_part(
+    const struct snapshot *snap, struct model *model, const struct room *room, uint32_t n) {
+	struct candidate *candidates = room->candidates + snap->n_candidates;
+	const uint32_t *primaries = room->primaries;
 	struct census census = { .n_usable = 0 };
 
 	for (uint32_t i = 0; i < n; i++)
@@ -187,16 +245,17 @@ static void model_part(const struct snapshot *snap, struct model *model, struct 
 	model->is_panic = census.is_panic;
 	weigh(snap, candidates, model->n_candidates);
 	weigh(snap, candidates + model->n_candidates, model->n_reserve);
+	write_traits(snap, model, room->traits + snap->n_candidates);
 }
 
-static void write_any(struct snapshot *snap, struct candidate *candidates, uint32_t *primaries) {
+static void write_any(struct snapshot *snap, const struct room *room) {
 	uint32_t n = 0;
 
 	for (uint32_t r = 0; r < snap->n_rows; r++)
 		if (snap->rows[r].primary == r)
-			primaries[n++] = r;
+			room->primaries[n++] = r;
 	snap->any = (struct model){ .label = LABEL_OTHER };
-	model_part(snap, &snap->any, candidates, primaries, n);
+	model_part(snap, &snap->any, room, n);
 	snap->n_candidates = snap->any.n_candidates + snap->any.n_reserve;
 }
 
@@ -211,7 +270,7 @@ static size_t count_offers(const struct offer *offers, size_t n_offers) {
 
 /* One model out of its n offers. */
 static void write_model(const struct snapshot *snap, const struct offer *offers, size_t n,
-    struct model *model, struct candidate *candidates, uint32_t *primaries) {
+    struct model *model, const struct room *room) {
 	uint32_t n_primaries = 0;
 
 	*model = (struct model){ .name = offers[0].model->key };
@@ -219,14 +278,14 @@ static void write_model(const struct snapshot *snap, const struct offer *offers,
 		if (model->object.n == 0 && is_usable(snap, offers[i].primary))
 			model->object = offers[i].model->value;
 		if (i == 0 || offers[i].primary != offers[i - 1].primary)
-			primaries[n_primaries++] = offers[i].primary;
+			room->primaries[n_primaries++] = offers[i].primary;
 	}
-	model_part(snap, model, candidates, primaries, n_primaries);
+	model_part(snap, model, room, n_primaries);
 	model->label = label_intern(LABEL_MODEL, model->name);
 }
 
-static void write_models(struct snapshot *snap, struct model *models, struct candidate *candidates,
-    uint32_t *primaries, size_t n_offers) {
+static void write_models(
+    struct snapshot *snap, struct model *models, const struct room *room, size_t n_offers) {
 	struct offer *offers = offers_sorted(snap, n_offers);
 
 	for (size_t i = 0; i < n_offers;) {
@@ -234,7 +293,7 @@ static void write_models(struct snapshot *snap, struct model *models, struct can
 
 		size_t n = count_offers(offers + i, n_offers - i);
 
-		write_model(snap, offers + i, n, model, candidates + snap->n_candidates, primaries);
+		write_model(snap, offers + i, n, model, room);
 		i += n;
 		snap->n_candidates += model->n_candidates + model->n_reserve;
 	}
@@ -256,7 +315,8 @@ struct snapshot *snapshot_new(
     uint64_t version, const struct snapshot_row *rows, uint32_t n_rows, struct pairs lost) {
 	struct need need = need_of(rows, n_rows, lost);
 	size_t bytes = sizeof(struct snapshot) + n_rows * sizeof(struct snapshot_row) +
-	    need.n_offers * sizeof(struct model) + need.n_candidates * sizeof(struct candidate) +
+	    need.n_offers * sizeof(struct model) +
+	    need.n_candidates * (sizeof(struct candidate) + sizeof(struct traits)) +
 	    need.n_pairs * sizeof(struct pair) + need.n_addresses * sizeof(struct sockaddr_storage) +
 	    need.n_buckets * sizeof(uint32_t) + need.text_bytes;
 	char *block = calloc(1, bytes), *at = block;
@@ -266,6 +326,7 @@ struct snapshot *snapshot_new(
 	struct snapshot_row *own_rows = packed_array(&at, n_rows, sizeof(*own_rows));
 	struct model *models = packed_array(&at, need.n_offers, sizeof(*models));
 	struct candidate *candidates = packed_array(&at, need.n_candidates, sizeof(*candidates));
+	struct traits *traits = packed_array(&at, need.n_candidates, sizeof(*traits));
 	struct pair *pairs = packed_array(&at, need.n_pairs, sizeof(*pairs));
 	struct sockaddr_storage *addresses = packed_array(&at, need.n_addresses, sizeof(*addresses));
 	uint32_t *buckets = packed_array(&at, need.n_buckets, sizeof(*buckets));
@@ -277,6 +338,7 @@ struct snapshot *snapshot_new(
 	snap->rows = own_rows;
 	snap->models = models;
 	snap->candidates = candidates;
+	snap->traits = traits;
 	snap->buckets = buckets;
 	snap->bucket_mask = (uint32_t)need.n_buckets - 1;
 	atomic_init(&snap->refs, 1);
@@ -284,10 +346,11 @@ struct snapshot *snapshot_new(
 		memcpy(own_rows, rows, n_rows * sizeof(*rows));
 	snap->lost = pairs_write(lost, &pairs, &text);
 	write_rows(own_rows, n_rows, pairs, addresses, text);
-	uint32_t *primaries = malloc((n_rows + 1) * sizeof(*primaries)); /* scratch */
-	write_any(snap, candidates, primaries);
-	write_models(snap, models, candidates, primaries, need.n_offers);
-	free(primaries);
+	link_peers(own_rows, n_rows);
+	struct room room = { candidates, traits, malloc((n_rows + 1) * sizeof(*room.primaries)) };
+	write_any(snap, &room);
+	write_models(snap, models, &room, need.n_offers);
+	free(room.primaries);
 	write_buckets(snap, buckets);
 	return snap;
 }

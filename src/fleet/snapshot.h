@@ -14,7 +14,8 @@
  * have it. When more than half of its rows are unhealthy it is rather the judgement that is
  * ill, and those that are not refusing are candidates, too (is_panic). Its other rows that
  * could serve are its reserve, for requests that no candidate took: the last one left is
- * always tried.
+ * always tried. What labels and engines say of a candidate are its traits; where the rows of
+ * one target contradict each other the primary counts, then the others in their order.
  */
 #pragma once
 
@@ -22,8 +23,11 @@
 
 #include "fleet/instance.h"
 #include "fleet/pair.h"
+#include "fleet/traits.h"
 
 enum fleet_source { SOURCE_STATIC, SOURCE_REGISTRY };
+
+#define SNAPSHOT_NO_ROW UINT32_MAX
 
 struct snapshot_row {
 	struct instance *instance;
@@ -34,7 +38,8 @@ struct snapshot_row {
 	bool is_refusing;      /* takes no connections */
 	bool are_models_known; /* declared, or the engine was asked and answered */
 	bool are_models_declared;
-	uint32_t primary; /* row index */
+	uint32_t primary;   /* row index */
+	uint32_t next_peer; /* the next row of its target, from the primary on; SNAPSHOT_NO_ROW: none */
 	uint32_t n_addresses;
 	const struct sockaddr_storage *addresses; /* port included; in the resolver's order */
 	struct pairs models;                      /* id -> JSON object of the engine, empty when declared */
@@ -43,7 +48,7 @@ struct snapshot_row {
 	uint64_t held_until_ms; /* when it was new: not to be believed before */
 };
 
-/* Somewhere to send a request: dense, 16 bytes, all that filters and policies read. */
+/* Somewhere to send a request: dense, 16 bytes, all that most picks read. */
 struct candidate {
 	struct instance *instance;
 	uint32_t row;
@@ -59,7 +64,8 @@ struct model {
 	uint32_t n_candidates, n_reserve; /* both 0: known, but nobody serves it who may be tried */
 	uint32_t n_healthy;               /* its rows that are routable by their state, whatever they weigh */
 	uint32_t label;                   /* fleet/label.h */
-	bool is_panic; /* more than half are unhealthy: those that are not refusing get requests, too */
+	uint32_t traits; /* bits of enum trait: said of any of its candidates, or of its reserve */
+	bool is_panic;   /* more than half are unhealthy: those that are not refusing get requests, too */
 };
 
 struct snapshot {
@@ -72,7 +78,8 @@ struct snapshot {
 
 	/* The arrays of all models and of `any`, one after the other: state per candidate is parallel. */
 	const struct candidate *candidates;
-	uint32_t n_candidates; /* with every reserve */
+	const struct traits *traits; /* parallel to them */
+	uint32_t n_candidates;       /* with every reserve */
 
 	/* private */
 	struct pairs lost;
@@ -94,6 +101,15 @@ void snapshot_unref(struct snapshot **snap); /* accepts NULL, clears */
 
 /* By exact name, in constant time; NULL when no row lists that model and it is not a lost one. */
 const struct model *snapshot_model(const struct snapshot *snap, struct slice name);
+
+static inline const struct traits *snapshot_traits(const struct snapshot *snap, const struct candidate *c) {
+	assert(c >= snap->candidates && c < snap->candidates + snap->n_candidates);
+	return &snap->traits[c - snap->candidates];
+}
+
+/* What is said of this row's target for a model, be it a candidate or not. The empty name: for any. Slow. */
+void snapshot_row_traits(
+    const struct snapshot *snap, uint32_t row, struct slice model, struct traits *traits_out);
 
 /* May this row take traffic? For a row that is not its own primary: what the primary may. */
 bool snapshot_is_routable(const struct snapshot *snap, uint32_t row);

@@ -8,12 +8,7 @@
  */
 #pragma once
 
-#include "fleet/capability.h"
-
-/* How far a request may travel (federation of fleets): what an instance needs as clearance to get it. */
-enum privacy { PRIVACY_PUBLIC, PRIVACY_INTERNAL, PRIVACY_CONFIDENTIAL, PRIVACY_RESTRICTED };
-
-#define PRIVACY_LEVELS 4
+#include "fleet/traits.h"
 
 /*
  * The prompt as chained hashes of its blocks, of PROMPT_BLOCK_BYTES raw bytes each: an equal

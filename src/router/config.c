@@ -7,6 +7,7 @@
 #include "base/option_check.h"
 #include "base/text.h"
 #include "fleet/instance.h"
+#include "fleet/traits.h"
 #include "router/policy_config.h"
 
 #define KIB     (1ULL << 10)
@@ -79,7 +80,12 @@ static const struct option worker_fields[] = {
 	{ "", "weight",
 	    .help = "its share of the traffic; 0 is none while others of its models with a weight serve",
 	    .type = OPTION_UINT, .def = "1", .max = FLEET_WEIGHT_MAX / INSTANCE_WEIGHT_ONE, WORKER(weight) },
-	{ "", "labels", .arg = "{ KEY = TEXT }", .help = "whatever you want to find it by",
+	{ "", "labels", .arg = "{ KEY = TEXT }",
+	    .help =
+		"whatever you want to find it by; these say what it can do, for whom, where and at what "
+		"price: "
+		"capabilities, features, context, clearance, residency, zone, region, accelerator, price_in, "
+		"price_cached, price_out, capacity; NAME@MODEL is for that model alone",
 	    .type = OPTION_MAP, WORKER(labels) },
 };
 
@@ -473,6 +479,24 @@ static void verify_workers(struct option_set *set, const struct router_config *c
 	}
 }
 
+/* Labels may say anything, but for those that routing goes by. */
+static void verify_labels(struct option_set *set, const struct router_config *config) {
+	for (size_t i = 0; i < config->workers.n; i++) {
+		const struct option_map *labels = &config->workers.items[i].labels;
+		char path[64];
+
+		snprintf(path, sizeof(path), "worker[%zu].labels", i);
+		for (size_t k = 0; k < labels->n; k++) {
+			struct slice name = slice_of(labels->items[k].name),
+				     value = slice_of(labels->items[k].value);
+			const char *mistake = traits_mistake(name, value, true);
+
+			if (mistake)
+				option_mistake(set, path, "%s = \"%s\": %s", name.p, value.p, mistake);
+		}
+	}
+}
+
 /* Whole seconds, 0 for no limit; what is no number gives the default. */
 static void use_proxy_timeout(struct option_set *set, struct router_config *config) {
 	const char *text = getenv("PROXY_TIMEOUT_SECONDS");
@@ -563,6 +587,7 @@ static void verify(struct option_set *set, void *arg) {
 		option_mistake(set, "worker", "there are more than %d", INSTANCE_SLOTS_MAX);
 	else
 		verify_workers(set, config);
+	verify_labels(set, config);
 	read_static_services(set, config);
 	if (config->workers.n + config->static_services.n == 0 && !config->registry_url[0] &&
 	    option_mistakes(set) == 0)

@@ -98,6 +98,77 @@ static void models_are_sorted_and_found(void **state) {
 	bed_free(&bed);
 }
 
+static const struct traits *traits_at(const struct snapshot *snap, const char *model, uint32_t i) {
+	const struct model *m = model[0] ? snapshot_model(snap, slice_of(model)) : &snap->any;
+
+	assert_true(i < m->n_candidates + m->n_reserve);
+	return snapshot_traits(snap, &m->candidates[i]);
+}
+
+/* Row 1 is in reserve, row 3 is drained: the first has traits as any other, the second when asked for. */
+static void what_is_said_of_candidates_stands_beside_them(void **state) {
+	static const struct pair labels[][2] = {
+		{ { SLICE("context@qwen"), SLICE("100") }, { SLICE("zone"), SLICE("z") } },
+		{ { SLICE("clearance"), SLICE("internal") }, { SLICE("capacity"), SLICE("3") } },
+		{ { SLICE("clearance"), SLICE("internal") }, { SLICE("capacity"), SLICE("4") } },
+	};
+	static const struct pair sized[] = { { SLICE("qwen"), SLICE("{\"max_model_len\":300}") },
+		{ SLICE("llama"), SLICE("{\"max_model_len\":400}") } };
+	struct bed bed = { .n = 0 };
+	struct traits drained;
+
+	for (uint32_t r = 0; r < 4; r++) {
+		bed_add(&bed, r == 3 ? &llama : sized, r == 3 ? 1 : 2);
+		bed.rows[r].labels = (struct pairs){ labels[r % 3], 2 };
+	}
+	bed.rows[1].weight = 0;
+	bed.rows[2].source = SOURCE_REGISTRY;
+	bed.rows[3].state = INSTANCE_DRAINING;
+	struct snapshot *snap = bed_snapshot(&bed);
+
+	assert_int_equal(traits_at(snap, "qwen", 0)->context_tokens, 100);
+	assert_int_equal(traits_at(snap, "llama", 0)->context_tokens, 400);
+	assert_int_equal(traits_at(snap, "", 0)->context_tokens, 0);
+	assert_true(traits_at(snap, "", 0)->zone == traits_word(SLICE("z")));
+	assert_int_equal(traits_at(snap, "qwen", 1)->clearance, PRIVACY_PUBLIC);
+	assert_int_equal(traits_at(snap, "qwen", 1)->capacity, 4);
+	assert_int_equal(traits_at(snap, "qwen", 2)->clearance, PRIVACY_INTERNAL);
+	assert_int_equal(traits_at(snap, "qwen", 2)->context_tokens, 300);
+	assert_int_equal(snapshot_model(snap, SLICE("qwen"))->traits,
+	    1u << TRAIT_CONTEXT | 1u << TRAIT_ZONE | 1u << TRAIT_CLEARANCE | 1u << TRAIT_CAPACITY);
+	assert_int_equal(snap->any.traits, 1u << TRAIT_ZONE | 1u << TRAIT_CLEARANCE | 1u << TRAIT_CAPACITY);
+	snapshot_row_traits(snap, 3, SLICE("qwen"), &drained);
+	assert_int_equal(drained.context_tokens, 100);
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
+static void rows_of_one_target_speak_for_it(void **state) {
+	static const struct pair labels[][2] = {
+		{ { SLICE("clearance"), SLICE("restricted") }, { SLICE("capacity"), SLICE("3") } },
+		{ { SLICE("clearance"), SLICE("internal") }, { SLICE("context"), SLICE("500") } },
+		{ { SLICE("clearance"), SLICE("confidential") }, { SLICE("context"), SLICE("600") } },
+	};
+	struct bed bed = { .n = 0 };
+	struct traits of_peer;
+
+	for (uint32_t r = 0; r < 3; r++) {
+		bed_add(&bed, &llama, 1);
+		bed.rows[r].labels = (struct pairs){ labels[r], 2 };
+		bed.rows[r].primary = 1;
+	}
+	bed.rows[0].source = bed.rows[1].source = SOURCE_REGISTRY;
+	struct snapshot *snap = bed_snapshot(&bed);
+
+	assert_int_equal(traits_at(snap, "llama", 0)->capacity, 3);
+	assert_int_equal(traits_at(snap, "llama", 0)->context_tokens, 500);
+	assert_int_equal(traits_at(snap, "llama", 0)->clearance, PRIVACY_CONFIDENTIAL);
+	snapshot_row_traits(snap, 2, SLICE("llama"), &of_peer);
+	assert_memory_equal(&of_peer, traits_at(snap, "llama", 0), sizeof(of_peer));
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
 static void only_some_rows_are_routable(void **state) {
 	struct bed bed = { .n = 0 };
 
@@ -418,6 +489,8 @@ int main(void) {
 		cmocka_unit_test(models_are_sorted_and_found),
 		cmocka_unit_test(lost_models_are_known_and_served_by_nobody),
 		cmocka_unit_test(only_some_rows_are_routable),
+		cmocka_unit_test(what_is_said_of_candidates_stands_beside_them),
+		cmocka_unit_test(rows_of_one_target_speak_for_it),
 		cmocka_unit_test(a_model_without_routable_rows_is_known),
 		cmocka_unit_test(unhealthy_rows_are_left_out_until_they_are_more_than_half),
 		cmocka_unit_test(the_last_one_left_is_always_tried),

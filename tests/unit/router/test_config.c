@@ -277,6 +277,8 @@ static void mistakes(void **state) {
 		    "FILE:4: worker[1].url: http://a:80 is there twice\n" },
 		{ "", "[[worker]]\nurl = 'http://a'\nname = 'x'\n[[worker]]\nurl = 'http://b'\nname = 'x'\n",
 		    "FILE:6: worker[1].name: \"x\" is there twice\n" },
+		{ "", "[[worker]]\nurl = 'http://a'\nlabels = { team = 'x', context = '8k' }\n",
+		    "FILE:3: worker[0].labels: context = \"8k\": expected a number of tokens, 1 or more\n" },
 		{ "", "[alias]\ngpt = 'llama'\n", "FILE:2: alias.gpt: aliases are not built yet\n" },
 		{ "--hold-limit 257MiB", NULL, "--hold-limit: is more than router.hold_memory\n" },
 		{ "", "[router]\nhold_memory = '63MiB'\n",

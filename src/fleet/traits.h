@@ -1,0 +1,69 @@
+/*
+ * traits: what an instance can do for one model, how much, for whom, where and at what price,
+ * as far as somebody said so.
+ *
+ * The operator says it by labels: `capabilities`, `features`, `context`, `clearance`,
+ * `residency`, `zone`, `region`, `accelerator`, `price_in`, `price_cached`, `price_out`,
+ * `capacity`. A label NAME@MODEL is of that model alone and counts more than the bare one.
+ * Whom an instance is cleared for, and where data may reside, only the router's own
+ * configuration can say: such labels of others are not believed. What no label says the
+ * engine's model list may: its context.
+ *
+ * Plain values that point into the labels' text.
+ */
+#pragma once
+
+#include "fleet/capability.h"
+#include "fleet/pair.h"
+#include "fleet/privacy.h"
+
+enum trait {
+	TRAIT_CAPABILITIES,
+	TRAIT_FEATURES,
+	TRAIT_CONTEXT,
+	TRAIT_CLEARANCE,
+	TRAIT_RESIDENCY,
+	TRAIT_ZONE,
+	TRAIT_REGION,
+	TRAIT_ACCELERATOR,
+	TRAIT_PRICE_IN,
+	TRAIT_PRICE_CACHED,
+	TRAIT_PRICE_OUT,
+	TRAIT_CAPACITY,
+};
+
+#define TRAITS 12
+
+struct traits {
+	uint32_t known;        /* bits of enum trait: somebody said it; the others are 0 */
+	uint32_t capabilities; /* bits of enum capability; 0: not said, so all of them */
+	uint32_t features;     /* bits of enum feature; 0: not said, so all of them */
+	uint32_t context_tokens;
+	uint32_t capacity; /* requests in flight; 0: no cap */
+	enum privacy clearance;
+	uint64_t zone, region, accelerator;         /* traits_word() of their names; 0: none */
+	uint64_t price_in, price_cached, price_out; /* micro-units for a million tokens */
+	struct slice residency;                     /* tags, separated by commas */
+};
+
+static inline bool traits_has(const struct traits *t, enum trait trait) {
+	return t->known >> trait & 1;
+}
+
+/* What a name is compared by; never 0 but for an empty one. */
+uint64_t traits_word(struct slice name);
+
+/*
+ * What is wrong with a label, as one sentence; NULL: nothing, or it is none of those above.
+ * `is_ours`: it stands in the router's own configuration.
+ */
+const char *traits_mistake(struct slice key, struct slice value, bool is_ours);
+
+/* Adds what these labels say of `model`, unless it is known already. Mistakes count as not said. */
+void traits_declare(struct traits *t, struct pairs labels, struct slice model, bool is_ours);
+
+/* The same of the object that an engine's model list has for the model; may be empty. */
+void traits_discover(struct traits *t, struct slice object);
+
+/* Whether each of the tags, separated by commas, is among those that `has` lists. */
+bool traits_has_tags(struct slice has, struct slice tags);

@@ -12,6 +12,8 @@
 #include "fleet/capability.h"
 
 struct learned {
+	_Atomic uint64_t cleared_until_ms; /* until then one of `cleared` may be in force */
+
 	_Atomic double prefill_rate;  /* uncached prompt tokens a second; 0: not known yet */
 	_Atomic double first_token_s; /* decaying mean that follows peaks at once; 0: not known yet */
 	_Atomic uint64_t first_ns;    /* when it answered anybody with a first token last */
@@ -30,9 +32,13 @@ struct learned {
 	_Atomic uint64_t cache_tokens;       /* its KV cache holds so many; 0: not said */
 	_Atomic uint32_t n_restarts; /* seen by scrapes: what it had cached before is gone; readers compare */
 
-	/* A route that it refused (404, 405, 501): label of the model << 48 | until ms. */
+	/* A route that it refused (404, 405, 501): label of the model << 48 | until ms. The last one counts.
+	 */
 	_Atomic uint64_t cleared[CAPABILITIES];
 };
+
+/* So long is what it refused not asked of it while there are others. */
+#define LEARNED_CLEARED_MS 60000u
 
 static inline double learned_read(const _Atomic double *value) {
 	return atomic_load_explicit(value, memory_order_relaxed);
@@ -40,4 +46,28 @@ static inline double learned_read(const _Atomic double *value) {
 
 static inline void learned_write(_Atomic double *value, double to) {
 	atomic_store_explicit(value, to, memory_order_relaxed);
+}
+
+/* Whether it refused such a request for the model of this label lately. `now_ms` is the clock of
+ * instance_avoid(). */
+static inline bool learned_is_cleared(
+    const struct learned *learned, enum capability capability, uint32_t label, uint64_t now_ms) {
+	if (atomic_load_explicit(&learned->cleared_until_ms, memory_order_relaxed) <= now_ms)
+		return false;
+	uint64_t word = atomic_load_explicit(&learned->cleared[capability], memory_order_relaxed);
+	return word >> 48 == label && (word & ((UINT64_C(1) << 48) - 1)) > now_ms;
+}
+
+/* It has just refused one. False: that is known already. */
+static inline bool learned_clear(
+    struct learned *learned, enum capability capability, uint32_t label, uint64_t now_ms) {
+	uint64_t until_ms = now_ms + LEARNED_CLEARED_MS;
+
+	if (learned_is_cleared(learned, capability, label, now_ms))
+		return false;
+	assert(capability != CAPABILITY_OTHER && label <= UINT16_MAX && until_ms >> 48 == 0);
+	atomic_store_explicit(
+	    &learned->cleared[capability], (uint64_t)label << 48 | until_ms, memory_order_relaxed);
+	atomic_store_explicit(&learned->cleared_until_ms, until_ms, memory_order_relaxed);
+	return true;
 }

@@ -28,6 +28,97 @@ const char *filter_text(enum filter_code code) {
 	return words[code];
 }
 
+/* --- one by one ----------------------------------------------------------------------------- */
+
+/* What a pick asks of everybody, worked out once. */
+struct ask {
+	const struct policy_set *set;
+	const struct pick_input *input;
+	uint32_t checks; /* 1 << code: the filters in `refuses` that could refuse somebody */
+	enum privacy privacy;
+	uint64_t n_prompt, n_output; /* tokens */
+	double group_rate;           /* prompt tokens a second, of those that are known; 0: of none */
+	bool is_relaxed;             /* estimates and lessons are doubted */
+};
+
+/* A candidate, or what would be one. */
+struct subject {
+	struct instance *instance;
+	const struct traits *traits;
+};
+
+static bool lacks_capability(const struct ask *ask, const struct subject *s) {
+	return s->traits->capabilities && !(s->traits->capabilities >> ask->input->demand->capability & 1);
+}
+
+static bool lacks_feature(const struct ask *ask, const struct subject *s) {
+	return s->traits->features && ask->input->demand->features & ~s->traits->features;
+}
+
+static bool is_too_small(const struct ask *ask, const struct subject *s) {
+	uint64_t n_prompt = ask->is_relaxed ? ask->n_prompt / 2 : ask->n_prompt;
+
+	return s->traits->context_tokens && n_prompt + ask->n_output > s->traits->context_tokens;
+}
+
+static bool is_not_cleared(const struct ask *ask, const struct subject *s) {
+	return s->traits->clearance < ask->privacy;
+}
+
+static bool lacks_residency(const struct ask *ask, const struct subject *s) {
+	return !traits_has_tags(s->traits->residency, ask->set->options->residency) ||
+	    !traits_has_tags(s->traits->residency, ask->input->demand->residency);
+}
+
+/* A border is the operator's: where a request comes from does not move it. */
+static bool is_elsewhere(const struct ask *ask, const struct subject *s) {
+	const struct locality_options *own = &ask->set->options->locality;
+
+	return own->region ? s->traits->region != own->region : s->traits->zone != own->zone;
+}
+
+static bool is_full(const struct ask *ask, const struct subject *s) {
+	return s->traits->capacity && load_requests(ask->set->load, s->instance->slot) >= s->traits->capacity;
+}
+
+/* What is queued there, and the prompt itself, at the rate at which it was seen to work. */
+static bool is_late(const struct ask *ask, const struct subject *s) {
+	double rate = learned_read(&s->instance->learned.prefill_rate);
+	uint64_t n_tokens = load_sum(ask->set->load, s->instance->slot).prefill_tokens;
+
+	if (rate <= 0)
+		rate = ask->group_rate;
+	n_tokens += ask->input->demand->prompt_tokens;
+	return rate > 0 && (double)n_tokens / rate * 1000 > ask->input->demand->deadline_ms;
+}
+
+static double expected_output(const struct demand *demand) {
+	uint32_t n = demand->output_tokens;
+
+	return demand->output_max && (n == 0 || n > demand->output_max) ? demand->output_max : n;
+}
+
+static bool is_expensive(const struct ask *ask, const struct subject *s) {
+	const struct demand *demand = ask->input->demand;
+	double cost = (double)demand->prompt_tokens * (double)s->traits->price_in +
+	    expected_output(demand) * (double)s->traits->price_out;
+
+	return cost / 1e6 > (double)ask->set->options->cost_ceiling;
+}
+
+/* By what is said of it, what it has and what was learned of it: for all ranges alike. */
+static bool (*const refuses[FILTER_CODES])(const struct ask *ask, const struct subject *s) = {
+	[FILTER_CAPABILITY_MISSING] = lacks_capability,
+	[FILTER_FEATURE_MISSING] = lacks_feature,
+	[FILTER_CONTEXT_TOO_SMALL] = is_too_small,
+	[FILTER_CLEARANCE_LOW] = is_not_cleared,
+	[FILTER_RESIDENCY_MISSING] = lacks_residency,
+	[FILTER_REGION_DENIED] = is_elsewhere,
+	[FILTER_AT_CAPACITY] = is_full,
+	[FILTER_SLO_UNATTAINABLE] = is_late,
+	[FILTER_OVER_COST] = is_expensive,
+};
+
 static bool is_tried(const struct pick_input *input, uint16_t slot) {
 	for (uint32_t i = 0; i < input->n_tried; i++)
 		if (input->tried[i] == slot)
@@ -35,45 +126,223 @@ static bool is_tried(const struct pick_input *input, uint16_t slot) {
 	return false;
 }
 
+/* --- what is asked ---------------------------------------------------------------------------- */
+
+#define BIT(code) (UINT32_C(1) << (code))
+
+static double mean_rate(const struct model *model) {
+	double sum = 0;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < model->n_candidates; i++) {
+		double rate = learned_read(&model->candidates[i].instance->learned.prefill_rate);
+
+		sum += rate;
+		n += rate > 0;
+	}
+	return n ? sum / n : 0;
+}
+
+/* `traits`: bits of enum trait that are said of anybody. */
+static uint32_t checks_of(const struct ask *ask, uint32_t traits) {
+	const struct demand *demand = ask->input->demand;
+	const struct policy_options *options = ask->set->options;
+	const bool asks[FILTER_CODES] = {
+		[FILTER_CAPABILITY_MISSING] =
+		    traits & BIT(TRAIT_CAPABILITIES) && demand->capability != CAPABILITY_OTHER,
+		[FILTER_FEATURE_MISSING] = traits & BIT(TRAIT_FEATURES) && demand->features,
+		[FILTER_CONTEXT_TOO_SMALL] = traits & BIT(TRAIT_CONTEXT),
+		[FILTER_CLEARANCE_LOW] = ask->privacy > PRIVACY_PUBLIC,
+		[FILTER_RESIDENCY_MISSING] = options->residency.n || demand->residency.n,
+		[FILTER_REGION_DENIED] = options->locality.mode == LOCALITY_REQUIRE,
+		[FILTER_AT_CAPACITY] = traits & BIT(TRAIT_CAPACITY),
+		[FILTER_SLO_UNATTAINABLE] = demand->deadline_ms,
+		[FILTER_OVER_COST] =
+		    options->cost_ceiling && traits & (BIT(TRAIT_PRICE_IN) | BIT(TRAIT_PRICE_OUT)),
+	};
+	uint32_t checks = 0;
+
+	for (unsigned code = 0; code < FILTER_CODES; code++)
+		checks |= (uint32_t)asks[code] << code;
+	return checks;
+}
+
+static struct ask ask_of(const struct policy_set *set, const struct pick_input *input, uint32_t traits) {
+	const struct demand *demand = input->demand;
+	uint32_t media = BIT(FEATURE_IMAGE_INPUT) | BIT(FEATURE_AUDIO_INPUT);
+	enum privacy floor = set->options->privacy_floor;
+	struct ask ask = {
+		.set = set,
+		.input = input,
+		.privacy = demand->privacy > floor ? demand->privacy : floor,
+		/* The bytes of an image say nothing of its tokens. */
+		.n_prompt = demand->features & media ? 0 : demand->prompt_tokens,
+		.n_output = demand->output_max ? demand->output_max : 1,
+	};
+
+	ask.checks = checks_of(&ask, traits);
+	if (ask.checks & BIT(FILTER_SLO_UNATTAINABLE))
+		ask.group_rate = mean_rate(input->model);
+	return ask;
+}
+
+/* --- a pick ------------------------------------------------------------------------------------- */
+
 /* Part of a model's candidates, and whether those that failed lately are wanted, or the others. */
 struct range {
 	uint32_t begin, end;
 	bool are_avoided;
 };
 
-/* Makes the untried ones of the range the eligible ones. */
+static bool has_refused(const struct ask *ask, const struct instance *inst) {
+	const struct pick_input *input = ask->input;
+
+	return learned_is_cleared(
+	    &inst->learned, input->demand->capability, input->model->label, input->now_ns / 1000000u);
+}
+
+/* The first that speaks against it; FILTER_NONE: nothing. */
+static enum filter_code first_refusal(const struct ask *ask, const struct candidate *c) {
+	if (!ask->is_relaxed && has_refused(ask, c->instance))
+		return FILTER_CAPABILITY_MISSING;
+	if (ask->checks) {
+		struct subject s = { c->instance, snapshot_traits(ask->set->snapshot, c) };
+
+		for (uint32_t rest = ask->checks; rest; rest &= rest - 1) {
+			unsigned code = (unsigned)__builtin_ctz(rest);
+
+			if (refuses[code](ask, &s))
+				return (enum filter_code)code;
+		}
+	}
+	return is_tried(ask->input, c->slot) ? FILTER_ALREADY_TRIED : FILTER_NONE;
+}
+
+/* Makes those of the range the eligible ones against whom nothing speaks. */
 static void filter_range(
-    struct policy_set *set, const struct pick_input *input, struct range range, struct filtered *f) {
-	uint64_t now_ms = input->now_ns / 1000000u;
+    struct policy_set *set, const struct ask *ask, struct range range, struct filtered *f) {
+	const struct model *model = ask->input->model;
+	uint64_t now_ms = ask->input->now_ns / 1000000u;
 
 	for (uint32_t i = range.begin; i < range.end; i++) {
-		const struct candidate *c = &input->model->candidates[i];
+		const struct candidate *c = &model->candidates[i];
 
-		if (instance_is_avoided(c->instance, now_ms) != range.are_avoided || is_tried(input, c->slot))
+		if (instance_is_avoided(c->instance, now_ms) != range.are_avoided)
 			continue;
+		enum filter_code code = first_refusal(ask, c);
+		if (code) {
+			f->refused |= BIT(code);
+			continue;
+		}
 		set->eligible[f->n++] = i;
 		f->weight += c->weight;
 	}
 }
 
 /* Each range only when those before it left nobody. */
-struct filtered filter_all(struct policy_set *set, const struct pick_input *input) {
-	const struct model *model = input->model;
+static struct filtered filter_ranges(struct policy_set *set, const struct ask *ask) {
+	const struct model *model = ask->input->model;
 	uint32_t end = model->n_candidates, end_reserve = end + model->n_reserve;
 	struct filtered f = { .reason = PICK_REASONS };
 
-	filter_range(set, input, (struct range){ 0, end, false }, &f);
-	if (f.n == 1)
-		f.reason = PICK_ONLY_CANDIDATE;
+	filter_range(set, ask, (struct range){ 0, end, false }, &f);
 	if (f.n)
 		return f;
 	f.reason = PICK_ALL_AVOIDED;
-	filter_range(set, input, (struct range){ 0, end, true }, &f);
-	if (f.n)
+	filter_range(set, ask, (struct range){ 0, end, true }, &f);
+	/* Who is busy will have time again: that is no reason to try the ill. */
+	if (f.n || f.refused & (BIT(FILTER_AT_CAPACITY) | BIT(FILTER_SLO_UNATTAINABLE)))
 		return f;
 	f.reason = PICK_LAST_RESORT;
-	filter_range(set, input, (struct range){ end, end_reserve, false }, &f);
+	filter_range(set, ask, (struct range){ end, end_reserve, false }, &f);
 	if (!f.n)
-		filter_range(set, input, (struct range){ end, end_reserve, true }, &f);
+		filter_range(set, ask, (struct range){ end, end_reserve, true }, &f);
 	return f;
+}
+
+struct filtered filter_all(struct policy_set *set, const struct pick_input *input) {
+	struct ask ask = ask_of(set, input, input->model->traits);
+	struct filtered f = filter_ranges(set, &ask);
+
+	if (!f.n && f.refused & (BIT(FILTER_CAPABILITY_MISSING) | BIT(FILTER_CONTEXT_TOO_SMALL))) {
+		ask.is_relaxed = true;
+		f = filter_ranges(set, &ask);
+	}
+	if (f.n == 1 && f.reason == PICK_REASONS)
+		f.reason = PICK_ONLY_CANDIDATE;
+	return f;
+}
+
+int filter_outcome(uint32_t refused) {
+	static const uint8_t outcomes[FILTER_CODES] = {
+		[FILTER_CAPABILITY_MISSING] = PICK_E_CAPABILITY,
+		[FILTER_FEATURE_MISSING] = PICK_E_FEATURE,
+		[FILTER_CONTEXT_TOO_SMALL] = PICK_E_CONTEXT,
+		[FILTER_CLEARANCE_LOW] = PICK_E_PRIVACY,
+		[FILTER_RESIDENCY_MISSING] = PICK_E_PRIVACY,
+		[FILTER_REGION_DENIED] = PICK_E_PRIVACY,
+		[FILTER_AT_CAPACITY] = PICK_E_FULL,
+		[FILTER_SLO_UNATTAINABLE] = PICK_E_LATE,
+		[FILTER_OVER_COST] = PICK_E_COST,
+		[FILTER_ALREADY_TRIED] = PICK_E_NONE_LEFT,
+	};
+
+	assert(refused);
+	return outcomes[31 - __builtin_clz(refused)];
+}
+
+/* --- explanations --------------------------------------------------------------------------------- */
+
+/* By what the operator wants and what discovery found. `r` is a primary row. */
+static uint32_t row_codes(const struct snapshot *snap, const struct model *model, uint32_t r) {
+	const struct snapshot_row *row = &snap->rows[r];
+	bool is_candidate = false;
+	uint32_t codes = 0;
+
+	for (uint32_t i = 0; i < model->n_candidates; i++)
+		is_candidate |= model->candidates[i].row == r;
+	if (row->state == INSTANCE_DISABLED)
+		codes |= BIT(FILTER_DISABLED);
+	if (row->state == INSTANCE_DRAINING)
+		codes |= BIT(FILTER_DRAINING);
+	if (row->state == INSTANCE_UNHEALTHY && !is_candidate)
+		codes |= BIT(FILTER_UNHEALTHY);
+	if (!row->are_models_known || row->n_addresses == 0)
+		codes |= BIT(FILTER_LOADING);
+	return codes;
+}
+
+static bool has_model(const struct snapshot *snap, const struct model *model, uint32_t r) {
+	if (model == &snap->any)
+		return true;
+	for (; r != SNAPSHOT_NO_ROW; r = snap->rows[r].next_peer)
+		for (uint32_t i = 0; i < snap->rows[r].models.n; i++)
+			if (slice_eq(snap->rows[r].models.items[i].key, model->name))
+				return true;
+	return false;
+}
+
+uint32_t filter_codes(const struct policy_set *set, const struct pick_input *input, uint32_t row) {
+	const struct snapshot *snap = set->snapshot;
+	uint32_t primary = snap->rows[row].primary;
+	struct instance *inst = snap->rows[primary].instance;
+	struct traits traits;
+
+	assert(row < snap->n_rows);
+	snapshot_row_traits(snap, primary, input->model->name, &traits);
+	struct ask ask = ask_of(set, input, traits.known);
+	struct subject subject = { inst, &traits };
+	uint32_t codes = row_codes(snap, input->model, primary);
+	if (!has_model(snap, input->model, primary))
+		codes |= BIT(FILTER_MODEL_ABSENT);
+	if (has_refused(&ask, inst))
+		codes |= BIT(FILTER_CAPABILITY_MISSING);
+	for (uint32_t rest = ask.checks; rest; rest &= rest - 1)
+		if (refuses[__builtin_ctz(rest)](&ask, &subject))
+			codes |= rest & -rest;
+	if (instance_is_avoided(inst, input->now_ns / 1000000u))
+		codes |= BIT(FILTER_AVOIDED);
+	if (is_tried(input, inst->slot))
+		codes |= BIT(FILTER_ALREADY_TRIED);
+	return codes;
 }

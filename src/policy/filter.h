@@ -4,6 +4,13 @@
  * The codes are in the order in which filters are asked, cheap ones first: a pick stops at
  * the first refusal of a candidate, an explanation shows all of them. Codes and their words
  * are stable.
+ *
+ * What nobody said of an instance is held against it where privacy is at stake, and only there:
+ * who is not labelled is cleared for public requests alone. No last resort crosses that, or any
+ * other filter that is more than a judgement of health. Two figures are known to err: the size
+ * of a prompt is an estimate, and what a route was refused for once may have been that one
+ * request. So before nobody is left those are taken for whom half the prompt would do, or who
+ * refused such requests.
  */
 #pragma once
 
@@ -42,7 +49,17 @@ struct filtered {
 	uint32_t n; /* in set->eligible */
 	uint64_t weight;
 	enum pick_reason reason; /* PICK_REASONS: the policy's own */
+	uint32_t refused;        /* 1 << enum filter_code: at what the others stopped */
 };
 
 /* Fills set->eligible. */
 struct filtered filter_all(struct policy_set *set, const struct pick_input *input);
+
+/* What it means that nobody is left: an enum pick_outcome, by the filter that removed the last ones. */
+int filter_outcome(uint32_t refused);
+
+/*
+ * All that speaks against a row of set->snapshot, candidate or not: a mask of 1 << enum filter_code; 0:
+ * nothing. Who is unhealthy or avoided may get a request all the same, when there is nobody else.
+ */
+uint32_t filter_codes(const struct policy_set *set, const struct pick_input *input, uint32_t row);

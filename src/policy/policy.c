@@ -260,7 +260,7 @@ int policy_pick(struct policy_set *set, const struct pick_input *input, struct p
 	filtered = filter_all(set, input);
 	set->n_eligible = filtered.n;
 	if (filtered.n == 0)
-		return PICK_E_NONE_LEFT;
+		return filter_outcome(filtered.refused);
 	policy = policy_of(set, model);
 	find_prefix(set, policy, input->demand);
 

@@ -109,6 +109,15 @@ const char *pick_reason_text(enum pick_reason reason);
 enum pick_outcome {
 	PICK_E_NONE_LEFT = 1, /* all candidates were tried */
 	PICK_E_NONE_EXIST,    /* nobody routable serves the model */
+
+	/* All others were refused before, the last of them because: */
+	PICK_E_CAPABILITY, /* nobody can do what it asks for */
+	PICK_E_FEATURE,
+	PICK_E_CONTEXT, /* it is longer than anybody takes */
+	PICK_E_PRIVACY, /* nobody may get it: clearance, residency or region */
+	PICK_E_FULL,    /* who could has as many requests as it takes */
+	PICK_E_LATE,    /* nobody is expected to make its deadline */
+	PICK_E_COST,    /* it costs more than a request may, wherever it goes */
 };
 
 struct pick_input {

@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "base/slice.h"
+#include "fleet/privacy.h"
 
 struct policy;
 
@@ -14,10 +14,24 @@ struct policy_of_model {
 	const struct policy *policy;
 };
 
+/* What the router's own place means: nothing, a preference, or a border. */
+enum locality_mode { LOCALITY_OFF, LOCALITY_PREFER, LOCALITY_REQUIRE };
+
+struct locality_options {
+	enum locality_mode mode;
+	uint64_t zone, region; /* traits_word() of where the router is; 0: not said */
+};
+
 struct policy_options {
 	const struct policy *policy; /* of all models that have none of their own */
 	const struct policy_of_model *models;
 	size_t n_models;
+
+	/* What holds for all requests; they may ask for more. */
+	enum privacy privacy_floor;
+	struct slice residency; /* tags, separated by commas */
+	struct locality_options locality;
+	uint64_t cost_ceiling; /* of one request, in micro-units; 0: none */
 
 	/* vLLM's router: rules before the cost of cache_aware; 0: not in force. */
 	double cache_threshold;       /* of a prompt: no more than this part of it cached counts as nothing */

@@ -199,7 +199,7 @@ static void each_model_has_its_own_turn(void **state) {
 	const struct model *asked[] = { &snap->models[0], &snap->models[1], &snap->any };
 
 	for (unsigned i = 0; i < 300; i++) {
-		struct pick_input input = { .model = asked[i % 3] };
+		struct pick_input input = { .model = asked[i % 3], .demand = &p.demand };
 		struct pick_result result;
 
 		assert_int_equal(policy_pick(&p.set, &input, &result), 0);

@@ -1,0 +1,513 @@
+#include "unit/policy/stands.h"
+
+#define BIT(code) (UINT32_C(1) << (code))
+
+static uint32_t codes(struct picks *p, uint32_t row) {
+	uint16_t slots[PICKS_ROWS_MAX];
+	struct pick_input input = stands_input(p, "", slots);
+
+	return filter_codes(&p->set, &input, row);
+}
+
+/* --- one filter each: three instances, who of them may, and what the others are refused for ------------ */
+
+struct single {
+	struct stand stands[3];
+	struct demand demand;
+	const char *picked;
+	enum filter_code codes[3];
+	int outcome; /* when those that may have been tried */
+};
+
+static void assert_single(const struct single *s, void (*prepare)(struct picks *p)) {
+	struct picks p;
+
+	for (const struct policy *const *policy = policy_table; *policy; policy++) {
+		stands_open(&p, policy_name(*policy), s->stands, 3);
+		p.demand = s->demand;
+		if (prepare)
+			prepare(&p);
+		assert_string_equal(stands_picked(&p, ""), s->picked);
+		for (uint32_t r = 0; r < 3; r++)
+			assert_int_equal(codes(&p, r), s->codes[r] ? BIT(s->codes[r]) : 0);
+		picks_close(&p);
+	}
+}
+
+/* The same when nobody may. */
+static void assert_refused(const struct stand *stands, uint32_t n, const struct demand *demand, int outcome) {
+	struct picks p;
+
+	stands_open(&p, "round_robin", stands, n);
+	p.demand = *demand;
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(outcome));
+	picks_close(&p);
+}
+
+static void a_rerank_never_reaches_who_only_chats(void **state) {
+	static const struct single s = {
+		.stands = { { .labels = "capabilities=chat" }, { .labels = "capabilities=rerank,score" },
+		    { .labels = "capabilities=chat capabilities@m=chat,rerank" } },
+		.demand = { .capability = CAPABILITY_RERANK },
+		.picked = "bc",
+		.codes = { FILTER_CAPABILITY_MISSING },
+	};
+	static const struct stand chats[] = { { .labels = "capabilities=chat" },
+		{ .labels = "capabilities=chat,completion" },
+		{ .labels = "capabilities=chat", .state = INSTANCE_UNHEALTHY } };
+
+	assert_single(&s, NULL);
+	assert_refused(chats, 3, &s.demand, PICK_E_CAPABILITY);
+}
+
+/* Nobody declares a path that we do not know; who declares nothing may do anything. */
+static void what_is_not_declared_is_not_held_against_anybody(void **state) {
+	static const struct single unknown = {
+		.stands = { { .labels = "capabilities=chat" }, { .labels = NULL },
+		    { .labels = "features=tools" } },
+		.demand = { .capability = CAPABILITY_OTHER },
+		.picked = "abc",
+	};
+	static const struct single known = {
+		.stands = { { .labels = "capabilities=chat" }, { .labels = NULL },
+		    { .labels = "features=tools" } },
+		.demand = { .capability = CAPABILITY_RERANK },
+		.picked = "bc",
+		.codes = { FILTER_CAPABILITY_MISSING },
+	};
+
+	assert_single(&unknown, NULL);
+	assert_single(&known, NULL);
+}
+
+static void all_features_asked_for_are_needed(void **state) {
+	static const struct single s = {
+		.stands = { { .labels = "features=tools,stream" }, { .labels = "features=tools" },
+		    { .labels = NULL } },
+		.demand = { .capability = CAPABILITY_CHAT,
+		    .features = BIT(FEATURE_TOOLS) | BIT(FEATURE_STREAM) },
+		.picked = "ac",
+		.codes = { FILTER_NONE, FILTER_FEATURE_MISSING },
+	};
+	static const struct stand few[] = { { .labels = "features=tools" }, { .labels = "features=stream" },
+		{ .labels = "features=n" } };
+
+	assert_single(&s, NULL);
+	assert_refused(few, 3, &s.demand, PICK_E_FEATURE);
+}
+
+static void prompt_and_output_fit_together(void **state) {
+	static const struct single s = {
+		.stands = { { .labels = "context=1000" }, { .labels = "context=1500" }, { .labels = NULL } },
+		.demand = { .prompt_tokens = 1000, .output_max = 500 },
+		.picked = "bc",
+		.codes = { FILTER_CONTEXT_TOO_SMALL },
+	};
+	static const struct single full = {
+		.stands = { { .labels = "context=1000" }, { .labels = "context=1001" }, { .labels = NULL } },
+		.demand = { .prompt_tokens = 1000 },
+		.picked = "bc",
+		.codes = { FILTER_CONTEXT_TOO_SMALL },
+	};
+	/* As bytes it would be far too long; as an image it need not be. */
+	static const struct single image = {
+		.stands = { { .labels = "context=1000" }, { .labels = "context=1500" }, { .labels = NULL } },
+		.demand = { .prompt_tokens = 1000000, .features = BIT(FEATURE_IMAGE_INPUT) },
+		.picked = "abc",
+	};
+
+	assert_single(&s, NULL);
+	assert_single(&full, NULL);
+	assert_single(&image, NULL);
+}
+
+/* It may be half as long as thought: whom that fits is asked before nobody is. */
+static void an_estimate_alone_refuses_nobody(void **state) {
+	static const struct stand stands[] = { { .labels = "context=1000" }, { .labels = "context=1100" },
+		{ .labels = "context=500" } };
+	struct demand demand = { .prompt_tokens = 2000, .output_max = 100 };
+	struct picks p;
+
+	stands_open(&p, "round_robin", stands, 3);
+	p.demand = demand;
+	assert_string_equal(stands_picked(&p, ""), "b");
+	demand.prompt_tokens = 2002;
+	picks_close(&p);
+	assert_refused(stands, 3, &demand, PICK_E_CONTEXT);
+	demand = (struct demand){ .prompt_tokens = 1, .output_max = 1101 };
+	assert_refused(stands, 3, &demand, PICK_E_CONTEXT);
+}
+
+static void who_is_not_cleared_gets_nothing_private(void **state) {
+	static const char *const picked[PRIVACY_RESTRICTED] = { "abc", "bc", "c" };
+	/* What a registry says of clearance is not believed: it is the instance that says it. */
+	static const struct stand stands[] = { { .labels = "clearance=restricted", .is_foreign = true },
+		{ .labels = "clearance=internal" },
+		{ .labels = "clearance=restricted clearance@m=confidential" } };
+	struct picks p;
+
+	for (const struct policy *const *policy = policy_table; *policy; policy++) {
+		stands_open(&p, policy_name(*policy), stands, 3);
+		for (unsigned level = 0; level < PRIVACY_LEVELS; level++) {
+			/* The floor and the client's wish: the higher counts, so none can lower the other. */
+			for (unsigned other = 0; other <= level; other++) {
+				const char *expected =
+				    level == PRIVACY_RESTRICTED ? OUTCOME(PICK_E_PRIVACY) : picked[level];
+
+				p.options.privacy_floor = (enum privacy)level;
+				p.demand.privacy = (enum privacy)other;
+				assert_string_equal(stands_picked(&p, ""), expected);
+				p.options.privacy_floor = (enum privacy)other;
+				p.demand.privacy = (enum privacy)level;
+				assert_string_equal(stands_picked(&p, ""), expected);
+			}
+		}
+		assert_int_equal(codes(&p, 0), BIT(FILTER_CLEARANCE_LOW));
+		picks_close(&p);
+	}
+}
+
+/* However little is left: who is not cleared is no last resort. */
+static void a_last_resort_never_crosses_a_clearance(void **state) {
+	static const struct stand stands[] = { { .labels = "clearance=internal" }, { .labels = NULL },
+		{ .labels = NULL, .state = INSTANCE_UNHEALTHY }, { .labels = NULL, .is_idle = true },
+		{ .labels = "clearance=internal", .state = INSTANCE_UNHEALTHY } };
+	struct picks p;
+
+	stands_open(&p, "round_robin", stands, 5);
+	p.demand.privacy = PRIVACY_INTERNAL;
+	assert_string_equal(stands_picked(&p, ""), "a");
+	assert_string_equal(stands_picked(&p, "a"), "e");
+	assert_string_equal(stands_picked(&p, "ae"), OUTCOME(PICK_E_NONE_LEFT));
+	instance_avoid(picks_instance(&p, 0), 0);
+	instance_avoid(picks_instance(&p, 4), 0);
+	assert_string_equal(stands_picked(&p, ""), "a");
+	assert_string_equal(stands_picked(&p, "a"), "e");
+	p.demand.privacy = PRIVACY_CONFIDENTIAL;
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_PRIVACY));
+	picks_close(&p);
+}
+
+static void need_eu(struct picks *p) {
+	p->options.residency = SLICE("eu");
+}
+
+static void all_tags_of_residency_are_needed(void **state) {
+	static const struct single s = {
+		.stands = { { .labels = "residency=eu,de,fr" }, { .labels = "residency=de" },
+		    { .labels = "residency=eu" } },
+		.demand = { .residency = { "de", 2 } },
+		.picked = "a",
+		.codes = { FILTER_NONE, FILTER_RESIDENCY_MISSING, FILTER_RESIDENCY_MISSING },
+	};
+	static const struct stand none[] = { { .labels = "residency=eu", .is_foreign = true },
+		{ .labels = NULL }, { .labels = "residency=us" } };
+
+	assert_single(&s, need_eu);
+	assert_refused(none, 3, &s.demand, PICK_E_PRIVACY);
+}
+
+static void need_region(struct picks *p) {
+	p->options.locality =
+	    (struct locality_options){ LOCALITY_REQUIRE, traits_word(SLICE("z1")), traits_word(SLICE("r1")) };
+	p->demand.origin_zone = traits_word(SLICE("z2"));
+}
+
+static void need_zone(struct picks *p) {
+	need_region(p);
+	p->options.locality.region = 0;
+}
+
+/* Where a request says that it comes from moves no border. */
+static void a_required_place_is_kept_to(void **state) {
+	static const struct single region = {
+		.stands = { { .labels = "region=r1 zone=z2" }, { .labels = "region=r2 zone=z1" },
+		    { .labels = NULL } },
+		.picked = "a",
+		.codes = { FILTER_NONE, FILTER_REGION_DENIED, FILTER_REGION_DENIED },
+	};
+	static const struct single zone = {
+		.stands = { { .labels = "region=r1 zone=z2" }, { .labels = "region=r2 zone=z1" },
+		    { .labels = NULL } },
+		.picked = "b",
+		.codes = { FILTER_REGION_DENIED, FILTER_NONE, FILTER_REGION_DENIED },
+	};
+	struct picks p;
+
+	assert_single(&region, need_region);
+	assert_single(&zone, need_zone);
+	stands_open(&p, "round_robin", region.stands, 3);
+	need_region(&p);
+	p.options.locality.region = traits_word(SLICE("r3"));
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_PRIVACY));
+	picks_close(&p);
+}
+
+static void two_at_each(struct picks *p) {
+	for (uint32_t r = 0; r < 3; r++)
+		picks_charge(p, r, 2);
+}
+
+static void who_is_full_gets_no_more(void **state) {
+	static const struct single s = {
+		.stands = { { .labels = "capacity=2" }, { .labels = "capacity=3" },
+		    { .labels = "capacity=0" } },
+		.picked = "bc",
+		.codes = { FILTER_AT_CAPACITY },
+	};
+	static const struct stand full[] = { { .labels = "capacity=1" }, { .labels = "capacity=2" },
+		{ .labels = NULL, .state = INSTANCE_UNHEALTHY } };
+	struct picks p;
+
+	assert_single(&s, two_at_each);
+	/* It will have time again: the ill one is not asked. */
+	stands_open(&p, "round_robin", full, 3);
+	two_at_each(&p);
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_FULL));
+	load_release_prefill(p.load, 0, picks_instance(&p, 1)->slot, 0);
+	assert_string_equal(stands_picked(&p, ""), "b");
+	picks_close(&p);
+}
+
+/* Row 0 takes 1000 tokens a second and has 500 of them to do, row 1 takes 3000, row 2 what they take on
+ * average. */
+static void work_at_rates(struct picks *p) {
+	learned_write(&picks_instance(p, 0)->learned.prefill_rate, 1000);
+	learned_write(&picks_instance(p, 1)->learned.prefill_rate, 3000);
+	load_charge(p->load, 0, picks_instance(p, 0)->slot, 500);
+}
+
+static void who_is_late_is_left_out(void **state) {
+	static const struct single tight = {
+		.stands = { { .labels = NULL }, { .labels = NULL }, { .labels = NULL } },
+		.demand = { .prompt_tokens = 1000, .deadline_ms = 499 },
+		.picked = "b",
+		.codes = { FILTER_SLO_UNATTAINABLE, FILTER_NONE, FILTER_SLO_UNATTAINABLE },
+	};
+	static const struct single loose = {
+		.stands = { { .labels = NULL }, { .labels = NULL }, { .labels = NULL } },
+		.demand = { .prompt_tokens = 1000, .deadline_ms = 500 },
+		.picked = "bc",
+		.codes = { FILTER_SLO_UNATTAINABLE },
+	};
+	static const struct single unknown = {
+		.stands = { { .labels = NULL }, { .labels = NULL }, { .labels = NULL } },
+		.demand = { .prompt_tokens = 1000, .deadline_ms = 1 },
+		.picked = "abc",
+	};
+	struct picks p;
+
+	assert_single(&tight, work_at_rates);
+	assert_single(&loose, work_at_rates);
+	assert_single(&unknown, NULL);
+	stands_open(&p, "round_robin", tight.stands, 3);
+	work_at_rates(&p);
+	p.demand = unknown.demand;
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_LATE));
+	picks_close(&p);
+}
+
+static void may_cost_1000(struct picks *p) {
+	p->options.cost_ceiling = 1000;
+}
+
+static void what_costs_too_much_is_left_out(void **state) {
+	/* 1000 tokens in and 500 out: 0.5 * 1000 + 1 * 500, one micro-unit more, and not known. */
+	static const struct single s = {
+		.stands = { { .labels = "price_in=500000 price_out=1000000" },
+		    { .labels = "price_in=501000 price_out=1000000" }, { .labels = NULL } },
+		.demand = { .prompt_tokens = 1000, .output_tokens = 900, .output_max = 500 },
+		.picked = "ac",
+		.codes = { FILTER_NONE, FILTER_OVER_COST },
+	};
+	static const struct stand dear[] = { { .labels = "price_in=1000001" },
+		{ .labels = "price_in=2000000" }, { .labels = "price_out=3000000" } };
+	struct picks p;
+
+	assert_single(&s, may_cost_1000);
+	stands_open(&p, "round_robin", dear, 3);
+	may_cost_1000(&p);
+	p.demand = s.demand;
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_COST));
+	p.options.cost_ceiling = 0;
+	assert_string_equal(stands_picked(&p, ""), "abc");
+	picks_close(&p);
+}
+
+/* --- together ------------------------------------------------------------------------------------------ */
+
+static void who_is_drained_gets_nothing_new(void **state) {
+	static const struct stand stands[] = { { .labels = NULL, .state = INSTANCE_DRAINING },
+		{ .labels = NULL }, { .labels = NULL, .state = INSTANCE_DISABLED },
+		{ .labels = NULL, .is_loading = true }, { .labels = NULL, .model = "n" } };
+	struct picks p;
+
+	for (const struct policy *const *policy = policy_table; *policy; policy++) {
+		stands_open(&p, policy_name(*policy), stands, 5);
+		assert_string_equal(stands_picked(&p, ""), "b");
+		assert_string_equal(stands_picked(&p, "b"), OUTCOME(PICK_E_NONE_LEFT));
+		picks_close(&p);
+	}
+}
+
+/* An explanation has all codes of everybody; each filter hits somebody. */
+static void every_code_of_every_row_is_explained(void **state) {
+	static const struct stand stands[] = {
+		{ .labels =
+			"capabilities=chat features=tools context=10 capacity=1 price_in=9000000 region=r2",
+		    .state = INSTANCE_DRAINING },
+		{ .labels = NULL, .state = INSTANCE_DISABLED, .is_loading = true },
+		{ .labels = NULL, .model = "n" },
+		{ .labels = "clearance=restricted residency=eu region=r1", .state = INSTANCE_UNHEALTHY },
+		{ .labels = "clearance=restricted residency=eu region=r1" },
+		{ .labels = "clearance=restricted residency=eu region=r1", .is_idle = true },
+	};
+	uint16_t slots[PICKS_ROWS_MAX];
+	struct picks p;
+
+	stands_open(&p, "round_robin", stands, 6);
+	need_region(&p);
+	need_eu(&p);
+	may_cost_1000(&p);
+	p.demand = (struct demand){ .capability = CAPABILITY_RERANK,
+		.features = BIT(FEATURE_N),
+		.prompt_tokens = 1000,
+		.privacy = PRIVACY_RESTRICTED,
+		.deadline_ms = 100 };
+	picks_charge(&p, 0, 1);
+	learned_write(&picks_instance(&p, 0)->learned.prefill_rate, 1000);
+	instance_avoid(picks_instance(&p, 3), 0);
+	struct pick_input input = stands_input(&p, "ae", slots);
+
+	const uint32_t common =
+	    BIT(FILTER_CLEARANCE_LOW) | BIT(FILTER_RESIDENCY_MISSING) | BIT(FILTER_REGION_DENIED);
+	const uint32_t expected[] = {
+		common | BIT(FILTER_DRAINING) | BIT(FILTER_CAPABILITY_MISSING) | BIT(FILTER_FEATURE_MISSING) |
+		    BIT(FILTER_CONTEXT_TOO_SMALL) | BIT(FILTER_AT_CAPACITY) | BIT(FILTER_SLO_UNATTAINABLE) |
+		    BIT(FILTER_OVER_COST) | BIT(FILTER_ALREADY_TRIED),
+		common | BIT(FILTER_DISABLED) | BIT(FILTER_LOADING),
+		common | BIT(FILTER_MODEL_ABSENT),
+		BIT(FILTER_UNHEALTHY) | BIT(FILTER_AVOIDED),
+		BIT(FILTER_ALREADY_TRIED),
+		0,
+	};
+	uint32_t seen = BIT(FILTER_NONE) | BIT(FILTER_TENANT_DENIED) | BIT(FILTER_BREAKER_OPEN) |
+	    BIT(FILTER_BELOW_MIN_SCORE); /* of others */
+	for (uint32_t r = 0; r < n_elems(expected); r++) {
+		assert_int_equal(filter_codes(&p.set, &input, r), expected[r]);
+		seen |= expected[r];
+	}
+	assert_int_equal(seen, BIT(FILTER_CODES) - 1);
+	for (unsigned code = 0; code < FILTER_CODES; code++)
+		assert_non_null(filter_text((enum filter_code)code));
+	picks_close(&p);
+}
+
+/* When most are ill the judgement is: they are eligible then, and the explanation says so. */
+static void in_a_panic_the_ill_are_eligible(void **state) {
+	static const struct stand stands[] = { { .labels = NULL },
+		{ .labels = NULL, .state = INSTANCE_UNHEALTHY },
+		{ .labels = NULL, .state = INSTANCE_UNHEALTHY } };
+	struct picks p;
+
+	stands_open(&p, "round_robin", stands, 3);
+	assert_string_equal(stands_picked(&p, ""), "abc");
+	for (uint32_t r = 0; r < 3; r++)
+		assert_int_equal(codes(&p, r), 0);
+	picks_close(&p);
+}
+
+/* What removed the last of them is the reason, not what removed the others before. */
+static void the_last_filter_is_the_reason(void **state) {
+	static const struct stand stands[] = { { .labels = "capabilities=rerank" },
+		{ .labels = "capabilities=chat clearance=internal capacity=1" },
+		{ .labels = "capabilities=chat" } };
+	struct picks p;
+
+	stands_open(&p, "round_robin", stands, 3);
+	p.demand = (struct demand){ .capability = CAPABILITY_CHAT, .privacy = PRIVACY_INTERNAL };
+	assert_string_equal(stands_picked(&p, ""), "b");
+	picks_charge(&p, 1, 1);
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_FULL));
+	load_release_prefill(p.load, 0, picks_instance(&p, 1)->slot, 0);
+	assert_string_equal(stands_picked(&p, "b"), OUTCOME(PICK_E_NONE_LEFT));
+	p.demand.privacy = PRIVACY_RESTRICTED;
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_PRIVACY));
+	p.demand.capability = CAPABILITY_SPEECH;
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_CAPABILITY));
+	picks_close(&p);
+}
+
+/* For thousands of fleets and requests: who is picked has no code but one of health, and who is picked by
+ * nobody has one, unless it is in reserve. */
+static void picks_and_codes_agree(void **state) {
+	static const char *const labels[] = { NULL, "capabilities=chat",
+		"capabilities=rerank clearance=internal", "features=tools clearance=restricted",
+		"context=100 residency=eu", "capacity=1 region=r1", "price_in=2000000 region=r1 residency=eu",
+		"clearance=confidential region=r1 residency=eu,de" };
+	const uint32_t health = BIT(FILTER_AVOIDED) | BIT(FILTER_UNHEALTHY);
+	struct rng rng;
+	unsigned n_picked = 0, n_refused = 0;
+
+	rng_init(&rng, 7);
+	for (unsigned round = 0; round < 3000; round++) {
+		struct stand stands[6] = { { .labels = NULL } };
+		uint16_t slots[PICKS_ROWS_MAX];
+		struct pick_result result;
+		struct picks p;
+		uint32_t n = 3 + (uint32_t)rng_below(&rng, 4);
+
+		for (uint32_t r = 0; r < n; r++)
+			stands[r] = (struct stand){ .labels = labels[rng_below(&rng, n_elems(labels))],
+				.state = 1 + (enum instance_state)rng_below(&rng, INSTANCE_STATES - 1),
+				.is_foreign = rng_below(&rng, 4) == 0 };
+		stands_open(&p, "least_load", stands, n);
+		p.options.privacy_floor = (enum privacy)rng_below(&rng, 2);
+		p.options.locality.mode = rng_below(&rng, 4) ? LOCALITY_OFF : LOCALITY_REQUIRE;
+		p.options.locality.region = traits_word(SLICE("r1"));
+		p.options.cost_ceiling = rng_below(&rng, 2) * 300;
+		p.demand.capability = rng_below(&rng, 2) ? CAPABILITY_CHAT : CAPABILITY_RERANK;
+		p.demand.privacy = (enum privacy)rng_below(&rng, 3);
+		p.demand.prompt_tokens = (uint32_t)rng_below(&rng, 190);
+		p.demand.residency = rng_below(&rng, 4) ? SLICE("") : SLICE("eu");
+		picks_charge(&p, (uint32_t)rng_below(&rng, n), 1);
+		instance_avoid(picks_instance(&p, (uint32_t)rng_below(&rng, n)), 0);
+		struct pick_input input = stands_input(&p, "", slots);
+		if (!input.model || policy_pick(&p.set, &input, &result)) {
+			n_refused++;
+			for (uint32_t r = 0; r < n && input.model; r++)
+				assert_int_not_equal(filter_codes(&p.set, &input, r), 0);
+		} else {
+			/* The prompt is an estimate: half of it counts before nobody is left. */
+			uint32_t all = filter_codes(&p.set, &input, result.row) & ~health;
+
+			n_picked++;
+			assert_true(all == 0 || (all == BIT(FILTER_CONTEXT_TOO_SMALL)));
+		}
+		picks_close(&p);
+	}
+	assert_true(n_picked > 500 && n_refused > 500);
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_rerank_never_reaches_who_only_chats),
+		cmocka_unit_test(what_is_not_declared_is_not_held_against_anybody),
+		cmocka_unit_test(all_features_asked_for_are_needed),
+		cmocka_unit_test(prompt_and_output_fit_together),
+		cmocka_unit_test(an_estimate_alone_refuses_nobody),
+		cmocka_unit_test(who_is_not_cleared_gets_nothing_private),
+		cmocka_unit_test(a_last_resort_never_crosses_a_clearance),
+		cmocka_unit_test(all_tags_of_residency_are_needed),
+		cmocka_unit_test(a_required_place_is_kept_to),
+		cmocka_unit_test(who_is_full_gets_no_more),
+		cmocka_unit_test(who_is_late_is_left_out),
+		cmocka_unit_test(what_costs_too_much_is_left_out),
+		cmocka_unit_test(who_is_drained_gets_nothing_new),
+		cmocka_unit_test(every_code_of_every_row_is_explained),
+		cmocka_unit_test(in_a_panic_the_ill_are_eligible),
+		cmocka_unit_test(the_last_filter_is_the_reason),
+		cmocka_unit_test(picks_and_codes_agree),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

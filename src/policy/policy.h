@@ -120,6 +120,8 @@ enum pick_outcome {
 	PICK_E_COST,    /* it costs more than a request may, wherever it goes */
 };
 
+#define PICK_OUTCOMES 10 /* with 0 */
+
 struct pick_input {
 	const struct model *model; /* of set->snapshot: one of its models, or its `any` */
 	const struct demand *demand;

@@ -61,8 +61,14 @@ static const char *check_alias(const char *text) {
 	return "aliases are not built yet";
 }
 
+/* It is one of a list in a label. */
+static const char *check_tag(const char *text) {
+	return !text[0] || strpbrk(text, ", ") ? "expected a tag without commas and blanks" : NULL;
+}
+
 static const char *const dialects[] = { "headrace", "infinilm", NULL };
 static const char *const half_closes[] = { "abort", "serve", NULL };
+static const char *const privacy_levels[] = { "public", "internal", "confidential", "restricted", NULL };
 static const char *const log_formats[] = { "json", NULL };
 static const char *const log_levels[] = { "debug", "info", "warn", "error", NULL };
 
@@ -191,6 +197,19 @@ static const struct option rows[] = {
 	    .help = "memory for what is known of the engines' prefix caches, MiB; 0 keeps no index",
 	    .type = OPTION_UINT, .def = "64", .max = 65536, ROUTER(prefix_index_mib) },
 
+	{ "privacy", "floor", .flag = "privacy-floor",
+	    .help = "the least that every request is taken to need; who has no label clearance gets public "
+		    "ones alone, and x-headrace-privacy only raises it",
+	    .type = OPTION_ENUM, .choices = privacy_levels, .def = "public", ROUTER(policies.privacy_floor) },
+	{ "privacy", "residency", .flag = "privacy-residency", .arg = "TAG...",
+	    .help = "tags that an engine's label residency must have", .type = OPTION_LIST,
+	    .check = check_tag, ROUTER(residency) },
+
+	{ "cost", "ceiling", .flag = "cost-ceiling",
+	    .help = "what one request may cost by its estimate, in micro-units as in the labels price_in and "
+		    "price_out; 0 is no limit, and what has no price costs nothing",
+	    .type = OPTION_UINT, .def = "0", .max = UINT32_MAX, ROUTER(policies.cost_ceiling) },
+
 	{ "log", "access", .arg = "FILE", .help = "one line a request; - is standard output, off is none",
 	    .type = OPTION_STRING, .def = "-", ROUTER(log_access) },
 	{ "log", "format", .help = "form of the lines", .type = OPTION_STRING, .choices = log_formats,
@@ -286,6 +305,8 @@ static const struct option_table tables[] = {
 	{ "metrics", "a listener for metrics alone" },
 	{ "timeout", "how long the router waits" },
 	{ "policy", "routing" },
+	{ "privacy", "whom requests may be given to" },
+	{ "cost", "what requests may cost" },
 	{ "log", "logs" },
 	{ "discovery", "which engines there are, and what is learned from them" },
 	{ "health", "health of engines" },

@@ -279,6 +279,24 @@ static void make_demand(struct exchange *x, struct demand *demand) {
 	demand->seed = XXH3_64bits(id.p, id.n);
 }
 
+/* Nobody is left to pick: who were tried failed, or all were refused before. */
+static enum cause cause_of(const struct exchange *x, int outcome) {
+	static const uint8_t causes[PICK_OUTCOMES] = {
+		[PICK_E_NONE_EXIST] = CAUSE_NO_INSTANCE,
+		[PICK_E_CAPABILITY] = CAUSE_UNSUPPORTED_CAPABILITY,
+		[PICK_E_FEATURE] = CAUSE_UNSUPPORTED_FEATURE,
+		[PICK_E_CONTEXT] = CAUSE_CONTEXT_LENGTH,
+		[PICK_E_PRIVACY] = CAUSE_PRIVACY_VIOLATION,
+		[PICK_E_FULL] = CAUSE_INSTANCES_FULL,
+		[PICK_E_LATE] = CAUSE_SLO_UNATTAINABLE,
+		[PICK_E_COST] = CAUSE_OVER_BUDGET,
+	};
+
+	if (outcome == PICK_E_NONE_LEFT)
+		return x->last_cause ? (enum cause)x->last_cause : CAUSE_NO_INSTANCE;
+	return (enum cause)causes[outcome];
+}
+
 static enum next step_pick(struct exchange *x) {
 	/* The policy works on the worker's current snapshot: a request that waited moves to it. */
 	struct view *old = x->view;
@@ -305,12 +323,10 @@ static enum next step_pick(struct exchange *x) {
 	struct pick_result pick;
 	int r = x->n_tried < EXCHANGE_TRIES_MAX ? policy_pick(&x->worker->policies, &input, &pick)
 						: PICK_E_NONE_LEFT;
-	if (r == PICK_E_NONE_EXIST)
-		return exchange_fail(x, CAUSE_NO_INSTANCE);
 	if (r == 0 && pick.reason >= PICK_ALL_AVOIDED && x->n_tried >= AVOIDED_TRIES_MAX)
 		r = PICK_E_NONE_LEFT; /* the fleet is away, as others have found before */
 	if (r)
-		return exchange_fail(x, x->last_cause ? (enum cause)x->last_cause : CAUSE_NO_INSTANCE);
+		return exchange_fail(x, cause_of(x, r));
 
 	metric_add(&x->worker->metrics->picks, 1);
 	ticket_open(&x->ticket, &x->worker->policies, &input, &pick);

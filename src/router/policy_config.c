@@ -15,6 +15,17 @@ static const struct policy *find(struct option_set *set, const char *path, const
 	return policy;
 }
 
+static struct slice join(struct option_set *set, const struct option_list *list) {
+	size_t bytes = 1;
+
+	for (size_t i = 0; i < list->n; i++)
+		bytes += strlen(list->items[i]) + 1;
+	char *text = option_alloc(set, bytes), *at = text;
+	for (size_t i = 0; i < list->n; i++)
+		at += snprintf(at, bytes - (size_t)(at - text), "%s%s", i ? "," : "", list->items[i]);
+	return (struct slice){ text, (size_t)(at - text) };
+}
+
 void policy_config_verify(struct option_set *set, struct router_config *config) {
 	const struct option_map *given = &config->model_policies;
 	struct policy_of_model *models = calloc(given->n + 1, sizeof(*models));
@@ -25,6 +36,7 @@ void policy_config_verify(struct option_set *set, struct router_config *config) 
 	config->policies.policy = find(set, "policy.default", config->policy);
 	config->policies.models = models;
 	config->policies.n_models = given->n;
+	config->policies.residency = join(set, &config->residency);
 }
 
 void policy_config_free(struct router_config *config) {

@@ -152,7 +152,8 @@ class Router(Program):
     round, unless a test says otherwise: most count who got how many.
     """
 
-    def __init__(self, engines, *flags, port=None, ready=None, weights=None, stdout=None, env=None, how=None, **tables):
+    def __init__(self, engines, *flags, port=None, ready=None, weights=None, labels=None, stdout=None, env=None, how=None,
+                 **tables):
         self.port, self.admin_port = port or free_port(), free_port()
         self.url, self.admin_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin_port}"
         config = Path(tempfile.mkdtemp(prefix="headrace-config-"), "router.toml")
@@ -171,6 +172,8 @@ class Router(Program):
         for i, engine in enumerate(engines):
             url = engine if isinstance(engine, str) else engine.url
             lines += ["[[worker]]", f"url = {toml(url)}", f"weight = {weights[i] if weights else 1}"]
+            if labels and labels[i]:
+                lines.append(f"labels = {toml(labels[i])}")
             if getattr(engine, "declared", None):
                 lines.append(f"models = {toml(engine.declared)}")
         config.write_text("\n".join(lines) + "\n")

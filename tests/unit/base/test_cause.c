@@ -44,7 +44,9 @@ static bool is_stable_code(const char *code) {
 	static const char *const codes[] = { "invalid_json", "duplicate_model", "model_not_found",
 		"model_not_found_in_time", "unsupported_encoding", "body_too_large", "head_too_large",
 		"bad_request", "client_timeout", "upstream_failed", "timeout", "no_healthy_instance",
-		"overloaded", "not_implemented", "client_gone" };
+		"overloaded", "not_implemented", "client_gone", "unsupported_capability",
+		"unsupported_feature", "context_length_exceeded", "privacy_violation", "over_budget",
+		"slo_unattainable" };
 	for (size_t i = 0; i < n_elems(codes); i++)
 		if (strcmp(codes[i], code) == 0)
 			return true;

@@ -1,5 +1,7 @@
 #include "policy/filter.h"
 
+#include "policy/locality.h"
+
 static const char *const words[FILTER_CODES] = {
 	[FILTER_NONE] = "eligible",
 	[FILTER_DISABLED] = "disabled",
@@ -268,6 +270,7 @@ struct filtered filter_all(struct policy_set *set, const struct pick_input *inpu
 		ask.is_relaxed = true;
 		f = filter_ranges(set, &ask);
 	}
+	locality_narrow(set, input, &f);
 	if (f.n == 1 && f.reason == PICK_REASONS)
 		f.reason = PICK_ONLY_CANDIDATE;
 	return f;

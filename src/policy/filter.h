@@ -49,6 +49,7 @@ struct filtered {
 	uint32_t n; /* in set->eligible */
 	uint64_t weight;
 	enum pick_reason reason; /* PICK_REASONS: the policy's own */
+	uint8_t last_ring;       /* where a place is preferred: the farthest that is in */
 	uint32_t refused;        /* 1 << enum filter_code: at what the others stopped */
 };
 

@@ -5,6 +5,7 @@
 #include "fleet/label.h"
 #include "policy/choice.h"
 #include "policy/filter.h"
+#include "policy/locality.h"
 
 /* English text, and a usual answer, until usage says more. */
 #define TOKENS_PER_BYTE 0.25
@@ -58,6 +59,17 @@ const char *pick_reason_text(enum pick_reason reason) {
 	return text[reason];
 }
 
+const char *pick_ring_text(enum pick_ring ring) {
+	static const char *const text[PICK_RINGS] = {
+		[PICK_RING_ZONE] = "local_zone",
+		[PICK_RING_REGION] = "spill_region",
+		[PICK_RING_FAR] = "spill_far",
+		[PICK_RING_NONE] = "",
+	};
+	assert(ring < PICK_RINGS);
+	return text[ring];
+}
+
 /* --- the set ------------------------------------------------------------------------------ */
 
 void policy_set_init(struct policy_set *set) {
@@ -72,6 +84,7 @@ void policy_set_init(struct policy_set *set) {
 
 void policy_set_deinit(struct policy_set *set) {
 	snapshot_unref(&set->snapshot);
+	locality_deinit(set);
 	free(set->policies);
 	free(set->cells);
 	free(set->eligible);
@@ -215,6 +228,7 @@ void policy_set_adopt(struct policy_set *set, struct snapshot *snap) {
 	set->cell_bytes = a.cell_bytes;
 	set->policies = policies;
 	adopt_scratch(set, snap->n_rows);
+	locality_adopt(set, snap);
 	if (set->index)
 		adopt_owners(set->index, snap);
 
@@ -287,6 +301,8 @@ int policy_pick(struct policy_set *set, const struct pick_input *input, struct p
 		.row = picked->row,
 		.at = i,
 		.reason = choice.reason,
+		.ring = locality_ring(set, input, picked),
+		.last_ring = filtered.last_ring,
 		.n_candidates = model->n_candidates,
 		.n_eligible = choice.n,
 	};

@@ -62,6 +62,7 @@ struct policy_set {
 	struct prefix_scan *scan;      /* of the pick made last */
 	struct list *queues;           /* by slot: this worker's tickets without a first token, in order */
 	struct policy_lesson *lessons; /* by the label of the model */
+	uint8_t *rings;                /* of each model, by origin (policy/locality.c) */
 };
 
 /* `set` has options, load, worker, rng and index; all outlive it. */
@@ -106,6 +107,19 @@ enum pick_reason {
 
 const char *pick_reason_text(enum pick_reason reason);
 
+/* How far away: which reason a place has beside the policy's own. */
+enum pick_ring {
+	PICK_RING_ZONE,
+	PICK_RING_REGION,
+	PICK_RING_FAR,
+	PICK_RING_NONE /* nobody said where we are */
+};
+
+#define PICK_RINGS 4
+
+/* "local_zone" and so on; empty for PICK_RING_NONE. */
+const char *pick_ring_text(enum pick_ring ring);
+
 enum pick_outcome {
 	PICK_E_NONE_LEFT = 1, /* all candidates were tried */
 	PICK_E_NONE_EXIST,    /* nobody routable serves the model */
@@ -135,6 +149,8 @@ struct pick_result {
 	uint32_t row;              /* in set->snapshot */
 	uint32_t at;               /* among the eligible */
 	enum pick_reason reason;
+	enum pick_ring ring;
+	uint8_t last_ring;     /* for ticket_open() */
 	uint32_t n_candidates; /* before the filters, without the reserve */
 	uint32_t n_eligible;   /* after them */
 };

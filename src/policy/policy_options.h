@@ -20,6 +20,8 @@ enum locality_mode { LOCALITY_OFF, LOCALITY_PREFER, LOCALITY_REQUIRE };
 struct locality_options {
 	enum locality_mode mode;
 	uint64_t zone, region; /* traits_word() of where the router is; 0: not said */
+	double threshold;      /* part of what instances take, at which the next ring is let in */
+	uint32_t capacity;     /* what an instance takes that does not say: requests in flight */
 };
 
 struct policy_options {

@@ -1,6 +1,7 @@
 #include "policy/ticket.h"
 
 #include "policy/choice.h"
+#include "policy/locality.h"
 
 /* Fewer uncached tokens than these say more of the network than of the engine. */
 #define LESSON_TOKENS_MIN 256u
@@ -74,6 +75,7 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 		.n_keys = (uint16_t)demand->n_keys,
 		.phase = TICKET_PREFILL,
 	};
+	locality_keep(set, input, pick);
 	predict(t, set, demand);
 	t->charged_tokens = t->prompt_tokens - t->cached_tokens;
 	load_charge(set->load, set->worker, t->instance->slot, t->charged_tokens);

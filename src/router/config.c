@@ -66,10 +66,20 @@ static const char *check_tag(const char *text) {
 	return !text[0] || strpbrk(text, ", ") ? "expected a tag without commas and blanks" : NULL;
 }
 
+static const char *check_part(const char *text) {
+	char *end;
+	double part = strtod(text, &end);
+
+	return *end || text[strspn(text, "0123456789.")] || !(part > 0 && part <= 1)
+	    ? "expected a number above 0, 1 at most"
+	    : NULL;
+}
+
 static const char *const dialects[] = { "headrace", "infinilm", NULL };
 static const char *const half_closes[] = { "abort", "serve", NULL };
 static const char *const privacy_levels[] = { "public", "internal", "confidential", "restricted", NULL };
 static const char *const log_formats[] = { "json", NULL };
+static const char *const locality_modes[] = { "off", "prefer", "require", NULL };
 static const char *const log_levels[] = { "debug", "info", "warn", "error", NULL };
 
 #define AT(type, member) .offset = offsetof(type, member), .bytes = sizeof(((type *)0)->member)
@@ -197,6 +207,21 @@ static const struct option rows[] = {
 	    .help = "memory for what is known of the engines' prefix caches, MiB; 0 keeps no index",
 	    .type = OPTION_UINT, .def = "64", .max = 65536, ROUTER(prefix_index_mib) },
 
+	{ "locality", "zone", .help = "the zone that the router is in, as the labels of engines name it",
+	    .type = OPTION_STRING, ROUTER(zone) },
+	{ "locality", "region", .help = "its region", .type = OPTION_STRING, ROUTER(region) },
+	{ "locality", "mode", .flag = "locality-mode",
+	    .help = "prefer engines of the own zone, then of the region, until they are busy; or require the "
+		    "region, or the zone if that is all that is given; prefer once one is given",
+	    .type = OPTION_ENUM, .choices = locality_modes, .def = "off", ROUTER(policies.locality.mode) },
+	{ "locality", "threshold", .flag = "locality-threshold", .arg = "PART",
+	    .help = "what part of the requests that the near engines take must be in flight there before "
+		    "farther ones get any",
+	    .type = OPTION_STRING, .def = "0.8", .check = check_part, ROUTER(locality_threshold) },
+	{ "locality", "capacity", .flag = "locality-capacity",
+	    .help = "how many an engine without the label capacity is thought to take", .type = OPTION_UINT,
+	    .def = "64", .min = 1, .max = UINT32_MAX, ROUTER(policies.locality.capacity) },
+
 	{ "privacy", "floor", .flag = "privacy-floor",
 	    .help = "the least that every request is taken to need; who has no label clearance gets public "
 		    "ones alone, and x-headrace-privacy only raises it",
@@ -305,6 +330,7 @@ static const struct option_table tables[] = {
 	{ "metrics", "a listener for metrics alone" },
 	{ "timeout", "how long the router waits" },
 	{ "policy", "routing" },
+	{ "locality", "where requests go first" },
 	{ "privacy", "whom requests may be given to" },
 	{ "cost", "what requests may cost" },
 	{ "log", "logs" },

@@ -77,8 +77,10 @@ struct router_config {
 	const char *policy;               /* a name of policy_table */
 	struct option_map model_policies; /* model -> name */
 	uint64_t prefix_index_mib;
-	struct policy_options policies; /* what follows, and [privacy] floor and [cost] */
-	struct option_list residency;   /* [privacy] */
+	struct policy_options policies; /* what follows, and numbers of the tables below */
+	const char *zone, *region;      /* [locality]; "": not said */
+	const char *locality_threshold;
+	struct option_list residency; /* [privacy] */
 	/* [log] */
 	const char *log_access; /* "-": stdout, "off", or a path (below log_dir unless absolute) */
 	const char *log_dir;    /* "": where we were started */

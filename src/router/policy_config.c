@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "fleet/traits.h"
 #include "policy/policy.h"
 
 const char *const policy_config_names[] = { "cache_aware", "round_robin", "least_load", "power_of_two",
@@ -26,6 +27,18 @@ static struct slice join(struct option_set *set, const struct option_list *list)
 	return (struct slice){ text, (size_t)(at - text) };
 }
 
+static void verify_locality(struct option_set *set, struct router_config *config) {
+	struct locality_options *locality = &config->policies.locality;
+
+	locality->zone = traits_word(slice_of(config->zone));
+	locality->region = traits_word(slice_of(config->region));
+	locality->threshold = strtod(config->locality_threshold, NULL);
+	if (locality->zone || locality->region)
+		option_default(set, config, "locality.mode", "prefer");
+	else if (locality->mode != LOCALITY_OFF)
+		option_mistake(set, "locality.mode", "needs locality.zone or locality.region");
+}
+
 void policy_config_verify(struct option_set *set, struct router_config *config) {
 	const struct option_map *given = &config->model_policies;
 	struct policy_of_model *models = calloc(given->n + 1, sizeof(*models));
@@ -36,6 +49,7 @@ void policy_config_verify(struct option_set *set, struct router_config *config) 
 	config->policies.policy = find(set, "policy.default", config->policy);
 	config->policies.models = models;
 	config->policies.n_models = given->n;
+	verify_locality(set, config);
 	config->policies.residency = join(set, &config->residency);
 }
 

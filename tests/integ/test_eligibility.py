@@ -69,6 +69,24 @@ def test_data_stays_where_it_may_reside(fake, router):
     assert refusal(outside.chat()) == (403, "privacy_violation")
 
 
+def test_requests_stay_where_they_must(fake, router):
+    labels = [{"zone": "z1", "region": "r1"}, {"zone": "z2", "region": "r1"}, {"zone": "z3", "region": "r2"}]
+    engines, front = fleet(fake, router, labels, locality={"zone": "z1", "region": "r1", "mode": "require"})
+    for _ in range(8):
+        assert front.chat().status_code == 200
+    assert count(engines)[2] == 0 and min(count(engines)[:2]) > 0
+    outside = router(engines, labels=labels, locality={"region": "r3", "mode": "require"})
+    assert refusal(outside.chat()) == (403, "privacy_violation")
+
+
+def test_the_nearest_is_preferred(fake, router):
+    labels = [{"zone": "z1"}, {"zone": "z2"}, {}]
+    engines, front = fleet(fake, router, labels, locality={"zone": "z2"})
+    for _ in range(6):
+        assert front.chat().status_code == 200
+    assert count(engines) == [0, 6, 0]
+
+
 def test_who_is_full_gets_no_more(fake, router):
     """Two take one each, so that the third request must wait for one of them; the third engine serves another model."""
     done = threading.Event()

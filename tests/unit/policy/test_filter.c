@@ -208,8 +208,9 @@ static void all_tags_of_residency_are_needed(void **state) {
 }
 
 static void need_region(struct picks *p) {
-	p->options.locality =
-	    (struct locality_options){ LOCALITY_REQUIRE, traits_word(SLICE("z1")), traits_word(SLICE("r1")) };
+	p->options.locality = (struct locality_options){
+		.mode = LOCALITY_REQUIRE, .zone = traits_word(SLICE("z1")), .region = traits_word(SLICE("r1"))
+	};
 	p->demand.origin_zone = traits_word(SLICE("z2"));
 }
 

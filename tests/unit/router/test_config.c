@@ -286,6 +286,13 @@ static void mistakes(void **state) {
 		{ "--inspect-limit 2m --hold-limit 1m", NULL,
 		    "--inspect-limit: is more than router.hold_limit\n" },
 		{ "--hold-limit 1k", NULL, "--hold-limit: is less than router.inspect_limit\n" },
+		{ "--locality-mode require", NULL,
+		    "--locality-mode: needs locality.zone or locality.region\n" },
+		{ "--locality-threshold 1.5", NULL,
+		    "--locality-threshold: expected a number above 0, 1 at most\n" },
+		{ "--privacy-floor secret", NULL,
+		    "--privacy-floor: expected one of public, internal, confidential, restricted, got "
+		    "\"secret\"\n" },
 		{ "--port 29000", NULL, "admin.port: is the router's own port\n" },
 		{ "--admin-port 30000 --host 0.0.0.0", NULL, "--admin-port: is the router's own port\n" },
 		{ "--prometheus-port 30000", NULL, "--prometheus-port: is the router's own port\n" },
@@ -551,6 +558,38 @@ static void every_table_is_introduced(void **state) {
 	}
 }
 
+static void what_picks_go_by(void **state) {
+	struct reading r = read_config("", NULL);
+	const struct policy_options *o = &r.config.policies;
+
+	assert_int_equal(o->privacy_floor, PRIVACY_PUBLIC);
+	assert_int_equal(o->residency.n, 0);
+	assert_int_equal(o->cost_ceiling, 0);
+	assert_int_equal(o->locality.mode, LOCALITY_OFF);
+	assert_int_equal(o->locality.capacity, 64);
+	assert_true(o->locality.threshold == 0.8);
+	release(&r);
+
+	r = read_config("--zone z1 --locality-threshold 0.5 --privacy-residency eu de --cost-ceiling 700",
+	    "[privacy]\nfloor = 'confidential'\n[locality]\ncapacity = 8\n");
+	assert_int_equal(option_mistakes(r.config.options), 0);
+	assert_int_equal(o->privacy_floor, PRIVACY_CONFIDENTIAL);
+	assert_true(slice_eq(o->residency, SLICE("eu,de")));
+	assert_int_equal(o->cost_ceiling, 700);
+	assert_int_equal(o->locality.mode, LOCALITY_PREFER);
+	assert_true(o->locality.zone == traits_word(SLICE("z1")) && o->locality.region == 0);
+	assert_int_equal(o->locality.capacity, 8);
+	assert_true(o->locality.threshold == 0.5);
+	release(&r);
+
+	r = read_config("--region r1 --locality-mode off", NULL);
+	assert_int_equal(o->locality.mode, LOCALITY_OFF);
+	release(&r);
+	r = read_config("--region r1 --locality-mode require", NULL);
+	assert_int_equal(o->locality.mode, LOCALITY_REQUIRE);
+	release(&r);
+}
+
 static void the_policies_exist(void **state) {
 	for (size_t i = 0; policy_config_names[i]; i++)
 		assert_non_null(policy_find(slice_of(policy_config_names[i])));
@@ -616,6 +655,7 @@ int main(void) {
 		cmocka_unit_test(every_flag_leads_to_its_row),
 		cmocka_unit_test(the_flags_of_the_contract),
 		cmocka_unit_test(every_table_is_introduced),
+		cmocka_unit_test(what_picks_go_by),
 		cmocka_unit_test(the_policies_exist),
 		cmocka_unit_test(the_help_fits),
 		cmocka_unit_test(loading),

@@ -1,0 +1,29 @@
+/*
+ * locality: of those that may get a request, those near enough to where it comes from.
+ *
+ * Three rings: the zone, the region, elsewhere. The nearest ring that has anybody gets all
+ * requests until the requests in flight there reach a part of what its instances take; then
+ * the next ring is let in as well. It is let out again only when what is within has well less
+ * than that, so that the rings do not flap. Which rings are in is remembered for each model and
+ * place of origin in the policy set; a pick only reads it, the opening of a ticket moves it.
+ *
+ * Distances are those of the labels: how long a connect takes is not looked at. Private to
+ * this folder, but for the texts.
+ */
+#pragma once
+
+#include "policy/filter.h"
+
+/* Beside snapshots: the state of `snap` follows from that of the snapshot in hand. */
+void locality_adopt(struct policy_set *set, const struct snapshot *snap);
+void locality_deinit(struct policy_set *set);
+
+/* Leaves of the eligible those in the rings that are in. Does nothing unless a place is preferred. */
+void locality_narrow(struct policy_set *set, const struct pick_input *input, struct filtered *f);
+
+/* In which ring this candidate of the model is. */
+enum pick_ring locality_ring(
+    const struct policy_set *set, const struct pick_input *input, const struct candidate *c);
+
+/* The request goes there: what the pick made of the rings is so from now on. */
+void locality_keep(struct policy_set *set, const struct pick_input *input, const struct pick_result *pick);

@@ -1,0 +1,250 @@
+#include "policy/ticket.h"
+#include "unit/policy/stands.h"
+
+/* Two in our zone, one in our region, one elsewhere; of ten requests each. */
+static const struct stand rings[] = { { .labels = "zone=z1 region=r1 capacity=10" },
+	{ .labels = "zone=z1 region=r1 capacity=10" }, { .labels = "zone=z2 region=r1 capacity=10" },
+	{ .labels = "zone=z3 region=r2 capacity=100" } };
+
+static void open_at_z1(struct picks *p, const char *policy, const struct stand *stands, uint32_t n) {
+	stands_open(p, policy, stands, n);
+	p->options.locality = (struct locality_options){ LOCALITY_PREFER, traits_word(SLICE("z1")),
+		traits_word(SLICE("r1")), 0.8, 64 };
+}
+
+/* One request that is given to somebody and is over at once: the rings move. */
+static struct pick_result give(struct picks *p, const char *tried) {
+	uint16_t slots[PICKS_ROWS_MAX];
+	struct pick_input input = stands_input(p, tried, slots);
+	struct ticket ticket = { .phase = TICKET_CLOSED };
+	struct pick_result result;
+
+	assert_int_equal(policy_pick(&p->set, &input, &result), 0);
+	ticket_open(&ticket, &p->set, &input, &result);
+	ticket_close(&ticket, &p->set, NULL);
+	return result;
+}
+
+/* So many are in flight at this row. */
+static void set_load(struct picks *p, uint32_t row, uint64_t n) {
+	uint16_t slot = picks_instance(p, row)->slot;
+
+	while (load_requests(p->load, slot) > n)
+		load_release_prefill(p->load, 0, slot, 0);
+	while (load_requests(p->load, slot) < n)
+		load_charge(p->load, 0, slot, 0);
+}
+
+/* Of the zone: shared out over its two. */
+static void set_zone_load(struct picks *p, uint64_t n) {
+	set_load(p, 0, n / 2);
+	set_load(p, 1, n - n / 2);
+}
+
+static void the_nearest_ring_gets_all_until_it_is_busy(void **state) {
+	struct picks p;
+
+	for (const struct policy *const *policy = policy_table; *policy; policy++) {
+		open_at_z1(&p, policy_name(*policy), rings, 4);
+		set_zone_load(&p, 15);
+		assert_int_equal(give(&p, "").n_eligible, 2);
+		set_zone_load(&p, 16);
+		assert_int_equal(give(&p, "").n_eligible, 3);
+		set_load(&p, 2, 8); /* 24 of 30 */
+		assert_int_equal(give(&p, "").n_eligible, 4);
+		picks_close(&p);
+	}
+	open_at_z1(&p, "round_robin", rings, 4);
+	assert_string_equal(stands_picked(&p, ""), "ab");
+	set_zone_load(&p, 16);
+	give(&p, "");
+	assert_string_equal(stands_picked(&p, ""), "abc");
+	picks_close(&p);
+}
+
+/* 0.8 of 20 let it in, 0.75 of that lets it out. */
+static void a_ring_is_let_out_well_below_what_let_it_in(void **state) {
+	struct picks p;
+
+	open_at_z1(&p, "round_robin", rings, 4);
+	set_zone_load(&p, 16);
+	assert_int_equal(give(&p, "").n_eligible, 3);
+	for (uint64_t n = 16; n > 12; n--) {
+		set_zone_load(&p, n);
+		assert_int_equal(give(&p, "").n_eligible, 3);
+	}
+	set_zone_load(&p, 11);
+	assert_int_equal(give(&p, "").n_eligible, 2);
+	for (uint64_t n = 11; n < 16; n++) {
+		set_zone_load(&p, n);
+		assert_int_equal(give(&p, "").n_eligible, 2);
+	}
+	picks_close(&p);
+}
+
+/* Load that wavers about the threshold moves a ring once, not each time. */
+static void rings_do_not_flap(void **state) {
+	unsigned n_moves = 0, n_before = 2;
+	struct rng rng;
+	struct picks p;
+
+	rng_init(&rng, 3);
+	open_at_z1(&p, "least_load", rings, 4);
+	for (unsigned i = 0; i < 10000; i++) {
+		set_zone_load(&p, 13 + rng_below(&rng, 5)); /* 13 to 17 */
+		unsigned n = give(&p, "").n_eligible;
+		n_moves += n != n_before;
+		n_before = n;
+	}
+	assert_int_equal(n_moves, 1);
+	set_zone_load(&p, 0);
+	assert_int_equal(give(&p, "").n_eligible, 2);
+	picks_close(&p);
+}
+
+/* Requests that last, 14 at a time and then 40: what is too much for the zone spills, and returns. */
+static void work_spills_and_returns(void **state) {
+	struct ticket tickets[40] = { { .phase = TICKET_CLOSED } };
+	unsigned far[4] = { 0 };
+	struct rng rng;
+	struct picks p;
+
+	rng_init(&rng, 5);
+	open_at_z1(&p, "least_load", rings, 4);
+	for (unsigned i = 0; i < 8000; i++) {
+		unsigned phase = i / 2000, n = phase % 2 ? 40 : 14;
+		struct ticket *t = &tickets[rng_below(&rng, n)];
+		uint16_t slots[PICKS_ROWS_MAX];
+		struct pick_input input = stands_input(&p, "", slots);
+		struct pick_result result;
+
+		for (unsigned k = n; k < n_elems(tickets); k++)
+			ticket_close(&tickets[k], &p.set, NULL);
+		ticket_close(t, &p.set, NULL);
+		assert_int_equal(policy_pick(&p.set, &input, &result), 0);
+		ticket_open(t, &p.set, &input, &result);
+		far[phase] += i % 2000 >= 200 && result.ring != PICK_RING_ZONE;
+	}
+	assert_int_equal(far[0], 0);
+	assert_true(far[1] > 400);
+	assert_int_equal(far[2], 0);
+	assert_true(far[3] > 400);
+	for (unsigned k = 0; k < n_elems(tickets); k++)
+		ticket_close(&tickets[k], &p.set, NULL);
+	picks_close(&p);
+}
+
+static void only_what_goes_there_moves_rings(void **state) {
+	uint16_t slots[PICKS_ROWS_MAX];
+	struct picks p;
+
+	open_at_z1(&p, "round_robin", rings, 4);
+	set_zone_load(&p, 16);
+	assert_string_equal(stands_picked(&p, ""), "abc"); /* picks without a ticket */
+	struct pick_input input = stands_input(&p, "", slots);
+	assert_int_equal(filter_codes(&p.set, &input, 3), 0);
+	set_zone_load(&p, 14);
+	assert_string_equal(stands_picked(&p, ""), "ab");
+	/* One of the zone was tried: what is left of it says nothing of the zone. */
+	set_load(&p, 1, 9);
+	assert_int_equal(give(&p, "a").n_eligible, 2);
+	set_zone_load(&p, 14);
+	assert_string_equal(stands_picked(&p, ""), "ab");
+	picks_close(&p);
+}
+
+static void the_ring_is_reported_beside_the_reason(void **state) {
+	struct picks p;
+
+	open_at_z1(&p, "round_robin", rings, 4);
+	assert_int_equal(give(&p, "").ring, PICK_RING_ZONE);
+	assert_int_equal(give(&p, "").reason, PICK_ROUND_ROBIN);
+	assert_int_equal(give(&p, "ab").ring, PICK_RING_REGION);
+	assert_int_equal(give(&p, "ab").reason, PICK_ONLY_CANDIDATE);
+	assert_int_equal(give(&p, "abc").ring, PICK_RING_FAR);
+	assert_string_equal(pick_ring_text(PICK_RING_ZONE), "local_zone");
+	assert_string_equal(pick_ring_text(PICK_RING_REGION), "spill_region");
+	p.options.locality.mode = LOCALITY_OFF;
+	assert_int_equal(give(&p, "").ring, PICK_RING_NONE);
+	assert_string_equal(stands_picked(&p, ""), "abcd");
+	picks_close(&p);
+}
+
+static void a_request_may_come_from_elsewhere(void **state) {
+	struct picks p;
+
+	open_at_z1(&p, "round_robin", rings, 4);
+	p.demand.origin_zone = traits_word(SLICE("z3"));
+	assert_string_equal(stands_picked(&p, ""), "d");
+	p.demand.origin_zone = traits_word(SLICE("z2"));
+	assert_string_equal(stands_picked(&p, ""), "c");
+	assert_string_equal(stands_picked(&p, "c"), "ab"); /* of its region */
+	/* Nobody knows that zone: our region, as for us, is the best guess. */
+	p.demand.origin_zone = traits_word(SLICE("z9"));
+	assert_string_equal(stands_picked(&p, ""), "abc");
+	/* What spills from there moves no rings of ours. */
+	p.demand.origin_zone = traits_word(SLICE("z2"));
+	set_load(&p, 2, 9);
+	assert_int_equal(give(&p, "").n_eligible, 3);
+	p.demand.origin_zone = 0;
+	assert_string_equal(stands_picked(&p, ""), "ab");
+	picks_close(&p);
+}
+
+/* A ring without anybody is none; who says nothing of his place is elsewhere, and takes what is usual. */
+static void empty_rings_are_passed_over(void **state) {
+	static const struct stand stands[] = { { .labels = "zone=z2 region=r1" },
+		{ .labels = "zone=z3 region=r2" }, { .labels = NULL } };
+	struct picks p;
+
+	open_at_z1(&p, "round_robin", stands, 3);
+	assert_string_equal(stands_picked(&p, ""), "a");
+	set_load(&p, 0, 51);
+	assert_int_equal(give(&p, "").n_eligible, 1);
+	set_load(&p, 0, 52); /* 0.8 of 64 is 51.2 */
+	assert_int_equal(give(&p, "").n_eligible, 3);
+	picks_close(&p);
+}
+
+static void rings_outlive_snapshots(void **state) {
+	struct picks p;
+
+	open_at_z1(&p, "round_robin", rings, 4);
+	set_zone_load(&p, 16);
+	give(&p, "");
+	set_zone_load(&p, 13);
+	assert_string_equal(stands_picked(&p, ""), "abc");
+	stands_adopt(&p, rings, 4);
+	assert_string_equal(stands_picked(&p, ""), "abc");
+	picks_close(&p);
+}
+
+/* However busy the near ones are: the far one is not cleared. */
+static void no_spill_crosses_a_clearance(void **state) {
+	static const struct stand stands[] = { { .labels = "zone=z1 capacity=10 clearance=internal" },
+		{ .labels = "zone=z2 region=r1" }, { .labels = "zone=z3 clearance=internal" } };
+	struct picks p;
+
+	open_at_z1(&p, "round_robin", stands, 3);
+	p.demand.privacy = PRIVACY_INTERNAL;
+	assert_string_equal(stands_picked(&p, ""), "a");
+	set_load(&p, 0, 9);
+	assert_string_equal(stands_picked(&p, ""), "ac");
+	picks_close(&p);
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_nearest_ring_gets_all_until_it_is_busy),
+		cmocka_unit_test(a_ring_is_let_out_well_below_what_let_it_in),
+		cmocka_unit_test(rings_do_not_flap),
+		cmocka_unit_test(work_spills_and_returns),
+		cmocka_unit_test(only_what_goes_there_moves_rings),
+		cmocka_unit_test(the_ring_is_reported_beside_the_reason),
+		cmocka_unit_test(a_request_may_come_from_elsewhere),
+		cmocka_unit_test(empty_rings_are_passed_over),
+		cmocka_unit_test(rings_outlive_snapshots),
+		cmocka_unit_test(no_spill_crosses_a_clearance),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

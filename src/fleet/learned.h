@@ -48,6 +48,8 @@ static inline void learned_write(_Atomic double *value, double to) {
 	atomic_store_explicit(value, to, memory_order_relaxed);
 }
 
+#define LEARNED_MS_MASK ((UINT64_C(1) << 48) - 1)
+
 /* Whether it refused such a request for the model of this label lately. `now_ms` is the clock of
  * instance_avoid(). */
 static inline bool learned_is_cleared(
@@ -55,19 +57,23 @@ static inline bool learned_is_cleared(
 	if (atomic_load_explicit(&learned->cleared_until_ms, memory_order_relaxed) <= now_ms)
 		return false;
 	uint64_t word = atomic_load_explicit(&learned->cleared[capability], memory_order_relaxed);
-	return word >> 48 == label && (word & ((UINT64_C(1) << 48) - 1)) > now_ms;
+	return word >> 48 == label && (word & LEARNED_MS_MASK) > now_ms;
 }
 
-/* It has just refused one. False: that is known already. */
+/*
+ * It has just refused one. True when that is news: at most once in LEARNED_CLEARED_MS for each
+ * capability, whatever models are asked for, so that requests cannot flood a log with it.
+ */
 static inline bool learned_clear(
     struct learned *learned, enum capability capability, uint32_t label, uint64_t now_ms) {
 	uint64_t until_ms = now_ms + LEARNED_CLEARED_MS;
+	uint64_t before = atomic_load_explicit(&learned->cleared[capability], memory_order_relaxed);
 
 	if (learned_is_cleared(learned, capability, label, now_ms))
 		return false;
-	assert(capability != CAPABILITY_OTHER && label <= UINT16_MAX && until_ms >> 48 == 0);
+	assert(capability != CAPABILITY_OTHER && label <= UINT16_MAX && until_ms <= LEARNED_MS_MASK);
 	atomic_store_explicit(
 	    &learned->cleared[capability], (uint64_t)label << 48 | until_ms, memory_order_relaxed);
 	atomic_store_explicit(&learned->cleared_until_ms, until_ms, memory_order_relaxed);
-	return true;
+	return (before & LEARNED_MS_MASK) <= now_ms;
 }

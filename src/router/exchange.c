@@ -11,6 +11,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "base/log.h"
 #include "router/forward.h"
 #include "router/journal.h"
 #include "router/local.h"
@@ -564,6 +565,25 @@ static void mark_move(struct exchange *x) {
 	x->moved_ms = call_pending(&x->down) ? 0 : loop_now_ms(&x->worker->loop);
 }
 
+/* The engine does not serve what was asked for: others are asked for it, for a while. */
+static void learn_refusal(struct exchange *x, unsigned status) {
+	enum capability asked = capability_of(head_method(request_head(x)), head_path(request_head(x)));
+	struct learned *learned = &x->ticket.instance->learned;
+	struct log_event e;
+
+	if ((status != 404 && status != 405 && status != 501) || asked == CAPABILITY_OTHER)
+		return;
+	if (!learned_clear(learned, asked, x->model->label, loop_now_ms(&x->worker->loop)))
+		return;
+	metric_add(&x->worker->metrics->capability_cleared, 1);
+	log_begin(&e, LOG_INFO, "engine refused a route");
+	line_text(&e.line, SLICE("instance"), x->ticket.instance->spec.name);
+	line_text(&e.line, SLICE("model"), x->model->name);
+	line_text(&e.line, SLICE("capability"), slice_of(capability_text(asked)));
+	line_uint(&e.line, SLICE("status"), status);
+	log_end(&e);
+}
+
 static enum next relay_head(struct exchange *x, const struct head *answer) {
 	struct forward_answer f = { .request = request_head(x),
 		.request_id = exchange_id(x),
@@ -574,6 +594,7 @@ static enum next relay_head(struct exchange *x, const struct head *answer) {
 
 	x->at.first_byte = now_ns(x);
 	x->status = answer->status;
+	learn_refusal(x, answer->status);
 	tap_init(&x->tap, answer);
 	/* Else it cost the engine no work. */
 	if (x->tap.kind != TAP_EVENTS && answer->status < 400 && x->model->name.n) {

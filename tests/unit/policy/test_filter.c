@@ -439,6 +439,36 @@ static void the_last_filter_is_the_reason(void **state) {
 	picks_close(&p);
 }
 
+/* 60 s long, for this model and capability alone; nobody else left, it is asked all the same. */
+static void a_refused_route_is_avoided_for_a_while(void **state) {
+	static const struct stand stands[] = { { .labels = NULL }, { .labels = NULL },
+		{ .labels = "capabilities=chat" } };
+	uint16_t slots[PICKS_ROWS_MAX];
+	struct picks p;
+
+	stands_open(&p, "round_robin", stands, 3);
+	p.demand.capability = CAPABILITY_RERANK;
+	struct pick_input input = stands_input(&p, "", slots);
+	struct learned *learned = &picks_instance(&p, 0)->learned;
+	uint32_t label = input.model->label;
+	assert_true(learned_clear(learned, CAPABILITY_RERANK, label, 0));
+	assert_false(learned_clear(learned, CAPABILITY_RERANK, label, 100));
+	assert_string_equal(stands_picked(&p, ""), "b");
+	assert_int_equal(codes(&p, 0), BIT(FILTER_CAPABILITY_MISSING));
+	assert_string_equal(stands_picked(&p, "b"), "a");
+	assert_string_equal(stands_picked(&p, "ab"), OUTCOME(PICK_E_NONE_LEFT));
+	p.demand.capability = CAPABILITY_SCORE;
+	assert_string_equal(stands_picked(&p, ""), "ab");
+	p.demand.capability = CAPABILITY_RERANK;
+	assert_true(learned_is_cleared(learned, CAPABILITY_RERANK, label, LEARNED_CLEARED_MS - 1));
+	assert_false(learned_is_cleared(learned, CAPABILITY_RERANK, label, LEARNED_CLEARED_MS));
+	assert_false(learned_is_cleared(learned, CAPABILITY_RERANK, label + 1, 0));
+	/* Of another model: no news, but it counts from now on. */
+	assert_false(learned_clear(learned, CAPABILITY_RERANK, label + 1, 100));
+	assert_string_equal(stands_picked(&p, ""), "ab");
+	picks_close(&p);
+}
+
 /* For thousands of fleets and requests: who is picked has no code but one of health, and who is picked by
  * nobody has one, unless it is in reserve. */
 static void picks_and_codes_agree(void **state) {
@@ -508,6 +538,7 @@ int main(void) {
 		cmocka_unit_test(every_code_of_every_row_is_explained),
 		cmocka_unit_test(in_a_panic_the_ill_are_eligible),
 		cmocka_unit_test(the_last_filter_is_the_reason),
+		cmocka_unit_test(a_refused_route_is_avoided_for_a_while),
 		cmocka_unit_test(picks_and_codes_agree),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

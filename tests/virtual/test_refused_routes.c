@@ -1,0 +1,90 @@
+/* An engine that does not serve what it was asked for is not asked for it again, for a while. */
+#include "virtual/expect.h"
+
+#define RERANK    "/v1/rerank"
+#define BODY(m)   "{\"model\":\"" m "\"}"
+#define NOT_FOUND "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno"
+
+/* One request; the engine that has it answers so. Returns which it was. */
+static int give(struct world *w, const char *path, const char *body, const char *answer, unsigned status) {
+	struct peer *client = post(w, path, body), *at = net_newest(-1);
+	int engine = at->engine;
+
+	assert_true(engine >= 0);
+	say(w, at, answer);
+	expect_answer(client, status, NULL);
+	peer_close(client);
+	peer_close(at);
+	world_settle(w);
+	return engine;
+}
+
+/* Which engines six requests go to, as bits. */
+static unsigned given(struct world *w, const char *path, const char *body) {
+	unsigned engines = 0;
+
+	for (unsigned i = 0; i < 6; i++)
+		engines |= 1u << give(w, path, body, ANSWER_OK, 200);
+	return engines;
+}
+
+static uint64_t n_cleared(const struct world *w) {
+	return metric_read(&w->worker.metrics->capability_cleared);
+}
+
+static void expect_learned(const char *answer, unsigned status) {
+	struct world *w = WORLD("m,n", "m,n", "m,n");
+	unsigned all = 7, others = all & ~(1u << give(w, RERANK, BODY("m"), answer, status));
+
+	assert_int_equal(n_cleared(w), 1);
+	assert_int_equal(given(w, RERANK, BODY("m")), others);
+	assert_int_equal(given(w, CHAT, BODY("m")), all);
+	assert_int_equal(given(w, RERANK, BODY("n")), all);
+	world_pass(w, 59000);
+	assert_int_equal(given(w, RERANK, BODY("m")), others);
+	world_pass(w, 1000);
+	assert_int_equal(given(w, RERANK, BODY("m")), all);
+	assert_int_equal(n_cleared(w), 1);
+	expect_end(w, 31);
+}
+
+static void test_a_refused_route_is_learned_and_expires(void **state) {
+	expect_learned(NOT_FOUND, 404);
+	expect_learned("HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\n\r\n", 405);
+	expect_learned("HTTP/1.1 501 Not Implemented\r\ncontent-length: 0\r\n\r\n", 501);
+}
+
+static void test_other_mistakes_teach_nothing(void **state) {
+	struct world *w = WORLD("m", "m", "m");
+
+	give(w, RERANK, BODY("m"), "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", 400);
+	give(w, RERANK, BODY("m"), "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n", 500);
+	give(w, "/no/such/path", BODY("m"), NOT_FOUND, 404);
+	assert_int_equal(n_cleared(w), 0);
+	assert_int_equal(given(w, RERANK, BODY("m")), 7);
+	expect_end(w, 9);
+}
+
+/* When nobody does, the client sees what an engine says of it. */
+static void test_who_is_left_is_asked_all_the_same(void **state) {
+	struct world *w = WORLD("m", "m", "m");
+	unsigned engines = 0;
+
+	for (unsigned i = 0; i < 3; i++)
+		engines |= 1u << give(w, RERANK, BODY("m"), NOT_FOUND, 404);
+	assert_int_equal(engines, 7);
+	assert_int_equal(n_cleared(w), 3);
+	for (unsigned i = 0; i < 6; i++)
+		give(w, RERANK, BODY("m"), NOT_FOUND, 404);
+	assert_int_equal(n_cleared(w), 3); /* said once */
+	expect_end(w, 9);
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_a_refused_route_is_learned_and_expires),
+		cmocka_unit_test(test_other_mistakes_teach_nothing),
+		cmocka_unit_test(test_who_is_left_is_asked_all_the_same),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

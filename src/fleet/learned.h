@@ -12,8 +12,6 @@
 #include "fleet/capability.h"
 
 struct learned {
-	_Atomic uint64_t cleared_until_ms; /* until then one of `cleared` may be in force */
-
 	_Atomic double prefill_rate;  /* uncached prompt tokens a second; 0: not known yet */
 	_Atomic double first_token_s; /* decaying mean that follows peaks at once; 0: not known yet */
 	_Atomic uint64_t first_ns;    /* when it answered anybody with a first token last */
@@ -50,13 +48,19 @@ static inline void learned_write(_Atomic double *value, double to) {
 
 #define LEARNED_MS_MASK ((UINT64_C(1) << 48) - 1)
 
-/* Whether it refused such a request for the model of this label lately. `now_ms` is the clock of
- * instance_avoid(). */
+/* Until then such a refusal of any instance may be in force: what spares most picks to look for one. */
+extern _Atomic uint64_t learned_cleared_until_ms;
+
+/* `now_ms` is the clock of instance_avoid(). */
+static inline bool learned_is_any_cleared(uint64_t now_ms) {
+	return atomic_load_explicit(&learned_cleared_until_ms, memory_order_relaxed) > now_ms;
+}
+
+/* Whether it refused such a request for the model of this label lately. */
 static inline bool learned_is_cleared(
     const struct learned *learned, enum capability capability, uint32_t label, uint64_t now_ms) {
-	if (atomic_load_explicit(&learned->cleared_until_ms, memory_order_relaxed) <= now_ms)
-		return false;
 	uint64_t word = atomic_load_explicit(&learned->cleared[capability], memory_order_relaxed);
+
 	return word >> 48 == label && (word & LEARNED_MS_MASK) > now_ms;
 }
 
@@ -64,16 +68,4 @@ static inline bool learned_is_cleared(
  * It has just refused one. True when that is news: at most once in LEARNED_CLEARED_MS for each
  * capability, whatever models are asked for, so that requests cannot flood a log with it.
  */
-static inline bool learned_clear(
-    struct learned *learned, enum capability capability, uint32_t label, uint64_t now_ms) {
-	uint64_t until_ms = now_ms + LEARNED_CLEARED_MS;
-	uint64_t before = atomic_load_explicit(&learned->cleared[capability], memory_order_relaxed);
-
-	if (learned_is_cleared(learned, capability, label, now_ms))
-		return false;
-	assert(capability != CAPABILITY_OTHER && label <= UINT16_MAX && until_ms <= LEARNED_MS_MASK);
-	atomic_store_explicit(
-	    &learned->cleared[capability], (uint64_t)label << 48 | until_ms, memory_order_relaxed);
-	atomic_store_explicit(&learned->cleared_until_ms, until_ms, memory_order_relaxed);
-	return (before & LEARNED_MS_MASK) <= now_ms;
-}
+bool learned_clear(struct learned *learned, enum capability capability, uint32_t label, uint64_t now_ms);

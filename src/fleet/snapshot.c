@@ -122,9 +122,10 @@ void snapshot_row_traits(
 
 /* Of all the candidates and the reserve of a model, whose name is known. */
 static void write_traits(const struct snapshot *snap, struct model *model, struct traits *traits) {
+	model->least = TRAITS_LEAST;
 	for (uint32_t i = 0; i < model->n_candidates + model->n_reserve; i++) {
 		snapshot_row_traits(snap, model->candidates[i].row, model->name, &traits[i]);
-		model->traits |= traits[i].known;
+		traits_join(&model->least, &traits[i]);
 	}
 }
 

@@ -64,8 +64,8 @@ struct model {
 	uint32_t n_candidates, n_reserve; /* both 0: known, but nobody serves it who may be tried */
 	uint32_t n_healthy;               /* its rows that are routable by their state, whatever they weigh */
 	uint32_t label;                   /* fleet/label.h */
-	uint32_t traits; /* bits of enum trait: said of any of its candidates, or of its reserve */
-	bool is_panic;   /* more than half are unhealthy: those that are not refusing get requests, too */
+	bool is_panic; /* more than half are unhealthy: those that are not refusing get requests, too */
+	struct traits_least least; /* of its candidates and its reserve */
 };
 
 struct snapshot {

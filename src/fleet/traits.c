@@ -178,6 +178,16 @@ void traits_discover(struct traits *t, struct slice object) {
 	t->known |= UINT32_C(1) << TRAIT_CONTEXT;
 }
 
+void traits_join(struct traits_least *least, const struct traits *t) {
+	least->known |= t->known;
+	least->capabilities &= t->capabilities ? t->capabilities : UINT32_MAX;
+	least->features &= t->features ? t->features : UINT32_MAX;
+	if (t->context_tokens && t->context_tokens < least->context_tokens)
+		least->context_tokens = t->context_tokens;
+	if (t->clearance < least->clearance)
+		least->clearance = t->clearance;
+}
+
 static bool has_tag(struct slice has, struct slice tag) {
 	struct slice member;
 

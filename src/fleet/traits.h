@@ -46,12 +46,31 @@ struct traits {
 	struct slice residency;                     /* tags, separated by commas */
 };
 
+/* What each of several can do and may get at the least: who asks no more need not look at them. */
+struct traits_least {
+	uint32_t known;        /* bits of enum trait: somebody said it of one of them */
+	uint32_t capabilities; /* of all */
+	uint32_t features;     /* of all */
+	uint32_t context_tokens;
+	enum privacy clearance;
+};
+
+/* Of nobody: no limits at all. */
+#define TRAITS_LEAST                                                                                         \
+	((struct traits_least){ .capabilities = UINT32_MAX,                                                  \
+	    .features = UINT32_MAX,                                                                          \
+	    .context_tokens = UINT32_MAX,                                                                    \
+	    .clearance = PRIVACY_RESTRICTED })
+
 static inline bool traits_has(const struct traits *t, enum trait trait) {
 	return t->known >> trait & 1;
 }
 
 /* What a name is compared by; never 0 but for an empty one. */
 uint64_t traits_word(struct slice name);
+
+/* One more of them. */
+void traits_join(struct traits_least *least, const struct traits *t);
 
 /*
  * What is wrong with a label, as one sentence; NULL: nothing, or it is none of those above.

@@ -40,7 +40,8 @@ struct ask {
 	enum privacy privacy;
 	uint64_t n_prompt, n_output; /* tokens */
 	double group_rate;           /* prompt tokens a second, of those that are known; 0: of none */
-	bool is_relaxed;             /* estimates and lessons are doubted */
+	bool minds_lessons;          /* who refused such a request lately is out */
+	bool is_relaxed;             /* nobody was left: estimates and lessons are doubted */
 };
 
 /* A candidate, or what would be one. */
@@ -145,31 +146,29 @@ static double mean_rate(const struct model *model) {
 	return n ? sum / n : 0;
 }
 
-/* `traits`: bits of enum trait that are said of anybody. */
-static uint32_t checks_of(const struct ask *ask, uint32_t traits) {
+/* What a request asks that somebody may not have. */
+static uint32_t checks_of(const struct ask *ask, const struct traits_least *least) {
 	const struct demand *demand = ask->input->demand;
 	const struct policy_options *options = ask->set->options;
-	const bool asks[FILTER_CODES] = {
-		[FILTER_CAPABILITY_MISSING] =
-		    traits & BIT(TRAIT_CAPABILITIES) && demand->capability != CAPABILITY_OTHER,
-		[FILTER_FEATURE_MISSING] = traits & BIT(TRAIT_FEATURES) && demand->features,
-		[FILTER_CONTEXT_TOO_SMALL] = traits & BIT(TRAIT_CONTEXT),
-		[FILTER_CLEARANCE_LOW] = ask->privacy > PRIVACY_PUBLIC,
-		[FILTER_RESIDENCY_MISSING] = options->residency.n || demand->residency.n,
-		[FILTER_REGION_DENIED] = options->locality.mode == LOCALITY_REQUIRE,
-		[FILTER_AT_CAPACITY] = traits & BIT(TRAIT_CAPACITY),
-		[FILTER_SLO_UNATTAINABLE] = demand->deadline_ms,
-		[FILTER_OVER_COST] =
-		    options->cost_ceiling && traits & (BIT(TRAIT_PRICE_IN) | BIT(TRAIT_PRICE_OUT)),
-	};
-	uint32_t checks = 0;
+	bool lacks =
+	    demand->capability != CAPABILITY_OTHER && !(least->capabilities >> demand->capability & 1);
+	bool has_prices = least->known & (BIT(TRAIT_PRICE_IN) | BIT(TRAIT_PRICE_OUT));
+	uint32_t checks = (uint32_t)lacks << FILTER_CAPABILITY_MISSING;
 
-	for (unsigned code = 0; code < FILTER_CODES; code++)
-		checks |= (uint32_t)asks[code] << code;
+	checks |= (uint32_t)((demand->features & ~least->features) != 0) << FILTER_FEATURE_MISSING;
+	checks |= (uint32_t)(ask->n_prompt + ask->n_output > least->context_tokens)
+	    << FILTER_CONTEXT_TOO_SMALL;
+	checks |= (uint32_t)(ask->privacy > least->clearance) << FILTER_CLEARANCE_LOW;
+	checks |= (uint32_t)(options->residency.n || demand->residency.n) << FILTER_RESIDENCY_MISSING;
+	checks |= (uint32_t)(options->locality.mode == LOCALITY_REQUIRE) << FILTER_REGION_DENIED;
+	checks |= (least->known >> TRAIT_CAPACITY & 1) << FILTER_AT_CAPACITY;
+	checks |= (uint32_t)(demand->deadline_ms != 0) << FILTER_SLO_UNATTAINABLE;
+	checks |= (uint32_t)(options->cost_ceiling && has_prices) << FILTER_OVER_COST;
 	return checks;
 }
 
-static struct ask ask_of(const struct policy_set *set, const struct pick_input *input, uint32_t traits) {
+static struct ask ask_of(
+    const struct policy_set *set, const struct pick_input *input, const struct traits_least *least) {
 	const struct demand *demand = input->demand;
 	uint32_t media = BIT(FEATURE_IMAGE_INPUT) | BIT(FEATURE_AUDIO_INPUT);
 	enum privacy floor = set->options->privacy_floor;
@@ -180,9 +179,10 @@ static struct ask ask_of(const struct policy_set *set, const struct pick_input *
 		/* The bytes of an image say nothing of its tokens. */
 		.n_prompt = demand->features & media ? 0 : demand->prompt_tokens,
 		.n_output = demand->output_max ? demand->output_max : 1,
+		.minds_lessons = learned_is_any_cleared(input->now_ns / 1000000u),
 	};
 
-	ask.checks = checks_of(&ask, traits);
+	ask.checks = checks_of(&ask, least);
 	if (ask.checks & BIT(FILTER_SLO_UNATTAINABLE))
 		ask.group_rate = mean_rate(input->model);
 	return ask;
@@ -204,37 +204,38 @@ static bool has_refused(const struct ask *ask, const struct instance *inst) {
 }
 
 /* The first that speaks against it; FILTER_NONE: nothing. */
-static enum filter_code first_refusal(const struct ask *ask, const struct candidate *c) {
-	if (!ask->is_relaxed && has_refused(ask, c->instance))
+static enum filter_code first_refusal(const struct ask *ask, const struct subject *s) {
+	if (ask->minds_lessons && has_refused(ask, s->instance))
 		return FILTER_CAPABILITY_MISSING;
-	if (ask->checks) {
-		struct subject s = { c->instance, snapshot_traits(ask->set->snapshot, c) };
+	for (uint32_t rest = ask->checks; rest; rest &= rest - 1) {
+		unsigned code = (unsigned)__builtin_ctz(rest);
 
-		for (uint32_t rest = ask->checks; rest; rest &= rest - 1) {
-			unsigned code = (unsigned)__builtin_ctz(rest);
-
-			if (refuses[code](ask, &s))
-				return (enum filter_code)code;
-		}
+		if (refuses[code](ask, s))
+			return (enum filter_code)code;
 	}
-	return is_tried(ask->input, c->slot) ? FILTER_ALREADY_TRIED : FILTER_NONE;
+	return is_tried(ask->input, s->instance->slot) ? FILTER_ALREADY_TRIED : FILTER_NONE;
 }
 
 /* Makes those of the range the eligible ones against whom nothing speaks. */
 static void filter_range(
     struct policy_set *set, const struct ask *ask, struct range range, struct filtered *f) {
-	const struct model *model = ask->input->model;
+	const struct candidate *candidates = ask->input->model->candidates;
+	const struct traits *traits = set->snapshot->traits + (candidates - set->snapshot->candidates);
+	bool asks_nothing = !ask->checks && !ask->minds_lessons && !ask->input->n_tried;
 	uint64_t now_ms = ask->input->now_ns / 1000000u;
 
 	for (uint32_t i = range.begin; i < range.end; i++) {
-		const struct candidate *c = &model->candidates[i];
+		const struct candidate *c = &candidates[i];
 
 		if (instance_is_avoided(c->instance, now_ms) != range.are_avoided)
 			continue;
-		enum filter_code code = first_refusal(ask, c);
-		if (code) {
+		if (!asks_nothing) {
+			enum filter_code code =
+			    first_refusal(ask, &(struct subject){ c->instance, &traits[i] });
+
 			f->refused |= BIT(code);
-			continue;
+			if (code)
+				continue;
 		}
 		set->eligible[f->n++] = i;
 		f->weight += c->weight;
@@ -263,11 +264,12 @@ static struct filtered filter_ranges(struct policy_set *set, const struct ask *a
 }
 
 struct filtered filter_all(struct policy_set *set, const struct pick_input *input) {
-	struct ask ask = ask_of(set, input, input->model->traits);
+	struct ask ask = ask_of(set, input, &input->model->least);
 	struct filtered f = filter_ranges(set, &ask);
 
 	if (!f.n && f.refused & (BIT(FILTER_CAPABILITY_MISSING) | BIT(FILTER_CONTEXT_TOO_SMALL))) {
 		ask.is_relaxed = true;
+		ask.minds_lessons = false;
 		f = filter_ranges(set, &ask);
 	}
 	locality_narrow(set, input, &f);
@@ -290,7 +292,7 @@ int filter_outcome(uint32_t refused) {
 		[FILTER_ALREADY_TRIED] = PICK_E_NONE_LEFT,
 	};
 
-	assert(refused);
+	assert(refused > BIT(FILTER_NONE));
 	return outcomes[31 - __builtin_clz(refused)];
 }
 
@@ -333,7 +335,9 @@ uint32_t filter_codes(const struct policy_set *set, const struct pick_input *inp
 
 	assert(row < snap->n_rows);
 	snapshot_row_traits(snap, primary, input->model->name, &traits);
-	struct ask ask = ask_of(set, input, traits.known);
+	struct traits_least least = TRAITS_LEAST;
+	traits_join(&least, &traits);
+	struct ask ask = ask_of(set, input, &least);
 	struct subject subject = { inst, &traits };
 	uint32_t codes = row_codes(snap, input->model, primary);
 	if (!has_model(snap, input->model, primary))

@@ -134,9 +134,14 @@ static void what_is_said_of_candidates_stands_beside_them(void **state) {
 	assert_int_equal(traits_at(snap, "qwen", 1)->capacity, 4);
 	assert_int_equal(traits_at(snap, "qwen", 2)->clearance, PRIVACY_INTERNAL);
 	assert_int_equal(traits_at(snap, "qwen", 2)->context_tokens, 300);
-	assert_int_equal(snapshot_model(snap, SLICE("qwen"))->traits,
+	assert_int_equal(snapshot_model(snap, SLICE("qwen"))->least.known,
 	    1u << TRAIT_CONTEXT | 1u << TRAIT_ZONE | 1u << TRAIT_CLEARANCE | 1u << TRAIT_CAPACITY);
-	assert_int_equal(snap->any.traits, 1u << TRAIT_ZONE | 1u << TRAIT_CLEARANCE | 1u << TRAIT_CAPACITY);
+	assert_int_equal(
+	    snap->any.least.known, 1u << TRAIT_ZONE | 1u << TRAIT_CLEARANCE | 1u << TRAIT_CAPACITY);
+	const struct traits_least *least = &snapshot_model(snap, SLICE("qwen"))->least;
+	assert_int_equal(least->context_tokens, 100);
+	assert_int_equal(least->clearance, PRIVACY_PUBLIC);
+	assert_int_equal(least->capabilities, UINT32_MAX);
 	snapshot_row_traits(snap, 3, SLICE("qwen"), &drained);
 	assert_int_equal(drained.context_tokens, 100);
 	snapshot_unref(&snap);

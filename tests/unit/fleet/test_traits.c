@@ -139,6 +139,31 @@ static void the_engine_says_its_context(void **state) {
 	assert_int_equal(t.context_tokens, 7);
 }
 
+static void the_least_is_what_all_can_do(void **state) {
+	static const struct pair labels[][3] = {
+		{ LABEL("capabilities", "completion,rerank"), LABEL("context", "100"),
+		    LABEL("clearance", "restricted") },
+		{ LABEL("capabilities", "rerank,score"), LABEL("context", "90"),
+		    LABEL("clearance", "internal") },
+		{ LABEL("features", "tools"), LABEL("zone", "z"), LABEL("clearance", "confidential") },
+	};
+	struct traits_least least = TRAITS_LEAST;
+
+	for (unsigned i = 0; i < 3; i++) {
+		struct traits t = declared(labels[i], 3, "m", true);
+
+		traits_join(&least, &t);
+	}
+	assert_int_equal(least.capabilities, 1u << CAPABILITY_RERANK);
+	assert_int_equal(least.features, 1u << FEATURE_TOOLS);
+	assert_int_equal(least.context_tokens, 90);
+	assert_int_equal(least.clearance, PRIVACY_INTERNAL);
+	traits_join(&least, &(struct traits){ .known = 0 });
+	assert_int_equal(least.capabilities, 1u << CAPABILITY_RERANK);
+	assert_int_equal(least.context_tokens, 90);
+	assert_int_equal(least.clearance, PRIVACY_PUBLIC);
+}
+
 static void tags_are_a_subset(void **state) {
 	assert_true(traits_has_tags(SLICE("eu, de"), SLICE("de")));
 	assert_true(traits_has_tags(SLICE("eu,de"), SLICE(" de ,eu")));
@@ -170,6 +195,7 @@ int main(void) {
 		cmocka_unit_test(only_the_operator_clears),
 		cmocka_unit_test(mistakes_are_named_and_not_read),
 		cmocka_unit_test(the_engine_says_its_context),
+		cmocka_unit_test(the_least_is_what_all_can_do),
 		cmocka_unit_test(tags_are_a_subset),
 		cmocka_unit_test(levels_have_words),
 	};

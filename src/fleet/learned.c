@@ -1,0 +1,17 @@
+#include "fleet/learned.h"
+
+_Atomic uint64_t learned_cleared_until_ms;
+
+bool learned_clear(struct learned *learned, enum capability capability, uint32_t label, uint64_t now_ms) {
+	uint64_t until_ms = now_ms + LEARNED_CLEARED_MS;
+	uint64_t before = atomic_load_explicit(&learned->cleared[capability], memory_order_relaxed);
+
+	if (learned_is_cleared(learned, capability, label, now_ms))
+		return false;
+	assert(capability != CAPABILITY_OTHER && label <= UINT16_MAX && until_ms <= LEARNED_MS_MASK);
+	atomic_store_explicit(
+	    &learned->cleared[capability], (uint64_t)label << 48 | until_ms, memory_order_relaxed);
+	if (!learned_is_any_cleared(until_ms))
+		atomic_store_explicit(&learned_cleared_until_ms, until_ms, memory_order_relaxed);
+	return (before & LEARNED_MS_MASK) <= now_ms;
+}

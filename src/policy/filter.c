@@ -38,7 +38,7 @@ struct ask {
 	const struct pick_input *input;
 	uint32_t checks; /* 1 << code: the filters in `refuses` that could refuse somebody */
 	enum privacy privacy;
-	uint64_t n_prompt, n_output; /* tokens */
+	uint64_t n_prompt, n_output; /* tokens; 0 of a prompt that cannot be measured */
 	double group_rate;           /* prompt tokens a second, of those that are known; 0: of none */
 	bool minds_lessons;          /* who refused such a request lately is out */
 	bool is_relaxed;             /* nobody was left: estimates and lessons are doubted */
@@ -91,7 +91,7 @@ static bool is_late(const struct ask *ask, const struct subject *s) {
 
 	if (rate <= 0)
 		rate = ask->group_rate;
-	n_tokens += ask->input->demand->prompt_tokens;
+	n_tokens += ask->n_prompt;
 	return rate > 0 && (double)n_tokens / rate * 1000 > ask->input->demand->deadline_ms;
 }
 
@@ -176,8 +176,8 @@ static struct ask ask_of(
 		.set = set,
 		.input = input,
 		.privacy = demand->privacy > floor ? demand->privacy : floor,
-		/* The bytes of an image say nothing of its tokens. */
-		.n_prompt = demand->features & media ? 0 : demand->prompt_tokens,
+		/* The bytes of an image say nothing of its tokens, nor do those that may be one. */
+		.n_prompt = demand->features & media || demand->is_prompt_open ? 0 : demand->prompt_tokens,
 		.n_output = demand->output_max ? demand->output_max : 1,
 		.minds_lessons = learned_is_any_cleared(input->now_ns / 1000000u),
 	};

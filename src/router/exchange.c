@@ -271,6 +271,7 @@ static void make_demand(struct exchange *x, struct demand *demand) {
 	inspect_demand(&x->inspect, &salt, x->worker->keys, demand);
 	if (!x->inspect.is_complete && x->inspect.buf && head->framing == FRAMING_LENGTH &&
 	    head->content_length > demand->prompt_bytes) { /* the rest is on its way */
+		demand->is_prompt_open = true;
 		demand->prompt_bytes = head->content_length;
 		demand->prompt_tokens = (uint32_t)((double)head->content_length * salt.tokens_per_byte);
 	}

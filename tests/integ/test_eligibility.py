@@ -110,3 +110,62 @@ def test_who_is_full_gets_no_more(fake, router):
         thread.join()
     assert results == [200, 200] and front.chat().status_code == 200
 
+
+
+def test_a_client_may_ask_for_more_privacy_and_for_no_less(fake, router):
+    labels = [{"clearance": "internal"}, {"clearance": "restricted"}, {}]
+    engines, front = fleet(fake, router, labels, privacy={"floor": "internal"})
+    for _ in range(4):
+        assert front.chat(headers={"x-headrace-privacy": "restricted"}).status_code == 200
+    assert count(engines) == [0, 4, 0]
+    for _ in range(8):
+        assert front.chat(headers={"x-headrace-privacy": "public"}).status_code == 200
+    assert count(engines)[2] == 0
+
+
+def test_a_feature_that_nobody_has_is_refused(fake, router):
+    labels = [{"features": "stream"}, {"features": "stream,tools"}, {"features": "tools"}]
+    engines, front = fleet(fake, router, labels)
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    for _ in range(4):
+        assert front.chat(body={"tools": tools, "stream": True}).status_code == 200
+    assert count(engines) == [0, 4, 0]
+    reply = front.chat(body={"tools": tools, "n": 2})
+    assert refusal(reply) == (400, "unsupported_feature")
+
+
+def test_what_is_longer_than_any_context_is_refused(fake, router):
+    labels = [{"context": "100"}, {"context": "2000"}, {"context": "500"}]
+    engines, front = fleet(fake, router, labels)
+    for _ in range(4):
+        assert front.chat(body={"max_tokens": 1000}).status_code == 200
+    assert count(engines) == [0, 4, 0]
+    assert refusal(front.chat(body={"max_tokens": 2001})) == (400, "context_length_exceeded")
+    long = [{"role": "user", "content": "word " * 4000}]         # 20,000 bytes: about 5,000 tokens
+    assert refusal(front.chat(body={"messages": long})) == (400, "context_length_exceeded")
+
+
+def test_what_costs_too_much_is_refused(fake, router):
+    labels = [{"price_out": "2000000"}, {"price_out": "500000"}, {"price_out": "9000000"}]
+    engines, front = fleet(fake, router, labels, cost={"ceiling": 60})
+    for _ in range(4):
+        assert front.chat(body={"max_tokens": 100}).status_code == 200
+    assert count(engines) == [0, 4, 0]
+    assert front.chat(body={"max_tokens": 1}).status_code == 200
+    dear = router(engines, labels=[{"price_out": "9000000"}] * 3, cost={"ceiling": 60})
+    assert refusal(dear.chat(body={"max_tokens": 100})) == (403, "over_budget")
+
+
+def test_a_deadline_that_nobody_makes_is_refused(engine, router):
+    """How fast the engines work is learned first, from the usage of their answers."""
+    engines = [engine(["m"], "--prefill-rate", "5000") for _ in range(3)]
+    front = router(engines, router={"threads": 1})
+    seen = iter(range(1000))
+
+    def ask(deadline_ms):
+        body = {"messages": [{"role": "user", "content": f"{next(seen)} " + "word " * 1000}], "max_tokens": 1}
+        return front.chat(body=body, headers={"x-headrace-deadline-ms": str(deadline_ms)})
+    eventually(lambda: ask(1).status_code == 503)
+    late = ask(1)
+    assert refusal(late) == (503, "slo_unattainable") and late.headers["retry-after"] == "1"
+    assert ask(600000).status_code == 200

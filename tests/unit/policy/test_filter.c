@@ -116,9 +116,17 @@ static void prompt_and_output_fit_together(void **state) {
 		.picked = "abc",
 	};
 
+	/* What has not come may be an image. */
+	static const struct single open = {
+		.stands = { { .labels = "context=1000" }, { .labels = "context=1500" }, { .labels = NULL } },
+		.demand = { .prompt_tokens = 1000000, .is_prompt_open = true },
+		.picked = "abc",
+	};
+
 	assert_single(&s, NULL);
 	assert_single(&full, NULL);
 	assert_single(&image, NULL);
+	assert_single(&open, NULL);
 }
 
 /* It may be half as long as thought: whom that fits is asked before nobody is. */

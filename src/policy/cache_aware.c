@@ -28,7 +28,6 @@
 /* Of KV use k the pressure is that of a queue, k / (1 - k): evictions and preemptions are near. */
 #define KV_S       0.15
 #define KV_USE_MAX 0.98
-#define FRESH_MS   10000u /* older figures of the engine are not looked at */
 
 /* Costs this near to the lowest are equal to it: in seconds, and as part of the request's own work. */
 #define TIE_S    0.002
@@ -68,18 +67,12 @@ static double mean_rate(const struct choice *choice) {
 	return n ? sum / n : RATE_UNKNOWN;
 }
 
-static bool is_fresh(const struct learned *learned, uint64_t now_ns) {
-	uint64_t ms = atomic_load_explicit(&learned->scraped_ms, memory_order_relaxed);
-
-	return ms && now_ns / 1000000u < ms + FRESH_MS;
-}
-
 /* Seconds by what the engine says of itself: others' requests that wait there, and KV pressure. */
 static void add_figures(
     struct policy_score *score, const struct choice *choice, const struct learned *learned, double own) {
 	double n_others = learned_read(&learned->n_waiting) - own, use = learned_read(&learned->kv_usage);
 
-	if (!is_fresh(learned, choice->now_ns))
+	if (!choice_is_fresh(choice, learned))
 		return;
 	if (n_others > 0)
 		score->parts[PART_QUEUE] += (float)(n_others * choice->demand->prompt_tokens);

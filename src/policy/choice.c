@@ -1,5 +1,9 @@
 #include "policy/choice.h"
 
+#define FEW_REQUESTS 8       /* in flight: nobody drowns in so many */
+#define FRESH_MS     10000u  /* older figures of an engine are not looked at */
+#define WAITING_MAX  1000000 /* an engine that says more is not believed */
+
 uint32_t choice_draw(const struct choice *choice, uint32_t except) {
 	bool is_one_out = except < choice->n;
 	uint64_t weight = choice->weight;
@@ -21,4 +25,53 @@ uint32_t choice_draw(const struct choice *choice, uint32_t except) {
 			return i;
 		drawn -= choice_candidate(choice, i)->weight;
 	}
+}
+
+bool choice_is_fresh(const struct choice *choice, const struct learned *learned) {
+	uint64_t ms = atomic_load_explicit(&learned->scraped_ms, memory_order_relaxed);
+
+	return ms && choice->now_ns / 1000000u < ms + FRESH_MS;
+}
+
+/* Requests that others keep waiting there, by what the engine said lately. */
+static uint64_t n_waiting(const struct choice *choice, const struct learned *learned, uint64_t n_own) {
+	double n = learned_read(&learned->n_waiting) - (double)n_own;
+
+	if (!(n > 0) || !choice_is_fresh(choice, learned))
+		return 0;
+	return n < WAITING_MAX ? (uint64_t)n : WAITING_MAX;
+}
+
+struct choice_measure choice_measure(const struct choice *choice, uint32_t i) {
+	const struct candidate *c = choice_candidate(choice, i);
+	struct load_sum load = load_sum(choice->load, c->slot);
+	uint64_t n_requests = load.n_requests + 1;
+
+	n_requests += n_waiting(choice, &c->instance->learned, load.n_prefills);
+	return (struct choice_measure){
+		.work = n_requests * MEASURE_REQUEST + load.prefill_tokens + choice->demand->prompt_tokens +
+		    load.decode_tokens / MEASURE_DECODES,
+		.weight = c->weight,
+	};
+}
+
+uint64_t choice_in_flight(const struct choice *choice) {
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < choice->n; i++)
+		n += load_requests(choice->load, choice_candidate(choice, i)->slot);
+	return n;
+}
+
+bool choice_is_overloaded(const struct choice *choice, uint32_t i, double times) {
+	const struct candidate *c = choice_candidate(choice, i);
+	uint64_t n_own = load_requests(choice->load, c->slot);
+
+	return n_own > FEW_REQUESTS &&
+	    (double)n_own * (double)choice->weight > times * (double)(choice_in_flight(choice) * c->weight);
+}
+
+uint64_t choice_bound(const struct choice *choice, const struct candidate *c, uint64_t n_in_flight) {
+	return u64_max(FEW_REQUESTS,
+	    ((n_in_flight + 1) * c->weight * 5 + 4 * choice->weight - 1) / (4 * choice->weight));
 }

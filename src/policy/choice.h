@@ -5,22 +5,30 @@
  * keep a cell of state per candidate. While a model's candidates stay the same so do
  * its cells; when they change, all cells are zeroed ones again, and carry fills them
  * from those before. A policy that compares fills in the scores that it compared.
+ *
+ * A pick changes the cells, the scores and the state of the generator, and nothing else: who
+ * picks with copies of them leaves no trace (explanations do). What a policy shares with
+ * other threads it changes in its bind, which is called when the request goes there.
  */
 #pragma once
 
 #include "policy/policy.h"
 
 struct choice {
+	const struct snapshot *snapshot;
 	const struct candidate *candidates; /* of the model */
 	const uint32_t *eligible;           /* positions in candidates, ascending */
+	uint32_t n_candidates;              /* of the model, without its reserve */
 	uint32_t n;                         /* of eligible; 2 or more */
 	uint64_t weight;                    /* of all eligible together */
 	const struct demand *demand;
 	const struct policy_options *options;
 	const struct load *load;
-	const struct prefix_scan *scan; /* who has how much of the prompt; empty unless wanted */
+	const struct prefix_scan *scan;       /* who has how much of the prompt; empty unless wanted */
+	const struct session_table *sessions; /* NULL: none is kept */
 	struct rng *rng;
 	uint64_t now_ns;
+	const void *table;           /* what the policy built of the model, or NULL */
 	void *cells;                 /* parallel to candidates */
 	struct policy_score *scores; /* parallel to eligible; zero */
 	enum pick_reason reason;     /* the policy's, unless it says another */
@@ -49,6 +57,14 @@ typedef void (*policy_carry_fn)(
 typedef void (*policy_init_fn)(void *cells, const struct model *model, struct rng *rng);
 typedef uint32_t (*policy_pick_fn)(struct choice *choice); /* 0 to choice->n - 1 */
 
+/* What picks for the model look things up in, one block of malloc(). Never changed; kept while candidates and
+ * weights stay the same, unless the policy wants it fresh. */
+typedef void *(*policy_build_fn)(
+    const struct snapshot *snap, const struct model *model, const struct policy_options *options);
+/* The request of `input` goes to the one that was picked: now it may be remembered. */
+typedef void (*policy_bind_fn)(
+    struct policy_set *set, const struct pick_input *input, const struct pick_result *pick);
+
 struct policy {
 	const char *name;
 	const char *alias; /* NULL: none */
@@ -59,11 +75,17 @@ struct policy {
 	size_t cell_bytes;
 	policy_init_fn init; /* both NULL with cell_bytes 0 */
 	policy_carry_fn carry;
+	policy_build_fn build; /* NULL: nothing is looked up */
+	bool builds_always;    /* for each snapshot: it reads more than candidates and weights */
 	policy_pick_fn pick;
+	policy_bind_fn bind; /* NULL: nothing is remembered */
+	const struct policy *(*scorer)(
+	    const struct policy_options *options); /* whose scores; NULL: its own */
 };
 
-extern const struct policy cache_aware_policy, round_robin_policy, least_load_policy, power_of_two_policy,
-    random_pick_policy, rendezvous_hash_policy;
+extern const struct policy bucket_policy, cache_aware_policy, composite_policy, consistent_hash_policy,
+    least_latency_policy, least_load_policy, power_of_two_policy, random_pick_policy, rendezvous_hash_policy,
+    round_robin_policy, session_policy, size_class_policy, weighted_random_policy;
 
 /* Round robin, for policies that have nothing to go by now and then. */
 #define ROUND_ROBIN_CELL_BYTES sizeof(int64_t)
@@ -93,20 +115,58 @@ static inline void choice_own(struct prefix_index *index, const struct instance 
 	prefix_index_own(index, inst->slot, n_restarts << 32 | inst->serial);
 }
 
-/* Requests in flight with this one, per weight: the lower the better. */
+/* Did the engine say something of itself lately? Else what it said is not to be looked at. */
+bool choice_is_fresh(const struct choice *choice, const struct learned *learned);
+
+/*
+ * The work at an instance with this request, per weight: the lower the better. In tokens to
+ * prefill: a request in itself counts as MEASURE_REQUEST of them, a token in decode as a part of
+ * one. With equal tokens it is the order of the requests in flight, exactly.
+ */
+#define MEASURE_REQUEST 1024u
+#define MEASURE_DECODES 16u /* tokens in decode are one to prefill */
+
 struct choice_measure {
-	uint64_t n_requests, weight;
+	uint64_t work, weight;
 };
 
-static inline struct choice_measure choice_measure(const struct choice *choice, uint32_t i) {
-	const struct candidate *c = choice_candidate(choice, i);
-
-	return (struct choice_measure){ load_requests(choice->load, c->slot) + 1, c->weight };
-}
+struct choice_measure choice_measure(const struct choice *choice, uint32_t i);
 
 /* Negative, 0 or positive, by cross-multiplication: exact, and cheaper than to divide. */
 static inline int choice_measure_cmp(struct choice_measure a, struct choice_measure b) {
-	uint64_t x = a.n_requests * b.weight, y = b.n_requests * a.weight;
+	uint64_t x = a.work * b.weight, y = b.work * a.weight;
 
 	return (x > y) - (x < y);
+}
+
+/* The same, and fills in its score by it (least_load.c). */
+#define MEASURE_PARTS                                                                                        \
+	{ "work_tokens", "weight" }
+struct choice_measure choice_show(struct choice *choice, uint32_t i);
+
+/* The one with the least measure; of equals, any. Fills in all scores (least_load.c). */
+uint32_t choice_least_loaded(struct choice *choice);
+
+/* First-token times in seconds (least_latency.c): the median of those that are known, with the totals of the
+ * scores for scratch; what is expected of one; and that for each in its queue, by weight. */
+double choice_median_first_token(struct choice *choice);
+double choice_first_token(const struct choice *choice, uint32_t i, double median);
+double choice_latency(const struct choice *choice, uint32_t i, double median);
+
+/* Requests in flight at all that are eligible. */
+uint64_t choice_in_flight(const struct choice *choice);
+
+/* More than `times` its share by weight of what is in flight, and more than a few: a home that is to be left.
+ */
+bool choice_is_overloaded(const struct choice *choice, uint32_t i, double times);
+
+/* Bounded loads: so many may be in flight at it when one more comes, of `n_in_flight` at all: 1.25 times its
+ * share. */
+uint64_t choice_bound(const struct choice *choice, const struct candidate *c, uint64_t n_in_flight);
+
+/* The finaliser of MurmurHash3: each bit of the input moves half of the output's. */
+static inline uint64_t choice_mix(uint64_t x) {
+	x = (x ^ (x >> 33)) * UINT64_C(0xff51afd7ed558ccd);
+	x = (x ^ (x >> 33)) * UINT64_C(0xc4ceb9fe1a85ec53);
+	return x ^ (x >> 33);
 }

@@ -17,7 +17,14 @@ const struct policy *const policy_table[] = {
 	&least_load_policy,
 	&power_of_two_policy,
 	&random_pick_policy,
+	&weighted_random_policy,
+	&least_latency_policy,
+	&consistent_hash_policy,
 	&rendezvous_hash_policy,
+	&session_policy,
+	&bucket_policy,
+	&size_class_policy,
+	&composite_policy,
 	NULL,
 };
 
@@ -50,6 +57,15 @@ const char *pick_reason_text(enum pick_reason reason) {
 		[PICK_POWER_OF_TWO] = "power_of_two",
 		[PICK_RANDOM] = "random",
 		[PICK_RENDEZVOUS_HASH] = "rendezvous_hash",
+		[PICK_WEIGHTED_RANDOM] = "weighted_random",
+		[PICK_CONSISTENT_HASH] = "consistent_hash",
+		[PICK_LOWEST_TTFT] = "lowest_ttft",
+		[PICK_STICKY_HIT] = "sticky_hit",
+		[PICK_STICKY_NEW] = "sticky_new",
+		[PICK_STICKY_SPILL] = "sticky_spill",
+		[PICK_BUCKET] = "bucket",
+		[PICK_SIZE_CLASS] = "size_class",
+		[PICK_BEST_SCORE] = "best_score",
 		[PICK_PREFIX_HIT] = "prefix_hit",
 		[PICK_LOWEST_COST] = "lowest_cost",
 		[PICK_ALL_AVOIDED] = "all_avoided",
@@ -82,7 +98,15 @@ void policy_set_init(struct policy_set *set) {
 	set->scan = calloc(1, sizeof(*set->scan));
 }
 
+/* Of the snapshot in hand, if there is one. */
+static void free_tables(struct policy_set *set) {
+	for (uint32_t i = 0; set->snapshot && i <= set->snapshot->n_models; i++)
+		free(set->tables[i]);
+	free(set->tables);
+}
+
 void policy_set_deinit(struct policy_set *set) {
+	free_tables(set);
 	snapshot_unref(&set->snapshot);
 	locality_deinit(set);
 	free(set->policies);
@@ -95,12 +119,22 @@ void policy_set_deinit(struct policy_set *set) {
 	*set = (struct policy_set){ .options = NULL };
 }
 
-const struct policy *policy_of(const struct policy_set *set, const struct model *model) {
-	const struct snapshot *snap = set->snapshot;
+/* Where a model has its place: that of `any` is behind the others. */
+static size_t index_of(const struct snapshot *snap, const struct model *model) {
 	size_t i = model == &snap->any ? snap->n_models : (size_t)(model - snap->models);
 
 	assert(i <= snap->n_models);
-	return set->policies[i];
+	return i;
+}
+
+const struct policy *policy_of(const struct policy_set *set, const struct model *model) {
+	return set->policies[index_of(set->snapshot, model)];
+}
+
+const struct policy *policy_scorer(const struct policy_set *set, const struct model *model) {
+	const struct policy *policy = policy_of(set, model);
+
+	return policy->scorer ? policy->scorer(set->options) : policy;
 }
 
 bool policy_wants_session(const struct policy_set *set, const struct model *model) {
@@ -165,12 +199,44 @@ static bool are_candidates_eq(const struct model *a, const struct model *b) {
 struct adoption {
 	const struct policy_set *set;
 	const struct snapshot *snap;
+	void **tables;
 	void *cells;
 	size_t cell_bytes;
 	uint16_t at[INSTANCE_SLOTS_MAX]; /* for struct past; what earlier models left in it does no harm */
 };
 
 _Static_assert(INSTANCE_SLOTS_MAX <= UINT16_MAX, "positions of candidates fit");
+
+/* The candidates are those of `old`, and weigh what they did, not only against each other. */
+static bool are_rows_eq(const struct adoption *a, const struct model *model, const struct model *old) {
+	if (!are_candidates_eq(model, old))
+		return false;
+	for (uint32_t i = 0; i < model->n_candidates; i++) {
+		const struct snapshot_row *row = &a->snap->rows[model->candidates[i].row];
+		const struct snapshot_row *was = &a->set->snapshot->rows[old->candidates[i].row];
+
+		if (row->weight != was->weight || row->share != was->share)
+			return false;
+	}
+	return true;
+}
+
+/* A table that is still good is taken over. */
+static void adopt_table(
+    struct adoption *a, const struct policy *policy, const struct model *model, const struct model *old) {
+	void **own = &a->tables[index_of(a->snap, model)];
+
+	if (!policy->build || model->n_candidates == 0)
+		return;
+	if (old && !policy->builds_always && are_rows_eq(a, model, old)) {
+		void **was = &a->set->tables[index_of(a->set->snapshot, old)];
+
+		*own = *was;
+		*was = NULL;
+		return;
+	}
+	*own = policy->build(a->snap, model, a->set->options);
+}
 
 /* `old` is the same model in the snapshot of the set, or NULL. Its policy is the same, too. */
 static void adopt_model(
@@ -179,6 +245,7 @@ static void adopt_model(
 	void *own = cells_of(a->snap, a->cells, a->cell_bytes, model);
 	struct past past = { .model = old, .at = a->at };
 
+	adopt_table(a, policy, model, old);
 	if (model->n_candidates == 0 || policy->cell_bytes == 0)
 		return;
 	if (!old || old->n_candidates == 0) {
@@ -216,14 +283,17 @@ void policy_set_adopt(struct policy_set *set, struct snapshot *snap) {
 	const struct policy **policies = choose_policies(set->options, snap, &a.cell_bytes);
 
 	a.cells = calloc(1, snap->n_candidates * a.cell_bytes + 1);
+	a.tables = calloc(snap->n_models + 1, sizeof(*a.tables));
 	adopt_model(&a, policies[snap->n_models], &snap->any, old ? &old->any : NULL);
 	for (uint32_t i = 0; i < snap->n_models; i++) {
 		const struct model *model = &snap->models[i];
 
 		adopt_model(&a, policies[i], model, old ? snapshot_model(old, model->name) : NULL);
 	}
+	free_tables(set);
 	free(set->cells);
 	free(set->policies);
+	set->tables = a.tables;
 	set->cells = a.cells;
 	set->cell_bytes = a.cell_bytes;
 	set->policies = policies;
@@ -279,16 +349,20 @@ int policy_pick(struct policy_set *set, const struct pick_input *input, struct p
 	find_prefix(set, policy, input->demand);
 
 	struct choice choice = {
+		.snapshot = set->snapshot,
 		.candidates = model->candidates,
 		.eligible = set->eligible,
+		.n_candidates = model->n_candidates,
 		.n = filtered.n,
 		.weight = filtered.weight,
 		.demand = input->demand,
 		.options = set->options,
 		.load = set->load,
 		.scan = set->scan,
+		.sessions = set->sessions,
 		.rng = set->rng,
 		.now_ns = input->now_ns,
+		.table = set->tables[index_of(set->snapshot, model)],
 		.cells = cells_of(set->snapshot, set->cells, set->cell_bytes, model),
 		.scores = set->scores,
 		.reason = filtered.reason,

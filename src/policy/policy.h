@@ -34,6 +34,9 @@ struct policy_score {
 	float parts[POLICY_PARTS];
 };
 
+/* May it decide among those of a class (size_class)? */
+bool policy_can_follow(const struct policy *policy);
+
 /* The parts' names, NULL behind the last; the totals of some policies are costs: lower is better. */
 const char *policy_part_text(const struct policy *policy, unsigned part);
 bool policy_is_cost(const struct policy *policy);
@@ -49,11 +52,13 @@ struct policy_set {
 	struct load *load;
 	unsigned worker; /* whose cells of the load are charged */
 	struct rng *rng;
-	struct prefix_index *index; /* shared by all workers; NULL: none is kept */
-	struct snapshot *snapshot;  /* NULL before the first adopt */
+	struct prefix_index *index;     /* shared by all workers; NULL: none is kept */
+	struct session_table *sessions; /* likewise */
+	struct snapshot *snapshot;      /* NULL before the first adopt */
 
 	/* private */
 	const struct policy **policies; /* of each model of the snapshot, then of `any` */
+	void **tables;                  /* parallel to policies: what they built; some are NULL */
 	size_t cell_bytes;              /* the most that one of them needs */
 	void *cells;                    /* the policies' state, parallel to snapshot->candidates */
 	uint32_t *eligible;             /* positions among the model's candidates */
@@ -65,12 +70,15 @@ struct policy_set {
 	uint8_t *rings;                /* of each model, by origin (policy/locality.c) */
 };
 
-/* `set` has options, load, worker, rng and index; all outlive it. */
+/* `set` has options, load, worker, rng, index and sessions; all outlive it. */
 void policy_set_init(struct policy_set *set);
 void policy_set_deinit(struct policy_set *set);
 
 /* The policy that picks for this model of set->snapshot. */
 const struct policy *policy_of(const struct policy_set *set, const struct model *model);
+
+/* Whose parts the scores of its picks have: the policy itself, or the one that it lets decide. */
+const struct policy *policy_scorer(const struct policy_set *set, const struct model *model);
 
 /* What is to be waited for before a pick for this model: the session, or the prompt. */
 bool policy_wants_session(const struct policy_set *set, const struct model *model);
@@ -97,13 +105,22 @@ enum pick_reason {
 	PICK_POWER_OF_TWO,
 	PICK_RANDOM,
 	PICK_RENDEZVOUS_HASH,
+	PICK_WEIGHTED_RANDOM,
+	PICK_CONSISTENT_HASH,
+	PICK_LOWEST_TTFT,  /* its first token is expected soonest from what it took lately */
+	PICK_STICKY_HIT,   /* the session lives there */
+	PICK_STICKY_NEW,   /* a new session: fewest live there */
+	PICK_STICKY_SPILL, /* the session's home is overloaded or not eligible: it moves */
+	PICK_BUCKET,       /* prompts of such a length go there */
+	PICK_SIZE_CLASS,   /* the only one of the class that the prompt's size wants */
+	PICK_BEST_SCORE,
 	PICK_PREFIX_HIT,  /* it has the most useful part of the prompt in its cache */
 	PICK_LOWEST_COST, /* its first token is expected soonest, whatever is cached */
 	PICK_ALL_AVOIDED, /* every untried one failed lately: one of them all the same */
 	PICK_LAST_RESORT, /* all but the reserve were tried: one of that, by weight */
 };
 
-#define PICK_REASONS 10
+#define PICK_REASONS 19
 
 const char *pick_reason_text(enum pick_reason reason);
 

@@ -39,4 +39,22 @@ struct policy_options {
 	double cache_threshold;       /* of a prompt: no more than this part of it cached counts as nothing */
 	double balance_rel_threshold; /* the most requests in flight against the fewest, */
 	uint64_t balance_abs_threshold; /* and by how many: beyond both the least loaded is taken */
+
+	double random_sharpness;   /* weighted_random: weights to this power, 0 to POLICY_SHARPNESS_MAX */
+	uint64_t session_idle_ms;  /* session: it is over when nobody used it for so long */
+	uint64_t session_capacity; /* session: so many are known at a time */
+	double session_overload;   /* session: times its share, beyond which a home is left */
+	uint64_t size_class_bytes; /* size_class: longer prompts are for "static" ones */
+	const struct policy *size_class_then; /* the policy among those of a class; NULL: cache_aware */
+	double composite_weights[4];          /* load, latency, locality, cost */
+	double composite_min_score;
+	unsigned composite_candidates_max; /* so many of the best are listed as alternatives */
 };
+
+#define POLICY_SHARPNESS_MAX 4
+
+/* For an initialiser: what holds where nobody says anything. */
+#define POLICY_OPTIONS_DEFAULTS                                                                              \
+	.random_sharpness = 1, .session_idle_ms = 7200000, .session_capacity = 131072,                       \
+	.session_overload = 2, .size_class_bytes = 51200, .composite_weights = { 2, 1, 1, 1 },               \
+	.composite_min_score = 0.1, .composite_candidates_max = 10

@@ -12,23 +12,10 @@
 
 #include "policy/choice.h"
 
-#define FEW_REQUESTS 8 /* in flight: nobody drowns in so many */
-
-/* 1.25 times its share by weight of what is in flight, this request included. */
-static uint64_t bound_of(const struct choice *choice, const struct candidate *c, uint64_t n_in_flight) {
-	return u64_max(FEW_REQUESTS,
-	    ((n_in_flight + 1) * c->weight * 5 + 4 * choice->weight - 1) / (4 * choice->weight));
-}
-
-/* The finaliser of MurmurHash3: each bit of the input moves half of the output's. */
-static uint64_t mix(uint64_t x) {
-	x = (x ^ (x >> 33)) * UINT64_C(0xff51afd7ed558ccd);
-	x = (x ^ (x >> 33)) * UINT64_C(0xc4ceb9fe1a85ec53);
-	return x ^ (x >> 33);
-}
+enum part { PART_HASH };
 
 double choice_hash(const struct candidate *c, uint64_t key) {
-	double drawn = ((double)(mix(key ^ c->instance->seed) >> 12) + 0.5) * 0x1p-52; /* in (0, 1) */
+	double drawn = ((double)(choice_mix(key ^ c->instance->seed) >> 12) + 0.5) * 0x1p-52; /* in (0, 1) */
 
 	return c->weight / -log(drawn);
 }
@@ -36,24 +23,24 @@ double choice_hash(const struct candidate *c, uint64_t key) {
 static uint32_t rendezvous_hash_pick(struct choice *choice) {
 	double highest = -1, highest_within = -1;
 	uint32_t best = 0, best_within = UINT32_MAX;
-	uint64_t n_in_flight = 0;
+	uint64_t n_in_flight;
 
 	if (!choice->demand->session) {
 		choice->reason = PICK_ROUND_ROBIN;
 		return round_robin_pick(choice);
 	}
-	for (uint32_t i = 0; i < choice->n; i++)
-		n_in_flight += load_requests(choice->load, choice_candidate(choice, i)->slot);
+	n_in_flight = choice_in_flight(choice);
 	for (uint32_t i = 0; i < choice->n; i++) {
 		const struct candidate *c = choice_candidate(choice, i);
 		double score = choice_hash(c, choice->demand->session);
 
+		choice->scores[i].total = choice->scores[i].parts[PART_HASH] = (float)score;
 		if (score > highest) {
 			highest = score;
 			best = i;
 		}
 		if (score > highest_within &&
-		    load_requests(choice->load, c->slot) < bound_of(choice, c, n_in_flight)) {
+		    load_requests(choice->load, c->slot) < choice_bound(choice, c, n_in_flight)) {
 			highest_within = score;
 			best_within = i;
 		}
@@ -65,6 +52,7 @@ const struct policy rendezvous_hash_policy = {
 	.name = "rendezvous_hash",
 	.reason = PICK_RENDEZVOUS_HASH,
 	.wants_session = true,
+	.parts = { "hash" },
 	.cell_bytes = ROUND_ROBIN_CELL_BYTES,
 	.init = round_robin_init,
 	.carry = round_robin_carry,

@@ -63,6 +63,7 @@ static void dequeue(struct ticket *t, struct policy_set *set) {
 void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_input *input,
     const struct pick_result *pick) {
 	const struct demand *demand = input->demand;
+	const struct policy *policy = policy_of(set, input->model);
 
 	assert(!ticket_is_open(t));
 	*t = (struct ticket){
@@ -80,10 +81,12 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 	t->charged_tokens = t->prompt_tokens - t->cached_tokens;
 	load_charge(set->load, set->worker, t->instance->slot, t->charged_tokens);
 	enqueue(t, set);
-	if (set->index && demand->n_keys && policy_of(set, input->model)->wants_prompt) {
+	if (set->index && demand->n_keys && policy->wants_prompt) {
 		choice_own(set->index, t->instance);
 		prefix_index_put(set->index, t->instance->slot, demand->keys, demand->n_keys);
 	}
+	if (policy->bind)
+		policy->bind(set, input, pick);
 }
 
 /* --- the first token ------------------------------------------------------------------------ */

@@ -6,7 +6,8 @@
 #include "policy/policy.h"
 
 const char *const policy_config_names[] = { "cache_aware", "round_robin", "least_load", "power_of_two",
-	"random", "rendezvous_hash", NULL };
+	"random", "weighted_random", "least_latency", "consistent_hash", "rendezvous_hash", "session",
+	"bucket", "size_class", "composite", "least_connections", NULL };
 
 static const struct policy *find(struct option_set *set, const char *path, const char *name) {
 	const struct policy *policy = policy_find(slice_of(name));

@@ -6,6 +6,8 @@
 #pragma once
 
 #include "policy/policy.h"
+#include "policy/session_table.h"
+#include "policy/ticket.h"
 #include "unit/fleet/scene.h"
 
 #define PICKS_ROWS_MAX 26
@@ -13,6 +15,7 @@
 struct picks {
 	struct rng rng;
 	struct load *load;
+	struct session_table *sessions;
 	struct snapshot *snap;
 	struct policy_set set;
 	struct policy_options options;
@@ -47,22 +50,31 @@ static inline struct snapshot *picks_snapshot(const uint16_t *weights, uint32_t 
 	return snap;
 }
 
-static inline void picks_open(
-    struct picks *p, const char *policy, const uint16_t *weights, uint32_t n, uint64_t seed) {
+static inline void picks_open_with(
+    struct picks *p, const struct policy *policy, const uint16_t *weights, uint32_t n, uint64_t seed) {
+	assert_non_null(policy);
 	p->demand = (struct demand){ .session = 0 };
 	rng_init(&p->rng, seed);
 	p->load = load_new(1);
+	p->sessions = session_table_new(1024, 7200);
 	p->snap = picks_snapshot(weights, n);
-	assert_non_null(policy_find(slice_of(policy)));
-	p->options = (struct policy_options){ .policy = policy_find(slice_of(policy)) };
-	p->set = (struct policy_set){ .options = &p->options, .load = p->load, .rng = &p->rng };
+	p->options = (struct policy_options){ POLICY_OPTIONS_DEFAULTS, .policy = policy };
+	p->set = (struct policy_set){
+		.options = &p->options, .load = p->load, .rng = &p->rng, .sessions = p->sessions
+	};
 	policy_set_init(&p->set);
 	policy_set_adopt(&p->set, p->snap);
+}
+
+static inline void picks_open(
+    struct picks *p, const char *policy, const uint16_t *weights, uint32_t n, uint64_t seed) {
+	picks_open_with(p, policy_find(slice_of(policy)), weights, n, seed);
 }
 
 static inline void picks_close(struct picks *p) {
 	policy_set_deinit(&p->set);
 	snapshot_unref(&p->snap);
+	session_table_free(&p->sessions);
 	load_free(&p->load);
 }
 
@@ -130,4 +142,38 @@ static inline void picks_count(struct picks *p, unsigned n, unsigned counts[stat
 	memset(counts, 0, PICKS_ROWS_MAX * sizeof(counts[0]));
 	while (n-- > 0)
 		counts[picks_next(p, -1, 0)]++;
+}
+
+/* From now on from the same rows after `change`. */
+static inline void picks_change(struct picks *p, void (*change)(struct snapshot_row *rows)) {
+	struct snapshot_row rows[PICKS_ROWS_MAX];
+
+	memcpy(rows, p->snap->rows, p->snap->n_rows * sizeof(*rows));
+	change(rows);
+	struct snapshot *next =
+	    snapshot_new(p->set.snapshot->version + 1, rows, p->snap->n_rows, (struct pairs){ NULL, 0 });
+	policy_set_adopt(&p->set, next);
+	snapshot_unref(&next);
+}
+
+/* The row that gets p->demand at that time, and its ticket. */
+static inline uint32_t picks_send(struct picks *p, uint64_t now_ns, struct ticket *t) {
+	struct pick_input input = {
+		.model = snapshot_model(p->set.snapshot, SLICE("m")), .now_ns = now_ns, .demand = &p->demand
+	};
+	struct pick_result result;
+
+	*t = (struct ticket){ .phase = TICKET_CLOSED };
+	assert_int_equal(policy_pick(&p->set, &input, &result), 0);
+	ticket_open(t, &p->set, &input, &result);
+	return result.row;
+}
+
+/* The same, answered at once. */
+static inline uint32_t picks_serve(struct picks *p, uint64_t now_ns) {
+	struct ticket t;
+	uint32_t row = picks_send(p, now_ns, &t);
+
+	ticket_close(&t, &p->set, NULL);
+	return row;
 }

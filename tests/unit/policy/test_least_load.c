@@ -56,12 +56,52 @@ static void an_idle_fleet_is_entered_everywhere(void **state) {
 	picks_close(&p);
 }
 
+/* A prompt of 100,000 tokens is worth many short requests, in prefill; in decode a few. */
+static void tokens_are_load(void **state) {
+	const uint16_t weights[] = { 1, 1, 1 };
+	struct picks p;
+
+	picks_open(&p, "least_load", weights, 3, 5);
+	uint16_t slot = picks_instance(&p, 0)->slot;
+	load_charge(p.load, 0, slot, 100000);
+	picks_charge(&p, 1, 40);
+	picks_charge(&p, 2, 50);
+	assert_int_equal(picks_next(&p, -1, 0), 1);
+	load_move(p.load, 0, slot, 100000, 100000);
+	assert_int_equal(picks_next(&p, -1, 0), 0);
+	picks_close(&p);
+}
+
+/* Others' requests that wait there count while the figure is fresh; ours are known, not counted twice. */
+static void what_waits_there_is_load(void **state) {
+	const uint16_t weights[] = { 1, 1, 1 };
+	struct picks p;
+
+	picks_open(&p, "least_load", weights, 3, 5);
+	struct learned *learned = &picks_instance(&p, 0)->learned;
+	picks_charge(&p, 0, 1);
+	picks_charge(&p, 1, 3);
+	picks_charge(&p, 2, 4);
+	learned_write(&learned->n_waiting, 6);
+	assert_int_equal(picks_next(&p, -1, 20000), 0); /* nobody asked the engine */
+	atomic_store(&learned->scraped_ms, 15000);
+	assert_int_equal(picks_next(&p, -1, 20000), 1);
+	assert_int_equal(picks_next(&p, -1, 26000), 0);
+	learned_write(&learned->n_waiting, 3);
+	assert_int_equal(picks_next(&p, -1, 20000), 0); /* one of the three is ours */
+	learned_write(&learned->n_waiting, 1e300);
+	assert_int_equal(picks_next(&p, -1, 20000), 1);
+	picks_close(&p);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_least_loaded_is_taken),
 		cmocka_unit_test(load_is_measured_by_weight),
 		cmocka_unit_test(standing_requests_follow_the_weights),
 		cmocka_unit_test(an_idle_fleet_is_entered_everywhere),
+		cmocka_unit_test(tokens_are_load),
+		cmocka_unit_test(what_waits_there_is_load),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,7 +10,8 @@ static const uint16_t equal[PICKS_ROWS_MAX] = { 1, 1, 1, 1, 1, 1, 1, 1 };
 
 static void policies_are_found_by_name(void **state) {
 	static const char *const names[] = { "cache_aware", "round_robin", "least_load", "power_of_two",
-		"random", "rendezvous_hash" };
+		"random", "weighted_random", "least_latency", "consistent_hash", "rendezvous_hash", "session",
+		"bucket", "size_class", "composite" };
 
 	for (size_t i = 0; i < n_elems(names); i++) {
 		assert_non_null(policy_find(slice_of(names[i])));
@@ -18,6 +19,7 @@ static void policies_are_found_by_name(void **state) {
 		assert_ptr_equal(policy_table[i], policy_find(slice_of(names[i])));
 	}
 	assert_null(policy_table[n_elems(names)]);
+	assert_ptr_equal(policy_find(SLICE("least_connections")), &least_load_policy);
 	assert_null(policy_find(SLICE("rounds")));
 	assert_null(policy_find((struct slice){ NULL, 0 }));
 	for (enum pick_reason r = 0; r < PICK_REASONS; r++)
@@ -36,10 +38,18 @@ static int pick(
 	return policy_pick(&p->set, &input, result_out);
 }
 
+/* Of a pick for a request of which nothing is known. */
+static enum pick_reason plain_reason(const struct policy *policy) {
+	if (policy == &rendezvous_hash_policy || policy == &consistent_hash_policy)
+		return PICK_ROUND_ROBIN;
+	if (policy == &session_policy || policy == &bucket_policy)
+		return PICK_LEAST_LOAD;
+	return policy == &size_class_policy ? PICK_LOWEST_COST : policy->reason;
+}
+
 static void what_was_tried_is_out(void **state) {
 	for (const struct policy *const *policy = policy_table; *policy; policy++) {
-		enum pick_reason reason =
-		    *policy == &rendezvous_hash_policy ? PICK_ROUND_ROBIN : (*policy)->reason;
+		enum pick_reason reason = plain_reason(*policy);
 		struct pick_result result;
 		struct picks p;
 
@@ -277,6 +287,66 @@ static void the_set_holds_its_snapshot_alone(void **state) {
 	picks_close(&p);
 }
 
+/* All that a request can bring, so that every policy has something to go by. */
+static void demand_much(struct demand *demand, uint64_t *keys, uint64_t i) {
+	keys[0] = (i % 7 + 1) * UINT64_C(0x9e3779b97f4a7c15);
+	keys[1] = (i + 1) * UINT64_C(0xff51afd7ed558ccd);
+	*demand = (struct demand){ .prompt_bytes = 100 << i % 12,
+		.prompt_tokens = 25 << i % 12,
+		.keys = keys,
+		.n_keys = 2,
+		.session = keys[i % 2],
+		.seed = i };
+}
+
+/* Picks with copies of the cells and of the generator, as an explanation makes them. */
+static void pick_aside(struct picks *p, uint64_t now_ms) {
+	size_t n_bytes = p->set.snapshot->n_candidates * p->set.cell_bytes;
+	void *cells = p->set.cells, *copy = malloc(n_bytes + 1);
+	struct rng rng = p->rng;
+
+	memcpy(copy, cells, n_bytes);
+	p->set.cells = copy;
+	p->set.rng = &rng;
+	for (unsigned i = 0; i < 10; i++)
+		picks_next(p, -1, now_ms + 10000);
+	p->set.cells = cells;
+	p->set.rng = &p->rng;
+	free(copy);
+}
+
+/* Twins with the same requests: one is asked much besides, and does as the other. */
+static void a_pick_aside_leaves_no_trace(void **state) {
+	static struct ticket tickets[2][200];
+
+	for (const struct policy *const *policy = policy_table; *policy; policy++) {
+		struct picks p, q;
+
+		picks_open(&p, (*policy)->name, equal, 5, 1);
+		picks_open(&q, (*policy)->name, equal, 5, 1);
+		for (uint64_t i = 0; i < 200; i++) {
+			uint64_t keys[2], now_ms = 1000 + 500 * i;
+			struct ticket *t = &tickets[0][i], *u = &tickets[1][i];
+
+			demand_much(&p.demand, keys, i);
+			pick_aside(&p, now_ms);
+			q.demand = p.demand;
+			assert_int_equal(
+			    picks_send(&p, now_ms * 1000000, t), picks_send(&q, now_ms * 1000000, u));
+			if (i % 3) {
+				ticket_close(t, &p.set, NULL);
+				ticket_close(u, &q.set, NULL);
+			}
+		}
+		for (unsigned i = 0; i < 200; i++) {
+			ticket_close(&tickets[0][i], &p.set, NULL);
+			ticket_close(&tickets[1][i], &q.set, NULL);
+		}
+		picks_close(&p);
+		picks_close(&q);
+	}
+}
+
 static void a_pick_allocates_nothing(void **state) {
 	for (const struct policy *const *policy = policy_table; *policy; policy++) {
 		unsigned counts[PICKS_ROWS_MAX];
@@ -285,6 +355,12 @@ static void a_pick_allocates_nothing(void **state) {
 		picks_open(&p, (*policy)->name, equal, 8, 1);
 		uint64_t before = heap_allocations();
 		picks_count(&p, 100, counts);
+		for (uint64_t i = 0; i < 100; i++) {
+			uint64_t keys[2];
+
+			demand_much(&p.demand, keys, i);
+			picks_serve(&p, i * 1000000000);
+		}
 		assert_int_equal(heap_allocations(), before);
 		picks_close(&p);
 		assert_true(heap_allocations() > 0);
@@ -365,6 +441,7 @@ int main(void) {
 		cmocka_unit_test(a_new_snapshot_goes_on_where_it_was),
 		cmocka_unit_test(other_weights_start_a_new_round),
 		cmocka_unit_test(the_set_holds_its_snapshot_alone),
+		cmocka_unit_test(a_pick_aside_leaves_no_trace),
 		cmocka_unit_test(a_pick_allocates_nothing),
 		cmocka_unit_test(workers_pick_side_by_side),
 	};

@@ -244,8 +244,8 @@ static void mistakes(void **state) {
 		{ "--host [::1]", NULL, "--host: expected a host name or an address\n" },
 		{ "--policy lucky", NULL,
 		    "--policy: expected one of cache_aware, round_robin, least_load, power_of_two, random, "
-		    "rendezvous_hash, got "
-		    "\"lucky\"\n" },
+		    "weighted_random, least_latency, consistent_hash, rendezvous_hash, session, bucket, "
+		    "size_class, composite, least_connections, got \"lucky\"\n" },
 		{ "--request-id-headers x-id: id", NULL,
 		    "--request-id-headers: expected the name of a header\n" },
 		{ "--session-headers x-a,X-Request-Id", NULL,

@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/decimal.h"
 #include "base/rng.h"
 #include "base/text.h"
-#include "sim/decimal.h"
 
 #define MARK         SLICE("gen:")
 #define NS_PER_S     1e9

@@ -1,6 +1,6 @@
 #include "sim/sim_config.h"
 
-#include "sim/decimal.h"
+#include "base/decimal.h"
 #include "sim/generator.h"
 #include "sim/virtual_router.h"
 

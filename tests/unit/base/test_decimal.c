@@ -1,6 +1,6 @@
 #include "unit/unit.h"
 
-#include "sim/decimal.h"
+#include "base/decimal.h"
 
 static void decimals_are_read_exactly(void **state) {
 	const struct {

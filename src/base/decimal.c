@@ -1,4 +1,4 @@
-#include "sim/decimal.h"
+#include "base/decimal.h"
 
 #include "base/text.h"
 

@@ -14,6 +14,9 @@
  *
  * Costs that are nearly equal are ties, broken by rendezvous hashing of the first blocks:
  * routers that saw nothing of each other send equal prompts to the same instance.
+ *
+ * The rules of vLLM's router stand before the cost where the operator asks for them: a small part of a prompt
+ * that is cached counts as nothing, and a fleet that is out of balance gets the least loaded.
  */
 #include "policy/choice.h"
 
@@ -47,6 +50,34 @@ uint32_t choice_cached_tokens(
 	double trust = (actual + TRUST_TOKENS) / (predicted + TRUST_TOKENS);
 
 	return (uint32_t)(demand->prompt_tokens * (part < 1 ? part : 1) * (trust < 1 ? trust : 1));
+}
+
+/* Is enough of the prompt cached there to count? *cached_out is what need not be computed. */
+static bool is_hit(const struct choice *choice, const struct candidate *c, uint32_t *cached_out) {
+	const struct prefix_hit *hit = prefix_scan_find(choice->scan, c->slot);
+	double threshold = choice->options->cache_threshold;
+	uint32_t cached = hit ? choice_cached_tokens(choice->demand, hit, c->instance) : 0;
+	bool counts = hit && (threshold <= 0 || cached > threshold * choice->demand->prompt_tokens);
+
+	*cached_out = counts ? cached : 0;
+	return counts;
+}
+
+/* In requests in flight, by both thresholds. */
+static bool is_unbalanced(const struct choice *choice) {
+	const struct policy_options *options = choice->options;
+	uint64_t least = UINT64_MAX, most = 0;
+
+	if (!options->balance_abs_threshold && options->balance_rel_threshold <= 0)
+		return false;
+	for (uint32_t i = 0; i < choice->n; i++) {
+		uint64_t n = load_requests(choice->load, choice_candidate(choice, i)->slot);
+
+		least = u64_min(least, n);
+		most = u64_max(most, n);
+	}
+	return most - least > options->balance_abs_threshold &&
+	    (double)most > (double)least * options->balance_rel_threshold;
 }
 
 static double rate_of(const struct candidate *c) {
@@ -97,14 +128,14 @@ static double progress_of(
 /* The parts but for the weight of the uncached work, in seconds. */
 static void price(struct choice *choice, uint32_t i, double group_rate) {
 	const struct candidate *c = choice_candidate(choice, i);
-	const struct prefix_hit *hit = prefix_scan_find(choice->scan, c->slot);
 	const struct demand *demand = choice->demand;
 	struct load_sum load = load_sum(choice->load, c->slot);
 	struct policy_score *score = &choice->scores[i];
-	uint32_t cached = hit ? choice_cached_tokens(demand, hit, c->instance) : 0;
 	double rate = rate_of(c) > 0 ? rate_of(c) : group_rate;
 	double share = (double)c->weight * choice->n / (double)choice->weight;
+	uint32_t cached;
 
+	(void)is_hit(choice, c, &cached);
 	score->parts[PART_QUEUE] = (float)((double)load.prefill_tokens - progress_of(choice, c, &load, rate));
 	add_figures(score, choice, &c->instance->learned, (double)load.n_prefills);
 	score->parts[PART_QUEUE] /= (float)(rate * share);
@@ -167,12 +198,16 @@ static uint32_t break_tie(const struct choice *choice, uint32_t best) {
 
 static uint32_t cache_aware_pick(struct choice *choice) {
 	double group_rate = mean_rate(choice);
-	uint32_t best;
+	uint32_t best, cached;
 
 	for (uint32_t i = 0; i < choice->n; i++)
 		price(choice, i, group_rate);
 	best = break_tie(choice, add_up(choice));
-	if (prefix_scan_find(choice->scan, choice_candidate(choice, best)->slot))
+	if (is_unbalanced(choice)) {
+		choice->reason = PICK_LEAST_LOAD;
+		return choice_find_least(choice);
+	}
+	if (is_hit(choice, choice_candidate(choice, best), &cached))
 		choice->reason = PICK_PREFIX_HIT;
 	return best;
 }

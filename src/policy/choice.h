@@ -144,7 +144,8 @@ static inline int choice_measure_cmp(struct choice_measure a, struct choice_meas
 	{ "work_tokens", "weight" }
 struct choice_measure choice_show(struct choice *choice, uint32_t i);
 
-/* The one with the least measure; of equals, any. Fills in all scores (least_load.c). */
+/* The one with the least measure; of equals, any. The latter fills in all scores (least_load.c). */
+uint32_t choice_find_least(const struct choice *choice);
 uint32_t choice_least_loaded(struct choice *choice);
 
 /* First-token times in seconds (least_latency.c): the median of those that are known, with the totals of the

@@ -22,13 +22,13 @@ struct choice_measure choice_show(struct choice *choice, uint32_t i) {
 	return m;
 }
 
-uint32_t choice_least_loaded(struct choice *choice) {
+uint32_t choice_find_least(const struct choice *choice) {
 	uint32_t i = (uint32_t)rng_below(choice->rng, choice->n), best = i;
-	struct choice_measure lowest = choice_show(choice, best);
+	struct choice_measure lowest = choice_measure(choice, best);
 
 	for (uint32_t n_left = choice->n - 1; n_left > 0; n_left--) {
 		i = i + 1 < choice->n ? i + 1 : 0;
-		struct choice_measure m = choice_show(choice, i);
+		struct choice_measure m = choice_measure(choice, i);
 
 		if (choice_measure_cmp(m, lowest) < 0) {
 			lowest = m;
@@ -36,6 +36,12 @@ uint32_t choice_least_loaded(struct choice *choice) {
 		}
 	}
 	return best;
+}
+
+uint32_t choice_least_loaded(struct choice *choice) {
+	for (uint32_t i = 0; i < choice->n; i++)
+		(void)choice_show(choice, i);
+	return choice_find_least(choice);
 }
 
 const struct policy least_load_policy = {

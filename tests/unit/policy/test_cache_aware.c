@@ -279,6 +279,44 @@ static void scores_add_up(void **state) {
 	house_close(&h);
 }
 
+/* 3 of 8 blocks: more than 0.3 of the prompt, no more than 0.4. Then it is as if nothing were there. */
+static void a_small_hit_counts_for_nothing_if_asked_for(void **state) {
+	enum pick_reason reason;
+	struct house h;
+
+	house_open(&h, equal, 4, 1);
+	house_cache(&h, 2, 3);
+	house_queue(&h, 2, 0.1);
+	h.p.options.cache_threshold = 0.3;
+	assert_int_equal(house_pick(&h, &reason), 2);
+	assert_int_equal(reason, PICK_PREFIX_HIT);
+	h.p.options.cache_threshold = 0.4;
+	assert_int_not_equal(house_pick(&h, &reason), 2);
+	assert_int_equal(reason, PICK_LOWEST_COST);
+	house_close(&h);
+}
+
+/* 64 and 1.5 times, both strictly; then the least loaded is taken, whoever has the prompt. */
+static void out_of_balance_the_least_loaded_is_taken_if_asked_for(void **state) {
+	enum pick_reason reason;
+	struct house h;
+
+	house_open(&h, equal, 4, 1);
+	house_cache(&h, 2, N_KEYS);
+	for (uint32_t r = 0; r < 4; r++)
+		picks_charge(&h.p, r, r == 3 ? 40 : r == 2 ? 104 : 50);
+	assert_int_equal(house_pick(&h, &reason), 2);
+	h.p.options.balance_abs_threshold = 64;
+	h.p.options.balance_rel_threshold = 1.5;
+	assert_int_equal(house_pick(&h, &reason), 2);
+	picks_charge(&h.p, 2, 1);
+	assert_int_equal(house_pick(&h, &reason), 3);
+	assert_int_equal(reason, PICK_LEAST_LOAD);
+	h.p.options.balance_rel_threshold = 2.7;
+	assert_int_equal(house_pick(&h, &reason), 2); /* 105 of 40 */
+	house_close(&h);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_prompt_goes_where_it_is_cached),
@@ -294,6 +332,8 @@ int main(void) {
 		cmocka_unit_test(the_engines_own_figures_are_heard),
 		cmocka_unit_test(old_figures_are_not_heard),
 		cmocka_unit_test(scores_add_up),
+		cmocka_unit_test(a_small_hit_counts_for_nothing_if_asked_for),
+		cmocka_unit_test(out_of_balance_the_least_loaded_is_taken_if_asked_for),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,6 +50,13 @@ struct router_timeouts {
 	uint64_t drain_ms;       /* after that: what streams get to finish */
 };
 
+/* Of the tables about picking, what has a fraction or is a name; policy_config turns them into options. */
+struct router_policy {
+	const char *cache_threshold, *balance_rel_threshold;
+	const char *sharpness, *overload, *then, *min_score;
+	const char *load, *latency, *locality, *cost;
+};
+
 struct router_health {
 	bool has_probes, is_passive, has_canary;
 	uint64_t interval_ms, timeout_ms, slow_start_ms;
@@ -81,6 +88,7 @@ struct router_config {
 	const char *zone, *region;      /* [locality]; "": not said */
 	const char *locality_threshold;
 	struct option_list residency; /* [privacy] */
+	struct router_policy policy_texts;
 	/* [log] */
 	const char *log_access; /* "-": stdout, "off", or a path (below log_dir unless absolute) */
 	const char *log_dir;    /* "": where we were started */

@@ -20,6 +20,7 @@
 #include "discovery/watch.h"
 #include "net/resolver.h"
 #include "net/signals.h"
+#include "policy/session_table.h"
 #include "router/report.h"
 #include "router/worker.h"
 
@@ -441,6 +442,8 @@ static bool control_start(struct control *c) {
 	router->load = load_new(router->n_workers);
 	if (config->prefix_index_mib)
 		router->prefixes = prefix_index_new(config->prefix_index_mib << 20);
+	router->sessions =
+	    session_table_new(config->policies.session_capacity, config->policies.session_idle_ms / 1000);
 	router->started_ns = clock_now_ns();
 	c->report.router = router;
 	loop_setup_process();
@@ -484,6 +487,7 @@ static void control_free(struct control *c) {
 	fleet_free(&c->fleet);
 	load_free(&c->router.load);
 	prefix_index_free(&c->router.prefixes);
+	session_table_free(&c->router.sessions);
 	free(c->router.workers);
 	router_config_free(&c->config);
 }

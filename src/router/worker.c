@@ -100,7 +100,8 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 		.load = router->load,
 		.worker = index,
 		.rng = &w->rng,
-		.index = router->prefixes };
+		.index = router->prefixes,
+		.sessions = router->sessions };
 	policy_set_init(&w->policies);
 	w->keys = calloc(PROMPT_BLOCKS_MAX, sizeof(*w->keys));
 	tap_scratch_init(&w->tap, &w->loop.bufs);

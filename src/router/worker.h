@@ -34,6 +34,7 @@ struct router {
 	const struct router_config *config;
 	struct load *load;
 	struct prefix_index *prefixes; /* NULL: none is kept */
+	struct session_table *sessions;
 	struct buf_budget budget;
 	struct client_budget clients;
 	struct worker *workers;

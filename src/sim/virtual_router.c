@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "policy/session_table.h"
 #include "sim/vllm_rule.h"
 
 #define VLLM  SLICE("vllm")
@@ -16,6 +17,7 @@ struct virtual_router {
 	struct snapshot *snapshot;
 	struct load *load;
 	struct prefix_index *index;
+	struct session_table *sessions;
 	struct policy_options options;
 	struct policy_set set;
 	uint32_t n_block_tokens;
@@ -72,9 +74,14 @@ static bool start_policies(struct virtual_router *r, const struct virtual_router
 		prefix_index_widen(r->index, options->n_engines);
 	r->load = load_new(1);
 	r->snapshot = new_snapshot(options->n_engines);
-	r->options = (struct policy_options){ .policy = policy_find(slice_of(options->policy)) };
-	r->set =
-	    (struct policy_set){ .options = &r->options, .load = r->load, .rng = &r->rng, .index = r->index };
+	r->sessions = session_table_new(1 << 16, SESSION_IDLE_MAX_S);
+	r->options = (struct policy_options){ POLICY_OPTIONS_DEFAULTS,
+		.policy = policy_find(slice_of(options->policy)) };
+	r->set = (struct policy_set){ .options = &r->options,
+		.load = r->load,
+		.rng = &r->rng,
+		.index = r->index,
+		.sessions = r->sessions };
 	policy_set_init(&r->set);
 	policy_set_adopt(&r->set, r->snapshot);
 	return true;
@@ -108,6 +115,7 @@ void virtual_router_free(struct virtual_router **router) {
 		policy_set_deinit(&r->set);
 	snapshot_unref(&r->snapshot);
 	prefix_index_free(&r->index);
+	session_table_free(&r->sessions);
 	load_free(&r->load);
 	free(r);
 }

@@ -246,6 +246,12 @@ static void mistakes(void **state) {
 		    "--policy: expected one of cache_aware, round_robin, least_load, power_of_two, random, "
 		    "weighted_random, least_latency, consistent_hash, rendezvous_hash, session, bucket, "
 		    "size_class, composite, least_connections, got \"lucky\"\n" },
+		{ "--cache-threshold 1.1", NULL,
+		    "--cache-threshold: expected a number of 0 to 1, such as 0.3\n" },
+		{ "--weighted-random-sharpness 5", NULL,
+		    "--weighted-random-sharpness: expected a number of 0 to 4, such as 1.5\n" },
+		{ "--size-class-then bucket", NULL,
+		    "--size-class-then: \"bucket\" cannot decide among the engines of a class\n" },
 		{ "--request-id-headers x-id: id", NULL,
 		    "--request-id-headers: expected the name of a header\n" },
 		{ "--session-headers x-a,X-Request-Id", NULL,
@@ -597,6 +603,43 @@ static void the_policies_exist(void **state) {
 		assert_string_equal(policy_name(policy_table[i]), policy_config_names[i]);
 }
 
+/* What the tables say unless told otherwise is what holds where there is no configuration. */
+static void the_policies_defaults_are_one(void **state) {
+	const struct policy_options defaults = { POLICY_OPTIONS_DEFAULTS };
+	struct reading r = read_config("--worker-urls http://a", NULL);
+	const struct policy_options *o = &r.config.policies;
+
+	assert_true(o->random_sharpness == defaults.random_sharpness);
+	assert_int_equal(o->session_idle_ms, defaults.session_idle_ms);
+	assert_int_equal(o->session_capacity, defaults.session_capacity);
+	assert_true(o->session_overload == defaults.session_overload);
+	assert_int_equal(o->size_class_bytes, defaults.size_class_bytes);
+	for (unsigned i = 0; i < n_elems(o->composite_weights); i++)
+		assert_true(o->composite_weights[i] == defaults.composite_weights[i]);
+	assert_true(o->composite_min_score == defaults.composite_min_score);
+	assert_int_equal(o->composite_candidates_max, defaults.composite_candidates_max);
+	assert_true(o->cache_threshold == 0 && o->balance_rel_threshold == 0 && !o->balance_abs_threshold);
+	assert_ptr_equal(o->size_class_then, policy_find(SLICE("cache_aware")));
+	release(&r);
+}
+
+/* The three that mean something are taken, the two that do not are told of. */
+static void the_flags_of_vllms_router(void **state) {
+	struct reading r =
+	    read_config("--worker-urls http://a --cache-threshold 0.3 --balance-abs-threshold 64 "
+			"--balance-rel-threshold 1.5 --eviction-interval 120 --max-tree-size 67108864",
+		NULL);
+	const struct policy_options *o = &r.config.policies;
+
+	assert_int_equal(option_mistakes(r.config.options), 0);
+	assert_non_null(strstr(r.mistakes, "--eviction-interval: warning: has no effect"));
+	assert_non_null(strstr(r.mistakes, "--max-tree-size: warning: has no effect"));
+	assert_true(o->cache_threshold == 0.3);
+	assert_true(o->balance_rel_threshold == 1.5);
+	assert_int_equal(o->balance_abs_threshold, 64);
+	release(&r);
+}
+
 static void the_help_fits(void **state) {
 	char *text;
 	size_t n;
@@ -657,6 +700,8 @@ int main(void) {
 		cmocka_unit_test(every_table_is_introduced),
 		cmocka_unit_test(what_picks_go_by),
 		cmocka_unit_test(the_policies_exist),
+		cmocka_unit_test(the_policies_defaults_are_one),
+		cmocka_unit_test(the_flags_of_vllms_router),
 		cmocka_unit_test(the_help_fits),
 		cmocka_unit_test(loading),
 	};

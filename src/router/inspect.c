@@ -575,6 +575,15 @@ static uint64_t salt_of(const struct inspect_salt *with) {
 	return XXH3_64bits_withSeed(with->model.p, with->model.n, with->tenant);
 }
 
+static uint64_t salted(uint64_t session, const struct inspect_salt *with) {
+	session = prompt_mix(session ^ salt_of(with));
+	return session ? session : 1;
+}
+
+uint64_t inspect_session_of(struct slice text, const struct inspect_salt *with) {
+	return is_session(text) ? salted(hash_of(text), with) : 0;
+}
+
 uint64_t inspect_session(const struct inspect *in, const struct inspect_salt *with) {
 	if (!in->buf)
 		return 0;
@@ -583,10 +592,7 @@ uint64_t inspect_session(const struct inspect *in, const struct inspect_salt *wi
 	if (in->body == INSPECT_JSON)
 		for (unsigned i = 0; !session && i < rules->n_members; i++)
 			session = session_member(reading_of(in), rules->members[i]);
-	if (!session)
-		return 0;
-	session = prompt_mix(session ^ salt_of(with));
-	return session ? session : 1;
+	return session ? salted(session, with) : 0;
 }
 
 /* There, and not null or false. */

@@ -92,6 +92,9 @@ struct slice inspect_model(const struct inspect *in);
  */
 uint64_t inspect_session(const struct inspect *in, const struct inspect_salt *with);
 
+/* The same of a session's text, wherever it comes from; 0: it is no such text. */
+uint64_t inspect_session_of(struct slice text, const struct inspect_salt *with);
+
 /*
  * All that is known so far. `keys` has room for PROMPT_BLOCKS_MAX and lives as long as *out is used.
  * Expected output, residency and seed are the caller's to fill in: they are 0 and empty.

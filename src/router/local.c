@@ -3,9 +3,12 @@
 #include <jansson.h>
 
 #include "base/clock.h"
+#include "policy/session_table.h"
+#include "router/inspect.h"
 
 struct local_state {
 	const struct worker *worker;
+	const struct head *request;
 	const struct snapshot *snap;
 	unsigned n_routable, n_total;
 };
@@ -156,28 +159,98 @@ static json_t *local_stats(const struct local_state *s, unsigned *status) {
 	    (int)s->n_routable, "registry_url", registry_url(s), "services", services_array(s));
 }
 
+/* --- sessions -------------------------------------------------------------------- */
+
+#define SESSION_TEXT_MAX 256u
+
+static int hex_digit(char c) {
+	return c >= '0' && c <= '9'                          ? c - '0'
+	    : ascii_lower(c) >= 'a' && ascii_lower(c) <= 'f' ? ascii_lower(c) - 'a' + 10
+							     : -1;
+}
+
+/* Percent-decoded; empty when it is longer than `room`, or badly encoded. */
+static struct slice decode(struct slice value, char room[SESSION_TEXT_MAX]) {
+	size_t n = 0;
+
+	for (size_t i = 0; i < value.n; i++, n++) {
+		bool is_coded = value.p[i] == '%';
+		int high = is_coded && i + 2 < value.n ? hex_digit(value.p[i + 1]) : -1;
+		int low = high >= 0 ? hex_digit(value.p[i + 2]) : -1;
+
+		if (n == SESSION_TEXT_MAX || (is_coded && low < 0))
+			return (struct slice){ room, 0 };
+		room[n] = is_coded ? (char)(high << 4 | low) : value.p[i];
+		i += is_coded ? 2 : 0;
+	}
+	return (struct slice){ room, n };
+}
+
+/* The value of session_id in the query, as it stands there. */
+static struct slice query_session(const struct head *request) {
+	static const struct slice name = { "session_id=", 11 };
+	struct slice rest = slice_skip(head_target(request), head_path(request).n);
+
+	while (rest.n > 1) {
+		rest = slice_skip(rest, 1); /* '?' or '&' */
+		const char *end = memchr(rest.p, '&', rest.n);
+		size_t n = end ? (size_t)(end - rest.p) : rest.n;
+
+		if (n >= name.n && memcmp(rest.p, name.p, name.n) == 0)
+			return (struct slice){ rest.p + name.n, n - name.n };
+		rest = slice_skip(rest, n);
+	}
+	return (struct slice){ rest.p, 0 };
+}
+
+/* Whichever model it was of: a session's hash is salted with that. */
+static bool end_session(const struct local_state *s, struct slice text, struct slice model) {
+	uint64_t key = inspect_session_of(text, &(struct inspect_salt){ .model = model });
+
+	return key && session_table_end(s->worker->router->sessions, key);
+}
+
+static json_t *local_finish_session(const struct local_state *s, unsigned *status) {
+	char room[SESSION_TEXT_MAX];
+	struct slice text = decode(query_session(s->request), room);
+	bool is_ended;
+
+	if (!inspect_session_of(text, &(struct inspect_salt){ .tenant = 0 })) {
+		*status = 400;
+		return json_pack("{s:s, s:s}", "error", "session_id is missing, or no text of 1 to 256 bytes",
+		    "code", "bad_request");
+	}
+	is_ended = end_session(s, text, (struct slice){ NULL, 0 });
+	for (unsigned i = 0; i < s->snap->n_models; i++)
+		is_ended |= end_session(s, text, s->snap->models[i].name);
+	return json_pack("{s:s, s:b}", "status", "ok", "ended", is_ended);
+}
+
 /* --- the table ------------------------------------------------------------------ */
 
 static const struct {
 	struct slice path;
 	local_fn make;
+	bool is_post; /* else GET and HEAD */
 } endpoints[] = {
-	{ { "/v1/models", 10 }, local_models },
-	{ { "/models", 7 }, local_models },
-	{ { "/health", 7 }, local_health },
-	{ { "/status", 7 }, local_health },
-	{ { "/liveness", 9 }, local_liveness },
-	{ { "/readiness", 10 }, local_readiness },
-	{ { "/services", 9 }, local_services },
-	{ { "/stats", 6 }, local_stats },
+	{ { "/v1/models", 10 }, local_models, false },
+	{ { "/models", 7 }, local_models, false },
+	{ { "/health", 7 }, local_health, false },
+	{ { "/status", 7 }, local_health, false },
+	{ { "/liveness", 9 }, local_liveness, false },
+	{ { "/readiness", 10 }, local_readiness, false },
+	{ { "/services", 9 }, local_services, false },
+	{ { "/stats", 6 }, local_stats, false },
+	{ { "/finish_session", 15 }, local_finish_session, true },
 };
 
 static local_fn local_find(const struct head *request) {
-	if (request->method != METHOD_GET && request->method != METHOD_HEAD)
+	bool is_post = request->method == METHOD_POST;
+	if (!is_post && request->method != METHOD_GET && request->method != METHOD_HEAD)
 		return NULL;
 	struct slice path = head_path(request);
 	for (size_t i = 0; i < n_elems(endpoints); i++)
-		if (slice_eq(path, endpoints[i].path))
+		if (endpoints[i].is_post == is_post && slice_eq(path, endpoints[i].path))
 			return endpoints[i].make;
 	return NULL;
 }
@@ -188,7 +261,7 @@ bool local_is_ours(const struct head *request) {
 
 int local_answer(const struct worker *w, const struct snapshot *snap, const struct head *request,
     struct call *call, struct reply *reply) {
-	struct local_state s = { .worker = w, .snap = snap, .n_total = snap->n_rows };
+	struct local_state s = { .worker = w, .request = request, .snap = snap, .n_total = snap->n_rows };
 	for (unsigned i = 0; i < snap->n_rows; i++)
 		s.n_routable += snapshot_is_routable(snap, i);
 

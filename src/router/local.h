@@ -2,8 +2,8 @@
  * local: the endpoints on the data port that the router answers itself.
  *
  * /v1/models and /models (what the routable instances serve, together), /health and
- * /status, /liveness, /readiness, /services, /stats. Answers are made from the worker's own
- * snapshot and from counters that all may read: nobody is asked, nothing waits.
+ * /status, /liveness, /readiness, /services, /stats, and by POST /finish_session. Answers are made from the
+ * worker's own snapshot and from counters that all may read: nobody is asked, nothing waits.
  */
 #pragma once
 

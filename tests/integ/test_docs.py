@@ -29,8 +29,8 @@ def endpoints():
                           ("Router: admin port", "router/report.c")):
         for method, path in rows(source, own):
             yield title, method, path
-    for path in rows("router/local.c", r'\{ \{ "([^"]+)", \d+ \}, local_'):
-        yield "Router: data port", "GET", path
+    for path, is_post in rows("router/local.c", r'\{ \{ "([^"]+)", \d+ \}, local_\w+, (true|false) \}'):
+        yield "Router: data port", "POST" if is_post == "true" else "GET", path
     for method, path in rows("engine/mock_routes.c", r'\{ "([A-Z]+)", "([^"]+)", \w+ \}'):
         yield "Mock engine", method, path
 

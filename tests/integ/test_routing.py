@@ -73,7 +73,8 @@ def test_least_load_avoids_the_busy_engine(engine, router):
     assert served(engines)[busy] == 1 and sum(served(engines)) == 11
 
 
-@pytest.mark.parametrize("policy", ["round_robin", "least_load", "power_of_two", "random", "rendezvous_hash"])
+@pytest.mark.parametrize("policy", ["round_robin", "least_load", "least_connections", "power_of_two", "random",
+                                    "weighted_random", "rendezvous_hash", "session"])
 def test_every_policy_uses_every_engine(engine, router, policy):
     engines = [engine(["m"]) for _ in range(3)]
     front = router(engines, policy={"default": policy})
@@ -104,6 +105,30 @@ def test_a_session_stays_with_its_engine_in_every_router(engine, router):
     engines.remove(home)
     assert len(ask("s0")) == 1
     assert all(ask(session) == there for session, there in homes.items() if there != {home})
+
+
+def test_sessions_are_shared_by_all_threads_until_they_are_finished(engine, router):
+    engines = [engine(["m"]) for _ in range(3)]
+    front = router(engines, policy={"default": "session"}, router={"threads": 2})
+    eventually(lambda: [s["status"] for s in front.get("/services").json()["services"]] == ["ready"] * 3)
+
+    def ask(session):
+        before = served(engines)
+        assert front.chat(headers={"x-session-id": session}).status_code == 200
+        return [now - then for now, then in zip(served(engines), before)].index(1)
+    homes = {f"a b/{i}": ask(f"a b/{i}") for i in range(12)}
+    assert sorted(Counter(homes.values()).values()) == [4, 4, 4]
+    for _ in range(3):
+        assert {session: ask(session) for session in homes} == homes
+
+    def finish(query):
+        done = http().post(front.url + "/finish_session" + query)
+        return done.status_code, done.json().get("ended")
+    ended = [session for session, home in homes.items() if home == 1]
+    assert [finish("?x=1&session_id=a%20b%2F" + session[4:]) for session in ended] == [(200, True)] * 4
+    assert finish("?session_id=a%20b%2F" + ended[0][4:]) == (200, False)
+    assert finish("")[0] == finish("?session_id=")[0] == finish("?session_id=%4")[0] == finish("?session=a")[0] == 400
+    assert [ask(f"new {i}") for i in range(4)] == [1] * 4        # where there is room now
 
 
 def test_without_a_model_any_engine_may_serve(engine, router):

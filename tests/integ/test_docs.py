@@ -1,4 +1,4 @@
-"""docs/api.md against the tables of the sources, the systemd units against systemd."""
+"""docs/api.md and docs/policies.md against the tables of the sources, the systemd units against systemd."""
 import re
 import shutil
 import subprocess
@@ -42,6 +42,14 @@ def test_every_endpoint_is_described(title, method, path):
     assert named, "no heading and no row names it"
     if title != "Router: admin port":       # where all is GET
         assert any(re.search(rf"\b{method}\b", line) for line in named)
+
+
+def test_every_policy_is_described():
+    text = (TOP / "docs/policies.md").read_text()
+    names = re.findall(r'"(\w+)"', re.search(r"policy_config_names\[\] = \{(.*?)\}",
+                                             (TOP / "src/router/policy_config.c").read_text(), re.S)[1])
+    headings = re.findall(r"\w+", " ".join(re.findall(r"(?m)^### (.*)$", text)))
+    assert len(names) > 10 and set(names) == set(headings)
 
 
 # 499 is for logs: nobody is left to read it.

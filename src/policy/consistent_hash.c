@@ -57,28 +57,31 @@ static void put_points(
 	}
 }
 
-/* By digits of 8 bits, lowest first; what lies below the hash need not be in order. */
+/* By digits of 12 bits, lowest first; what lies below the hash need not be in order. */
+#define DIGIT_BITS 12u
+#define DIGITS     (1u << DIGIT_BITS)
+
 static void sort_points(struct ring *ring) {
 	uint64_t *from = ring->points, *to = malloc(ring->n * sizeof(*to)), *scratch = to;
 
-	for (unsigned shift = POSITION_BITS; shift < 64; shift += 8) {
-		uint32_t at[256] = { 0 }, sum = 0;
+	for (unsigned shift = POSITION_BITS; shift < 64; shift += DIGIT_BITS) {
+		uint32_t at[DIGITS] = { 0 }, sum = 0;
 		uint64_t *swapped = from;
 
 		for (uint32_t i = 0; i < ring->n; i++)
-			at[from[i] >> shift & 0xff]++;
-		for (unsigned digit = 0; digit < 256; digit++) {
+			at[from[i] >> shift & (DIGITS - 1)]++;
+		for (unsigned digit = 0; digit < DIGITS; digit++) {
 			uint32_t n = at[digit];
 
 			at[digit] = sum;
 			sum += n;
 		}
 		for (uint32_t i = 0; i < ring->n; i++)
-			to[at[from[i] >> shift & 0xff]++] = from[i];
+			to[at[from[i] >> shift & (DIGITS - 1)]++] = from[i];
 		from = to;
 		to = swapped;
 	}
-	assert(from == ring->points); /* six digits: an even number of moves */
+	assert(from == ring->points); /* four digits: an even number of moves */
 	free(scratch);
 }
 

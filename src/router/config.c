@@ -364,6 +364,13 @@ static const struct option rows[] = {
 		"one token to see if it is hung, and one that is hung to see if it still is",
 	    .type = OPTION_BOOL, .def = "true", ROUTER(health.has_canary) },
 
+	{ "explain", "headers", .flag = "explain-headers",
+	    .help = "whether answers say in x-headrace headers how their engine was chosen",
+	    .type = OPTION_BOOL, .def = "false", ROUTER(explain.has_headers) },
+	{ "explain", "ring", .flag = "explain-ring",
+	    .help = "choices that each thread remembers for the admin port's /decisions; 0 is none",
+	    .type = OPTION_UINT, .def = "1024", .max = 1u << 20, ROUTER(explain.n_records) },
+
 	{ "retry", "attempts", .help = "how often one request is tried; 1 is no retry", .type = OPTION_UINT,
 	    .reserved = true },
 	{ "retry", "sent", .help = "whether a request that may have reached an engine is repeated",
@@ -372,9 +379,6 @@ static const struct option rows[] = {
 	    .reserved = true },
 	{ "sse", "heartbeat", .help = "between two comments in a silent stream", .type = OPTION_DURATION,
 	    .reserved = true },
-	{ "explain", "headers", .help = "whether answers say how their engine was chosen",
-	    .type = OPTION_BOOL, .reserved = true },
-
 	{ "", "worker", .help = "one engine each", .type = OPTION_ARRAY, .fields = worker_fields,
 	    .n_fields = n_elems(worker_fields), .item_bytes = sizeof(struct router_worker), ROUTER(workers) },
 	{ "", "alias", .help = "other names of models: not built yet, must be empty", .type = OPTION_MAP,
@@ -401,10 +405,10 @@ static const struct option_table tables[] = {
 	{ "log", "logs" },
 	{ "discovery", "which engines there are, and what is learned from them" },
 	{ "health", "health of engines" },
+	{ "explain", "explained choices" },
 	{ "retry", "repeated requests" },
 	{ "breaker", "circuit breakers" },
 	{ "sse", "event streams" },
-	{ "explain", "explained choices" },
 };
 
 const struct option_schema router_config_schema = {

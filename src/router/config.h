@@ -64,6 +64,11 @@ struct router_health {
 	unsigned errors_max;
 };
 
+struct router_explain {
+	bool has_headers;   /* answers say how their instance was chosen */
+	uint32_t n_records; /* of choices, that each worker remembers */
+};
+
 struct router_config {
 	/* [router] */
 	enum router_dialect dialect;
@@ -105,6 +110,7 @@ struct router_config {
 	const char *state_dir; /* [router]; as given */
 	char table_file[4096]; /* where the table of the registry is kept; "": nowhere */
 	struct router_health health;
+	struct router_explain explain;
 	struct option_list worker_urls; /* as written; they are in workers, too */
 	struct router_workers workers;  /* [[worker]], then worker_urls; one per host and port */
 	struct option_set *options;     /* owner of all of this; for option_dump() */

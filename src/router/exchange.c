@@ -11,6 +11,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "router/forward.h"
 #include "router/journal.h"
@@ -95,6 +96,7 @@ static void drop_upstream(struct exchange *x) {
 /* This instance did not take the request: another one may. */
 static enum next try_another(struct exchange *x, enum cause cause) {
 	drop_upstream(x);
+	journal_left(x, cause);
 	x->tried[x->n_tried++] = x->ticket.instance->slot;
 	release_instance(x, false);
 	x->last_cause = (uint8_t)cause; /* what to say when nobody is left */
@@ -299,6 +301,16 @@ static enum cause cause_of(const struct exchange *x, int outcome) {
 	return (enum cause)causes[outcome];
 }
 
+/* Picks are timed when they are remembered: two looks at the clock are most of what that costs. */
+static int pick_instance(
+    struct exchange *x, const struct pick_input *input, struct pick_result *pick_out, uint64_t *ns_out) {
+	bool is_timed = decision_ring_is_on(&x->worker->decisions);
+	uint64_t begin_ns = is_timed ? clock_now_ns() : 0;
+	int r = policy_pick(&x->worker->policies, input, pick_out);
+	*ns_out = is_timed ? clock_now_ns() - begin_ns : 0;
+	return r;
+}
+
 static enum next step_pick(struct exchange *x) {
 	/* The policy works on the worker's current snapshot: a request that waited moves to it. */
 	struct view *old = x->view;
@@ -323,8 +335,9 @@ static enum next step_pick(struct exchange *x) {
 		.now_ns = now_ns(x) };
 	make_demand(x, &demand);
 	struct pick_result pick;
-	int r = x->n_tried < EXCHANGE_TRIES_MAX ? policy_pick(&x->worker->policies, &input, &pick)
-						: PICK_E_NONE_LEFT;
+	uint64_t pick_ns;
+	int r =
+	    x->n_tried < EXCHANGE_TRIES_MAX ? pick_instance(x, &input, &pick, &pick_ns) : PICK_E_NONE_LEFT;
 	if (r == 0 && pick.reason >= PICK_ALL_AVOIDED && x->n_tried >= AVOIDED_TRIES_MAX)
 		r = PICK_E_NONE_LEFT; /* the fleet is away, as others have found before */
 	if (r)
@@ -332,6 +345,7 @@ static enum next step_pick(struct exchange *x) {
 
 	metric_add(&x->worker->metrics->picks, 1);
 	ticket_open(&x->ticket, &x->worker->policies, &input, &pick);
+	journal_picked(x, &input, &pick, pick_ns);
 	x->row = pick.row;
 	x->reason = (uint8_t)pick.reason;
 	x->first_address =

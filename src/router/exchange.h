@@ -63,6 +63,7 @@ struct exchange {
 	uint32_t row;           /* picked last, of the view's snapshot; EXCHANGE_NO_ROW: none */
 	uint32_t first_address; /* of the row, to begin with */
 	uint32_t n_addresses;   /* of the row that were tried */
+	uint32_t decision;      /* the record of its picks; DECISION_NONE: none */
 	uint16_t tried[EXCHANGE_TRIES_MAX];
 	uint8_t n_tried, n_attempts, n_sends, n_interim;
 	uint8_t step, cause, reason, dialect;

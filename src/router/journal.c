@@ -4,6 +4,31 @@
 #include "base/line.h"
 #include "fleet/label.h"
 
+/* The record of this exchange; NULL: none was made, or newer ones have taken its place. */
+static struct decision *journal_decision(const struct exchange *x) {
+	return decision_find(&x->worker->decisions, x->decision);
+}
+
+void journal_picked(
+    struct exchange *x, const struct pick_input *input, const struct pick_result *pick, uint64_t pick_ns) {
+	struct decision_ring *ring = &x->worker->decisions;
+	struct decision *d = journal_decision(x);
+	if (!decision_ring_is_on(ring))
+		return;
+	if (!d) {
+		x->decision = decision_begin(ring, exchange_id(x));
+		d = decision_find(ring, x->decision);
+	}
+	decision_pick(d, &x->worker->policies, input, pick, pick_ns);
+	d->predicted_tokens = x->ticket.cached_tokens;
+}
+
+void journal_left(struct exchange *x, enum cause cause) {
+	struct decision *d = journal_decision(x);
+	if (d)
+		decision_failed(d, cause);
+}
+
 void journal_answered(const struct exchange *x) {
 	atomic_store_explicit(&x->worker->tallies[x->ticket.instance->slot].answered_ms,
 	    loop_now_ms(&x->worker->loop), memory_order_relaxed);
@@ -151,6 +176,24 @@ static void record_put(struct worker *w, const struct record *r) {
 		metric_add(&w->metrics->log_dropped, 1);
 }
 
+/* What became of it. */
+static void journal_settle(const struct exchange *x, const struct record *r) {
+	struct decision *d = journal_decision(x);
+	if (!d)
+		return;
+	d->is_settled = true;
+	d->status = (uint16_t)r->status;
+	d->cause = x->cause;
+	if (x->cause)
+		decision_failed(d, (enum cause)x->cause);
+	d->queue_ns = r->queue_ns;
+	d->first_token_ns = r->first_token_ns;
+	d->total_ns = r->total_ns;
+	d->output_tokens = (uint32_t)u64_min(r->tokens_out, UINT32_MAX);
+	d->has_actual = x->tap.has_cached;
+	d->actual_tokens = (uint32_t)u64_min(x->tap.tokens_cached, UINT32_MAX);
+}
+
 void journal_write(struct exchange *x) {
 	const struct exchange_times *at = &x->at;
 	const struct instance *inst = journal_instance(x);
@@ -174,6 +217,7 @@ void journal_write(struct exchange *x) {
 		.cause = (enum cause)x->cause,
 	};
 	journal_count(x, r.status, r.total_ns);
+	journal_settle(x, &r);
 	if (!x->worker->log)
 		return;
 	if (x->model)

@@ -6,6 +6,13 @@
 
 #include "router/exchange.h"
 
+/* An instance was picked, which took so long, and its ticket opened. */
+void journal_picked(
+    struct exchange *x, const struct pick_input *input, const struct pick_result *pick, uint64_t pick_ns);
+
+/* The instance did not take the request; another one may. */
+void journal_left(struct exchange *x, enum cause cause);
+
 /* The answer has begun, with content: its instance works. */
 void journal_answered(const struct exchange *x);
 

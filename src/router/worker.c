@@ -104,6 +104,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 		.sessions = router->sessions };
 	policy_set_init(&w->policies);
 	w->keys = calloc(PROMPT_BLOCKS_MAX, sizeof(*w->keys));
+	decision_ring_init(&w->decisions, index, config->explain.n_records);
 	tap_scratch_init(&w->tap, &w->loop.bufs);
 	w->metrics = calloc(1, sizeof(*w->metrics));
 	w->tallies = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->tallies));
@@ -217,6 +218,7 @@ void worker_join(struct worker *w) {
 	tap_scratch_deinit(&w->tap, &w->loop.bufs);
 	policy_set_deinit(&w->policies);
 	free(w->keys);
+	decision_ring_deinit(&w->decisions);
 	worker_view_release(w, &w->view);
 	loop_deinit(&w->loop);
 	upstream_pool_deinit(&w->pool);

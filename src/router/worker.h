@@ -17,6 +17,7 @@
 #include "net/log_writer.h"
 #include "policy/policy.h"
 #include "router/config.h"
+#include "router/decision.h"
 #include "router/tap.h"
 
 /* What this worker counts for one instance; read by all. */
@@ -60,6 +61,7 @@ struct worker {
 	struct rng rng;
 	struct policy_set policies;
 	uint64_t *keys; /* of the prompt that is picked for; room for PROMPT_BLOCKS_MAX */
+	struct decision_ring decisions;
 	struct view *view;
 	struct slab exchanges;
 	struct list active; /* exchanges at work */

@@ -1,0 +1,221 @@
+#include "policy/explain.h"
+
+#include <stdlib.h>
+
+#include "policy/choice.h"
+
+/* --- codes -------------------------------------------------------------------------------- */
+
+static bool serves(const struct pick_input *input, const struct snapshot *snap, uint32_t row) {
+	const struct model *model = input->model;
+	uint32_t n = model->n_candidates + model->n_reserve;
+
+	for (uint32_t i = 0; i < n; i++)
+		if (model->candidates[i].row == row)
+			return true;
+	for (uint32_t i = 0; i < snap->rows[row].models.n; i++)
+		if (slice_eq(snap->rows[row].models.items[i].key, model->name))
+			return true;
+	return model == &snap->any;
+}
+
+static uint32_t state_code(const struct snapshot_row *row) {
+	switch (row->state) {
+	case INSTANCE_DISABLED:
+		return 1u << FILTER_DISABLED;
+	case INSTANCE_DRAINING:
+		return 1u << FILTER_DRAINING;
+	case INSTANCE_UNHEALTHY:
+		return 1u << FILTER_UNHEALTHY;
+	default:
+		return row->weight ? 0 : 1u << FILTER_DISABLED;
+	}
+}
+
+uint32_t explain_codes(const struct policy_set *set, const struct pick_input *input, uint32_t r) {
+	const struct snapshot_row *row = &set->snapshot->rows[r];
+	uint32_t codes = state_code(row);
+
+	if (!row->n_addresses || !row->are_models_known)
+		codes |= 1u << FILTER_LOADING;
+	else if (!serves(input, set->snapshot, r))
+		codes |= 1u << FILTER_MODEL_ABSENT;
+	if (instance_is_avoided(row->instance, input->now_ns / 1000000u))
+		codes |= 1u << FILTER_AVOIDED;
+	for (uint32_t i = 0; i < input->n_tried; i++)
+		if (input->tried[i] == row->instance->slot)
+			codes |= 1u << FILTER_ALREADY_TRIED;
+	return codes;
+}
+
+enum filter_code explain_first(uint32_t codes) {
+	return codes ? (enum filter_code)__builtin_ctz(codes) : FILTER_NONE;
+}
+
+/* --- scores ------------------------------------------------------------------------------- */
+
+bool explain_is_better(
+    const struct policy *policy, const struct policy_score *score, const struct policy_score *than) {
+	return policy->is_cost ? score->total < than->total : score->total > than->total;
+}
+
+bool explain_has_scores(const struct policy_set *set, uint32_t n) {
+	for (uint32_t i = 0; i < n; i++)
+		if (set->scores[i].total != 0)
+			return true;
+	return false;
+}
+
+/* --- what a pick moves, and putting it back --------------------------------------------------- */
+
+struct moved {
+	struct rng rng;
+	void *cells; /* of the model, in the set */
+	void *copy;
+	size_t bytes;
+};
+
+static struct moved moved_save(const struct policy_set *set, const struct model *model) {
+	size_t at = (size_t)(model->candidates - set->snapshot->candidates);
+	struct moved m = { .rng = *set->rng };
+
+	m.bytes = (model->n_candidates + model->n_reserve) * set->cell_bytes;
+	m.cells = (char *)set->cells + at * set->cell_bytes;
+	m.copy = malloc(m.bytes + 1);
+	if (m.bytes)
+		memcpy(m.copy, m.cells, m.bytes);
+	return m;
+}
+
+static void moved_restore(const struct moved *m, struct policy_set *set) {
+	*set->rng = m->rng;
+	if (m->bytes)
+		memcpy(m->cells, m->copy, m->bytes);
+}
+
+/* --- the rows ----------------------------------------------------------------------------- */
+
+/* `has_scan`: that of the set is of this pick. */
+static struct explain_row row_of(
+    const struct policy_set *set, const struct pick_input *input, uint32_t r, bool has_scan) {
+	const struct snapshot_row *row = &set->snapshot->rows[r];
+	const struct prefix_hit *hit =
+	    set->index && has_scan ? prefix_scan_find(set->scan, row->instance->slot) : NULL;
+
+	return (struct explain_row){
+		.row = r,
+		.instance = row->instance,
+		.probability = -1,
+		.weight = row->weight,
+		.load = load_sum(set->load, row->instance->slot),
+		.cached_tokens = hit ? choice_cached_tokens(input->demand, hit, row->instance) : 0,
+	};
+}
+
+/* Equal ones stay in the order of the snapshot. */
+static int row_cmp(const void *one, const void *other, void *policy) {
+	const struct explain_row *a = one, *b = other;
+
+	if (explain_is_better(policy, &a->score, &b->score))
+		return -1;
+	if (explain_is_better(policy, &b->score, &a->score))
+		return 1;
+	return a->row < b->row ? -1 : 1;
+}
+
+static void swap_rows(struct explain_row *a, struct explain_row *b) {
+	struct explain_row row = *a;
+
+	*a = *b;
+	*b = row;
+}
+
+/* Brings the row of each further pick to where it belongs; rows[0] is picked. */
+static void order_by_picks(struct policy_set *set, const struct pick_input *input, struct explain_row *rows,
+    uint32_t n, const struct moved *moved) {
+	uint32_t n_ranked = (uint32_t)size_min(n, EXPLAIN_RANKED_MAX);
+	uint16_t *tried = malloc((input->n_tried + n_ranked) * sizeof(*tried));
+	struct pick_input next = *input;
+	struct pick_result pick;
+
+	if (input->n_tried)
+		memcpy(tried, input->tried, input->n_tried * sizeof(*tried));
+	next.tried = tried;
+	for (uint32_t k = 1; k < n_ranked; k++) {
+		uint32_t at = k;
+
+		tried[next.n_tried++] = rows[k - 1].instance->slot;
+		moved_restore(moved, set);
+		if (policy_pick(set, &next, &pick))
+			break;
+		while (at < n && rows[at].row != pick.row)
+			at++;
+		assert(at < n);
+		swap_rows(&rows[k], &rows[at]);
+	}
+	free(tried);
+}
+
+/* Drawn by weight, without regard to anything else. */
+static bool is_drawn(const struct explanation *e) {
+	return e->policy == &random_pick_policy || e->reason == PICK_LAST_RESORT;
+}
+
+static void list_eligible(struct policy_set *set, const struct pick_input *input,
+    const struct pick_result *pick, struct explanation *e) {
+	double weight = 0;
+
+	for (uint32_t i = 0; i < e->n_eligible; i++)
+		weight += input->model->candidates[set->eligible[i]].weight;
+	for (uint32_t i = 0; i < e->n_eligible; i++) {
+		const struct candidate *c = &input->model->candidates[set->eligible[i]];
+
+		e->rows[i] = row_of(set, input, c->row, true);
+		e->rows[i].score = set->scores[i];
+		if (is_drawn(e))
+			e->rows[i].probability = c->weight / weight;
+	}
+	swap_rows(&e->rows[0], &e->rows[pick->at]);
+	if (e->has_scores)
+		qsort_r(e->rows + 1, e->n_eligible - 1, sizeof(*e->rows), row_cmp, (void *)e->policy);
+}
+
+static void list_rejected(struct policy_set *set, const struct pick_input *input, struct explanation *e) {
+	const struct snapshot *snap = set->snapshot;
+	bool *is_listed = calloc(snap->n_rows + 1, sizeof(*is_listed));
+
+	for (uint32_t i = 0; i < e->n_eligible; i++)
+		is_listed[e->rows[i].row] = true;
+	for (uint32_t r = 0; r < snap->n_rows; r++) {
+		if (is_listed[r] || snap->rows[r].primary != r)
+			continue;
+		e->rows[e->n_rows] = row_of(set, input, r, !e->outcome);
+		e->rows[e->n_rows++].codes = explain_codes(set, input, r);
+	}
+	free(is_listed);
+}
+
+void policy_explain(struct policy_set *set, const struct pick_input *input, struct explanation *e) {
+	struct moved moved = moved_save(set, input->model);
+	struct pick_result pick;
+
+	*e = (struct explanation){ .policy = policy_of(set, input->model) };
+	e->rows = malloc((set->snapshot->n_rows + 1) * sizeof(*e->rows));
+	e->outcome = policy_pick(set, input, &pick);
+	if (!e->outcome) {
+		e->reason = pick.reason;
+		e->n_rows = e->n_eligible = pick.n_eligible;
+		e->has_scores = explain_has_scores(set, pick.n_eligible);
+		list_eligible(set, input, &pick, e);
+	}
+	list_rejected(set, input, e);
+	if (!e->outcome && !e->has_scores)
+		order_by_picks(set, input, e->rows, e->n_eligible, &moved);
+	moved_restore(&moved, set);
+	free(moved.copy);
+}
+
+void policy_explanation_free(struct explanation *e) {
+	free(e->rows);
+	e->rows = NULL;
+}

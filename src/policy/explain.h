@@ -1,0 +1,57 @@
+/*
+ * explain: what a pick would do, and why, without doing it.
+ *
+ * policy_explain() makes the pick that policy_pick() would make now and puts everything
+ * back that a pick moves: the policy's counters and the random numbers are afterwards what
+ * they were, byte for byte. Load, prefix index and learned figures are only read. The
+ * scratch of the set (the scan, the eligible, the scores) is overwritten, so that it must
+ * not be called between a pick and the opening of its ticket.
+ *
+ * On the thread of the set. Allocates: it is for people's questions, not for requests.
+ */
+#pragma once
+
+#include "policy/filter.h"
+
+/* An instance as a pick sees it. */
+struct explain_row {
+	uint32_t row; /* in set->snapshot; a primary one */
+	const struct instance *instance;
+	uint32_t codes; /* why not: 1 << enum filter_code; 0: it is eligible */
+	struct policy_score score;
+	double probability; /* that it is picked, where the pick is drawn by weight; else negative */
+	uint32_t weight;    /* in thousandths, of the snapshot's row */
+	struct load_sum load;
+	uint32_t cached_tokens; /* of this prompt, predicted */
+};
+
+struct explanation {
+	int outcome; /* 0, or the enum pick_outcome of a pick that finds nobody */
+	enum pick_reason reason;
+	const struct policy *policy;
+	bool has_scores;
+	uint32_t n_eligible, n_rows;
+	struct explain_row *rows; /* the caller's: policy_explanation_free() */
+};
+
+/*
+ * A row for each instance of the snapshot: first the one that is picked, then the other eligible ones,
+ * best first, then all others. Where a policy has no scores the order is that of picks each of which
+ * leaves out those before it; after EXPLAIN_RANKED_MAX of them it is that of the snapshot.
+ */
+#define EXPLAIN_RANKED_MAX 16
+void policy_explain(struct policy_set *set, const struct pick_input *input, struct explanation *out);
+void policy_explanation_free(struct explanation *e);
+
+/* Does the score say more for its instance than the other? */
+bool explain_is_better(
+    const struct policy *policy, const struct policy_score *score, const struct policy_score *than);
+
+/* Whether the pick made last compared scores; n of them. */
+bool explain_has_scores(const struct policy_set *set, uint32_t n);
+
+/* Why this row is not eligible: a mask of 1 << enum filter_code; 0 when nothing speaks against it. */
+uint32_t explain_codes(const struct policy_set *set, const struct pick_input *input, uint32_t row);
+
+/* The code that a pick would have stopped at; FILTER_NONE of 0. */
+enum filter_code explain_first(uint32_t codes);

@@ -1,0 +1,139 @@
+#include "router/decision.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "policy/explain.h"
+
+void decision_ring_init(struct decision_ring *ring, unsigned worker, uint32_t n) {
+	*ring = (struct decision_ring){ .n = n, .worker = (uint16_t)worker };
+	if (n)
+		ring->items = calloc(n, sizeof(*ring->items));
+}
+
+void decision_ring_deinit(struct decision_ring *ring) {
+	free(ring->items);
+	*ring = (struct decision_ring){ .n = 0 };
+}
+
+/* A handle is the low part of the number: two requests of one ring that are so far apart never meet in it. */
+static uint32_t handle_of(uint64_t number) {
+	return (uint32_t)number;
+}
+
+uint32_t decision_begin(struct decision_ring *ring, struct slice id) {
+	struct decision *d;
+
+	assert(decision_ring_is_on(ring));
+	if (handle_of(++ring->n_begun) == DECISION_NONE)
+		ring->n_begun++;
+	d = &ring->items[handle_of(ring->n_begun) % ring->n];
+	id = slice_head(id, DECISION_ID_MAX);
+	*d = (struct decision){ .number = ring->n_begun, .worker = ring->worker, .id_n = (uint8_t)id.n };
+	memcpy(d->id, id.p, id.n);
+	return handle_of(d->number);
+}
+
+struct decision *decision_find(struct decision_ring *ring, uint32_t handle) {
+	if (!decision_ring_is_on(ring) || handle == DECISION_NONE)
+		return NULL;
+	struct decision *d = &ring->items[handle % ring->n];
+
+	return d->number && handle_of(d->number) == handle ? d : NULL;
+}
+
+const struct decision *decision_at(const struct decision_ring *ring, uint32_t age) {
+	if (age >= ring->n || age >= ring->n_begun)
+		return NULL;
+	uint64_t number = ring->n_begun - age;
+	const struct decision *d = &ring->items[handle_of(number) % ring->n];
+
+	return d->number == number ? d : NULL;
+}
+
+static struct decision_choice choice_of(const struct policy_set *set, const struct model *model, uint32_t i) {
+	const struct instance *inst = model->candidates[set->eligible[i]].instance;
+
+	return (struct decision_choice){ inst->serial, (uint16_t)inst->label, set->scores[i] };
+}
+
+/* The best of the others, in order: a walk for each of the few. */
+static void list_alternatives(struct decision *d, const struct policy_set *set, const struct model *model,
+    const struct pick_result *pick) {
+	uint32_t best[DECISION_ALTERNATIVES];
+	uint8_t n = 0;
+
+	for (uint32_t i = 0; d->has_scores && i < pick->n_eligible; i++) {
+		uint8_t at = n;
+
+		if (i == pick->at)
+			continue;
+		while (at > 0 && explain_is_better(d->policy, &set->scores[i], &set->scores[best[at - 1]]))
+			at--;
+		if (at == DECISION_ALTERNATIVES)
+			continue;
+		n += n < DECISION_ALTERNATIVES;
+		memmove(&best[at + 1], &best[at], (size_t)(n - 1 - at) * sizeof(best[0]));
+		best[at] = i;
+	}
+	for (uint8_t i = 0; i < n; i++)
+		d->alternatives[i] = choice_of(set, model, best[i]);
+	d->n_alternatives = n;
+}
+
+/* The first of those that the filters took out; set->eligible is ascending. */
+static void list_rejected(struct decision *d, const struct policy_set *set, const struct pick_input *input) {
+	const struct model *model = input->model;
+	uint32_t n = model->n_candidates + model->n_reserve, n_eligible = set->n_eligible;
+
+	d->n_rejected = n - n_eligible;
+	d->n_listed = 0;
+	for (uint32_t i = 0, at = 0; i < n && d->n_listed < size_min(d->n_rejected, DECISION_REJECTED); i++) {
+		const struct candidate *c = &model->candidates[i];
+
+		if (at < n_eligible && set->eligible[at] == i) {
+			at++;
+			continue;
+		}
+		d->rejected[d->n_listed++] = (struct decision_rejected){ (uint16_t)c->instance->label,
+			(uint8_t)explain_first(explain_codes(set, input, c->row)) };
+	}
+}
+
+void decision_pick(struct decision *d, const struct policy_set *set, const struct pick_input *input,
+    const struct pick_result *pick, uint64_t pick_ns) {
+	const struct demand *demand = input->demand;
+
+	d->at_ns = input->now_ns;
+	d->snapshot = set->snapshot->version;
+	d->seed = demand->seed;
+	d->policy = policy_of(set, input->model);
+	d->model = (uint16_t)input->model->label;
+	d->capability = (uint8_t)demand->capability;
+	d->reason = (uint8_t)pick->reason;
+	d->prompt_bytes = demand->prompt_bytes;
+	d->prompt_tokens = demand->prompt_tokens;
+	d->has_session = demand->session != 0;
+	d->pick_ns = (uint32_t)u64_min(pick_ns, UINT32_MAX);
+	d->n_candidates = pick->n_candidates;
+	d->n_eligible = pick->n_eligible;
+	d->has_scores = explain_has_scores(set, pick->n_eligible);
+	d->chosen = choice_of(set, input->model, pick->at);
+	list_alternatives(d, set, input->model, pick);
+	list_rejected(d, set, input);
+	if (d->n_attempts < DECISION_ATTEMPTS)
+		d->attempts[d->n_attempts] = (struct decision_attempt){ d->chosen.label, CAUSE_NONE };
+	d->n_attempts += d->n_attempts < UINT16_MAX;
+}
+
+void decision_failed(struct decision *d, enum cause cause) {
+	assert(d->n_attempts > 0);
+	if (d->n_attempts <= DECISION_ATTEMPTS && !d->attempts[d->n_attempts - 1].cause)
+		d->attempts[d->n_attempts - 1].cause = (uint8_t)cause;
+}
+
+struct slice decision_text(const struct decision *d, char room[static DECISION_TEXT_BYTES]) {
+	int n = snprintf(room, DECISION_TEXT_BYTES, "%u-%llu", d->worker, (unsigned long long)d->number);
+
+	return (struct slice){ room, (size_t)n };
+}

@@ -1,0 +1,101 @@
+/*
+ * decision: what is remembered of each choice of an instance: who was chosen and why, who
+ * else there was, who was out of the question, what became of it.
+ *
+ * Records stand in a ring of fixed size, one a worker, filled by that worker alone without
+ * locks or allocation; the newest takes the place of the oldest, also when the oldest
+ * request is still at work. A request therefore holds a handle and asks for its record
+ * each time. Others get copies by mail (router/explain.h).
+ *
+ * Of the request there are its id and numbers: no text of a prompt, no key, no header.
+ * Instances and models are labels (fleet/label.h), whose texts outlive the fleet.
+ */
+#pragma once
+
+#include "base/cause.h"
+#include "policy/policy.h"
+
+#define DECISION_ALTERNATIVES 3
+#define DECISION_REJECTED     4
+#define DECISION_ATTEMPTS     4
+#define DECISION_ID_MAX       128 /* of a request */
+#define DECISION_NONE         0u  /* the handle of no record */
+
+/* An instance that could have been, or was, chosen. */
+struct decision_choice {
+	uint32_t serial; /* of the instance; 0: nobody */
+	uint16_t label;
+	struct policy_score score;
+};
+
+/* One that could not, by the first of its codes. */
+struct decision_rejected {
+	uint16_t label;
+	uint8_t code; /* enum filter_code */
+};
+
+/* One that was tried, and what ended that; CAUSE_NONE: nothing, so far or at all. */
+struct decision_attempt {
+	uint16_t label;
+	uint8_t cause;
+};
+
+struct decision {
+	uint64_t number; /* from 1, of this worker; 0: no record */
+	uint64_t at_ns;  /* of the last pick; monotonic */
+	uint64_t snapshot;
+	uint64_t seed; /* of ties */
+	uint64_t salt; /* the tenant's; 0: there are no tenants */
+	uint64_t prompt_bytes;
+	uint64_t queue_ns, first_token_ns, total_ns; /* since the request came; 0: has not happened */
+	const struct policy *policy;
+	uint32_t pick_ns; /* what the last pick took */
+	uint32_t prompt_tokens, predicted_tokens, actual_tokens, output_tokens;
+	uint32_t n_candidates, n_eligible, n_rejected;
+	uint16_t worker, model, status, n_attempts;
+	uint8_t capability, reason, cause;
+	uint8_t n_alternatives, n_listed; /* of the rejected ones */
+	uint8_t id_n;
+	bool has_session, has_actual, has_scores, is_settled;
+	struct decision_choice chosen, alternatives[DECISION_ALTERNATIVES]; /* best first */
+	struct decision_rejected rejected[DECISION_REJECTED];
+	struct decision_attempt attempts[DECISION_ATTEMPTS];
+	char id[DECISION_ID_MAX]; /* of the request */
+};
+
+_Static_assert(sizeof(struct decision) <= 512, "one for each request");
+
+struct decision_ring {
+	struct decision *items; /* NULL: nothing is remembered */
+	uint64_t n_begun;
+	uint32_t n;
+	uint16_t worker;
+};
+
+/* n 0: nothing will be remembered. */
+void decision_ring_init(struct decision_ring *ring, unsigned worker, uint32_t n);
+void decision_ring_deinit(struct decision_ring *ring);
+
+static inline bool decision_ring_is_on(const struct decision_ring *ring) {
+	return ring->items;
+}
+
+/* A new record for this request; takes the oldest one's place. Returns its handle. The ring is on. */
+must_use uint32_t decision_begin(struct decision_ring *ring, struct slice id);
+
+/* NULL when it is not there any more, and for DECISION_NONE. */
+struct decision *decision_find(struct decision_ring *ring, uint32_t handle);
+
+/* After the pick, before the next one of the set. Every attempt of a request is a pick of its own. */
+void decision_pick(struct decision *d, const struct policy_set *set, const struct pick_input *input,
+    const struct pick_result *pick, uint64_t pick_ns);
+
+/* The instance picked last did not do. The first cause counts. */
+void decision_failed(struct decision *d, enum cause cause);
+
+/* Newest first: what is `age` records older than the newest; NULL when there is none, or none any more. */
+const struct decision *decision_at(const struct decision_ring *ring, uint32_t age);
+
+/* "3-117": the worker and the number. Stable and unique in the life of the process. */
+#define DECISION_TEXT_BYTES 32
+struct slice decision_text(const struct decision *d, char room[static DECISION_TEXT_BYTES]);

@@ -1,0 +1,154 @@
+#include "unit/policy/picks.h"
+
+#include "policy/filter.h"
+#include "router/decision.h"
+
+static const uint16_t equal[] = { 1, 1, 1, 1, 1, 1, 1, 1 };
+
+static void a_ring_keeps_the_newest(void **state) {
+	struct decision_ring ring;
+	uint32_t handles[25];
+	char room[DECISION_TEXT_BYTES];
+
+	decision_ring_init(&ring, 3, 10);
+	assert_null(decision_at(&ring, 0));
+	for (uint32_t i = 0; i < 25; i++) {
+		char id[8];
+
+		snprintf(id, sizeof(id), "r%u", i);
+		handles[i] = decision_begin(&ring, slice_of(id));
+		assert_int_not_equal(handles[i], DECISION_NONE);
+	}
+	for (uint32_t i = 0; i < 25; i++)
+		assert_int_equal(decision_find(&ring, handles[i]) != NULL, i >= 15);
+	assert_null(decision_find(&ring, DECISION_NONE));
+	for (uint32_t age = 0; age < 10; age++)
+		assert_ptr_equal(decision_at(&ring, age), decision_find(&ring, handles[24 - age]));
+	assert_null(decision_at(&ring, 10));
+	const struct decision *d = decision_at(&ring, 0);
+	assert_true(slice_eq((struct slice){ d->id, d->id_n }, SLICE("r24")));
+	assert_true(slice_eq(decision_text(d, room), SLICE("3-25")));
+	decision_ring_deinit(&ring);
+}
+
+static void a_handle_is_never_that_of_none(void **state) {
+	struct decision_ring ring;
+
+	decision_ring_init(&ring, 0, 4);
+	ring.n_begun = UINT32_MAX - 1;
+	uint32_t last = decision_begin(&ring, SLICE("a")), next = decision_begin(&ring, SLICE("b"));
+	assert_int_not_equal(next, DECISION_NONE);
+	assert_int_not_equal(last, next);
+	assert_non_null(decision_find(&ring, last));
+	assert_non_null(decision_find(&ring, next));
+	assert_ptr_equal(decision_at(&ring, 0), decision_find(&ring, next));
+	decision_ring_deinit(&ring);
+}
+
+static void a_ring_may_be_off(void **state) {
+	struct decision_ring ring;
+
+	decision_ring_init(&ring, 0, 0);
+	assert_false(decision_ring_is_on(&ring));
+	assert_null(decision_find(&ring, 1));
+	assert_null(decision_at(&ring, 0));
+	decision_ring_deinit(&ring);
+}
+
+/* One pick for the record, with these rows tried. */
+static struct decision *record(
+    struct decision_ring *ring, struct picks *p, const uint16_t *tried, uint32_t n_tried) {
+	struct pick_input input = { snapshot_model(p->set.snapshot, SLICE("m")), &p->demand, tried, n_tried,
+		200000000 };
+	struct decision *d = decision_find(ring, decision_begin(ring, SLICE("id")));
+	struct pick_result pick;
+
+	assert_int_equal(policy_pick(&p->set, &input, &pick), 0);
+	decision_pick(d, &p->set, &input, &pick, 123);
+	assert_int_equal(d->chosen.serial, pick.instance->serial);
+	assert_int_equal(d->reason, pick.reason);
+	return d;
+}
+
+/* Queues of 0, 100, 200 ... tokens: the order of their costs is that of the rows. */
+static void alternatives_are_the_best_of_the_others(void **state) {
+	struct decision_ring ring;
+	struct picks p;
+
+	decision_ring_init(&ring, 0, 4);
+	picks_open(&p, "cache_aware", equal, 8, 1);
+	p.demand = (struct demand){ .prompt_tokens = 1000, .prompt_bytes = 4000, .seed = 5, .session = 1 };
+	for (uint32_t i = 0; i < 8; i++)
+		load_charge(p.load, 0, picks_instance(&p, (i * 3) % 8)->slot, i * 8000);
+	struct decision *d = record(&ring, &p, NULL, 0);
+	assert_true(d->has_scores);
+	assert_int_equal(d->chosen.serial, picks_instance(&p, 0)->serial);
+	assert_int_equal(d->n_alternatives, DECISION_ALTERNATIVES);
+	for (uint32_t i = 0; i < DECISION_ALTERNATIVES; i++)
+		assert_int_equal(d->alternatives[i].serial, picks_instance(&p, ((i + 1) * 3) % 8)->serial);
+	assert_int_equal(d->pick_ns, 123);
+	assert_int_equal(d->prompt_tokens, 1000);
+	assert_true(d->has_session);
+	assert_int_equal(d->n_rejected, 0);
+	for (uint32_t i = 0; i < 8; i++)
+		load_release_prefill(p.load, 0, picks_instance(&p, (i * 3) % 8)->slot, i * 8000);
+	picks_close(&p);
+	decision_ring_deinit(&ring);
+}
+
+static void the_rejected_have_their_first_code(void **state) {
+	struct decision_ring ring;
+	struct picks p;
+
+	decision_ring_init(&ring, 0, 4);
+	picks_open(&p, "round_robin", equal, 8, 1);
+	picks_ail(&p, "gh");
+	for (uint32_t i = 1; i < 4; i++)
+		instance_avoid(picks_instance(&p, i), 100);
+	uint16_t tried[] = { picks_instance(&p, 0)->slot };
+	struct decision *d = record(&ring, &p, tried, 1);
+	assert_false(d->has_scores);
+	assert_int_equal(d->n_alternatives, 0);
+	assert_int_equal(d->n_rejected, 6);
+	assert_int_equal(d->n_listed, DECISION_REJECTED);
+	assert_int_equal(d->rejected[0].code, FILTER_ALREADY_TRIED);
+	assert_int_equal(d->rejected[1].code, FILTER_AVOIDED);
+	assert_int_equal(d->rejected[3].label, picks_instance(&p, 3)->label);
+	picks_close(&p);
+	decision_ring_deinit(&ring);
+}
+
+static void attempts_keep_what_they_died_of(void **state) {
+	struct decision_ring ring;
+	struct picks p;
+	struct pick_result pick;
+
+	decision_ring_init(&ring, 0, 4);
+	picks_open(&p, "round_robin", equal, 8, 1);
+	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, NULL, 0, 0 };
+	struct decision *d = record(&ring, &p, NULL, 0);
+	for (unsigned i = 1; i < 7; i++) {
+		decision_failed(d, i == 1 ? CAUSE_CONNECT_FAILED : CAUSE_CONNECT_TIMEOUT);
+		decision_failed(d, CAUSE_NO_INSTANCE); /* that is what came of it, not what it died of */
+		assert_int_equal(policy_pick(&p.set, &input, &pick), 0);
+		decision_pick(d, &p.set, &input, &pick, 0);
+	}
+	assert_int_equal(d->n_attempts, 7);
+	assert_int_equal(d->attempts[0].cause, CAUSE_CONNECT_FAILED);
+	for (unsigned i = 1; i < DECISION_ATTEMPTS; i++)
+		assert_int_equal(d->attempts[i].cause, CAUSE_CONNECT_TIMEOUT);
+	picks_close(&p);
+	decision_ring_deinit(&ring);
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_ring_keeps_the_newest),
+		cmocka_unit_test(a_handle_is_never_that_of_none),
+		cmocka_unit_test(a_ring_may_be_off),
+		cmocka_unit_test(alternatives_are_the_best_of_the_others),
+		cmocka_unit_test(the_rejected_have_their_first_code),
+		cmocka_unit_test(attempts_keep_what_they_died_of),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

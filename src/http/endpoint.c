@@ -172,7 +172,7 @@ void endpoint_answer_metrics(struct endpoint_call *c, void (*write)(void *contex
 }
 
 static void endpoint_send_json(struct endpoint_call *c, struct reply *reply, json_t *json) {
-	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	char *text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
 	json_decref(json);
 	if (!text) { /* something in it was not text */
 		reply->status = 500;

@@ -59,11 +59,14 @@ bool explain_is_better(
 	return policy->is_cost ? score->total < than->total : score->total > than->total;
 }
 
-bool explain_has_scores(const struct policy_set *set, uint32_t n) {
-	for (uint32_t i = 0; i < n; i++)
+/* One that scores may have had nothing to go by, and gone round. */
+bool explain_has_scores(
+    const struct policy_set *set, const struct policy *policy, const struct pick_result *pick) {
+	for (uint32_t i = 0; i < pick->n_eligible; i++)
 		if (set->scores[i].total != 0)
 			return true;
-	return false;
+	return policy->parts[0] && pick->n_eligible > 1 && pick->reason != PICK_ROUND_ROBIN &&
+	    pick->reason != PICK_LAST_RESORT;
 }
 
 /* --- what a pick moves, and putting it back --------------------------------------------------- */
@@ -205,7 +208,7 @@ void policy_explain(struct policy_set *set, const struct pick_input *input, stru
 	if (!e->outcome) {
 		e->reason = pick.reason;
 		e->n_rows = e->n_eligible = pick.n_eligible;
-		e->has_scores = explain_has_scores(set, pick.n_eligible);
+		e->has_scores = explain_has_scores(set, e->policy, &pick);
 		list_eligible(set, input, &pick, e);
 	}
 	list_rejected(set, input, e);

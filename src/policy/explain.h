@@ -47,8 +47,9 @@ void policy_explanation_free(struct explanation *e);
 bool explain_is_better(
     const struct policy *policy, const struct policy_score *score, const struct policy_score *than);
 
-/* Whether the pick made last compared scores; n of them. */
-bool explain_has_scores(const struct policy_set *set, uint32_t n);
+/* Whether the pick made last, of this policy, compared scores. */
+bool explain_has_scores(
+    const struct policy_set *set, const struct policy *policy, const struct pick_result *pick);
 
 /* Why this row is not eligible: a mask of 1 << enum filter_code; 0 when nothing speaks against it. */
 uint32_t explain_codes(const struct policy_set *set, const struct pick_input *input, uint32_t row);

@@ -117,7 +117,7 @@ void decision_pick(struct decision *d, const struct policy_set *set, const struc
 	d->pick_ns = (uint32_t)u64_min(pick_ns, UINT32_MAX);
 	d->n_candidates = pick->n_candidates;
 	d->n_eligible = pick->n_eligible;
-	d->has_scores = explain_has_scores(set, pick->n_eligible);
+	d->has_scores = explain_has_scores(set, d->policy, pick);
 	d->chosen = choice_of(set, input->model, pick->at);
 	list_alternatives(d, set, input->model, pick);
 	list_rejected(d, set, input);

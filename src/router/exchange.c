@@ -599,9 +599,28 @@ static void learn_refusal(struct exchange *x, unsigned status) {
 	log_end(&e);
 }
 
+/* For the client, where the configuration says so. */
+static const struct forward_explained *explain_choice(
+    const struct exchange *x, struct forward_explained *e, char room[static DECISION_TEXT_BYTES]) {
+	const struct decision *d = decision_find(&x->worker->decisions, x->decision);
+	if (!x->worker->router->config->explain.has_headers)
+		return NULL;
+	*e = (struct forward_explained){ .instance = x->ticket.instance->spec.name,
+		.reason = slice_of(pick_reason_text((enum pick_reason)x->reason)),
+		.n_attempts = x->n_attempts };
+	if (x->ticket.prompt_tokens)
+		e->cached_percent = x->ticket.cached_tokens * UINT64_C(100) / x->ticket.prompt_tokens;
+	if (d)
+		e->decision = decision_text(d, room);
+	return e;
+}
+
 static enum next relay_head(struct exchange *x, const struct head *answer) {
+	struct forward_explained explained;
+	char room[DECISION_TEXT_BYTES];
 	struct forward_answer f = { .request = request_head(x),
 		.request_id = exchange_id(x),
+		.explained = explain_choice(x, &explained, room),
 		/* The rest of a body that nobody waits for ends the connection. */
 		.is_last =
 		    x->ends_connection || !call_is_received(&x->down) || is_last(x, session_of(&x->down)) };

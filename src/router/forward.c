@@ -1,6 +1,7 @@
 #include "router/forward.h"
 
-#define ID_BYTES_MAX 128
+#define ID_BYTES_MAX   128
+#define NAME_BYTES_MAX 256
 
 struct slice forward_find_id(const struct head *request, const char *const *names, size_t n_names) {
 	for (size_t i = 0; i < n_names; i++) {
@@ -75,11 +76,46 @@ enum framing forward_framing(const struct head *answer, const struct head *reque
 	return request->minor == 0 ? FRAMING_CLOSE : FRAMING_CHUNKED;
 }
 
-static void put_response_fields(struct call_out *o, const struct head *answer) {
+/* Ours alone to say, when they are said. */
+static bool is_explaining(struct slice name) {
+	static const char *const ends[] = { "instance", "reason", "attempts", "cache-hit", "decision" };
+	const struct slice ours = SLICE("x-headrace-");
+
+	if (name.n <= ours.n || !slice_is(slice_head(name, ours.n), ours))
+		return false;
+	for (size_t i = 0; i < n_elems(ends); i++)
+		if (slice_is(slice_skip(name, ours.n), slice_of(ends[i])))
+			return true;
+	return false;
+}
+
+/* Names are anybody's text: what may stand in no field becomes an underscore. */
+static void put_name(struct call_out *o, struct slice field, struct slice name) {
+	char room[NAME_BYTES_MAX];
+
+	name = slice_head(name, sizeof(room));
+	for (size_t i = 0; i < name.n; i++)
+		room[i] = (unsigned char)name.p[i] < ' ' || name.p[i] == 0x7f ? '_' : name.p[i];
+	call_put_field(o, field, slice_trim((struct slice){ room, name.n }));
+}
+
+static void put_explained(struct call_out *o, const struct forward_explained *e) {
+	char digits[20];
+
+	put_name(o, SLICE("x-headrace-instance"), e->instance);
+	call_put_field(o, SLICE("x-headrace-reason"), e->reason);
+	call_put_field(o, SLICE("x-headrace-attempts"), call_decimal(e->n_attempts, digits));
+	call_put_field(o, SLICE("x-headrace-cache-hit"), call_decimal(e->cached_percent, digits));
+	if (e->decision.n)
+		call_put_field(o, SLICE("x-headrace-decision"), e->decision);
+}
+
+static void put_response_fields(struct call_out *o, const struct head *answer, bool is_explained) {
 	for (unsigned i = 0; i < answer->n_fields; i++) {
 		const struct field *field = &answer->fields[i];
 		struct slice name = head_name(answer, field);
-		if (!head_is_hop_field(field) && field->id != FIELD_X_REQUEST_ID)
+		if (!head_is_hop_field(field) && field->id != FIELD_X_REQUEST_ID &&
+		    !(is_explained && is_explaining(name)))
 			call_put_field(o, name, head_value(answer, field));
 	}
 }
@@ -90,8 +126,10 @@ bool forward_response(struct call_out *o, const struct head *answer, const struc
 	char digits[20];
 
 	call_put_status_line(o, answer->status);
-	put_response_fields(o, answer);
+	put_response_fields(o, answer, f->explained);
 	call_put_field(o, SLICE("x-request-id"), f->request_id);
+	if (f->explained)
+		put_explained(o, f->explained);
 	if (ends)
 		call_put_field(o, SLICE("connection"), SLICE("close"));
 	else if (f->request->minor == 0)
@@ -104,6 +142,6 @@ bool forward_response(struct call_out *o, const struct head *answer, const struc
 
 void forward_interim(struct call_out *o, const struct head *interim) {
 	call_put_status_line(o, interim->status);
-	put_response_fields(o, interim);
+	put_response_fields(o, interim, false);
 	call_put_interim_end(o);
 }

@@ -17,10 +17,19 @@ struct forward {
 void forward_request(struct call_out *o, const struct head *request, const struct instance *instance,
     const struct forward *f, enum framing framing, uint64_t length);
 
+/* How the instance was chosen, for clients that are told. */
+struct forward_explained {
+	struct slice instance, reason;
+	struct slice decision; /* empty: it is not remembered */
+	uint64_t n_attempts;
+	uint64_t cached_percent; /* of the prompt, as predicted */
+};
+
 struct forward_answer {
 	const struct head *request;
 	struct slice request_id;
 	bool is_last; /* the connection is to end after this answer, whatever the client wants */
+	const struct forward_explained *explained; /* NULL: nothing is said */
 };
 
 /* How the answer is framed for this client. */

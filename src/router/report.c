@@ -256,6 +256,9 @@ const size_t report_n_metrics_endpoints = n_elems(report_metrics_endpoints);
 const struct endpoint report_admin_endpoints[] = {
 	{ METHOD_GET, "/metrics", .run = answer_metrics },
 	{ METHOD_GET, "/config", .run = answer_config },
+	{ METHOD_GET, "/decisions", .run = explain_decisions },
+	{ METHOD_GET, "/decisions/{id}", .run = explain_decision },
+	{ METHOD_POST, "/explain", .run = explain_request, .body_bytes_max = EXPLAIN_BODY_BYTES_MAX },
 	{ METHOD_GET, "/liveness", .run = answer_liveness },
 };
 const size_t report_n_admin_endpoints = n_elems(report_admin_endpoints);

@@ -1,7 +1,8 @@
 /*
  * report: what the router shows on its metrics and admin listeners.
  *
- * /metrics in Prometheus' text format, /config with the values in effect. Read on the
+ * /metrics in Prometheus' text format, /config with the values in effect, and what
+ * router/explain.h answers. Read on the
  * control thread from counters that workers write and anybody may read.
  */
 #pragma once
@@ -11,6 +12,7 @@
 #include "discovery/scrape.h"
 #include "fleet/snapshot.h"
 #include "http/endpoint.h"
+#include "router/explain.h"
 #include "router/worker.h"
 
 struct report {
@@ -19,6 +21,7 @@ struct report {
 	const struct health *health;
 	const struct scraper *scraper;
 	const struct registry_source *registry; /* NULL: there is none */
+	struct explain explain;
 };
 
 /* Both tables take a struct report as context. */

@@ -446,6 +446,7 @@ static bool control_start(struct control *c) {
 	    session_table_new(config->policies.session_capacity, config->policies.session_idle_ms / 1000);
 	router->started_ns = clock_now_ns();
 	c->report.router = router;
+	explain_init(&c->report.explain, &c->loop, router);
 	loop_setup_process();
 	c->fleet = fleet_new();
 	timer_init(&c->publish, control_on_publish);

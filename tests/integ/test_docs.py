@@ -40,7 +40,7 @@ def test_every_endpoint_is_described(title, method, path):
     lines = [line for line in part(title).splitlines() if line.startswith(("###", "|"))]
     named = [line for line in lines if re.search(rf"(^|[ `]){re.escape(path)}($|[ `,])", line)]
     assert named, "no heading and no row names it"
-    if title != "Router: admin port":       # where all is GET
+    if title != "Router: admin port" or method != "GET":       # where nearly all is GET
         assert any(re.search(rf"\b{method}\b", line) for line in named)
 
 

@@ -225,13 +225,54 @@ static void answers_fit_their_clients(void **state) {
 		assert_int_equal(
 		    head_parse_response(&answer, slice_of(rows[i].answer), (enum method)request.head.method),
 		    0);
-		struct forward_answer f = { &request.head, SLICE("id-1"), rows[i].is_last };
+		struct forward_answer f = { &request.head, SLICE("id-1"), rows[i].is_last, NULL };
 		wire_open(&w, FRAMING_NONE, 0);
 		call_begin(&o, &w.call);
 		assert_int_equal(forward_response(&o, &answer.head, &f), rows[i].ends);
 		assert_int_equal(call_flush(&o), 0);
 		assert_int_equal(w.call.out_framing, forward_framing(&answer.head, &request.head));
 		wire_heard(&w, rows[i].expected);
+		wire_close(&w);
+	}
+}
+
+#define SAID                                                                                                 \
+	"x-headrace-instance: gpu__1\r\nx-headrace-reason: prefix_hit\r\nx-headrace-attempts: 2\r\n"         \
+	"x-headrace-cache-hit: 87\r\n"
+
+/* An engine may stand behind another router: what that said is not what we say. */
+static void a_choice_is_explained(void **state) {
+	static const struct slice answer = SLICE("HTTP/1.1 204 x\r\nX-Headrace-Instance: b\r\n"
+						 "x-headrace-decision: 7\r\nx-headrace-other: c\r\n\r\n");
+	static const struct {
+		bool is_explained;
+		const char *decision, *fields;
+	} rows[] = {
+		{ true, "1-20", "x-headrace-other: c\r\n" ENDS(SAID "x-headrace-decision: 1-20\r\n") },
+		{ true, "", "x-headrace-other: c\r\n" ENDS(SAID) },
+		{ false, "",
+		    "X-Headrace-Instance: b\r\nx-headrace-decision: 7\r\nx-headrace-other: c\r\n" ENDS("") },
+	};
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct forward_explained explained = { .instance = SLICE(" gpu\r\n1"),
+			.reason = SLICE("prefix_hit"),
+			.decision = slice_of(rows[i].decision),
+			.n_attempts = 2,
+			.cached_percent = 87 };
+		struct head_room request, head;
+		char expected[512];
+		struct call_out o;
+		struct wire w;
+		parse_request(&request, NEW);
+		assert_int_equal(head_parse_response(&head, answer, METHOD_GET), 0);
+		struct forward_answer f = { &request.head, SLICE("id-1"), false,
+			rows[i].is_explained ? &explained : NULL };
+		wire_open(&w, FRAMING_NONE, 0);
+		call_begin(&o, &w.call);
+		assert_false(forward_response(&o, &head.head, &f));
+		assert_int_equal(call_flush(&o), 0);
+		snprintf(expected, sizeof(expected), "HTTP/1.1 204 No Content\r\n%s", rows[i].fields);
+		wire_heard(&w, expected);
 		wire_close(&w);
 	}
 }
@@ -267,6 +308,7 @@ int main(void) {
 		cmocka_unit_test(a_long_chain_stays_whole),
 		cmocka_unit_test(ids_are_chosen),
 		cmocka_unit_test(answers_fit_their_clients),
+		cmocka_unit_test(a_choice_is_explained),
 		cmocka_unit_test(interim_answers_are_whole),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

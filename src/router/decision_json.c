@@ -1,0 +1,165 @@
+#include "router/decision_json.h"
+
+#include <math.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "fleet/label.h"
+#include "policy/filter.h"
+
+#define CLOCK_SLACK_MS 100u
+
+struct decision_moment decision_moment_now(void) {
+	return (struct decision_moment){ clock_wall_ms(), clock_now_ns() };
+}
+
+void decision_moment_refresh(struct decision_moment *moment) {
+	struct decision_moment now = decision_moment_now();
+	uint64_t expected_ms = moment->wall_ms + (now.now_ns - moment->now_ns) / 1000000u;
+
+	if (now.wall_ms + CLOCK_SLACK_MS < expected_ms || now.wall_ms > expected_ms + CLOCK_SLACK_MS)
+		*moment = now;
+}
+
+uint64_t decision_wall_ms(const struct decision_moment *moment, uint64_t at_ns) {
+	return (uint64_t)((int64_t)moment->wall_ms + ((int64_t)at_ns - (int64_t)moment->now_ns) / 1000000);
+}
+
+json_t *decision_json_number(double value) {
+	return isfinite(value) ? json_real(round(value * 1e6) / 1e6) : json_null();
+}
+
+json_t *decision_json_text(struct slice text) {
+	json_t *t = json_stringn(text.p, text.n);
+
+	return t ? t : json_string("");
+}
+
+static json_t *uint_of(uint64_t value) {
+	return json_integer((json_int_t)u64_min(value, INT64_MAX));
+}
+
+static json_t *ms_of(uint64_t ns) {
+	return ns ? json_real((double)(ns / 1000) / 1000) : json_null();
+}
+
+/* Any 64 bits, which not every reader's numbers have. */
+static json_t *hex_of(uint64_t value) {
+	char text[17];
+
+	snprintf(text, sizeof(text), "%016llx", (unsigned long long)value);
+	return json_string(text);
+}
+
+static json_t *time_of(uint64_t wall_ms) {
+	time_t t = (time_t)(wall_ms / 1000);
+	char text[40];
+	struct tm tm;
+	size_t n = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", gmtime_r(&t, &tm));
+
+	snprintf(text + n, sizeof(text) - n, ".%03uZ", (unsigned)(wall_ms % 1000));
+	return json_string(text);
+}
+
+json_t *decision_json_parts(const struct policy *policy, const struct policy_score *score) {
+	json_t *parts = json_object();
+
+	for (unsigned i = 0; i < POLICY_PARTS && policy_part_text(policy, i); i++)
+		json_object_set_new(
+		    parts, policy_part_text(policy, i), decision_json_number((double)score->parts[i]));
+	return parts;
+}
+
+static json_t *choice_json(const struct decision *d, const struct decision_choice *choice) {
+	json_t *json = json_object();
+
+	json_object_set_new(json, "instance", json_string(label_text(LABEL_INSTANCE, choice->label)));
+	json_object_set_new(json, "serial", uint_of(choice->serial));
+	json_object_set_new(
+	    json, "score", d->has_scores ? decision_json_number((double)choice->score.total) : json_null());
+	json_object_set_new(
+	    json, "parts", d->has_scores ? decision_json_parts(d->policy, &choice->score) : json_object());
+	return json;
+}
+
+static json_t *alternatives_json(const struct decision *d) {
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < d->n_alternatives; i++)
+		json_array_append_new(list, choice_json(d, &d->alternatives[i]));
+	return list;
+}
+
+static json_t *rejected_json(const struct decision *d) {
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < d->n_listed; i++)
+		json_array_append_new(list,
+		    json_pack("{s:s, s:s}", "instance", label_text(LABEL_INSTANCE, d->rejected[i].label),
+			"code", filter_text((enum filter_code)d->rejected[i].code)));
+	return list;
+}
+
+static json_t *attempts_json(const struct decision *d) {
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < d->n_attempts && i < DECISION_ATTEMPTS; i++)
+		json_array_append_new(list,
+		    json_pack("{s:s, s:s}", "instance", label_text(LABEL_INSTANCE, d->attempts[i].label),
+			"cause", cause_row((enum cause)d->attempts[i].cause)->label));
+	return list;
+}
+
+static void put_choice(json_t *json, const struct decision *d) {
+	json_object_set_new(json, "policy", json_string(policy_name(d->policy)));
+	json_object_set_new(json, "snapshot", uint_of(d->snapshot));
+	json_object_set_new(json, "reason", json_string(pick_reason_text((enum pick_reason)d->reason)));
+	json_object_set_new(json, "chosen", choice_json(d, &d->chosen));
+	json_object_set_new(json, "alternatives", alternatives_json(d));
+	json_object_set_new(json, "rejected", rejected_json(d));
+	json_object_set_new(json, "n_candidates", uint_of(d->n_candidates));
+	json_object_set_new(json, "n_eligible", uint_of(d->n_eligible));
+	json_object_set_new(json, "n_rejected", uint_of(d->n_rejected));
+	json_object_set_new(json, "pick_ns", uint_of(d->pick_ns));
+	json_object_set_new(json, "seed", hex_of(d->seed));
+	json_object_set_new(json, "salt", hex_of(d->salt));
+}
+
+static void put_demand(json_t *json, const struct decision *d) {
+	json_object_set_new(json, "capability", json_string(capability_text((enum capability)d->capability)));
+	json_object_set_new(json, "model", json_string(label_text(LABEL_MODEL, d->model)));
+	json_object_set_new(json, "session", json_boolean(d->has_session));
+	json_object_set_new(json, "prompt_bytes", uint_of(d->prompt_bytes));
+	json_object_set_new(json, "prompt_tokens", uint_of(d->prompt_tokens));
+	json_object_set_new(json, "predicted_cached_tokens", uint_of(d->predicted_tokens));
+	json_object_set_new(
+	    json, "actual_cached_tokens", d->has_actual ? uint_of(d->actual_tokens) : json_null());
+}
+
+static void put_outcome(json_t *json, const struct decision *d) {
+	json_object_set_new(json, "attempts", attempts_json(d));
+	json_object_set_new(json, "n_attempts", uint_of(d->n_attempts));
+	json_object_set_new(json, "settled", json_boolean(d->is_settled));
+	json_object_set_new(json, "status", d->is_settled ? uint_of(d->status) : json_null());
+	json_object_set_new(
+	    json, "cause", d->is_settled ? json_string(cause_row((enum cause)d->cause)->label) : json_null());
+	json_object_set_new(json, "output_tokens", uint_of(d->output_tokens));
+	json_object_set_new(json, "queue_ms", d->is_settled ? ms_of(d->queue_ns) : json_null());
+	json_object_set_new(json, "first_token_ms", ms_of(d->first_token_ns));
+	json_object_set_new(json, "total_ms", ms_of(d->total_ns));
+}
+
+json_t *decision_json(const struct decision *d, const struct decision_moment *moment) {
+	char room[DECISION_TEXT_BYTES];
+	uint64_t wall_ms = decision_wall_ms(moment, d->at_ns);
+	json_t *json = json_object();
+
+	json_object_set_new(json, "id", decision_json_text(decision_text(d, room)));
+	json_object_set_new(json, "request_id", decision_json_text((struct slice){ d->id, d->id_n }));
+	json_object_set_new(json, "ts", time_of(wall_ms));
+	json_object_set_new(json, "ts_ms", uint_of(wall_ms));
+	put_demand(json, d);
+	put_choice(json, d);
+	put_outcome(json, d);
+	return json;
+}

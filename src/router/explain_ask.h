@@ -1,0 +1,26 @@
+/*
+ * explain_ask: a question that is under way to workers, and the HTTP call that waits for
+ * it. Private to router/explain*.c.
+ *
+ * Embedded at the start of what is asked. Belongs to the control thread; a worker has it, as
+ * mail, between the posting and the answer, and then reads all but `call`.
+ */
+#pragma once
+
+#include "http/reply.h"
+#include "router/explain.h"
+#include "router/report.h"
+
+struct explain_ask {
+	struct explain *explain;
+	struct endpoint_call *call; /* NULL: the client has left */
+};
+
+/* False: there are too many, and the call was refused. Keeps the call. */
+must_use bool explain_ask_begin(struct explain_ask *ask, struct endpoint_call *call);
+/* All workers have answered. */
+void explain_ask_end(struct explain_ask *ask);
+
+/* As the data port refuses, in OpenAI's shape. */
+void explain_refuse(struct endpoint_call *call, enum cause cause, const char *detail);
+void explain_error(struct endpoint_call *call, unsigned status, const char *code, const char *message);

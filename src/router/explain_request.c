@@ -1,0 +1,281 @@
+/*
+ * POST /explain. The body is read as the data port reads one, on the control thread; worker
+ * 0, whose policies have counters of their own as every worker's have, explains; the rows
+ * come back with a reference on its snapshot.
+ */
+#include <stdlib.h>
+
+#include "base/text.h"
+#include "policy/explain.h"
+#include "router/decision_json.h"
+#include "router/explain_ask.h"
+#include "router/inspect.h"
+
+#define PATH_BYTES_MAX 512
+#define MODEL_BYTES    257
+
+/* The data port's and nobody else's business: its own framing, its credentials. */
+static bool is_of_the_request(const struct field *f) {
+	switch ((enum field_id)f->id) {
+	case FIELD_HOST:
+	case FIELD_CONTENT_LENGTH:
+	case FIELD_CONTENT_TYPE:
+	case FIELD_EXPECT:
+	case FIELD_AUTHORIZATION:
+	case FIELD_COOKIE:
+		return false;
+	default:
+		return !head_is_hop_field(f);
+	}
+}
+
+struct query {
+	struct explain_ask ask;
+	struct mail mail;
+	struct worker *worker;
+	struct inspect inspect;
+	struct demand demand;
+	uint64_t keys[PROMPT_BLOCKS_MAX]; /* of the demand */
+	/* the worker's answer */
+	enum cause cause; /* of no explanation */
+	struct snapshot *snapshot;
+	struct explanation e;
+};
+
+/* --- the answer --------------------------------------------------------------------------- */
+
+static json_t *codes_json(uint32_t codes) {
+	json_t *list = json_array();
+
+	for (unsigned code = 1; code < FILTER_CODES; code++)
+		if (codes & 1u << code)
+			json_array_append_new(list, json_string(filter_text((enum filter_code)code)));
+	return list;
+}
+
+static json_t *load_json(const struct load_sum *load) {
+	return json_pack("{s:I, s:I, s:I, s:I}", "requests", (json_int_t)load->n_requests, "prefills",
+	    (json_int_t)load->n_prefills, "prefill_tokens", (json_int_t)load->prefill_tokens, "decode_tokens",
+	    (json_int_t)load->decode_tokens);
+}
+
+static json_t *row_json(const struct query *q, uint32_t i) {
+	const struct explain_row *row = &q->e.rows[i];
+	bool is_eligible = i < q->e.n_eligible, has_score = is_eligible && q->e.has_scores;
+	json_t *json = json_object();
+
+	json_object_set_new(json, "instance", decision_json_text(row->instance->spec.name));
+	json_object_set_new(json, "serial", json_integer(row->instance->serial));
+	json_object_set_new(
+	    json, "state", json_string(instance_state_text(q->snapshot->rows[row->row].state)));
+	json_object_set_new(json, "eligible", json_boolean(is_eligible));
+	json_object_set_new(json, "codes", codes_json(row->codes));
+	json_object_set_new(
+	    json, "score", has_score ? decision_json_number((double)row->score.total) : json_null());
+	json_object_set_new(
+	    json, "parts", has_score ? decision_json_parts(q->e.policy, &row->score) : json_object());
+	json_object_set_new(
+	    json, "probability", row->probability < 0 ? json_null() : decision_json_number(row->probability));
+	json_object_set_new(json, "weight", json_real(row->weight / (double)INSTANCE_WEIGHT_ONE));
+	json_object_set_new(json, "load", load_json(&row->load));
+	json_object_set_new(json, "cached_tokens", json_integer(row->cached_tokens));
+	return json;
+}
+
+static json_t *features_json(uint32_t features) {
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < FEATURES; i++)
+		if (features & 1u << i)
+			json_array_append_new(list, json_string(feature_text((enum feature)i)));
+	return list;
+}
+
+static json_t *demand_json(const struct query *q) {
+	const struct demand *d = &q->demand;
+
+	return json_pack("{s:o, s:s, s:o, s:b, s:I, s:I, s:I, s:I}", "model",
+	    decision_json_text(inspect_model(&q->inspect)), "capability", capability_text(d->capability),
+	    "features", features_json(d->features), "session", d->session != 0, "prompt_bytes",
+	    (json_int_t)d->prompt_bytes, "prompt_tokens", (json_int_t)d->prompt_tokens, "prompt_blocks",
+	    (json_int_t)d->n_keys, "output_max", (json_int_t)d->output_max);
+}
+
+/* Nobody would get it: what the client would be told. */
+static json_t *refusal_json(const struct query *q) {
+	struct reply_error error = reply_error(CAUSE_NO_INSTANCE, REPLY_OPENAI);
+
+	if (!q->e.outcome)
+		return json_null();
+	return json_pack(
+	    "{s:i, s:s}", "status", (int)error.status, "code", cause_row(CAUSE_NO_INSTANCE)->code);
+}
+
+static void query_answer(const struct query *q) {
+	json_t *rows = json_array();
+
+	for (uint32_t i = 0; i < q->e.n_rows; i++)
+		json_array_append_new(rows, row_json(q, i));
+	endpoint_answer_json(q->ask.call, 200,
+	    json_pack("{s:s, s:I, s:s?, s:b, s:o, s:o, s:o}", "policy", policy_name(q->e.policy), "snapshot",
+		(json_int_t)q->snapshot->version, "reason",
+		q->e.outcome ? NULL : pick_reason_text(q->e.reason), "lower_is_better",
+		policy_is_cost(q->e.policy), "refusal", refusal_json(q), "demand", demand_json(q), "rows",
+		rows));
+}
+
+/* --- on its way --------------------------------------------------------------------------- */
+
+static void query_free(struct query *q) {
+	inspect_deinit(&q->inspect, &q->ask.explain->loop->bufs);
+	policy_explanation_free(&q->e);
+	snapshot_unref(&q->snapshot);
+	free(q);
+}
+
+/* Back on the control thread. */
+static void deliver_explained(struct mail *mail) {
+	struct query *q = container_of(mail, struct query, mail);
+	char name[MODEL_BYTES];
+
+	explain_ask_end(&q->ask);
+	if (q->ask.call && q->cause) {
+		struct slice model = slice_head(inspect_model(&q->inspect), sizeof(name) - 1);
+
+		memcpy(name, model.n ? model.p : "", model.n);
+		name[model.n] = '\0';
+		explain_refuse(q->ask.call, q->cause, q->cause == CAUSE_MODEL_NOT_FOUND ? name : NULL);
+	} else if (q->ask.call) {
+		query_answer(q);
+	}
+	query_free(q);
+}
+
+static void query_explain(struct query *q, const struct model *model) {
+	struct worker *w = q->worker;
+	struct pick_input input = { .model = model, .demand = &q->demand, .now_ns = w->loop.now_ns };
+
+	struct inspect_salt salt = { .model = model->name,
+		.tokens_per_byte = policy_tokens_per_byte(&w->policies, model) };
+
+	inspect_demand(&q->inspect, &salt, q->keys, &q->demand);
+	policy_explain(&w->policies, &input, &q->e);
+	q->snapshot = snapshot_ref(w->policies.snapshot);
+}
+
+/* On the worker's thread, between two requests' steps. */
+static void deliver_query(struct mail *mail) {
+	struct query *q = container_of(mail, struct query, mail);
+	const struct snapshot *snap = q->worker->policies.snapshot;
+	struct slice name = inspect_model(&q->inspect);
+	const struct model *model = name.n ? snapshot_model(snap, name) : &snap->any;
+
+	if (model)
+		query_explain(q, model);
+	else
+		q->cause =
+		    snap->any.n_candidates + snap->any.n_reserve ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE;
+	loop_post(q->ask.explain->loop, &q->mail, deliver_explained);
+}
+
+/* --- what is asked ------------------------------------------------------------------------ */
+
+static bool is_embedded(const json_t *body) {
+	const json_t *input = json_object_get(body, "input"), *first = json_array_get(input, 0);
+
+	return json_object_get(body, "encoding_format") || json_object_get(body, "dimensions") ||
+	    (first && !json_is_object(first));
+}
+
+/* Where such a body is sent, when nobody says it. */
+static const char *guess_path(struct slice text) {
+	json_t *body = json_loadb(text.p ? text.p : "", text.n, 0, NULL);
+	const char *path = "/v1/chat/completions";
+
+	if (json_object_get(body, "messages"))
+		path = "/v1/chat/completions";
+	else if (json_object_get(body, "prompt"))
+		path = "/v1/completions";
+	else if (json_object_get(body, "input"))
+		path = is_embedded(body) ? "/v1/embeddings" : "/v1/responses";
+	json_decref(body);
+	return path;
+}
+
+static bool is_path(struct slice path) {
+	for (size_t i = 0; i < path.n; i++)
+		if (path.p[i] <= ' ' || path.p[i] > '~' || path.p[i] == '#')
+			return false;
+	return path.n && path.p[0] == '/' && path.n <= PATH_BYTES_MAX;
+}
+
+/* The head that the inference request would have had; the caller frees *text_out. */
+static bool make_head(
+    struct endpoint_call *call, struct slice path, struct head_room *room, char **text_out) {
+	const struct head *head = endpoint_head(call);
+	enum cause cause;
+	size_t n = 0;
+	FILE *out = open_memstream(text_out, &n);
+
+	assert(out);
+	fprintf(out,
+	    "POST %.*s HTTP/1.1\r\nhost: headrace\r\ncontent-type: application/json\r\ncontent-length: "
+	    "%zu\r\n",
+	    (int)path.n, path.p, endpoint_body(call).n);
+	for (unsigned i = 0; i < head->n_fields; i++) {
+		struct slice name = head_name(head, &head->fields[i]),
+			     value = head_value(head, &head->fields[i]);
+
+		if (is_of_the_request(&head->fields[i]))
+			fprintf(
+			    out, "%.*s: %.*s\r\n", (int)name.n, name.p, (int)value.n, value.n ? value.p : "");
+	}
+	fputs("\r\n", out);
+	fclose(out);
+	return head_parse_request(room, (struct slice){ *text_out, n }, &cause) == 0;
+}
+
+/* CAUSE_NONE, or as what the data port would refuse it. */
+static enum cause query_read(struct query *q, struct endpoint_call *call, struct slice path) {
+	const struct report *report = endpoint_context(call);
+	struct buf_pool *bufs = &report->explain.loop->bufs;
+	struct slice body = endpoint_body(call);
+	struct head_room room;
+	char *text;
+	enum cause cause = CAUSE_MALFORMED;
+
+	if (make_head(call, path, &room, &text)) {
+		cause = inspect_init(&q->inspect, &report->router->config->inspect, bufs, &room.head);
+		if (!cause && body.n)
+			cause = inspect_feed(&q->inspect, body.p, body.n);
+		if (!cause)
+			cause = inspect_finish(&q->inspect);
+	}
+	free(text);
+	return cause;
+}
+
+void explain_request(struct endpoint_call *call) {
+	struct explain *explain = &((struct report *)endpoint_context(call))->explain;
+	char room[PATH_BYTES_MAX + 1];
+	struct slice given = endpoint_query(call, "path");
+	struct slice path = given.p ? given : slice_of(guess_path(endpoint_body(call)));
+
+	if (!is_path(path)) {
+		explain_error(call, 400, "bad_request", "path is no path");
+		return;
+	}
+	memcpy(room, path.p, path.n); /* it is valid until the next look at the query */
+	struct query *q = calloc(1, sizeof(*q));
+	enum cause cause = query_read(q, call, (struct slice){ room, path.n });
+
+	if (cause)
+		explain_refuse(call, cause, NULL);
+	if (cause || !explain_ask_begin(&q->ask, call)) {
+		inspect_deinit(&q->inspect, &explain->loop->bufs);
+		free(q);
+		return;
+	}
+	q->worker = &explain->router->workers[0];
+	loop_post(&q->worker->loop, &q->mail, deliver_query);
+}

@@ -136,7 +136,7 @@ lint: compdb ## clang-tidy and cppcheck with their short lists
 cov: ## line coverage of src/ by unit, virtual, wire and some integration tests
 	tools/cov
 
-PAGES := router registry babysitter sim
+PAGES := router registry babysitter ctl sim
 man: all ## the manual pages in docs/, from the option tables
 	for p in $(PAGES); do $(O)/headrace $$p --man > docs/headrace-$$p.1; done
 man-check: all

@@ -5,6 +5,7 @@
 #include "babysitter/babysitter.h"
 #include "base/heap.h"
 #include "base/version.h"
+#include "ctl/ctl.h"
 #include "engine/engine.h"
 #include "registry/registry.h"
 #include "router/router.h"
@@ -25,6 +26,7 @@ static const struct command commands[] = {
 	{ "babysitter", "infini-babysitter", "start one engine, watch it, and keep it registered",
 	    babysitter_main },
 	{ "mock-engine", NULL, "an engine without a GPU, for demos, tests and benches", engine_main },
+	{ "ctl", NULL, "ask a running router why requests went where they went", ctl_main },
 	{ "sim", NULL, "policies compared on recorded traffic, in virtual time", sim_main },
 };
 

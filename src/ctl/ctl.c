@@ -1,0 +1,175 @@
+#include "ctl/ctl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "ctl/ctl_config.h"
+#include "ctl/question.h"
+#include "ctl/show.h"
+#include "net/loop.h"
+
+#define REQUEST_BYTES_MAX (8u << 20) /* what the admin port takes */
+#define TARGET_BYTES      2048u
+
+/* What a verb makes of the arguments. False: it has said what is wrong with them. */
+typedef bool (*prepare_fn)(
+    const struct ctl_config *config, const char *word, char *target, struct slice *body_out);
+typedef void (*show_fn)(const json_t *answer, FILE *out);
+
+struct verb {
+	const char *name;
+	const char *word; /* what it needs besides; NULL: nothing */
+	prepare_fn prepare;
+	show_fn show; /* NULL: the answer is printed as it came */
+};
+
+static bool say(const char *what, const char *why) {
+	fprintf(stderr, "headrace ctl: %s: %s\n", what, why);
+	return false;
+}
+
+/* --- the verbs ---------------------------------------------------------------------------- */
+
+static bool read_file(const char *path, struct slice *body_out) {
+	FILE *in = strcmp(path, "-") ? fopen(path, "re") : stdin;
+
+	if (!in)
+		return say(path, strerror(errno));
+	char *text = malloc(REQUEST_BYTES_MAX + 1);
+	size_t n = fread(text, 1, REQUEST_BYTES_MAX + 1, in);
+	int error = ferror(in) ? errno : 0;
+
+	if (in != stdin)
+		fclose(in);
+	*body_out = (struct slice){ text, n };
+	if (error)
+		return say(path, strerror(error));
+	return n <= REQUEST_BYTES_MAX || say(path, "larger than 8 MiB");
+}
+
+static bool prepare_explain(
+    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
+	snprintf(target, TARGET_BYTES, "/explain%s%s", config->path[0] ? "?path=" : "", config->path);
+	return read_file(config->file, body_out);
+}
+
+/* Names are checked: they stand in a query as they are. */
+static bool prepare_decisions(
+    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
+	snprintf(target, TARGET_BYTES, "/decisions?limit=%u&model=%.512s&instance=%.512s&reason=%.512s",
+	    config->limit, config->model, config->instance, config->reason);
+	return true;
+}
+
+static bool prepare_decision(
+    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
+	for (const char *p = word; *p; p++)
+		if (*p <= ' ' || *p > '~' || strchr("/?#%", *p))
+			return say(word, "is no id");
+	snprintf(target, TARGET_BYTES, "/decisions/%.512s", word);
+	return true;
+}
+
+static bool prepare_config(
+    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
+	snprintf(target, TARGET_BYTES, "/config");
+	return true;
+}
+
+static bool prepare_metrics(
+    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
+	snprintf(target, TARGET_BYTES, "/metrics");
+	return true;
+}
+
+static const struct verb verbs[] = {
+	{ "explain", NULL, prepare_explain, show_explanation },
+	{ "decisions", NULL, prepare_decisions, show_decisions },
+	{ "decision", "ID", prepare_decision, show_decision },
+	{ "config", NULL, prepare_config, NULL },
+	{ "metrics", NULL, prepare_metrics, NULL },
+};
+
+/* NULL: it has been said what is wrong. */
+static const struct verb *find_verb(const struct ctl_words *words) {
+	const struct verb *verb = NULL;
+
+	for (size_t i = 0; words->n && i < n_elems(verbs); i++)
+		if (!strcmp(words->items[0], verbs[i].name))
+			verb = &verbs[i];
+	if (!words->n)
+		say("what?", "explain, decisions, decision ID, config or metrics; --help says more");
+	else if (!verb)
+		say(words->items[0], "no such question; --help lists them");
+	else if (words->n != 1u + (verb->word != NULL))
+		say(verb->name, verb->word ? "needs one id" : "takes no more words");
+	else
+		return verb;
+	return NULL;
+}
+
+/* --- the answer --------------------------------------------------------------------------- */
+
+static bool say_refused(const json_t *answer, unsigned status) {
+	const json_t *error = json_object_get(answer, "error");
+	const char *message = json_string_value(json_object_get(error, "message"));
+	const char *code = json_string_value(json_object_get(error, "code"));
+
+	fprintf(stderr, "headrace ctl: %u %s: %s\n", status, code ? code : "-", message ? message : "-");
+	return false;
+}
+
+static bool show_answer(
+    const struct verb *verb, const struct ctl_config *config, const struct answer *answer) {
+	json_t *json = json_loadb(answer->body, answer->n, JSON_ALLOW_NUL, NULL);
+	bool is_good = answer->status == 200;
+
+	if (!is_good) {
+		say_refused(json, answer->status);
+	} else if (config->is_json || !verb->show) {
+		fwrite(answer->body, 1, answer->n, stdout);
+		if (answer->n && answer->body[answer->n - 1] != '\n')
+			putchar('\n');
+	} else if (json_is_object(json)) {
+		verb->show(json, stdout);
+	} else {
+		is_good = say(config->admin, "what it answers is not understood");
+	}
+	json_decref(json);
+	return is_good && (fflush(stdout) == 0 || say("standard output", strerror(errno)));
+}
+
+static bool run(const struct verb *verb, const struct ctl_config *config, struct question *question) {
+	struct answer answer;
+
+	question_ask(question, &answer);
+	bool is_good =
+	    answer.failure ? say(config->admin, answer.failure) : show_answer(verb, config, &answer);
+	free(answer.body);
+	return is_good;
+}
+
+int ctl_main(int argc, char **argv) {
+	struct ctl_config *config;
+	struct ctl_words words;
+	int code = ctl_config_load(argc, argv, &words, &config);
+
+	if (code >= 0)
+		return code;
+	const struct verb *verb = find_verb(&words);
+	char target[TARGET_BYTES];
+	struct slice body = { NULL, 0 };
+	struct question question = { .url = config->admin, .path = target, .timeout_ms = config->timeout_ms };
+
+	code = 2;
+	if (verb && verb->prepare(config, words.items[1], target, &body)) {
+		loop_setup_process();
+		question.method = body.p ? SLICE("POST") : SLICE("GET");
+		question.body = body;
+		code = run(verb, config, &question) ? 0 : 1;
+	}
+	free((char *)body.p);
+	ctl_config_free(&config);
+	return code;
+}

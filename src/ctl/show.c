@@ -1,0 +1,301 @@
+#include "ctl/show.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl/grid.h"
+
+/* --- words -------------------------------------------------------------------------------- */
+
+struct wording {
+	const char *code, *words;
+};
+
+static const struct wording reasons[] = {
+	{ "only_candidate", "it is the only one that may have it" },
+	{ "round_robin", "it is its turn" },
+	{ "least_load", "it has the fewest requests for its weight" },
+	{ "power_of_two", "of two that were drawn it has the fewer requests" },
+	{ "random", "it was drawn" },
+	{ "rendezvous_hash", "the session belongs to it" },
+	{ "prefix_hit", "it has the most useful part of the prompt in its cache" },
+	{ "lowest_cost", "its first token is expected soonest" },
+	{ "all_avoided", "all failed lately, so that one of them is tried again" },
+	{ "last_resort", "all others were tried or are out" },
+	{ "lowest_ttft", "its first tokens came soonest" },
+	{ "best_score", "its score is best" },
+	{ "sticky_hit", "the session is there" },
+	{ "sticky_spill", "the session was there, but that instance is too busy" },
+	{ "least_loaded", "it has the least to do" },
+	{ "local_zone", "it is in the same zone" },
+	{ "spill_region", "the nearer ones are too busy" },
+	{ "cheapest", "it costs least" },
+};
+
+static const struct wording codes[] = {
+	{ "disabled", "gets no requests by its weight or somebody's will" },
+	{ "draining", "is being drained" },
+	{ "loading", "its models or addresses are not known yet" },
+	{ "model_absent", "does not serve the model" },
+	{ "capability_missing", "cannot do what is asked" },
+	{ "feature_missing", "lacks a feature that is asked for" },
+	{ "context_too_small", "its context is too small" },
+	{ "tenant_denied", "is not for this tenant" },
+	{ "clearance_low", "may not see such data" },
+	{ "residency_missing", "is not where the data may go" },
+	{ "region_denied", "is in the wrong region" },
+	{ "breaker_open", "its breaker is open" },
+	{ "unhealthy", "is unhealthy" },
+	{ "avoided", "refused connections within the last seconds" },
+	{ "at_capacity", "is full" },
+	{ "slo_unattainable", "would be too late" },
+	{ "over_cost", "costs too much" },
+	{ "already_tried", "was tried for this request" },
+	{ "below_min_score", "its score is too low" },
+};
+
+static const char *words_of(const struct wording *rows, size_t n, const char *code) {
+	if (!code)
+		return "-";
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(rows[i].code, code))
+			return rows[i].words;
+	return code;
+}
+
+static const char *reason_words(const char *code) {
+	return words_of(reasons, n_elems(reasons), code);
+}
+
+/* --- members ------------------------------------------------------------------------------ */
+
+static const char *text_of(const json_t *object, const char *key) {
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text && text[0] ? text : "-";
+}
+
+static json_int_t integer_of(const json_t *object, const char *key) {
+	return json_integer_value(json_object_get(object, key));
+}
+
+/* With so many decimals; "-" where there is no number. */
+static void add_number(struct grid *g, const json_t *object, const char *key, int n_decimals) {
+	const json_t *value = json_object_get(object, key);
+
+	if (json_is_number(value))
+		grid_add(g, "%.*f", n_decimals, json_number_value(value));
+	else
+		grid_add(g, "-");
+}
+
+/* "0.130 = 0.000 queue_s + 0.130 uncached_s" */
+static void add_score(struct grid *g, const json_t *row) {
+	const json_t *score = json_object_get(row, "score"), *part;
+	char line[256];
+	const char *key;
+	size_t n;
+
+	if (!json_is_number(score)) {
+		grid_add(g, "-");
+		return;
+	}
+	n = (size_t)snprintf(line, sizeof(line), "%.3f", json_number_value(score));
+	json_object_foreach((json_t *)json_object_get(row, "parts"), key, part) if (n < sizeof(line)) n +=
+	    (size_t)snprintf(line + n, sizeof(line) - n, "%s%.3f %s", strchr(line, '=') ? " + " : " = ",
+		json_number_value(part), key);
+	grid_add(g, "%s", line);
+}
+
+static void add_codes(struct grid *g, const json_t *list, const char *none) {
+	char line[512] = "";
+	size_t n = 0;
+
+	for (size_t i = 0; i < json_array_size(list) && n < sizeof(line); i++)
+		n += (size_t)snprintf(line + n, sizeof(line) - n, "%s%s", n ? "; " : "",
+		    words_of(codes, n_elems(codes), json_string_value(json_array_get(list, i))));
+	grid_add(g, "%s", n ? line : none);
+}
+
+static void put_line(FILE *out, const char *format, ...) printf_like(2, 3);
+
+/* One line of prose, as clean as a cell. */
+static void put_line(FILE *out, const char *format, ...) {
+	char line[1024];
+	struct grid g;
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	grid_init(&g, 1);
+	grid_add(&g, "%s", line);
+	grid_print(&g, out);
+	grid_deinit(&g);
+}
+
+static void add_heading(struct grid *g, const char *const *names) {
+	for (unsigned i = 0; i < g->n_columns; i++)
+		grid_add(g, "%s", names[i]);
+}
+
+/* --- an explanation ----------------------------------------------------------------------- */
+
+static void put_demand(const json_t *demand, FILE *out) {
+	put_line(out, "request  model %s, %s, prompt of %lld tokens in %lld bytes, %s",
+	    text_of(demand, "model"), text_of(demand, "capability"),
+	    (long long)integer_of(demand, "prompt_tokens"), (long long)integer_of(demand, "prompt_bytes"),
+	    json_is_true(json_object_get(demand, "session")) ? "of a session" : "of no session");
+}
+
+static void add_explained_row(struct grid *g, const json_t *row, size_t i) {
+	const json_t *load = json_object_get(row, "load"), *probability = json_object_get(row, "probability");
+	bool is_eligible = json_is_true(json_object_get(row, "eligible"));
+
+	if (is_eligible)
+		grid_add(g, "%zu", i + 1);
+	else
+		grid_add(g, "-");
+	grid_add(g, "%s", text_of(row, "instance"));
+	grid_add(g, "%s", text_of(row, "state"));
+	add_score(g, row);
+	add_number(g, row, "cached_tokens", 0);
+	add_number(g, load, "requests", 0);
+	add_number(g, load, "prefill_tokens", 0);
+	if (!is_eligible)
+		add_codes(g, json_object_get(row, "codes"), "is not among those to choose from");
+	else if (json_is_number(probability))
+		grid_add(g, "%s, with a chance of %.1f %%", i ? "eligible" : "drawn this time",
+		    100 * json_number_value(probability));
+	else
+		grid_add(g, "%s", i ? "eligible" : "chosen");
+}
+
+void show_explanation(const json_t *answer, FILE *out) {
+	static const char *const names[] = { "#", "INSTANCE", "STATE", "SCORE", "CACHED", "REQUESTS",
+		"QUEUED", "WHY" };
+	const json_t *rows = json_object_get(answer, "rows"), *refusal = json_object_get(answer, "refusal");
+	struct grid g;
+
+	put_line(out, "policy   %s, snapshot %lld", text_of(answer, "policy"),
+	    (long long)integer_of(answer, "snapshot"));
+	put_demand(json_object_get(answer, "demand"), out);
+	if (json_is_object(refusal))
+		put_line(out, "refused  with %lld %s", (long long)integer_of(refusal, "status"),
+		    text_of(refusal, "code"));
+	else
+		put_line(out, "chosen   %s: %s", text_of(json_array_get(rows, 0), "instance"),
+		    reason_words(text_of(answer, "reason")));
+	grid_init(&g, n_elems(names));
+	g.is_number[0] = g.is_number[4] = g.is_number[5] = g.is_number[6] = true;
+	add_heading(&g, names);
+	for (size_t i = 0; i < json_array_size(rows); i++)
+		add_explained_row(&g, json_array_get(rows, i), i);
+	fputc('\n', out);
+	grid_print(&g, out);
+	grid_deinit(&g);
+}
+
+/* --- decisions ---------------------------------------------------------------------------- */
+
+static void add_status(struct grid *g, const json_t *decision) {
+	if (json_is_true(json_object_get(decision, "settled")))
+		add_number(g, decision, "status", 0);
+	else
+		grid_add(g, "at work");
+}
+
+void show_decisions(const json_t *answer, FILE *out) {
+	static const char *const names[] = { "TIME", "ID", "MODEL", "INSTANCE", "REASON", "PROMPT", "CACHED",
+		"TRIES", "STATUS", "MS", "REQUEST" };
+	const json_t *list = json_object_get(answer, "decisions");
+	struct grid g;
+
+	grid_init(&g, n_elems(names));
+	g.is_number[5] = g.is_number[6] = g.is_number[7] = g.is_number[8] = g.is_number[9] = true;
+	add_heading(&g, names);
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const json_t *d = json_array_get(list, i);
+
+		grid_add(&g, "%s", text_of(d, "ts"));
+		grid_add(&g, "%s", text_of(d, "id"));
+		grid_add(&g, "%s", text_of(d, "model"));
+		grid_add(&g, "%s", text_of(json_object_get(d, "chosen"), "instance"));
+		grid_add(&g, "%s", text_of(d, "reason"));
+		add_number(&g, d, "prompt_tokens", 0);
+		add_number(&g, d, "predicted_cached_tokens", 0);
+		add_number(&g, d, "n_attempts", 0);
+		add_status(&g, d);
+		add_number(&g, d, "total_ms", 1);
+		grid_add(&g, "%s", text_of(d, "request_id"));
+	}
+	grid_print(&g, out);
+	grid_deinit(&g);
+}
+
+static void put_outcome(const json_t *d, FILE *out) {
+	const json_t *attempts = json_object_get(d, "attempts"), *actual;
+
+	for (size_t i = 0; i < json_array_size(attempts); i++) {
+		const json_t *attempt = json_array_get(attempts, i);
+
+		put_line(out, "attempt  %zu: %s, %s", i + 1, text_of(attempt, "instance"),
+		    strcmp(text_of(attempt, "cause"), "none") ? text_of(attempt, "cause") : "good");
+	}
+	actual = json_object_get(d, "actual_cached_tokens");
+	if (json_is_number(actual))
+		put_line(out, "cache    %lld tokens were expected in it, %lld were there",
+		    (long long)integer_of(d, "predicted_cached_tokens"),
+		    (long long)json_integer_value(actual));
+	else
+		put_line(out, "cache    %lld tokens were expected in it",
+		    (long long)integer_of(d, "predicted_cached_tokens"));
+	if (json_is_true(json_object_get(d, "settled")))
+		put_line(out, "ended    with %lld, cause %s, after %.1f ms",
+		    (long long)integer_of(d, "status"), text_of(d, "cause"),
+		    json_number_value(json_object_get(d, "total_ms")));
+	else
+		put_line(out, "ended    not yet");
+}
+
+static void put_candidates(const json_t *d, FILE *out) {
+	static const char *const names[] = { "INSTANCE", "SCORE", "WHY" };
+	const json_t *others = json_object_get(d, "alternatives"), *rejected = json_object_get(d, "rejected");
+	struct grid g;
+
+	grid_init(&g, n_elems(names));
+	add_heading(&g, names);
+	grid_add(&g, "%s", text_of(json_object_get(d, "chosen"), "instance"));
+	add_score(&g, json_object_get(d, "chosen"));
+	grid_add(&g, "chosen");
+	for (size_t i = 0; i < json_array_size(others); i++) {
+		grid_add(&g, "%s", text_of(json_array_get(others, i), "instance"));
+		add_score(&g, json_array_get(others, i));
+		grid_add(&g, "eligible");
+	}
+	for (size_t i = 0; i < json_array_size(rejected); i++) {
+		const json_t *row = json_array_get(rejected, i);
+
+		grid_add(&g, "%s", text_of(row, "instance"));
+		grid_add(&g, "-");
+		grid_add(&g, "%s", words_of(codes, n_elems(codes), text_of(row, "code")));
+	}
+	fputc('\n', out);
+	grid_print(&g, out);
+	grid_deinit(&g);
+}
+
+void show_decision(const json_t *d, FILE *out) {
+	put_line(out, "decision %s at %s, request %s", text_of(d, "id"), text_of(d, "ts"),
+	    text_of(d, "request_id"));
+	put_demand(d, out);
+	put_line(out, "policy   %s, snapshot %lld, %lld of %lld eligible, decided in %.1f us",
+	    text_of(d, "policy"), (long long)integer_of(d, "snapshot"),
+	    (long long)integer_of(d, "n_eligible"), (long long)integer_of(d, "n_candidates"),
+	    (double)integer_of(d, "pick_ns") / 1000);
+	put_line(out, "chosen   %s: %s", text_of(json_object_get(d, "chosen"), "instance"),
+	    reason_words(text_of(d, "reason")));
+	put_outcome(d, out);
+	put_candidates(d, out);
+}

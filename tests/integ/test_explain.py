@@ -1,0 +1,299 @@
+"""Decisions, explanations and what they say: of real traffic, without touching it."""
+import json
+import subprocess
+import threading
+
+import openai
+import pytest
+
+from ports import free_port
+from program import BIN, KEY, PROMPT, chat_body, eventually, http
+
+SECRET = "marker-of-a-prompt-7d1c"
+
+
+def decisions(front, query=""):
+    answer = front.admin("/decisions" + query)
+    assert answer.status_code == 200
+    return answer.json()["decisions"]
+
+
+def explain(front, body, query="", **how):
+    with http() as client:
+        return client.post(f"{front.admin_url}/explain{query}", json=body, **how)
+
+
+@pytest.fixture
+def trio(engine, router):
+    engines = [engine(["m"]) for _ in range(3)]
+    for one in engines:
+        one.declared = one.models       # nothing is learned of them, so that no snapshot follows the first
+    return lambda *flags, **tables: router(engines, *flags, **tables)
+
+
+def test_a_decision_for_each_request(trio):
+    front = trio("--policy", "round_robin", router={"threads": 2})
+    with openai.OpenAI(base_url=front.url + "/v1", api_key=KEY, max_retries=0) as client:
+        for i in range(9):
+            client.chat.completions.create(**chat_body(max_tokens=3), extra_headers={"x-request-id": f"ask-{i}"})
+        for event in client.chat.completions.create(**chat_body(max_tokens=3), stream=True):
+            pass
+        client.completions.create(model="m", prompt=PROMPT, max_tokens=2)
+    front.chat("no such model")
+    eventually(lambda: len([d for d in decisions(front) if d["settled"]]) == 11)
+    found = decisions(front)
+    assert [d["ts_ms"] for d in found] == sorted((d["ts_ms"] for d in found), reverse=True)
+    assert len({d["id"] for d in found}) == 11
+    assert {f"ask-{i}" for i in range(9)} <= {d["request_id"] for d in found}
+    assert sorted({d["capability"] for d in found}) in (["chat", "completion"], ["other"])
+    by_id = {r["id"]: r for r in front.log(12)}
+    for d in found:
+        line = by_id[d["request_id"]]
+        assert (d["status"], d["cause"], d["reason"]) == (200, "none", "round_robin")
+        assert (d["model"], d["chosen"]["instance"], d["n_attempts"]) == ("m", line["instance"], line["attempts"])
+        assert d["attempts"] == [{"instance": line["instance"], "cause": "none"}]
+        assert (d["n_candidates"], d["n_eligible"], d["rejected"]) == (3, 3, [])
+        assert d["pick_ns"] > 0 and abs(d["total_ms"] - line["total_ms"]) < 0.01
+
+
+def test_decisions_are_found_by_what_they_are(trio, engine):
+    front = trio()
+    for i in range(6):
+        front.chat(headers={"x-request-id": f"r{i}"})
+    found = eventually(lambda: [d for d in [decisions(front)] if len(d) == 6])[0]
+    one = found[2]
+    assert front.admin("/decisions/" + one["id"]).json()["request_id"] == one["request_id"]
+    assert front.admin("/decisions/" + one["request_id"]).json()["id"] == one["id"]
+    for missing in ("0-99", "9-1", "r9", "x" * 200, "-"):
+        answer = front.admin("/decisions/" + missing)
+        assert answer.status_code == 404 and answer.json()["error"]["code"] == "not_found"
+    assert [d["id"] for d in decisions(front, "?limit=2")] == [d["id"] for d in found[:2]]
+    where = one["chosen"]["instance"]
+    assert decisions(front, f"?instance={where}") == [d for d in found if d["chosen"]["instance"] == where]
+    assert decisions(front, "?model=other") == [] and len(decisions(front, "?model=m")) == 6
+    assert len(decisions(front, f"?reason={one['reason']}")) == 6 and decisions(front, "?reason=last_resort") == []
+    assert len(decisions(front, f"?since={found[-1]['ts_ms'] - 1000}")) == 6
+    assert decisions(front, f"?since={found[0]['ts_ms'] + 1000000}") == []
+    for bad in ("limit=0", "limit=1001", "limit=x", "since=-1", "reason=why"):
+        answer = front.admin("/decisions?" + bad)
+        assert answer.status_code == 400 and answer.json()["error"]["code"] == "bad_request"
+
+
+def test_the_ring_is_bounded_and_may_be_off(engine, router):
+    workers = [engine(["m"]) for _ in range(3)]
+    front = router(workers, router={"threads": 1}, explain={"ring": 5})
+    for i in range(20):
+        front.chat(headers={"x-request-id": f"r{i}"})
+    assert [d["request_id"] for d in decisions(front)] == [f"r{i}" for i in range(19, 14, -1)]
+    off = router(workers, explain={"ring": 0, "headers": True})
+    answer = off.chat()
+    assert "x-headrace-instance" in answer.headers and "x-headrace-decision" not in answer.headers
+    assert decisions(off) == []
+
+
+def test_a_request_outlives_its_record(engine, router):
+    front = router([engine(["m"], "--itl", "5ms") for _ in range(3)], router={"threads": 1}, explain={"ring": 3})
+    with http() as client:
+        with client.stream("POST", front.url + "/v1/chat/completions", json=chat_body(stream=True, max_tokens=200),
+                           headers={"x-request-id": "long"}) as stream:
+            for _ in range(6):
+                front.chat(body={"max_tokens": 1})
+            assert "long" not in {d["request_id"] for d in decisions(front)}
+            assert "[DONE]" in "".join(stream.iter_text())
+    front.log(7)
+    assert len([d for d in decisions(front) if d["settled"]]) == 3
+
+
+def test_attempts_say_what_they_died_of(engine, router):
+    workers = [engine(["m"]) for _ in range(3)]
+    for worker in workers:
+        worker.declared = ["m"]
+    front = router(workers, "--policy", "round_robin", router={"threads": 1}, timeout={"pool_idle": "0s"})
+    workers[1].kill()
+    for i in range(3):
+        assert front.chat(headers={"x-request-id": f"r{i}"}).status_code == 200
+    failed, = [d for d in decisions(front) if d["n_attempts"] == 2]
+    assert [a["cause"] for a in failed["attempts"]] == ["connect_failed", "none"]
+    assert failed["attempts"][0]["instance"] == workers[1].url
+    assert {"instance": workers[1].url, "code": "avoided"} in failed["rejected"] or \
+        {"instance": workers[1].url, "code": "already_tried"} in failed["rejected"]
+    rows = explain(front, chat_body()).json()["rows"]
+    out = [r for r in rows if r["instance"] == workers[1].url][0]
+    assert not out["eligible"] and "avoided" in out["codes"] and rows.index(out) == 2
+
+
+def test_headers_say_how_it_was_chosen(trio):
+    front = trio("--policy", "round_robin", explain={"headers": True})
+    answer = front.chat()
+    headers = answer.headers
+    assert headers["x-headrace-reason"] == "round_robin" and headers["x-headrace-attempts"] == "1"
+    assert int(headers["x-headrace-cache-hit"]) in range(101)
+    record = front.admin("/decisions/" + headers["x-headrace-decision"]).json()
+    assert record["chosen"]["instance"] == headers["x-headrace-instance"]
+    assert record["request_id"] == headers["x-request-id"]
+    silent = trio()
+    assert not [name for name in silent.chat().headers if name.startswith("x-headrace")]
+
+
+def test_the_first_row_is_where_the_next_request_goes(trio):
+    for policy in ("round_robin", "rendezvous_hash", "cache_aware"):
+        front = trio("--policy", policy, router={"threads": 1}, explain={"headers": True})
+        seen = set()
+        for i in range(12):
+            body = chat_body(max_tokens=2, prompt_cache_key=f"talk-{i}")
+            said = explain(front, body).json()
+            assert said["policy"] == policy and len(said["rows"]) == 3
+            assert explain(front, body).json()["rows"] == said["rows"]
+            headers = front.post("/v1/chat/completions", json=body).headers
+            assert headers["x-headrace-instance"] == said["rows"][0]["instance"]
+            assert headers["x-headrace-reason"] == said["reason"]
+            eventually(lambda: front.metric("headrace_in_flight") == 0)
+            seen.add(headers["x-headrace-instance"])
+        assert len(seen) == 3
+
+
+def test_explanations_change_nothing(trio):
+    """10,000 of them beside traffic: no pick is counted for them, and the turns go on as if they were not."""
+    front = trio("--policy", "round_robin", router={"threads": 1}, explain={"headers": True, "ring": 4096})
+    body = json.dumps(chat_body(max_tokens=1)).encode()
+    failed = []
+
+    def ask():
+        with http(base_url=front.admin_url) as client:
+            for _ in range(2500):
+                if client.post("/explain?path=/v1/chat/completions", content=body).status_code != 200:
+                    failed.append(1)
+    askers = [threading.Thread(target=ask) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    n, turns = 0, []
+    with http(base_url=front.url) as client:
+        while n < 300 or any(a.is_alive() for a in askers):
+            turns.append(client.post("/v1/chat/completions", json=chat_body(max_tokens=1)).headers["x-headrace-instance"])
+            n += 1
+    for asker in askers:
+        asker.join()
+    assert not failed
+    assert all(len(set(turns[i:i + 3])) == 3 for i in range(n - 2))     # three equal ones: each third pick is the same
+    eventually(lambda: front.metric("headrace_picks_total") == n)
+    assert front.metric("headrace_requests_total", model="m") == n and front.metric("headrace_in_flight") == 0
+
+
+def test_what_the_router_refuses_is_refused(trio):
+    front = trio()
+    cases = [(b"{", 400, "invalid_json"), (b'{"model":"m","model":"m"}', 400, "duplicate_model"),
+             (b'{"model":"none of ours","messages":[]}', 404, "model_not_found")]
+    with http(base_url=front.admin_url) as client:
+        for body, status, code in cases:
+            answer = client.post("/explain", content=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+            same = front.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+            assert (same.status_code, same.json()) == (answer.status_code, answer.json())
+        for path in ("nothing", "/a%20b", "/a%0d%0ab:c", "/" + "x" * 600):
+            assert client.post("/explain?path=" + path, json=chat_body()).status_code == 400
+        assert client.post("/explain", content=b" " * (9 << 20)).status_code == 413
+        assert client.get("/explain").status_code == 405
+
+
+def test_paths_are_guessed(trio):
+    front = trio()
+    bodies = {"chat": chat_body(), "completion": {"model": "m", "prompt": "x"},
+              "embeddings": {"model": "m", "input": ["x"]},
+              "responses": {"model": "m", "input": [{"role": "user", "content": "x"}]}}
+    for capability, body in bodies.items():
+        assert explain(front, body).json()["demand"]["capability"] == capability
+    assert explain(front, chat_body(), "?path=/v1/messages").json()["demand"]["capability"] == "messages"
+
+
+def test_nobody_left_is_explained(engine, router):
+    worker = engine(["m"])
+    front = router([worker], health={"interval": "100ms", "max_errors": 1})
+    worker.kill()
+    eventually(lambda: front.ready_workers() == 0)
+    said = explain(front, chat_body()).json()
+    eligible = [r for r in said["rows"] if r["eligible"]]
+    assert said["rows"] and (said["reason"] == "last_resort") == bool(eligible)
+    if not eligible:
+        assert said["refusal"] == {"status": 503, "code": "no_healthy_instance"} and said["rows"][0]["codes"]
+
+
+def test_no_text_of_a_prompt_anywhere(trio):
+    front = trio("--policy", "cache_aware", explain={"headers": True})
+    body = chat_body(max_tokens=2, user=SECRET, prompt_cache_key=SECRET)
+    body["messages"] = [{"role": "system", "content": SECRET * 500}, {"role": "user", "content": SECRET}]
+    headers = {"authorization": "Bearer " + SECRET, "x-session-id": SECRET}
+    shown = ""
+    for _ in range(5):
+        answer = front.post("/v1/chat/completions", json=body, headers=headers)
+        shown += str(answer.headers)
+    shown += explain(front, body, headers=headers).text
+    front.log(5)
+    shown += front.admin("/decisions").text + front.metrics_text() + front.output() + front.access.read_text()
+    assert '"decisions"' in shown and SECRET not in shown
+
+
+# --- headrace ctl ---------------------------------------------------------------------------------
+
+
+def ctl(front, *arguments, text=None):
+    done = subprocess.run([BIN, "ctl", "--admin", front.admin_url, *arguments], input=text, capture_output=True, text=True,
+                          timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_ctl_explains(trio, tmp_path):
+    front = trio("--policy", "cache_aware", router={"threads": 1}, explain={"headers": True})
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps(chat_body(max_tokens=1, prompt_cache_key="talk")))
+    code, shown, _ = ctl(front, "explain", "-f", str(request))
+    first = front.post("/v1/chat/completions", content=request.read_bytes(), headers={"content-type": "application/json"})
+    where, reason = first.headers["x-headrace-instance"], first.headers["x-headrace-reason"]
+    assert code == 0 and "policy   cache_aware" in shown
+    assert f"chosen   {where}: its first token is expected soonest" in shown and reason == "lowest_cost"
+    heading, *rows = shown.split("\n\n")[1].splitlines()
+    assert len(rows) == 3 and rows[0].split()[:2] == ["1", where] and rows[0].endswith("chosen")
+    assert all(row.index("http") == heading.index("INSTANCE") for row in rows)
+    assert ctl(front, "explain", text=request.read_text())[:2] == ctl(front, "explain", "--file", "-", text=request.read_text())[:2]
+    code, shown, _ = ctl(front, "explain", "--json", "--path", "/v1/messages", "-f", str(request))
+    assert code == 0 and json.loads(shown)["demand"]["capability"] == "messages"
+    assert ctl(front, "explain", text="{")[::2] == (1, "headrace ctl: 400 invalid_json: the request body is not valid JSON\n")
+
+
+def test_ctl_shows_decisions(trio):
+    front = trio("--policy", "round_robin", router={"threads": 1})
+    for i in range(4):
+        front.chat(headers={"x-request-id": f"r{i}"})
+    code, shown, _ = ctl(front, "decisions", "--limit", "3")
+    heading, *rows = shown.splitlines()
+    assert code == 0 and [row.split()[-1] for row in rows] == ["r3", "r2", "r1"]
+    assert all("round_robin" in row and " 200 " in row for row in rows)
+    code, shown, _ = ctl(front, "--json", "decisions")
+    assert code == 0 and len(json.loads(shown)["decisions"]) == 4
+    one = json.loads(shown)["decisions"][0]
+    code, shown, _ = ctl(front, "decision", "r3")
+    assert code == 0 and f"chosen   {one['chosen']['instance']}: it is its turn" in shown and "ended    with 200" in shown
+    assert ctl(front, "decision", one["id"])[:2] == (0, shown)
+    assert ctl(front, "decision", "r9")[::2] == (1, "headrace ctl: 404 not_found: no such decision is remembered\n")
+
+
+def test_ctl_passes_on_what_is_text(trio):
+    front = trio()
+    code, shown, _ = ctl(front, "config")
+    assert code == 0 and json.loads(shown) == front.admin("/config").json()
+    code, shown, _ = ctl(front, "metrics")
+    assert code == 0 and "headrace_requests_total" in shown
+
+
+@pytest.mark.parametrize("arguments", [[], ["why"], ["decision"], ["decision", "a", "b"], ["decision", "a/b"], ["config", "x"],
+                                       ["decisions", "--limit", "0"], ["decisions", "--reason", "a&b"], ["explain", "-f"],
+                                       ["explain", "-f", "/no/such/file"], ["explain", "--path", "chat"],
+                                       ["--admin", "ftp://a", "config"], ["config", "--no-such-flag"]])
+def test_ctl_usage(arguments):
+    done = subprocess.run([BIN, "ctl", *arguments], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert done.returncode == 2 and done.stderr and not done.stdout
+
+
+def test_ctl_without_a_router():
+    done = subprocess.run([BIN, "ctl", "--admin", f"http://127.0.0.1:{free_port()}", "config"], capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode == 1 and "connect" in done.stderr

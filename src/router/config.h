@@ -67,6 +67,7 @@ struct router_health {
 struct router_explain {
 	bool has_headers;   /* answers say how their instance was chosen */
 	uint32_t n_records; /* of choices, that each worker remembers */
+	const char *log;    /* of requests, to be played again: as log_access */
 };
 
 struct router_config {

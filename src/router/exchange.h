@@ -51,6 +51,7 @@ struct exchange {
 	struct list link;
 	struct buf *head; /* the request's, until the answer begins */
 	struct hold hold;
+	struct buf *replay; /* of replay_keep(), for the log; NULL: it is not logged */
 	struct inspect inspect;
 	struct tap tap;
 	struct view *view;

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/line.h"
 #include "fleet/label.h"
+#include "router/replay.h"
 
 /* The record of this exchange; NULL: none was made, or newer ones have taken its place. */
 static struct decision *journal_decision(const struct exchange *x) {
@@ -13,6 +14,8 @@ void journal_picked(
     struct exchange *x, const struct pick_input *input, const struct pick_result *pick, uint64_t pick_ns) {
 	struct decision_ring *ring = &x->worker->decisions;
 	struct decision *d = journal_decision(x);
+	if (x->worker->replay && !x->replay)
+		x->replay = replay_keep(&x->worker->loop.bufs, input->demand);
 	if (!decision_ring_is_on(ring))
 		return;
 	if (!d) {
@@ -194,6 +197,20 @@ static void journal_settle(const struct exchange *x, const struct record *r) {
 	d->actual_tokens = (uint32_t)u64_min(x->tap.tokens_cached, UINT32_MAX);
 }
 
+/* What was refused or cut is no part of what an engine has to do. */
+static void journal_replay(struct exchange *x, const struct record *r) {
+	struct replay_counts counts = { .prompt_tokens = r->tokens_in, .output_tokens = r->tokens_out };
+	char room[REPLAY_LINE_BYTES];
+	if (!x->replay)
+		return;
+	if (!r->cause && r->status < 400) {
+		counts.at_ns = clock_wall_ms() * 1000000u - r->total_ns;
+		if (!log_ring_put(x->worker->replay, replay_line(x->replay, &counts, room)))
+			metric_add(&x->worker->metrics->log_dropped, 1);
+	}
+	buf_unref(&x->worker->loop.bufs, &x->replay);
+}
+
 void journal_write(struct exchange *x) {
 	const struct exchange_times *at = &x->at;
 	const struct instance *inst = journal_instance(x);
@@ -218,6 +235,7 @@ void journal_write(struct exchange *x) {
 	};
 	journal_count(x, r.status, r.total_ns);
 	journal_settle(x, &r);
+	journal_replay(x, &r);
 	if (!x->worker->log)
 		return;
 	if (x->model)

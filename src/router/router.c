@@ -377,8 +377,9 @@ static unsigned count_cpus(void) {
 	return (unsigned)CPU_COUNT(&set);
 }
 
-static bool control_open_log(struct control *c) {
-	const char *path = c->config->log_access;
+/* `path` may be "off"; *log_out is NULL then. */
+static bool control_open_log(
+    const struct control *c, const char *what, const char *path, struct log_writer **log_out) {
 	char joined[4096];
 	if (strcmp(path, "off") == 0)
 		return true;
@@ -386,10 +387,15 @@ static bool control_open_log(struct control *c) {
 		snprintf(joined, sizeof(joined), "%s/%s", c->config->log_dir, path);
 		path = joined;
 	}
-	c->router.log = log_writer_new(path, c->router.n_workers);
-	if (!c->router.log)
-		fprintf(stderr, "headrace router: access log %s: %s\n", path, strerror(errno));
-	return c->router.log;
+	*log_out = log_writer_new(path, c->router.n_workers);
+	if (!*log_out)
+		fprintf(stderr, "headrace router: %s %s: %s\n", what, path, strerror(errno));
+	return *log_out;
+}
+
+static bool control_open_logs(struct control *c) {
+	return control_open_log(c, "access log", c->config->log_access, &c->router.log) &&
+	    control_open_log(c, "log of choices", c->config->explain.log, &c->router.replay);
 }
 
 static bool control_start_workers(struct control *c, uint16_t *port_out) {
@@ -451,7 +457,7 @@ static bool control_start(struct control *c) {
 	c->fleet = fleet_new();
 	timer_init(&c->publish, control_on_publish);
 	if (loop_init(&c->loop, &router->budget) < 0 || !control_fill_fleet(c) || !control_open_registry(c) ||
-	    !control_open_log(c) || !control_open_admin(c))
+	    !control_open_logs(c) || !control_open_admin(c))
 		return false;
 	c->snapshot = fleet_build(c->fleet);
 	c->report.snapshot = c->snapshot;
@@ -477,6 +483,7 @@ static void control_free(struct control *c) {
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_join(&c->router.workers[i]);
 	log_writer_free(&c->router.log);
+	log_writer_free(&c->router.replay);
 	/* A name server that is silent holds loop_deinit() and exit() up; all that matters is written. */
 	if (resolver_n_running())
 		_exit(0);

@@ -110,6 +110,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 	w->tallies = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->tallies));
 	w->streams = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->streams));
 	w->log = router->log ? log_writer_ring(router->log, index) : NULL;
+	w->replay = router->replay ? log_writer_ring(router->replay, index) : NULL;
 	snprintf(w->id_prefix, sizeof(w->id_prefix), "%016llx", (unsigned long long)rng_next(&w->rng));
 	timer_init(&w->gauges, worker_on_gauges);
 	loop_timer(&w->loop, &w->gauges, GAUGES_MS);

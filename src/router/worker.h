@@ -40,8 +40,8 @@ struct router {
 	struct client_budget clients;
 	struct worker *workers;
 	unsigned n_workers;
-	struct log_writer *log;
-	_Atomic bool is_draining; /* readiness says no */
+	struct log_writer *log, *replay; /* NULL: off */
+	_Atomic bool is_draining;        /* readiness says no */
 	uint64_t started_ns;
 };
 
@@ -69,6 +69,7 @@ struct worker {
 	struct metric_shard *metrics;
 	struct worker_tally *tallies; /* by instance slot */
 	struct log_ring *log;         /* NULL: access log off */
+	struct log_ring *replay;      /* NULL: off */
 	char id_prefix[17];
 	char refused_id[32]; /* of the refusal that is being sent */
 	uint64_t n_ids;

@@ -8,9 +8,6 @@
  */
 #include "router/exchange.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "base/clock.h"
 #include "base/log.h"
 #include "router/forward.h"
@@ -265,22 +262,16 @@ static enum next step_inspect(struct exchange *x) {
 
 /* What filters and the policy may know of the request; its keys are the worker's scratch. */
 static void make_demand(struct exchange *x, struct demand *demand) {
-	const struct policy_set *set = &x->worker->policies;
-	const struct inspect_salt salt = { .model = find_name(x),
-		.tokens_per_byte = policy_tokens_per_byte(set, x->model) };
 	const struct head *head = request_head(x);
-	struct slice id = exchange_id(x);
-	inspect_demand(&x->inspect, &salt, x->worker->keys, demand);
+	worker_demand(x->worker, &x->inspect, x->model, x->worker->keys, demand);
+	demand->seed = worker_seed(exchange_id(x));
 	if (!x->inspect.is_complete && x->inspect.buf && head->framing == FRAMING_LENGTH &&
 	    head->content_length > demand->prompt_bytes) { /* the rest is on its way */
 		demand->is_prompt_open = true;
 		demand->prompt_bytes = head->content_length;
-		demand->prompt_tokens = (uint32_t)((double)head->content_length * salt.tokens_per_byte);
+		demand->prompt_tokens = (uint32_t)((double)head->content_length *
+		    policy_tokens_per_byte(&x->worker->policies, x->model));
 	}
-	demand->output_tokens = policy_output_tokens(set, x->model);
-	if (demand->output_max && demand->output_max < demand->output_tokens)
-		demand->output_tokens = demand->output_max;
-	demand->seed = XXH3_64bits(id.p, id.n);
 }
 
 /* Nobody is left to pick: who were tried failed, or all were refused before. */

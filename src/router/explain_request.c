@@ -9,6 +9,7 @@
 #include "policy/explain.h"
 #include "router/decision_json.h"
 #include "router/explain_ask.h"
+#include "router/forward.h"
 #include "router/inspect.h"
 
 #define PATH_BYTES_MAX 512
@@ -34,6 +35,7 @@ struct query {
 	struct mail mail;
 	struct worker *worker;
 	struct inspect inspect;
+	uint64_t seed; /* of the id, if the client gave one */
 	struct demand demand;
 	uint64_t keys[PROMPT_BLOCKS_MAX]; /* of the demand */
 	/* the worker's answer */
@@ -155,10 +157,8 @@ static void query_explain(struct query *q, const struct model *model) {
 	struct worker *w = q->worker;
 	struct pick_input input = { .model = model, .demand = &q->demand, .now_ns = w->loop.now_ns };
 
-	struct inspect_salt salt = { .model = model->name,
-		.tokens_per_byte = policy_tokens_per_byte(&w->policies, model) };
-
-	inspect_demand(&q->inspect, &salt, q->keys, &q->demand);
+	worker_demand(w, &q->inspect, model, q->keys, &q->demand);
+	q->demand.seed = q->seed;
 	policy_explain(&w->policies, &input, &q->e);
 	q->snapshot = snapshot_ref(w->policies.snapshot);
 }
@@ -235,6 +235,13 @@ static bool make_head(
 	return head_parse_request(room, (struct slice){ *text_out, n }, &cause) == 0;
 }
 
+/* Without an id the request would get one that nobody knows. */
+static uint64_t seed_of(const struct head *head, const struct option_list *names) {
+	struct slice id = forward_find_id(head, names->items, names->n);
+
+	return id.p ? worker_seed(id) : 0;
+}
+
 /* CAUSE_NONE, or as what the data port would refuse it. */
 static enum cause query_read(struct query *q, struct endpoint_call *call, struct slice path) {
 	const struct report *report = endpoint_context(call);
@@ -245,6 +252,7 @@ static enum cause query_read(struct query *q, struct endpoint_call *call, struct
 	enum cause cause = CAUSE_MALFORMED;
 
 	if (make_head(call, path, &room, &text)) {
+		q->seed = seed_of(&room.head, &report->router->config->request_id_headers);
 		cause = inspect_init(&q->inspect, &report->router->config->inspect, bufs, &room.head);
 		if (!cause && body.n)
 			cause = inspect_feed(&q->inspect, body.p, body.n);

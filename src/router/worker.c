@@ -1,7 +1,9 @@
 #include "router/worker.h"
 
+#define XXH_INLINE_ALL
 #include <errno.h>
 #include <signal.h>
+#include <xxhash.h>
 
 #include "base/heap.h"
 #include "base/log.h"
@@ -228,6 +230,20 @@ void worker_join(struct worker *w) {
 	free(w->metrics);
 	free(w->tallies);
 	free(w->streams);
+}
+
+void worker_demand(struct worker *w, const struct inspect *in, const struct model *model, uint64_t *keys,
+    struct demand *out) {
+	const struct inspect_salt salt = { .model = model->name,
+		.tokens_per_byte = policy_tokens_per_byte(&w->policies, model) };
+	inspect_demand(in, &salt, keys, out);
+	out->output_tokens = policy_output_tokens(&w->policies, model);
+	if (out->output_max && out->output_max < out->output_tokens)
+		out->output_tokens = out->output_max;
+}
+
+uint64_t worker_seed(struct slice id) {
+	return XXH3_64bits(id.p, id.n);
 }
 
 struct slice worker_id_of(struct worker *w, const struct head *request, char room[32]) {

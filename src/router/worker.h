@@ -111,6 +111,14 @@ static inline void worker_count_active(struct worker *w, int by) {
 	atomic_store_explicit(&w->n_active, n + (uint32_t)by, memory_order_relaxed);
 }
 
+/* On the worker's thread: what filters and policies may know of a request for this model. As
+ * inspect_demand(), with the output that is expected; its seed is 0. */
+void worker_demand(struct worker *w, const struct inspect *in, const struct model *model, uint64_t *keys,
+    struct demand *out);
+
+/* For ties: the same in every router that has the request's id. */
+uint64_t worker_seed(struct slice id);
+
 /* The request's id as the client gave it (a view into the head), or a new one of 32 hexadecimal digits in
  * `room`. */
 struct slice worker_id_of(struct worker *w, const struct head *request, char room[32]);

@@ -45,7 +45,7 @@ def test_a_decision_for_each_request(trio):
     assert [d["ts_ms"] for d in found] == sorted((d["ts_ms"] for d in found), reverse=True)
     assert len({d["id"] for d in found}) == 11
     assert {f"ask-{i}" for i in range(9)} <= {d["request_id"] for d in found}
-    assert sorted({d["capability"] for d in found}) in (["chat", "completion"], ["other"])
+    assert sorted(d["capability"] for d in found) == ["chat"] * 10 + ["completion"]
     by_id = {r["id"]: r for r in front.log(12)}
     for d in found:
         line = by_id[d["request_id"]]
@@ -230,6 +230,51 @@ def test_no_text_of_a_prompt_anywhere(trio):
     front.log(5)
     shown += front.admin("/decisions").text + front.metrics_text() + front.output() + front.access.read_text()
     assert '"decisions"' in shown and SECRET not in shown
+
+
+def test_a_talk_stays_where_its_cache_is_and_says_so(trio):
+    front = trio("--policy", "cache_aware", router={"threads": 1}, explain={"headers": True})
+    body = chat_body(max_tokens=2)
+    body["messages"] = [{"role": "user", "content": "water of the Aare " * 1000}]
+    first = front.post("/v1/chat/completions", json=body)
+    assert first.headers["x-headrace-reason"] == "lowest_cost" and first.headers["x-headrace-cache-hit"] == "0"
+    home = first.headers["x-headrace-instance"]
+    for turn in range(4):
+        body["messages"] += [{"role": "assistant", "content": "yes"}, {"role": "user", "content": f"turn {turn}"}]
+        row = explain(front, body).json()["rows"][0]
+        answer = front.post("/v1/chat/completions", json=body)
+        assert (answer.headers["x-headrace-instance"], answer.headers["x-headrace-reason"]) == (home, "prefix_hit")
+        assert row["instance"] == home and row["cached_tokens"] > 0 and set(row["parts"]) >= {"queue_s", "uncached_s"}
+        record = front.admin("/decisions/" + answer.headers["x-headrace-decision"]).json()
+        assert record["prompt_bytes"] >= 18000 and record["predicted_cached_tokens"] == row["cached_tokens"]
+        assert int(answer.headers["x-headrace-cache-hit"]) == 100 * record["predicted_cached_tokens"] // record["prompt_tokens"] > 50
+        assert len(record["alternatives"]) == 2
+        assert record["alternatives"][0]["score"] <= record["alternatives"][1]["score"]
+        assert record["chosen"]["score"] < record["alternatives"][0]["score"]
+
+
+def test_what_was_done_can_be_played_again(trio, tmp_path):
+    log = tmp_path / "choices.jsonl"
+    front = trio("--policy", "cache_aware", explain={"log": str(log)})
+    body = chat_body(max_tokens=5, user=SECRET)
+    body["messages"] = [{"role": "user", "content": SECRET * 500}]
+    used = [front.post("/v1/chat/completions", json=body).json()["usage"] for _ in range(5)]
+    front.chat("no such model")
+    front.get("/metrics")
+    eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 5)
+    text = log.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert SECRET not in text
+    assert [line["prompt_tokens"] for line in lines] == [u["prompt_tokens"] for u in used]
+    assert [line["output_tokens"] for line in lines] == [5] * 5
+    assert len(lines[0]["blocks"]) >= 5 and all(line["blocks"] == lines[0]["blocks"] for line in lines)
+    assert len({line["session"] for line in lines}) == 1
+    done = subprocess.run([BIN, "sim", "--trace", str(log), "--policy", "cache_aware,round_robin", "--engines", "2", "--json", "-"],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert {row["policy"]: row["hit_pct"] > 0 for row in json.loads(done.stdout)}["cache_aware"]
+    front.stop()
+    assert len(log.read_text().splitlines()) == 5
 
 
 # --- headrace ctl ---------------------------------------------------------------------------------

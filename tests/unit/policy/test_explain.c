@@ -173,15 +173,15 @@ static void the_first_row_is_what_a_pick_then_does(void **state) {
 
 /* The order of a policy without scores: who is picked when those before are out. */
 static void the_order_is_that_of_picks(void **state) {
-	static const uint16_t equal[] = { 1, 1, 1, 1, 1 };
-	static const char *const names[] = { "round_robin", "rendezvous_hash" };
+	static const uint16_t weights[] = { 1, 4, 2, 7, 3 };
+	static const char *const names[] = { "round_robin", "rendezvous_hash", "random" };
 
-	for (size_t k = 0; k < n_elems(names); k++) {
+	for (size_t k = 0; k < n_elems(names) * 20; k++) {
 		struct explanation e;
 		struct picks p;
 		uint16_t tried[5];
 
-		picks_open(&p, names[k], equal, 5, 3);
+		picks_open(&p, names[k / 20], weights, 5, k);
 		p.demand.session = 11;
 		struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, tried, 0,
 			0 };

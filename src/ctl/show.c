@@ -23,14 +23,15 @@ static const struct wording reasons[] = {
 	{ "lowest_cost", "its first token is expected soonest" },
 	{ "all_avoided", "all failed lately, so that one of them is tried again" },
 	{ "last_resort", "all others were tried or are out" },
-	{ "lowest_ttft", "its first tokens came soonest" },
+	{ "weighted_random", "it was drawn, the better its score the likelier" },
+	{ "consistent_hash", "the session belongs to it" },
+	{ "lowest_ttft", "its first tokens came soonest lately" },
+	{ "sticky_hit", "the session lives there" },
+	{ "sticky_new", "the session is new and the fewest live there" },
+	{ "sticky_spill", "the session's home is too busy or out" },
+	{ "bucket", "prompts of such a length go there" },
+	{ "size_class", "it is the only one of the class that the prompt's size wants" },
 	{ "best_score", "its score is best" },
-	{ "sticky_hit", "the session is there" },
-	{ "sticky_spill", "the session was there, but that instance is too busy" },
-	{ "least_loaded", "it has the least to do" },
-	{ "local_zone", "it is in the same zone" },
-	{ "spill_region", "the nearer ones are too busy" },
-	{ "cheapest", "it costs least" },
 };
 
 static const struct wording codes[] = {

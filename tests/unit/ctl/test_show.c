@@ -2,6 +2,7 @@
 
 #include "ctl/grid.h"
 #include "ctl/show.h"
+#include "policy/filter.h"
 
 /* What is printed of this JSON. */
 static char *shown(void (*show)(const json_t *json, FILE *out), const char *text) {
@@ -118,6 +119,31 @@ static void what_is_not_there_is_a_dash(void **state) {
 	free(shown(show_explanation, "{\"rows\":[1,{\"codes\":[5]}],\"demand\":[]}"));
 }
 
+/* What the policies can say is never shown as a bare code. */
+static void each_reason_and_code_has_words(void **state) {
+	char text[256], bare[128];
+
+	for (unsigned i = 0; i < PICK_REASONS; i++) {
+		const char *reason = pick_reason_text((enum pick_reason)i);
+
+		snprintf(text, sizeof(text), "{\"chosen\":{\"instance\":\"a\"},\"reason\":\"%s\"}", reason);
+		snprintf(bare, sizeof(bare), "chosen   a: %s\n", reason);
+		char *is = shown(show_decision, text);
+		assert_non_null(strstr(is, "chosen   a: "));
+		assert_null(strstr(is, bare));
+		free(is);
+	}
+	for (unsigned i = 1; i < FILTER_CODES; i++) {
+		const char *code = filter_text((enum filter_code)i);
+
+		snprintf(text, sizeof(text), "{\"rejected\":[{\"instance\":\"b\",\"code\":\"%s\"}]}", code);
+		snprintf(bare, sizeof(bare), "  %s\n", code);
+		char *is = shown(show_decision, text);
+		assert_null(strstr(is, bare));
+		free(is);
+	}
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(cells_stand_in_columns),
@@ -125,6 +151,7 @@ int main(void) {
 		cmocka_unit_test(a_refusal_is_said),
 		cmocka_unit_test(a_decision_says_what_became_of_it),
 		cmocka_unit_test(what_is_not_there_is_a_dash),
+		cmocka_unit_test(each_reason_and_code_has_words),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

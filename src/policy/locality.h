@@ -8,13 +8,13 @@
  * place of origin in the policy set; a pick only reads it, the opening of a ticket moves it.
  *
  * Distances are those of the labels: how long a connect takes is not looked at. Private to
- * this folder, but for the texts.
+ * this folder.
  */
 #pragma once
 
 #include "policy/filter.h"
 
-/* Beside snapshots: the state of `snap` follows from that of the snapshot in hand. */
+/* Before set->snapshot becomes `snap`: what is remembered of its models stays. */
 void locality_adopt(struct policy_set *set, const struct snapshot *snap);
 void locality_deinit(struct policy_set *set);
 

@@ -17,11 +17,9 @@ enum class { CLASS_NONE, CLASS_STATIC, CLASS_PAGED };
 
 /* The cells of a model: first all those of the other policy, then room for the positions of one class. */
 struct cell {
-	int64_t of_other;
+	char of_other[ROUND_ROBIN_CELL_BYTES];
 	uint64_t room;
 };
-
-_Static_assert(sizeof(int64_t) == ROUND_ROBIN_CELL_BYTES, "the other policy's fit");
 
 bool policy_can_follow(const struct policy *policy) {
 	return policy != &size_class_policy && !policy->build &&

@@ -34,8 +34,8 @@ struct worker_tally {
 struct router {
 	const struct router_config *config;
 	struct load *load;
-	struct prefix_index *prefixes; /* NULL: none is kept */
-	struct session_table *sessions;
+	struct prefix_index *prefixes;  /* NULL: none is kept */
+	struct session_table *sessions; /* likewise */
 	struct buf_budget budget;
 	struct client_budget clients;
 	struct worker *workers;

@@ -6,48 +6,6 @@
 
 /* --- codes -------------------------------------------------------------------------------- */
 
-static bool serves(const struct pick_input *input, const struct snapshot *snap, uint32_t row) {
-	const struct model *model = input->model;
-	uint32_t n = model->n_candidates + model->n_reserve;
-
-	for (uint32_t i = 0; i < n; i++)
-		if (model->candidates[i].row == row)
-			return true;
-	for (uint32_t i = 0; i < snap->rows[row].models.n; i++)
-		if (slice_eq(snap->rows[row].models.items[i].key, model->name))
-			return true;
-	return model == &snap->any;
-}
-
-static uint32_t state_code(const struct snapshot_row *row) {
-	switch (row->state) {
-	case INSTANCE_DISABLED:
-		return 1u << FILTER_DISABLED;
-	case INSTANCE_DRAINING:
-		return 1u << FILTER_DRAINING;
-	case INSTANCE_UNHEALTHY:
-		return 1u << FILTER_UNHEALTHY;
-	default:
-		return row->weight ? 0 : 1u << FILTER_DISABLED;
-	}
-}
-
-uint32_t explain_codes(const struct policy_set *set, const struct pick_input *input, uint32_t r) {
-	const struct snapshot_row *row = &set->snapshot->rows[r];
-	uint32_t codes = state_code(row);
-
-	if (!row->n_addresses || !row->are_models_known)
-		codes |= 1u << FILTER_LOADING;
-	else if (!serves(input, set->snapshot, r))
-		codes |= 1u << FILTER_MODEL_ABSENT;
-	if (instance_is_avoided(row->instance, input->now_ns / 1000000u))
-		codes |= 1u << FILTER_AVOIDED;
-	for (uint32_t i = 0; i < input->n_tried; i++)
-		if (input->tried[i] == row->instance->slot)
-			codes |= 1u << FILTER_ALREADY_TRIED;
-	return codes;
-}
-
 enum filter_code explain_first(uint32_t codes) {
 	return codes ? (enum filter_code)__builtin_ctz(codes) : FILTER_NONE;
 }
@@ -193,7 +151,7 @@ static void list_rejected(struct policy_set *set, const struct pick_input *input
 		if (is_listed[r] || snap->rows[r].primary != r)
 			continue;
 		e->rows[e->n_rows] = row_of(set, input, r, !e->outcome);
-		e->rows[e->n_rows++].codes = explain_codes(set, input, r);
+		e->rows[e->n_rows++].codes = filter_codes(set, input, r);
 	}
 	free(is_listed);
 }

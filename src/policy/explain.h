@@ -17,7 +17,7 @@
 struct explain_row {
 	uint32_t row; /* in set->snapshot; a primary one */
 	const struct instance *instance;
-	uint32_t codes; /* why not: 1 << enum filter_code; 0: it is eligible */
+	uint32_t codes; /* of one that is not eligible: filter_codes(); 0: others come before it */
 	struct policy_score score;
 	double probability; /* that it is picked, where the pick is drawn by weight; else negative */
 	uint32_t weight;    /* in thousandths, of the snapshot's row */
@@ -50,9 +50,6 @@ bool explain_is_better(
 /* Whether the pick made last, of this policy, compared scores. */
 bool explain_has_scores(
     const struct policy_set *set, const struct policy *policy, const struct pick_result *pick);
-
-/* Why this row is not eligible: a mask of 1 << enum filter_code; 0 when nothing speaks against it. */
-uint32_t explain_codes(const struct policy_set *set, const struct pick_input *input, uint32_t row);
 
 /* The code that a pick would have stopped at; FILTER_NONE of 0. */
 enum filter_code explain_first(uint32_t codes);

@@ -96,7 +96,7 @@ static void list_rejected(struct decision *d, const struct policy_set *set, cons
 			continue;
 		}
 		d->rejected[d->n_listed++] = (struct decision_rejected){ (uint16_t)c->instance->label,
-			(uint8_t)explain_first(explain_codes(set, input, c->row)) };
+			(uint8_t)explain_first(filter_codes(set, input, c->row)) };
 	}
 }
 

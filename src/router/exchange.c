@@ -274,9 +274,9 @@ static void make_demand(struct exchange *x, struct demand *demand) {
 	}
 }
 
-/* Nobody is left to pick: who were tried failed, or all were refused before. */
-static enum cause cause_of(const struct exchange *x, int outcome) {
+enum cause exchange_cause(int outcome) {
 	static const uint8_t causes[PICK_OUTCOMES] = {
+		[PICK_E_NONE_LEFT] = CAUSE_NO_INSTANCE,
 		[PICK_E_NONE_EXIST] = CAUSE_NO_INSTANCE,
 		[PICK_E_CAPABILITY] = CAUSE_UNSUPPORTED_CAPABILITY,
 		[PICK_E_FEATURE] = CAUSE_UNSUPPORTED_FEATURE,
@@ -287,9 +287,13 @@ static enum cause cause_of(const struct exchange *x, int outcome) {
 		[PICK_E_COST] = CAUSE_OVER_BUDGET,
 	};
 
-	if (outcome == PICK_E_NONE_LEFT)
-		return x->last_cause ? (enum cause)x->last_cause : CAUSE_NO_INSTANCE;
 	return (enum cause)causes[outcome];
+}
+
+/* Nobody is left to pick: who were tried failed, or all were refused before. */
+static enum cause cause_of(const struct exchange *x, int outcome) {
+	return outcome == PICK_E_NONE_LEFT && x->last_cause ? (enum cause)x->last_cause
+							    : exchange_cause(outcome);
 }
 
 /* Picks are timed when they are remembered: two looks at the clock are most of what that costs. */

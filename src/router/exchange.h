@@ -89,6 +89,9 @@ _Static_assert(sizeof(struct exchange) <= 848, "an open stream costs little");
 /* For the server: a valid head has come. */
 struct job *exchange_begin(struct server *server, struct session *session, const struct head *head);
 
+/* What a client is told when a pick ends so (enum pick_outcome) at its first try. */
+enum cause exchange_cause(int outcome);
+
 /* Ends it now, whatever it is doing (the worker stops). */
 void exchange_kill(struct exchange *x, enum cause cause);
 

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "policy/explain.h"
 #include "router/decision_json.h"
+#include "router/exchange.h"
 #include "router/explain_ask.h"
 #include "router/forward.h"
 #include "router/inspect.h"
@@ -105,12 +106,12 @@ static json_t *demand_json(const struct query *q) {
 
 /* Nobody would get it: what the client would be told. */
 static json_t *refusal_json(const struct query *q) {
-	struct reply_error error = reply_error(CAUSE_NO_INSTANCE, REPLY_OPENAI);
-
 	if (!q->e.outcome)
 		return json_null();
-	return json_pack(
-	    "{s:i, s:s}", "status", (int)error.status, "code", cause_row(CAUSE_NO_INSTANCE)->code);
+	enum cause cause = exchange_cause(q->e.outcome);
+
+	return json_pack("{s:i, s:s}", "status", (int)reply_error(cause, REPLY_OPENAI).status, "code",
+	    cause_row(cause)->code);
 }
 
 static void query_answer(const struct query *q) {

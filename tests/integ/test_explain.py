@@ -217,6 +217,34 @@ def test_nobody_left_is_explained(engine, router):
         assert said["refusal"] == {"status": 503, "code": "no_healthy_instance"} and said["rows"][0]["codes"]
 
 
+def test_headers_count_as_the_requests_own(engine, router):
+    workers = [engine(["m"]) for _ in range(3)]
+    front = router(workers)
+    secret = {"x-headrace-privacy": "restricted"}
+    said = explain(front, chat_body(), headers=secret).json()
+    answer = front.chat(headers=secret)
+    assert said["reason"] is None and not any(row["eligible"] for row in said["rows"])
+    assert all("clearance_low" in row["codes"] for row in said["rows"])
+    assert said["refusal"] == {"status": answer.status_code, "code": answer.json()["error"]["code"]}
+    assert explain(front, chat_body(), headers={"x-session-id": "a"}).json()["demand"]["session"]
+    assert not explain(front, chat_body()).json()["demand"]["session"]
+    bad = explain(front, chat_body(), headers={"x-headrace-privacy": "much"})
+    assert (bad.status_code, bad.json()) == (400, front.chat(headers={"x-headrace-privacy": "much"}).json())
+
+
+@pytest.mark.parametrize("policy", ["consistent_hash", "session", "bucket", "size_class", "composite", "least_latency"])
+def test_each_policy_is_explained(trio, policy):
+    front = trio("--policy", policy, router={"threads": 1}, explain={"headers": True})
+    for i in range(6):
+        body, ids = chat_body(max_tokens=1), {"x-session-id": f"talk-{i % 3}", "x-request-id": f"ask-{i}"}
+        said = explain(front, body, headers=ids).json()
+        headers = front.post("/v1/chat/completions", json=body, headers=ids).headers
+        assert said["policy"] == policy and len(said["rows"]) == 3
+        if policy != "least_latency":       # in an idle fleet it draws among equals
+            assert (headers["x-headrace-reason"], headers["x-headrace-instance"]) == (said["reason"], said["rows"][0]["instance"])
+        eventually(lambda: front.metric("headrace_in_flight") == 0)
+
+
 def test_no_text_of_a_prompt_anywhere(trio):
     front = trio("--policy", "cache_aware", explain={"headers": True})
     body = chat_body(max_tokens=2, user=SECRET, prompt_cache_key=SECRET)

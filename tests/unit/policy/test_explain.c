@@ -1,9 +1,11 @@
 #include "unit/policy/picks.h"
 
 #include "policy/explain.h"
+#include "policy/session_table.h"
 #include "policy/ticket.h"
 
-#define N_KEYS 40
+#define N_KEYS     40
+#define N_SESSIONS 20
 
 /* A fleet with a past: some of it weighs more, has load, failed lately or holds prompts. */
 struct scene {
@@ -28,7 +30,7 @@ static void scene_demand(struct scene *s) {
 		s->keys[i] =
 		    (i + 1) * UINT64_C(0x9e3779b97f4a7c15) ^ (i < n_shared ? 0 : rng_next(&s->dice) << 20);
 	s->p.demand = (struct demand){
-		.session = dice(s, 3) ? dice(s, 20) + 1 : 0,
+		.session = dice(s, 3) ? dice(s, N_SESSIONS) + 1 : 0,
 		.keys = s->keys,
 		.n_keys = n,
 		.prompt_bytes = n * PROMPT_BLOCK_BYTES,
@@ -76,6 +78,7 @@ static void scene_open(struct scene *s, const char *policy, uint64_t seed) {
 		weights[i] = (uint16_t)(dice(s, 5) ? 1 + dice(s, 4) : 0);
 	picks_open(&s->p, policy, weights, n, seed);
 	s->p.set.index = prefix_index_new(1u << 20);
+	s->p.set.sessions = session_table_new(1000, 600);
 	policy_set_adopt(&s->p.set, s->p.set.snapshot);
 	for (uint32_t i = 0; i < n; i++)
 		if (dice(s, 6) == 0)
@@ -91,6 +94,7 @@ static void scene_close(struct scene *s) {
 	for (size_t i = 0; i < s->n_tickets; i++)
 		ticket_close(&s->tickets[i], &s->p.set, NULL);
 	prefix_index_free(&s->p.set.index);
+	session_table_free(&s->p.set.sessions);
 	picks_close(&s->p);
 }
 
@@ -100,6 +104,8 @@ struct state {
 	struct load_cell load[INSTANCE_SLOTS_MAX];
 	struct prefix_index_stats index;
 	struct learned learned[PICKS_ROWS_MAX];
+	struct session_home homes[N_SESSIONS];
+	bool is_home[N_SESSIONS];
 	char cells[4096];
 	size_t cell_bytes;
 };
@@ -113,6 +119,8 @@ static void state_of(const struct scene *s, struct state *out) {
 	out->index = prefix_index_stats(set->index);
 	for (uint32_t i = 0; i < set->snapshot->n_rows; i++)
 		memcpy(&out->learned[i], &set->snapshot->rows[i].instance->learned, sizeof(struct learned));
+	for (uint32_t i = 0; i < N_SESSIONS; i++)
+		out->is_home[i] = session_table_find(set->sessions, i + 1, 5, &out->homes[i]);
 	out->cell_bytes = set->snapshot->n_candidates * set->cell_bytes;
 	assert_in_range(out->cell_bytes, 0, sizeof(out->cells));
 	memcpy(out->cells, set->cells, out->cell_bytes);

@@ -5,7 +5,7 @@
 #define WIDTH    860.0
 #define HEIGHT   500.0
 #define LEFT     70.0
-#define RIGHT    20.0
+#define RIGHT    32.0
 #define TOP      50.0
 #define BOTTOM   60.0
 #define POINTS   200

@@ -136,8 +136,9 @@ static void put_line(FILE *out, const char *format, ...) {
 	grid_deinit(&g);
 }
 
-static void add_heading(struct grid *g, const char *const *names) {
-	for (unsigned i = 0; i < g->n_columns; i++)
+static void begin_grid(struct grid *g, const char *const *names, unsigned n) {
+	grid_init(g, n);
+	for (unsigned i = 0; i < n; i++)
 		grid_add(g, "%s", names[i]);
 }
 
@@ -188,9 +189,8 @@ void show_explanation(const json_t *answer, FILE *out) {
 	else
 		put_line(out, "chosen   %s: %s", text_of(json_array_get(rows, 0), "instance"),
 		    reason_words(text_of(answer, "reason")));
-	grid_init(&g, n_elems(names));
+	begin_grid(&g, names, n_elems(names));
 	g.is_number[0] = g.is_number[4] = g.is_number[5] = g.is_number[6] = true;
-	add_heading(&g, names);
 	for (size_t i = 0; i < json_array_size(rows); i++)
 		add_explained_row(&g, json_array_get(rows, i), i);
 	fputc('\n', out);
@@ -213,9 +213,8 @@ void show_decisions(const json_t *answer, FILE *out) {
 	const json_t *list = json_object_get(answer, "decisions");
 	struct grid g;
 
-	grid_init(&g, n_elems(names));
+	begin_grid(&g, names, n_elems(names));
 	g.is_number[5] = g.is_number[6] = g.is_number[7] = g.is_number[8] = g.is_number[9] = true;
-	add_heading(&g, names);
 	for (size_t i = 0; i < json_array_size(list); i++) {
 		const json_t *d = json_array_get(list, i);
 
@@ -265,8 +264,7 @@ static void put_candidates(const json_t *d, FILE *out) {
 	const json_t *others = json_object_get(d, "alternatives"), *rejected = json_object_get(d, "rejected");
 	struct grid g;
 
-	grid_init(&g, n_elems(names));
-	add_heading(&g, names);
+	begin_grid(&g, names, n_elems(names));
 	grid_add(&g, "%s", text_of(json_object_get(d, "chosen"), "instance"));
 	add_score(&g, json_object_get(d, "chosen"));
 	grid_add(&g, "chosen");

@@ -136,6 +136,7 @@ static void list_eligible(struct policy_set *set, const struct pick_input *input
 		if (is_drawn(e))
 			e->rows[i].probability = c->weight / weight;
 	}
+	assert(pick->at < e->n_eligible);
 	swap_rows(&e->rows[0], &e->rows[pick->at]);
 	if (e->has_scores)
 		qsort_r(e->rows + 1, e->n_eligible - 1, sizeof(*e->rows), row_cmp, (void *)e->policy);
@@ -145,7 +146,7 @@ static void list_rejected(struct policy_set *set, const struct pick_input *input
 	const struct snapshot *snap = set->snapshot;
 	bool *is_listed = calloc(snap->n_rows + 1, sizeof(*is_listed));
 
-	for (uint32_t i = 0; i < e->n_eligible; i++)
+	for (uint32_t i = 0; i < e->n_rows; i++)
 		is_listed[e->rows[i].row] = true;
 	for (uint32_t r = 0; r < snap->n_rows; r++) {
 		if (is_listed[r] || snap->rows[r].primary != r)

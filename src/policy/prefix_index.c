@@ -72,6 +72,8 @@ struct owner {
 	_Atomic uint32_t horizon;
 };
 
+/* The counters stand apart from what all read, as they are written by all. */
+/* NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding) */
 struct prefix_index {
 	_Atomic uint64_t *entries;
 	size_t n_buckets;     /* a power of two */
@@ -80,7 +82,7 @@ struct prefix_index {
 	_Atomic uint32_t ways;
 	void *mapping;
 	size_t mapping_bytes;
-	alignas(64) _Atomic uint64_t n_puts; /* written by all, off the line that all read */
+	alignas(64) _Atomic uint64_t n_puts;
 	_Atomic uint64_t n_evictions;
 	alignas(64) struct owner owners[INSTANCE_SLOTS_MAX];
 };
@@ -310,9 +312,7 @@ void prefix_index_learn(struct prefix_index *ix, unsigned slot, uint32_t age, bo
 	age = age < PREFIX_AGE_MAX ? age : PREFIX_AGE_MAX;
 	if (was_there == (age <= horizon))
 		return;
-	if (was_there)
-		horizon = age;
-	else if (horizon == PREFIX_HORIZON_NONE)
+	if (was_there || horizon == PREFIX_HORIZON_NONE)
 		horizon = age;
 	else
 		horizon -= (horizon - age) / 8;

@@ -40,7 +40,7 @@ static json_t *uint_of(uint64_t value) {
 }
 
 static json_t *ms_of(uint64_t ns) {
-	return ns ? json_real((double)(ns / 1000) / 1000) : json_null();
+	return ns ? json_real(round((double)ns / 1e3) / 1e3) : json_null();
 }
 
 /* Any 64 bits, which not every reader's numbers have. */

@@ -82,7 +82,7 @@ bool form_init(struct form *f, struct slice type) {
 			return false;
 		boundary = value;
 	}
-	if (slice_trim(rest).n || !is_boundary(boundary))
+	if (slice_trim(rest).n || !boundary.p || !is_boundary(boundary))
 		return false;
 	memcpy(f->delimiter, "\r\n--", 4);
 	memcpy(f->delimiter + 4, boundary.p, boundary.n);

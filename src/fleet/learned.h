@@ -12,10 +12,10 @@
 #include "fleet/capability.h"
 
 struct learned {
-	_Atomic double prefill_rate;  /* uncached prompt tokens a second; 0: not known yet */
+	_Atomic double prefill_rate;            /* uncached prompt tokens a second; 0: not known yet */
+	_Atomic double recent_tokens, recent_s; /* that it follows from; they decay */
 	_Atomic double first_token_s; /* decaying mean that follows peaks at once; 0: not known yet */
 	_Atomic uint64_t first_ns;    /* when it answered anybody with a first token last */
-	_Atomic uint64_t n_observed;  /* first tokens */
 
 	/* Cached prompt tokens: predicted by the prefix index against said by usage. The recent ones decay.
 	 */

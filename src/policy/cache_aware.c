@@ -57,7 +57,7 @@ static bool is_hit(const struct choice *choice, const struct candidate *c, uint3
 	const struct prefix_hit *hit = prefix_scan_find(choice->scan, c->slot);
 	double threshold = choice->options->cache_threshold;
 	uint32_t cached = hit ? choice_cached_tokens(choice->demand, hit, c->instance) : 0;
-	bool counts = hit && (threshold <= 0 || cached > threshold * choice->demand->prompt_tokens);
+	bool counts = cached > 0 && (threshold <= 0 || cached > threshold * choice->demand->prompt_tokens);
 
 	*cached_out = counts ? cached : 0;
 	return counts;
@@ -100,13 +100,13 @@ static double mean_rate(const struct choice *choice) {
 
 /* Seconds by what the engine says of itself: others' requests that wait there, and KV pressure. */
 static void add_figures(
-    struct policy_score *score, const struct choice *choice, const struct learned *learned, double own) {
-	double n_others = learned_read(&learned->n_waiting) - own, use = learned_read(&learned->kv_usage);
+    struct policy_score *score, const struct choice *choice, const struct learned *learned, uint64_t n_own) {
+	double use = learned_read(&learned->kv_usage);
 
 	if (!choice_is_fresh(choice, learned))
 		return;
-	if (n_others > 0)
-		score->parts[PART_QUEUE] += (float)(n_others * choice->demand->prompt_tokens);
+	score->parts[PART_QUEUE] +=
+	    (float)((double)choice_waiting(choice, learned, n_own) * choice->prompt_tokens);
 	if (use > KV_USE_MAX)
 		use = KV_USE_MAX;
 	score->parts[PART_KV] = (float)(KV_S * use / (1 - use));
@@ -137,7 +137,7 @@ static void price(struct choice *choice, uint32_t i, double group_rate) {
 
 	(void)is_hit(choice, c, &cached);
 	score->parts[PART_QUEUE] = (float)((double)load.prefill_tokens - progress_of(choice, c, &load, rate));
-	add_figures(score, choice, &c->instance->learned, (double)load.n_prefills);
+	add_figures(score, choice, &c->instance->learned, load.n_prefills);
 	score->parts[PART_QUEUE] /= (float)(rate * share);
 	score->parts[PART_UNCACHED] = (float)((demand->prompt_tokens - cached) / rate);
 	score->parts[PART_DECODE] = (float)((double)load.decode_tokens * DECODE_S_PER_TOKEN / share);
@@ -217,6 +217,7 @@ const struct policy cache_aware_policy = {
 	.reason = PICK_LOWEST_COST,
 	.wants_session = true,
 	.wants_prompt = true,
+	.wants_index = true,
 	.is_cost = true,
 	.parts = { "queue_s", "uncached_s", "decode_s", "kv_s" },
 	.pick = cache_aware_pick,

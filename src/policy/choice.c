@@ -33,8 +33,7 @@ bool choice_is_fresh(const struct choice *choice, const struct learned *learned)
 	return ms && choice->now_ns / 1000000u < ms + FRESH_MS;
 }
 
-/* Requests that others keep waiting there, by what the engine said lately. */
-static uint64_t n_waiting(const struct choice *choice, const struct learned *learned, uint64_t n_own) {
+uint64_t choice_waiting(const struct choice *choice, const struct learned *learned, uint64_t n_own) {
 	double n = learned_read(&learned->n_waiting) - (double)n_own;
 
 	if (!(n > 0) || !choice_is_fresh(choice, learned))
@@ -47,7 +46,7 @@ struct choice_measure choice_measure(const struct choice *choice, uint32_t i) {
 	struct load_sum load = load_sum(choice->load, c->slot);
 	uint64_t n_requests = load.n_requests + 1;
 
-	n_requests += n_waiting(choice, &c->instance->learned, load.n_prefills);
+	n_requests += choice_waiting(choice, &c->instance->learned, load.n_prefills);
 	return (struct choice_measure){
 		.work = n_requests * MEASURE_REQUEST + load.prefill_tokens + choice->demand->prompt_tokens +
 		    load.decode_tokens / MEASURE_DECODES,
@@ -67,8 +66,11 @@ bool choice_is_overloaded(const struct choice *choice, uint32_t i, double times)
 	const struct candidate *c = choice_candidate(choice, i);
 	uint64_t n_own = load_requests(choice->load, c->slot);
 
+	uint64_t n_others = choice_in_flight(choice) - n_own, others_weight = choice->weight - c->weight;
+
+	/* Against the others: in a small fleet it is most of the mean itself. */
 	return n_own > FEW_REQUESTS &&
-	    (double)n_own * (double)choice->weight > times * (double)(choice_in_flight(choice) * c->weight);
+	    (double)n_own * (double)others_weight > times * (double)n_others * c->weight;
 }
 
 uint64_t choice_bound(const struct choice *choice, const struct candidate *c, uint64_t n_in_flight) {

@@ -28,6 +28,7 @@ struct choice {
 	const struct session_table *sessions; /* NULL: none is kept */
 	struct rng *rng;
 	uint64_t now_ns;
+	double prompt_tokens;        /* of a usual request for this model */
 	const void *table;           /* what the policy built of the model, or NULL */
 	void *cells;                 /* parallel to candidates */
 	struct policy_score *scores; /* parallel to eligible; zero */
@@ -70,6 +71,7 @@ struct policy {
 	const char *alias; /* NULL: none */
 	enum pick_reason reason;
 	bool wants_session, wants_prompt;
+	bool wants_index; /* who has how much of the prompt cached */
 	bool is_cost;
 	const char *parts[POLICY_PARTS]; /* names of the parts of its scores */
 	size_t cell_bytes;
@@ -118,6 +120,9 @@ static inline void choice_own(struct prefix_index *index, const struct instance 
 /* Did the engine say something of itself lately? Else what it said is not to be looked at. */
 bool choice_is_fresh(const struct choice *choice, const struct learned *learned);
 
+/* Requests that others keep waiting there, by what the engine said lately; n_own are this router's. */
+uint64_t choice_waiting(const struct choice *choice, const struct learned *learned, uint64_t n_own);
+
 /*
  * The work at an instance with this request, per weight: the lower the better. In tokens to
  * prefill: a request in itself counts as MEASURE_REQUEST of them, a token in decode as a part of
@@ -157,7 +162,8 @@ double choice_latency(const struct choice *choice, uint32_t i, double median);
 /* Requests in flight at all that are eligible. */
 uint64_t choice_in_flight(const struct choice *choice);
 
-/* More than `times` its share by weight of what is in flight, and more than a few: a home that is to be left.
+/* More than `times` what the others have in flight on average, by weight, and more than a few: a home to
+ * leave.
  */
 bool choice_is_overloaded(const struct choice *choice, uint32_t i, double times);
 

@@ -8,7 +8,8 @@
  * has it. Who comes or goes takes or leaves only what lies before its own points. Against
  * rendezvous_hash: a pick does not look at every hash, and is a little less even.
  *
- * The key is the session, else the first block of the prompt; requests with neither go round.
+ * The key is the session, else the second block of the prompt, since the first is often a
+ * system prompt that all share, else its only one; requests with none of these go round.
  */
 #include "policy/choice.h"
 
@@ -106,7 +107,7 @@ static void *consistent_hash_build(
 static uint64_t key_of(const struct demand *demand) {
 	if (demand->session)
 		return demand->session;
-	return demand->n_keys ? demand->keys[0] : 0;
+	return demand->n_keys ? demand->keys[demand->n_keys > 1] : 0;
 }
 
 /* The first point behind the key; n: none, it is the first of all. */

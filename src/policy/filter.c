@@ -1,5 +1,6 @@
 #include "policy/filter.h"
 
+#include "policy/choice.h"
 #include "policy/locality.h"
 
 static const char *const words[FILTER_CODES] = {
@@ -84,14 +85,22 @@ static bool is_full(const struct ask *ask, const struct subject *s) {
 	return s->traits->capacity && load_requests(ask->set->load, s->instance->slot) >= s->traits->capacity;
 }
 
-/* What is queued there, and the prompt itself, at the rate at which it was seen to work. */
+static uint32_t cached_tokens(const struct ask *ask, const struct instance *inst) {
+	const struct policy_set *set = ask->set;
+	const struct prefix_hit *hit = set->index ? prefix_scan_find(set->scan, inst->slot) : NULL;
+
+	return hit ? choice_cached_tokens(ask->input->demand, hit, inst) : 0;
+}
+
+/* What is queued there, and what it has not cached of the prompt, at the rate at which it was seen to work.
+ */
 static bool is_late(const struct ask *ask, const struct subject *s) {
 	double rate = learned_read(&s->instance->learned.prefill_rate);
 	uint64_t n_tokens = load_sum(ask->set->load, s->instance->slot).prefill_tokens;
 
 	if (rate <= 0)
 		rate = ask->group_rate;
-	n_tokens += ask->n_prompt;
+	n_tokens += ask->n_prompt - u64_min(ask->n_prompt, cached_tokens(ask, s->instance));
 	return rate > 0 && (double)n_tokens / rate * 1000 > ask->input->demand->deadline_ms;
 }
 
@@ -103,7 +112,7 @@ static double expected_output(const struct demand *demand) {
 
 static bool is_expensive(const struct ask *ask, const struct subject *s) {
 	const struct demand *demand = ask->input->demand;
-	double cost = (double)demand->prompt_tokens * (double)s->traits->price_in +
+	double cost = (double)ask->n_prompt * (double)s->traits->price_in +
 	    expected_output(demand) * (double)s->traits->price_out;
 
 	return cost / 1e6 > (double)ask->set->options->cost_ceiling;
@@ -190,10 +199,10 @@ static struct ask ask_of(
 
 /* --- a pick ------------------------------------------------------------------------------------- */
 
-/* Part of a model's candidates, and whether those that failed lately are wanted, or the others. */
+/* Part of a model's candidates, and whether those that failed lately are among those wanted. */
 struct range {
 	uint32_t begin, end;
-	bool are_avoided;
+	bool takes_avoided;
 };
 
 static bool has_refused(const struct ask *ask, const struct instance *inst) {
@@ -227,7 +236,7 @@ static void filter_range(
 	for (uint32_t i = range.begin; i < range.end; i++) {
 		const struct candidate *c = &candidates[i];
 
-		if (instance_is_avoided(c->instance, now_ms) != range.are_avoided)
+		if (!range.takes_avoided && instance_is_avoided(c->instance, now_ms))
 			continue;
 		if (!asks_nothing) {
 			enum filter_code code =

@@ -7,8 +7,9 @@
 #include "policy/filter.h"
 #include "policy/locality.h"
 
-/* English text, and a usual answer, until usage says more. */
+/* English text, and a usual chat, until usage says more. */
 #define TOKENS_PER_BYTE 0.25
+#define PROMPT_TOKENS   1024
 #define OUTPUT_TOKENS   256
 
 const struct policy *const policy_table[] = {
@@ -91,7 +92,7 @@ const char *pick_ring_text(enum pick_ring ring) {
 void policy_set_init(struct policy_set *set) {
 	set->lessons = malloc(LABELS * sizeof(*set->lessons));
 	for (uint32_t i = 0; i < LABELS; i++)
-		set->lessons[i] = (struct policy_lesson){ TOKENS_PER_BYTE, OUTPUT_TOKENS };
+		set->lessons[i] = (struct policy_lesson){ TOKENS_PER_BYTE, PROMPT_TOKENS, OUTPUT_TOKENS };
 	set->queues = malloc(INSTANCE_SLOTS_MAX * sizeof(*set->queues));
 	for (uint32_t i = 0; i < INSTANCE_SLOTS_MAX; i++)
 		list_init(&set->queues[i]);
@@ -313,7 +314,7 @@ void policy_set_adopt(struct policy_set *set, struct snapshot *snap) {
 static void find_prefix(struct policy_set *set, const struct policy *policy, const struct demand *demand) {
 	if (set->index)
 		prefix_index_match(
-		    set->index, demand->keys, policy->wants_prompt ? demand->n_keys : 0, set->scan);
+		    set->index, demand->keys, policy->wants_index ? demand->n_keys : 0, set->scan);
 }
 
 static uint32_t choose(struct policy_set *set, const struct policy *policy, struct choice *choice) {
@@ -341,12 +342,12 @@ int policy_pick(struct policy_set *set, const struct pick_input *input, struct p
 	set->n_eligible = 0;
 	if (model->n_candidates + model->n_reserve == 0)
 		return PICK_E_NONE_EXIST;
+	policy = policy_of(set, model);
+	find_prefix(set, policy, input->demand);
 	filtered = filter_all(set, input);
 	set->n_eligible = filtered.n;
 	if (filtered.n == 0)
 		return filter_outcome(filtered.refused);
-	policy = policy_of(set, model);
-	find_prefix(set, policy, input->demand);
 
 	struct choice choice = {
 		.snapshot = set->snapshot,
@@ -362,6 +363,7 @@ int policy_pick(struct policy_set *set, const struct pick_input *input, struct p
 		.sessions = set->sessions,
 		.rng = set->rng,
 		.now_ns = input->now_ns,
+		.prompt_tokens = set->lessons[model->label].prompt_tokens,
 		.table = set->tables[index_of(set->snapshot, model)],
 		.cells = cells_of(set->snapshot, set->cells, set->cell_bytes, model),
 		.scores = set->scores,

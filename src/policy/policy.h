@@ -44,7 +44,7 @@ bool policy_is_cost(const struct policy *policy);
 /* What usage teaches about a model's requests. */
 struct policy_lesson {
 	double tokens_per_byte; /* of prompts */
-	double output_tokens;
+	double prompt_tokens, output_tokens;
 };
 
 struct policy_set {

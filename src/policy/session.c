@@ -4,7 +4,7 @@
  *
  * Where a session lives is in a table that all threads share (policy/session_table.h), bound when a
  * request goes there. Counts are per weight; then the least load decides, then rendezvous hashing.
- * It is soft: a home that has more than [session] overload times its share of what is in flight
+ * It is soft: a home that has more than [session] overload times what the others have in flight
  * (and more than a few) is left for the least loaded, and the session lives there from then on. So
  * it does when its home is not eligible. Requests without a session go to the least loaded.
  */

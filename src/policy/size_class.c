@@ -134,6 +134,7 @@ const struct policy size_class_policy = {
 	.reason = PICK_SIZE_CLASS,
 	.wants_session = true,
 	.wants_prompt = true,
+	.wants_index = true,
 	.cell_bytes = sizeof(struct cell),
 	.init = round_robin_init,
 	.carry = round_robin_carry,

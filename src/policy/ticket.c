@@ -8,20 +8,23 @@
 #define LESSON_BYTES_MIN  1024u
 
 /* How much a lesson counts against all before it. */
-#define RATE_SHARE        0.1
 #define FIRST_TOKEN_SHARE 0.2
 #define RATIO_SHARE       0.05
-#define OUTPUT_SHARE      0.05
-#define OUTPUT_MAX        (1u << 20)
+#define LENGTH_SHARE      0.05
+#define LENGTH_MAX        (1u << 20) /* tokens: longer ones are not believed */
 
-/* Tokens a byte. A token is hardly less than a byte, and seldom more than a line; beyond is no usage of the
- * text that was sent: engines are peers, and images have tokens, too. */
-#define RATIO_MIN 0.01
-#define RATIO_MAX 2.0
+/*
+ * Tokens a byte. A token is hardly less than a byte, and seldom more than a line; beyond is no usage of the
+ * text that was sent: engines are peers, and images have tokens, too. One lesson moves no ratio far.
+ */
+#define RATIO_MIN  0.01
+#define RATIO_MAX  2.0
+#define RATIO_STEP 2.0
 
-/* Predictions are remembered with this decay each. An instance is given up on when nearly none of so many
- * predicted tokens were there. */
-#define MEMORY       0.9
+/* Work and predictions are remembered with this decay each. */
+#define MEMORY 0.9
+
+/* An instance is given up on when nearly none of so many predicted tokens were there. */
 #define DOUBT_TOKENS 16384.0
 #define DOUBT_PART   0.1
 
@@ -38,6 +41,17 @@ static void predict(struct ticket *t, const struct policy_set *set, const struct
 	t->age = hit->age;
 	t->age_beyond = hit->age_beyond;
 	t->cached_tokens = choice_cached_tokens(demand, hit, t->instance);
+}
+
+/* The engine said how much it keeps: until its answers say better, that is believed. */
+static void heed_cache_size(const struct ticket *t, struct policy_set *set) {
+	uint64_t n_tokens = atomic_load_explicit(&t->instance->learned.cache_tokens, memory_order_relaxed);
+	double n_blocks = (double)n_tokens / set->lessons[t->label].tokens_per_byte / PROMPT_BLOCK_BYTES;
+	double age = n_blocks * PREFIX_BLOCK_TICKS;
+
+	if (n_tokens && prefix_index_horizon(set->index, t->instance->slot) == PREFIX_HORIZON_NONE)
+		prefix_index_learn(set->index, t->instance->slot,
+		    age < PREFIX_AGE_MAX ? (uint32_t)age : PREFIX_AGE_MAX, false);
 }
 
 /* Whose prompt is computed now, as far as this worker knows. */
@@ -73,7 +87,7 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 		.label = (uint16_t)input->model->label,
 		.prompt_tokens = demand->prompt_tokens,
 		.output_tokens = demand->output_tokens,
-		.n_keys = (uint16_t)demand->n_keys,
+		.has_media = demand->features & (1u << FEATURE_IMAGE_INPUT | 1u << FEATURE_AUDIO_INPUT),
 		.phase = TICKET_PREFILL,
 	};
 	locality_keep(set, input, pick);
@@ -81,8 +95,9 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 	t->charged_tokens = t->prompt_tokens - t->cached_tokens;
 	load_charge(set->load, set->worker, t->instance->slot, t->charged_tokens);
 	enqueue(t, set);
-	if (set->index && demand->n_keys && policy->wants_prompt) {
+	if (set->index && demand->n_keys && policy->wants_index) {
 		choice_own(set->index, t->instance);
+		heed_cache_size(t, set);
 		prefix_index_put(set->index, t->instance->slot, demand->keys, demand->n_keys);
 	}
 	if (policy->bind)
@@ -126,40 +141,56 @@ void ticket_first(struct ticket *t, struct policy_set *set, uint64_t now_ns) {
 
 /* --- close ---------------------------------------------------------------------------------- */
 
+/*
+ * Tokens over time, not the mean of rates: prompts that an engine takes in one batch have their first
+ * tokens at once, and the time is all the first one's.
+ */
 static void learn_rate(const struct ticket *t, uint64_t n_uncached) {
-	if (n_uncached >= LESSON_TOKENS_MIN && t->service_s > 0)
-		learn_mean(&t->instance->learned.prefill_rate, (double)n_uncached / (double)t->service_s,
-		    RATE_SHARE);
+	struct learned *learned = &t->instance->learned;
+	double tokens = learned_read(&learned->recent_tokens) * MEMORY + (double)n_uncached;
+	double seconds = learned_read(&learned->recent_s) * MEMORY + (double)t->service_s;
+
+	if (n_uncached < LESSON_TOKENS_MIN || t->phase != TICKET_DECODE || seconds <= 0)
+		return;
+	learned_write(&learned->recent_tokens, tokens);
+	learned_write(&learned->recent_s, seconds);
+	learned_write(&learned->prefill_rate, tokens / seconds);
 }
 
 static void learn_ratio(const struct ticket *t, struct policy_set *set, uint64_t prompt_tokens) {
 	double *ratio = &set->lessons[t->label].tokens_per_byte;
 	double said = (double)prompt_tokens / (double)t->prompt_bytes;
 
-	if (t->prompt_bytes >= LESSON_BYTES_MIN && said > RATIO_MIN)
-		*ratio += (said - *ratio) * RATIO_SHARE;
+	if (t->prompt_bytes < LESSON_BYTES_MIN || t->has_media || said < RATIO_MIN)
+		return;
+	if (said > *ratio * RATIO_STEP)
+		said = *ratio * RATIO_STEP;
+	*ratio += (said - *ratio) * RATIO_SHARE;
 }
 
-/* Predicted against actual: how far this instance's part of the index is to be trusted. */
-static void learn_trust(const struct ticket *t, struct policy_set *set, uint64_t cached_tokens) {
-	struct learned *learned = &t->instance->learned;
-	uint64_t met = u64_min(cached_tokens, t->cached_tokens);
-	double predicted = learned_read(&learned->recent_predicted) * MEMORY + t->cached_tokens;
-	double actual = learned_read(&learned->recent_actual) * MEMORY + (double)met;
+static void learn_length(double *mean, uint64_t n_tokens) {
+	if (n_tokens)
+		*mean += ((double)u64_min(n_tokens, LENGTH_MAX) - *mean) * LENGTH_SHARE;
+}
 
-	if (predicted > DOUBT_TOKENS && actual < predicted * DOUBT_PART) {
-		prefix_index_forget(set->index, t->instance->slot); /* restarted, or its cache was flushed */
-		predicted = actual = 0;
-	}
+/* Blocks believed and blocks found: how far this instance's part of the index is to be trusted. */
+static void learn_trust(const struct ticket *t, struct policy_set *set, double n_cached) {
+	struct learned *learned = &t->instance->learned;
+	double tokens_per_block = (double)t->prompt_tokens * PROMPT_BLOCK_BYTES / t->prompt_bytes;
+	double met = n_cached < t->n_blocks ? n_cached : t->n_blocks;
+	double predicted = learned_read(&learned->recent_predicted) * MEMORY + t->n_blocks * tokens_per_block;
+	double actual = learned_read(&learned->recent_actual) * MEMORY + met * tokens_per_block;
+
+	/* Restarted, its cache flushed, or none. It is to show first that it keeps anything. */
+	if (predicted > DOUBT_TOKENS && actual < predicted * DOUBT_PART)
+		prefix_index_forget(set->index, t->instance->slot);
 	learned_write(&learned->recent_predicted, predicted);
 	learned_write(&learned->recent_actual, actual);
 }
 
 /* Whether blocks of such ages are still there: what the index learns the size of the cache from. */
-static void learn_horizon(const struct ticket *t, struct policy_set *set, uint64_t cached_tokens) {
+static void learn_horizon(const struct ticket *t, struct policy_set *set, double n_cached) {
 	uint16_t slot = t->instance->slot;
-	double n_cached =
-	    (double)cached_tokens * t->prompt_bytes / ((double)t->prompt_tokens * PROMPT_BLOCK_BYTES) + 0.5;
 
 	if (t->n_blocks && n_cached < t->n_blocks)
 		prefix_index_learn(set->index, slot, t->age, false);
@@ -167,36 +198,41 @@ static void learn_horizon(const struct ticket *t, struct policy_set *set, uint64
 		prefix_index_learn(set->index, slot, t->age_beyond, true);
 }
 
-static void learn_cache(const struct ticket *t, struct policy_set *set, uint64_t cached_tokens) {
-	struct learned *learned = &t->instance->learned;
-
-	atomic_fetch_add_explicit(&learned->predicted_tokens, t->cached_tokens, memory_order_relaxed);
-	atomic_fetch_add_explicit(&learned->actual_tokens, cached_tokens, memory_order_relaxed);
-	if (!set->index || !t->n_known || !t->prompt_tokens)
-		return;
-	if (t->cached_tokens)
-		learn_trust(t, set, cached_tokens);
-	learn_horizon(t, set, cached_tokens);
+static void count(_Atomic uint64_t *counter, double n) {
+	atomic_store_explicit(
+	    counter, atomic_load_explicit(counter, memory_order_relaxed) + (uint64_t)n, memory_order_relaxed);
 }
 
-static void learn_output(const struct ticket *t, struct policy_set *set, uint64_t output_tokens) {
-	double *mean = &set->lessons[t->label].output_tokens;
+/* In the engine's tokens, whatever we took the prompt to be. */
+static void learn_cache(
+    const struct ticket *t, struct policy_set *set, uint64_t prompt_tokens, uint64_t cached_tokens) {
+	struct learned *learned = &t->instance->learned;
+	double cached = (double)cached_tokens / (double)prompt_tokens; /* of the prompt */
+	double n_cached = cached * t->prompt_bytes / PROMPT_BLOCK_BYTES + 0.5;
 
-	if (output_tokens)
-		*mean += ((double)u64_min(output_tokens, OUTPUT_MAX) - *mean) * OUTPUT_SHARE;
+	if (!t->prompt_tokens)
+		return;
+	count(
+	    &learned->predicted_tokens, (double)t->cached_tokens * (double)prompt_tokens / t->prompt_tokens);
+	count(&learned->actual_tokens, (double)cached_tokens);
+	if (!set->index || !t->n_known)
+		return;
+	if (t->n_blocks)
+		learn_trust(t, set, n_cached);
+	learn_horizon(t, set, n_cached);
 }
 
 static void learn(const struct ticket *t, struct policy_set *set, const struct ticket_usage *usage) {
-	uint64_t cached =
-	    usage->has_cached ? u64_min(usage->cached_tokens, usage->prompt_tokens) : t->cached_tokens;
+	uint64_t prompt = usage->prompt_tokens, cached = u64_min(usage->cached_tokens, prompt);
 
-	learn_output(t, set, usage->output_tokens);
-	if (!usage->prompt_tokens || (double)usage->prompt_tokens > RATIO_MAX * t->prompt_bytes)
+	learn_length(&set->lessons[t->label].output_tokens, usage->output_tokens);
+	if (!prompt || (double)prompt > RATIO_MAX * t->prompt_bytes)
 		return;
-	learn_ratio(t, set, usage->prompt_tokens);
-	learn_rate(t, usage->prompt_tokens - u64_min(cached, usage->prompt_tokens));
+	learn_length(&set->lessons[t->label].prompt_tokens, prompt);
+	learn_ratio(t, set, prompt);
+	learn_rate(t, prompt - (usage->has_cached ? cached : u64_min(t->cached_tokens, prompt)));
 	if (usage->has_cached)
-		learn_cache(t, set, cached);
+		learn_cache(t, set, prompt, cached);
 }
 
 void ticket_close(struct ticket *t, struct policy_set *set, const struct ticket_usage *usage) {

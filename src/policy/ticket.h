@@ -21,13 +21,13 @@ struct ticket {
 	struct instance *instance; /* NULL: closed */
 	uint64_t opened_ns;
 	uint32_t prompt_bytes, prompt_tokens, output_tokens;
-	uint32_t cached_tokens;   /* predicted */
-	uint32_t charged_tokens;  /* in prefill, then in decode */
-	uint32_t age, age_beyond; /* of the last block believed, of the first one that was not */
-	float service_s;          /* what its prefill took; 0: no first token yet */
-	uint16_t n_keys, n_blocks,
-	    n_known;    /* blocks of the prompt; of them those believed, and known, to be cached */
-	uint16_t label; /* of the model */
+	uint32_t cached_tokens;     /* predicted */
+	uint32_t charged_tokens;    /* in prefill, then in decode */
+	uint32_t age, age_beyond;   /* of the last block believed, of the first one that was not */
+	float service_s;            /* what its prefill took; 0: no first token yet */
+	uint16_t n_blocks, n_known; /* blocks of the prompt that are believed, and known, to be cached */
+	uint16_t label;             /* of the model */
+	bool has_media;             /* its bytes say nothing of its tokens */
 	uint8_t phase;
 };
 

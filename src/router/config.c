@@ -205,7 +205,13 @@ static const struct option rows[] = {
 	    .type = OPTION_MAP, ROUTER(model_policies) },
 	{ "policy", "prefix_index_mb", .flag = "prefix-index-mb",
 	    .help = "memory for what is known of the engines' prefix caches, MiB; 0 keeps no index",
-	    .type = OPTION_UINT, .def = "64", .max = 65536, ROUTER(prefix_index_mib) },
+	    .type = OPTION_UINT, .def = "64", .max = 4096, ROUTER(prefix_index_mib) },
+	{ "policy", "prefill", .flag = "prefill-policy",
+	    .help = "for engines that only prefill; to no effect while there are no such roles",
+	    .type = OPTION_STRING, .choices = policy_config_names, .def = "cache_aware" },
+	{ "policy", "decode", .flag = "decode-policy",
+	    .help = "for engines that only decode; to no effect while there are no such roles",
+	    .type = OPTION_STRING, .choices = policy_config_names, .def = "cache_aware" },
 	{ "policy", "cache_threshold", .arg = "PART",
 	    .help = "cache_aware: no more than this part of a prompt cached, 0 to 1, counts as nothing",
 	    .type = OPTION_STRING, .def = "0", .check = policy_config_check_part,
@@ -238,7 +244,7 @@ static const struct option rows[] = {
 	    .def = "131072", .min = 64, .max = 1 << 27, ROUTER(policies.session_capacity) },
 	{ "session", "overload", .flag = "session-overload", .arg = "TIMES",
 	    .help =
-		"an engine with so many times its share of the requests in flight is left by its sessions",
+		"an engine with so many times the requests in flight of the others is left by its sessions",
 	    .type = OPTION_STRING, .def = "2", .check = policy_config_check_number,
 	    ROUTER(policy_texts.overload) },
 

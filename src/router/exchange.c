@@ -200,14 +200,14 @@ static const struct model *find_model(const struct exchange *x, const struct sna
 
 /* Whose model it is decides where it goes, and it has not come yet. */
 static bool must_wait(const struct exchange *x) {
-	return x->view->snapshot->n_models > 1 && !inspect_is_decided(&x->inspect);
+	return x->worker->view->snapshot->n_models > 1 && !inspect_is_decided(&x->inspect);
 }
 
 /* The policy of its model goes by what has yet to come. */
 static bool policy_waits(const struct exchange *x) {
 	const struct policy_set *set = &x->worker->policies;
 	const struct model *model = find_model(x, set->snapshot);
-	if (!model)
+	if (!model || x->inspect.body != INSPECT_JSON)
 		return false;
 	return policy_wants_prompt(set, model) ||
 	    (policy_wants_session(set, model) &&
@@ -265,12 +265,13 @@ static void make_demand(struct exchange *x, struct demand *demand) {
 	const struct head *head = request_head(x);
 	worker_demand(x->worker, &x->inspect, x->model, x->worker->keys, demand);
 	demand->seed = worker_seed(exchange_id(x));
-	if (!x->inspect.is_complete && x->inspect.buf && head->framing == FRAMING_LENGTH &&
+	if (!x->inspect.is_complete && x->inspect.body == INSPECT_JSON && head->framing == FRAMING_LENGTH &&
 	    head->content_length > demand->prompt_bytes) { /* the rest is on its way */
+		double n =
+		    (double)head->content_length * policy_tokens_per_byte(&x->worker->policies, x->model);
 		demand->is_prompt_open = true;
 		demand->prompt_bytes = head->content_length;
-		demand->prompt_tokens = (uint32_t)((double)head->content_length *
-		    policy_tokens_per_byte(&x->worker->policies, x->model));
+		demand->prompt_tokens = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 	}
 }
 

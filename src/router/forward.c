@@ -142,6 +142,6 @@ bool forward_response(struct call_out *o, const struct head *answer, const struc
 
 void forward_interim(struct call_out *o, const struct head *interim) {
 	call_put_status_line(o, interim->status);
-	put_response_fields(o, interim, false);
+	put_response_fields(o, interim, true);
 	call_put_interim_end(o);
 }

@@ -101,12 +101,19 @@ static void verify_locality(struct option_set *set, struct router_config *config
 }
 
 static void warn_without_effect(struct option_set *set) {
-	static const char *const paths[] = { "policy.eviction_interval", "policy.max_tree_size" };
+	static const struct {
+		const char *path, *why;
+	} rows[] = {
+		{ "policy.eviction_interval",
+		    "has no effect: the index is bounded by policy.prefix_index_mb" },
+		{ "policy.max_tree_size", "has no effect: the index is bounded by policy.prefix_index_mb" },
+		{ "policy.prefill", "has no effect: engines have no roles yet" },
+		{ "policy.decode", "has no effect: engines have no roles yet" },
+	};
 
-	for (size_t i = 0; i < n_elems(paths); i++)
-		if (option_is_given(set, paths[i]))
-			option_warning(
-			    set, paths[i], "has no effect: the index is bounded by policy.prefix_index_mb");
+	for (size_t i = 0; i < n_elems(rows); i++)
+		if (option_is_given(set, rows[i].path))
+			option_warning(set, rows[i].path, "%s", rows[i].why);
 }
 
 void policy_config_verify(struct option_set *set, struct router_config *config) {

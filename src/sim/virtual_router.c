@@ -137,6 +137,7 @@ static struct demand demand_of(
 		r->keys[i] = mix(blocks[i] + 1);
 	return (struct demand){
 		.prompt_tokens = request->n_input_tokens,
+		.output_tokens = policy_output_tokens(&r->set, snapshot_model(r->snapshot, MODEL)),
 		.prompt_bytes = (uint64_t)request->n_input_tokens * PROMPT_BLOCK_BYTES / r->n_block_tokens,
 		.keys = r->keys,
 		.n_keys = n_keys,

@@ -89,7 +89,7 @@ static void a_range_that_drowns_is_helped(void **state) {
 	assert_int_equal(picks_next(&p, 0, 0), 1);
 	picks_charge(&p, 1, 2);
 	assert_int_equal(serve(&p, 5000, SECOND), 0);
-	picks_charge(&p, 0, 5); /* 9 of 16 are less than twice a third */
+	picks_charge(&p, 0, 7); /* 9 are not more than twice the others' 4.5 */
 	assert_int_equal(serve(&p, 5000, SECOND), 2);
 	picks_close(&p);
 }

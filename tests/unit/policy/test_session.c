@@ -107,9 +107,7 @@ static void a_home_that_drowns_is_left_for_good(void **state) {
 		picks_charge(&p, r, r == home ? 0 : 9);
 	assert_int_equal(serve(&p, 1, 1, &reason), next); /* the old one is well again, but it lives here */
 	assert_int_equal(reason, PICK_STICKY_HIT);
-	picks_charge(&p, next, 13); /* 22 of 49: not twice 12.25 */
-	assert_int_equal(serve(&p, 1, 1, &reason), next);
-	picks_charge(&p, next, 5); /* 27 of 54 are not more than twice 13.5 */
+	picks_charge(&p, next, 9); /* 18 are not more than twice the others' 9 */
 	assert_int_equal(serve(&p, 1, 1, &reason), next);
 	picks_charge(&p, next, 1);
 	assert_int_not_equal(serve(&p, 1, 1, &reason), next);
@@ -123,8 +121,23 @@ static void how_soft_it_is_can_be_said(void **state) {
 	picks_open(&p, "session", equal, 4, 1);
 	p.options.session_overload = 100;
 	uint32_t home = serve(&p, 1, 1, &reason);
-	picks_charge(&p, home, 1000);
+	for (uint32_t r = 0; r < 4; r++)
+		picks_charge(&p, r, r == home ? 1000 : 10);
 	assert_int_equal(serve(&p, 1, 1, &reason), home);
+	picks_charge(&p, home, 1);
+	assert_int_not_equal(serve(&p, 1, 1, &reason), home);
+	picks_close(&p);
+}
+
+/* Of two, one is half of the mean itself: it is the other that it is measured by. */
+static void one_of_two_can_drown(void **state) {
+	enum pick_reason reason;
+	struct picks p;
+
+	picks_open(&p, "session", equal, 2, 1);
+	uint32_t home = serve(&p, 1, 1, &reason);
+	picks_charge(&p, home, 20);
+	assert_int_not_equal(serve(&p, 1, 1, &reason), home);
 	picks_close(&p);
 }
 
@@ -180,6 +193,7 @@ int main(void) {
 		cmocka_unit_test(ties_are_broken),
 		cmocka_unit_test(a_home_that_drowns_is_left_for_good),
 		cmocka_unit_test(how_soft_it_is_can_be_said),
+		cmocka_unit_test(one_of_two_can_drown),
 		cmocka_unit_test(the_idle_begin_anew),
 		cmocka_unit_test(who_loses_its_home_moves),
 		cmocka_unit_test(without_a_table_or_a_session_it_is_least_load),

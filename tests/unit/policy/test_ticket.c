@@ -175,6 +175,69 @@ static void waiting_is_no_work(void **state) {
 	desk_close(&d);
 }
 
+/* Two prompts of one batch have their first tokens at once: that is no rate of millions. */
+static void a_batch_is_no_miracle(void **state) {
+	struct ticket_usage usage = { .prompt_tokens = 4096, .has_cached = true };
+	struct ticket first = { .phase = TICKET_CLOSED }, second = first;
+	struct desk d;
+
+	desk_open(&d);
+	desk_take(&d, &first);
+	struct pick_result same = d.pick;
+	assert_int_equal(policy_pick(&d.p.set, &d.input, &d.pick), 0);
+	ticket_open(&second, &d.p.set, &d.input, &same);
+	ticket_first(&first, &d.p.set, 14 * SECOND);
+	ticket_first(&second, &d.p.set, 14 * SECOND + 10);
+	ticket_close(&first, &d.p.set, &usage);
+	ticket_close(&second, &d.p.set, &usage);
+	assert_in_range((uint64_t)learned_read(&same.instance->learned.prefill_rate), 1024, 2200);
+	desk_close(&d);
+}
+
+/* The estimate of a prompt's tokens may be wrong: what was cached is told in the engine's. */
+static void a_wrong_estimate_is_no_eviction(void **state) {
+	struct ticket_usage usage = { .prompt_tokens = 3000, .cached_tokens = 3000, .has_cached = true };
+	struct ticket t = { .phase = TICKET_CLOSED };
+	struct desk d;
+
+	desk_open(&d);
+	for (unsigned i = 0; i < 10; i++)
+		a_whole_request(&d, (10 + i) * SECOND, (10 + i) * SECOND + 1, &usage);
+	unsigned slot = d.pick.instance->slot;
+	assert_int_equal(prefix_index_horizon(d.index, slot), PREFIX_HORIZON_NONE);
+	desk_take(&d, &t);
+	assert_int_equal(t.cached_tokens, t.prompt_tokens);
+	ticket_close(&t, &d.p.set, NULL);
+	desk_close(&d);
+}
+
+/* An image's tokens say nothing of what a byte of text is worth. */
+static void images_teach_no_ratio(void **state) {
+	struct ticket_usage usage = { .prompt_tokens = 30000 };
+	struct desk d;
+
+	desk_open(&d);
+	d.p.demand.features = 1u << FEATURE_IMAGE_INPUT;
+	for (unsigned i = 0; i < 100; i++)
+		a_whole_request(&d, (10 + i) * SECOND, (10 + i) * SECOND + 1, &usage);
+	assert_float_equal((float)policy_tokens_per_byte(&d.p.set, d.input.model), 0.25F, 1e-6F);
+	desk_close(&d);
+}
+
+/* What an engine says of its size is believed until its answers know better. */
+static void the_size_of_a_cache_is_heard(void **state) {
+	struct ticket t = { .phase = TICKET_CLOSED };
+	struct desk d;
+
+	desk_open(&d);
+	for (uint32_t r = 0; r < 3; r++)
+		picks_instance(&d.p, r)->learned.cache_tokens = 51200; /* 100 blocks of 2 KiB */
+	desk_take(&d, &t);
+	assert_int_equal(prefix_index_horizon(d.index, d.pick.instance->slot), 100 * PREFIX_BLOCK_TICKS);
+	ticket_close(&t, &d.p.set, NULL);
+	desk_close(&d);
+}
+
 static void tokens_per_byte_are_learned(void **state) {
 	struct ticket_usage usage = { .prompt_tokens = 8192 };
 	struct desk d;
@@ -243,6 +306,10 @@ int main(void) {
 		cmocka_unit_test(cached_blocks_are_not_charged),
 		cmocka_unit_test(the_rate_is_learned),
 		cmocka_unit_test(waiting_is_no_work),
+		cmocka_unit_test(a_batch_is_no_miracle),
+		cmocka_unit_test(a_wrong_estimate_is_no_eviction),
+		cmocka_unit_test(images_teach_no_ratio),
+		cmocka_unit_test(the_size_of_a_cache_is_heard),
 		cmocka_unit_test(tokens_per_byte_are_learned),
 		cmocka_unit_test(an_index_that_is_wrong_loses_trust),
 		cmocka_unit_test(what_is_predicted_and_found_is_counted),

@@ -22,7 +22,7 @@
 
 #include "base/text.h"
 
-#define KIT_PORTS_MAX 64
+#define KIT_PORTS_MAX 128
 
 struct kit_ports {
 	uint16_t port[KIT_PORTS_MAX];

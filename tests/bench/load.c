@@ -6,6 +6,9 @@
  *   load sse    --ports P,.. --connections N --window-ms N [--warm-ms N]
  *   load idle   --ports P,.. --connections N
  *
+ * Bodies are alike but for the model, one of 16 or of --models N in turn. With --shared-bytes N
+ * what comes behind so many bytes is each request's own: its id stands there.
+ *
  * A flow is one connection and what it asks for. Closed: each sends its next request
  * when the answer to the last is there. Open: requests are due at a fixed rate, whether
  * or not the last ones were answered, and are timed from when they were due, so that a
@@ -83,7 +86,8 @@ struct load {
 	struct kit_ports ports;
 	unsigned n_flows;
 	uint64_t window_ms, warm_ms, interval_ns;
-	size_t body_bytes;
+	size_t body_bytes, shared_bytes;
+	unsigned n_models;
 	clockid_t clocks[CLOCKS_MAX];
 	size_t n_clocks;
 
@@ -95,6 +99,7 @@ struct load {
 
 	char head[HEAD_BYTES], tail[SHAPE_N_MODELS][TAIL_BYTES], *body;
 	size_t n_head, id_at, n_tail, n_prefix;
+	size_t own_at, n_own; /* where the id stands in the body, if it does */
 	char answer[SHAPE_ANSWER_BYTES], event[SHAPE_EVENT_BYTES], buffer[BUFFER_BYTES];
 
 	struct histogram delay;
@@ -120,6 +125,18 @@ static void body_fill(char *at, size_t n) {
 	memset(at + i, '.', n - i);
 }
 
+/* The first place from shared_bytes on where digits can stand: no escape is cut. */
+static void own_init(struct load *l) {
+	l->own_at = l->n_prefix;
+	if (l->shared_bytes == 0)
+		return;
+	l->n_own = SHAPE_ID_BYTES;
+	for (l->own_at = l->shared_bytes; l->own_at + l->n_own < l->n_prefix; l->own_at++)
+		if (!memchr(l->body + l->own_at - 1, '\\', l->n_own + 1))
+			return;
+	kit_die("load: there is no room behind %zu bytes", l->shared_bytes);
+}
+
 static void requests_init(struct load *l) {
 	static const char begin[] = "{\"messages\":[{\"role\":\"system\",\"content\":\"You are a helpful "
 				    "assistant.\"},{\"role\":\"user\",\"content\":\"";
@@ -136,6 +153,7 @@ static void requests_init(struct load *l) {
 		kit_die("load: out of memory");
 	memcpy(l->body, begin, sizeof(begin) - 1);
 	body_fill(l->body + sizeof(begin) - 1, l->n_prefix - sizeof(begin) + 1);
+	own_init(l);
 
 	l->n_head = (size_t)snprintf(l->head, sizeof(l->head),
 	    "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nAccept: application/json\r\n"
@@ -190,8 +208,9 @@ static void flow_count(struct load *l, uint64_t at_ns, uint64_t delay_ns) {
 
 /* False when the flow failed. */
 static bool flow_write(struct load *l, struct flow *f) {
-	struct slice piece[] = { { f->head, l->n_head }, { l->body, l->n_prefix },
-		{ l->tail[f->model], l->n_tail } };
+	size_t own_end = l->own_at + l->n_own;
+	struct slice piece[] = { { f->head, l->n_head }, { l->body, l->own_at }, { f->id, l->n_own },
+		{ l->body + own_end, l->n_prefix - own_end }, { l->tail[f->model], l->n_tail } };
 	struct iovec iov[n_elems(piece)];
 	size_t skip = f->n_written, n_iov = 0, n_all = l->n_head + l->body_bytes;
 
@@ -231,7 +250,7 @@ static void flow_start(struct load *l, struct flow *f, uint64_t due_ns) {
 		f->answer.step = READER_HEAD;
 		f->answer.n_head = 0;
 	}
-	f->model = (f->index + f->n_requests++) % SHAPE_N_MODELS;
+	f->model = (f->index + f->n_requests++) % l->n_models;
 	f->n_written = f->n_body = 0;
 	shape_digits(f->id, SHAPE_ID_BYTES, (uint64_t)f->index << 32 | f->n_requests, 16);
 	memcpy(f->head, l->head, l->n_head);
@@ -552,7 +571,8 @@ static void load_add_clocks(struct load *l, const char *pids) {
 static void load_parse(struct load *l, int argc, char **argv) {
 	static const struct option options[] = { { "ports", 1, 0, 'p' }, { "connections", 1, 0, 'c' },
 		{ "window-ms", 1, 0, 'w' }, { "warm-ms", 1, 0, 'm' }, { "rate", 1, 0, 'r' },
-		{ "body-bytes", 1, 0, 'b' }, { "clock", 1, 0, 'k' }, { "routed", 0, 0, 'o' }, { 0 } };
+		{ "body-bytes", 1, 0, 'b' }, { "clock", 1, 0, 'k' }, { "routed", 0, 0, 'o' },
+		{ "models", 1, 0, 'n' }, { "shared-bytes", 1, 0, 's' }, { 0 } };
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -581,6 +601,12 @@ static void load_parse(struct load *l, int argc, char **argv) {
 		case 'o':
 			l->routed = true;
 			break;
+		case 'n':
+			l->n_models = (unsigned)u64_max(1, kit_uint(optarg, SHAPE_N_MODELS));
+			break;
+		case 's':
+			l->shared_bytes = kit_uint(optarg, 100000000);
+			break;
 		default:
 			exit(2);
 		}
@@ -595,7 +621,7 @@ static void load_parse(struct load *l, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-	static struct load load = { .body_bytes = 400 };
+	static struct load load = { .body_bytes = 400, .n_models = SHAPE_N_MODELS };
 
 	load_parse(&load, argc, argv);
 	kit_raise_limits();

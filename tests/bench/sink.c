@@ -7,7 +7,8 @@
  * a chat completion of 600 bytes, "sse" by a stream of 20 events a second, "idle" by a
  * stream that falls silent behind its first event. Answers carry the request's
  * `x-bench-id` and the number of the engine; events carry the moment they were sent.
- * GET /v1/models lists the engine's models.
+ * GET /v1/models lists the engine's models. The engines beyond the eighth are like the first
+ * eight again, number and models alike.
  *
  * Streams stand in a wheel of one slot a millisecond of their period; each new one takes
  * the next slot, so that at any load a millisecond's work is small. An answer is sent
@@ -48,7 +49,7 @@ struct engine {
 
 struct sink {
 	int epoll;
-	struct engine engine[SHAPE_N_ENGINES];
+	struct engine engine[KIT_PORTS_MAX];
 	struct conn *slot[SHAPE_EVENT_MS];
 	size_t next_slot, n_streams;
 	uint64_t tick; /* the next one to be served; tick % SHAPE_EVENT_MS is its slot */
@@ -113,7 +114,7 @@ must_use static bool conn_answer(struct conn *c) {
 	switch (c->wish) {
 	case WISH_ANSWER:
 		memcpy(body + ANSWER_ID_AT, c->id, SHAPE_ID_BYTES);
-		body[ANSWER_ENGINE_AT] = (char)('0' + (c->engine - sink.engine));
+		body[ANSWER_ENGINE_AT] = (char)('0' + (c->engine - sink.engine) % SHAPE_N_ENGINES);
 		return conn_send(c, sink.answer, sink.n_answer_head + SHAPE_ANSWER_BYTES);
 	case WISH_SSE:
 		if (!c->link)
@@ -189,7 +190,7 @@ static void engine_init(struct engine *e, unsigned index, uint16_t port) {
 	e->listener = (struct conn){ .fd = kit_listen(port), .listens = true, .engine = e };
 	e->n_models = (size_t)snprintf(e->models, sizeof(e->models), "{\"object\":\"list\",\"data\":[");
 	for (unsigned model = 0; model < SHAPE_N_MODELS; model++)
-		if (shape_serves(index, model))
+		if (shape_serves(index % SHAPE_N_ENGINES, model))
 			e->n_models +=
 			    (size_t)snprintf(e->models + e->n_models, sizeof(e->models) - e->n_models,
 				"{\"id\":\"model-%02u\",\"object\":\"model\",\"created\":1700000000,\"owned_"
@@ -252,8 +253,8 @@ int main(int argc, char **argv) {
 			return 2;
 		ports = kit_ports(optarg);
 	}
-	if (!ports.n || ports.n > SHAPE_N_ENGINES)
-		kit_die("usage: sink --ports PORT,... (at most %d)", SHAPE_N_ENGINES);
+	if (!ports.n)
+		kit_die("usage: sink --ports PORT,... (at most %d)", KIT_PORTS_MAX);
 	kit_raise_limits();
 	prctl(PR_SET_TIMERSLACK, 1UL);
 	sink_init(ports);

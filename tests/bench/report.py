@@ -34,6 +34,7 @@ class Samples:
         self.scan = []
         self.delays = []  # rows of the workload `fleet`
         self.beats = []  # of `registry`
+        self.decide = []  # lines of the program of that name
 
     def add(self, workload, index, subject, connections, result, config):
         sample = dict(result)
@@ -104,12 +105,31 @@ class Samples:
         found = [line["gb_per_s"] for line in self.scan if line["workload"] == workload and line["kernel"] in kernels]
         return min(found, default=None)
 
+    def cores(self, workload, subject):
+        """How many it kept busy."""
+        connections = max(self.connections(workload), default=0)
+        return median(
+            sample["cpu_ns"] / sample["window_ms"] / 1e6
+            for sample in self.of[workload, subject, connections].values()
+            if sample.get("cpu_ns") and sample.get("window_ms")
+        )
+
+    def decided_us(self, instances):
+        """The p99 of the policy that takes longest to choose among so many, and its name."""
+        lines = [line for line in self.decide if "policy" in line and line["instances"] == instances]
+        return max(((line["pick_p99_ns"] / 1000, line["policy"]) for line in lines), default=(None, "-"))
+
+    def looked_up_us(self):
+        """The median for a prompt that as many instances have as the index can tell."""
+        found = [(line["lookup"], line["p50_ns"] / 1000) for line in self.decide if "lookup" in line]
+        return max(found, default=(0, None))[1]
+
     def rows(self):
         rows = [self.row(key) for key in self.of if self.of[key]]
         for workload, subject, why in self.failures:
             row = {"workload": workload, "subject": subject, "connections": None, "ops": 0}
             rows.append(row | dict.fromkeys(ROW) | {"errors": 1, "config": {"error": why}})
-        return rows + self.delays + self.beats
+        return rows + self.delays + self.beats + [decide_row(line) for line in self.decide]
 
     def troubles(self, subject=None):
         """Everything that went wrong, in words."""
@@ -129,6 +149,14 @@ class Samples:
 
 def rounded(value):
     return round(value, 3) if isinstance(value, float) else value
+
+
+def decide_row(line):
+    """Like those of the other workloads: an operation is a choice, or a lookup."""
+    row = {"workload": "decide", "subject": "headrace", "connections": None, "ops": line["timed"]} | dict.fromkeys(ROW)
+    kind = "pick_" if "policy" in line else ""
+    row |= {f"{p}_us": line[f"{kind}{p}_ns"] / 1000 for p in ("p50", "p99")}
+    return row | {"errors": 0, "config": line}
 
 
 def print_table(head, lines):
@@ -192,6 +220,31 @@ def print_beats(rows, verdicts):
     print_table(["load", "CPU s", "of a core", "p50 us", "p99 us", "Rss"] + ["verdict"] * verdicts, lines)
 
 
+def print_decide(lines):
+    print("\ndecide, us: a choice alone, and with its ticket")
+    sizes = sorted({line["instances"] for line in lines})
+    cells = {}  # of a policy, by size
+    for line in lines:
+        if "policy" in line:
+            ns = [line[f"{what}_ns"] for what in ("pick_p50", "pick_p99", "ticket_p50", "ticket_p99")]
+            cells.setdefault(line["policy"], {})[line["instances"]] = [f"{one / 1000:.1f}" for one in ns]
+    head = ["policy"] + [f"{size}: {what}" for size in sizes for what in ("p50", "p99", "t p50", "t p99")]
+    print_table(head, [[name, *(cell for size in sizes for cell in of[size])] for name, of in cells.items()])
+    for line in lines:
+        if "lookup" in line:
+            print(
+                f"  lookup of {line['keys']} blocks that {line['lookup']} of {line['instances']} instances have: "
+                f"p50 {line['p50_ns'] / 1000:.1f}, p99 {line['p99_ns'] / 1000:.1f}"
+            )
+
+
+def decide_targets(samples):
+    for instances, limit in ((64, 20), (1000, 100)):
+        measured, policy = samples.decided_us(instances)
+        yield f"decide: p99 among {instances} instances, us ({policy})", measured, limit, "{:.1f}"
+    yield "decide: lookup of 100,000 tokens that 64 have, us", samples.looked_up_us(), 30, "{:.1f}"
+
+
 def targets(samples):
     """(what, measured, limit, good): the project's targets; None where it could not be measured."""
     peers = ("nginx", "haproxy")
@@ -214,6 +267,20 @@ def targets(samples):
         ("sse: reads that merged events, beyond the floor", merged and max(0, merged - merged_anyway), 0, "{:.0f}"),
         ("idle: bytes a stream", samples.median("idle", "headrace", held, "rss_bytes_per_stream"), 2560, "{:.0f}"),
         ("prompt400k: CPU by nginx", samples.ratio("prompt400k", 8, cpu, "headrace", ["nginx"]), 1.25, "{:.2f}"),
+        (
+            "chat: CPU with cache_aware by round_robin",
+            samples.ratio("chat", 64, cpu, "headrace", ["headrace_rr"]),
+            1.05,
+            "{:.2f}",
+        ),
+        (
+            "prompt400k: CPU with cache_aware by round_robin",
+            samples.ratio("prompt400k", 8, cpu, "headrace", ["headrace_rr"]),
+            1.20,
+            "{:.2f}",
+        ),
+        ("shared400k: cores at 100 requests/s", samples.cores("shared400k", "headrace"), 0.05, "{:.3f}"),
+        *decide_targets(samples),
         (
             "chat: heap allocations a request",
             samples.median("chat", "headrace", 64, "heap_allocations_per_op"),
@@ -252,6 +319,8 @@ def print_tables(samples, verdicts):
         print_delays(samples.delays, verdicts)
     if samples.beats:
         print_beats(samples.beats, verdicts)
+    if samples.decide:
+        print_decide(samples.decide)
     if samples.scan:
         print("\nbody scanner")
         lines = [

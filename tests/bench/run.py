@@ -14,12 +14,19 @@ within each round. CPU per operation is the growth of the CPU clocks of the prox
                 streams open - Rss before) / streams. Before means after 64 connections of chat and a
                 fiftieth of the streams, opened and closed, and both Rss are taken when they stand still
     prompt400k  400 KB POST with `messages` before `model`, 8 connections in a closed loop
+    shared400k  400 KB POSTs at 100 requests a second, 95 % of each the same in all, over 100 engines
+                that have one model
     latency     chat at a fixed rate, half of what the slowest of the subjects in C did with 64
                 connections (aiohttp: half of its own); timed from when each request was due
     fleet       headrace alone, with a registry: how soon it is believed that an engine came, left,
                 died or hangs. An operation is a repetition; p50 is the median, p99 the maximum
     registry    headrace alone: 10,000 records, then 1,000 heartbeats a second over kept connections, with
                 probes as by default. An operation is a heartbeat, timed from when it was due
+    decide      headrace's policies alone: what a choice takes among 8, 64 and 1,000 instances, and the
+                lookup of a prompt of 195 blocks in an index of 64 MiB. An operation is a choice
+
+headrace runs with its default policy, cache_aware, in all workloads: what it costs beside peers is what users
+get. headrace_rr is the same with round_robin, in those workloads where the policies' difference is asked for.
 
 Ends with 1 when headrace did not run or had errors; a missed target is shown, not punished.
 """
@@ -47,8 +54,11 @@ CHAT_CONNECTIONS = (1, 64, 256)
 CHAT_CLOSE = 64  # the level that targets and rates refer to
 PROMPT_CONNECTIONS = 8
 PROMPT_BYTES = 400_000
-WORKLOADS = ("chat", "sse", "idle", "prompt400k", "latency")
-ALSO = ("fleet", "registry")  # of no subject but our own
+SHARED_BYTES = PROMPT_BYTES * 95 // 100
+SHARED_CONNECTIONS = 32
+SHARED_RATE_PER_S = 100
+WORKLOADS = ("chat", "sse", "idle", "prompt400k", "shared400k", "latency")
+ALSO = ("fleet", "registry", "decide")  # of no subject but our own
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,8 @@ class Profile:
     latency_ms: int
     scan_ms: int
     repetitions: int
+    shared_ms: int
+    picks: int
     sse_streams: int = 2000
     idle_streams: int = 9000
     records: int = 10000
@@ -68,9 +80,9 @@ class Profile:
 
 
 PROFILES = {
-    "smoke": Profile(1, 100, 300, 700, 400, 400, 20, 3, sse_streams=200, idle_streams=500, records=1000, beats=1000),
-    "default": Profile(3, 300, 1500, 3000, 1500, 2000, 200, 15),
-    "full": Profile(7, 1000, 4000, 8000, 4000, 5000, 500, 50, beats=60000),
+    "smoke": Profile(1, 100, 300, 700, 400, 400, 20, 3, 400, 300, sse_streams=200, idle_streams=500, records=1000, beats=1000),
+    "default": Profile(3, 300, 1500, 3000, 1500, 2000, 200, 15, 3000, 5000),
+    "full": Profile(7, 1000, 4000, 8000, 4000, 5000, 500, 50, 8000, 20000, beats=60000),
 }
 
 
@@ -86,7 +98,7 @@ class Load:
         command += ["--ports", ",".join(map(str, self.running.ports))]
         if pids := self.running.pids():
             command += ["--clock", ",".join(map(str, pids))]
-        if self.subject.routed:
+        if self.subject.routed and not self.place.is_crowd:
             command += ["--routed"]
         child = subprocess.Popen(
             pinned(self.place.load_cpu, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -131,7 +143,7 @@ def say_progress(text):
 
 class Bench:
     def __init__(self, place, profile, subjects):
-        self.place, self.profile, self.subjects = place, profile, subjects
+        self.place, self.crowd, self.profile, self.subjects = place, place.crowd(), profile, subjects
         self.samples = report.Samples()
         self.versions = {}
 
@@ -148,12 +160,14 @@ class Bench:
         self.check_subjects()
         for workload in workloads:
             measure = getattr(self, workload)
+            place = self.crowd if workload == "shared400k" else self.place
+            subjects = [s for s in self.subjects if workload in (s.workloads or WORKLOADS)]
             for index in range(self.profile.rounds):
-                for subject in self.subjects:
+                for subject in subjects:
                     say_progress(f"{workload} {index + 1}/{self.profile.rounds} {subject.name}")
                     try:
-                        with subject.running(self.place) as running:
-                            measure(index, subject, running, Load(self.place, subject, running))
+                        with subject.running(place) as running:
+                            measure(index, subject, running, Load(place, subject, running))
                     except Unavailable as why:
                         self.samples.fail(workload, subject.name, str(why))
         say_progress("")
@@ -199,6 +213,13 @@ class Bench:
         result = self.closed(load, PROMPT_CONNECTIONS, self.profile.prompt_ms, *options)
         self.add("prompt400k", index, subject, PROMPT_CONNECTIONS, result, body_bytes=PROMPT_BYTES)
 
+    def shared400k(self, index, subject, running, load):
+        options = ("--warm-ms", max(1000, self.profile.warm_ms), "--window-ms", self.profile.shared_ms)
+        options += ("--rate", SHARED_RATE_PER_S, "--body-bytes", PROMPT_BYTES, "--shared-bytes", SHARED_BYTES)
+        result = load.run("open", SHARED_CONNECTIONS, *options, "--models", 1)
+        config = {"body_bytes": PROMPT_BYTES, "shared_bytes": SHARED_BYTES, "rate_per_s": SHARED_RATE_PER_S}
+        self.add("shared400k", index, subject, SHARED_CONNECTIONS, result, **config)
+
     def latency(self, index, subject, running, load):
         rate = self.half_load(subject, load)
         options = ("--warm-ms", self.profile.warm_ms, "--window-ms", self.profile.latency_ms, "--rate", rate)
@@ -236,22 +257,29 @@ class Bench:
         found = beats.measure(self.place, self.profile.records, self.profile.beats, say)
         self.samples.beats = [beats.row(found, self.versions["headrace"])]
 
+    def decide(self, say):
+        """What a choice takes."""
+        self.samples.decide = self.lines("decide", "--picks", self.profile.picks)
+
     def scan(self):
-        """The body scanner alone: JSON lines of its own program, taken as they come."""
+        """The body scanner alone."""
         try:
-            command = pinned(self.place.proxy_cpu, [self.place.tool("scan"), "--ms", str(self.profile.scan_ms)])
+            self.samples.scan = self.lines("scan", "--ms", self.profile.scan_ms)
         except Unavailable as why:
             self.samples.miss("scan", str(why))
-            return
+
+    def lines(self, tool, *options):
+        """JSON lines of a program that needs no other."""
+        command = pinned(self.place.proxy_cpu, [self.place.tool(tool), *map(str, options)])
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode:
-            self.samples.miss("scan", f"ended with {done.returncode}: {done.stderr.strip()}")
-        self.samples.scan = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+            raise Unavailable(f"{tool} ended with {done.returncode}: {done.stderr.strip()}")
+        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 @contextlib.contextmanager
 def engines(place):
-    """The eight engines, one process, beside the load."""
+    """The engines, one process, beside the load."""
     command = pinned(place.load_cpu, [place.tool("sink"), "--ports", place.engine_list()])
     sink = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
@@ -314,7 +342,7 @@ def main():
     try:
         place = Place(Path(arguments.build).resolve(), folder, proxy_cpu, load_cpu, n_streams)
         bench = Bench(place, PROFILES[arguments.profile], arguments.subjects)
-        with engines(place):
+        with engines(place), engines(bench.crowd):
             bench.run([w for w in arguments.only if w not in ALSO])
         for workload in ALSO:
             if workload in arguments.only:

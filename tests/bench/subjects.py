@@ -6,6 +6,7 @@ and peers/headrace.toml.in.
 """
 
 import contextlib
+import copy
 import http.client
 import json
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 N_ENGINES = 8
+N_CROWD = 100
 MODELS = [f"model-{i:02}" for i in range(16)]
 START_S = 15
 
@@ -49,13 +51,27 @@ def free_ports(count):
 
 
 class Place:
-    """Where a run happens: folders, CPUs, the engines' ports, how many streams there will be."""
+    """Where a run happens: folders, CPUs, the engines' ports, how many streams there will be.
+
+    In a crowd all engines have one model, the first; else each has some of them.
+    """
 
     def __init__(self, build, folder, proxy_cpu, load_cpu, n_streams):
         self.build, self.folder = Path(build), Path(folder)
         self.proxy_cpu, self.load_cpu = proxy_cpu, load_cpu
         self.n_streams = n_streams
-        self.engine_ports = free_ports(N_ENGINES)
+        ports = free_ports(N_ENGINES + N_CROWD)
+        self.engine_ports, self.crowd_ports = ports[:N_ENGINES], ports[N_ENGINES:]
+        self.is_crowd = False
+
+    def crowd(self):
+        """The same place with many engines."""
+        other = copy.copy(self)
+        other.engine_ports, other.is_crowd = self.crowd_ports, True
+        return other
+
+    def models_of(self, engine):
+        return MODELS[:1] if self.is_crowd else models_of(engine)
 
     def program(self, path):
         program = self.build / path
@@ -145,6 +161,7 @@ class Subject:
     name = None
     routed = False  # sends a request to an engine that has its model
     has_admin = False
+    workloads = None  # those it is measured in; None: all
 
     def version(self, place):
         return ""
@@ -195,7 +212,7 @@ class Subject:
         """Fills peers/NAME.in: @KEY@ for each value, @ENGINES@ by one `engine_line` an engine."""
         values |= {"DIR": folder, "STREAMS": place.n_streams + 250, "CONNECTIONS": 5 * place.n_streams // 2 + 1000}
         values["ENGINES"] = "\n".join(
-            engine_line.format(port=port, index=i, models=json.dumps(models_of(i)))
+            engine_line.format(port=port, index=i, models=json.dumps(place.models_of(i)))
             for i, port in enumerate(place.engine_ports)
         )
         text = (HERE / "peers" / f"{template}.in").read_text()
@@ -265,14 +282,17 @@ class Aiohttp(Subject):
         return place.program("venv-bench/bin/python")
 
     def command(self, place, folder, port, admin_port):
-        engines = {f"http://127.0.0.1:{p}": models_of(i) for i, p in enumerate(place.engine_ports)}
+        engines = {f"http://127.0.0.1:{p}": place.models_of(i) for i, p in enumerate(place.engine_ports)}
         config = folder / "proxy.json"
         config.write_text(json.dumps({"port": port, "engines": engines}))
         return [self.python(place), str(HERE / "peers" / "proxy.py"), str(config)]
 
 
 class Headrace(Subject):
+    """As it runs when nobody asks for anything else: its policy keeps conversations where their cache is."""
+
     name = "headrace"
+    policy = "cache_aware"
     routed = True
     has_admin = True
 
@@ -282,8 +302,16 @@ class Headrace(Subject):
 
     def command(self, place, folder, port, admin_port):
         worker = '\n[[worker]]\nurl = "http://127.0.0.1:{port}"\nmodels = {models}'
-        config = self.write(place, "headrace.toml", folder, worker, PORT=port, ADMIN_PORT=admin_port)
+        config = self.write(place, "headrace.toml", folder, worker, PORT=port, ADMIN_PORT=admin_port, POLICY=self.policy)
         return [place.program("release/headrace"), "router", "--config", config]
 
 
-SUBJECTS = [Direct(), Floor(), Nginx(), Haproxy(), Aiohttp(), Headrace()]
+class HeadraceRoundRobin(Headrace):
+    """What the same costs without looking at prompts."""
+
+    name = "headrace_rr"
+    policy = "round_robin"
+    workloads = ("chat", "prompt400k", "shared400k")
+
+
+SUBJECTS = [Direct(), Floor(), Nginx(), Haproxy(), Aiohttp(), Headrace(), HeadraceRoundRobin()]

@@ -307,7 +307,7 @@ def test_a_restarted_engine_is_not_believed(engine, router):
     for talk in talks[1:]:
         now = predicted(fleet, talk)
         assert now[there] <= SYSTEM_TOKENS < was[talks[0]][there] / 4
-        assert all(now[i] == was[talk][i] for i in now if i != there and was[talk][i] > SYSTEM_TOKENS)
+        assert all(now[i] > was[talk][i] * 0.9 for i in now if i != there and was[talk][i] > SYSTEM_TOKENS)
 
 
 def test_what_is_wrongly_expected_is_expected_less(engine, router):

@@ -23,6 +23,7 @@ enum option_type {       /* and the member that the value is stored in */
 	OPTION_STRING,   /* const char *, never NULL */
 	OPTION_BOOL,     /* bool */
 	OPTION_UINT,     /* any unsigned integer that holds the row's max */
+	OPTION_NUMBER,   /* double: finite, may have a fraction */
 	OPTION_DURATION, /* uint64_t, milliseconds; off is 0 */
 	OPTION_SIZE,     /* uint64_t, bytes */
 	OPTION_ENUM,     /* an enum: the index in the row's choices */
@@ -55,6 +56,9 @@ struct option_array {
 /* What is wrong with a string, an item of a list or a value of a map, as one sentence; NULL: nothing. */
 typedef const char *(*option_check_fn)(const char *text);
 
+/* 1 in the range of a NUMBER. */
+#define OPTION_ONE 1000u
+
 struct option {
 	const char *table; /* "": the key stands at the top of the file */
 	const char *key;   /* a_b */
@@ -62,9 +66,11 @@ struct option {
 	const char *arg;   /* the value's name in the help; NULL: by type */
 	const char *help;  /* one sentence, small first letter, no full stop */
 	const char *def;   /* the default as a flag would spell it; NULL: empty, false, 0 */
-	const char *const *choices;  /* NULL-terminated; ENUM, or STRING that must be one of them */
-	option_check_fn check;       /* may be NULL */
-	uint64_t min, max;           /* UINT, DURATION in ms, SIZE in bytes; max 0: what the member holds */
+	const char *const *choices; /* NULL-terminated; ENUM, or STRING that must be one of them */
+	option_check_fn check;      /* may be NULL */
+	/* UINT, DURATION in ms, SIZE in bytes; max 0: what the member holds. NUMBER: in thousandths, see
+	 * OPTION_ONE; its max is not 0. */
+	uint64_t min, max;
 	const struct option *fields; /* ARRAY: the rows of one item, their table is "" */
 	size_t n_fields, item_bytes; /* ARRAY */
 	size_t offset, bytes;        /* the member in the program's struct, or in the item's; 0 bytes: none */

@@ -13,6 +13,7 @@ static const char *arg_of(const struct option *row) {
 		[OPTION_STRING] = "TEXT",
 		[OPTION_BOOL] = "true|false",
 		[OPTION_UINT] = "N",
+		[OPTION_NUMBER] = "NUMBER",
 		[OPTION_DURATION] = "TIME",
 		[OPTION_SIZE] = "SIZE",
 		[OPTION_ENUM] = "NAME",

@@ -6,8 +6,11 @@
  */
 #include "base/option_value.h"
 
+#include "base/decimal.h"
 #include "base/option_name.h"
 #include "base/text.h"
+
+#define REAL_MAX 1e12 /* as text; more than any row takes */
 
 json_t *option_value_default(const struct option *row) {
 	switch (row->type) {
@@ -21,6 +24,7 @@ json_t *option_value_default(const struct option *row) {
 	case OPTION_BOOL:
 		return option_value_of_text(row, slice_of(row->def ? row->def : "false"));
 	case OPTION_UINT:
+	case OPTION_NUMBER:
 	case OPTION_SIZE:
 	case OPTION_DURATION:
 		return option_value_of_text(row, slice_of(row->def ? row->def : "0"));
@@ -51,12 +55,16 @@ static json_t *split_list(const struct option *row, struct slice text) {
 }
 
 json_t *option_value_of_text(const struct option *row, struct slice text) {
+	bool is_number = row->type == OPTION_UINT || row->type == OPTION_NUMBER;
 	uint64_t number;
+	double real;
 
 	if (row->type == OPTION_LIST)
 		return split_list(row, text);
-	if ((row->type == OPTION_UINT || row->in_seconds) && text_uint(text, INT64_MAX, &number))
+	if ((is_number || row->in_seconds) && text_uint(text, INT64_MAX, &number))
 		return json_integer((json_int_t)number);
+	if (row->type == OPTION_NUMBER && decimal_parse(text, REAL_MAX, &real))
+		return json_real(real);
 	if (row->type == OPTION_BOOL && slice_eq(text, SLICE("true")))
 		return json_true();
 	if (row->type == OPTION_BOOL && slice_eq(text, SLICE("false")))
@@ -81,6 +89,9 @@ bool option_value_range(const struct option *row, char *line, size_t size) {
 	} else if (row->type == OPTION_SIZE) {
 		text_print_size(row->min, min);
 		text_print_size(row_max(row), max);
+	} else if (row->type == OPTION_NUMBER) {
+		snprintf(min, sizeof(min), "%.10g", (double)row->min / OPTION_ONE);
+		snprintf(max, sizeof(max), "%.10g", (double)row->max / OPTION_ONE);
 	} else {
 		snprintf(min, sizeof(min), "%llu", (unsigned long long)row->min);
 		snprintf(max, sizeof(max), "%llu", (unsigned long long)row_max(row));
@@ -134,6 +145,7 @@ static bool complain_of_type(
 		[OPTION_STRING] = "a text",
 		[OPTION_BOOL] = "true or false",
 		[OPTION_UINT] = "a whole number",
+		[OPTION_NUMBER] = "a number",
 		[OPTION_DURATION] = "a duration such as \"500ms\", \"3s\" or \"2m\"",
 		[OPTION_SIZE] = "a size such as \"64MiB\" or \"256k\", or a number of bytes",
 		[OPTION_LIST] = "a list of texts",
@@ -182,15 +194,10 @@ static bool read_number(const struct option *row, const json_t *value, uint64_t 
 	return row->type != OPTION_DURATION || *number_out == 0; /* 10 of what? */
 }
 
-static bool check_number(
+static bool complain_of_range(
     const struct option *row, const json_t *value, const char *path, struct option_sink *sink) {
 	char line[OPTION_LINE_BYTES], got[96], range[96];
-	uint64_t number;
 
-	if (!read_number(row, value, &number))
-		return complain_of_type(row, value, path, sink);
-	if ((number >= row->min && number <= row_max(row)) || (number == 0 && row->can_be_off))
-		return true;
 	describe(row, value, got);
 	if (option_value_range(row, range, sizeof(range)))
 		snprintf(line, sizeof(line), "%s is out of range: %s", got, range);
@@ -198,6 +205,28 @@ static bool check_number(
 		snprintf(line, sizeof(line), "%s is too large", got);
 	sink->complain(sink, path, line);
 	return false;
+}
+
+static bool check_number(
+    const struct option *row, const json_t *value, const char *path, struct option_sink *sink) {
+	uint64_t number;
+
+	if (!read_number(row, value, &number))
+		return complain_of_type(row, value, path, sink);
+	return (number >= row->min && number <= row_max(row)) || (number == 0 && row->can_be_off) ||
+	    complain_of_range(row, value, path, sink);
+}
+
+/* A number that may have a fraction. */
+static bool check_real(
+    const struct option *row, const json_t *value, const char *path, struct option_sink *sink) {
+	double number = json_number_value(value);
+
+	assert(row->max > 0);
+	if (!json_is_number(value))
+		return complain_of_type(row, value, path, sink);
+	return (number >= (double)row->min / OPTION_ONE && number <= (double)row->max / OPTION_ONE) ||
+	    complain_of_range(row, value, path, sink);
 }
 
 static int find_choice(const struct option *row, const char *text) {
@@ -338,6 +367,8 @@ bool option_value_check(const struct option *row, json_t *value, const char *pat
 	case OPTION_DURATION:
 	case OPTION_SIZE:
 		return check_number(row, value, path, sink);
+	case OPTION_NUMBER:
+		return check_real(row, value, path, sink);
 	case OPTION_LIST:
 		return check_list(row, value, path, sink);
 	case OPTION_MAP:
@@ -405,6 +436,7 @@ void option_value_store(struct option_set *set, const struct option *row, const 
 	static const size_t member_bytes[] = {
 		[OPTION_STRING] = sizeof(const char *),
 		[OPTION_BOOL] = sizeof(bool),
+		[OPTION_NUMBER] = sizeof(double),
 		[OPTION_ENUM] = sizeof(unsigned),
 		[OPTION_LIST] = sizeof(struct option_list),
 		[OPTION_MAP] = sizeof(struct option_map),
@@ -430,6 +462,9 @@ void option_value_store(struct option_set *set, const struct option *row, const 
 		if (!read_number(row, value, &number))
 			assert(!"a number that was checked");
 		store_number(row, number, member);
+		break;
+	case OPTION_NUMBER:
+		*(double *)member = json_number_value(value);
 		break;
 	case OPTION_ENUM:
 		store_number(row, (uint64_t)find_choice(row, json_string_value(value)), member);

@@ -16,6 +16,8 @@
 
 #define TOTAL_MAX_MS (168 * HOUR_MS)
 
+#define NUMBER_MAX (1000000ULL * OPTION_ONE)
+
 static const char *check_host_or_none(const char *text) {
 	return text[0] ? option_check_host(text) : NULL;
 }
@@ -64,15 +66,6 @@ static const char *check_alias(const char *text) {
 /* It is one of a list in a label. */
 static const char *check_tag(const char *text) {
 	return !text[0] || strpbrk(text, ", ") ? "expected a tag without commas and blanks" : NULL;
-}
-
-static const char *check_part(const char *text) {
-	char *end;
-	double part = strtod(text, &end);
-
-	return *end || text[strspn(text, "0123456789.")] || !(part > 0 && part <= 1)
-	    ? "expected a number above 0, 1 at most"
-	    : NULL;
 }
 
 static const char *const dialects[] = { "headrace", "infinilm", NULL };
@@ -213,9 +206,8 @@ static const struct option rows[] = {
 	    .help = "for engines that only decode; to no effect while there are no such roles",
 	    .type = OPTION_STRING, .choices = policy_config_names, .def = "cache_aware" },
 	{ "policy", "cache_threshold", .arg = "PART",
-	    .help = "cache_aware: no more than this part of a prompt cached, 0 to 1, counts as nothing",
-	    .type = OPTION_STRING, .def = "0", .check = policy_config_check_part,
-	    ROUTER(policy_texts.cache_threshold) },
+	    .help = "cache_aware: no more than this part of a prompt cached counts as nothing",
+	    .type = OPTION_NUMBER, .def = "0", .max = OPTION_ONE, ROUTER(policies.cache_threshold) },
 	{ "policy", "balance_abs_threshold",
 	    .help =
 		"cache_aware: with more requests than this between the busiest engine and the idlest, and "
@@ -223,8 +215,7 @@ static const struct option rows[] = {
 	    .type = OPTION_UINT, .def = "0", .max = 1000000, ROUTER(policies.balance_abs_threshold) },
 	{ "policy", "balance_rel_threshold", .arg = "TIMES",
 	    .help = "cache_aware: how many times the idlest engine's requests the busiest must have for that",
-	    .type = OPTION_STRING, .def = "0", .check = policy_config_check_number,
-	    ROUTER(policy_texts.balance_rel_threshold) },
+	    .type = OPTION_NUMBER, .def = "0", .max = NUMBER_MAX, ROUTER(policies.balance_rel_threshold) },
 	{ "policy", "eviction_interval",
 	    .help = "taken for vLLM's router, to no effect: the index needs no eviction", .type = OPTION_UINT,
 	    .max = UINT32_MAX },
@@ -233,8 +224,8 @@ static const struct option rows[] = {
 	    .type = OPTION_UINT, .max = INT64_MAX },
 
 	{ "weighted_random", "sharpness", .flag = "weighted-random-sharpness", .arg = "POWER",
-	    .help = "weights count to this power, 0 to 4", .type = OPTION_STRING, .def = "1",
-	    .check = policy_config_check_sharpness, ROUTER(policy_texts.sharpness) },
+	    .help = "weights count to this power", .type = OPTION_NUMBER, .def = "1",
+	    .max = POLICY_SHARPNESS_MAX * OPTION_ONE, ROUTER(policies.random_sharpness) },
 
 	{ "session", "idle", .flag = "session-idle", .help = "a session unused for so long is over",
 	    .type = OPTION_DURATION, .def = "2h", .min = 60000, .max = 144 * HOUR_MS,
@@ -245,34 +236,31 @@ static const struct option rows[] = {
 	{ "session", "overload", .flag = "session-overload", .arg = "TIMES",
 	    .help =
 		"an engine with so many times the requests in flight of the others is left by its sessions",
-	    .type = OPTION_STRING, .def = "2", .check = policy_config_check_number,
-	    ROUTER(policy_texts.overload) },
+	    .type = OPTION_NUMBER, .def = "2", .max = NUMBER_MAX, ROUTER(policies.session_overload) },
 
 	{ "size_class", "threshold", .flag = "size-class-threshold",
 	    .help = "longer prompts are for engines of cache_type static, others for those of paged",
 	    .type = OPTION_SIZE, .def = "51200", .max = GIB, ROUTER(policies.size_class_bytes) },
 	{ "size_class", "then", .flag = "size-class-then", .arg = "POLICY",
 	    .help = "the policy that decides among the engines of a class", .type = OPTION_STRING,
-	    .choices = policy_config_names, .def = "cache_aware", ROUTER(policy_texts.then) },
+	    .choices = policy_config_names, .def = "cache_aware", ROUTER(size_class_then) },
 
 	{ "composite", "load", .flag = "composite-load", .arg = "WEIGHT", .help = "what the load counts",
-	    .type = OPTION_STRING, .def = "2", .check = policy_config_check_number,
-	    ROUTER(policy_texts.load) },
+	    .type = OPTION_NUMBER, .def = "2", .max = NUMBER_MAX, ROUTER(policies.composite_weights[0]) },
 	{ "composite", "latency", .flag = "composite-latency", .arg = "WEIGHT",
-	    .help = "what the first-token time counts", .type = OPTION_STRING, .def = "1",
-	    .check = policy_config_check_number, ROUTER(policy_texts.latency) },
+	    .help = "what the first-token time counts", .type = OPTION_NUMBER, .def = "1", .max = NUMBER_MAX,
+	    ROUTER(policies.composite_weights[1]) },
 	{ "composite", "locality", .flag = "composite-locality", .arg = "WEIGHT",
-	    .help = "what nearness counts", .type = OPTION_STRING, .def = "1",
-	    .check = policy_config_check_number, ROUTER(policy_texts.locality) },
+	    .help = "what nearness counts", .type = OPTION_NUMBER, .def = "1", .max = NUMBER_MAX,
+	    ROUTER(policies.composite_weights[2]) },
 	{ "composite", "cost", .flag = "composite-cost", .arg = "WEIGHT", .help = "what the price counts",
-	    .type = OPTION_STRING, .def = "1", .check = policy_config_check_number,
-	    ROUTER(policy_texts.cost) },
+	    .type = OPTION_NUMBER, .def = "1", .max = NUMBER_MAX, ROUTER(policies.composite_weights[3]) },
 	{ "composite", "max_candidates", .flag = "composite-max-candidates",
 	    .help = "so many of the best are listed as alternatives", .type = OPTION_UINT, .def = "10",
 	    .min = 1, .max = 4096, ROUTER(policies.composite_candidates_max) },
 	{ "composite", "min_score", .flag = "composite-min-score", .arg = "SCORE",
-	    .help = "engines below it are taken when nobody reaches it, 0 to 1", .type = OPTION_STRING,
-	    .def = "0.1", .check = policy_config_check_part, ROUTER(policy_texts.min_score) },
+	    .help = "engines below it are taken when nobody reaches it", .type = OPTION_NUMBER, .def = "0.1",
+	    .max = OPTION_ONE, ROUTER(policies.composite_min_score) },
 
 	{ "locality", "zone", .help = "the zone that the router is in, as the labels of engines name it",
 	    .type = OPTION_STRING, ROUTER(zone) },
@@ -284,7 +272,8 @@ static const struct option rows[] = {
 	{ "locality", "threshold", .flag = "locality-threshold", .arg = "PART",
 	    .help = "what part of the requests that the near engines take must be in flight there before "
 		    "farther ones get any",
-	    .type = OPTION_STRING, .def = "0.8", .check = check_part, ROUTER(locality_threshold) },
+	    .type = OPTION_NUMBER, .def = "0.8", .min = 1, .max = OPTION_ONE,
+	    ROUTER(policies.locality.threshold) },
 	{ "locality", "capacity", .flag = "locality-capacity",
 	    .help = "how many an engine without the label capacity is thought to take", .type = OPTION_UINT,
 	    .def = "64", .min = 1, .max = UINT32_MAX, ROUTER(policies.locality.capacity) },

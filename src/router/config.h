@@ -50,13 +50,6 @@ struct router_timeouts {
 	uint64_t drain_ms;       /* after that: what streams get to finish */
 };
 
-/* Of the tables about picking, what has a fraction or is a name; policy_config turns them into options. */
-struct router_policy {
-	const char *cache_threshold, *balance_rel_threshold;
-	const char *sharpness, *overload, *then, *min_score;
-	const char *load, *latency, *locality, *cost;
-};
-
 struct router_health {
 	bool has_probes, is_passive, has_canary;
 	uint64_t interval_ms, timeout_ms, slow_start_ms;
@@ -90,11 +83,10 @@ struct router_config {
 	const char *policy;               /* a name of policy_table */
 	struct option_map model_policies; /* model -> name */
 	uint64_t prefix_index_mib;
-	struct policy_options policies; /* what follows, and numbers of the tables below */
+	struct policy_options policies; /* what follows, and the tables below */
 	const char *zone, *region;      /* [locality]; "": not said */
-	const char *locality_threshold;
-	struct option_list residency; /* [privacy] */
-	struct router_policy policy_texts;
+	struct option_list residency;   /* [privacy] */
+	const char *size_class_then;    /* a name of policy_table */
 	/* [log] */
 	const char *log_access; /* "-": stdout, "off", or a path (below log_dir unless absolute) */
 	const char *log_dir;    /* "": where we were started */

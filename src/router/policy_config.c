@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 
-#include "base/decimal.h"
 #include "fleet/traits.h"
 #include "policy/policy.h"
 #include "policy/session_table.h"
@@ -19,41 +18,6 @@ static const struct policy *find(struct option_set *set, const char *path, const
 	return policy;
 }
 
-/* --- numbers with a fraction ---------------------------------------------------------------- */
-
-#define NUMBER_MAX 1e6
-
-const char *policy_config_check_number(const char *text) {
-	double value;
-
-	return decimal_parse(slice_of(text), NUMBER_MAX, &value)
-	    ? NULL
-	    : "expected a number of 0 to 1000000, such as 1.5";
-}
-
-const char *policy_config_check_part(const char *text) {
-	double value;
-
-	return decimal_parse(slice_of(text), 1, &value) ? NULL : "expected a number of 0 to 1, such as 0.3";
-}
-
-const char *policy_config_check_sharpness(const char *text) {
-	double value;
-
-	return decimal_parse(slice_of(text), POLICY_SHARPNESS_MAX, &value)
-	    ? NULL
-	    : "expected a number of 0 to 4, such as 1.5";
-}
-
-/* What did not pass its check is a mistake already. */
-static double number_of(const char *text) {
-	double value;
-
-	return decimal_parse(slice_of(text), NUMBER_MAX, &value) ? value : 0;
-}
-
-/* --- tables --------------------------------------------------------------------------------- */
-
 _Static_assert(144 * 3600 <= SESSION_IDLE_MAX_S, "the longest idle time that is taken can be told");
 
 static const struct policy *find_then(struct option_set *set, const char *name) {
@@ -63,18 +27,6 @@ static const struct policy *find_then(struct option_set *set, const char *name) 
 		option_mistake(
 		    set, "size_class.then", "\"%s\" cannot decide among the engines of a class", name);
 	return policy;
-}
-
-static void fill_numbers(struct policy_options *out, const struct router_policy *texts) {
-	out->cache_threshold = number_of(texts->cache_threshold);
-	out->balance_rel_threshold = number_of(texts->balance_rel_threshold);
-	out->random_sharpness = number_of(texts->sharpness);
-	out->session_overload = number_of(texts->overload);
-	out->composite_weights[0] = number_of(texts->load);
-	out->composite_weights[1] = number_of(texts->latency);
-	out->composite_weights[2] = number_of(texts->locality);
-	out->composite_weights[3] = number_of(texts->cost);
-	out->composite_min_score = number_of(texts->min_score);
 }
 
 static struct slice join(struct option_set *set, const struct option_list *list) {
@@ -93,7 +45,6 @@ static void verify_locality(struct option_set *set, struct router_config *config
 
 	locality->zone = traits_word(slice_of(config->zone));
 	locality->region = traits_word(slice_of(config->region));
-	locality->threshold = strtod(config->locality_threshold, NULL);
 	if (locality->zone || locality->region)
 		option_default(set, config, "locality.mode", "prefer");
 	else if (locality->mode != LOCALITY_OFF)
@@ -128,8 +79,7 @@ void policy_config_verify(struct option_set *set, struct router_config *config) 
 	config->policies.n_models = given->n;
 	verify_locality(set, config);
 	config->policies.residency = join(set, &config->residency);
-	config->policies.size_class_then = find_then(set, config->policy_texts.then);
-	fill_numbers(&config->policies, &config->policy_texts);
+	config->policies.size_class_then = find_then(set, config->size_class_then);
 	warn_without_effect(set);
 }
 

@@ -9,11 +9,6 @@
 /* The names of policy_table, aliases included, NULL at the end; good for the life of the process. */
 extern const char *const policy_config_names[];
 
-/* Checks of numbers with a fraction: any up to a million, 0 to 1, 0 to POLICY_SHARPNESS_MAX. */
-const char *policy_config_check_number(const char *text);
-const char *policy_config_check_part(const char *text);
-const char *policy_config_check_sharpness(const char *text);
-
 /* Fills config->policies. */
 void policy_config_verify(struct option_set *set, struct router_config *config);
 

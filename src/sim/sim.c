@@ -109,8 +109,8 @@ static void print(
     const struct outputs *outputs, const struct sim_config *config, const struct score *scores, size_t n) {
 	char title[256];
 
-	snprintf(title, sizeof(title), "%.120s: %zu requests, %u engines, speed %.16s",
-	    name_of(config->trace), scores[0].n, config->n_engines, config->speed_text);
+	snprintf(title, sizeof(title), "%.120s: %zu requests, %u engines, speed %.12g",
+	    name_of(config->trace), scores[0].n, config->n_engines, config->speed);
 	if (outputs->table)
 		summary_table(scores, n, config->shows_cpu, outputs->table);
 	if (outputs->json)

@@ -1,10 +1,9 @@
 #include "sim/sim_config.h"
 
-#include "base/decimal.h"
 #include "sim/generator.h"
 #include "sim/virtual_router.h"
 
-#define SPEED_MAX 1e6
+#define SPEED_MAX 1000000ULL
 
 static const char *check_trace(const char *text) {
 	static _Thread_local char message[GENERATOR_MESSAGE_BYTES];
@@ -27,14 +26,6 @@ static const char *check_policy(const char *text) {
 	if (n < sizeof(message))
 		snprintf(message + n, sizeof(message) - n, "vllm");
 	return message;
-}
-
-static const char *check_speed(const char *text) {
-	double speed;
-
-	return decimal_parse(slice_of(text), SPEED_MAX, &speed) && speed >= 1e-3
-	    ? NULL
-	    : "expected a number from 0.001 to 1000000";
 }
 
 static const char *const models[] = { "mock", "simple", NULL };
@@ -65,7 +56,7 @@ static const struct option rows[] = {
 	{ "sim", "max_running", .help = "requests that run at once on an engine of the model mock",
 	    .type = OPTION_UINT, .def = "256", .min = 1, .max = 1000000, AT(n_running_max) },
 	{ "sim", "speed", .arg = "FACTOR", .help = "plays the trace so many times as fast, such as 0.5",
-	    .type = OPTION_STRING, .def = "1", .check = check_speed, AT(speed_text) },
+	    .type = OPTION_NUMBER, .def = "1", .min = 1, .max = SPEED_MAX * OPTION_ONE, AT(speed) },
 	{ "sim", "prefix_index_mb",
 	    .help = "memory of each router for what is known of the engines' prefix caches, MiB; 0 keeps no "
 		    "index",
@@ -143,8 +134,6 @@ static void verify(struct option_set *set, void *arg) {
 		option_mistake(set, "sim.routers", "engines times routers: at most %d", INSTANCE_SLOTS_MAX);
 	if (!strcmp(config->json, "-") && !strcmp(config->svg, "-"))
 		option_mistake(set, "sim.svg", "standard output is taken by --json");
-	if (!decimal_parse(slice_of(config->speed_text), SPEED_MAX, &config->speed))
-		assert(option_mistakes(set) > 0); /* check_speed() has said so */
 }
 
 int sim_config_load(struct sim_config *config, int argc, char *const *argv) {

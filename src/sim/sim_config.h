@@ -15,7 +15,6 @@ struct sim_config {
 	uint32_t prefill_tokens_per_s;
 	uint32_t n_cache_blocks, n_block_tokens;
 	uint32_t inter_token_ms, n_running_max;
-	const char *speed_text;
 	double speed;
 	uint64_t prefix_index_mib; /* 0: none is kept */
 	uint64_t seed;

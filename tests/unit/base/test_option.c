@@ -25,6 +25,7 @@ struct config {
 	unsigned threads;
 	uint64_t limit_bytes, wait_ms, idle_ms;
 	bool verbose;
+	double part;
 	enum colour colour;
 	struct option_list names;
 	struct {
@@ -57,6 +58,8 @@ static const struct option rows[] = {
 	{ "main", "threads", .help = "t", .type = OPTION_UINT, AT(struct config, threads) },
 	{ "main", "limit", .help = "l", .type = OPTION_SIZE, .def = "1MiB", .min = 1024, .max = 1 << 30,
 	    AT(struct config, limit_bytes) },
+	{ "main", "part", .help = "p", .type = OPTION_NUMBER, .def = "0.25", .min = OPTION_ONE / 8,
+	    .max = 4 * OPTION_ONE, AT(struct config, part) },
 	{ "main", "verbose", .help = "v", .type = OPTION_BOOL, AT(struct config, verbose) },
 	{ "main", "colour", .help = "c", .type = OPTION_ENUM, .choices = colours, .def = "green",
 	    AT(struct config, colour) },
@@ -151,6 +154,7 @@ static void defaults(void **state) {
 	assert_int_equal(r.config.threads, 0);
 	assert_int_equal(r.config.limit_bytes, 1 << 20);
 	assert_int_equal(r.config.wait_ms, 3000);
+	assert_true(r.config.part == 0.25);
 	assert_int_equal(r.config.colour, GREEN);
 	assert_false(r.config.verbose);
 	assert_int_equal(r.config.names.n, 2);
@@ -259,6 +263,39 @@ static void flags_of_lists_and_switches(void **state) {
 	}
 }
 
+/* With a fraction or without, and never as a text where a file can say it as a number. */
+static void numbers_with_a_fraction(void **state) {
+	static const struct {
+		const char *flags, *variable, *file;
+		double part;
+		const char *dumped;
+	} cases[] = {
+		{ "--part 2.5", NULL, NULL, 2.5, "2.5" },
+		{ "--main-part=3", NULL, NULL, 3, "3" },
+		{ NULL, "PROGRAM_MAIN_PART=0.125", NULL, 0.125, "0.125" },
+		{ NULL, NULL, "[main]\npart = 2.5\n", 2.5, "2.5" },
+		{ NULL, NULL, "[main]\npart = 4\n", 4, "4" },
+		{ NULL, NULL, "[main]\npart = 5e-1\n", 0.5, "0.5" },
+		{ NULL, NULL, "{\"main\":{\"part\":1.1}}", 1.1, "1.1" },
+		{ NULL, NULL, "{\"main\":{\"part\":1}}", 1, "1" },
+		{ NULL, NULL, NULL, 0.25, "0.25" },
+	};
+
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		struct reading r = read_all(cases[i].flags, cases[i].variable, cases[i].file);
+		json_t *dump = option_dump(r.set);
+		const json_t *part = json_object_get(json_object_get(dump, "main"), "part");
+		char *text = json_dumps(part, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
+
+		assert_string_equal(r.mistakes, "");
+		assert_true(r.config.part == cases[i].part);
+		assert_string_equal(text, cases[i].dumped);
+		free(text);
+		json_decref(dump);
+		release(&r);
+	}
+}
+
 static void off_and_zero(void **state) {
 	struct reading r = read_all("--wait-long off --idle 0", NULL, NULL);
 
@@ -291,6 +328,17 @@ static void one_line_for_each_mistake(void **state) {
 		{ "--port 99999999999999999999", NULL, NULL,
 		    "--port: expected a whole number, got \"99999999999999999999\"\n" },
 		{ "--log-port 65536", NULL, NULL, "--log-port: 65536 is too large\n" },
+		{ "--part 4.001", NULL, NULL, "--part: 4.001 is out of range: 0.125 to 4\n" },
+		{ "--part 0.124", NULL, NULL, "--part: 0.124 is out of range: 0.125 to 4\n" },
+		{ "--part much", NULL, NULL, "--part: expected a number, got \"much\"\n" },
+		{ NULL, "PROGRAM_MAIN_PART=1.5.1", NULL,
+		    "PROGRAM_MAIN_PART: expected a number, got \"1.5.1\"\n" },
+		{ NULL, NULL, "[main]\npart = '2.5'\n",
+		    "FILE:2: main.part: expected a number, got \"2.5\"\n" },
+		{ NULL, NULL, "[main]\npart = -0.5\n",
+		    "FILE:2: main.part: -0.5 is out of range: 0.125 to 4\n" },
+		{ NULL, NULL, "{\"main\":{\"part\":true}}",
+		    "FILE: main.part: expected a number, got true\n" },
 		{ "--limit 1023", NULL, NULL, "--limit: \"1023\" is out of range: 1KiB to 1GiB\n" },
 		{ "--limit 1MB", NULL, NULL,
 		    "--limit: expected a size such as \"64MiB\" or \"256k\", or a number of bytes, got "
@@ -453,7 +501,7 @@ static void the_dump_shows_what_is_in_effect(void **state) {
 	    "{\"item\":[{\"labels\":{},\"name\":\"nobody\",\"url\":\"a\",\"weight\":1}],"
 	    "\"log\":{\"default\":\"fast\",\"port\":0},"
 	    "\"main\":{\"colour\":\"green\",\"host\":\"localhost\",\"key\":\"(secret)\",\"limit\":\"2k\","
-	    "\"names\":[\"x\",\"y\"],\"port\":7,\"threads\":0,\"verbose\":false},"
+	    "\"names\":[\"x\",\"y\"],\"part\":0.25,\"port\":7,\"threads\":0,\"verbose\":false},"
 	    "\"timeout\":{\"idle\":\"5s\",\"wait_long\":\"3s\"}}";
 	struct reading r =
 	    read_all("--port 7 --limit 2k --key xyzzy", NULL, "[[item]]\nurl = 'a'\n[later]\nthing = true\n");
@@ -776,6 +824,7 @@ int main(void) {
 		cmocka_unit_test(every_type_from_every_source),
 		cmocka_unit_test(file_then_environment_then_flags),
 		cmocka_unit_test(flags_of_lists_and_switches),
+		cmocka_unit_test(numbers_with_a_fraction),
 		cmocka_unit_test(off_and_zero),
 		cmocka_unit_test(one_line_for_each_mistake),
 		cmocka_unit_test(mistakes_come_in_the_order_of_their_causes),

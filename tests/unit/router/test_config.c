@@ -246,10 +246,9 @@ static void mistakes(void **state) {
 		    "--policy: expected one of cache_aware, round_robin, least_load, power_of_two, random, "
 		    "weighted_random, least_latency, consistent_hash, rendezvous_hash, session, bucket, "
 		    "size_class, composite, least_connections, got \"lucky\"\n" },
-		{ "--cache-threshold 1.1", NULL,
-		    "--cache-threshold: expected a number of 0 to 1, such as 0.3\n" },
+		{ "--cache-threshold 1.1", NULL, "--cache-threshold: 1.1 is out of range: 0 to 1\n" },
 		{ "--weighted-random-sharpness 5", NULL,
-		    "--weighted-random-sharpness: expected a number of 0 to 4, such as 1.5\n" },
+		    "--weighted-random-sharpness: 5 is out of range: 0 to 4\n" },
 		{ "--size-class-then bucket", NULL,
 		    "--size-class-then: \"bucket\" cannot decide among the engines of a class\n" },
 		{ "--request-id-headers x-id: id", NULL,
@@ -295,7 +294,7 @@ static void mistakes(void **state) {
 		{ "--locality-mode require", NULL,
 		    "--locality-mode: needs locality.zone or locality.region\n" },
 		{ "--locality-threshold 1.5", NULL,
-		    "--locality-threshold: expected a number above 0, 1 at most\n" },
+		    "--locality-threshold: 1.5 is out of range: 0.001 to 1\n" },
 		{ "--privacy-floor secret", NULL,
 		    "--privacy-floor: expected one of public, internal, confidential, restricted, got "
 		    "\"secret\"\n" },
@@ -585,6 +584,16 @@ static void what_picks_go_by(void **state) {
 	assert_true(o->locality.zone == traits_word(SLICE("z1")) && o->locality.region == 0);
 	assert_int_equal(o->locality.capacity, 8);
 	assert_true(o->locality.threshold == 0.5);
+	release(&r);
+
+	r = read_config("--session-overload 2.5 --composite-load 0",
+	    "[composite]\nlatency = 2.5\nlocality = 3\ncost = 0.1\nmin_score = 0.7\n"
+	    "[weighted_random]\nsharpness = 1.5\n[locality]\nthreshold = 0.001\n");
+	assert_int_equal(option_mistakes(r.config.options), 0);
+	assert_true(o->session_overload == 2.5 && o->random_sharpness == 1.5);
+	assert_true(o->composite_weights[0] == 0 && o->composite_weights[1] == 2.5);
+	assert_true(o->composite_weights[2] == 3 && o->composite_weights[3] == 0.1);
+	assert_true(o->composite_min_score == 0.7 && o->locality.threshold == 0.001);
 	release(&r);
 
 	r = read_config("--region r1 --locality-mode off", NULL);

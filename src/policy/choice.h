@@ -16,6 +16,7 @@
 
 struct choice {
 	const struct snapshot *snapshot;
+	const struct model *model;
 	const struct candidate *candidates; /* of the model */
 	const uint32_t *eligible;           /* positions in candidates, ascending */
 	uint32_t n_candidates;              /* of the model, without its reserve */

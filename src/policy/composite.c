@@ -3,72 +3,108 @@
  *
  *     score = sum(weight x part) / sum(weight)
  *
- * Each part is 0 to 1, and 1 is the best there is: the least load, the shortest first-token time,
- * the lowest price among the eligible, each divided by the candidate's own; for locality, nearness.
+ * Each part is 0 to 1, and 1 is the best there is. Of load, first-token time and price it is the
+ * lowest among the eligible divided by the candidate's own; the price is an estimate for this
+ * request, its cached, uncached and expected tokens each at what they cost there. Locality is 1 in
+ * the zone of the request, 0.5 in its region, else 0.
  * A request that says how much it would pay for speed, t of 0 to 1, has its cost part and the others
  * weighed by that: (1 - t) x cost + t x the others. Nothing is switched anywhere between.
  *
  * Tiers come first: ready before degraded before unknown instances, as far as somebody there
  * reaches [composite] min_score. Equal scores are decided by hashes of request and instance, so that equal
  * instances share, and a replay is exact.
+ *
+ * The best one is picked whatever [composite] max_candidates and min_score are: who is beyond them is
+ * no candidate in explanations and records (policy/explain.c).
  */
 #include "policy/choice.h"
+#include "policy/locality.h"
 
 enum part { PART_LOAD, PART_LATENCY, PART_LOCALITY, PART_COST };
 
+#define UNKNOWN (-1)
+
 /* --- what operators say of instances -------------------------------------------------------- */
 
-/* Micro-units for this request; 0: not known, which is as good as the cheapest. */
+/* Micro-units for a million requests like this one, as far as tokens are known; UNKNOWN: it has no price. */
 static double price_of(const struct choice *choice, uint32_t i) {
-	return 0;
+	const struct demand *demand = choice->demand;
+	const struct candidate *c = choice_candidate(choice, i);
+	const struct traits *t = snapshot_traits(choice->snapshot, c);
+	const struct prefix_hit *hit = prefix_scan_find(choice->scan, c->slot);
+	uint64_t n_prompt = u64_max(demand->prompt_tokens, 1);
+	uint64_t n_cached = hit ? u64_min(choice_cached_tokens(demand, hit, c->instance), n_prompt) : 0;
+	uint64_t price_cached = traits_has(t, TRAIT_PRICE_CACHED) ? t->price_cached : t->price_in;
+
+	if (!traits_has(t, TRAIT_PRICE_IN) && !traits_has(t, TRAIT_PRICE_OUT))
+		return UNKNOWN;
+	return (double)(n_prompt - n_cached) * (double)t->price_in + (double)n_cached * (double)price_cached +
+	    (double)demand_expected_output(demand) * (double)t->price_out;
 }
 
-/* 0 to 1; 1: in the zone of the request, or no zones are known. */
-static double nearness_of(const struct choice *choice, uint32_t i) {
-	return 1;
+/* Where the request comes from; nothing where no candidate has a place, so that none is farther than another.
+ */
+static struct place place_of(const struct choice *choice) {
+	uint32_t places = UINT32_C(1) << TRAIT_ZONE | UINT32_C(1) << TRAIT_REGION;
+
+	if (!(choice->model->least.known & places))
+		return (struct place){ 0, 0 };
+	return locality_origin(choice->options, choice->snapshot, choice->model, choice->demand);
+}
+
+static float nearness_of(const struct choice *choice, const struct place *place, uint32_t i) {
+	static const float by_ring[] = {
+		[PICK_RING_ZONE] = 1,
+		[PICK_RING_REGION] = 0.5f,
+		[PICK_RING_FAR] = 0,
+	};
+
+	if (!place->zone && !place->region)
+		return 1;
+	return by_ring[locality_ring_of(
+	    place, snapshot_traits(choice->snapshot, choice_candidate(choice, i)))];
 }
 
 /* --- parts ---------------------------------------------------------------------------------- */
 
-/* The best of each kind among the eligible; 0: not known. */
-struct best {
-	double load, first_token_s, median_s, price;
-};
-
-static double load_of(const struct choice *choice, uint32_t i) {
+static float load_of(const struct choice *choice, uint32_t i) {
 	struct choice_measure m = choice_measure(choice, i);
 
-	return (double)m.work / (double)m.weight;
+	return (float)((double)m.work / (double)m.weight);
 }
 
-static double lower_of(double a, double b) {
-	return a > 0 && (b <= 0 || a < b) ? a : b;
-}
-
-static struct best find_best(struct choice *choice) {
-	struct best best = { .median_s = choice_median_first_token(choice) };
+/* Each part of all the eligible: what it is compared by, the lower the better; but nearness, which is done.
+ */
+static void fill_figures(struct choice *choice) {
+	double median_s = choice_median_first_token(choice);
+	struct place place = place_of(choice);
 
 	for (uint32_t i = 0; i < choice->n; i++) {
-		best.load = lower_of(load_of(choice, i), best.load);
-		best.first_token_s =
-		    lower_of(choice_first_token(choice, i, best.median_s), best.first_token_s);
-		best.price = lower_of(price_of(choice, i), best.price);
+		float *parts = choice->scores[i].parts;
+
+		parts[PART_LOAD] = load_of(choice, i);
+		parts[PART_LATENCY] = (float)choice_first_token(choice, i, median_s);
+		parts[PART_LOCALITY] = nearness_of(choice, &place, i);
+		parts[PART_COST] = (float)price_of(choice, i);
 	}
-	return best;
 }
 
-/* Who has nothing to compare is as good as the best. */
-static float against(double best, double own) {
-	return own > best ? (float)(best / own) : 1;
-}
+/* Makes of the figures of one part what they are beside the lowest: 1 the best there is. Who has none is as
+ * good as that. */
+static void compare_figures(struct choice *choice, enum part part) {
+	float lowest = UNKNOWN;
 
-static void fill_parts(const struct choice *choice, uint32_t i, const struct best *best) {
-	float *parts = choice->scores[i].parts;
+	for (uint32_t i = 0; i < choice->n; i++) {
+		float own = choice->scores[i].parts[part];
 
-	parts[PART_LOAD] = against(best->load, load_of(choice, i));
-	parts[PART_LATENCY] = against(best->first_token_s, choice_first_token(choice, i, best->median_s));
-	parts[PART_LOCALITY] = (float)nearness_of(choice, i);
-	parts[PART_COST] = against(best->price, price_of(choice, i));
+		if (own >= 0 && (lowest < 0 || own < lowest))
+			lowest = own;
+	}
+	for (uint32_t i = 0; i < choice->n; i++) {
+		float *own = &choice->scores[i].parts[part];
+
+		*own = *own > lowest ? lowest / *own : 1;
+	}
 }
 
 static double weigh(const float *parts, const double *weights, unsigned n) {
@@ -123,11 +159,13 @@ static bool is_better(const struct choice *choice, uint64_t tie_key, uint32_t i,
 
 static uint32_t composite_pick(struct choice *choice) {
 	uint64_t tie_key = choice->demand->seed ? choice->demand->seed : rng_next(choice->rng);
-	struct best found = find_best(choice);
 	uint32_t best = 0;
 
+	fill_figures(choice);
+	compare_figures(choice, PART_LOAD);
+	compare_figures(choice, PART_LATENCY);
+	compare_figures(choice, PART_COST);
 	for (uint32_t i = 0; i < choice->n; i++) {
-		fill_parts(choice, i, &found);
 		choice->scores[i].total = (float)total_of(
 		    choice->scores[i].parts, choice->options->composite_weights, choice->demand);
 		if (i > 0 && is_better(choice, tie_key, i, best))
@@ -139,6 +177,7 @@ static uint32_t composite_pick(struct choice *choice) {
 const struct policy composite_policy = {
 	.name = "composite",
 	.reason = PICK_BEST_SCORE,
+	.wants_prompt = true,
 	.parts = { "load", "latency", "locality", "cost" },
 	.pick = composite_pick,
 };

@@ -37,3 +37,10 @@ struct demand {
 	uint32_t deadline_ms; /* for its first token; 0: none */
 	uint64_t seed;        /* for ties; of the request's id, so that a replay is exact */
 };
+
+/* Tokens that the answer is likely to have at the most. */
+static inline uint32_t demand_expected_output(const struct demand *demand) {
+	uint32_t n = demand->output_tokens;
+
+	return demand->output_max && (n == 0 || n > demand->output_max) ? demand->output_max : n;
+}

@@ -27,6 +27,20 @@ bool explain_has_scores(
 	    pick->reason != PICK_LAST_RESORT;
 }
 
+bool explain_is_below(const struct policy_set *set, const struct model *model,
+    const struct policy_score *picked, const struct policy_score *score) {
+	double min = set->options->composite_min_score;
+
+	/* Below 0: size_class has left it out, and nobody has scored it. */
+	return policy_scorer(set, model) == &composite_policy && (double)picked->total >= min &&
+	    score->total >= 0 && (double)score->total < min;
+}
+
+uint32_t explain_candidates_max(const struct policy_set *set, const struct model *model) {
+	return policy_scorer(set, model) == &composite_policy ? set->options->composite_candidates_max
+							      : UINT32_MAX;
+}
+
 /* --- what a pick moves, and putting it back --------------------------------------------------- */
 
 struct moved {
@@ -142,11 +156,24 @@ static void list_eligible(struct policy_set *set, const struct pick_input *input
 		qsort_r(e->rows + 1, e->n_eligible - 1, sizeof(*e->rows), row_cmp, (void *)e->policy);
 }
 
+/* Those whose scores are too low, and those beyond so many: they stand behind the others, best first. */
+static void leave_out(const struct policy_set *set, const struct model *model, struct explanation *e) {
+	e->n_scored = e->n_eligible;
+	for (uint32_t i = e->n_scored; e->has_scores && i-- > 1;) {
+		if (!explain_is_below(set, model, &e->rows[0].score, &e->rows[i].score))
+			continue;
+		e->rows[i].codes = 1u << FILTER_BELOW_MIN_SCORE;
+		e->n_eligible = i;
+	}
+	if (e->has_scores)
+		e->n_eligible = (uint32_t)size_min(e->n_eligible, explain_candidates_max(set, model));
+}
+
 static void list_rejected(struct policy_set *set, const struct pick_input *input, struct explanation *e) {
 	const struct snapshot *snap = set->snapshot;
 	bool *is_listed = calloc(snap->n_rows + 1, sizeof(*is_listed));
 
-	for (uint32_t i = 0; i < e->n_rows; i++)
+	for (uint32_t i = 0; i < e->n_scored; i++)
 		is_listed[e->rows[i].row] = true;
 	for (uint32_t r = 0; r < snap->n_rows; r++) {
 		if (is_listed[r] || snap->rows[r].primary != r)
@@ -169,6 +196,7 @@ void policy_explain(struct policy_set *set, const struct pick_input *input, stru
 		e->n_rows = e->n_eligible = pick.n_eligible;
 		e->has_scores = explain_has_scores(set, e->policy, &pick);
 		list_eligible(set, input, &pick, e);
+		leave_out(set, input->model, e);
 	}
 	list_rejected(set, input, e);
 	if (!e->outcome && !e->has_scores)

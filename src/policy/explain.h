@@ -17,7 +17,8 @@
 struct explain_row {
 	uint32_t row; /* in set->snapshot; a primary one */
 	const struct instance *instance;
-	uint32_t codes; /* of one that is not eligible: filter_codes(); 0: others come before it */
+	uint32_t
+	    codes; /* of one that is not eligible: filter_codes(), or its score; 0: others come before it */
 	struct policy_score score;
 	double probability; /* that it is picked, where the pick is drawn by weight; else negative */
 	uint32_t weight;    /* in thousandths, of the snapshot's row */
@@ -30,8 +31,8 @@ struct explanation {
 	enum pick_reason reason;
 	const struct policy *policy;
 	bool has_scores;
-	uint32_t n_eligible, n_rows;
-	struct explain_row *rows; /* the caller's: policy_explanation_free() */
+	uint32_t n_eligible, n_scored, n_rows; /* scored: those that composite left out, too */
+	struct explain_row *rows;              /* the caller's: policy_explanation_free() */
 };
 
 /*
@@ -50,6 +51,16 @@ bool explain_is_better(
 /* Whether the pick made last, of this policy, compared scores. */
 bool explain_has_scores(
     const struct policy_set *set, const struct policy *policy, const struct pick_result *pick);
+
+/*
+ * Of those that the filters left composite counts as candidates only the so many best, and none below
+ * its least score when the one that is picked reaches that. Is this score of the pick made last too low?
+ */
+bool explain_is_below(const struct policy_set *set, const struct model *model,
+    const struct policy_score *picked, const struct policy_score *score);
+
+/* So many may count as candidates. */
+uint32_t explain_candidates_max(const struct policy_set *set, const struct model *model);
 
 /* The code that a pick would have stopped at; FILTER_NONE of 0. */
 enum filter_code explain_first(uint32_t codes);

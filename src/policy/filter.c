@@ -104,16 +104,10 @@ static bool is_late(const struct ask *ask, const struct subject *s) {
 	return rate > 0 && (double)n_tokens / rate * 1000 > ask->input->demand->deadline_ms;
 }
 
-static double expected_output(const struct demand *demand) {
-	uint32_t n = demand->output_tokens;
-
-	return demand->output_max && (n == 0 || n > demand->output_max) ? demand->output_max : n;
-}
-
 static bool is_expensive(const struct ask *ask, const struct subject *s) {
 	const struct demand *demand = ask->input->demand;
 	double cost = (double)ask->n_prompt * (double)s->traits->price_in +
-	    expected_output(demand) * (double)s->traits->price_out;
+	    (double)demand_expected_output(demand) * (double)s->traits->price_out;
 
 	return cost / 1e6 > (double)ask->set->options->cost_ceiling;
 }

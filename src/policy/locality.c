@@ -8,10 +8,6 @@
 /* A ring is let out below this part of what let it in. */
 #define RETURN_PART 0.75
 
-struct place {
-	uint64_t zone, region;
-};
-
 /* What the members of the rings up to one have, and take. */
 struct use {
 	uint64_t n_requests, capacity;
@@ -52,17 +48,17 @@ void locality_deinit(struct policy_set *set) {
 /* --- rings -------------------------------------------------------------------------------------- */
 
 /* The region of a zone that is not ours is that of somebody there; without one it is ours. */
-static struct place origin_of(const struct policy_set *set, const struct pick_input *input) {
-	const struct locality_options *own = &set->options->locality;
-	const struct model *model = input->model;
+struct place locality_origin(const struct policy_options *options, const struct snapshot *snap,
+    const struct model *model, const struct demand *demand) {
+	const struct locality_options *own = &options->locality;
 	struct place place = { own->zone, own->region };
-	uint64_t zone = input->demand->origin_zone;
+	uint64_t zone = demand->origin_zone;
 
 	if (zone == 0 || zone == own->zone)
 		return place;
 	place.zone = zone;
 	for (uint32_t i = 0; i < model->n_candidates + model->n_reserve; i++) {
-		const struct traits *t = snapshot_traits(set->snapshot, &model->candidates[i]);
+		const struct traits *t = snapshot_traits(snap, &model->candidates[i]);
 
 		if (t->zone == zone && t->region) {
 			place.region = t->region;
@@ -72,10 +68,14 @@ static struct place origin_of(const struct policy_set *set, const struct pick_in
 	return place;
 }
 
-static enum pick_ring ring_of(const struct place *place, const struct traits *t) {
+enum pick_ring locality_ring_of(const struct place *place, const struct traits *t) {
 	if (place->zone && t->zone == place->zone)
 		return PICK_RING_ZONE;
 	return place->region && t->region == place->region ? PICK_RING_REGION : PICK_RING_FAR;
+}
+
+static struct place origin_of(const struct policy_set *set, const struct pick_input *input) {
+	return locality_origin(set->options, set->snapshot, input->model, input->demand);
 }
 
 static const struct candidate *eligible_at(
@@ -91,7 +91,7 @@ static void measure(const struct policy_set *set, const struct pick_input *input
 		const struct traits *t = snapshot_traits(set->snapshot, c);
 		uint64_t n_requests = load_requests(set->load, c->slot);
 
-		for (unsigned ring = ring_of(place, t); ring < PICK_RING_NONE; ring++) {
+		for (unsigned ring = locality_ring_of(place, t); ring < PICK_RING_NONE; ring++) {
 			uses[ring].n_requests += n_requests;
 			uses[ring].capacity += t->capacity ? t->capacity : set->options->locality.capacity;
 		}
@@ -132,7 +132,7 @@ void locality_narrow(struct policy_set *set, const struct pick_input *input, str
 	for (uint32_t i = 0; i < n; i++) {
 		const struct candidate *c = eligible_at(set, input, i);
 
-		if (ring_of(&place, snapshot_traits(set->snapshot, c)) > f->last_ring)
+		if (locality_ring_of(&place, snapshot_traits(set->snapshot, c)) > f->last_ring)
 			continue;
 		set->eligible[f->n++] = set->eligible[i];
 		f->weight += c->weight;
@@ -146,7 +146,7 @@ enum pick_ring locality_ring(
 		return PICK_RING_NONE;
 	struct place place = origin_of(set, input);
 
-	return ring_of(&place, snapshot_traits(set->snapshot, c));
+	return locality_ring_of(&place, snapshot_traits(set->snapshot, c));
 }
 
 void locality_keep(struct policy_set *set, const struct pick_input *input, const struct pick_result *pick) {

@@ -21,6 +21,18 @@ void locality_deinit(struct policy_set *set);
 /* Leaves of the eligible those in the rings that are in. Does nothing unless a place is preferred. */
 void locality_narrow(struct policy_set *set, const struct pick_input *input, struct filtered *f);
 
+/* Where a request comes from, as traits_word() has names; 0: nobody said. */
+struct place {
+	uint64_t zone, region;
+};
+
+/* Linear in the candidates for a request from another zone than the router's. */
+struct place locality_origin(const struct policy_options *options, const struct snapshot *snap,
+    const struct model *model, const struct demand *demand);
+
+/* PICK_RING_ZONE to PICK_RING_FAR. Who says nothing of its place is far. */
+enum pick_ring locality_ring_of(const struct place *place, const struct traits *t);
+
 /* In which ring this candidate of the model is. */
 enum pick_ring locality_ring(
     const struct policy_set *set, const struct pick_input *input, const struct candidate *c);

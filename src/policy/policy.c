@@ -351,6 +351,7 @@ int policy_pick(struct policy_set *set, const struct pick_input *input, struct p
 
 	struct choice choice = {
 		.snapshot = set->snapshot,
+		.model = model,
 		.candidates = model->candidates,
 		.eligible = set->eligible,
 		.n_candidates = model->n_candidates,

@@ -48,7 +48,8 @@ struct policy_options {
 	const struct policy *size_class_then; /* the policy among those of a class; NULL: cache_aware */
 	double composite_weights[4];          /* load, latency, locality, cost */
 	double composite_min_score;
-	unsigned composite_candidates_max; /* so many of the best are listed as alternatives */
+	unsigned
+	    composite_candidates_max; /* so many of the best count as candidates when a choice is explained */
 };
 
 #define POLICY_SHARPNESS_MAX 4

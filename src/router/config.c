@@ -256,11 +256,13 @@ static const struct option rows[] = {
 	{ "composite", "cost", .flag = "composite-cost", .arg = "WEIGHT", .help = "what the price counts",
 	    .type = OPTION_NUMBER, .def = "1", .max = NUMBER_MAX, ROUTER(policies.composite_weights[3]) },
 	{ "composite", "max_candidates", .flag = "composite-max-candidates",
-	    .help = "so many of the best are listed as alternatives", .type = OPTION_UINT, .def = "10",
-	    .min = 1, .max = 4096, ROUTER(policies.composite_candidates_max) },
+	    .help =
+		"so many of the best count as candidates in explanations and records; the choice is the same",
+	    .type = OPTION_UINT, .def = "10", .min = 1, .max = 4096,
+	    ROUTER(policies.composite_candidates_max) },
 	{ "composite", "min_score", .flag = "composite-min-score", .arg = "SCORE",
-	    .help = "engines below it are taken when nobody reaches it", .type = OPTION_NUMBER, .def = "0.1",
-	    .max = OPTION_ONE, ROUTER(policies.composite_min_score) },
+	    .help = "engines below it are no candidates, unless nobody reaches it", .type = OPTION_NUMBER,
+	    .def = "0.1", .max = OPTION_ONE, ROUTER(policies.composite_min_score) },
 
 	{ "locality", "zone", .help = "the zone that the router is in, as the labels of engines name it",
 	    .type = OPTION_STRING, ROUTER(zone) },

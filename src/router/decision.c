@@ -57,6 +57,12 @@ static struct decision_choice choice_of(const struct policy_set *set, const stru
 	return (struct decision_choice){ inst->serial, (uint16_t)inst->label, set->scores[i] };
 }
 
+/* Is the score of this one of the eligible too low beside that of the chosen one? */
+static bool is_below(
+    const struct decision *d, const struct policy_set *set, const struct model *model, uint32_t i) {
+	return d->has_scores && explain_is_below(set, model, &d->chosen.score, &set->scores[i]);
+}
+
 /* The best of the others, in order: a walk for each of the few. */
 static void list_alternatives(struct decision *d, const struct policy_set *set, const struct model *model,
     const struct pick_result *pick) {
@@ -66,7 +72,7 @@ static void list_alternatives(struct decision *d, const struct policy_set *set, 
 	for (uint32_t i = 0; d->has_scores && i < pick->n_eligible; i++) {
 		uint8_t at = n;
 
-		if (i == pick->at)
+		if (i == pick->at || is_below(d, set, model, i))
 			continue;
 		while (at > 0 && explain_is_better(d->policy, &set->scores[i], &set->scores[best[at - 1]]))
 			at--;
@@ -76,27 +82,40 @@ static void list_alternatives(struct decision *d, const struct policy_set *set, 
 		memmove(&best[at + 1], &best[at], (size_t)(n - 1 - at) * sizeof(best[0]));
 		best[at] = i;
 	}
+	n = (uint8_t)size_min(n, d->n_eligible - 1);
 	for (uint8_t i = 0; i < n; i++)
 		d->alternatives[i] = choice_of(set, model, best[i]);
 	d->n_alternatives = n;
 }
 
-/* The first of those that the filters took out; set->eligible is ascending. */
+/* Of those that the filters left, how many the scores left. */
+static uint32_t count_eligible(
+    const struct decision *d, const struct policy_set *set, const struct model *model, uint32_t n_filtered) {
+	uint32_t n = 0;
+
+	if (!d->has_scores)
+		return n_filtered;
+	for (uint32_t i = 0; i < n_filtered; i++)
+		n += !is_below(d, set, model, i);
+	return (uint32_t)size_min(n, explain_candidates_max(set, model));
+}
+
+/* The first of those that filters or scores took out; set->eligible is ascending. */
 static void list_rejected(struct decision *d, const struct policy_set *set, const struct pick_input *input) {
 	const struct model *model = input->model;
 	uint32_t n = model->n_candidates + model->n_reserve, n_eligible = set->n_eligible;
 
-	d->n_rejected = n - n_eligible;
+	d->n_rejected = n - d->n_eligible;
 	d->n_listed = 0;
 	for (uint32_t i = 0, at = 0; i < n && d->n_listed < size_min(d->n_rejected, DECISION_REJECTED); i++) {
 		const struct candidate *c = &model->candidates[i];
+		bool is_left = at < n_eligible && set->eligible[at] == i;
 
-		if (at < n_eligible && set->eligible[at] == i) {
-			at++;
+		if (is_left && !is_below(d, set, model, at++))
 			continue;
-		}
 		d->rejected[d->n_listed++] = (struct decision_rejected){ (uint16_t)c->instance->label,
-			(uint8_t)explain_first(filter_codes(set, input, c->row)) };
+			is_left ? FILTER_BELOW_MIN_SCORE
+				: (uint8_t)explain_first(filter_codes(set, input, c->row)) };
 	}
 }
 
@@ -116,9 +135,9 @@ void decision_pick(struct decision *d, const struct policy_set *set, const struc
 	d->has_session = demand->session != 0;
 	d->pick_ns = (uint32_t)u64_min(pick_ns, UINT32_MAX);
 	d->n_candidates = pick->n_candidates;
-	d->n_eligible = pick->n_eligible;
 	d->has_scores = explain_has_scores(set, d->policy, pick);
 	d->chosen = choice_of(set, input->model, pick->at);
+	d->n_eligible = count_eligible(d, set, input->model, pick->n_eligible);
 	list_alternatives(d, set, input->model, pick);
 	list_rejected(d, set, input);
 	if (d->n_attempts < DECISION_ATTEMPTS)

@@ -64,7 +64,7 @@ static json_t *load_json(const struct load_sum *load) {
 
 static json_t *row_json(const struct query *q, uint32_t i) {
 	const struct explain_row *row = &q->e.rows[i];
-	bool is_eligible = i < q->e.n_eligible, has_score = is_eligible && q->e.has_scores;
+	bool is_eligible = i < q->e.n_eligible, has_score = i < q->e.n_scored && q->e.has_scores;
 	json_t *json = json_object();
 
 	json_object_set_new(json, "instance", decision_json_text(row->instance->spec.name));

@@ -1,4 +1,4 @@
-#include "unit/policy/picks.h"
+#include "unit/policy/stands.h"
 
 #include "policy/composite.c"
 
@@ -104,29 +104,161 @@ static void ties_are_shared_and_replayed(void **state) {
 	picks_close(&q);
 }
 
-/* From cheap and slow to dear and quick: the more speed is worth, the further the choice, never back. */
+static float part_of(const struct picks *p, uint32_t row, enum part part) {
+	return p->set.scores[row].parts[part];
+}
+
+static void assert_part(const struct picks *p, uint32_t row, enum part part, double expected) {
+	assert_float_equal(part_of(p, row, part), expected, 1e-6);
+}
+
+/* Cached tokens, uncached ones and those of the answer, each at what they cost there. */
+static void the_price_is_of_this_request(void **state) {
+	static const struct stand stands[] = { { .labels = "price_in=4000 price_out=4000" },
+		{ .labels = "price_in=1000 price_out=8000" }, { .labels = "price_in=2000 price_out=2000" },
+		{ .labels = NULL }, { .labels = "price_in=4000 price_in@m=3000 price_out=2000" } };
+	struct picks p;
+
+	stands_open(&p, "composite", stands, 5);
+	p.options.composite_weights[PART_LOAD] = 0;
+	p.options.composite_weights[PART_COST] = 100;
+	p.demand.prompt_tokens = 1000;
+	p.demand.output_tokens = 100;
+	(void)picks_next(&p, -1, 0); /* 4.4, 1.8, 2.2, not known, 3.2 */
+	assert_part(&p, 0, PART_COST, 1.8 / 4.4);
+	assert_part(&p, 1, PART_COST, 1);
+	assert_part(&p, 2, PART_COST, 1.8 / 2.2);
+	assert_part(&p, 3, PART_COST, 1);
+	assert_part(&p, 4, PART_COST, 1.8 / 3.2);
+	assert_int_equal(picks_next(&p, 3, 0), 1);
+	p.demand.output_tokens = 1000; /* 8, 9, 4, -, 5 */
+	assert_int_equal(picks_next(&p, 3, 0), 2);
+	assert_part(&p, 1, PART_COST, 4.0 / 9);
+	p.demand.output_max = 10; /* 4.04, 1.08, 2.02, -, 3.02: no more than was asked for */
+	assert_int_equal(picks_next(&p, 3, 0), 1);
+	assert_part(&p, 0, PART_COST, 1.08 / 4.04);
+	picks_close(&p);
+}
+
+/* Who is free is cheaper than who is cheap, and nobody is as good as that. */
+static void free_is_a_price(void **state) {
+	static const struct stand stands[] = { { .labels = "price_in=1" }, { .labels = "price_in=1000000" },
+		{ .labels = "price_in=0 price_out=0" } };
+	struct picks p;
+
+	stands_open(&p, "composite", stands, 3);
+	p.demand.prompt_tokens = 1000;
+	assert_int_equal(picks_next(&p, -1, 0), 2);
+	assert_part(&p, 0, PART_COST, 0);
+	assert_part(&p, 1, PART_COST, 0);
+	assert_part(&p, 2, PART_COST, 1);
+	picks_close(&p);
+}
+
+/* What is cached at a dear one may make it the cheapest. */
+static void cached_tokens_have_their_own_price(void **state) {
+	static const struct stand stands[] = { { .labels = "price_in=2000 price_cached=1000" },
+		{ .labels = "price_in=2000" }, { .labels = "price_in=4000 price_cached=500" } };
+	uint64_t keys[8];
+	struct picks p;
+
+	for (uint64_t i = 0; i < n_elems(keys); i++)
+		keys[i] = choice_mix(i + 1);
+	stands_open(&p, "composite", stands, 3);
+	p.set.index = prefix_index_new(1u << 20);
+	stands_adopt(&p, stands, 3);
+	p.options.composite_weights[PART_COST] = 100;
+	p.demand = (struct demand){ .keys = keys,
+		.n_keys = n_elems(keys),
+		.prompt_bytes = n_elems(keys) * PROMPT_BLOCK_BYTES,
+		.prompt_tokens = 4096 };
+	for (uint32_t r = 0; r < 3; r++) {
+		struct pick_input input = { .model = snapshot_model(p.set.snapshot, SLICE("m")),
+			.demand = &p.demand };
+		struct pick_result result;
+		struct ticket t = { .phase = TICKET_CLOSED };
+
+		assert_int_equal(policy_pick(&p.set, &input, &result), 0);
+		result.instance = picks_instance(&p, r);
+		result.row = r;
+		ticket_open(&t, &p.set, &input, &result);
+		ticket_close(&t, &p.set, NULL);
+	}
+	assert_int_equal(picks_next(&p, -1, 0), 2); /* 1000, 2000, 500 each */
+	assert_part(&p, 0, PART_COST, 0.5);
+	assert_part(&p, 1, PART_COST, 0.25);
+	p.demand.n_keys = 4; /* half of it: 1500, 2000, 2250 */
+	assert_int_equal(picks_next(&p, -1, 0), 0);
+	assert_part(&p, 1, PART_COST, 1500.0 / 2000);
+	assert_part(&p, 2, PART_COST, 1500.0 / 2250);
+	prefix_index_free(&p.set.index);
+	picks_close(&p);
+}
+
+static void nearness_is_of_the_request(void **state) {
+	static const struct stand stands[] = { { .labels = "zone=z3 region=r2" },
+		{ .labels = "zone=z2 region=r1" }, { .labels = "zone=z1 region=r1" }, { .labels = NULL } };
+	static const float at_z1[] = { 0, 0.5f, 1, 0 }, at_z3[] = { 1, 0, 0, 0 }, at_z2[] = { 0, 1, 0.5f, 0 };
+	static const struct {
+		const char *zone;
+		const float *parts;
+		uint32_t picked;
+	} cases[] = { { "", at_z1, 2 }, { "z3", at_z3, 0 }, { "z2", at_z2, 1 }, { "z1", at_z1, 2 } };
+	struct picks p;
+
+	stands_open(&p, "composite", stands, 4);
+	(void)picks_next(&p, -1, 0); /* nobody said where we are */
+	for (uint32_t r = 0; r < 4; r++)
+		assert_part(&p, r, PART_LOCALITY, 1);
+	p.options.locality.zone = traits_word(SLICE("z1"));
+	p.options.locality.region = traits_word(SLICE("r1"));
+	for (unsigned i = 0; i < n_elems(cases); i++) {
+		p.demand.origin_zone = traits_word(slice_of(cases[i].zone));
+		assert_int_equal(picks_next(&p, -1, 0), cases[i].picked);
+		for (uint32_t r = 0; r < 4; r++)
+			assert_part(&p, r, PART_LOCALITY, (double)cases[i].parts[r]);
+	}
+	picks_close(&p);
+}
+
+/* From cheap and slow to dear and quick: the more speed is worth, the further the choice, never back. The
+ * letters are not in that order, and one is neither. */
 static void tolerance_moves_the_choice_one_way(void **state) {
-	static const float offers[][POLICY_PARTS] = { [0] = { .2f, .1f, 1, 1 },
-		[1] = { .4f, .3f, 1, .8f },
-		[2] = { .7f, .6f, 1, .5f },
-		[3] = { 1, 1, 1, .1f } };
-	static const double weights[] = { 2, 1, 1, 1 };
-	unsigned was = 0, n_steps = 0;
+	static const struct {
+		double first_token_s;
+		struct stand stand;
+		int place; /* on the way from the cheapest to the fastest; -1: not on it */
+	} offers[] = {
+		{ 0.15, { .labels = "price_in=1200 price_out=1200" }, 2 },
+		{ 2, { .labels = "price_in=2500 price_out=2500" }, -1 },
+		{ 0.1, { .labels = "price_in=10000 price_out=10000" }, 3 },
+		{ 1, { .labels = "price_in=1000 price_out=1000" }, 0 },
+		{ 0.3, { .labels = "price_in=1050 price_out=1050" }, 1 },
+	};
+	struct stand stands[n_elems(offers)];
+	unsigned n_steps = 0;
+	int was = 0;
+	struct picks p;
 
+	for (unsigned i = 0; i < n_elems(offers); i++)
+		stands[i] = offers[i].stand;
+	stands_open(&p, "composite", stands, n_elems(offers));
+	for (unsigned i = 0; i < n_elems(offers); i++)
+		show(&p, i, offers[i].first_token_s);
+	p.demand.prompt_tokens = 1000;
+	p.demand.has_cost_tolerance = true;
 	for (uint8_t t = 0; t <= 100; t++) {
-		struct demand demand = { .cost_tolerance = t, .has_cost_tolerance = true };
-		unsigned best = 0;
+		p.demand.cost_tolerance = t;
+		int place = offers[picks_next(&p, -1, NOW_MS)].place;
 
-		for (unsigned i = 1; i < n_elems(offers); i++)
-			if (total_of(offers[i], weights, &demand) > total_of(offers[best], weights, &demand))
-				best = i;
-		assert_true(best >= was);
-		n_steps += best != was;
-		was = best;
-		assert_true(t > 0 || best == 0);
+		assert_true(place >= was);
+		assert_true(t > 0 || place == 0);
+		n_steps += place != was;
+		was = place;
 	}
 	assert_int_equal(was, 3);
-	assert_true(n_steps >= 2);
+	assert_int_equal(n_steps, 3); /* none is passed over */
+	picks_close(&p);
 }
 
 int main(void) {
@@ -135,6 +267,10 @@ int main(void) {
 		cmocka_unit_test(no_part_leaves_its_range),
 		cmocka_unit_test(tiers_come_first),
 		cmocka_unit_test(ties_are_shared_and_replayed),
+		cmocka_unit_test(the_price_is_of_this_request),
+		cmocka_unit_test(free_is_a_price),
+		cmocka_unit_test(cached_tokens_have_their_own_price),
+		cmocka_unit_test(nearness_is_of_the_request),
 		cmocka_unit_test(tolerance_moves_the_choice_one_way),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -166,7 +166,8 @@ static void the_first_row_is_what_a_pick_then_does(void **state) {
 				if (!e.outcome) {
 					assert_int_equal(e.rows[0].row, pick.row);
 					assert_int_equal(e.reason, pick.reason);
-					assert_int_equal(e.n_eligible, pick.n_eligible);
+					assert_int_equal(e.n_scored, pick.n_eligible);
+					assert_in_range(e.n_eligible, 1, e.n_scored);
 					assert_scores_are_in_order(&e);
 				}
 				n_ranked += e.n_eligible > 1;
@@ -237,6 +238,46 @@ static void what_is_out_says_why(void **state) {
 	picks_close(&p);
 }
 
+/* So many of the best are candidates, and none whose score is too low beside one that is not. */
+static void composite_leaves_out_the_worst(void **state) {
+	static const uint16_t equal[] = { 1, 1, 1, 1, 1, 1 };
+	struct explanation e;
+	struct picks p;
+
+	picks_open(&p, "composite", equal, 6, 3);
+	for (uint32_t r = 0; r < 6; r++)
+		picks_charge(&p, r, 5 - r); /* f is the best, then e and so on; a, the first, is the worst */
+	p.options.composite_min_score = 0.72; /* 2 / (1 + n in flight) + 3, of 5: .67 .68 .7 .73 .8 1 */
+	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, NULL, 0, 0 };
+	policy_explain(&p.set, &input, &e);
+	assert_int_equal(e.n_rows, 6);
+	assert_int_equal(e.n_scored, 6);
+	assert_int_equal(e.n_eligible, 3);
+	for (uint32_t i = 0; i < 6; i++) {
+		assert_int_equal(e.rows[i].row, 5 - i);
+		assert_int_equal(e.rows[i].codes, i < 3 ? 0 : 1u << FILTER_BELOW_MIN_SCORE);
+	}
+	policy_explanation_free(&e);
+
+	p.options.composite_candidates_max = 2;
+	policy_explain(&p.set, &input, &e);
+	assert_int_equal(e.n_eligible, 2);
+	assert_int_equal(e.rows[0].row, 5);
+	assert_int_equal(e.rows[2].row, 3);
+	assert_int_equal(e.rows[2].codes, 0);
+	assert_int_equal(e.rows[5].codes, 1u << FILTER_BELOW_MIN_SCORE);
+	policy_explanation_free(&e);
+
+	picks_charge(&p, 5, 9);
+	p.options.composite_min_score = 2;
+	policy_explain(&p.set, &input, &e);
+	assert_int_equal(e.n_eligible, 2); /* nobody reaches it: it is not in force */
+	assert_int_equal(e.rows[0].row, 4);
+	assert_int_equal(e.rows[5].codes, 0);
+	policy_explanation_free(&e);
+	picks_close(&p);
+}
+
 static void a_draw_has_probabilities(void **state) {
 	static const uint16_t weights[] = { 1, 2, 5 };
 	struct explanation e;
@@ -277,6 +318,7 @@ int main(void) {
 		cmocka_unit_test(the_first_row_is_what_a_pick_then_does),
 		cmocka_unit_test(the_order_is_that_of_picks),
 		cmocka_unit_test(what_is_out_says_why),
+		cmocka_unit_test(composite_leaves_out_the_worst),
 		cmocka_unit_test(a_draw_has_probabilities),
 		cmocka_unit_test(nobody_is_explained_too),
 	};

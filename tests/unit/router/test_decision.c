@@ -118,6 +118,36 @@ static void the_rejected_have_their_first_code(void **state) {
 	decision_ring_deinit(&ring);
 }
 
+/* Queues of 5, 4 ... 0 requests: scores of .67 .68 .7 .73 .8 1. */
+static void composite_leaves_out_the_worst(void **state) {
+	struct decision_ring ring;
+	struct picks p;
+
+	decision_ring_init(&ring, 0, 4);
+	picks_open(&p, "composite", equal, 6, 1);
+	for (uint32_t i = 0; i < 6; i++)
+		picks_charge(&p, i, 5 - i);
+	p.options.composite_min_score = 0.69;
+	struct decision *d = record(&ring, &p, NULL, 0);
+	assert_int_equal(d->chosen.serial, picks_instance(&p, 5)->serial);
+	assert_int_equal(d->n_eligible, 4);
+	assert_int_equal(d->n_alternatives, 3);
+	assert_int_equal(d->n_rejected, 2);
+	assert_int_equal(d->n_listed, 2);
+	for (uint32_t i = 0; i < 2; i++) {
+		assert_int_equal(d->rejected[i].label, picks_instance(&p, i)->label);
+		assert_int_equal(d->rejected[i].code, FILTER_BELOW_MIN_SCORE);
+	}
+	p.options.composite_candidates_max = 2;
+	d = record(&ring, &p, NULL, 0);
+	assert_int_equal(d->n_eligible, 2);
+	assert_int_equal(d->n_rejected, 4);
+	assert_int_equal(d->n_alternatives, 1);
+	assert_int_equal(d->alternatives[0].serial, picks_instance(&p, 4)->serial);
+	picks_close(&p);
+	decision_ring_deinit(&ring);
+}
+
 static void attempts_keep_what_they_died_of(void **state) {
 	struct decision_ring ring;
 	struct picks p;
@@ -148,6 +178,7 @@ int main(void) {
 		cmocka_unit_test(a_ring_may_be_off),
 		cmocka_unit_test(alternatives_are_the_best_of_the_others),
 		cmocka_unit_test(the_rejected_have_their_first_code),
+		cmocka_unit_test(composite_leaves_out_the_worst),
 		cmocka_unit_test(attempts_keep_what_they_died_of),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

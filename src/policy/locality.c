@@ -98,21 +98,25 @@ static void measure(const struct policy_set *set, const struct pick_input *input
 	}
 }
 
-static bool is_below(const struct use *use, double part) {
-	return (double)use->n_requests < part * (double)use->capacity;
+static bool is_below(uint64_t n_requests, uint64_t capacity, double part) {
+	return (double)n_requests < part * (double)capacity;
 }
 
-/* The last ring that is in, when it was `was`. */
+/*
+ * The last ring that is in, when it was `was`. What has spilled comes back with the ring: it must have
+ * room within, too, or what it left behind would let the ring out, and its return let it in again.
+ */
 static unsigned last_ring(const struct policy_set *set, const struct use *uses, unsigned was) {
 	double threshold = set->options->locality.threshold;
 	unsigned nearest = 0, last;
 
 	while (uses[nearest].capacity == 0)
 		nearest++;
-	for (last = was > nearest ? was : nearest;
-	     last > nearest && is_below(&uses[last - 1], RETURN_PART * threshold);)
+	last = was > nearest ? was : nearest;
+	uint64_t n_all = uses[last].n_requests;
+	while (last > nearest && is_below(n_all, uses[last - 1].capacity, RETURN_PART * threshold))
 		last--;
-	while (last < PICK_RING_FAR && !is_below(&uses[last], threshold))
+	while (last < PICK_RING_FAR && !is_below(uses[last].n_requests, uses[last].capacity, threshold))
 		last++;
 	return last;
 }

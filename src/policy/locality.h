@@ -3,9 +3,10 @@
  *
  * Three rings: the zone, the region, elsewhere. The nearest ring that has anybody gets all
  * requests until the requests in flight there reach a part of what its instances take; then
- * the next ring is let in as well. It is let out again only when what is within has well less
- * than that, so that the rings do not flap. Which rings are in is remembered for each model and
- * place of origin in the policy set; a pick only reads it, the opening of a ticket moves it.
+ * the next ring is let in as well. It is let out again only when all requests in flight, with
+ * what spilled, are well less than that part of what is within takes: the rings do not flap. Which rings are
+ * in is remembered for each model and place of origin in the policy set; a pick only reads it, the opening of
+ * a ticket moves it.
  *
  * Distances are those of the labels: how long a connect takes is not looked at. Private to
  * this folder.

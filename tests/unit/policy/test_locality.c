@@ -102,7 +102,7 @@ static void rings_do_not_flap(void **state) {
 	picks_close(&p);
 }
 
-/* Requests that last, 14 at a time and then 40: what is too much for the zone spills, and returns. */
+/* Requests that last, 11 at a time and then 40: what is too much for the zone spills, and returns. */
 static void work_spills_and_returns(void **state) {
 	struct ticket tickets[40] = { { .phase = TICKET_CLOSED } };
 	unsigned far[4] = { 0 };
@@ -112,7 +112,7 @@ static void work_spills_and_returns(void **state) {
 	rng_init(&rng, 5);
 	open_at_z1(&p, "least_load", rings, 4);
 	for (unsigned i = 0; i < 8000; i++) {
-		unsigned phase = i / 2000, n = phase % 2 ? 40 : 14;
+		unsigned phase = i / 2000, n = phase % 2 ? 40 : 11;
 		struct ticket *t = &tickets[rng_below(&rng, n)];
 		uint16_t slots[PICKS_ROWS_MAX];
 		struct pick_input input = stands_input(&p, "", slots);
@@ -132,6 +132,86 @@ static void work_spills_and_returns(void **state) {
 	for (unsigned k = 0; k < n_elems(tickets); k++)
 		ticket_close(&tickets[k], &p.set, NULL);
 	picks_close(&p);
+}
+
+#define MS 1000000u
+
+/* A stream of requests in virtual time, each at work for about a second. */
+struct stream {
+	struct picks p;
+	struct rng rng;
+	struct ticket tickets[64];
+	uint64_t ends_ns[64], now_ns;
+	unsigned last_ring, n_moves, n_by_ring[PICK_RINGS];
+};
+
+static void stream_end(struct stream *s, uint64_t by_ns) {
+	for (unsigned k = 0; k < n_elems(s->tickets); k++) {
+		if (!ticket_is_open(&s->tickets[k]) || s->ends_ns[k] > by_ns)
+			continue;
+		ticket_first(&s->tickets[k], &s->p.set, s->ends_ns[k]);
+		ticket_close(&s->tickets[k], &s->p.set, NULL);
+	}
+}
+
+static void stream_begin(struct stream *s) {
+	uint16_t slots[PICKS_ROWS_MAX];
+	struct pick_input input = stands_input(&s->p, "", slots);
+	struct pick_result result;
+	unsigned k = 0;
+
+	while (ticket_is_open(&s->tickets[k]))
+		assert_true(++k < n_elems(s->tickets));
+	input.now_ns = s->now_ns;
+	assert_int_equal(policy_pick(&s->p.set, &input, &result), 0);
+	ticket_open(&s->tickets[k], &s->p.set, &input, &result);
+	s->ends_ns[k] = s->now_ns + (900 + rng_below(&s->rng, 200)) * MS;
+	s->n_by_ring[result.ring]++;
+	s->n_moves += result.last_ring != s->last_ring;
+	s->last_ring = result.last_ring;
+}
+
+/* So many a second, for so long. */
+static void stream_run(struct stream *s, unsigned per_s, unsigned seconds) {
+	memset(s->n_by_ring, 0, sizeof(s->n_by_ring));
+	s->n_moves = 0;
+	for (unsigned i = 0; i < per_s * seconds; i++) {
+		stream_end(s, s->now_ns);
+		stream_begin(s);
+		s->now_ns += 1000 * MS / per_s;
+	}
+}
+
+/* Peaks that come and go: each moves the rings once there and once back, however requests waver. */
+static void a_peak_spills_and_returns_without_flapping(void **state) {
+	static const struct stand stands[] = { { .labels = "zone=z3 region=r2 capacity=100" },
+		{ .labels = "zone=z1 region=r1 capacity=10" }, { .labels = "zone=z2 region=r1 capacity=20" },
+		{ .labels = "zone=z1 region=r1 capacity=10" } };
+	static struct stream s;
+
+	s = (struct stream){ .now_ns = 1000 * MS };
+	for (unsigned k = 0; k < n_elems(s.tickets); k++)
+		s.tickets[k].phase = TICKET_CLOSED;
+	rng_init(&s.rng, 7);
+	open_at_z1(&s.p, "least_load", stands, n_elems(stands));
+	stream_run(&s, 10, 20);
+	assert_int_equal(s.n_moves, 0);
+	assert_int_equal(s.n_by_ring[PICK_RING_ZONE], 10 * 20);
+	for (unsigned peak = 0; peak < 5; peak++) {
+		unsigned per_s = 18 + 2 * peak; /* just too many for the zone, and far too many */
+
+		stream_run(&s, per_s, 20);
+		assert_int_equal(s.n_moves, 1);
+		assert_int_equal(s.last_ring, PICK_RING_REGION);
+		assert_in_range(s.n_by_ring[PICK_RING_REGION], per_s * 20 / 4, per_s * 20 / 2);
+		assert_int_equal(s.n_by_ring[PICK_RING_FAR], 0);
+		stream_run(&s, 10, 20);
+		assert_int_equal(s.n_moves, 1);
+		assert_int_equal(s.last_ring, PICK_RING_ZONE);
+		assert_in_range(s.n_by_ring[PICK_RING_REGION], 0, 10 * 2); /* while the peak is worked off */
+	}
+	stream_end(&s, UINT64_MAX);
+	picks_close(&s.p);
 }
 
 static void only_what_goes_there_moves_rings(void **state) {
@@ -239,6 +319,7 @@ int main(void) {
 		cmocka_unit_test(a_ring_is_let_out_well_below_what_let_it_in),
 		cmocka_unit_test(rings_do_not_flap),
 		cmocka_unit_test(work_spills_and_returns),
+		cmocka_unit_test(a_peak_spills_and_returns_without_flapping),
 		cmocka_unit_test(only_what_goes_there_moves_rings),
 		cmocka_unit_test(the_ring_is_reported_beside_the_reason),
 		cmocka_unit_test(a_request_may_come_from_elsewhere),

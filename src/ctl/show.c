@@ -34,6 +34,12 @@ static const struct wording reasons[] = {
 	{ "best_score", "its score is best" },
 };
 
+static const struct wording rings[] = {
+	{ "local_zone", "in the zone of the request" },
+	{ "spill_region", "in its region, its zone being busy or without anybody" },
+	{ "spill_far", "elsewhere, what is nearer being busy or without anybody" },
+};
+
 static const struct wording codes[] = {
 	{ "disabled", "gets no requests by its weight or somebody's will" },
 	{ "draining", "is being drained" },
@@ -136,6 +142,18 @@ static void put_line(FILE *out, const char *format, ...) {
 	grid_deinit(&g);
 }
 
+/* "chosen   a: it is its turn; in the zone of the request (local_zone)" */
+static void put_chosen(const char *instance, const json_t *answer, FILE *out) {
+	const char *reason = reason_words(text_of(answer, "reason"));
+	const char *ring = json_string_value(json_object_get(answer, "ring"));
+
+	if (ring)
+		put_line(out, "chosen   %s: %s; %s (%s)", instance, reason,
+		    words_of(rings, n_elems(rings), ring), ring);
+	else
+		put_line(out, "chosen   %s: %s", instance, reason);
+}
+
 static void begin_grid(struct grid *g, const char *const *names, unsigned n) {
 	grid_init(g, n);
 	for (unsigned i = 0; i < n; i++)
@@ -187,8 +205,7 @@ void show_explanation(const json_t *answer, FILE *out) {
 		put_line(out, "refused  with %lld %s", (long long)integer_of(refusal, "status"),
 		    text_of(refusal, "code"));
 	else
-		put_line(out, "chosen   %s: %s", text_of(json_array_get(rows, 0), "instance"),
-		    reason_words(text_of(answer, "reason")));
+		put_chosen(text_of(json_array_get(rows, 0), "instance"), answer, out);
 	begin_grid(&g, names, n_elems(names));
 	g.is_number[0] = g.is_number[4] = g.is_number[5] = g.is_number[6] = true;
 	for (size_t i = 0; i < json_array_size(rows); i++)
@@ -293,8 +310,7 @@ void show_decision(const json_t *d, FILE *out) {
 	    text_of(d, "policy"), (long long)integer_of(d, "snapshot"),
 	    (long long)integer_of(d, "n_eligible"), (long long)integer_of(d, "n_candidates"),
 	    (double)integer_of(d, "pick_ns") / 1000);
-	put_line(out, "chosen   %s: %s", text_of(json_object_get(d, "chosen"), "instance"),
-	    reason_words(text_of(d, "reason")));
+	put_chosen(text_of(json_object_get(d, "chosen"), "instance"), d, out);
 	put_outcome(d, out);
 	put_candidates(d, out);
 }

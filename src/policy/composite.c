@@ -14,8 +14,8 @@
  * reaches [composite] min_score. Equal scores are decided by hashes of request and instance, so that equal
  * instances share, and a replay is exact.
  *
- * The best one is picked whatever [composite] max_candidates and min_score are: who is beyond them is
- * no candidate in explanations and records (policy/explain.c).
+ * [composite] max_candidates moves no choice: it says how many of the best count as candidates when one is
+ * explained (policy/explain.c).
  */
 #include "policy/choice.h"
 #include "policy/locality.h"

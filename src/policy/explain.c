@@ -188,11 +188,12 @@ void policy_explain(struct policy_set *set, const struct pick_input *input, stru
 	struct moved moved = moved_save(set, input->model);
 	struct pick_result pick;
 
-	*e = (struct explanation){ .policy = policy_of(set, input->model) };
+	*e = (struct explanation){ .policy = policy_of(set, input->model), .ring = PICK_RING_NONE };
 	e->rows = malloc((set->snapshot->n_rows + 1) * sizeof(*e->rows));
 	e->outcome = policy_pick(set, input, &pick);
 	if (!e->outcome) {
 		e->reason = pick.reason;
+		e->ring = pick.ring;
 		e->n_rows = e->n_eligible = pick.n_eligible;
 		e->has_scores = explain_has_scores(set, e->policy, &pick);
 		list_eligible(set, input, &pick, e);

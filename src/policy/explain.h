@@ -29,6 +29,7 @@ struct explain_row {
 struct explanation {
 	int outcome; /* 0, or the enum pick_outcome of a pick that finds nobody */
 	enum pick_reason reason;
+	enum pick_ring ring;
 	const struct policy *policy;
 	bool has_scores;
 	uint32_t n_eligible, n_scored, n_rows; /* scored: those that composite left out, too */

@@ -113,9 +113,11 @@ static void list_rejected(struct decision *d, const struct policy_set *set, cons
 
 		if (is_left && !is_below(d, set, model, at++))
 			continue;
-		d->rejected[d->n_listed++] = (struct decision_rejected){ (uint16_t)c->instance->label,
-			is_left ? FILTER_BELOW_MIN_SCORE
-				: (uint8_t)explain_first(filter_codes(set, input, c->row)) };
+		enum filter_code code =
+		    is_left ? FILTER_BELOW_MIN_SCORE : explain_first(filter_codes(set, input, c->row));
+		if (code) /* else others come before it: they are nearer, say */
+			d->rejected[d->n_listed++] =
+			    (struct decision_rejected){ (uint16_t)c->instance->label, (uint8_t)code };
 	}
 }
 
@@ -130,6 +132,7 @@ void decision_pick(struct decision *d, const struct policy_set *set, const struc
 	d->model = (uint16_t)input->model->label;
 	d->capability = (uint8_t)demand->capability;
 	d->reason = (uint8_t)pick->reason;
+	d->ring = (uint8_t)pick->ring;
 	d->prompt_bytes = demand->prompt_bytes;
 	d->prompt_tokens = demand->prompt_tokens;
 	d->has_session = demand->session != 0;

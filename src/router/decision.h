@@ -53,7 +53,7 @@ struct decision {
 	uint32_t prompt_tokens, predicted_tokens, actual_tokens, output_tokens;
 	uint32_t n_candidates, n_eligible, n_rejected;
 	uint16_t worker, model, status, n_attempts;
-	uint8_t capability, reason, cause;
+	uint8_t capability, reason, ring, cause;
 	uint8_t n_alternatives, n_listed; /* of the rejected ones */
 	uint8_t id_n;
 	bool has_session, has_actual, has_scores, is_settled;

@@ -111,9 +111,12 @@ static json_t *attempts_json(const struct decision *d) {
 }
 
 static void put_choice(json_t *json, const struct decision *d) {
+	const char *ring = pick_ring_text((enum pick_ring)d->ring);
+
 	json_object_set_new(json, "policy", json_string(policy_name(d->policy)));
 	json_object_set_new(json, "snapshot", uint_of(d->snapshot));
 	json_object_set_new(json, "reason", json_string(pick_reason_text((enum pick_reason)d->reason)));
+	json_object_set_new(json, "ring", ring[0] ? json_string(ring) : json_null());
 	json_object_set_new(json, "chosen", choice_json(d, &d->chosen));
 	json_object_set_new(json, "alternatives", alternatives_json(d));
 	json_object_set_new(json, "rejected", rejected_json(d));

@@ -115,16 +115,17 @@ static json_t *refusal_json(const struct query *q) {
 }
 
 static void query_answer(const struct query *q) {
+	const char *ring = pick_ring_text(q->e.ring);
 	json_t *rows = json_array();
 
 	for (uint32_t i = 0; i < q->e.n_rows; i++)
 		json_array_append_new(rows, row_json(q, i));
 	endpoint_answer_json(q->ask.call, 200,
-	    json_pack("{s:s, s:I, s:s?, s:b, s:o, s:o, s:o}", "policy", policy_name(q->e.policy), "snapshot",
-		(json_int_t)q->snapshot->version, "reason",
-		q->e.outcome ? NULL : pick_reason_text(q->e.reason), "lower_is_better",
-		policy_is_cost(q->e.policy), "refusal", refusal_json(q), "demand", demand_json(q), "rows",
-		rows));
+	    json_pack("{s:s, s:I, s:s?, s:s?, s:b, s:o, s:o, s:o}", "policy", policy_name(q->e.policy),
+		"snapshot", (json_int_t)q->snapshot->version, "reason",
+		q->e.outcome ? NULL : pick_reason_text(q->e.reason), "ring", ring[0] ? ring : NULL,
+		"lower_is_better", policy_is_cost(q->e.policy), "refusal", refusal_json(q), "demand",
+		demand_json(q), "rows", rows));
 }
 
 /* --- on its way --------------------------------------------------------------------------- */

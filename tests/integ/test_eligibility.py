@@ -2,7 +2,7 @@
 import threading
 
 from fakeworker import answer
-from program import eventually
+from program import eventually, http
 
 
 def serve(peer):
@@ -85,6 +85,42 @@ def test_the_nearest_is_preferred(fake, router):
     for _ in range(6):
         assert front.chat().status_code == 200
     assert count(engines) == [0, 6, 0]
+
+
+def test_what_spills_says_so(fake, router):
+    """Two near ones take one each at a time; what comes while both are at work goes to the region, and says so."""
+    done = threading.Event()
+
+    def hold(peer):
+        while peer.request():
+            assert done.wait(60)
+            peer.send(answer())
+    labels = [{"zone": "z2", "region": "r1"}, {"zone": "z1", "region": "r1", "capacity": "1"},
+              {"zone": "z3", "region": "r2"}, {"zone": "z1", "region": "r1", "capacity": "1"}]
+    engines = [fake(serve), fake(hold), fake(serve), fake(hold)]
+    front = router(engines, "--policy", "round_robin", labels=labels, router={"threads": 1},
+                   locality={"zone": "z1", "region": "r1", "threshold": 0.5})
+
+    def explained():
+        with http() as client:
+            answer = client.post(f"{front.admin_url}/explain", json={"model": "m", "messages": []}).json()
+        return answer["rows"][0]["instance"], answer["ring"], sum(row["eligible"] for row in answer["rows"])
+    assert explained()[1:] == ("local_zone", 2)
+    held = [threading.Thread(target=front.chat) for _ in range(2)]
+    for thread in held:
+        thread.start()
+    try:
+        eventually(lambda: count(engines) == [0, 1, 0, 1])
+        assert explained() == (engines[0].url, "spill_region", 1)
+        assert front.chat().status_code == 200
+    finally:
+        done.set()
+        for thread in held:
+            thread.join()
+    assert count(engines) == [1, 1, 0, 1]
+    assert [d["ring"] for d in front.admin("/decisions").json()["decisions"]] == ["spill_region"] + ["local_zone"] * 2
+    eventually(lambda: explained()[1:] == ("local_zone", 2))
+    assert front.chat().status_code == 200 and count(engines)[0] == 1
 
 
 def test_who_is_full_gets_no_more(fake, router):

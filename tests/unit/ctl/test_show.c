@@ -51,7 +51,8 @@ static void cells_stand_in_columns(void **state) {
 
 static void an_explanation_is_a_table(void **state) {
 	assert_shown(show_explanation,
-	    "{\"policy\":\"cache_aware\",\"snapshot\":7,\"reason\":\"prefix_hit\",\"refusal\":null,"
+	    "{\"policy\":\"cache_aware\",\"snapshot\":7,\"reason\":\"prefix_hit\",\"ring\":\"local_zone\","
+	    "\"refusal\":null,"
 	    "\"demand\":{\"model\":\"m\",\"capability\":\"chat\",\"prompt_tokens\":50,\"prompt_bytes\":200,"
 	    "\"session\":true},\"rows\":[" ROW("gpu-1",
 		"\"eligible\":true,\"codes\":[],\"score\":0.25,\"parts\":{\"queue_s\":0.2,\"kv_s\":0.05}"
@@ -60,7 +61,8 @@ static void an_explanation_is_a_table(void **state) {
 		"\"eligible\":false,\"codes\":[\"draining\",\"new_code\"],\"score\":null," LOAD) "]}",
 	    "policy   cache_aware, snapshot 7\n"
 	    "request  model m, chat, prompt of 50 tokens in 200 bytes, of a session\n"
-	    "chosen   gpu-1: it has the most useful part of the prompt in its cache\n"
+	    "chosen   gpu-1: it has the most useful part of the prompt in its cache; in the zone of the "
+	    "request (local_zone)\n"
 	    "\n"
 	    "#  INSTANCE  STATE  SCORE                               CACHED  REQUESTS  QUEUED  WHY\n"
 	    "1  gpu-1     ready  0.250 = 0.200 queue_s + 0.050 kv_s      96         2     700  chosen\n"
@@ -130,6 +132,16 @@ static void each_reason_and_code_has_words(void **state) {
 		snprintf(bare, sizeof(bare), "chosen   a: %s\n", reason);
 		char *is = shown(show_decision, text);
 		assert_non_null(strstr(is, "chosen   a: "));
+		assert_null(strstr(is, bare));
+		free(is);
+	}
+	for (unsigned i = 0; i < PICK_RING_NONE; i++) {
+		const char *ring = pick_ring_text((enum pick_ring)i);
+
+		snprintf(text, sizeof(text), "{\"chosen\":{\"instance\":\"a\"},\"ring\":\"%s\"}", ring);
+		snprintf(bare, sizeof(bare), "; %s (%s)", ring, ring);
+		char *is = shown(show_decision, text);
+		assert_non_null(strstr(is, ring));
 		assert_null(strstr(is, bare));
 		free(is);
 	}

@@ -1,4 +1,4 @@
-#include "unit/policy/picks.h"
+#include "unit/policy/stands.h"
 
 #include "policy/filter.h"
 #include "router/decision.h"
@@ -148,6 +148,37 @@ static void composite_leaves_out_the_worst(void **state) {
 	decision_ring_deinit(&ring);
 }
 
+/* The far ones are in order: nobody's code says so, but there are more of them than rejected ones are listed.
+ */
+static void the_ring_stands_beside_the_reason(void **state) {
+	static const struct stand stands[] = { { .labels = "zone=z2 region=r1" },
+		{ .labels = "zone=z1 region=r1" }, { .labels = "zone=z1 region=r1" },
+		{ .labels = "zone=z3 region=r2" } };
+	struct decision_ring ring;
+	struct picks p;
+
+	decision_ring_init(&ring, 0, 4);
+	stands_open(&p, "round_robin", stands, 4);
+	assert_int_equal(record(&ring, &p, NULL, 0)->ring, PICK_RING_NONE);
+	p.options.locality = (struct locality_options){ LOCALITY_PREFER, traits_word(SLICE("z1")),
+		traits_word(SLICE("r1")), 0.8, 64 };
+	struct decision *d = record(&ring, &p, NULL, 0);
+	assert_int_equal(d->ring, PICK_RING_ZONE);
+	assert_int_equal(d->reason, PICK_ROUND_ROBIN);
+	assert_int_equal(d->n_eligible, 2);
+	assert_int_equal(d->n_rejected, 2);
+	assert_int_equal(d->n_listed, 0);
+	uint16_t tried[] = { picks_instance(&p, 1)->slot, picks_instance(&p, 2)->slot };
+	d = record(&ring, &p, tried, 2);
+	assert_int_equal(d->ring, PICK_RING_REGION);
+	assert_int_equal(d->chosen.serial, picks_instance(&p, 0)->serial);
+	assert_int_equal(d->n_rejected, 3);
+	assert_int_equal(d->n_listed, 2);
+	assert_int_equal(d->rejected[0].code, FILTER_ALREADY_TRIED);
+	picks_close(&p);
+	decision_ring_deinit(&ring);
+}
+
 static void attempts_keep_what_they_died_of(void **state) {
 	struct decision_ring ring;
 	struct picks p;
@@ -179,6 +210,7 @@ int main(void) {
 		cmocka_unit_test(alternatives_are_the_best_of_the_others),
 		cmocka_unit_test(the_rejected_have_their_first_code),
 		cmocka_unit_test(composite_leaves_out_the_worst),
+		cmocka_unit_test(the_ring_stands_beside_the_reason),
 		cmocka_unit_test(attempts_keep_what_they_died_of),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

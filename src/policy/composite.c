@@ -178,6 +178,7 @@ const struct policy composite_policy = {
 	.name = "composite",
 	.reason = PICK_BEST_SCORE,
 	.wants_prompt = true,
+	.wants_index = true,
 	.parts = { "load", "latency", "locality", "cost" },
 	.pick = composite_pick,
 };

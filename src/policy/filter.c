@@ -301,14 +301,35 @@ int filter_outcome(uint32_t refused) {
 
 /* --- explanations --------------------------------------------------------------------------------- */
 
-/* By what the operator wants and what discovery found. `r` is a primary row. */
-static uint32_t row_codes(const struct snapshot *snap, const struct model *model, uint32_t r) {
-	const struct snapshot_row *row = &snap->rows[r];
-	bool is_candidate = false;
+/* Of ascending rows; n: it is not there. */
+static uint32_t find_row(const struct candidate *candidates, uint32_t n, uint32_t row) {
+	uint32_t low = 0;
+
+	for (uint32_t left = n; left > 0;) {
+		uint32_t half = left / 2;
+
+		if (candidates[low + half].row < row) {
+			low += half + 1;
+			left -= half + 1;
+		} else {
+			left = half;
+		}
+	}
+	return low < n && candidates[low].row == row ? low : n;
+}
+
+/* The place of a primary row among the candidates and, behind them, the reserve; both together: it has none.
+ */
+static uint32_t find_candidate(const struct model *model, uint32_t row) {
+	uint32_t n = model->n_candidates, i = find_row(model->candidates, n, row);
+
+	return i < n ? i : n + find_row(model->candidates + n, model->n_reserve, row);
+}
+
+/* By what the operator wants and what discovery found. `row` is a primary one. */
+static uint32_t row_codes(const struct snapshot_row *row, bool is_candidate) {
 	uint32_t codes = 0;
 
-	for (uint32_t i = 0; i < model->n_candidates; i++)
-		is_candidate |= model->candidates[i].row == r;
 	if (row->state == INSTANCE_DISABLED)
 		codes |= BIT(FILTER_DISABLED);
 	if (row->state == INSTANCE_DRAINING)
@@ -330,29 +351,44 @@ static bool has_model(const struct snapshot *snap, const struct model *model, ui
 	return false;
 }
 
-uint32_t filter_codes(const struct policy_set *set, const struct pick_input *input, uint32_t row) {
-	const struct snapshot *snap = set->snapshot;
-	uint32_t primary = snap->rows[row].primary;
-	struct instance *inst = snap->rows[primary].instance;
-	struct traits traits;
-
-	assert(row < snap->n_rows);
-	snapshot_row_traits(snap, primary, input->model->name, &traits);
+/* What filters that look at requests say. */
+static uint32_t request_codes(
+    const struct policy_set *set, const struct pick_input *input, const struct subject *subject) {
 	struct traits_least least = TRAITS_LEAST;
-	traits_join(&least, &traits);
+	uint32_t codes = 0;
+
+	traits_join(&least, subject->traits);
 	struct ask ask = ask_of(set, input, &least);
-	struct subject subject = { inst, &traits };
-	uint32_t codes = row_codes(snap, input->model, primary);
-	if (!has_model(snap, input->model, primary))
-		codes |= BIT(FILTER_MODEL_ABSENT);
-	if (has_refused(&ask, inst))
+	if (has_refused(&ask, subject->instance))
 		codes |= BIT(FILTER_CAPABILITY_MISSING);
 	for (uint32_t rest = ask.checks; rest; rest &= rest - 1)
-		if (refuses[__builtin_ctz(rest)](&ask, &subject))
+		if (refuses[__builtin_ctz(rest)](&ask, subject))
 			codes |= rest & -rest;
-	if (instance_is_avoided(inst, input->now_ns / 1000000u))
+	if (instance_is_avoided(subject->instance, input->now_ns / 1000000u))
 		codes |= BIT(FILTER_AVOIDED);
-	if (is_tried(input, inst->slot))
+	if (is_tried(input, subject->instance->slot))
 		codes |= BIT(FILTER_ALREADY_TRIED);
 	return codes;
+}
+
+uint32_t filter_codes(const struct policy_set *set, const struct pick_input *input, uint32_t row) {
+	const struct snapshot *snap = set->snapshot;
+	const struct model *model = input->model;
+
+	assert(row < snap->n_rows);
+	uint32_t primary = snap->rows[row].primary, i = find_candidate(model, primary);
+	bool may_serve = i < model->n_candidates + model->n_reserve;
+	struct subject subject = { .instance = snap->rows[primary].instance };
+	struct traits traits;
+	uint32_t codes = row_codes(&snap->rows[primary], i < model->n_candidates);
+
+	if (may_serve) {
+		subject.traits = snapshot_traits(snap, &model->candidates[i]);
+	} else {
+		snapshot_row_traits(snap, primary, model->name, &traits);
+		subject.traits = &traits;
+		if (!has_model(snap, model, primary))
+			codes |= BIT(FILTER_MODEL_ABSENT);
+	}
+	return codes | request_codes(set, input, &subject);
 }

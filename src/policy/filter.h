@@ -61,6 +61,7 @@ int filter_outcome(uint32_t refused);
 
 /*
  * All that speaks against a row of set->snapshot, candidate or not: a mask of 1 << enum filter_code; 0:
- * nothing. Who is unhealthy or avoided may get a request all the same, when there is nobody else.
+ * nothing. Who is unhealthy or avoided may get a request all the same, when there is nobody else. Of a
+ * candidate, or one in reserve, the traits are at hand; of others they are read anew, which allocates.
  */
 uint32_t filter_codes(const struct policy_set *set, const struct pick_input *input, uint32_t row);

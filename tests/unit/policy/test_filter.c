@@ -1,5 +1,7 @@
 #include "unit/policy/stands.h"
 
+#include "base/heap.h"
+
 #define BIT(code) (UINT32_C(1) << (code))
 
 static uint32_t codes(struct picks *p, uint32_t row) {
@@ -532,6 +534,37 @@ static void picks_and_codes_agree(void **state) {
 	assert_true(n_picked > 500 && n_refused > 500);
 }
 
+/* Objects of the engines' model lists; the last has another model. */
+static void engines_say_so(struct snapshot_row *rows) {
+	static const char text[] = "{\"max_model_len\":100}";
+	static const struct pair list = { { "m", 1 }, { text, sizeof(text) - 1 } };
+	static const struct pair other = { { "n", 1 }, { text, sizeof(text) - 1 } };
+
+	for (uint32_t r = 0; r < 3; r++)
+		rows[r].models = (struct pairs){ &list, 1 };
+	rows[2].state = INSTANCE_UNHEALTHY;
+	rows[3].models = (struct pairs){ &other, 1 };
+}
+
+/* Requests are recorded with the codes of those that they did not go to: nothing is read anew for that. */
+static void codes_of_candidates_allocate_nothing(void **state) {
+	static const struct stand stands[] = { { .labels = NULL }, { .labels = NULL },
+		{ .labels = NULL, .state = INSTANCE_UNHEALTHY }, { .labels = NULL, .model = "n" } };
+	struct picks p;
+
+	heap_init();
+	stands_open(&p, "round_robin", stands, 4);
+	picks_change(&p, engines_say_so);
+	p.demand.output_max = 1000;
+	uint64_t before = heap_allocations();
+	for (uint32_t r = 0; r < 3; r++)
+		assert_int_equal(
+		    codes(&p, r), BIT(FILTER_CONTEXT_TOO_SMALL) | (r == 2 ? BIT(FILTER_UNHEALTHY) : 0));
+	assert_int_equal(heap_allocations(), before);
+	assert_int_equal(codes(&p, 3), BIT(FILTER_MODEL_ABSENT));
+	picks_close(&p);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_rerank_never_reaches_who_only_chats),
@@ -552,6 +585,7 @@ int main(void) {
 		cmocka_unit_test(the_last_filter_is_the_reason),
 		cmocka_unit_test(a_refused_route_is_avoided_for_a_while),
 		cmocka_unit_test(picks_and_codes_agree),
+		cmocka_unit_test(codes_of_candidates_allocate_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

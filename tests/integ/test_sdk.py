@@ -219,3 +219,52 @@ def test_claude_async(fleet):
         async with anthropic_client(fleet, anthropic.AsyncAnthropic) as client:
             return await asyncio.gather(*(one(client, i) for i in range(10)))
     assert asyncio.run(several()) == list(range(1, 11))
+
+
+def code_of(error):
+    return error.value.status_code, error.value.body["error"]["code"] if "error" in error.value.body else error.value.code
+
+
+def test_privacy_by_extra_headers(engine, router):
+    engines = [engine(["m"]) for _ in range(3)]
+    front = router(engines, labels=[{"clearance": "internal"}, {"clearance": "confidential"}, {}])
+    client, claude = openai_client(front), anthropic_client(front)
+    private = {"x-headrace-privacy": "confidential"}
+    for _ in range(4):
+        assert client.chat.completions.create(model="m", messages=MESSAGES, extra_headers=private).choices
+        assert list(client.with_options(default_headers=private).responses.create(model="m", input=PROMPT, stream=True))
+        assert claude.messages.create(model="m", messages=MESSAGES, max_tokens=2, extra_headers=private).content
+    assert [e.count("started") for e in engines] == [0, 12, 0]
+    secret = {"x-headrace-privacy": "restricted"}
+    with pytest.raises(openai.PermissionDeniedError) as error:
+        client.chat.completions.create(model="m", messages=MESSAGES, extra_headers=secret)
+    assert code_of(error) == (403, "privacy_violation")
+    with pytest.raises(anthropic.PermissionDeniedError) as error:
+        claude.messages.create(model="m", messages=MESSAGES, max_tokens=2, extra_headers=secret)
+    assert code_of(error) == (403, "privacy_violation")
+    assert [e.count("started") for e in engines] == [0, 12, 0]
+
+
+def test_a_deadline_by_extra_headers(engine, router):
+    """How fast the engines are is learned first: whatever comes before is served."""
+    front = router([engine(["m"], "--prefill-rate", "5000") for _ in range(3)], router={"threads": 1})
+    client, claude = openai_client(front), anthropic_client(front)
+    prompts = ([{"role": "user", "content": f"{i} " + "word " * 1000}] for i in range(1000))
+
+    def ask(create, deadline_ms):
+        headers = {"x-headrace-deadline-ms": str(deadline_ms)}
+        return create(model="m", messages=next(prompts), max_tokens=1, extra_headers=headers)
+
+    def is_refused():
+        try:
+            return not ask(client.chat.completions.create, 1)
+        except openai.APIStatusError:
+            return True
+    eventually(is_refused)
+    with pytest.raises(openai.InternalServerError) as error:
+        ask(client.chat.completions.create, 1)
+    assert code_of(error) == (503, "slo_unattainable") and error.value.response.headers["retry-after"] == "1"
+    with pytest.raises(anthropic.APIStatusError) as error:
+        ask(claude.messages.create, 1)
+    assert code_of(error) == (503, "slo_unattainable")
+    assert ask(client.chat.completions.create, 600000).choices and ask(claude.messages.create, 600000).content

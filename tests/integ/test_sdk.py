@@ -222,7 +222,8 @@ def test_claude_async(fleet):
 
 
 def code_of(error):
-    return error.value.status_code, error.value.body["error"]["code"] if "error" in error.value.body else error.value.code
+    body = error.value.body     # openai's is the inner object
+    return error.value.status_code, body.get("error", body)["code"]
 
 
 def test_privacy_by_extra_headers(engine, router):

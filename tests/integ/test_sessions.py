@@ -201,5 +201,6 @@ def test_before_or_behind_its_file(transcribers, model_first):
                 reply = client.post("/v1/audio/transcriptions", files=parts[::-1] if model_first else parts)
             assert reply.status_code == 200, reply.text
         assert [len(e.requests) for e in transcribers.engines] == [n] * 3
-    for e in transcribers.engines:
+    for i, e in enumerate(transcribers.engines):
+        assert all(b'; name="model"\r\n\r\nwhisper-%d\r\n' % i in body for _, body in e.requests)
         assert all((body.index(b'; name="model"') < body.index(AUDIO)) == model_first for _, body in e.requests)

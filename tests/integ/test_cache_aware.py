@@ -322,7 +322,7 @@ def test_what_is_wrongly_expected_is_expected_less(engine, router):
     for e in fleet.engines:
         assert e.post("/mock/reset").status_code < 300
     together(fleet, others)
-    assert {talk.usage[-1][1] for talk in others} == {0}
+    assert max(talk.usage[-1][1] for talk in others) <= SYSTEM_TOKENS      # what the first of them brought
     now = predicted(fleet, untouched)
     assert now[there] < was[there] / 2
     actual = fleet.router.metric("headrace_cached_tokens_actual_total", instance=fleet.engines[there].url)

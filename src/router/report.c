@@ -48,6 +48,10 @@ static double prefill_rate_of(const struct report *r, const struct instance *ins
 	return learned_read(&inst->learned.prefill_rate);
 }
 
+static double first_token_of(const struct report *r, const struct instance *inst) {
+	return learned_read(&inst->learned.first_token_s);
+}
+
 static double predicted_tokens_of(const struct report *r, const struct instance *inst) {
 	return (double)atomic_load_explicit(&inst->learned.predicted_tokens, memory_order_relaxed);
 }
@@ -67,6 +71,9 @@ static const struct {
 	    decode_tokens_at },
 	{ "headrace_prefill_tokens_per_second", "gauge",
 	    "What an instance was seen to compute of prompts; 0: not seen yet.", prefill_rate_of },
+	{ "headrace_first_token_mean_seconds", "gauge",
+	    "What first tokens took lately, a mean that follows peaks at once; 0: none was seen yet.",
+	    first_token_of },
 	{ "headrace_cached_tokens_predicted_total", "counter",
 	    "Prompt tokens that an instance was thought to have cached, of answers that say what was.",
 	    predicted_tokens_of },

@@ -1,6 +1,7 @@
 #include "unit/discovery/far_engine.h"
 
 #include "discovery/health.h"
+#include "policy/policy.h"
 
 enum { INTERVAL_MS = 5000, TIMEOUT_MS = 2000, STALL_MS = 30000 };
 
@@ -12,12 +13,15 @@ struct scene {
 	struct snapshot *snapshot;
 	struct health health;
 	struct health_evidence evidence; /* of all of them */
+	uint64_t n_good[3];              /* more of these, by slot */
 };
 
 static void say_evidence(void *context, unsigned slot, struct health_evidence *evidence_out) {
 	struct scene *s = context;
 
 	*evidence_out = s->evidence;
+	if (slot < n_elems(s->n_good))
+		evidence_out->n_good += s->n_good[slot];
 }
 
 static void on_change(struct health *h) {
@@ -93,6 +97,79 @@ static void streams_of_the_one_before_do_not_count(void **state) {
 	assert_int_equal(state_of_first(s), INSTANCE_READY);
 	far_pass(&s->rig, 300);
 	assert_int_equal(state_of_first(s), INSTANCE_UNHEALTHY);
+	scene_close(s);
+}
+
+/* How many of 990 picks each row gets. */
+static void count_picks(const struct scene *s, unsigned counts[static 3]) {
+	struct policy_options options = { POLICY_OPTIONS_DEFAULTS,
+		.policy = policy_find(SLICE("round_robin")) };
+	struct demand demand = { .seed = 1 };
+	struct rng rng;
+
+	rng_init(&rng, 1);
+	struct policy_set set = { .options = &options, .load = load_new(1), .rng = &rng };
+	policy_set_init(&set);
+	policy_set_adopt(&set, s->snapshot);
+	struct pick_input input = { .model = snapshot_model(s->snapshot, SLICE("m")), .demand = &demand };
+	memset(counts, 0, 3 * sizeof(counts[0]));
+	for (unsigned i = 0; i < 990; i++) {
+		struct pick_result result;
+
+		assert_int_equal(policy_pick(&set, &input, &result), 0);
+		counts[result.row]++;
+	}
+	policy_set_deinit(&set);
+	load_free(&set.load);
+}
+
+/* For so long, while all but the row in the middle answer requests well. */
+static void pass_without_probes(struct scene *s, uint64_t ms) {
+	for (uint64_t passed = 0; passed < ms; passed += FAR_STEP_MS) {
+		s->n_good[s->snapshot->rows[0].instance->slot]++;
+		s->n_good[s->snapshot->rows[2].instance->slot]++;
+		far_pass(&s->rig, FAR_STEP_MS);
+	}
+}
+
+static void answer_probes(struct scene *s, struct far_engine *engines) {
+	for (unsigned i = 0; i < 3; i++)
+		far_answer(
+		    &s->rig, &engines[i], "/health", SLICE("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+}
+
+/* The prober has stopped: who is not heard of otherwise is unknown after three intervals, and on trial. */
+static void who_is_not_heard_of_gets_trial_traffic_alone(void **state) {
+	struct scene *s = scene_open(3, true);
+	struct far_engine engines[3];
+	unsigned counts[3];
+
+	for (uint32_t i = 0; i < 3; i++) {
+		far_open(&engines[i]);
+		fleet_set_addresses(s->fleet, s->snapshot->rows[i].instance, &engines[i].address, 1);
+	}
+	on_change(&s->health);
+	answer_probes(s, engines);
+	far_until(&s->rig, s->health.n_transitions[INSTANCE_READY] == 3);
+	s->health.options.has_probes = false; /* and no more than that: they are still to be probed */
+	pass_without_probes(s, 3 * INTERVAL_MS - 500);
+	assert_int_equal(s->health.n_transitions[INSTANCE_UNKNOWN], 0);
+	count_picks(s, counts);
+	assert_in_range(counts[1], 329, 331);
+	pass_without_probes(s, 1000);
+	assert_int_equal(s->snapshot->rows[0].state, INSTANCE_READY);
+	assert_int_equal(s->snapshot->rows[1].state, INSTANCE_UNKNOWN);
+	assert_int_equal(s->snapshot->rows[2].state, INSTANCE_READY);
+	count_picks(s, counts);
+	assert_in_range(counts[1], 29, 31); /* a sixteenth of what the others get: 990 / 33 */
+	assert_in_range(counts[0], 479, 481);
+	s->health.options.has_probes = true;
+	answer_probes(s, engines);
+	far_until(&s->rig, s->snapshot->rows[1].state == INSTANCE_READY);
+	count_picks(s, counts);
+	assert_in_range(counts[1], 329, 331);
+	for (unsigned i = 0; i < 3; i++)
+		far_close(&engines[i]);
 	scene_close(s);
 }
 
@@ -218,6 +295,7 @@ int main(void) {
 		cmocka_unit_test(an_answer_ends_the_suspicion),
 		cmocka_unit_test(a_standstill_of_ours_takes_the_question_back),
 		cmocka_unit_test(probes_at_once_are_bounded_and_all_get_theirs),
+		cmocka_unit_test(who_is_not_heard_of_gets_trial_traffic_alone),
 		cmocka_unit_test(who_comes_and_goes_is_out_from_the_first),
 	};
 

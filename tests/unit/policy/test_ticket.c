@@ -155,6 +155,45 @@ static void the_rate_is_learned(void **state) {
 	desk_close(&d);
 }
 
+/* A constant time is what is reported, each instance's own; a peak is followed at once and forgotten slowly.
+ */
+static void constant_times_are_reported_as_they_are(void **state) {
+	static const double times_s[] = { 0.02, 0.005, 0.05 };
+	struct picks p;
+
+	picks_open(&p, "round_robin", equal, 3, 1);
+	for (unsigned i = 0; i < 300; i++) {
+		struct ticket t;
+		uint64_t now_ns = i * SECOND;
+		uint32_t row = picks_send(&p, now_ns, &t);
+
+		ticket_first(&t, &p.set, now_ns + (uint64_t)(times_s[row] * 1e9 + 0.5));
+		ticket_close(&t, &p.set, NULL);
+	}
+	for (uint32_t r = 0; r < 3; r++) {
+		double mean = learned_read(&picks_instance(&p, r)->learned.first_token_s);
+
+		assert_true(mean > times_s[r] - 1e-8 && mean < times_s[r] + 1e-8);
+	}
+	for (unsigned i = 0; i <= 60; i++) { /* one takes 10 times as long, once */
+		const struct learned *learned;
+		struct ticket t;
+		uint32_t row = picks_send(&p, (1000 + i) * SECOND, &t);
+
+		if (row == 1)
+			ticket_first(&t, &p.set, (1000 + i) * SECOND + SECOND / (i < 3 ? 20 : 200));
+		ticket_close(&t, &p.set, NULL);
+		learned = &picks_instance(&p, 1)->learned;
+		if (i == 2)
+			assert_float_equal((float)learned_read(&learned->first_token_s), 0.05F, 1e-6F);
+		if (i == 5)
+			assert_float_equal((float)learned_read(&learned->first_token_s), 0.041F, 1e-6F);
+		if (i == 60)
+			assert_float_equal((float)learned_read(&learned->first_token_s), 0.005F, 1e-3F);
+	}
+	picks_close(&p);
+}
+
 /* It waited behind another: only what came after that one's first token was its own prefill. */
 static void waiting_is_no_work(void **state) {
 	struct ticket_usage usage = { .prompt_tokens = 4096, .has_cached = true };
@@ -305,6 +344,7 @@ int main(void) {
 		cmocka_unit_test(the_head_is_told),
 		cmocka_unit_test(cached_blocks_are_not_charged),
 		cmocka_unit_test(the_rate_is_learned),
+		cmocka_unit_test(constant_times_are_reported_as_they_are),
 		cmocka_unit_test(waiting_is_no_work),
 		cmocka_unit_test(a_batch_is_no_miracle),
 		cmocka_unit_test(a_wrong_estimate_is_no_eviction),

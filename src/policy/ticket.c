@@ -43,6 +43,17 @@ static void predict(struct ticket *t, const struct policy_set *set, const struct
 	t->cached_tokens = choice_cached_tokens(demand, hit, t->instance);
 }
 
+/*
+ * Blocks of prompts that the engine has yet to compute are in the index, but not in its cache: this request
+ * may come before they are.
+ */
+static bool may_overtake(const struct ticket *t, const struct policy_set *set) {
+	uint64_t n_queued = load_sum(set->load, t->instance->slot).prefill_tokens;
+	double n_bytes = (double)n_queued / set->lessons[t->label].tokens_per_byte;
+
+	return n_queued && t->age <= (n_bytes / PROMPT_BLOCK_BYTES + 1) * PREFIX_BLOCK_TICKS;
+}
+
 /* The engine said how much it keeps: until its answers say better, that is believed. */
 static void heed_cache_size(const struct ticket *t, struct policy_set *set) {
 	uint64_t n_tokens = atomic_load_explicit(&t->instance->learned.cache_tokens, memory_order_relaxed);
@@ -92,6 +103,7 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 	};
 	locality_keep(set, input, pick);
 	predict(t, set, demand);
+	t->may_overtake = t->n_blocks && may_overtake(t, set);
 	t->charged_tokens = t->prompt_tokens - t->cached_tokens;
 	load_charge(set->load, set->worker, t->instance->slot, t->charged_tokens);
 	enqueue(t, set);
@@ -215,7 +227,7 @@ static void learn_cache(
 	count(
 	    &learned->predicted_tokens, (double)t->cached_tokens * (double)prompt_tokens / t->prompt_tokens);
 	count(&learned->actual_tokens, (double)cached_tokens);
-	if (!set->index || !t->n_known)
+	if (!set->index || !t->n_known || (t->may_overtake && n_cached < t->n_blocks))
 		return;
 	if (t->n_blocks)
 		learn_trust(t, set, n_cached);

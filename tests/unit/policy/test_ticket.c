@@ -250,6 +250,25 @@ static void a_wrong_estimate_is_no_eviction(void **state) {
 	desk_close(&d);
 }
 
+/* A second request that came before the first was computed found nothing: that is no eviction. */
+static void who_overtakes_teaches_nothing(void **state) {
+	struct ticket_usage none = { .prompt_tokens = 4096, .has_cached = true };
+	struct ticket first = { .phase = TICKET_CLOSED }, second = first;
+	struct desk d;
+
+	desk_open(&d);
+	desk_take(&d, &first);
+	desk_take(&d, &second);
+	assert_int_equal(second.n_blocks, n_elems(d.keys));
+	ticket_close(&second, &d.p.set, &none);
+	unsigned slot = d.pick.instance->slot;
+	assert_int_equal(prefix_index_horizon(d.index, slot), PREFIX_HORIZON_NONE);
+	ticket_close(&first, &d.p.set, NULL);
+	a_whole_request(&d, 20 * SECOND, 21 * SECOND, &none); /* now nobody is before it */
+	assert_int_not_equal(prefix_index_horizon(d.index, slot), PREFIX_HORIZON_NONE);
+	desk_close(&d);
+}
+
 /* An image's tokens say nothing of what a byte of text is worth. */
 static void images_teach_no_ratio(void **state) {
 	struct ticket_usage usage = { .prompt_tokens = 30000 };
@@ -348,6 +367,7 @@ int main(void) {
 		cmocka_unit_test(waiting_is_no_work),
 		cmocka_unit_test(a_batch_is_no_miracle),
 		cmocka_unit_test(a_wrong_estimate_is_no_eviction),
+		cmocka_unit_test(who_overtakes_teaches_nothing),
 		cmocka_unit_test(images_teach_no_ratio),
 		cmocka_unit_test(the_size_of_a_cache_is_heard),
 		cmocka_unit_test(tokens_per_byte_are_learned),

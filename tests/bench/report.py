@@ -96,6 +96,8 @@ class Samples:
         if workload == "latency" and subject != "direct":
             added = {p: rounded(self.added(subject, connections, p)) for p in ("p50_us", "p95_us", "p99_us")}
             row["config"]["added"] = added
+        if workload == "shared400k" and subject != "direct":
+            row["config"]["cores"] = rounded(self.cores(workload, subject))
         if workload == "prompt400k" and subject == "headrace" and self.scan:
             row["config"]["scan"] = self.scan
         return row
@@ -149,6 +151,12 @@ class Samples:
 
 def rounded(value):
     return round(value, 3) if isinstance(value, float) else value
+
+
+def median_line(lines):
+    """One line for those of all rounds."""
+    times = {field: median(line[field] for line in lines) for field in lines[0] if field.endswith("_ns")}
+    return lines[0] | times
 
 
 def decide_row(line):

@@ -81,8 +81,8 @@ class Profile:
 
 PROFILES = {
     "smoke": Profile(1, 100, 300, 700, 400, 400, 20, 3, 400, 300, sse_streams=200, idle_streams=500, records=1000, beats=1000),
-    "default": Profile(3, 300, 1500, 3000, 1500, 2000, 200, 15, 3000, 5000),
-    "full": Profile(7, 1000, 4000, 8000, 4000, 5000, 500, 50, 8000, 20000, beats=60000),
+    "default": Profile(3, 300, 1500, 3000, 1500, 2000, 200, 15, 3000, 3000),
+    "full": Profile(7, 1000, 4000, 8000, 4000, 5000, 500, 50, 8000, 10000, beats=60000),
 }
 
 
@@ -259,7 +259,11 @@ class Bench:
 
     def decide(self, say):
         """What a choice takes."""
-        self.samples.decide = self.lines("decide", "--picks", self.profile.picks)
+        runs = []
+        for index in range(self.profile.rounds):
+            say(f"{index + 1}/{self.profile.rounds}")
+            runs.append(self.lines("decide", "--picks", self.profile.picks))
+        self.samples.decide = [report.median_line(same) for same in zip(*runs)]
 
     def scan(self):
         """The body scanner alone."""

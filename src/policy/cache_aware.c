@@ -161,6 +161,7 @@ static uint32_t add_up(struct choice *choice) {
 		struct policy_score *score = &choice->scores[i];
 
 		score->parts[PART_UNCACHED] *= weight;
+		score->total = 0;
 		for (unsigned part = 0; part < POLICY_PARTS; part++)
 			score->total += score->parts[part];
 		if (score->total < choice->scores[best].total)

@@ -32,7 +32,7 @@ struct choice {
 	double prompt_tokens;        /* of a usual request for this model */
 	const void *table;           /* what the policy built of the model, or NULL */
 	void *cells;                 /* parallel to candidates */
-	struct policy_score *scores; /* parallel to eligible; zero */
+	struct policy_score *scores; /* parallel to eligible; totals are NAN, parts 0 */
 	enum pick_reason reason;     /* the policy's, unless it says another */
 };
 

@@ -1,8 +1,12 @@
 #include "policy/explain.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "policy/choice.h"
+
+/* Picks for the order of the others: some may be of nobody who is looked for. */
+#define PICKS_MAX (2u * EXPLAIN_RANKED_MAX)
 
 /* --- codes -------------------------------------------------------------------------------- */
 
@@ -13,27 +17,23 @@ enum filter_code explain_first(uint32_t codes) {
 /* --- scores ------------------------------------------------------------------------------- */
 
 bool explain_is_better(
-    const struct policy *policy, const struct policy_score *score, const struct policy_score *than) {
-	return policy->is_cost ? score->total < than->total : score->total > than->total;
+    const struct policy *scorer, const struct policy_score *score, const struct policy_score *than) {
+	if (isnan(score->total) || isnan(than->total))
+		return isnan(than->total) && !isnan(score->total);
+	return scorer->is_cost ? score->total < than->total : score->total > than->total;
 }
 
-/* One that scores may have had nothing to go by, and gone round. */
-bool explain_has_scores(
-    const struct policy_set *set, const struct policy *policy, const struct pick_result *pick) {
-	for (uint32_t i = 0; i < pick->n_eligible; i++)
-		if (set->scores[i].total != 0)
-			return true;
-	return policy->parts[0] && pick->n_eligible > 1 && pick->reason != PICK_ROUND_ROBIN &&
-	    pick->reason != PICK_LAST_RESORT;
+bool explain_has_scores(const struct policy_set *set, const struct pick_result *pick) {
+	return !isnan(set->scores[pick->at].total);
 }
 
 bool explain_is_below(const struct policy_set *set, const struct model *model,
     const struct policy_score *picked, const struct policy_score *score) {
 	double min = set->options->composite_min_score;
 
-	/* Below 0: size_class has left it out, and nobody has scored it. */
+	/* NAN, of whom size_class left out, is not below. */
 	return policy_scorer(set, model) == &composite_policy && (double)picked->total >= min &&
-	    score->total >= 0 && (double)score->total < min;
+	    (double)score->total < min;
 }
 
 uint32_t explain_candidates_max(const struct policy_set *set, const struct model *model) {
@@ -80,6 +80,7 @@ static struct explain_row row_of(
 	return (struct explain_row){
 		.row = r,
 		.instance = row->instance,
+		.score = { .total = NAN },
 		.probability = -1,
 		.weight = row->weight,
 		.load = load_sum(set->load, row->instance->slot),
@@ -88,72 +89,92 @@ static struct explain_row row_of(
 }
 
 /* Equal ones stay in the order of the snapshot. */
-static int row_cmp(const void *one, const void *other, void *policy) {
+static int row_cmp(const void *one, const void *other, void *scorer) {
 	const struct explain_row *a = one, *b = other;
 
-	if (explain_is_better(policy, &a->score, &b->score))
+	if (explain_is_better(scorer, &a->score, &b->score))
 		return -1;
-	if (explain_is_better(policy, &b->score, &a->score))
+	if (explain_is_better(scorer, &b->score, &a->score))
 		return 1;
 	return a->row < b->row ? -1 : 1;
 }
 
-static void swap_rows(struct explain_row *a, struct explain_row *b) {
-	struct explain_row row = *a;
+/* Those between stay in order. */
+static void bring_forward(struct explain_row *rows, uint32_t to, uint32_t from) {
+	struct explain_row row = rows[from];
 
-	*a = *b;
-	*b = row;
+	assert(to <= from);
+	memmove(&rows[to + 1], &rows[to], (from - to) * sizeof(row));
+	rows[to] = row;
 }
 
-/* Brings the row of each further pick to where it belongs; rows[0] is picked. */
+static uint32_t find_row(const struct explain_row *rows, uint32_t from, uint32_t n, uint32_t row) {
+	while (from < n && rows[from].row != row)
+		from++;
+	return from;
+}
+
+/*
+ * Brings the row of each further pick to where it belongs; rows[0] is picked. Leaving one out can open
+ * the next place, and others' load and judgements of health move meanwhile, so that such a pick may be
+ * somebody who is not among the rows: then without that one, too.
+ */
 static void order_by_picks(struct policy_set *set, const struct pick_input *input, struct explain_row *rows,
     uint32_t n, const struct moved *moved) {
 	uint32_t n_ranked = (uint32_t)size_min(n, EXPLAIN_RANKED_MAX);
-	uint16_t *tried = malloc((input->n_tried + n_ranked) * sizeof(*tried));
+	uint16_t *tried = malloc((input->n_tried + PICKS_MAX + 1) * sizeof(*tried));
 	struct pick_input next = *input;
 	struct pick_result pick;
 
 	if (input->n_tried)
 		memcpy(tried, input->tried, input->n_tried * sizeof(*tried));
 	next.tried = tried;
-	for (uint32_t k = 1; k < n_ranked; k++) {
-		uint32_t at = k;
-
-		tried[next.n_tried++] = rows[k - 1].instance->slot;
+	tried[next.n_tried++] = rows[0].instance->slot;
+	for (uint32_t k = 1, n_picks = 0; k < n_ranked && n_picks < PICKS_MAX; n_picks++) {
 		moved_restore(moved, set);
 		if (policy_pick(set, &next, &pick))
 			break;
-		while (at < n && rows[at].row != pick.row)
-			at++;
-		assert(at < n);
-		swap_rows(&rows[k], &rows[at]);
+		tried[next.n_tried++] = pick.instance->slot;
+		uint32_t at = find_row(rows, k, n, pick.row);
+
+		if (at < n)
+			bring_forward(rows, k++, at);
 	}
 	free(tried);
 }
 
-/* Drawn by weight, without regard to anything else. */
-static bool is_drawn(const struct explanation *e) {
-	return e->policy == &random_pick_policy || e->reason == PICK_LAST_RESORT;
+/* How likely it is drawn, against the others' alike; negative: this pick does not leave it to chance. */
+static double likelihood_of(
+    const struct explanation *e, const struct candidate *c, const struct policy_score *score) {
+	if (e->reason == PICK_LAST_RESORT)
+		return c->weight;
+	if (e->policy == &random_pick_policy)
+		return 1;
+	if (e->scorer != &weighted_random_policy)
+		return -1;
+	if (isnan(score->total))
+		return e->n_eligible == 1; /* not drawn: there is nobody else, or it is not of the class */
+	return (double)score->total;
 }
 
 static void list_eligible(struct policy_set *set, const struct pick_input *input,
     const struct pick_result *pick, struct explanation *e) {
-	double weight = 0;
+	double sum = 0;
 
-	for (uint32_t i = 0; i < e->n_eligible; i++)
-		weight += input->model->candidates[set->eligible[i]].weight;
 	for (uint32_t i = 0; i < e->n_eligible; i++) {
 		const struct candidate *c = &input->model->candidates[set->eligible[i]];
 
 		e->rows[i] = row_of(set, input, c->row, true);
 		e->rows[i].score = set->scores[i];
-		if (is_drawn(e))
-			e->rows[i].probability = c->weight / weight;
+		e->rows[i].probability = likelihood_of(e, c, &set->scores[i]);
+		sum += e->rows[i].probability;
 	}
+	for (uint32_t i = 0; i < e->n_eligible; i++)
+		e->rows[i].probability = sum > 0 ? e->rows[i].probability / sum : -1;
 	assert(pick->at < e->n_eligible);
-	swap_rows(&e->rows[0], &e->rows[pick->at]);
+	bring_forward(e->rows, 0, pick->at);
 	if (e->has_scores)
-		qsort_r(e->rows + 1, e->n_eligible - 1, sizeof(*e->rows), row_cmp, (void *)e->policy);
+		qsort_r(e->rows + 1, e->n_eligible - 1, sizeof(*e->rows), row_cmp, (void *)e->scorer);
 }
 
 /* Those whose scores are too low, and those beyond so many: they stand behind the others, best first. */
@@ -188,14 +209,16 @@ void policy_explain(struct policy_set *set, const struct pick_input *input, stru
 	struct moved moved = moved_save(set, input->model);
 	struct pick_result pick;
 
-	*e = (struct explanation){ .policy = policy_of(set, input->model), .ring = PICK_RING_NONE };
+	*e = (struct explanation){ .policy = policy_of(set, input->model),
+		.scorer = policy_scorer(set, input->model),
+		.ring = PICK_RING_NONE };
 	e->rows = malloc((set->snapshot->n_rows + 1) * sizeof(*e->rows));
 	e->outcome = policy_pick(set, input, &pick);
 	if (!e->outcome) {
 		e->reason = pick.reason;
 		e->ring = pick.ring;
 		e->n_rows = e->n_eligible = pick.n_eligible;
-		e->has_scores = explain_has_scores(set, e->policy, &pick);
+		e->has_scores = explain_has_scores(set, &pick);
 		list_eligible(set, input, &pick, e);
 		leave_out(set, input->model, e);
 	}

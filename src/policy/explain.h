@@ -19,9 +19,9 @@ struct explain_row {
 	const struct instance *instance;
 	uint32_t
 	    codes; /* of one that is not eligible: filter_codes(), or its score; 0: others come before it */
-	struct policy_score score;
-	double probability; /* that it is picked, where the pick is drawn by weight; else negative */
-	uint32_t weight;    /* in thousandths, of the snapshot's row */
+	struct policy_score score; /* its total is NAN when the pick did not look at it */
+	double probability;        /* that it is picked, where that is left to chance; else negative */
+	uint32_t weight;           /* in thousandths, of the snapshot's row */
 	struct load_sum load;
 	uint32_t cached_tokens; /* of this prompt, predicted */
 };
@@ -30,28 +30,28 @@ struct explanation {
 	int outcome; /* 0, or the enum pick_outcome of a pick that finds nobody */
 	enum pick_reason reason;
 	enum pick_ring ring;
-	const struct policy *policy;
-	bool has_scores;
+	const struct policy *policy, *scorer;  /* who picks, and whose scores there are */
+	bool has_scores;                       /* the one that is picked was compared with others */
 	uint32_t n_eligible, n_scored, n_rows; /* scored: those that composite left out, too */
 	struct explain_row *rows;              /* the caller's: policy_explanation_free() */
 };
 
 /*
  * A row for each instance of the snapshot: first the one that is picked, then the other eligible ones,
- * best first, then all others. Where a policy has no scores the order is that of picks each of which
- * leaves out those before it; after EXPLAIN_RANKED_MAX of them it is that of the snapshot.
+ * best first, then all others. Whom the pick did not look at comes behind whom it compared. Where a policy
+ * has no scores the order is that of picks each of which leaves out those before it; after EXPLAIN_RANKED_MAX
+ * of them, and where such picks would go elsewhere, it is that of the snapshot.
  */
 #define EXPLAIN_RANKED_MAX 16
 void policy_explain(struct policy_set *set, const struct pick_input *input, struct explanation *out);
 void policy_explanation_free(struct explanation *e);
 
-/* Does the score say more for its instance than the other? */
+/* Does the score say more for its instance than the other? One that was not looked at never does. */
 bool explain_is_better(
-    const struct policy *policy, const struct policy_score *score, const struct policy_score *than);
+    const struct policy *scorer, const struct policy_score *score, const struct policy_score *than);
 
-/* Whether the pick made last, of this policy, compared scores. */
-bool explain_has_scores(
-    const struct policy_set *set, const struct policy *policy, const struct pick_result *pick);
+/* Whether the pick made last took the one that it took by comparing scores. */
+bool explain_has_scores(const struct policy_set *set, const struct pick_result *pick);
 
 /*
  * Of those that the filters left composite counts as candidates only the so many best, and none below

@@ -1,5 +1,6 @@
 #include "policy/policy.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "fleet/label.h"
@@ -317,11 +318,18 @@ static void find_prefix(struct policy_set *set, const struct policy *policy, con
 		    set->index, demand->keys, policy->wants_index ? demand->n_keys : 0, set->scan);
 }
 
+/* Nobody has been compared yet. */
+static void clear_scores(struct policy_score *scores, uint32_t n) {
+	memset(scores, 0, n * sizeof(*scores));
+	for (uint32_t i = 0; i < n; i++)
+		scores[i].total = NAN;
+}
+
 static uint32_t choose(struct policy_set *set, const struct policy *policy, struct choice *choice) {
 	enum pick_reason reason = choice->reason;
 	uint32_t i;
 
-	memset(set->scores, 0, choice->n * sizeof(*set->scores));
+	clear_scores(set->scores, choice->n);
 	if (choice->n == 1)
 		return 0;
 	if (reason == PICK_LAST_RESORT)

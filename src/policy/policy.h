@@ -30,7 +30,7 @@ const char *policy_name(const struct policy *policy);
 /* The score of one eligible instance, and what it is made of (policy_part_text()). */
 #define POLICY_PARTS 4
 struct policy_score {
-	float total;
+	float total; /* NAN: the pick did not look at this one */
 	float parts[POLICY_PARTS];
 };
 

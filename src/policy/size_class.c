@@ -7,8 +7,8 @@
  * threshold is in bytes of the prompt, [size_class] then is the other policy: cache_aware unless
  * said otherwise, so that conversations stay where their cache is.
  */
-#include <float.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "policy/choice.h"
@@ -67,15 +67,15 @@ static void *size_class_build(
 
 /* --- a pick --------------------------------------------------------------------------------- */
 
-/* The others' scores say that they are not wanted; those of the class go back to where they belong. */
-static void spread_scores(struct choice *choice, const struct choice *narrow, bool is_cost) {
+/* Those of the class go back to where they belong; nobody looked at the others. */
+static void spread_scores(struct choice *choice, const struct choice *narrow) {
 	uint32_t left = narrow->n;
 
 	for (uint32_t i = choice->n; i-- > 0;) {
 		if (left > 0 && narrow->eligible[left - 1] == choice->eligible[i])
 			choice->scores[i] = narrow->scores[--left];
 		else
-			choice->scores[i] = (struct policy_score){ .total = is_cost ? FLT_MAX : -1 };
+			choice->scores[i] = (struct policy_score){ .total = NAN };
 	}
 }
 
@@ -119,7 +119,7 @@ static uint32_t size_class_pick(struct choice *choice) {
 	choice->reason = narrow.n > 1 ? narrow.reason : PICK_SIZE_CLASS;
 	i = place_of(choice, narrow.eligible[i]);
 	if (narrow.n < choice->n)
-		spread_scores(choice, &narrow, then->is_cost);
+		spread_scores(choice, &narrow);
 	return i;
 }
 

@@ -1,5 +1,6 @@
 #include "router/decision.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -63,7 +64,7 @@ static bool is_below(
 	return d->has_scores && explain_is_below(set, model, &d->chosen.score, &set->scores[i]);
 }
 
-/* The best of the others, in order: a walk for each of the few. */
+/* The best of the others that were compared, in order: a walk for each of the few. */
 static void list_alternatives(struct decision *d, const struct policy_set *set, const struct model *model,
     const struct pick_result *pick) {
 	uint32_t best[DECISION_ALTERNATIVES];
@@ -72,9 +73,9 @@ static void list_alternatives(struct decision *d, const struct policy_set *set, 
 	for (uint32_t i = 0; d->has_scores && i < pick->n_eligible; i++) {
 		uint8_t at = n;
 
-		if (i == pick->at || is_below(d, set, model, i))
+		if (i == pick->at || isnan(set->scores[i].total) || is_below(d, set, model, i))
 			continue;
-		while (at > 0 && explain_is_better(d->policy, &set->scores[i], &set->scores[best[at - 1]]))
+		while (at > 0 && explain_is_better(d->scorer, &set->scores[i], &set->scores[best[at - 1]]))
 			at--;
 		if (at == DECISION_ALTERNATIVES)
 			continue;
@@ -129,6 +130,7 @@ void decision_pick(struct decision *d, const struct policy_set *set, const struc
 	d->snapshot = set->snapshot->version;
 	d->seed = demand->seed;
 	d->policy = policy_of(set, input->model);
+	d->scorer = policy_scorer(set, input->model);
 	d->model = (uint16_t)input->model->label;
 	d->capability = (uint8_t)demand->capability;
 	d->reason = (uint8_t)pick->reason;
@@ -138,7 +140,7 @@ void decision_pick(struct decision *d, const struct policy_set *set, const struc
 	d->has_session = demand->session != 0;
 	d->pick_ns = (uint32_t)u64_min(pick_ns, UINT32_MAX);
 	d->n_candidates = pick->n_candidates;
-	d->has_scores = explain_has_scores(set, d->policy, pick);
+	d->has_scores = explain_has_scores(set, pick);
 	d->chosen = choice_of(set, input->model, pick->at);
 	d->n_eligible = count_eligible(d, set, input->model, pick->n_eligible);
 	list_alternatives(d, set, input->model, pick);

@@ -25,7 +25,7 @@
 struct decision_choice {
 	uint32_t serial; /* of the instance; 0: nobody */
 	uint16_t label;
-	struct policy_score score;
+	struct policy_score score; /* its total is NAN when the pick did not look at it */
 };
 
 /* One that could not, by the first of its codes. */
@@ -48,8 +48,8 @@ struct decision {
 	uint64_t salt; /* the tenant's; 0: there are no tenants */
 	uint64_t prompt_bytes;
 	uint64_t queue_ns, first_token_ns, total_ns; /* since the request came; 0: has not happened */
-	const struct policy *policy;
-	uint32_t pick_ns; /* what the last pick took */
+	const struct policy *policy, *scorer;        /* who picked, and whose scores there are */
+	uint32_t pick_ns;                            /* what the last pick took */
 	uint32_t prompt_tokens, predicted_tokens, actual_tokens, output_tokens;
 	uint32_t n_candidates, n_eligible, n_rejected;
 	uint16_t worker, model, status, n_attempts;

@@ -61,13 +61,14 @@ static json_t *time_of(uint64_t wall_ms) {
 	return json_string(text);
 }
 
-json_t *decision_json_parts(const struct policy *policy, const struct policy_score *score) {
+void decision_json_score(json_t *json, const struct policy *scorer, const struct policy_score *score) {
 	json_t *parts = json_object();
 
-	for (unsigned i = 0; i < POLICY_PARTS && policy_part_text(policy, i); i++)
+	for (unsigned i = 0; i < POLICY_PARTS && policy_part_text(scorer, i) && !isnan(score->total); i++)
 		json_object_set_new(
-		    parts, policy_part_text(policy, i), decision_json_number((double)score->parts[i]));
-	return parts;
+		    parts, policy_part_text(scorer, i), decision_json_number((double)score->parts[i]));
+	json_object_set_new(json, "score", decision_json_number((double)score->total));
+	json_object_set_new(json, "parts", parts);
 }
 
 static json_t *choice_json(const struct decision *d, const struct decision_choice *choice) {
@@ -75,10 +76,7 @@ static json_t *choice_json(const struct decision *d, const struct decision_choic
 
 	json_object_set_new(json, "instance", json_string(label_text(LABEL_INSTANCE, choice->label)));
 	json_object_set_new(json, "serial", uint_of(choice->serial));
-	json_object_set_new(
-	    json, "score", d->has_scores ? decision_json_number((double)choice->score.total) : json_null());
-	json_object_set_new(
-	    json, "parts", d->has_scores ? decision_json_parts(d->policy, &choice->score) : json_object());
+	decision_json_score(json, d->scorer, &choice->score);
 	return json;
 }
 

@@ -20,8 +20,10 @@ struct decision_moment decision_moment_now(void);
 void decision_moment_refresh(struct decision_moment *moment);
 uint64_t decision_wall_ms(const struct decision_moment *moment, uint64_t at_ns);
 
-/* All below give a new reference. */
+/* These give a new reference. */
 json_t *decision_json(const struct decision *d, const struct decision_moment *moment);
-json_t *decision_json_parts(const struct policy *policy, const struct policy_score *score);
 json_t *decision_json_number(double value); /* to the millionth; null when it is none */
 json_t *decision_json_text(struct slice text);
+
+/* Puts the members `score` and `parts`: null and empty where the pick did not look at the instance. */
+void decision_json_score(json_t *json, const struct policy *scorer, const struct policy_score *score);

@@ -64,7 +64,7 @@ static json_t *load_json(const struct load_sum *load) {
 
 static json_t *row_json(const struct query *q, uint32_t i) {
 	const struct explain_row *row = &q->e.rows[i];
-	bool is_eligible = i < q->e.n_eligible, has_score = i < q->e.n_scored && q->e.has_scores;
+	bool is_eligible = i < q->e.n_eligible;
 	json_t *json = json_object();
 
 	json_object_set_new(json, "instance", decision_json_text(row->instance->spec.name));
@@ -73,10 +73,7 @@ static json_t *row_json(const struct query *q, uint32_t i) {
 	    json, "state", json_string(instance_state_text(q->snapshot->rows[row->row].state)));
 	json_object_set_new(json, "eligible", json_boolean(is_eligible));
 	json_object_set_new(json, "codes", codes_json(row->codes));
-	json_object_set_new(
-	    json, "score", has_score ? decision_json_number((double)row->score.total) : json_null());
-	json_object_set_new(
-	    json, "parts", has_score ? decision_json_parts(q->e.policy, &row->score) : json_object());
+	decision_json_score(json, q->e.scorer, &row->score);
 	json_object_set_new(
 	    json, "probability", row->probability < 0 ? json_null() : decision_json_number(row->probability));
 	json_object_set_new(json, "weight", json_real(row->weight / (double)INSTANCE_WEIGHT_ONE));
@@ -124,7 +121,7 @@ static void query_answer(const struct query *q) {
 	    json_pack("{s:s, s:I, s:s?, s:s?, s:b, s:o, s:o, s:o}", "policy", policy_name(q->e.policy),
 		"snapshot", (json_int_t)q->snapshot->version, "reason",
 		q->e.outcome ? NULL : pick_reason_text(q->e.reason), "ring", ring[0] ? ring : NULL,
-		"lower_is_better", policy_is_cost(q->e.policy), "refusal", refusal_json(q), "demand",
+		"lower_is_better", policy_is_cost(q->e.scorer), "refusal", refusal_json(q), "demand",
 		demand_json(q), "rows", rows));
 }
 

@@ -1,4 +1,6 @@
-#include "unit/policy/picks.h"
+#include "unit/policy/stands.h"
+
+#include <math.h>
 
 #include "policy/explain.h"
 #include "policy/session_table.h"
@@ -140,7 +142,7 @@ static void assert_rows_are_all(const struct explanation *e, uint32_t n_rows) {
 
 static void assert_scores_are_in_order(const struct explanation *e) {
 	for (uint32_t i = 2; e->has_scores && i < e->n_eligible; i++)
-		assert_false(explain_is_better(e->policy, &e->rows[i].score, &e->rows[i - 1].score));
+		assert_false(explain_is_better(e->scorer, &e->rows[i].score, &e->rows[i - 1].score));
 }
 
 /* For one that draws, too: with the same random numbers it draws the same. */
@@ -278,20 +280,168 @@ static void composite_leaves_out_the_worst(void **state) {
 	picks_close(&p);
 }
 
+/* Leaving one of the zone out makes the other too busy: the next pick goes to the region, who is no row. */
+static void an_order_stays_among_the_eligible(void **state) {
+	struct stand stands[12] = { { .labels = NULL } };
+	struct picks p;
+
+	for (uint32_t r = 0; r < 12; r++)
+		stands[r].labels =
+		    r < 2 ? "zone=z1 region=r1 capacity=100" : "zone=z2 region=r1 capacity=100";
+	stands_open(&p, "round_robin", stands, 12);
+	p.options.locality = (struct locality_options){ LOCALITY_PREFER, traits_word(SLICE("z1")),
+		traits_word(SLICE("r1")), 0.8, 64 };
+	picks_charge(&p, 1, 90);
+	for (unsigned i = 0; i < 6; i++) {
+		uint16_t slots[PICKS_ROWS_MAX];
+		struct pick_input input = stands_input(&p, "", slots);
+		struct pick_result pick;
+		struct explanation e;
+
+		policy_explain(&p.set, &input, &e);
+		assert_int_equal(policy_pick(&p.set, &input, &pick), 0);
+		assert_int_equal(e.n_eligible, 2);
+		assert_int_equal(e.rows[0].row, pick.row);
+		assert_int_equal(e.rows[1].row, 1 - pick.row);
+		for (uint32_t r = 2; r < 12; r++)
+			assert_int_equal(e.rows[r].row, r);
+		policy_explanation_free(&e);
+	}
+	picks_close(&p);
+}
+
+/* Of five who weigh the same, with 3, 1, 4, 0 and 2 requests in flight. */
+static void open_busy(struct picks *p, const char *policy, uint64_t seed) {
+	static const uint16_t equal[] = { 1, 1, 1, 1, 1 };
+	static const unsigned busy[] = { 3, 1, 4, 0, 2 };
+
+	picks_open(p, policy, equal, 5, seed);
+	for (uint32_t r = 0; r < 5; r++)
+		picks_charge(p, r, busy[r]);
+}
+
+static void explain_now(struct picks *p, struct explanation *e) {
+	struct pick_input input = { .model = snapshot_model(p->set.snapshot, SLICE("m")),
+		.demand = &p->demand };
+
+	policy_explain(&p->set, &input, e);
+	assert_int_equal(e->outcome, 0);
+}
+
+/* Two are drawn and compared; who was not drawn has no score, and is behind them. */
+static void who_was_not_compared_comes_last(void **state) {
+	for (uint64_t seed = 1; seed <= 20; seed++) {
+		struct explanation e;
+		struct picks p;
+
+		open_busy(&p, "power_of_two", seed);
+		explain_now(&p, &e);
+		assert_true(e.has_scores);
+		assert_true(e.rows[0].score.total < e.rows[1].score.total);
+		for (uint32_t i = 2; i < 5; i++)
+			assert_true(isnan(e.rows[i].score.total));
+		assert_true(e.rows[2].row < e.rows[3].row && e.rows[3].row < e.rows[4].row);
+		policy_explanation_free(&e);
+		picks_close(&p);
+	}
+}
+
+/* The home of a session is not compared with anybody: the others are whom it would leave it for. */
+static void a_home_has_no_scores(void **state) {
+	struct explanation e;
+	struct picks p;
+
+	open_busy(&p, "session", 1);
+	p.demand.session = 7;
+	uint32_t home = picks_serve(&p, 0);
+	explain_now(&p, &e);
+	assert_int_equal(e.reason, PICK_STICKY_HIT);
+	assert_false(e.has_scores);
+	assert_int_equal(e.rows[0].row, home);
+	for (uint32_t i = 0; i < 5; i++)
+		assert_true(isnan(e.rows[i].score.total));
+	policy_explanation_free(&e);
+	picks_close(&p);
+}
+
+static void classify(struct snapshot_row *rows) {
+	static const struct pair labels[] = { { { "cache_type", 10 }, { "paged", 5 } },
+		{ { "cache_type", 10 }, { "static", 6 } } };
+
+	for (uint32_t r = 0; r < 5; r++)
+		rows[r].labels = (struct pairs){ &labels[r == 3], 1 };
+}
+
+/* The scores are costs of another policy; row 3, idle, is not of the class. */
+static void a_class_is_in_the_order_of_its_scorer(void **state) {
+	static const uint32_t expected[] = { 1, 4, 0, 2, 3 };
+	struct explanation e;
+	struct picks p;
+
+	open_busy(&p, "size_class", 1);
+	p.options.size_class_then = policy_find(SLICE("least_load"));
+	picks_change(&p, classify);
+	explain_now(&p, &e);
+	assert_ptr_equal(e.scorer, p.options.size_class_then);
+	for (uint32_t i = 0; i < 5; i++) {
+		assert_int_equal(e.rows[i].row, expected[i]);
+		assert_int_equal(isnan(e.rows[i].score.total) != 0, i == 4);
+	}
+	policy_explanation_free(&e);
+	picks_close(&p);
+}
+
+/* Weights 1, 2 and 5, and how often each would be drawn. */
+static void assert_drawn(struct picks *p, const double *parts) {
+	unsigned counts[PICKS_ROWS_MAX];
+	struct explanation e;
+
+	explain_now(p, &e);
+	picks_count(p, 20000, counts);
+	for (uint32_t i = 0; i < 3; i++) {
+		assert_float_equal(e.rows[i].probability, parts[e.rows[i].row], 1e-6);
+		assert_float_equal(counts[e.rows[i].row] / 20000.0, e.rows[i].probability, 0.02);
+	}
+	policy_explanation_free(&e);
+}
+
 static void a_draw_has_probabilities(void **state) {
 	static const uint16_t weights[] = { 1, 2, 5 };
 	struct explanation e;
 	struct picks p;
-	double sum = 0;
 
 	picks_open(&p, "random", weights, 3, 3);
-	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, NULL, 0, 0 };
+	assert_drawn(&p, (double[]){ 1 / 3.0, 1 / 3.0, 1 / 3.0 });
+	picks_close(&p);
+	picks_open(&p, "weighted_random", weights, 3, 3);
+	assert_drawn(&p, (double[]){ 1 / 8.0, 2 / 8.0, 5 / 8.0 });
+	p.options.random_sharpness = 2;
+	assert_drawn(&p, (double[]){ 1 / 30.0, 4 / 30.0, 25 / 30.0 });
+	picks_close(&p);
+	picks_open(&p, "power_of_two", weights, 3, 3);
+	explain_now(&p, &e);
+	assert_true(e.rows[0].probability < 0);
+	policy_explanation_free(&e);
+	picks_close(&p);
+}
+
+/* Whatever the policy, the last resort is drawn by weight. */
+static void a_last_resort_has_probabilities(void **state) {
+	static const uint16_t weights[] = { 1, 2, 5, 1, 1, 1, 1 };
+	struct explanation e;
+	struct picks p;
+
+	picks_open(&p, "random", weights, 7, 3);
+	picks_ail(&p, "abc");
+	uint16_t tried[4];
+	for (uint32_t r = 3; r < 7; r++)
+		tried[r - 3] = picks_instance(&p, r)->slot;
+	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, tried, 4, 0 };
 	policy_explain(&p.set, &input, &e);
-	for (uint32_t i = 0; i < 3; i++) {
+	assert_int_equal(e.reason, PICK_LAST_RESORT);
+	assert_int_equal(e.n_eligible, 3);
+	for (uint32_t i = 0; i < 3; i++)
 		assert_float_equal(e.rows[i].probability, weights[e.rows[i].row] / 8.0, 1e-9);
-		sum += e.rows[i].probability;
-	}
-	assert_float_equal(sum, 1, 1e-9);
 	policy_explanation_free(&e);
 	picks_close(&p);
 }
@@ -319,7 +469,12 @@ int main(void) {
 		cmocka_unit_test(the_order_is_that_of_picks),
 		cmocka_unit_test(what_is_out_says_why),
 		cmocka_unit_test(composite_leaves_out_the_worst),
+		cmocka_unit_test(an_order_stays_among_the_eligible),
+		cmocka_unit_test(who_was_not_compared_comes_last),
+		cmocka_unit_test(a_home_has_no_scores),
+		cmocka_unit_test(a_class_is_in_the_order_of_its_scorer),
 		cmocka_unit_test(a_draw_has_probabilities),
+		cmocka_unit_test(a_last_resort_has_probabilities),
 		cmocka_unit_test(nobody_is_explained_too),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -96,6 +96,54 @@ static void alternatives_are_the_best_of_the_others(void **state) {
 	decision_ring_deinit(&ring);
 }
 
+static void classify(struct snapshot_row *rows) {
+	static const struct pair labels[] = { { { "cache_type", 10 }, { "paged", 5 } },
+		{ { "cache_type", 10 }, { "static", 6 } } };
+
+	for (uint32_t r = 0; r < 8; r++)
+		rows[r].labels = (struct pairs){ &labels[r >= 4], 1 };
+}
+
+/* size_class has another policy's costs, and none of those that are not of the class. */
+static void alternatives_are_ranked_by_whose_scores_they_are(void **state) {
+	struct decision_ring ring;
+	struct picks p;
+
+	decision_ring_init(&ring, 0, 4);
+	picks_open(&p, "size_class", equal, 8, 1);
+	p.options.size_class_then = policy_find(SLICE("least_load"));
+	picks_change(&p, classify);
+	for (uint32_t i = 0; i < 4; i++)
+		picks_charge(&p, (i * 3) % 4, i);
+	struct decision *d = record(&ring, &p, NULL, 0);
+	assert_ptr_equal(d->scorer, p.options.size_class_then);
+	assert_int_equal(d->chosen.serial, picks_instance(&p, 0)->serial);
+	assert_int_equal(d->n_alternatives, 3);
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(d->alternatives[i].serial, picks_instance(&p, ((i + 1) * 3) % 4)->serial);
+	picks_close(&p);
+	decision_ring_deinit(&ring);
+}
+
+/* Two were drawn: nothing is known of the others. */
+static void alternatives_were_compared(void **state) {
+	struct decision_ring ring;
+	struct picks p;
+
+	decision_ring_init(&ring, 0, 4);
+	picks_open(&p, "power_of_two", equal, 8, 1);
+	for (uint32_t i = 0; i < 8; i++)
+		picks_charge(&p, i, i);
+	for (unsigned i = 0; i < 20; i++) {
+		struct decision *d = record(&ring, &p, NULL, 0);
+
+		assert_int_equal(d->n_alternatives, 1);
+		assert_true(d->chosen.score.total < d->alternatives[0].score.total);
+	}
+	picks_close(&p);
+	decision_ring_deinit(&ring);
+}
+
 static void the_rejected_have_their_first_code(void **state) {
 	struct decision_ring ring;
 	struct picks p;
@@ -208,6 +256,8 @@ int main(void) {
 		cmocka_unit_test(a_handle_is_never_that_of_none),
 		cmocka_unit_test(a_ring_may_be_off),
 		cmocka_unit_test(alternatives_are_the_best_of_the_others),
+		cmocka_unit_test(alternatives_are_ranked_by_whose_scores_they_are),
+		cmocka_unit_test(alternatives_were_compared),
 		cmocka_unit_test(the_rejected_have_their_first_code),
 		cmocka_unit_test(composite_leaves_out_the_worst),
 		cmocka_unit_test(the_ring_stands_beside_the_reason),

@@ -305,6 +305,49 @@ def test_what_was_done_can_be_played_again(trio, tmp_path):
     assert len(log.read_text().splitlines()) == 5
 
 
+def test_every_code_is_given_to_whom_it_fits(engine, router):
+    """One instance out for each reason, and one that is not. Who is drained or tried is in the tests of the filters."""
+    base = {"region": "r1", "residency": "eu", "clearance": "restricted"}
+    odd = {"capability_missing": {"capabilities": "rerank"}, "feature_missing": {"features": "stream"},
+           "context_too_small": {"context": "10"}, "clearance_low": {"clearance": "internal"},
+           "residency_missing": {"residency": "us"}, "region_denied": {"region": "r2"},
+           "at_capacity": {"capacity": "1"}, "over_cost": {"price_out": "9000000"}, "model_absent": {}, "unhealthy": {}, "": {}}
+    flags = {"at_capacity": ["--itl", "50ms"], "": ["--prefill-rate", "5000"]}
+    models = {"at_capacity": ["m", "held"], "model_absent": ["other"], "unhealthy": ["m", "gone"]}
+    engines = {code: engine(models.get(code, ["m"]), *flags.get(code, [])) for code in odd}
+    for one in engines.values():
+        one.declared = one.models
+    silent = f"http://127.0.0.1:{free_port()}"
+    front = router([*engines.values(), silent], labels=[*(base | more for more in odd.values()), base], ready=len(odd),
+                   router={"threads": 1}, health={"probe": True, "interval": "100ms", "max_errors": 1},
+                   locality={"region": "r1", "mode": "require"}, privacy={"residency": ["eu"]}, cost={"ceiling": 60})
+    body = chat_body(max_tokens=100, tools=[{"type": "function", "function": {"name": "f"}}])
+    private = {"x-headrace-privacy": "restricted"}
+
+    def codes(**more):
+        said = explain(front, body, headers=private | more).json()
+        return {row["instance"]: row["codes"] for row in said["rows"]}
+    engines["unhealthy"].kill()
+    eventually(lambda: codes()[engines["unhealthy"].url])
+    assert front.chat("gone", body={"max_tokens": 1}).status_code == 502
+    found = codes()
+    assert found.pop(engines["unhealthy"].url) == ["unhealthy", "avoided"]
+
+    def held(model):
+        return client.stream("POST", front.url + "/v1/chat/completions", json=chat_body(model, stream=True, max_tokens=1000))
+    with http() as client, held("held") as stream:
+        assert stream.status_code == 200, stream.read()
+        found = codes()
+        for code in odd.keys() - {"unhealthy"}:
+            assert found[engines[code].url] == [code] * bool(code), code
+        assert "loading" in found[silent]
+
+    def late():
+        front.chat(body={"max_tokens": 1, "messages": [{"role": "user", "content": "word " * 1000}]})
+        return codes(**{"x-headrace-deadline-ms": "1"})[engines[""].url] == ["slo_unattainable"]
+    eventually(late)
+
+
 # --- headrace ctl ---------------------------------------------------------------------------------
 
 

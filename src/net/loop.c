@@ -77,10 +77,11 @@ static void loop_on_check(uv_check_t *check) {
 	loop_turn(l);
 }
 
-static void loop_on_doorbell(uv_async_t *doorbell) {
-	struct loop *l = container_of(doorbell, struct loop, doorbell);
+/* What has come until now; false: nothing. */
+static bool loop_empty_inbox(struct loop *l) {
 	struct mail *newest = atomic_exchange_explicit(&l->inbox, NULL, memory_order_acquire);
 	struct mail *oldest = NULL;
+	bool has_mail = newest;
 	while (newest) {
 		struct mail *next = newest->next;
 		newest->next = oldest;
@@ -92,6 +93,16 @@ static void loop_on_doorbell(uv_async_t *doorbell) {
 		oldest = m->next;
 		m->deliver(m);
 	}
+	return has_mail;
+}
+
+static void loop_on_doorbell(uv_async_t *doorbell) {
+	loop_empty_inbox(container_of(doorbell, struct loop, doorbell));
+}
+
+void loop_deliver(struct loop *l) {
+	while (loop_empty_inbox(l))
+		;
 }
 
 void loop_post(struct loop *l, struct mail *m, mail_fn deliver) {

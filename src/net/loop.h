@@ -84,6 +84,10 @@ void loop_turn(struct loop *l);
 /* Ends loop_run() after this turn. */
 void loop_stop(struct loop *l);
 
+/* After loop_run(), on a thread that has joined the loop's: delivers the mail that is left, and what that
+ * posts to the same loop. */
+void loop_deliver(struct loop *l);
+
 void job_init(struct job *j, job_fn run);
 void loop_wake(struct loop *l, struct job *j);
 void job_cancel(struct job *j);

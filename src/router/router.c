@@ -487,6 +487,7 @@ static void control_free(struct control *c) {
 	/* A name server that is silent holds loop_deinit() and exit() up; all that matters is written. */
 	if (resolver_n_running())
 		_exit(0);
+	loop_deliver(&c->loop); /* what the workers answered last: it is lent from this loop's pool */
 	loop_deinit(&c->loop);
 	endpoint_server_deinit(&c->admin);
 	if (c->has_metrics_listener)

@@ -217,6 +217,7 @@ void worker_stop(struct worker *w) {
 
 void worker_join(struct worker *w) {
 	pthread_join(w->thread, NULL);
+	loop_deliver(&w->loop); /* questions, which are answered to the control thread's loop */
 	timer_stop(&w->gauges);
 	tap_scratch_deinit(&w->tap, &w->loop.bufs);
 	policy_set_deinit(&w->policies);

@@ -3,12 +3,14 @@ import json
 import subprocess
 import threading
 
+import httpx
 import openai
 import pytest
 
 from ports import free_port
 from program import BIN, KEY, PROMPT, chat_body, eventually, http
 
+JSON = {"content-type": "application/json"}
 SECRET = "marker-of-a-prompt-7d1c"
 
 
@@ -346,6 +348,36 @@ def test_every_code_is_given_to_whom_it_fits(engine, router):
         front.chat(body={"max_tokens": 1, "messages": [{"role": "user", "content": "word " * 1000}]})
         return codes(**{"x-headrace-deadline-ms": "1"})[engines[""].url] == ["slo_unattainable"]
     eventually(late)
+
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_a_stop_amid_questions_is_in_order(engine, router, attempt):
+    workers = [engine(["m"]) for _ in range(3)]
+    front = router(workers, "--policy", "cache_aware", router={"threads": 4}, explain={"ring": 4096},
+                   timeout={"announce": "0s", "drain": "0s"})
+    for _ in range(20):
+        front.chat(body={"max_tokens": 1})
+    asked, body = [], json.dumps(chat_body(user="x" * 50000)).encode()
+
+    def ask(i):
+        with http(base_url=front.admin_url) as client:
+            try:
+                while True:
+                    if i % 2:
+                        client.get("/decisions?limit=1000")
+                    else:
+                        client.post("/explain", content=body, headers=JSON)
+                    asked.append(i)
+            except httpx.HTTPError:
+                pass
+    askers = [threading.Thread(target=ask, args=(i,)) for i in range(24)]
+    for asker in askers:
+        asker.start()
+    eventually(lambda: set(asked) == set(range(24)))
+    front.process.terminate()
+    assert front.wait() == 0, front.output()
+    for asker in askers:
+        asker.join()
 
 
 # --- headrace ctl ---------------------------------------------------------------------------------

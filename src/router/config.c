@@ -366,7 +366,7 @@ static const struct option rows[] = {
 	    .type = OPTION_BOOL, .def = "false", ROUTER(explain.has_headers) },
 	{ "explain", "ring", .flag = "explain-ring",
 	    .help = "choices that each thread remembers for the admin port's /decisions; 0 is none",
-	    .type = OPTION_UINT, .def = "1024", .max = 1u << 20, ROUTER(explain.n_records) },
+	    .type = OPTION_UINT, .def = "1024", .max = 1u << 16, ROUTER(explain.n_records) },
 	{ "explain", "log", .flag = "explain-log", .arg = "FILE",
 	    .help = "one line a request, for headrace sim to play it again under another policy: times, "
 		    "tokens and hashes, no text; off is none",

@@ -199,19 +199,22 @@ static const struct model *find_model(const struct exchange *x, const struct sna
 }
 
 /* Whose model it is decides where it goes, and it has not come yet. */
-static bool must_wait(const struct exchange *x) {
-	return x->worker->view->snapshot->n_models > 1 && !inspect_is_decided(&x->inspect);
+static bool must_wait(const struct worker *w, const struct inspect *in) {
+	return w->view->snapshot->n_models > 1 && !inspect_is_decided(in);
+}
+
+const struct model *exchange_model(const struct snapshot *snap, const struct inspect *in) {
+	struct slice name = inspect_model(in);
+	return name.n ? snapshot_model(snap, name) : &snap->any;
 }
 
 /* The policy of its model goes by what has yet to come. */
-static bool policy_waits(const struct exchange *x) {
-	const struct policy_set *set = &x->worker->policies;
-	const struct model *model = find_model(x, set->snapshot);
-	if (!model || x->inspect.body != INSPECT_JSON)
+static bool policy_waits(const struct policy_set *set, const struct inspect *in) {
+	const struct model *model = exchange_model(set->snapshot, in);
+	if (!model || in->body != INSPECT_JSON)
 		return false;
 	return policy_wants_prompt(set, model) ||
-	    (policy_wants_session(set, model) &&
-		!(inspect_has_session(&x->inspect) && inspect_is_decided(&x->inspect)));
+	    (policy_wants_session(set, model) && !(inspect_has_session(in) && inspect_is_decided(in)));
 }
 
 /*
@@ -219,16 +222,19 @@ static bool policy_waits(const struct exchange *x) {
  * body is waited for whole, since no engine can begin before it has all of it: what is
  * wrong with it is then found before an engine sees it.
  */
-static bool inspect_is_enough(const struct exchange *x) {
-	const struct router_config *config = x->worker->router->config;
-	if (inspect_has_all(&x->inspect))
+bool exchange_has_enough(const struct worker *w, const struct inspect *in, uint64_t n_bytes) {
+	uint64_t limit = w->router->config->inspect_limit_bytes;
+	if (inspect_has_all(in))
 		return true;
-	if (must_wait(x))
+	if (must_wait(w, in))
 		return false;
-	uint64_t limit = config->inspect_limit_bytes;
-	if (!policy_waits(x))
+	if (!policy_waits(&w->policies, in))
 		limit = u64_min(limit, WHOLE_BYTES);
-	return x->hold.bytes >= limit || buf_is_over_budget(bufs(x));
+	return n_bytes >= limit || buf_is_over_budget(&w->loop.bufs);
+}
+
+static bool inspect_is_enough(const struct exchange *x) {
+	return exchange_has_enough(x->worker, &x->inspect, x->hold.bytes);
 }
 
 /* One receive of the body, held. CALL_E_AGAIN: nothing came, or a cause ends the exchange. */
@@ -237,7 +243,8 @@ static int hold_once(struct exchange *x, enum cause *cause) {
 	int r = receive_body(x, &in, cause);
 	if (r)
 		return CALL_E_AGAIN;
-	if (x->hold.bytes + in.bytes > x->worker->router->config->hold_limit_bytes && must_wait(x))
+	if (x->hold.bytes + in.bytes > x->worker->router->config->hold_limit_bytes &&
+	    must_wait(x->worker, &x->inspect))
 		*cause = CAUSE_MODEL_LATE;
 	else if (!hold_append(&x->hold, bufs(x), in.pieces, in.n))
 		*cause = CAUSE_OVERLOADED;
@@ -265,14 +272,8 @@ static void make_demand(struct exchange *x, struct demand *demand) {
 	const struct head *head = request_head(x);
 	worker_demand(x->worker, &x->inspect, x->model, x->worker->keys, demand);
 	demand->seed = worker_seed(exchange_id(x));
-	if (!x->inspect.is_complete && x->inspect.body == INSPECT_JSON && head->framing == FRAMING_LENGTH &&
-	    head->content_length > demand->prompt_bytes) { /* the rest is on its way */
-		double n =
-		    (double)head->content_length * policy_tokens_per_byte(&x->worker->policies, x->model);
-		demand->is_prompt_open = true;
-		demand->prompt_bytes = head->content_length;
-		demand->prompt_tokens = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
-	}
+	if (head->framing == FRAMING_LENGTH)
+		worker_expect(x->worker, &x->inspect, x->model, head->content_length, demand);
 }
 
 enum cause exchange_cause(int outcome) {

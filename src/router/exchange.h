@@ -92,6 +92,12 @@ struct job *exchange_begin(struct server *server, struct session *session, const
 /* What a client is told when a pick ends so (enum pick_outcome) at its first try. */
 enum cause exchange_cause(int outcome);
 
+/* For whom it is, as far as its body is known; NULL: nobody has such a model. */
+const struct model *exchange_model(const struct snapshot *snap, const struct inspect *in);
+
+/* Whether an instance is picked by what the first n_bytes of a body have shown, on the worker's thread. */
+must_use bool exchange_has_enough(const struct worker *w, const struct inspect *in, uint64_t n_bytes);
+
 /* Ends it now, whatever it is doing (the worker stops). */
 void exchange_kill(struct exchange *x, enum cause cause);
 

@@ -9,6 +9,8 @@
 #define LIMIT_DEFAULT 100u
 #define LIMIT_MAX     1000u
 #define NAME_BYTES    257u
+#define SCAN_RECORDS  1024u /* in one turn of a worker */
+#define NOT_FOUND     "no such decision is remembered"
 #define SINCE_MAX     UINT64_C(8000000000000) /* the year 2223: in nanoseconds it fits */
 
 void explain_init(struct explain *e, struct loop *loop, struct router *router) {
@@ -23,11 +25,17 @@ void explain_error(struct endpoint_call *call, unsigned status, const char *code
 		"invalid_request_error", "param", "code", code));
 }
 
-void explain_refuse(struct endpoint_call *call, enum cause cause, const char *detail) {
-	char *text = reply_error_text(cause, detail, REPLY_OPENAI);
+enum reply_dialect explain_dialect(struct endpoint_call *call) {
+	const struct report *report = endpoint_context(call);
 
-	endpoint_answer_text(
-	    call, reply_error(cause, REPLY_OPENAI).status, "application/json", slice_of(text));
+	return reply_dialect(report->router->config->errors, head_path(endpoint_head(call)));
+}
+
+void explain_refuse(
+    struct endpoint_call *call, enum reply_dialect dialect, enum cause cause, const char *detail) {
+	char *text = reply_error_text(cause, detail, dialect);
+
+	endpoint_answer_text(call, reply_error(cause, dialect).status, "application/json", slice_of(text));
 	free(text);
 }
 
@@ -41,7 +49,7 @@ bool explain_ask_begin(struct explain_ask *ask, struct endpoint_call *call) {
 	struct report *report = endpoint_context(call);
 
 	if (report->explain.n_asks >= EXPLAIN_ASKS_MAX) {
-		explain_refuse(call, CAUSE_OVERLOADED, NULL);
+		explain_refuse(call, explain_dialect(call), CAUSE_OVERLOADED, NULL);
 		return false;
 	}
 	report->explain.n_asks++;
@@ -57,149 +65,156 @@ void explain_ask_end(struct explain_ask *ask) {
 
 /* --- decisions -------------------------------------------------------------------------------- */
 
-/* What is looked for. A text that is empty asks for nothing. */
+/* What is looked for. A text that is empty, or a number 0, asks for nothing. */
 struct filter {
-	char model[NAME_BYTES], instance[NAME_BYTES], reason[32], id[DECISION_ID_MAX + 1];
+	char model[NAME_BYTES], instance[NAME_BYTES], reason[32], request[DECISION_ID_MAX + 1];
 	uint64_t since_ns;
-	uint32_t limit;
-	bool is_number; /* id is a decision's, not a request's */
+	uint64_t number; /* of one record, of this worker */
+	uint32_t worker, limit;
 };
 
-/* The part of one worker. */
-struct part {
-	struct mail mail;
-	struct search *search;
-	struct worker *worker;
-	uint32_t n;
-	struct decision items[];
-};
-
+/*
+ * A mail that goes from worker to worker and comes back after each. There it looks at SCAN_RECORDS
+ * records, then waits behind the events of others. Each may find as many as were asked for; what is too
+ * much is left out before the next one is asked.
+ */
 struct search {
 	struct explain_ask ask;
+	struct mail mail;
 	struct filter filter;
-	struct part **parts;
-	unsigned n_parts, n_left;
+	struct worker *worker; /* that is asked now */
+	unsigned n_left;       /* to be asked, with this one */
+	uint64_t next;         /* the record to look at; 0: none */
+	uint32_t n, n_before;  /* found, and found at others */
+	struct decision items[];
 };
 
 static bool is_wanted(const char *wanted, const char *text) {
 	return !wanted[0] || !strcmp(wanted, text);
 }
 
-static bool has_id(const struct filter *f, const struct decision *d) {
-	char room[DECISION_TEXT_BYTES];
-
-	if (!f->id[0])
-		return true;
-	return slice_eq(
-	    slice_of(f->id), f->is_number ? decision_text(d, room) : (struct slice){ d->id, d->id_n });
-}
-
-static bool fits(const struct filter *f, const struct decision *d) {
-	return d->at_ns >= f->since_ns && has_id(f, d) &&
-	    is_wanted(f->model, label_text(LABEL_MODEL, d->model)) &&
-	    is_wanted(f->instance, label_text(LABEL_INSTANCE, d->chosen.label)) &&
+/* A request that was refused has nothing of what is asked for here. */
+static bool fits_choice(const struct filter *f, const struct decision *d) {
+	if (!d->chosen.serial)
+		return !f->instance[0] && !f->reason[0];
+	return is_wanted(f->instance, label_text(LABEL_INSTANCE, d->chosen.label)) &&
 	    is_wanted(f->reason, pick_reason_text((enum pick_reason)d->reason));
 }
 
-static void search_free(struct search *s) {
-	for (unsigned i = 0; i < s->n_parts; i++)
-		free(s->parts[i]);
-	free(s->parts);
-	free(s);
+static bool fits(const struct filter *f, const struct decision *d) {
+	return d->at_ns >= f->since_ns &&
+	    (!f->request[0] || slice_eq(slice_of(f->request), (struct slice){ d->id, d->id_n })) &&
+	    is_wanted(f->model, label_text(LABEL_MODEL, d->model)) && fits_choice(f, d);
 }
 
 /* Newest first. */
 static int decision_cmp(const void *one, const void *other) {
-	const struct decision *a = *(const struct decision *const *)one;
-	const struct decision *b = *(const struct decision *const *)other;
+	const struct decision *a = one, *b = other;
 
 	if (a->at_ns != b->at_ns)
 		return a->at_ns > b->at_ns ? -1 : 1;
 	return a->number > b->number ? -1 : a->number < b->number;
 }
 
-/* All that was found, sorted; the caller frees it. */
-static const struct decision **search_join(const struct search *s, size_t *n_out) {
-	const struct decision **all;
-	size_t n = 0;
-
-	for (unsigned i = 0; i < s->n_parts; i++)
-		n += s->parts[i]->n;
-	all = malloc((n + 1) * sizeof(*all));
-	*n_out = n;
-	n = 0;
-	for (unsigned i = 0; i < s->n_parts; i++)
-		for (uint32_t k = 0; k < s->parts[i]->n; k++)
-			all[n++] = &s->parts[i]->items[k];
-	qsort(all, n, sizeof(*all), decision_cmp);
-	return all;
+static void search_sort(struct search *s) {
+	qsort(s->items, s->n, sizeof(s->items[0]), decision_cmp);
+	s->n = (uint32_t)size_min(s->n, s->filter.limit);
 }
 
-static void search_answer(const struct search *s) {
+static void search_answer(struct search *s) {
 	struct decision_moment *moment = &s->ask.explain->moment;
-	size_t n;
-	const struct decision **all = search_join(s, &n);
+	bool is_for_one = s->filter.number || s->filter.request[0];
+	json_t *list;
 
+	search_sort(s);
 	decision_moment_refresh(moment);
-	if (s->filter.id[0] && n == 0) {
-		explain_error(s->ask.call, 404, "not_found", "no such decision is remembered");
-	} else if (s->filter.id[0]) {
-		endpoint_answer_json(s->ask.call, 200, decision_json(all[0], moment));
-	} else {
-		json_t *list = json_array();
-
-		for (size_t i = 0; i < n && i < s->filter.limit; i++)
-			json_array_append_new(list, decision_json(all[i], moment));
-		endpoint_answer_json(s->ask.call, 200, json_pack("{s:o}", "decisions", list));
-	}
-	free(all);
+	if (is_for_one && s->n)
+		endpoint_answer_json(s->ask.call, 200, decision_json(&s->items[0], moment));
+	if (is_for_one && !s->n)
+		explain_error(s->ask.call, 404, "not_found", NOT_FOUND);
+	if (is_for_one)
+		return;
+	list = json_array();
+	for (uint32_t i = 0; i < s->n; i++)
+		json_array_append_new(list, decision_json(&s->items[i], moment));
+	endpoint_answer_json(s->ask.call, 200, json_pack("{s:o}", "decisions", list));
 }
+
+static void search_ask(struct search *s);
 
 /* Back on the control thread. */
 static void deliver_found(struct mail *mail) {
-	struct part *part = container_of(mail, struct part, mail);
-	struct search *s = part->search;
+	struct search *s = container_of(mail, struct search, mail);
 
-	if (--s->n_left)
+	if (s->n > s->filter.limit)
+		search_sort(s);
+	if (s->ask.call && --s->n_left) {
+		s->worker++;
+		search_ask(s);
 		return;
+	}
 	explain_ask_end(&s->ask);
 	if (s->ask.call)
 		search_answer(s);
-	search_free(s);
+	free(s);
 }
 
-/* On the worker's thread. */
-static void deliver_search(struct mail *mail) {
-	struct part *part = container_of(mail, struct part, mail);
-	const struct filter *f = &part->search->filter;
+/* One record. False: there are no older ones, or there are enough. */
+static bool search_look(struct search *s) {
+	const struct decision_ring *ring = &s->worker->decisions;
+	uint64_t age = ring->n_begun - s->next;
 	const struct decision *d;
 
-	for (uint32_t age = 0; part->n < f->limit && (d = decision_at(&part->worker->decisions, age)); age++)
-		if (fits(f, d))
-			part->items[part->n++] = *d;
-	loop_post(part->search->ask.explain->loop, &part->mail, deliver_found);
+	if (!s->next || age >= ring->n || s->n == s->n_before + s->filter.limit)
+		return false;
+	d = decision_at(ring, (uint32_t)age);
+	if (d && fits(&s->filter, d))
+		s->items[s->n++] = *d;
+	s->next = s->filter.number ? 0 : s->next - 1;
+	return true;
+}
+
+/* On the worker's thread, as what follows. Records that come meanwhile are too late. */
+static void deliver_scan(struct mail *mail) {
+	struct search *s = container_of(mail, struct search, mail);
+
+	for (unsigned i = 0; i < SCAN_RECORDS; i++) {
+		if (!search_look(s)) {
+			loop_post(s->ask.explain->loop, &s->mail, deliver_found);
+			return;
+		}
+	}
+	loop_post(&s->worker->loop, &s->mail, deliver_scan);
+}
+
+static void deliver_search(struct mail *mail) {
+	struct search *s = container_of(mail, struct search, mail);
+
+	s->next = s->filter.number ? s->filter.number : s->worker->decisions.n_begun;
+	deliver_scan(mail);
+}
+
+static void search_ask(struct search *s) {
+	s->n_before = s->n;
+	loop_post(&s->worker->loop, &s->mail, deliver_search);
 }
 
 static void search_start(struct endpoint_call *call, const struct filter *filter) {
-	struct search *s = calloc(1, sizeof(*s));
+	struct router *router = ((struct report *)endpoint_context(call))->router;
+	size_t limit = size_min(filter->limit, router->config->explain.n_records);
+	struct search *s = malloc(sizeof(*s) + 2 * limit * sizeof(s->items[0]));
 
-	if (!explain_ask_begin(&s->ask, call)) {
-		free(s);
+	if (!s) {
+		explain_refuse(call, explain_dialect(call), CAUSE_OVERLOADED, NULL);
 		return;
 	}
-	struct router *router = s->ask.explain->router;
-	size_t room = size_min(filter->limit, router->config->explain.n_records);
-
-	s->filter = *filter;
-	s->filter.limit = (uint32_t)room;
-	s->n_parts = s->n_left = router->n_workers;
-	s->parts = malloc(s->n_parts * sizeof(struct part *));
-	for (unsigned i = 0; i < s->n_parts; i++) {
-		s->parts[i] = malloc(sizeof(struct part) + room * sizeof(struct decision));
-		*s->parts[i] = (struct part){ .search = s, .worker = &router->workers[i] };
-	}
-	for (unsigned i = 0, n = s->n_parts; i < n; i++)
-		loop_post(&router->workers[i].loop, &s->parts[i]->mail, deliver_search);
+	*s = (struct search){ .filter = *filter, .n_left = filter->number ? 1 : router->n_workers };
+	s->filter.limit = (uint32_t)limit;
+	s->worker = &router->workers[filter->worker];
+	if (explain_ask_begin(&s->ask, call))
+		search_ask(s);
+	else
+		free(s);
 }
 
 /* False: it is too long to be one. */
@@ -261,22 +276,28 @@ void explain_decisions(struct endpoint_call *call) {
 }
 
 /* "3-117". A request whose id looks like that is not found by it. */
-static bool is_number(struct slice id) {
+static bool filter_take_number(struct filter *f, struct slice id) {
 	const char *dash = memchr(id.p, '-', id.n);
-	uint64_t value;
+	uint64_t worker;
 
-	return dash && text_uint(slice_head(id, (size_t)(dash - id.p)), LOAD_WORKERS_MAX, &value) &&
-	    text_uint(slice_skip(id, (size_t)(dash - id.p) + 1), UINT64_MAX, &value);
+	if (!dash || !text_uint(slice_head(id, (size_t)(dash - id.p)), LOAD_WORKERS_MAX, &worker) ||
+	    !text_uint(slice_skip(id, (size_t)(dash - id.p) + 1), UINT64_MAX, &f->number))
+		return false;
+	f->worker = (uint32_t)worker;
+	return true;
 }
 
 void explain_decision(struct endpoint_call *call) {
+	const struct router *router = ((struct report *)endpoint_context(call))->router;
 	struct slice id = endpoint_param(call);
-	struct filter filter = { .limit = 1, .is_number = is_number(id) };
+	struct filter filter = { .limit = 1 };
+	bool is_number = filter_take_number(&filter, id);
 
-	if (id.n > DECISION_ID_MAX) {
-		explain_error(call, 404, "not_found", "no such decision is remembered");
+	if (id.n > DECISION_ID_MAX || (is_number && (!filter.number || filter.worker >= router->n_workers))) {
+		explain_error(call, 404, "not_found", NOT_FOUND);
 		return;
 	}
-	memcpy(filter.id, id.p, id.n);
+	if (!is_number)
+		memcpy(filter.request, id.p, id.n);
 	search_start(call, &filter);
 }

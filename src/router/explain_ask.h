@@ -21,6 +21,10 @@ must_use bool explain_ask_begin(struct explain_ask *ask, struct endpoint_call *c
 /* All workers have answered. */
 void explain_ask_end(struct explain_ask *ask);
 
-/* As the data port refuses, in OpenAI's shape. */
-void explain_refuse(struct endpoint_call *call, enum cause cause, const char *detail);
+/* Of what is about the question itself. */
+enum reply_dialect explain_dialect(struct endpoint_call *call);
+
+/* As the data port refuses. */
+void explain_refuse(
+    struct endpoint_call *call, enum reply_dialect dialect, enum cause cause, const char *detail);
 void explain_error(struct endpoint_call *call, unsigned status, const char *code, const char *message);

@@ -1,10 +1,11 @@
 /*
- * POST /explain. The body is read as the data port reads one, on the control thread; worker
- * 0, whose policies have counters of their own as every worker's have, explains; the rows
- * come back with a reference on its snapshot.
+ * POST /explain. The body is read as the data port reads one, on the control thread, a piece at a time;
+ * after each worker 0 says whether an instance would be picked now. If so it explains, since its policies
+ * have counters of their own as every worker's have; the rows come back with a reference on its snapshot.
  */
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "policy/explain.h"
 #include "router/decision_json.h"
@@ -12,9 +13,11 @@
 #include "router/explain_ask.h"
 #include "router/forward.h"
 #include "router/inspect.h"
+#include "router/scan.h"
 
 #define PATH_BYTES_MAX 512
 #define MODEL_BYTES    257
+#define PIECE_BYTES    65536u
 
 /* The data port's and nobody else's business: its own framing, its credentials. */
 static bool is_of_the_request(const struct field *f) {
@@ -36,7 +39,9 @@ struct query {
 	struct mail mail;
 	struct worker *worker;
 	struct inspect inspect;
-	uint64_t seed; /* of the id, if the client gave one */
+	size_t n_read, n_body;      /* bytes of the body */
+	enum reply_dialect dialect; /* that the request would be answered in */
+	uint64_t seed;              /* of the id, if the client gave one */
 	struct demand demand;
 	uint64_t keys[PROMPT_BLOCKS_MAX]; /* of the demand */
 	/* the worker's answer */
@@ -107,7 +112,7 @@ static json_t *refusal_json(const struct query *q) {
 		return json_null();
 	enum cause cause = exchange_cause(q->e.outcome);
 
-	return json_pack("{s:i, s:s}", "status", (int)reply_error(cause, REPLY_OPENAI).status, "code",
+	return json_pack("{s:i, s:s}", "status", (int)reply_error(cause, q->dialect).status, "code",
 	    cause_row(cause)->code);
 }
 
@@ -134,29 +139,63 @@ static void query_free(struct query *q) {
 	free(q);
 }
 
+/* The model that a refusal is about, where it says so. */
+static const char *refused_model(const struct query *q, char room[MODEL_BYTES]) {
+	struct slice model = slice_head(inspect_model(&q->inspect), MODEL_BYTES - 1);
+	bool is_said = q->cause == CAUSE_MODEL_NOT_FOUND ||
+	    (q->cause == CAUSE_NO_INSTANCE && q->dialect == REPLY_INFINILM && model.n);
+
+	memcpy(room, model.n ? model.p : "", model.n);
+	room[model.n] = '\0';
+	return is_said ? room : NULL;
+}
+
 /* Back on the control thread. */
 static void deliver_explained(struct mail *mail) {
 	struct query *q = container_of(mail, struct query, mail);
-	char name[MODEL_BYTES];
+	char room[MODEL_BYTES];
 
 	explain_ask_end(&q->ask);
-	if (q->ask.call && q->cause) {
-		struct slice model = slice_head(inspect_model(&q->inspect), sizeof(name) - 1);
-
-		memcpy(name, model.n ? model.p : "", model.n);
-		name[model.n] = '\0';
-		explain_refuse(q->ask.call, q->cause, q->cause == CAUSE_MODEL_NOT_FOUND ? name : NULL);
-	} else if (q->ask.call) {
+	if (q->ask.call && q->cause)
+		explain_refuse(q->ask.call, q->dialect, q->cause, refused_model(q, room));
+	else if (q->ask.call)
 		query_answer(q);
-	}
 	query_free(q);
 }
 
+static void deliver_query(struct mail *mail);
+
+/* The next piece of the body. */
+static enum cause query_read(struct query *q, struct slice body) {
+	struct slice piece = slice_head(slice_skip(body, q->n_read), PIECE_BYTES);
+	enum cause cause = piece.n ? inspect_feed(&q->inspect, piece.p, piece.n) : CAUSE_NONE;
+
+	q->n_read += piece.n;
+	return !cause && q->n_read == body.n ? inspect_finish(&q->inspect) : cause;
+}
+
+/* Back for more of the body. */
+static void deliver_unread(struct mail *mail) {
+	struct query *q = container_of(mail, struct query, mail);
+	const struct router_config *config = q->ask.explain->router->config;
+
+	if (q->n_read > config->hold_limit_bytes)
+		q->cause = CAUSE_MODEL_LATE;
+	else if (q->ask.call)
+		q->cause = query_read(q, endpoint_body(q->ask.call));
+	if (q->cause || !q->ask.call)
+		deliver_explained(mail);
+	else
+		loop_post(&q->worker->loop, &q->mail, deliver_query);
+}
+
+/* It is mail that brings us here: the turn has not looked at the clock yet. */
 static void query_explain(struct query *q, const struct model *model) {
 	struct worker *w = q->worker;
-	struct pick_input input = { .model = model, .demand = &q->demand, .now_ns = w->loop.now_ns };
+	struct pick_input input = { .model = model, .demand = &q->demand, .now_ns = clock_now_ns() };
 
 	worker_demand(w, &q->inspect, model, q->keys, &q->demand);
+	worker_expect(w, &q->inspect, model, q->n_body, &q->demand);
 	q->demand.seed = q->seed;
 	policy_explain(&w->policies, &input, &q->e);
 	q->snapshot = snapshot_ref(w->policies.snapshot);
@@ -166,9 +205,12 @@ static void query_explain(struct query *q, const struct model *model) {
 static void deliver_query(struct mail *mail) {
 	struct query *q = container_of(mail, struct query, mail);
 	const struct snapshot *snap = q->worker->policies.snapshot;
-	struct slice name = inspect_model(&q->inspect);
-	const struct model *model = name.n ? snapshot_model(snap, name) : &snap->any;
+	const struct model *model = exchange_model(snap, &q->inspect);
 
+	if (!exchange_has_enough(q->worker, &q->inspect, q->n_read)) {
+		loop_post(q->ask.explain->loop, &q->mail, deliver_unread);
+		return;
+	}
 	if (model)
 		query_explain(q, model);
 	else
@@ -179,26 +221,42 @@ static void deliver_query(struct mail *mail) {
 
 /* --- what is asked ------------------------------------------------------------------------ */
 
-static bool is_embedded(const json_t *body) {
-	const json_t *input = json_object_get(body, "input"), *first = json_array_get(input, 0);
+enum { HAS_MESSAGES, HAS_PROMPT, HAS_INPUT, HAS_ITEM, HAS_FORMAT, HAS_DIMENSIONS, N_HAS };
 
-	return json_object_get(body, "encoding_format") || json_object_get(body, "dimensions") ||
-	    (first && !json_is_object(first));
+static const struct scan_want wants[N_HAS] = {
+	[HAS_MESSAGES] = { .path = "messages" },
+	[HAS_PROMPT] = { .path = "prompt" },
+	[HAS_INPUT] = { .path = "input" },
+	[HAS_ITEM] = { .path = "input.[]" },
+	[HAS_FORMAT] = { .path = "encoding_format" },
+	[HAS_DIMENSIONS] = { .path = "dimensions" },
+};
+
+static struct scan_table table;
+
+__attribute__((constructor)) static void guess_table_init(void) {
+	scan_table_init(&table, wants, N_HAS, NULL);
 }
 
-/* Where such a body is sent, when nobody says it. */
+/* Where such a body is sent, when nobody says it. What is wrong with it is found when it is read. */
 static const char *guess_path(struct slice text) {
-	json_t *body = json_loadb(text.p ? text.p : "", text.n, 0, NULL);
-	const char *path = "/v1/chat/completions";
+	struct scan_value values[N_HAS];
+	struct scan s;
+	char room[1];
 
-	if (json_object_get(body, "messages"))
-		path = "/v1/chat/completions";
-	else if (json_object_get(body, "prompt"))
-		path = "/v1/completions";
-	else if (json_object_get(body, "input"))
-		path = is_embedded(body) ? "/v1/embeddings" : "/v1/responses";
-	json_decref(body);
-	return path;
+	scan_init(&s, &table, values, room, sizeof(room));
+	enum scan_verdict verdict = text.n ? scan_feed(&s, text.p, text.n) : SCAN_MORE;
+	uint64_t has = s.found | s.open;
+	bool is_embedded = has >> HAS_FORMAT & 1 || has >> HAS_DIMENSIONS & 1 ||
+	    (has >> HAS_ITEM & 1 && values[HAS_ITEM].type != SCAN_OBJECT);
+
+	if (verdict > SCAN_COMPLETE || has >> HAS_MESSAGES & 1)
+		return "/v1/chat/completions";
+	if (has >> HAS_PROMPT & 1)
+		return "/v1/completions";
+	if (has >> HAS_INPUT & 1)
+		return is_embedded ? "/v1/embeddings" : "/v1/responses";
+	return "/v1/chat/completions";
 }
 
 static bool is_path(struct slice path) {
@@ -241,48 +299,62 @@ static uint64_t seed_of(const struct head *head, const struct option_list *names
 	return id.p ? worker_seed(id) : 0;
 }
 
-/* CAUSE_NONE, or as what the data port would refuse it. */
-static enum cause query_read(struct query *q, struct endpoint_call *call, struct slice path) {
-	const struct report *report = endpoint_context(call);
-	struct buf_pool *bufs = &report->explain.loop->bufs;
-	struct slice body = endpoint_body(call);
+/* The first piece. CAUSE_NONE, or as what the data port would refuse it. */
+static enum cause query_begin(struct query *q, struct endpoint_call *call, struct slice path) {
+	struct explain *explain = &((struct report *)endpoint_context(call))->explain;
+	const struct router_config *config = explain->router->config;
 	struct head_room room;
 	char *text;
 	enum cause cause = CAUSE_MALFORMED;
 
+	q->worker = &explain->router->workers[0];
+	q->n_body = endpoint_body(call).n;
+	q->dialect = reply_dialect(config->errors, path);
+	if (q->n_body > config->body_limit_bytes)
+		return CAUSE_BODY_TOO_LARGE;
 	if (make_head(call, path, &room, &text)) {
-		q->seed = seed_of(&room.head, &report->router->config->request_id_headers);
-		cause = inspect_init(&q->inspect, &report->router->config->inspect, bufs, &room.head);
-		if (!cause && body.n)
-			cause = inspect_feed(&q->inspect, body.p, body.n);
+		q->seed = seed_of(&room.head, &config->request_id_headers);
+		cause = inspect_init(&q->inspect, &config->inspect, &explain->loop->bufs, &room.head);
 		if (!cause)
-			cause = inspect_finish(&q->inspect);
+			cause = query_read(q, endpoint_body(call));
 	}
 	free(text);
 	return cause;
 }
 
-void explain_request(struct endpoint_call *call) {
+static void query_start(struct endpoint_call *call, struct slice path) {
 	struct explain *explain = &((struct report *)endpoint_context(call))->explain;
-	char room[PATH_BYTES_MAX + 1];
-	struct slice given = endpoint_query(call, "path");
-	struct slice path = given.p ? given : slice_of(guess_path(endpoint_body(call)));
+	struct query *q = calloc(1, sizeof(*q));
+	enum cause cause = query_begin(q, call, path);
 
+	if (cause)
+		explain_refuse(call, q->dialect, cause, NULL);
+	if (!cause && explain_ask_begin(&q->ask, call)) {
+		loop_post(&q->worker->loop, &q->mail, deliver_query);
+		return;
+	}
+	inspect_deinit(&q->inspect, &explain->loop->bufs);
+	free(q);
+}
+
+void explain_request(struct endpoint_call *call) {
+	const struct report *report = endpoint_context(call);
+	char room[PATH_BYTES_MAX + 1];
+	struct slice path = endpoint_query(call, "path");
+	struct slice type = head_find(endpoint_head(call), FIELD_CONTENT_TYPE);
+
+	if (!type.p || !inspect_is_json(type)) {
+		explain_error(
+		    call, 415, "unsupported_media_type", "the body is asked for as application/json");
+		return;
+	}
+	if (!path.p)
+		path = slice_of(
+		    guess_path(slice_head(endpoint_body(call), report->router->config->inspect_limit_bytes)));
 	if (!is_path(path)) {
 		explain_error(call, 400, "bad_request", "path is no path");
 		return;
 	}
 	memcpy(room, path.p, path.n); /* it is valid until the next look at the query */
-	struct query *q = calloc(1, sizeof(*q));
-	enum cause cause = query_read(q, call, (struct slice){ room, path.n });
-
-	if (cause)
-		explain_refuse(call, cause, NULL);
-	if (cause || !explain_ask_begin(&q->ask, call)) {
-		inspect_deinit(&q->inspect, &explain->loop->bufs);
-		free(q);
-		return;
-	}
-	q->worker = &explain->router->workers[0];
-	loop_post(&q->worker->loop, &q->mail, deliver_query);
+	query_start(call, (struct slice){ room, path.n });
 }

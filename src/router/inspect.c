@@ -371,6 +371,10 @@ static bool is_json_type(struct slice type) {
 	return type.n > 5 && slice_is(slice_skip(type, type.n - 5), SLICE("+json"));
 }
 
+bool inspect_is_json(struct slice content_type) {
+	return is_json_type(bare_type(content_type));
+}
+
 /*
  * Where an engine is asked to make something, a request without a body is a mistake that
  * is told at once. Elsewhere it is usual: SDKs send a JSON type with every POST.

@@ -63,6 +63,9 @@ void inspect_rules_init(struct inspect_rules *rules, const char *const *headers,
 /* False: it is none of INSPECT_MEMBERS_NAMES, or was added before. */
 must_use bool inspect_rules_add(struct inspect_rules *rules, struct slice member);
 
+/* Whether a body of this content type is read as JSON. */
+bool inspect_is_json(struct slice content_type);
+
 /* Decides by the head. A cause other than NONE refuses the request. */
 enum cause inspect_init(
     struct inspect *in, const struct inspect_rules *rules, struct buf_pool *pool, const struct head *head);

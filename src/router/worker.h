@@ -116,6 +116,10 @@ static inline void worker_count_active(struct worker *w, int by) {
 void worker_demand(struct worker *w, const struct inspect *in, const struct model *model, uint64_t *keys,
     struct demand *out);
 
+/* Of a body of `length` bytes of which not all was read: the prompt is taken to be as long. */
+void worker_expect(const struct worker *w, const struct inspect *in, const struct model *model,
+    uint64_t length, struct demand *out);
+
 /* For ties: the same in every router that has the request's id. */
 uint64_t worker_seed(struct slice id);
 

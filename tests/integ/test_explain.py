@@ -163,7 +163,7 @@ def test_explanations_change_nothing(trio):
     def ask():
         with http(base_url=front.admin_url) as client:
             for _ in range(2500):
-                if client.post("/explain?path=/v1/chat/completions", content=body).status_code != 200:
+                if client.post("/explain?path=/v1/chat/completions", content=body, headers=JSON).status_code != 200:
                     failed.append(1)
     askers = [threading.Thread(target=ask) for _ in range(4)]
     for asker in askers:
@@ -187,13 +187,13 @@ def test_what_the_router_refuses_is_refused(trio):
              (b'{"model":"none of ours","messages":[]}', 404, "model_not_found")]
     with http(base_url=front.admin_url) as client:
         for body, status, code in cases:
-            answer = client.post("/explain", content=body)
+            answer = client.post("/explain", content=body, headers=JSON)
             assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
             same = front.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
             assert (same.status_code, same.json()) == (answer.status_code, answer.json())
         for path in ("nothing", "/a%20b", "/a%0d%0ab:c", "/" + "x" * 600):
             assert client.post("/explain?path=" + path, json=chat_body()).status_code == 400
-        assert client.post("/explain", content=b" " * (9 << 20)).status_code == 413
+        assert client.post("/explain", content=b" " * (9 << 20), headers=JSON).status_code == 413
         assert client.get("/explain").status_code == 405
 
 

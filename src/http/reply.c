@@ -27,6 +27,8 @@ int reply_send(struct call *call, const struct reply *r) {
 		call_put_field(&o, SLICE("content-type"), r->content_type);
 	if (r->request_id.n)
 		call_put_field(&o, SLICE("x-request-id"), r->request_id);
+	if (r->decision.n)
+		call_put_field(&o, SLICE("x-headrace-decision"), r->decision);
 	if (r->retry_after_s)
 		call_put_field(&o, SLICE("retry-after"), call_decimal(r->retry_after_s, digits));
 	if (r->allow.n)

@@ -17,6 +17,7 @@ struct reply {
 	struct slice body;
 	struct buf *body_owner;  /* what the body stands in, if it may be kept instead of copied; else NULL */
 	struct slice request_id; /* sent back when not empty */
+	struct slice decision;   /* likewise: x-headrace-decision */
 	struct slice allow;      /* methods, with 405 */
 	struct slice authenticate; /* the challenge, with 401 */
 };

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "fleet/label.h"
 #include "policy/explain.h"
 
 void decision_ring_init(struct decision_ring *ring, unsigned worker, uint32_t n) {
@@ -122,22 +123,26 @@ static void list_rejected(struct decision *d, const struct policy_set *set, cons
 	}
 }
 
-void decision_pick(struct decision *d, const struct policy_set *set, const struct pick_input *input,
-    const struct pick_result *pick, uint64_t pick_ns) {
+static void keep_question(struct decision *d, const struct policy_set *set, const struct pick_input *input) {
 	const struct demand *demand = input->demand;
 
 	d->at_ns = input->now_ns;
 	d->snapshot = set->snapshot->version;
 	d->seed = demand->seed;
-	d->policy = policy_of(set, input->model);
-	d->scorer = policy_scorer(set, input->model);
-	d->model = (uint16_t)input->model->label;
+	d->policy = input->model ? policy_of(set, input->model) : NULL;
+	d->scorer = input->model ? policy_scorer(set, input->model) : NULL;
+	d->model = (uint16_t)(input->model ? input->model->label : LABEL_OTHER);
 	d->capability = (uint8_t)demand->capability;
-	d->reason = (uint8_t)pick->reason;
-	d->ring = (uint8_t)pick->ring;
 	d->prompt_bytes = demand->prompt_bytes;
 	d->prompt_tokens = demand->prompt_tokens;
 	d->has_session = demand->session != 0;
+}
+
+void decision_pick(struct decision *d, const struct policy_set *set, const struct pick_input *input,
+    const struct pick_result *pick, uint64_t pick_ns) {
+	keep_question(d, set, input);
+	d->reason = (uint8_t)pick->reason;
+	d->ring = (uint8_t)pick->ring;
 	d->pick_ns = (uint32_t)u64_min(pick_ns, UINT32_MAX);
 	d->n_candidates = pick->n_candidates;
 	d->has_scores = explain_has_scores(set, pick);
@@ -148,6 +153,20 @@ void decision_pick(struct decision *d, const struct policy_set *set, const struc
 	if (d->n_attempts < DECISION_ATTEMPTS)
 		d->attempts[d->n_attempts] = (struct decision_attempt){ d->chosen.label, CAUSE_NONE };
 	d->n_attempts += d->n_attempts < UINT16_MAX;
+}
+
+void decision_refuse(struct decision *d, const struct policy_set *set, const struct pick_input *input,
+    enum cause cause, uint64_t pick_ns) {
+	assert(cause && !d->n_attempts);
+	keep_question(d, set, input);
+	d->refusal = (uint8_t)cause;
+	d->ring = PICK_RING_NONE;
+	d->pick_ns = (uint32_t)u64_min(pick_ns, UINT32_MAX);
+	if (!input->model)
+		return;
+	assert(set->n_eligible == 0);
+	d->n_candidates = input->model->n_candidates;
+	list_rejected(d, set, input);
 }
 
 void decision_failed(struct decision *d, enum cause cause) {

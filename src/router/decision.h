@@ -47,13 +47,16 @@ struct decision {
 	uint64_t seed; /* of ties */
 	uint64_t salt; /* the tenant's; 0: there are no tenants */
 	uint64_t prompt_bytes;
-	uint64_t queue_ns, first_token_ns, total_ns; /* since the request came; 0: has not happened */
-	const struct policy *policy, *scorer;        /* who picked, and whose scores there are */
-	uint32_t pick_ns;                            /* what the last pick took */
+	/* Since the request came. A first token is never at 0: that is none; the others are known when it is
+	 * settled, the queue's if there was an attempt. */
+	uint64_t queue_ns, first_token_ns, total_ns;
+	const struct policy *policy, *scorer; /* who picked, and whose scores there are */
+	uint32_t pick_ns; /* what the last pick took */
 	uint32_t prompt_tokens, predicted_tokens, actual_tokens, output_tokens;
 	uint32_t n_candidates, n_eligible, n_rejected;
 	uint16_t worker, model, status, n_attempts;
 	uint8_t capability, reason, ring, cause;
+	uint8_t refusal; /* enum cause: why nobody was chosen; then `chosen` and `reason` say nothing */
 	uint8_t n_alternatives, n_listed; /* of the rejected ones */
 	uint8_t id_n;
 	bool has_session, has_actual, has_scores, is_settled;
@@ -89,6 +92,10 @@ struct decision *decision_find(struct decision_ring *ring, uint32_t handle);
 /* After the pick, before the next one of the set. Every attempt of a request is a pick of its own. */
 void decision_pick(struct decision *d, const struct policy_set *set, const struct pick_input *input,
     const struct pick_result *pick, uint64_t pick_ns);
+
+/* Nobody was picked, at the first try; without a model in the input: nobody has it. */
+void decision_refuse(struct decision *d, const struct policy_set *set, const struct pick_input *input,
+    enum cause cause, uint64_t pick_ns);
 
 /* The instance picked last did not do. The first cause counts. */
 void decision_failed(struct decision *d, enum cause cause);

@@ -39,8 +39,8 @@ static json_t *uint_of(uint64_t value) {
 	return json_integer((json_int_t)u64_min(value, INT64_MAX));
 }
 
-static json_t *ms_of(uint64_t ns) {
-	return ns ? json_real(round((double)ns / 1e3) / 1e3) : json_null();
+static json_t *ms_of(uint64_t ns, bool has_been) {
+	return has_been ? json_real(round((double)ns / 1e3) / 1e3) : json_null();
 }
 
 /* Any 64 bits, which not every reader's numbers have. */
@@ -111,11 +111,14 @@ static json_t *attempts_json(const struct decision *d) {
 static void put_choice(json_t *json, const struct decision *d) {
 	const char *ring = pick_ring_text((enum pick_ring)d->ring);
 
-	json_object_set_new(json, "policy", json_string(policy_name(d->policy)));
+	json_object_set_new(json, "policy", d->policy ? json_string(policy_name(d->policy)) : json_null());
 	json_object_set_new(json, "snapshot", uint_of(d->snapshot));
-	json_object_set_new(json, "reason", json_string(pick_reason_text((enum pick_reason)d->reason)));
+	json_object_set_new(json, "reason",
+	    d->refusal ? json_null() : json_string(pick_reason_text((enum pick_reason)d->reason)));
+	json_object_set_new(
+	    json, "refusal", d->refusal ? json_string(cause_row((enum cause)d->refusal)->code) : json_null());
 	json_object_set_new(json, "ring", ring[0] ? json_string(ring) : json_null());
-	json_object_set_new(json, "chosen", choice_json(d, &d->chosen));
+	json_object_set_new(json, "chosen", d->refusal ? json_null() : choice_json(d, &d->chosen));
 	json_object_set_new(json, "alternatives", alternatives_json(d));
 	json_object_set_new(json, "rejected", rejected_json(d));
 	json_object_set_new(json, "n_candidates", uint_of(d->n_candidates));
@@ -145,9 +148,9 @@ static void put_outcome(json_t *json, const struct decision *d) {
 	json_object_set_new(
 	    json, "cause", d->is_settled ? json_string(cause_row((enum cause)d->cause)->label) : json_null());
 	json_object_set_new(json, "output_tokens", uint_of(d->output_tokens));
-	json_object_set_new(json, "queue_ms", d->is_settled ? ms_of(d->queue_ns) : json_null());
-	json_object_set_new(json, "first_token_ms", ms_of(d->first_token_ns));
-	json_object_set_new(json, "total_ms", ms_of(d->total_ns));
+	json_object_set_new(json, "queue_ms", ms_of(d->queue_ns, d->is_settled && d->n_attempts));
+	json_object_set_new(json, "first_token_ms", ms_of(d->first_token_ns, d->first_token_ns));
+	json_object_set_new(json, "total_ms", ms_of(d->total_ns, d->is_settled));
 }
 
 json_t *decision_json(const struct decision *d, const struct decision_moment *moment) {

@@ -308,6 +308,16 @@ static int pick_instance(
 	return r;
 }
 
+/* With nobody there, the fleet is what is missing. */
+static enum next fail_without_model(struct exchange *x) {
+	const struct model *any = &x->view->snapshot->any;
+	enum cause cause = any->n_candidates + any->n_reserve ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE;
+	struct demand demand = { .capability = (enum capability)x->inspect.capability };
+	struct pick_input input = { .demand = &demand, .now_ns = now_ns(x) };
+	journal_declined(x, &input, cause, 0);
+	return exchange_fail(x, cause);
+}
+
 static enum next step_pick(struct exchange *x) {
 	/* The policy works on the worker's current snapshot: a request that waited moves to it. */
 	struct view *old = x->view;
@@ -318,11 +328,8 @@ static enum next step_pick(struct exchange *x) {
 	x->model = find_model(x, x->view->snapshot);
 	if (x->view != old)
 		worker_view_release(x->worker, &old);
-	if (!x->model) { /* with nobody there, the fleet is what is missing */
-		const struct model *any = &x->view->snapshot->any;
-		return exchange_fail(
-		    x, any->n_candidates + any->n_reserve ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE);
-	}
+	if (!x->model)
+		return fail_without_model(x);
 
 	struct demand demand;
 	struct pick_input input = { .model = x->model,
@@ -332,13 +339,15 @@ static enum next step_pick(struct exchange *x) {
 		.now_ns = now_ns(x) };
 	make_demand(x, &demand);
 	struct pick_result pick;
-	uint64_t pick_ns;
+	uint64_t pick_ns = 0;
 	int r =
 	    x->n_tried < EXCHANGE_TRIES_MAX ? pick_instance(x, &input, &pick, &pick_ns) : PICK_E_NONE_LEFT;
 	if (r == 0 && pick.reason >= PICK_ALL_AVOIDED && x->n_tried >= AVOIDED_TRIES_MAX)
 		r = PICK_E_NONE_LEFT; /* the fleet is away, as others have found before */
-	if (r)
+	if (r) {
+		journal_declined(x, &input, cause_of(x, r), pick_ns);
 		return exchange_fail(x, cause_of(x, r));
+	}
 
 	metric_add(&x->worker->metrics->picks, 1);
 	ticket_open(&x->ticket, &x->worker->policies, &input, &pick);
@@ -726,12 +735,16 @@ static const char *model_name(const struct exchange *x, char room[MODEL_NAME_ROO
 
 /* The answer is ours: an error that says why. */
 static enum next step_refuse(struct exchange *x) {
+	const struct decision *d = decision_find(&x->worker->decisions, x->decision);
+	char room[DECISION_TEXT_BYTES];
 	enum cause cause = (enum cause)x->cause;
 	char name[MODEL_NAME_ROOM];
 	bool is_of_model = cause == CAUSE_MODEL_NOT_FOUND ||
 	    (cause == CAUSE_NO_INSTANCE && x->dialect == REPLY_INFINILM && find_name(x).n);
 	const char *detail = is_of_model ? model_name(x, name) : NULL;
 	struct reply reply = { .request_id = exchange_id(x) };
+	if (d && x->worker->router->config->explain.has_headers)
+		reply.decision = decision_text(d, room);
 	drop_upstream(x);
 	reply_follow(&reply, request_head(x), x->ends_connection || is_last(x, session_of(&x->down)));
 	reply.closes |= !call_is_received(&x->down) || cause == CAUSE_BODY_MALFORMED;

@@ -95,7 +95,7 @@ static bool is_wanted(const char *wanted, const char *text) {
 
 /* A request that was refused has nothing of what is asked for here. */
 static bool fits_choice(const struct filter *f, const struct decision *d) {
-	if (!d->chosen.serial)
+	if (d->refusal)
 		return !f->instance[0] && !f->reason[0];
 	return is_wanted(f->instance, label_text(LABEL_INSTANCE, d->chosen.label)) &&
 	    is_wanted(f->reason, pick_reason_text((enum pick_reason)d->reason));

@@ -26,6 +26,16 @@ void journal_picked(
 	d->predicted_tokens = x->ticket.cached_tokens;
 }
 
+/* A request that was tried has its record, of the last try. */
+void journal_declined(
+    struct exchange *x, const struct pick_input *input, enum cause cause, uint64_t pick_ns) {
+	struct decision_ring *ring = &x->worker->decisions;
+	if (!decision_ring_is_on(ring) || x->decision != DECISION_NONE)
+		return;
+	x->decision = decision_begin(ring, exchange_id(x));
+	decision_refuse(journal_decision(x), &x->worker->policies, input, cause, pick_ns);
+}
+
 void journal_left(struct exchange *x, enum cause cause) {
 	struct decision *d = journal_decision(x);
 	if (d)
@@ -187,7 +197,7 @@ static void journal_settle(const struct exchange *x, const struct record *r) {
 	d->is_settled = true;
 	d->status = (uint16_t)r->status;
 	d->cause = x->cause;
-	if (x->cause)
+	if (x->cause && d->n_attempts)
 		decision_failed(d, (enum cause)x->cause);
 	d->queue_ns = r->queue_ns;
 	d->first_token_ns = r->first_token_ns;

@@ -10,6 +10,9 @@
 void journal_picked(
     struct exchange *x, const struct pick_input *input, const struct pick_result *pick, uint64_t pick_ns);
 
+/* None was, at this try, which took so long. The input's model is NULL when nobody has it. */
+void journal_declined(struct exchange *x, const struct pick_input *input, enum cause cause, uint64_t pick_ns);
+
 /* The instance did not take the request; another one may. */
 void journal_left(struct exchange *x, enum cause cause);
 

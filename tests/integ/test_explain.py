@@ -1,7 +1,9 @@
 """Decisions, explanations and what they say: of real traffic, without touching it."""
 import json
+import re
 import subprocess
 import threading
+from pathlib import Path
 
 import httpx
 import openai
@@ -42,8 +44,9 @@ def test_a_decision_for_each_request(trio):
             pass
         client.completions.create(model="m", prompt=PROMPT, max_tokens=2)
     front.chat("no such model")
-    eventually(lambda: len([d for d in decisions(front) if d["settled"]]) == 11)
-    found = decisions(front)
+    eventually(lambda: len([d for d in decisions(front) if d["settled"]]) == 12)
+    refused, *found = decisions(front)
+    assert (refused["refusal"], refused["status"], refused["chosen"]) == ("model_not_found", 404, None)
     assert [d["ts_ms"] for d in found] == sorted((d["ts_ms"] for d in found), reverse=True)
     assert len({d["id"] for d in found}) == 11
     assert {f"ask-{i}" for i in range(9)} <= {d["request_id"] for d in found}
@@ -55,6 +58,7 @@ def test_a_decision_for_each_request(trio):
         assert (d["model"], d["chosen"]["instance"], d["n_attempts"]) == ("m", line["instance"], line["attempts"])
         assert d["attempts"] == [{"instance": line["instance"], "cause": "none"}]
         assert (d["n_candidates"], d["n_eligible"], d["rejected"]) == (3, 3, [])
+        assert d["refusal"] is None and d["queue_ms"] is not None
         assert d["pick_ns"] > 0 and abs(d["total_ms"] - line["total_ms"]) < 0.01
 
 
@@ -66,7 +70,7 @@ def test_decisions_are_found_by_what_they_are(trio, engine):
     one = found[2]
     assert front.admin("/decisions/" + one["id"]).json()["request_id"] == one["request_id"]
     assert front.admin("/decisions/" + one["request_id"]).json()["id"] == one["id"]
-    for missing in ("0-99", "9-1", "r9", "x" * 200, "-"):
+    for missing in ("0-99", "0-0", "0-999999999", "9-1", "r9", "x" * 200, "-"):
         answer = front.admin("/decisions/" + missing)
         assert answer.status_code == 404 and answer.json()["error"]["code"] == "not_found"
     assert [d["id"] for d in decisions(front, "?limit=2")] == [d["id"] for d in found[:2]]
@@ -91,6 +95,42 @@ def test_the_ring_is_bounded_and_may_be_off(engine, router):
     answer = off.chat()
     assert "x-headrace-instance" in answer.headers and "x-headrace-decision" not in answer.headers
     assert decisions(off) == []
+
+
+def test_a_long_ring_is_searched_to_its_end(engine, router):
+    front = router([engine(["m"])], router={"threads": 2}, explain={"ring": 65536}, labels=[{"context": "1"}])
+    body = json.dumps(chat_body(max_tokens=2)).encode()
+    clients = [http(base_url=front.url) for _ in range(2)]
+    for i in range(3000):
+        clients[i % 2].post("/v1/chat/completions", content=body, headers=JSON | {"x-request-id": f"r{i}"})
+    for client in clients:
+        client.close()
+    assert front.admin("/decisions/r0").json()["request_id"] == "r0"
+    found = decisions(front, "?limit=1000")
+    assert [d["request_id"] for d in found] == [f"r{i}" for i in range(2999, 1999, -1)]
+    assert front.admin("/decisions/" + found[-1]["id"]).json() == found[-1]
+
+
+def test_refusals_leave_a_record(engine, router):
+    front = router([engine(["m"]) for _ in range(6)], labels=[{"context": "100"}] * 6, explain={"headers": True})
+    asked = {"context_length_exceeded": ({"max_tokens": 2000}, {}, "context_too_small"),
+             "privacy_violation": ({}, {"x-headrace-privacy": "restricted"}, "clearance_low")}
+    for code, (body, headers, why) in asked.items():
+        answer = front.chat(body=body, headers=headers)
+        assert answer.json()["error"]["code"] == code
+        record = front.admin("/decisions/" + answer.headers["x-headrace-decision"]).json()
+        assert (record["request_id"], record["refusal"]) == (answer.headers["x-request-id"], code)
+        assert (record["chosen"], record["reason"], record["attempts"], record["alternatives"]) == (None, None, [], [])
+        assert [r["code"] for r in record["rejected"]] == [why] * 4
+        assert (record["n_candidates"], record["n_eligible"], record["n_rejected"], record["model"]) == (6, 0, 6, "m")
+        record, = [d for d in eventually(lambda: [d for d in decisions(front) if d["settled"] and d["refusal"] == code])]
+        assert (record["status"], record["queue_ms"]) == (answer.status_code, None) and record["total_ms"] is not None
+    answer = front.chat("no such model")
+    record = front.admin("/decisions/" + answer.headers["x-headrace-decision"]).json()
+    assert (record["refusal"], record["policy"], record["model"], record["rejected"]) == ("model_not_found", None, "other", [])
+    assert len(decisions(front)) == 3 and decisions(front, "?reason=round_robin") == []
+    quiet = router([engine(["m"])])
+    assert "x-headrace-decision" not in quiet.chat("no such model").headers and len(decisions(quiet)) == 1
 
 
 def test_a_request_outlives_its_record(engine, router):
@@ -195,6 +235,58 @@ def test_what_the_router_refuses_is_refused(trio):
             assert client.post("/explain?path=" + path, json=chat_body()).status_code == 400
         assert client.post("/explain", content=b" " * (9 << 20), headers=JSON).status_code == 413
         assert client.get("/explain").status_code == 405
+
+
+def test_refusals_are_in_the_dialect(engine, router):
+    front = router([engine(["m"])], "--dialect", "infinilm")
+    body = chat_body("none of ours")
+    answer, same = explain(front, body), front.post("/v1/chat/completions", json=body)
+    assert (answer.status_code, answer.json()) == (same.status_code, same.json()) and answer.status_code == 503
+    plain = router([engine(["m"])])
+    answer, same = explain(plain, body, "?path=/v1/messages"), plain.post("/v1/messages", json=body)
+    assert (answer.status_code, answer.json()) == (same.status_code, same.json()) and answer.json()["type"] == "error"
+
+
+def test_a_body_says_that_it_is_json(trio):
+    front = trio()
+    for kind, status in (("application/json; charset=utf-8", 200), ("application/x.y+json", 200), ("text/plain", 415),
+                         ("application/x-www-form-urlencoded", 415), (None, 415)):
+        with http() as client:
+            answer = client.post(front.admin_url + "/explain", content=json.dumps(chat_body()).encode(),
+                                 headers={"content-type": kind} if kind else {})
+        assert answer.status_code == status
+    assert answer.json()["error"]["code"] == "unsupported_media_type"
+
+
+def test_a_body_of_many_values_costs_no_tree(trio):
+    front = trio()
+
+    def peak():
+        return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{front.pid}/status").read_text())[1]) << 10
+    assert explain(front, chat_body()).status_code == 200
+    before, body = peak(), b'{"model":"m","messages":[' + b"[]," * (2600 << 10) + b"[]]}"
+    with http() as client:
+        assert client.post(front.admin_url + "/explain", content=body, headers=JSON).json()["demand"]["capability"] == "chat"
+    assert peak() - before < 64 << 20
+
+
+@pytest.mark.parametrize("policy", ["round_robin", "cache_aware"])
+def test_of_a_long_body_the_same_is_seen(trio, policy):
+    """The data port picks before all of it has come; what follows counts for neither."""
+    front = trio("--policy", policy, router={"threads": 1, "inspect_limit": "128KiB"})
+    body = json.dumps(chat_body() | {"messages": [{"role": "user", "content": "w" * 400000}], "tools": [{"type": "function"}]})
+    with http() as client:
+        said = client.post(front.admin_url + "/explain", content=body.encode(), headers=JSON).json()
+    with front.connect() as s:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        s.sendall(head.encode() + body[:150000].encode())
+        record, = eventually(lambda: decisions(front))
+        s.sendall(body[150000:].encode())
+        assert s.recv(12) == b"HTTP/1.1 200"
+    assert said["demand"]["features"] == [] and said["reason"] == record["reason"]
+    assert said["rows"][0]["instance"] == record["chosen"]["instance"]
+    assert [said["demand"][k] for k in ("prompt_bytes", "prompt_tokens")] == [record["prompt_bytes"], record["prompt_tokens"]]
+    assert record["prompt_bytes"] == len(body)
 
 
 def test_paths_are_guessed(trio):

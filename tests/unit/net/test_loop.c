@@ -310,6 +310,31 @@ static void mail_of_each_thread_comes_in_order(void **state) {
 	rig_close(&r);
 }
 
+struct errand {
+	struct mail mail;
+	struct loop *loop;
+	unsigned n_left;
+};
+
+static void errand_arrived(struct mail *m) {
+	struct errand *e = container_of(m, struct errand, mail);
+	if (e->n_left--)
+		loop_post(e->loop, &e->mail, errand_arrived);
+}
+
+static void mail_that_is_left_is_delivered(void **state) {
+	struct rig r;
+	rig_open(&r);
+	struct errand e[2] = { { .loop = &r.loop, .n_left = 3 }, { .loop = &r.loop } };
+	for (unsigned i = 0; i < 2; i++)
+		loop_post(&r.loop, &e[i].mail, errand_arrived);
+	loop_deliver(&r.loop);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(e[i].n_left, UINT_MAX);
+	loop_deliver(&r.loop);
+	rig_close(&r);
+}
+
 int main(void) {
 	loop_setup_process();
 	const struct CMUnitTest tests[] = {
@@ -323,6 +348,7 @@ int main(void) {
 		cmocka_unit_test(a_stop_lets_the_turn_end),
 		cmocka_unit_test(a_stop_between_turns_is_a_stop),
 		cmocka_unit_test(mail_of_each_thread_comes_in_order),
+		cmocka_unit_test(mail_that_is_left_is_delivered),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

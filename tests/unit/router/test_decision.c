@@ -250,6 +250,37 @@ static void attempts_keep_what_they_died_of(void **state) {
 	decision_ring_deinit(&ring);
 }
 
+static void who_was_refused_has_a_record(void **state) {
+	struct decision_ring ring;
+	struct picks p;
+	struct pick_result pick;
+
+	decision_ring_init(&ring, 0, 4);
+	picks_open(&p, "round_robin", equal, 8, 1);
+	p.demand = (struct demand){ .privacy = PRIVACY_RESTRICTED, .prompt_bytes = 40, .session = 7 };
+	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, NULL, 0, 77 };
+	struct decision *d = decision_find(&ring, decision_begin(&ring, SLICE("id")));
+	assert_int_equal(policy_pick(&p.set, &input, &pick), PICK_E_PRIVACY);
+	decision_refuse(d, &p.set, &input, CAUSE_PRIVACY_VIOLATION, 5);
+	assert_int_equal(d->refusal, CAUSE_PRIVACY_VIOLATION);
+	assert_int_equal(d->chosen.serial, 0);
+	assert_int_equal(d->at_ns, 77);
+	assert_int_equal(d->prompt_bytes, 40);
+	assert_int_equal(d->n_candidates, 8);
+	assert_int_equal(d->n_eligible, 0);
+	assert_int_equal(d->n_rejected, 8);
+	assert_int_equal(d->n_listed, DECISION_REJECTED);
+	for (unsigned i = 0; i < DECISION_REJECTED; i++)
+		assert_int_equal(d->rejected[i].code, FILTER_CLEARANCE_LOW);
+	input.model = NULL;
+	d = decision_find(&ring, decision_begin(&ring, SLICE("id")));
+	decision_refuse(d, &p.set, &input, CAUSE_MODEL_NOT_FOUND, 0);
+	assert_null(d->policy);
+	assert_int_equal(d->n_rejected, 0);
+	picks_close(&p);
+	decision_ring_deinit(&ring);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_ring_keeps_the_newest),
@@ -262,6 +293,7 @@ int main(void) {
 		cmocka_unit_test(composite_leaves_out_the_worst),
 		cmocka_unit_test(the_ring_stands_beside_the_reason),
 		cmocka_unit_test(attempts_keep_what_they_died_of),
+		cmocka_unit_test(who_was_refused_has_a_record),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

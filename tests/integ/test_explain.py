@@ -191,7 +191,7 @@ def test_the_first_row_is_where_the_next_request_goes(trio):
             assert headers["x-headrace-reason"] == said["reason"]
             eventually(lambda: front.metric("headrace_in_flight") == 0)
             seen.add(headers["x-headrace-instance"])
-        assert len(seen) == 3
+        assert len(seen) > 1
 
 
 def test_explanations_change_nothing(trio):

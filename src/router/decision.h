@@ -51,7 +51,7 @@ struct decision {
 	 * settled, the queue's if there was an attempt. */
 	uint64_t queue_ns, first_token_ns, total_ns;
 	const struct policy *policy, *scorer; /* who picked, and whose scores there are */
-	uint32_t pick_ns; /* what the last pick took */
+	uint32_t pick_ns;                     /* what the last pick took */
 	uint32_t prompt_tokens, predicted_tokens, actual_tokens, output_tokens;
 	uint32_t n_candidates, n_eligible, n_rejected;
 	uint16_t worker, model, status, n_attempts;

@@ -72,7 +72,8 @@ struct policy {
 	const char *alias; /* NULL: none */
 	enum pick_reason reason;
 	bool wants_session, wants_prompt;
-	bool wants_index; /* who has how much of the prompt cached */
+	bool wants_index;         /* who has how much of the prompt cached */
+	bool is_index_for_prices; /* and that only where cached tokens have a price of their own */
 	bool is_cost;
 	const char *parts[POLICY_PARTS]; /* names of the parts of its scores */
 	size_t cell_bytes;
@@ -110,6 +111,11 @@ double choice_hash(const struct candidate *c, uint64_t key);
 #define TRUST_TOKENS 2048.0 /* so many are trusted before any was seen */
 uint32_t choice_cached_tokens(
     const struct demand *demand, const struct prefix_hit *hit, const struct instance *inst);
+
+static inline bool choice_wants_index(const struct policy *policy, const struct model *model) {
+	return policy->wants_index &&
+	    (!policy->is_index_for_prices || model->least.known >> TRAIT_PRICE_CACHED & 1);
+}
 
 /* The slot is this instance's, as it is since it was started last: its cache begins empty. */
 static inline void choice_own(struct prefix_index *index, const struct instance *inst) {

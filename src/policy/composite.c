@@ -179,6 +179,7 @@ const struct policy composite_policy = {
 	.reason = PICK_BEST_SCORE,
 	.wants_prompt = true,
 	.wants_index = true,
+	.is_index_for_prices = true,
 	.parts = { "load", "latency", "locality", "cost" },
 	.pick = composite_pick,
 };

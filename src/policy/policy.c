@@ -312,10 +312,12 @@ void policy_set_adopt(struct policy_set *set, struct snapshot *snap) {
 /* --- a pick ------------------------------------------------------------------------------- */
 
 /* Who has how much of the prompt in its cache, when the policy asks for it. */
-static void find_prefix(struct policy_set *set, const struct policy *policy, const struct demand *demand) {
+static void find_prefix(struct policy_set *set, const struct policy *policy, const struct pick_input *input) {
+	const struct demand *demand = input->demand;
+	bool is_wanted = choice_wants_index(policy, input->model);
+
 	if (set->index)
-		prefix_index_match(
-		    set->index, demand->keys, policy->wants_index ? demand->n_keys : 0, set->scan);
+		prefix_index_match(set->index, demand->keys, is_wanted ? demand->n_keys : 0, set->scan);
 }
 
 /* Nobody has been compared yet. */
@@ -351,7 +353,7 @@ int policy_pick(struct policy_set *set, const struct pick_input *input, struct p
 	if (model->n_candidates + model->n_reserve == 0)
 		return PICK_E_NONE_EXIST;
 	policy = policy_of(set, model);
-	find_prefix(set, policy, input->demand);
+	find_prefix(set, policy, input);
 	filtered = filter_all(set, input);
 	set->n_eligible = filtered.n;
 	if (filtered.n == 0)

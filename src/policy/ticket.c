@@ -107,7 +107,7 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 	t->charged_tokens = t->prompt_tokens - t->cached_tokens;
 	load_charge(set->load, set->worker, t->instance->slot, t->charged_tokens);
 	enqueue(t, set);
-	if (set->index && demand->n_keys && policy->wants_index) {
+	if (set->index && demand->n_keys && choice_wants_index(policy, input->model)) {
 		choice_own(set->index, t->instance);
 		heed_cache_size(t, set);
 		prefix_index_put(set->index, t->instance->slot, demand->keys, demand->n_keys);

@@ -732,7 +732,6 @@ void router_config_free(struct router_config **config_inout) {
 	if (!config)
 		return;
 	static_file_deinit(&config->static_services);
-	policy_config_free(config);
 	option_set_free(&config->options);
 	free(config);
 }

@@ -1,7 +1,5 @@
 #include "router/policy_config.h"
 
-#include <stdlib.h>
-
 #include "fleet/traits.h"
 #include "policy/policy.h"
 #include "policy/session_table.h"
@@ -69,7 +67,7 @@ static void warn_without_effect(struct option_set *set) {
 
 void policy_config_verify(struct option_set *set, struct router_config *config) {
 	const struct option_map *given = &config->model_policies;
-	struct policy_of_model *models = calloc(given->n + 1, sizeof(*models));
+	struct policy_of_model *models = option_alloc(set, (given->n + 1) * sizeof(*models));
 
 	for (size_t i = 0; i < given->n; i++)
 		models[i] = (struct policy_of_model){ slice_of(given->items[i].name),
@@ -81,8 +79,4 @@ void policy_config_verify(struct option_set *set, struct router_config *config) 
 	config->policies.residency = join(set, &config->residency);
 	config->policies.size_class_then = find_then(set, config->size_class_then);
 	warn_without_effect(set);
-}
-
-void policy_config_free(struct router_config *config) {
-	free((void *)config->policies.models);
 }

@@ -9,7 +9,5 @@
 /* The names of policy_table, aliases included, NULL at the end; good for the life of the process. */
 extern const char *const policy_config_names[];
 
-/* Fills config->policies. */
+/* Fills config->policies; what that points to is the set's. */
 void policy_config_verify(struct option_set *set, struct router_config *config);
-
-void policy_config_free(struct router_config *config);

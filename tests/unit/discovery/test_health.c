@@ -105,10 +105,11 @@ static void count_picks(const struct scene *s, unsigned counts[static 3]) {
 	struct policy_options options = { POLICY_OPTIONS_DEFAULTS,
 		.policy = policy_find(SLICE("round_robin")) };
 	struct demand demand = { .seed = 1 };
+	struct load *load = load_new(1);
 	struct rng rng;
 
 	rng_init(&rng, 1);
-	struct policy_set set = { .options = &options, .load = load_new(1), .rng = &rng };
+	struct policy_set set = { .options = &options, .load = load, .rng = &rng };
 	policy_set_init(&set);
 	policy_set_adopt(&set, s->snapshot);
 	struct pick_input input = { .model = snapshot_model(s->snapshot, SLICE("m")), .demand = &demand };
@@ -120,7 +121,7 @@ static void count_picks(const struct scene *s, unsigned counts[static 3]) {
 		counts[result.row]++;
 	}
 	policy_set_deinit(&set);
-	load_free(&set.load);
+	load_free(&load);
 }
 
 /* For so long, while all but the row in the middle answer requests well. */

@@ -194,7 +194,7 @@ static void list_rejected(struct policy_set *set, const struct pick_input *input
 	const struct snapshot *snap = set->snapshot;
 	bool *is_listed = calloc(snap->n_rows + 1, sizeof(*is_listed));
 
-	for (uint32_t i = 0; i < e->n_scored; i++)
+	for (uint32_t i = 0; !e->outcome && i < e->n_scored; i++)
 		is_listed[e->rows[i].row] = true;
 	for (uint32_t r = 0; r < snap->n_rows; r++) {
 		if (is_listed[r] || snap->rows[r].primary != r)

@@ -44,7 +44,7 @@ struct load_sum {
 	    head_tokens; /* of the request that is prefilled now, if prompts pass in order; 0: none */
 };
 
-/* 1 to LOAD_WORKERS_MAX workers; 160 KiB for each, touched as slots come into use. */
+/* 1 to LOAD_WORKERS_MAX workers; 160 KiB for each. */
 must_use struct load *load_new(unsigned n_workers);
 void load_free(struct load **load);
 

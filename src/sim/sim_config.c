@@ -60,7 +60,7 @@ static const struct option rows[] = {
 	{ "sim", "prefix_index_mb",
 	    .help = "memory of each router for what is known of the engines' prefix caches, MiB; 0 keeps no "
 		    "index",
-	    .type = OPTION_UINT, .def = "64", .max = 65536, AT(prefix_index_mib) },
+	    .type = OPTION_UINT, .def = "64", .max = 4096, AT(prefix_index_mib) },
 	{ "sim", "seed", .help = "another seed is other random choices, and another generated trace",
 	    .type = OPTION_UINT, .def = "0", AT(seed) },
 	{ "sim", "json", .arg = "FILE",

@@ -102,8 +102,8 @@ def test_a_demo_that_is_interrupted_before_its_check_fails(tmp_path, number):
             children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
             try:
                 return any(Path(f"/proc/{child}/comm").read_text() == "flock\n" for child in children)
-            except FileNotFoundError:
-                return False        # another child, gone by now
+            except (FileNotFoundError, ProcessLookupError):
+                return False        # another child, gone before it was opened or read
         try:
             eventually(waits)
             os.killpg(demo.pid, number)

@@ -12,6 +12,7 @@
 
 #include "base/rng.h"
 #include "discovery/figures.h"
+#include "fleet/load.h"
 #include "fleet/snapshot.h"
 #include "net/loop.h"
 
@@ -28,7 +29,8 @@ const char *scrape_outcome_text(enum scrape_outcome outcome);
 struct scrape_options {
 	uint64_t interval_ms; /* 0: nobody is asked */
 	uint64_t timeout_ms;
-	const char *api_key; /* for the engines; "": none */
+	const char *api_key;     /* for the engines; "": none */
+	const struct load *load; /* this router's */
 };
 
 struct scrape;

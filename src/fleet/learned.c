@@ -1,6 +1,17 @@
 #include "fleet/learned.h"
 
+/* What was said before is remembered with this decay at each word. */
+#define MEMORY 0.9
+
 _Atomic uint64_t learned_cleared_until_ms;
+
+void learned_hear_requests(struct learned *learned, double n_running, double n_waiting, uint64_t n_own) {
+	learned_write(&learned->n_running, n_running);
+	learned_write(&learned->n_waiting, n_waiting);
+	learned_write(
+	    &learned->recent_said, learned_read(&learned->recent_said) * MEMORY + n_running + n_waiting);
+	learned_write(&learned->recent_own, learned_read(&learned->recent_own) * MEMORY + (double)n_own);
+}
 
 bool learned_clear(struct learned *learned, enum capability capability, uint32_t label, uint64_t now_ms) {
 	uint64_t until_ms = now_ms + LEARNED_CLEARED_MS;

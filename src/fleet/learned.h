@@ -25,9 +25,11 @@ struct learned {
 	/* What the engine says of itself; good while younger than a few intervals. 0 ms: never. */
 	_Atomic uint64_t scraped_ms;
 	_Atomic double n_running, n_waiting; /* requests */
-	_Atomic double kv_usage;             /* 0 to 1 */
-	_Atomic double generation_rate;      /* tokens a second */
-	_Atomic uint64_t cache_tokens;       /* its KV cache holds so many; 0: not said */
+	_Atomic double recent_said,
+	    recent_own;                 /* requests there, and those of them that are ours; they decay */
+	_Atomic double kv_usage;        /* 0 to 1 */
+	_Atomic double generation_rate; /* tokens a second */
+	_Atomic uint64_t cache_tokens;  /* its KV cache holds so many; 0: not said */
 	_Atomic uint32_t n_restarts; /* seen by scrapes: what it had cached before is gone; readers compare */
 
 	/* A route that it refused (404, 405, 501): label of the model << 48 | until ms. The last one counts.
@@ -44,6 +46,14 @@ static inline double learned_read(const _Atomic double *value) {
 
 static inline void learned_write(_Atomic double *value, double to) {
 	atomic_store_explicit(value, to, memory_order_relaxed);
+}
+
+/* The engine said how many requests it has; n_own were this router's by then. The control thread alone. */
+void learned_hear_requests(struct learned *learned, double n_running, double n_waiting, uint64_t n_own);
+
+/* 0 to 1: the part of its requests, lately, that this router did not send. */
+static inline double learned_strangers(double recent_said, double recent_own) {
+	return recent_own < recent_said ? 1 - recent_own / recent_said : 0;
 }
 
 #define LEARNED_MS_MASK ((UINT64_C(1) << 48) - 1)

@@ -13,12 +13,17 @@
  * is, the more a hit is worth. Nothing is switched: the weight follows the load.
  *
  * Costs that are nearly equal are ties, broken by rendezvous hashing of the first blocks:
- * routers that saw nothing of each other send equal prompts to the same instance.
+ * routers that saw nothing of each other send equal prompts to the same instance, their home. Where
+ * engines say that they have requests of others the index is blind to what those left in the caches; in a
+ * busy fleet a miss at the home is then forgiven the more the more they are: what it computes is found there
+ * by all.
  *
  * The rules of vLLM's router stand before the cost where the operator asks for them: a small part of a prompt
  * that is cached counts as nothing, and a fleet that is out of balance gets the least loaded.
  */
 #include "policy/choice.h"
+
+#include <math.h>
 
 #define BUSY 6.0 /* for each second of the shortest queue */
 
@@ -36,8 +41,12 @@
 #define TIE_S    0.002
 #define TIE_PART 0.02
 
-/* How many leading blocks decide a tie: a system prompt alone must not gather everybody. */
-#define TIE_BLOCKS 2u
+/* Others' part of the requests from which on the home is favoured, and from which on a miss there is free. */
+#define STRANGERS_MIN  0.05
+#define STRANGERS_FULL 0.5
+
+/* How many leading blocks decide the home: a system prompt alone must not gather everybody. */
+#define HOME_BLOCKS 2u
 
 enum part { PART_QUEUE, PART_UNCACHED, PART_DECODE, PART_KV };
 
@@ -100,13 +109,12 @@ static double mean_rate(const struct choice *choice) {
 
 /* Seconds by what the engine says of itself: others' requests that wait there, and KV pressure. */
 static void add_figures(
-    struct policy_score *score, const struct choice *choice, const struct learned *learned, uint64_t n_own) {
+    struct policy_score *score, const struct choice *choice, const struct learned *learned) {
 	double use = learned_read(&learned->kv_usage);
 
 	if (!choice_is_fresh(choice, learned))
 		return;
-	score->parts[PART_QUEUE] +=
-	    (float)((double)choice_waiting(choice, learned, n_own) * choice->prompt_tokens);
+	score->parts[PART_QUEUE] += (float)((double)choice_waiting(choice, learned) * choice->prompt_tokens);
 	if (use > KV_USE_MAX)
 		use = KV_USE_MAX;
 	score->parts[PART_KV] = (float)(KV_S * use / (1 - use));
@@ -137,7 +145,7 @@ static void price(struct choice *choice, uint32_t i, double group_rate) {
 
 	(void)is_hit(choice, c, &cached);
 	score->parts[PART_QUEUE] = (float)((double)load.prefill_tokens - progress_of(choice, c, &load, rate));
-	add_figures(score, choice, &c->instance->learned, load.n_prefills);
+	add_figures(score, choice, &c->instance->learned);
 	score->parts[PART_QUEUE] /= (float)(rate * share);
 	score->parts[PART_UNCACHED] = (float)((demand->prompt_tokens - cached) / rate);
 	score->parts[PART_DECODE] = (float)((double)load.decode_tokens * DECODE_S_PER_TOKEN / share);
@@ -152,15 +160,66 @@ static float shortest_queue(const struct choice *choice) {
 	return shortest;
 }
 
+/* What equal requests have in common, without their being told; 0: nothing. */
+static uint64_t home_key(const struct demand *demand) {
+	return demand->n_keys
+	    ? demand->keys[(demand->n_keys < HOME_BLOCKS ? demand->n_keys : HOME_BLOCKS) - 1]
+	    : demand->session;
+}
+
+static double strangers(const struct choice *choice) {
+	double said = 0, own = 0;
+
+	for (uint32_t i = 0; i < choice->n; i++) {
+		const struct learned *learned = &choice_candidate(choice, i)->instance->learned;
+
+		if (!choice_is_fresh(choice, learned))
+			continue;
+		said += learned_read(&learned->recent_said);
+		own += learned_read(&learned->recent_own);
+	}
+	return learned_strangers(said, own);
+}
+
+/* Of those that cost no more than the limit; what has no total yet costs nothing. */
+static uint32_t find_home(const struct choice *choice, uint64_t key, float limit) {
+	uint32_t home = 0;
+	double highest = -1;
+
+	for (uint32_t i = 0; i < choice->n; i++) {
+		if (choice->scores[i].total > limit)
+			continue;
+		double hash = choice_hash(choice_candidate(choice, i), key);
+
+		if (hash > highest) {
+			highest = hash;
+			home = i;
+		}
+	}
+	return home;
+}
+
+static void forgive_home(struct choice *choice, float busy) {
+	double part = busy > 0 ? strangers(choice) : 0;
+	uint64_t key = home_key(choice->demand);
+
+	if (part < STRANGERS_MIN || !key)
+		return;
+	part = part < STRANGERS_FULL ? part / STRANGERS_FULL : 1;
+	choice->scores[find_home(choice, key, INFINITY)].parts[PART_UNCACHED] *=
+	    1 - (float)part * (busy < 1 ? busy : 1);
+}
+
 /* Weighs and adds up; returns the lowest. */
 static uint32_t add_up(struct choice *choice) {
-	float weight = 1 + (float)BUSY * shortest_queue(choice);
+	float busy = (float)BUSY * shortest_queue(choice);
 	uint32_t best = 0;
 
+	forgive_home(choice, busy);
 	for (uint32_t i = 0; i < choice->n; i++) {
 		struct policy_score *score = &choice->scores[i];
 
-		score->parts[PART_UNCACHED] *= weight;
+		score->parts[PART_UNCACHED] *= 1 + busy;
 		score->total = 0;
 		for (unsigned part = 0; part < POLICY_PARTS; part++)
 			score->total += score->parts[part];
@@ -170,31 +229,14 @@ static uint32_t add_up(struct choice *choice) {
 	return best;
 }
 
-/* What equal requests have in common, without their being told; 0: nothing. */
-static uint64_t tie_key(const struct demand *demand) {
-	return demand->n_keys ? demand->keys[(demand->n_keys < TIE_BLOCKS ? demand->n_keys : TIE_BLOCKS) - 1]
-			      : demand->session;
-}
-
 static uint32_t break_tie(const struct choice *choice, uint32_t best) {
 	const struct policy_score *lowest = &choice->scores[best];
-	float limit = lowest->total + (float)TIE_S + (float)TIE_PART * lowest->parts[PART_UNCACHED];
-	uint64_t key = tie_key(choice->demand);
-	double highest = -1;
+	uint64_t key = home_key(choice->demand);
 
 	if (!key)
 		key = rng_next(choice->rng);
-	for (uint32_t i = 0; i < choice->n; i++) {
-		if (choice->scores[i].total > limit)
-			continue;
-		double hash = choice_hash(choice_candidate(choice, i), key);
-
-		if (hash > highest) {
-			highest = hash;
-			best = i;
-		}
-	}
-	return best;
+	return find_home(
+	    choice, key, lowest->total + (float)TIE_S + (float)TIE_PART * lowest->parts[PART_UNCACHED]);
 }
 
 static uint32_t cache_aware_pick(struct choice *choice) {

@@ -33,8 +33,9 @@ bool choice_is_fresh(const struct choice *choice, const struct learned *learned)
 	return ms && choice->now_ns / 1000000u < ms + FRESH_MS;
 }
 
-uint64_t choice_waiting(const struct choice *choice, const struct learned *learned, uint64_t n_own) {
-	double n = learned_read(&learned->n_waiting) - (double)n_own;
+uint64_t choice_waiting(const struct choice *choice, const struct learned *learned) {
+	double said = learned_read(&learned->recent_said), own = learned_read(&learned->recent_own);
+	double n = learned_read(&learned->n_waiting) * learned_strangers(said, own);
 
 	if (!(n > 0) || !choice_is_fresh(choice, learned))
 		return 0;
@@ -46,7 +47,7 @@ struct choice_measure choice_measure(const struct choice *choice, uint32_t i) {
 	struct load_sum load = load_sum(choice->load, c->slot);
 	uint64_t n_requests = load.n_requests + 1;
 
-	n_requests += choice_waiting(choice, &c->instance->learned, load.n_prefills);
+	n_requests += choice_waiting(choice, &c->instance->learned);
 	return (struct choice_measure){
 		.work = n_requests * MEASURE_REQUEST + load.prefill_tokens + choice->demand->prompt_tokens +
 		    load.decode_tokens / MEASURE_DECODES,

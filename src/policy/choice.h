@@ -127,8 +127,8 @@ static inline void choice_own(struct prefix_index *index, const struct instance 
 /* Did the engine say something of itself lately? Else what it said is not to be looked at. */
 bool choice_is_fresh(const struct choice *choice, const struct learned *learned);
 
-/* Requests that others keep waiting there, by what the engine said lately; n_own are this router's. */
-uint64_t choice_waiting(const struct choice *choice, const struct learned *learned, uint64_t n_own);
+/* Requests that others keep waiting there, by what the engine said lately. */
+uint64_t choice_waiting(const struct choice *choice, const struct learned *learned);
 
 /*
  * The work at an instance with this request, per weight: the lower the better. In tokens to

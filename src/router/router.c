@@ -179,7 +179,8 @@ static void control_open_health(struct control *c) {
 static void control_open_scraper(struct control *c) {
 	const struct scrape_options options = { .interval_ms = c->config->scrape_interval_ms,
 		.timeout_ms = c->config->models_timeout_ms,
-		.api_key = c->config->engine_key };
+		.api_key = c->config->engine_key,
+		.load = c->router.load };
 	scraper_init(&c->scraper, &c->loop, &options);
 	c->report.scraper = &c->scraper;
 }

@@ -5,6 +5,13 @@
 #include "base/clock.h"
 #include "sim/virtual_router.h"
 
+#define ASK_NS 1000000000ull /* as often as routers scrape, unless told otherwise */
+
+/* Requests at an engine. */
+struct crowd {
+	uint32_t n_prefills, n_decodes;
+};
+
 /* What a run needs on its way. */
 struct course {
 	const struct trace *trace;
@@ -13,6 +20,8 @@ struct course {
 	struct virtual_router **routers;
 	uint32_t n_routers;
 	struct passage *passages; /* by request */
+	struct crowd *crowds;     /* by engine */
+	uint64_t asked_ns;        /* when the engines were asked last */
 };
 
 static struct virtual_router *router_of(const struct course *c, size_t request) {
@@ -26,6 +35,8 @@ static void on_first_token(struct course *c, const struct engine_event *event) {
 	c->run->first_token_ns[event->request] = event->at_ns - r->at_ns;
 	c->run->n_hit_blocks += event->n_hit_blocks;
 	c->run->work_tokens[passage->engine] += u64_max(1, r->n_input_tokens - event->n_cached_tokens);
+	c->crowds[passage->engine].n_prefills--;
+	c->crowds[passage->engine].n_decodes++;
 	virtual_router_first_token(router_of(c, event->request), passage, event->at_ns);
 }
 
@@ -37,6 +48,7 @@ static void on_done(struct course *c, const struct engine_event *event) {
 		.has_cached = true };
 
 	c->run->ended_ns = event->at_ns;
+	c->crowds[c->passages[event->request].engine].n_decodes--;
 	virtual_router_done(router_of(c, event->request), &c->passages[event->request], &usage);
 }
 
@@ -52,6 +64,19 @@ static void advance(struct course *c, uint64_t until_ns) {
 	}
 }
 
+/* One is prefilled at a time, the others wait. */
+static void ask(struct course *c, uint64_t now_ns) {
+	for (uint32_t e = 0; e < c->run->n_engines; e++) {
+		struct crowd crowd = c->crowds[e];
+		uint32_t n_waiting = crowd.n_prefills ? crowd.n_prefills - 1 : 0;
+		uint32_t n_running = crowd.n_prefills - n_waiting + crowd.n_decodes;
+
+		for (uint32_t i = 0; i < c->n_routers; i++)
+			virtual_router_hear(c->routers[i], e, n_running, n_waiting, now_ns);
+	}
+	c->asked_ns = now_ns;
+}
+
 static void arrive(struct course *c, size_t request) {
 	const struct trace_request *r = &c->trace->requests[request];
 	uint64_t begun_ns = clock_now_ns();
@@ -60,12 +85,17 @@ static void arrive(struct course *c, size_t request) {
 	c->run->decision_ns += clock_now_ns() - begun_ns;
 	c->run->n_blocks += r->n_blocks;
 	c->run->n_output_tokens += r->n_output_tokens;
+	c->crowds[c->passages[request].engine].n_prefills++;
 	engine_model_submit(c->engines, c->passages[request].engine, (uint32_t)request, r->at_ns);
 }
 
 static void go(struct course *c) {
 	for (size_t i = 0; i < c->trace->n; i++) {
-		advance(c, c->trace->requests[i].at_ns);
+		uint64_t now_ns = c->trace->requests[i].at_ns;
+
+		advance(c, now_ns);
+		if (now_ns >= c->asked_ns + ASK_NS)
+			ask(c, now_ns);
 		arrive(c, i);
 	}
 	advance(c, UINT64_MAX);
@@ -95,6 +125,7 @@ bool run_init(struct run *run, const struct run_options *options) {
 		.routers = calloc(options->n_routers, sizeof(*course.routers)),
 		.n_routers = options->n_routers,
 		.passages = calloc(n, sizeof(*course.passages)),
+		.crowds = calloc(options->engine.n_engines, sizeof(*course.crowds)),
 	};
 	bool is_good = start_routers(&course, options);
 
@@ -111,6 +142,7 @@ bool run_init(struct run *run, const struct run_options *options) {
 	engine_model_free(&course.engines);
 	free(course.routers);
 	free(course.passages);
+	free(course.crowds);
 	return is_good;
 }
 

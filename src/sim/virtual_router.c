@@ -173,6 +173,17 @@ void virtual_router_arrive(struct virtual_router *router, struct passage *passag
 	passage->engine = pick(router, &passage->ticket, &demand, now_ns);
 }
 
+void virtual_router_hear(
+    struct virtual_router *router, uint32_t engine, uint32_t n_running, uint32_t n_waiting, uint64_t now_ns) {
+	if (router->vllm)
+		return;
+	struct instance *instance = router->snapshot->rows[engine].instance;
+	struct learned *learned = &instance->learned;
+
+	learned_hear_requests(learned, n_running, n_waiting, load_requests(router->load, instance->slot));
+	atomic_store_explicit(&learned->scraped_ms, now_ns / 1000000 + 1, memory_order_relaxed);
+}
+
 void virtual_router_first_token(struct virtual_router *router, struct passage *passage, uint64_t now_ns) {
 	if (!router->vllm)
 		ticket_first(&passage->ticket, &router->set, now_ns);

@@ -40,6 +40,10 @@ void virtual_router_free(struct virtual_router **router);
 void virtual_router_arrive(struct virtual_router *router, struct passage *passage, const struct trace *trace,
     const struct trace_request *request, uint64_t now_ns);
 
+/* What an engine says of its requests. */
+void virtual_router_hear(
+    struct virtual_router *router, uint32_t engine, uint32_t n_running, uint32_t n_waiting, uint64_t now_ns);
+
 /* Its answer begins. */
 void virtual_router_first_token(struct virtual_router *router, struct passage *passage, uint64_t now_ns);
 

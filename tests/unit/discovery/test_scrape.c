@@ -14,6 +14,7 @@ struct scene {
 	struct fleet *fleet;
 	struct snapshot *snapshot;
 	struct scraper scraper;
+	struct load *load;
 };
 
 static void scene_add(struct scene *s, unsigned i) {
@@ -40,11 +41,13 @@ static void scene_sync(struct scene *s) {
 }
 
 static struct scene *scene_open_every(unsigned n, uint64_t interval_ms) {
+	struct load *load = load_new(1);
 	const struct scrape_options options = {
-		.interval_ms = interval_ms, .timeout_ms = TIMEOUT_MS, .api_key = "sesame"
+		.interval_ms = interval_ms, .timeout_ms = TIMEOUT_MS, .api_key = "sesame", .load = load
 	};
 	struct scene *s = calloc(1, sizeof(*s));
 
+	s->load = load;
 	far_clock_start();
 	rig_open(&s->rig);
 	far_open(&s->far);
@@ -69,6 +72,7 @@ static void scene_close(struct scene *s) {
 	far_close(&s->far);
 	snapshot_unref(&s->snapshot);
 	fleet_free(&s->fleet);
+	load_free(&s->load);
 	clock_set_source(NULL);
 	free(s);
 }
@@ -105,6 +109,11 @@ static uint64_t asked_after_ms(struct scene *s, const char *status, const char *
 	return now_ms() - since_ms;
 }
 
+static double strangers(struct scene *s) {
+	return learned_strangers(
+	    learned_read(&learned(s)->recent_said), learned_read(&learned(s)->recent_own));
+}
+
 static bool has_figure(const struct scene *s, enum figure figure, double is) {
 	double value;
 
@@ -113,6 +122,21 @@ static bool has_figure(const struct scene *s, enum figure figure, double is) {
 
 #define LOAD(running, waiting)                                                                               \
 	"vllm:num_requests_running " running "\nvllm:num_requests_waiting " waiting "\n"
+
+static void what_is_not_ours_is_others(void **state) {
+	struct scene *s = scene_open(1);
+
+	say_figures(s, LOAD("1", "4"));
+	assert_true(strangers(s) == 1);
+	for (unsigned i = 0; i < 4; i++)
+		load_charge(s->load, 0, first(s)->slot, 1);
+	say_figures(s, LOAD("1", "4"));
+	assert_true(strangers(s) > 0.5 && strangers(s) < 1);
+	for (unsigned i = 0; i < 100; i++)
+		say_figures(s, LOAD("1", "4"));
+	assert_true(strangers(s) > 0.19 && strangers(s) < 0.21);
+	scene_close(s);
+}
 
 static void what_is_said_is_learned(void **state) {
 	struct scene *s = scene_open(1);
@@ -384,6 +408,7 @@ static void when_we_cannot_ask_nothing_follows(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_said_is_learned),
+		cmocka_unit_test(what_is_not_ours_is_others),
 		cmocka_unit_test(it_is_asked_with_the_key_and_again_each_interval),
 		cmocka_unit_test(the_rate_is_what_the_counter_grew_by),
 		cmocka_unit_test(a_restart_shows),

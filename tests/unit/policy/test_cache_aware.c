@@ -232,7 +232,7 @@ static void the_engines_own_figures_are_heard(void **state) {
 	for (uint32_t r = 0; r < 3; r++) {
 		struct learned *learned = &picks_instance(&h.p, r)->learned;
 
-		learned_write(&learned->n_waiting, r == 1 ? 0 : 5);
+		learned_hear_requests(learned, 1, r == 1 ? 0 : 5, 0);
 		learned->scraped_ms = 99000;
 	}
 	assert_int_equal(house_pick(&h, &reason), 1);
@@ -244,6 +244,63 @@ static void the_engines_own_figures_are_heard(void **state) {
 	house_close(&h);
 }
 
+/* Where each prompt goes while nothing is known of it and all have the same to do: its home. */
+static void find_homes(struct house *h, uint32_t *homes, uint32_t n) {
+	enum pick_reason reason;
+
+	for (uint32_t i = 0; i < n; i++) {
+		house_prompt(h, i);
+		homes[i] = house_pick(h, &reason);
+	}
+}
+
+/* How many of those that are cached elsewhere in our eyes go home all the same. */
+static uint32_t count_home(struct house *h, const uint32_t *homes, uint32_t n) {
+	enum pick_reason reason;
+	uint32_t n_home = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		house_prompt(h, i);
+		n_home += house_pick(h, &reason) == homes[i];
+	}
+	return n_home;
+}
+
+static void hear(struct house *h, uint64_t n_own) {
+	for (uint32_t r = 0; r < h->n_rows; r++) {
+		struct learned *learned = &picks_instance(&h->p, r)->learned;
+
+		for (int i = 0; i < 50; i++)
+			learned_hear_requests(learned, 100, 0, n_own);
+		learned->scraped_ms = 99000;
+	}
+}
+
+/* In a busy fleet, among strangers: all that routers can agree on is the home. */
+static void strangers_meet_at_the_home(void **state) {
+	uint32_t homes[40];
+	struct house h;
+
+	house_open(&h, equal, 4, 1);
+	find_homes(&h, homes, 40);
+	for (uint32_t i = 0; i < 40; i++) {
+		house_prompt(&h, i);
+		house_cache(&h, (homes[i] + 1) % 4, N_KEYS / 2);
+	}
+	hear(&h, 50);
+	assert_int_equal(count_home(&h, homes, 40), 0); /* at leisure a hit is a hit */
+	for (uint32_t r = 0; r < 4; r++)
+		house_queue(&h, r, 3);
+	hear(&h, 100);
+	assert_int_equal(count_home(&h, homes, 40), 0); /* nobody else is there */
+	hear(&h, 50);
+	assert_int_equal(count_home(&h, homes, 40), 40);
+	for (uint32_t r = 0; r < 4; r++)
+		picks_instance(&h.p, r)->learned.scraped_ms = 1000;
+	assert_int_equal(count_home(&h, homes, 40), 0); /* that is long ago */
+	house_close(&h);
+}
+
 /* Old figures are nobody's: the tie is broken as if they were not there. */
 static void old_figures_are_not_heard(void **state) {
 	enum pick_reason reason;
@@ -251,7 +308,7 @@ static void old_figures_are_not_heard(void **state) {
 
 	house_open(&h, equal, 3, 1);
 	uint32_t row = house_pick(&h, &reason);
-	learned_write(&picks_instance(&h.p, row)->learned.n_waiting, 50);
+	learned_hear_requests(&picks_instance(&h.p, row)->learned, 0, 50, 0);
 	picks_instance(&h.p, row)->learned.scraped_ms = 1000;
 	assert_int_equal(house_pick(&h, &reason), row);
 	house_close(&h);
@@ -330,6 +387,7 @@ int main(void) {
 		cmocka_unit_test(ties_are_broken_alike_everywhere),
 		cmocka_unit_test(short_prompts_spread),
 		cmocka_unit_test(the_engines_own_figures_are_heard),
+		cmocka_unit_test(strangers_meet_at_the_home),
 		cmocka_unit_test(old_figures_are_not_heard),
 		cmocka_unit_test(scores_add_up),
 		cmocka_unit_test(a_small_hit_counts_for_nothing_if_asked_for),

@@ -82,14 +82,14 @@ static void what_waits_there_is_load(void **state) {
 	picks_charge(&p, 0, 1);
 	picks_charge(&p, 1, 3);
 	picks_charge(&p, 2, 4);
-	learned_write(&learned->n_waiting, 6);
+	learned_hear_requests(learned, 2, 6, 2);        /* three of four are others' */
 	assert_int_equal(picks_next(&p, -1, 20000), 0); /* nobody asked the engine */
 	atomic_store(&learned->scraped_ms, 15000);
 	assert_int_equal(picks_next(&p, -1, 20000), 1);
 	assert_int_equal(picks_next(&p, -1, 26000), 0);
-	learned_write(&learned->n_waiting, 3);
-	assert_int_equal(picks_next(&p, -1, 20000), 0); /* one of the three is ours */
-	learned_write(&learned->n_waiting, 1e300);
+	learned_hear_requests(learned, 0, 6, 100);
+	assert_int_equal(picks_next(&p, -1, 20000), 0); /* ours, as it seems now */
+	learned_hear_requests(learned, 0, 1e300, 1);
 	assert_int_equal(picks_next(&p, -1, 20000), 1);
 	picks_close(&p);
 }

@@ -183,9 +183,24 @@ static void a_seed_is_a_choice(void **state) {
 	virtual_router_free(&c);
 }
 
+/* Others' requests wait at all engines but one. */
+static void what_engines_say_is_heard(void **state) {
+	struct virtual_router *r = router_of("least_load", 1);
+	struct passage passages[5];
+
+	for (uint32_t e = 0; e < N; e++)
+		virtual_router_hear(r, e, 1, e == 2 ? 0 : 5, 0);
+	for (unsigned i = 0; i < n_elems(passages); i++)
+		assert_int_equal(arrive(r, &passages[i], 0), 2);
+	for (unsigned i = 0; i < n_elems(passages); i++)
+		end(r, &passages[i]);
+	virtual_router_free(&r);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(policies_have_their_names),
+		cmocka_unit_test(what_engines_say_is_heard),
 		cmocka_unit_test(each_takes_its_turn),
 		cmocka_unit_test(what_came_back_is_no_load),
 		cmocka_unit_test(a_session_stays),

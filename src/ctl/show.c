@@ -29,6 +29,7 @@ static const struct wording reasons[] = {
 	{ "sticky_hit", "the session lives there" },
 	{ "sticky_new", "the session is new and the fewest live there" },
 	{ "sticky_spill", "the session's home is too busy or out" },
+	{ "response_owner", "the stored response is there and nowhere else" },
 	{ "bucket", "prompts of such a length go there" },
 	{ "size_class", "it is the only one of the class that the prompt's size wants" },
 	{ "best_score", "its score is best" },

@@ -28,7 +28,8 @@ struct demand {
 	bool is_prompt_open;    /* the rest of it is on its way: its size is a guess, and rather too high */
 	const uint64_t *keys;   /* of the leading blocks */
 	uint32_t n_keys;        /* at most PROMPT_BLOCKS_MAX */
-	uint64_t session; /* a hash of what requests that belong together have in common; 0: nothing known */
+	uint64_t session;  /* a hash of what requests that belong together have in common; 0: nothing known */
+	uint64_t response; /* likewise of the id of a stored response that it goes on from or is about */
 	enum privacy privacy;   /* at least */
 	struct slice residency; /* tags that an instance must have, separated by commas; empty: none */
 	uint64_t origin_zone;   /* traits_word() of where it comes from; 0: where the router is */

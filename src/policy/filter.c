@@ -2,6 +2,7 @@
 
 #include "policy/choice.h"
 #include "policy/locality.h"
+#include "policy/session_table.h"
 
 static const char *const words[FILTER_CODES] = {
 	[FILTER_NONE] = "eligible",
@@ -266,6 +267,31 @@ static struct filtered filter_ranges(struct policy_set *set, const struct ask *a
 	return f;
 }
 
+#define OWNER_NONE UINT32_MAX
+
+/* The candidate, if it is eligible, who made the stored response that the request is about. */
+static uint32_t find_owner(
+    const struct policy_set *set, const struct pick_input *input, const struct filtered *f) {
+	uint64_t key = input->demand->response, now_s = input->now_ns / 1000000000u;
+	struct session_home home;
+
+	if (!key || !set->responses || !session_table_find(set->responses, key, now_s, &home))
+		return OWNER_NONE;
+	for (uint32_t i = 0; i < f->n; i++)
+		if (session_home_is(home, input->model->candidates[set->eligible[i]].instance))
+			return set->eligible[i];
+	return OWNER_NONE;
+}
+
+/* Nobody else has it: neither the policy nor a distance is asked. */
+static void leave_owner(
+    struct policy_set *set, const struct pick_input *input, uint32_t owner, struct filtered *f) {
+	set->eligible[0] = owner;
+	f->n = 1;
+	f->weight = input->model->candidates[owner].weight;
+	f->reason = PICK_RESPONSE_OWNER;
+}
+
 struct filtered filter_all(struct policy_set *set, const struct pick_input *input) {
 	struct ask ask = ask_of(set, input, &input->model->least);
 	struct filtered f = filter_ranges(set, &ask);
@@ -275,8 +301,12 @@ struct filtered filter_all(struct policy_set *set, const struct pick_input *inpu
 		ask.minds_lessons = false;
 		f = filter_ranges(set, &ask);
 	}
-	locality_narrow(set, input, &f);
-	if (f.n == 1 && f.reason == PICK_REASONS)
+	uint32_t owner = find_owner(set, input, &f);
+
+	locality_narrow(set, input, &f); /* the rings move as they do for everybody */
+	if (owner != OWNER_NONE)
+		leave_owner(set, input, owner, &f);
+	else if (f.n == 1 && f.reason == PICK_REASONS)
 		f.reason = PICK_ONLY_CANDIDATE;
 	return f;
 }

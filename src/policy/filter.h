@@ -11,6 +11,8 @@
  * of a prompt is an estimate, and what a route was refused for once may have been that one
  * request. So before nobody is left those are taken for whom half the prompt would do, or who
  * refused such requests.
+ *
+ * Of those that are left only the owner stays when the request is about a stored response.
  */
 #pragma once
 

@@ -70,6 +70,7 @@ const char *pick_reason_text(enum pick_reason reason) {
 		[PICK_BEST_SCORE] = "best_score",
 		[PICK_PREFIX_HIT] = "prefix_hit",
 		[PICK_LOWEST_COST] = "lowest_cost",
+		[PICK_RESPONSE_OWNER] = "response_owner",
 		[PICK_ALL_AVOIDED] = "all_avoided",
 		[PICK_LAST_RESORT] = "last_resort",
 	};

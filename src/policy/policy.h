@@ -52,9 +52,10 @@ struct policy_set {
 	struct load *load;
 	unsigned worker; /* whose cells of the load are charged */
 	struct rng *rng;
-	struct prefix_index *index;     /* shared by all workers; NULL: none is kept */
-	struct session_table *sessions; /* likewise */
-	struct snapshot *snapshot;      /* NULL before the first adopt */
+	struct prefix_index *index;      /* shared by all workers; NULL: none is kept */
+	struct session_table *sessions;  /* likewise */
+	struct session_table *responses; /* likewise: who keeps which stored response */
+	struct snapshot *snapshot;       /* NULL before the first adopt */
 
 	/* private */
 	const struct policy **policies; /* of each model of the snapshot, then of `any` */
@@ -70,7 +71,7 @@ struct policy_set {
 	uint8_t *rings;                /* of each model, by origin (policy/locality.c) */
 };
 
-/* `set` has options, load, worker, rng, index and sessions; all outlive it. */
+/* `set` has options, load, worker, rng, index, sessions and responses; all outlive it. */
 void policy_set_init(struct policy_set *set);
 void policy_set_deinit(struct policy_set *set);
 
@@ -114,13 +115,14 @@ enum pick_reason {
 	PICK_BUCKET,       /* prompts of such a length go there */
 	PICK_SIZE_CLASS,   /* the only one of the class that the prompt's size wants */
 	PICK_BEST_SCORE,
-	PICK_PREFIX_HIT,  /* it has the most useful part of the prompt in its cache */
-	PICK_LOWEST_COST, /* its first token is expected soonest, whatever is cached */
-	PICK_ALL_AVOIDED, /* every untried one failed lately: one of them all the same */
-	PICK_LAST_RESORT, /* all but the reserve were tried: one of that, by weight */
+	PICK_PREFIX_HIT,     /* it has the most useful part of the prompt in its cache */
+	PICK_LOWEST_COST,    /* its first token is expected soonest, whatever is cached */
+	PICK_RESPONSE_OWNER, /* it made the stored response, which nobody else has */
+	PICK_ALL_AVOIDED,    /* every untried one failed lately: one of them all the same */
+	PICK_LAST_RESORT,    /* all but the reserve were tried: one of that, by weight */
 };
 
-#define PICK_REASONS 19
+#define PICK_REASONS 20
 
 const char *pick_reason_text(enum pick_reason reason);
 

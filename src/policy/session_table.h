@@ -1,5 +1,6 @@
 /*
- * session_table: which instance a session lives at, for all threads of the process.
+ * session_table: which instance a session lives at, for all threads of the process. Stored
+ * responses, which only the engine has that made them, are kept in a table of the same kind.
  *
  * One table of a size that is set once: set-associative, without locks, one word of 64 bits a
  * session. When a set is full the session that was idle longest is forgotten: sessions are then

@@ -2,6 +2,7 @@
 
 #include "policy/choice.h"
 #include "policy/locality.h"
+#include "policy/session_table.h"
 
 /* Fewer uncached tokens than these say more of the network than of the engine. */
 #define LESSON_TOKENS_MIN 256u
@@ -85,6 +86,18 @@ static void dequeue(struct ticket *t, struct policy_set *set) {
 	tell_head(set, t->instance->slot);
 }
 
+static void bind_response(
+    struct policy_set *set, uint64_t response, const struct instance *owner, uint64_t now_ns) {
+	session_table_bind(set->responses, response, session_home_of(owner), now_ns / 1000000000u);
+}
+
+void ticket_keep_response(
+    const struct ticket *t, struct policy_set *set, uint64_t response, uint64_t now_ns) {
+	assert(ticket_is_open(t));
+	if (set->responses)
+		bind_response(set, response, t->instance, now_ns);
+}
+
 void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_input *input,
     const struct pick_result *pick) {
 	const struct demand *demand = input->demand;
@@ -114,6 +127,8 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 	}
 	if (policy->bind)
 		policy->bind(set, input, pick);
+	if (pick->reason == PICK_RESPONSE_OWNER) /* it is not idle */
+		bind_response(set, demand->response, pick->instance, input->now_ns);
 }
 
 /* --- the first token ------------------------------------------------------------------------ */

@@ -45,6 +45,9 @@ void ticket_open(
 /* Its first token came. Again, or on a closed one, does nothing. */
 void ticket_first(struct ticket *t, struct policy_set *set, uint64_t now_ns);
 
+/* The answer is a response of this id (a hash as in demand.response): requests that are about it go there. */
+void ticket_keep_response(const struct ticket *t, struct policy_set *set, uint64_t response, uint64_t now_ns);
+
 /* What an engine said of the tokens; zeroes when it said nothing. */
 struct ticket_usage {
 	uint64_t prompt_tokens, cached_tokens, output_tokens;

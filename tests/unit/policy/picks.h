@@ -15,7 +15,7 @@
 struct picks {
 	struct rng rng;
 	struct load *load;
-	struct session_table *sessions;
+	struct session_table *sessions, *responses;
 	struct snapshot *snap;
 	struct policy_set set;
 	struct policy_options options;
@@ -57,11 +57,14 @@ static inline void picks_open_with(
 	rng_init(&p->rng, seed);
 	p->load = load_new(1);
 	p->sessions = session_table_new(1024, 7200);
+	p->responses = session_table_new(1024, 7200);
 	p->snap = picks_snapshot(weights, n);
 	p->options = (struct policy_options){ POLICY_OPTIONS_DEFAULTS, .policy = policy };
-	p->set = (struct policy_set){
-		.options = &p->options, .load = p->load, .rng = &p->rng, .sessions = p->sessions
-	};
+	p->set = (struct policy_set){ .options = &p->options,
+		.load = p->load,
+		.rng = &p->rng,
+		.sessions = p->sessions,
+		.responses = p->responses };
 	policy_set_init(&p->set);
 	policy_set_adopt(&p->set, p->snap);
 }
@@ -75,6 +78,7 @@ static inline void picks_close(struct picks *p) {
 	policy_set_deinit(&p->set);
 	snapshot_unref(&p->snap);
 	session_table_free(&p->sessions);
+	session_table_free(&p->responses);
 	load_free(&p->load);
 }
 
@@ -85,6 +89,13 @@ static inline struct instance *picks_instance(const struct picks *p, uint32_t ro
 static inline void picks_charge(struct picks *p, uint32_t row, unsigned n) {
 	while (n-- > 0)
 		load_charge(p->load, 0, picks_instance(p, row)->slot, 0);
+}
+
+/* This one made a stored response, at that time. */
+static inline void picks_keep_response(struct picks *p, uint32_t row, uint64_t response, uint64_t now_s) {
+	const struct ticket t = { .instance = picks_instance(p, row), .phase = TICKET_DECODE };
+
+	ticket_keep_response(&t, &p->set, response, now_s * 1000000000);
 }
 
 /* The row that gets a request for "m" at time `now_ms`; `tried` is a row, or -1. */

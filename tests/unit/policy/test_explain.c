@@ -463,6 +463,34 @@ static void nobody_is_explained_too(void **state) {
 	picks_close(&p);
 }
 
+static void a_stored_response_is_explained(void **state) {
+	uint16_t slots[PICKS_ROWS_MAX];
+	struct explanation e;
+	struct picks p;
+
+	for (const struct policy *const *policy = policy_table; *policy; policy++) {
+		stands_open(&p, policy_name(*policy), (const struct stand[3]){ { .labels = NULL } }, 3);
+		picks_keep_response(&p, 1, 0x1234567, 0);
+		p.demand.response = 0x1234567;
+		struct pick_input input = stands_input(&p, "", slots);
+		policy_explain(&p.set, &input, &e);
+		assert_int_equal(e.outcome, 0);
+		assert_int_equal(e.reason, PICK_RESPONSE_OWNER);
+		assert_int_equal(e.n_eligible, 1);
+		assert_int_equal(e.n_rows, 3);
+		assert_ptr_equal(e.rows[0].instance, picks_instance(&p, 1));
+		for (uint32_t i = 1; i < 3; i++)
+			assert_int_equal(e.rows[i].codes, 0); /* the owner comes before them */
+		policy_explanation_free(&e);
+		/* Nothing was bound by looking: it goes as idle as it did. */
+		input.now_ns = (7200 + 2 * SESSION_TICK_S) * UINT64_C(1000000000);
+		policy_explain(&p.set, &input, &e);
+		assert_int_not_equal(e.reason, PICK_RESPONSE_OWNER);
+		policy_explanation_free(&e);
+		picks_close(&p);
+	}
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_first_row_is_what_a_pick_then_does),
@@ -476,6 +504,7 @@ int main(void) {
 		cmocka_unit_test(a_draw_has_probabilities),
 		cmocka_unit_test(a_last_resort_has_probabilities),
 		cmocka_unit_test(nobody_is_explained_too),
+		cmocka_unit_test(a_stored_response_is_explained),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

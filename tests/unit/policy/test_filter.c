@@ -565,6 +565,117 @@ static void codes_of_candidates_allocate_nothing(void **state) {
 	picks_close(&p);
 }
 
+/* --- stored responses ---------------------------------------------------------------------------------- */
+
+#define RESPONSE UINT64_C(0x9e3779b97f4a7c15)
+
+static const struct stand equals[4] = { { .labels = NULL } };
+
+/* Why and how p->demand goes where it goes. */
+static struct pick_result picked_at(struct picks *p, uint64_t now_s) {
+	uint16_t slots[PICKS_ROWS_MAX];
+	struct pick_input input = stands_input(p, "", slots);
+	struct pick_result result;
+
+	input.now_ns = now_s * 1000000000;
+	assert_int_equal(policy_pick(&p->set, &input, &result), 0);
+	return result;
+}
+
+/* Under every policy, however busy it is and wherever the session lives. */
+static void a_stored_response_is_asked_for_where_it_is(void **state) {
+	struct picks p;
+
+	for (const struct policy *const *policy = policy_table; *policy; policy++) {
+		stands_open(&p, policy_name(*policy), equals, 4);
+		for (uint32_t r = 0; r < 4; r++)
+			picks_keep_response(&p, r, (r + 1) * RESPONSE, 0);
+		picks_charge(&p, 2, 200);
+		p.demand.session = 7;
+		session_table_bind(p.sessions, 7, session_home_of(picks_instance(&p, 0)), 0);
+		for (uint32_t r = 0; r < 4; r++) {
+			p.demand.response = (r + 1) * RESPONSE;
+			const char *picked = stands_picked(&p, "");
+
+			assert_true(picked[0] == (char)('a' + r) && !picked[1]);
+			struct pick_result pick = picked_at(&p, 0);
+			assert_int_equal(pick.reason, PICK_RESPONSE_OWNER);
+			assert_int_equal(pick.n_eligible, 1);
+			assert_int_equal(pick.n_candidates, 4);
+		}
+		picks_close(&p);
+	}
+}
+
+/* It was tried, is out, or is not cleared: the others may have it, as if nobody were the owner. */
+static void an_owner_that_is_not_eligible_is_passed_over(void **state) {
+	static const struct stand ill[4] = { { .state = INSTANCE_UNHEALTHY } },
+				  draining[4] = { { .state = INSTANCE_DRAINING } },
+				  inside[4] = { { .labels = NULL }, { .labels = "clearance=restricted" },
+					  { .labels = "clearance=restricted" } };
+	struct picks p;
+
+	stands_open(&p, "round_robin", equals, 4);
+	picks_keep_response(&p, 0, RESPONSE, 0);
+	p.demand.response = RESPONSE;
+	assert_string_equal(stands_picked(&p, ""), "a");
+	assert_string_equal(stands_picked(&p, "a"), "bcd");
+	stands_adopt(&p, ill, 4);
+	assert_string_equal(stands_picked(&p, ""), "bcd");
+	assert_int_equal(picked_at(&p, 0).reason, PICK_ROUND_ROBIN);
+	stands_adopt(&p, draining, 4);
+	assert_string_equal(stands_picked(&p, ""), "bcd");
+	stands_adopt(&p, inside, 4);
+	p.demand.privacy = PRIVACY_RESTRICTED;
+	assert_string_equal(stands_picked(&p, ""), "bc");
+	picks_close(&p);
+}
+
+static void an_owner_is_known_while_it_is_asked_for(void **state) {
+	struct session_home other;
+	struct ticket t;
+	struct picks p;
+
+	stands_open(&p, "round_robin", equals, 4);
+	picks_keep_response(&p, 2, RESPONSE, 1000);
+	p.demand.response = RESPONSE;
+	assert_int_equal(picked_at(&p, 1000 + 7200).reason, PICK_RESPONSE_OWNER);
+	assert_int_equal(picked_at(&p, 1000 + 7200 + 2 * SESSION_TICK_S).reason, PICK_ROUND_ROBIN);
+	assert_int_equal(picks_send(&p, UINT64_C(8000) * 1000000000, &t), 2);
+	ticket_close(&t, &p.set, NULL);
+	assert_int_equal(picked_at(&p, 8000 + 7200).reason, PICK_RESPONSE_OWNER);
+	p.demand.response = 2 * RESPONSE;
+	assert_int_equal(picked_at(&p, 8000).reason, PICK_ROUND_ROBIN);
+	/* The slot has another one now. */
+	other = session_home_of(picks_instance(&p, 2));
+	other.serial = (other.serial + 1) & SESSION_SERIAL_MASK;
+	session_table_bind(p.responses, 2 * RESPONSE, other, 8000);
+	assert_int_equal(picked_at(&p, 8000).reason, PICK_ROUND_ROBIN);
+	p.set.responses = NULL;
+	p.demand.response = RESPONSE;
+	assert_int_equal(picked_at(&p, 8000).reason, PICK_ROUND_ROBIN);
+	picks_close(&p);
+}
+
+/* A request that goes elsewhere does not move it. */
+static void a_detour_leaves_the_owner(void **state) {
+	uint16_t slots[PICKS_ROWS_MAX];
+	struct ticket t = { .phase = TICKET_CLOSED };
+	struct pick_result result;
+	struct picks p;
+
+	stands_open(&p, "round_robin", equals, 4);
+	picks_keep_response(&p, 1, RESPONSE, 0);
+	p.demand.response = RESPONSE;
+	struct pick_input input = stands_input(&p, "b", slots);
+	assert_int_equal(policy_pick(&p.set, &input, &result), 0);
+	ticket_open(&t, &p.set, &input, &result);
+	ticket_close(&t, &p.set, NULL);
+	assert_int_not_equal(result.row, 1);
+	assert_string_equal(stands_picked(&p, ""), "b");
+	picks_close(&p);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_rerank_never_reaches_who_only_chats),
@@ -586,6 +697,10 @@ int main(void) {
 		cmocka_unit_test(a_refused_route_is_avoided_for_a_while),
 		cmocka_unit_test(picks_and_codes_agree),
 		cmocka_unit_test(codes_of_candidates_allocate_nothing),
+		cmocka_unit_test(a_stored_response_is_asked_for_where_it_is),
+		cmocka_unit_test(an_owner_that_is_not_eligible_is_passed_over),
+		cmocka_unit_test(an_owner_is_known_while_it_is_asked_for),
+		cmocka_unit_test(a_detour_leaves_the_owner),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

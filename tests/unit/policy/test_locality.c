@@ -313,6 +313,26 @@ static void no_spill_crosses_a_clearance(void **state) {
 	picks_close(&p);
 }
 
+/* Nobody nearer has it; and what is near goes on as before. */
+static void a_stored_response_is_worth_the_way(void **state) {
+	struct picks p;
+
+	open_at_z1(&p, "least_load", rings, 4);
+	picks_keep_response(&p, 3, 0x1234567, 0);
+	p.demand.response = 0x1234567;
+	for (unsigned i = 0; i < 4; i++) {
+		struct pick_result pick = give(&p, "");
+
+		assert_int_equal(pick.row, 3);
+		assert_int_equal(pick.reason, PICK_RESPONSE_OWNER);
+		assert_int_equal(pick.ring, PICK_RING_FAR);
+		assert_int_equal(pick.last_ring, PICK_RING_ZONE);
+	}
+	p.demand.response = 0;
+	assert_int_equal(give(&p, "").n_eligible, 2);
+	picks_close(&p);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_nearest_ring_gets_all_until_it_is_busy),
@@ -326,6 +346,7 @@ int main(void) {
 		cmocka_unit_test(empty_rings_are_passed_over),
 		cmocka_unit_test(rings_outlive_snapshots),
 		cmocka_unit_test(no_spill_crosses_a_clearance),
+		cmocka_unit_test(a_stored_response_is_worth_the_way),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

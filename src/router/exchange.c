@@ -213,6 +213,8 @@ static bool policy_waits(const struct policy_set *set, const struct inspect *in)
 	const struct model *model = exchange_model(set->snapshot, in);
 	if (!model || in->body != INSPECT_JSON)
 		return false;
+	if (set->responses && in->capability == CAPABILITY_RESPONSES && !inspect_names_response(in))
+		return true; /* SDKs name the response before it behind the input */
 	return policy_wants_prompt(set, model) ||
 	    (policy_wants_session(set, model) && !(inspect_has_session(in) && inspect_is_decided(in)));
 }
@@ -561,6 +563,15 @@ static void forget_request(struct exchange *x) {
 		inspect_deinit(&x->inspect, bufs(x));
 }
 
+/* Before the client can ask for it. */
+static void keep_response(struct exchange *x) {
+	uint64_t *found = &x->worker->tap.response;
+	if (*found)
+		ticket_keep_response(
+		    &x->ticket, &x->worker->policies, inspect_response_key(*found, 0), now_ns(x));
+	*found = 0;
+}
+
 /* Takes the next part of the answer into o. 0, CALL_E_AGAIN, or the outcome that cut it. */
 static int take_answer(struct exchange *x, struct call_out *o) {
 	struct call_in in;
@@ -578,6 +589,7 @@ static int take_answer(struct exchange *x, struct call_out *o) {
 		call_put_end(o, call_trailer(&x->up, &trailer) ? &trailer.head : NULL);
 		tap_finish(&x->tap, &x->worker->tap, bufs(x));
 	}
+	keep_response(x);
 	return 0;
 }
 
@@ -593,6 +605,8 @@ static void learn_refusal(struct exchange *x, unsigned status) {
 	struct log_event e;
 
 	if ((status != 404 && status != 405 && status != 501) || asked == CAPABILITY_OTHER)
+		return;
+	if (inspect_names_response(&x->inspect)) /* that may be what is not there */
 		return;
 	if (!learned_clear(learned, asked, x->model->label, loop_now_ms(&x->worker->loop)))
 		return;
@@ -636,6 +650,7 @@ static enum next relay_head(struct exchange *x, const struct head *answer) {
 	x->status = answer->status;
 	learn_refusal(x, answer->status);
 	tap_init(&x->tap, answer);
+	x->tap.seeks_response = x->inspect.capability == CAPABILITY_RESPONSES && answer->status < 300;
 	/* Else it cost the engine no work. */
 	if (x->tap.kind != TAP_EVENTS && answer->status < 400 && x->model->name.n) {
 		ticket_first(&x->ticket, &x->worker->policies, x->at.first_byte);

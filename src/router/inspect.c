@@ -164,6 +164,7 @@ static struct scan_table table;
 struct facts {
 	const struct inspect_rules *rules;
 	uint64_t session;     /* of a header; 0: none brought one */
+	uint64_t response;    /* of the path; 0: it names none */
 	uint64_t origin_zone; /* 0: not said */
 	uint32_t deadline_ms; /* 0: none */
 };
@@ -388,6 +389,16 @@ static bool needs_body(struct slice path) {
 	return false;
 }
 
+/* Of /v1/responses/ID, and of what lies below it. */
+static uint64_t response_of_path(struct slice path) {
+	static const struct slice prefix = { "/v1/responses/", 14 };
+	if (!slice_has_prefix(path, prefix))
+		return 0;
+	struct slice id = slice_skip(path, prefix.n);
+	const char *end = memchr(id.p, '/', id.n);
+	return inspect_id_hash(end ? slice_head(id, (size_t)(end - id.p)) : id);
+}
+
 /* How much of the body is read, and what is wrong with that. */
 static enum cause choose_body(struct inspect *in, const struct head *head) {
 	struct slice type = head_find(head, FIELD_CONTENT_TYPE), bare = bare_type(type);
@@ -417,7 +428,8 @@ static enum cause body_begin(
 	size_t n_bytes = in->body == INSPECT_JSON ? sizeof(struct reading) + table.text_bytes
 	    : in->body == INSPECT_FORM            ? sizeof(struct form_reading)
 						  : sizeof(struct facts);
-	if (in->body == INSPECT_NOTHING && !facts->session && !facts->origin_zone && !facts->deadline_ms)
+	if (in->body == INSPECT_NOTHING && !facts->session && !facts->response && !facts->origin_zone &&
+	    !facts->deadline_ms)
 		return CAUSE_NONE;
 	in->buf = buf_new(pool, n_bytes);
 	if (!in->buf)
@@ -434,6 +446,7 @@ enum cause inspect_init(
     struct inspect *in, const struct inspect_rules *rules, struct buf_pool *pool, const struct head *head) {
 	*in = (struct inspect){ .capability = (uint8_t)capability_of(head_method(head), head_path(head)) };
 	struct head_reading h = { .in = in, .facts.rules = rules, .n_better = rules->n_headers };
+	h.facts.response = response_of_path(head_path(head));
 	enum cause cause = read_head(&h, head);
 	if (!cause && head->method == METHOD_POST)
 		cause = choose_body(in, head);
@@ -575,6 +588,18 @@ bool inspect_has_session(const struct inspect *in) {
 	return f->session || !f->rules->n_members || session_member(reading_of(in), f->rules->members[0]);
 }
 
+/* The hash of the id of the stored response that it is about; 0: none so far. */
+static uint64_t response_of(const struct inspect *in) {
+	uint64_t hash = in->buf ? facts_of(in)->response : 0;
+	if (!hash && in->body == INSPECT_JSON && in->capability == CAPABILITY_RESPONSES)
+		hash = session_text(reading_of(in), WANT_PREVIOUS_RESPONSE);
+	return hash;
+}
+
+bool inspect_names_response(const struct inspect *in) {
+	return response_of(in) != 0;
+}
+
 static uint64_t salt_of(const struct inspect_salt *with) {
 	return XXH3_64bits_withSeed(with->model.p, with->model.n, with->tenant);
 }
@@ -586,6 +611,14 @@ static uint64_t salted(uint64_t session, const struct inspect_salt *with) {
 
 uint64_t inspect_session_of(struct slice text, const struct inspect_salt *with) {
 	return is_session(text) ? salted(hash_of(text), with) : 0;
+}
+
+uint64_t inspect_id_hash(struct slice id) {
+	return is_session(id) ? hash_of(id) : 0;
+}
+
+uint64_t inspect_response_key(uint64_t hash, uint64_t tenant) {
+	return salted(hash, &(struct inspect_salt){ .tenant = tenant });
 }
 
 uint64_t inspect_session(const struct inspect *in, const struct inspect_salt *with) {
@@ -673,6 +706,8 @@ void inspect_demand(
 		.has_cost_tolerance = in->own_fields >> OWN_COST & 1,
 		.deadline_ms = in->buf ? facts_of(in)->deadline_ms : 0,
 	};
+	if (response_of(in))
+		out->response = inspect_response_key(response_of(in), with->tenant);
 	if (in->body != INSPECT_JSON)
 		return;
 	const struct reading *r = reading_of(in);

@@ -82,6 +82,9 @@ bool inspect_is_decided(const struct inspect *in);
 /* The same of the session: none that counts more can come. */
 bool inspect_has_session(const struct inspect *in);
 
+/* True when it is about a stored response, by its path or by previous_response_id, as far as is known. */
+bool inspect_names_response(const struct inspect *in);
+
 /* True when nothing more will be learned of the request. */
 bool inspect_has_all(const struct inspect *in);
 
@@ -97,6 +100,11 @@ uint64_t inspect_session(const struct inspect *in, const struct inspect_salt *wi
 
 /* The same of a session's text, wherever it comes from; 0: it is no such text. */
 uint64_t inspect_session_of(struct slice text, const struct inspect_salt *with);
+
+/* A hash of the id of a stored response; 0: it is no such text. And what demand.response is of it: whoever
+ * asks for it by its path names no model. */
+uint64_t inspect_id_hash(struct slice id);
+uint64_t inspect_response_key(uint64_t hash, uint64_t tenant);
 
 /*
  * All that is known so far. `keys` has room for PROMPT_BLOCKS_MAX and lives as long as *out is used.

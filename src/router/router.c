@@ -451,6 +451,8 @@ static bool control_start(struct control *c) {
 		router->prefixes = prefix_index_new(config->prefix_index_mib << 20);
 	router->sessions =
 	    session_table_new(config->policies.session_capacity, config->policies.session_idle_ms / 1000);
+	router->responses =
+	    session_table_new(config->policies.session_capacity, config->policies.session_idle_ms / 1000);
 	router->started_ns = clock_now_ns();
 	c->report.router = router;
 	explain_init(&c->report.explain, &c->loop, router);
@@ -498,6 +500,7 @@ static void control_free(struct control *c) {
 	load_free(&c->router.load);
 	prefix_index_free(&c->router.prefixes);
 	session_table_free(&c->router.sessions);
+	session_table_free(&c->router.responses);
 	free(c->router.workers);
 	router_config_free(&c->config);
 }

@@ -2,6 +2,8 @@
 
 #include <jansson.h>
 
+#include "router/inspect.h"
+
 enum want {
 	WANT_PROMPT,
 	WANT_COMPLETION,
@@ -19,9 +21,15 @@ enum want {
 	WANT_RESPONSE_CACHED,
 	WANT_TYPE,    /* behind all counts */
 	WANT_CONTENT, /* the first of those that hold what the model said */
+	WANT_CONTENT_LAST = WANT_CONTENT + 12,
+	WANT_RESPONSE_ID, /* of an event, and of a JSON answer: not in the table of other answers */
+	WANT_ID,
+	N_WANTS,
 };
 
-static const struct scan_want wants[] = {
+#define ID_BYTES_MAX 256
+
+static const struct scan_want wants[N_WANTS] = {
 	[WANT_PROMPT] = { .path = "usage.prompt_tokens" },
 	[WANT_COMPLETION] = { .path = "usage.completion_tokens" },
 	[WANT_INPUT] = { .path = "usage.input_tokens" },
@@ -48,19 +56,23 @@ static const struct scan_want wants[] = {
 	{ .path = "delta.text" },           /* messages, where it is an object */
 	{ .path = "delta.thinking" },
 	{ .path = "delta.partial_json" },
-	{ .path = "text" },    /* SGLang's generate */
-	{ .path = "content" }, /* llama.cpp's completion */
+	{ .path = "text" },                          /* SGLang's generate */
+	[WANT_CONTENT_LAST] = { .path = "content" }, /* llama.cpp's completion */
+	[WANT_RESPONSE_ID] = { .path = "response.id", .text_bytes_max = ID_BYTES_MAX },
+	[WANT_ID] = { .path = "id", .text_bytes_max = ID_BYTES_MAX },
 };
 
-static struct scan_table table;
+/* The second one is for an answer whose id is sought, until it is found. */
+static struct scan_table table, response_table;
 
 __attribute__((constructor)) static void tap_table_init(void) {
-	scan_table_init(&table, wants, n_elems(wants), NULL);
+	scan_table_init(&table, wants, WANT_RESPONSE_ID, NULL);
+	scan_table_init(&response_table, wants, N_WANTS, NULL);
 }
 
 struct tap_reading {
 	struct scan scan;
-	struct scan_value values[n_elems(wants)];
+	struct scan_value values[N_WANTS];
 	char text[];
 };
 
@@ -73,8 +85,12 @@ enum line_state {
 	LINE_SKIP,
 };
 
+static struct buf *new_reading(struct buf_pool *pool) {
+	return buf_new_forced(pool, sizeof(struct tap_reading) + response_table.text_bytes);
+}
+
 void tap_scratch_init(struct tap_scratch *s, struct buf_pool *pool) {
-	s->buf = buf_new_forced(pool, sizeof(struct tap_reading) + table.text_bytes);
+	*s = (struct tap_scratch){ .buf = new_reading(pool) };
 }
 
 void tap_scratch_deinit(struct tap_scratch *s, struct buf_pool *pool) {
@@ -106,7 +122,8 @@ static struct tap_reading *tap_reading(const struct tap *t, const struct tap_scr
 
 static void tap_read_begin(struct tap *t, struct tap_scratch *s) {
 	struct tap_reading *r = tap_reading(t, s);
-	scan_init(&r->scan, &table, r->values, r->text, table.text_bytes);
+	const struct scan_table *by = t->seeks_response ? &response_table : &table;
+	scan_init(&r->scan, by, r->values, r->text, by->text_bytes);
 	t->is_reading = true;
 }
 
@@ -139,8 +156,9 @@ static bool has_suffix(struct slice s, struct slice suffix) {
 
 /* Something longer than "" or []. */
 static bool has_content(const struct scan *scan) {
-	for (uint32_t ids = scan->found >> WANT_CONTENT << WANT_CONTENT; ids; ids &= ids - 1) {
-		const struct scan_value *v = &scan->values[__builtin_ctz(ids)];
+	static const uint64_t contents = (UINT64_C(2) << WANT_CONTENT_LAST) - (UINT64_C(1) << WANT_CONTENT);
+	for (uint64_t ids = scan->found & contents; ids; ids &= ids - 1) {
+		const struct scan_value *v = &scan->values[__builtin_ctzll(ids)];
 		if ((v->type == SCAN_STRING || v->type == SCAN_ARRAY) && v->length > 2)
 			return true;
 	}
@@ -166,6 +184,13 @@ static void tap_take_usage(struct tap *t, const struct scan *scan) {
 	t->has_usage |= take_count(scan, WANT_RESPONSE_OUTPUT, &t->tokens_out);
 }
 
+/* Events have one of their own: what they are about is the response. */
+static void tap_take_id(struct tap *t, struct tap_scratch *s, const struct scan *scan) {
+	const struct scan_value *v = scan_found(scan, t->kind == TAP_EVENTS ? WANT_RESPONSE_ID : WANT_ID);
+	s->response = v && v->type == SCAN_STRING ? inspect_id_hash(v->text) : 0;
+	t->seeks_response = !s->response;
+}
+
 /* A JSON text ended: what did it say? True when it carried content. */
 static bool tap_read_end(struct tap *t, struct tap_scratch *s) {
 	struct scan *scan = &tap_reading(t, s)->scan;
@@ -174,6 +199,8 @@ static bool tap_read_end(struct tap *t, struct tap_scratch *s) {
 		return false;
 	if (scan->found & ((UINT32_C(1) << WANT_TYPE) - 1))
 		tap_take_usage(t, scan);
+	if (t->seeks_response)
+		tap_take_id(t, s, scan);
 	const struct scan_value *type = scan_found(scan, WANT_TYPE);
 	if (!type || type->type != SCAN_STRING || has_suffix(type->text, SLICE("delta")))
 		return has_content(scan);
@@ -187,7 +214,7 @@ static void tap_save(struct tap *t, struct tap_scratch *s, struct buf_pool *pool
 		buf_unref(pool, &t->saved);
 	} else if (!t->saved) {
 		t->saved = s->buf;
-		tap_scratch_init(s, pool);
+		s->buf = new_reading(pool);
 	}
 }
 

@@ -11,7 +11,8 @@
  * usage the content events are counted: those with text, reasoning, a refusal, a part of
  * a tool call or token ids, not empty. The first of them is the first token. The chunk
  * with the role, the last one with the reason and comments are none. Of several choices
- * in one event, which engines send one by one, the last decides.
+ * in one event, which engines send one by one, the last decides. The id of a response is
+ * found where it is asked for, and only there.
  */
 #pragma once
 
@@ -25,6 +26,7 @@ struct tap_reading;
 /* One per thread, shared by all its taps. */
 struct tap_scratch {
 	struct buf *buf;
+	uint64_t response; /* inspect_id_hash() of an id that was found; its taker sets it to 0 again */
 };
 
 struct tap {
@@ -38,8 +40,9 @@ struct tap {
 	bool is_reading;        /* a JSON text has begun and not ended */
 	bool is_refused;        /* this event is no JSON */
 	bool has_usage, has_cached;
-	bool is_done;     /* [DONE] or the last event of another dialect passed */
-	bool at_boundary; /* the last byte ended an event, or nothing came yet */
+	bool is_done;        /* [DONE] or the last event of another dialect passed */
+	bool seeks_response; /* the id of a response, at the caller's wish; false once it is found */
+	bool at_boundary;    /* the last byte ended an event, or nothing came yet */
 };
 
 void tap_scratch_init(struct tap_scratch *s, struct buf_pool *pool);

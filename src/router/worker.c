@@ -103,7 +103,8 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 		.worker = index,
 		.rng = &w->rng,
 		.index = router->prefixes,
-		.sessions = router->sessions };
+		.sessions = router->sessions,
+		.responses = router->responses };
 	policy_set_init(&w->policies);
 	w->keys = calloc(PROMPT_BLOCKS_MAX, sizeof(*w->keys));
 	decision_ring_init(&w->decisions, index, config->explain.n_records);

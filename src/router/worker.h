@@ -34,8 +34,9 @@ struct worker_tally {
 struct router {
 	const struct router_config *config;
 	struct load *load;
-	struct prefix_index *prefixes;  /* NULL: none is kept */
-	struct session_table *sessions; /* likewise */
+	struct prefix_index *prefixes;   /* NULL: none is kept */
+	struct session_table *sessions;  /* likewise */
+	struct session_table *responses; /* likewise: who keeps which stored response */
 	struct buf_budget budget;
 	struct client_budget clients;
 	struct worker *workers;

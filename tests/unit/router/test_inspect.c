@@ -688,6 +688,58 @@ static void bad_ones_of_ours_are_refused(void **state) {
 	inspect_deinit(&in, &pool);
 }
 
+/* What the pick is told of the stored response that such a request is about. */
+static uint64_t response_asked_for(const char *method, const char *target, const char *body) {
+	const struct inspect_salt with = { .model = SLICE("m"), .tokens_per_byte = 0.25 };
+	const char *usual = path;
+	struct inspect in;
+	struct demand d;
+
+	path = target;
+	assert_int_equal(begin(&in, method, body ? JSON : ""), CAUSE_NONE);
+	path = usual;
+	if (body)
+		assert_int_equal(feed(&in, slice_of(body), CAUSE_NONE), CAUSE_NONE);
+	assert_int_equal(inspect_finish(&in), CAUSE_NONE);
+	inspect_demand(&in, &with, keys, &d);
+	assert_int_equal(inspect_names_response(&in), d.response != 0);
+	inspect_deinit(&in, &pool);
+	assert_false(inspect_names_response(&in));
+	return d.response;
+}
+
+/* One key, whoever asks, whatever the model; tenants have their own. */
+static void a_stored_response_is_named(void **state) {
+	uint64_t r1 = inspect_response_key(inspect_id_hash(SLICE("resp_1")), 0);
+	char long_path[400];
+
+	assert_true(r1 && r1 != inspect_response_key(inspect_id_hash(SLICE("resp_1")), 7));
+	assert_true(r1 != inspect_response_key(inspect_id_hash(SLICE("resp_2")), 0));
+	assert_true(response_asked_for("GET", "/v1/responses/resp_1", NULL) == r1);
+	assert_true(response_asked_for("GET", "/v1/responses/resp_1?stream=true", NULL) == r1);
+	assert_true(response_asked_for("GET", "/v1/responses/resp_1/input_items", NULL) == r1);
+	assert_true(response_asked_for("DELETE", "/v1/responses/resp_1", NULL) == r1);
+	assert_true(response_asked_for("POST", "/v1/responses/resp_1/cancel", NULL) == r1);
+	assert_true(response_asked_for("POST", "/v1/responses/resp_1/cancel", "") == r1);
+	assert_true(response_asked_for("POST", "/v1/responses/resp_1/cancel", "{}") == r1);
+	assert_true(response_asked_for("POST", "/v1/responses",
+			"{\"model\":\"m\",\"previous_response_id\":\"resp_1\"}") == r1);
+	assert_true(
+	    response_asked_for("POST", "/v1/responses", "{\"previous_response_id\":\"resp_\\u0031\"}") == r1);
+	assert_int_equal(response_asked_for("POST", "/v1/responses", "{\"previous_response_id\":null}"), 0);
+	assert_int_equal(response_asked_for("POST", "/v1/responses", "{\"model\":\"m\"}"), 0);
+	assert_int_equal(
+	    response_asked_for("POST", "/v1/chat/completions", "{\"previous_response_id\":\"resp_1\"}"), 0);
+	assert_int_equal(response_asked_for("GET", "/v1/responses", NULL), 0);
+	assert_int_equal(response_asked_for("GET", "/v1/responses/", NULL), 0);
+	assert_int_equal(response_asked_for("GET", "/v1/responses//cancel", NULL), 0);
+	assert_int_equal(response_asked_for("GET", "/v1/responsesx/resp_1", NULL), 0);
+	snprintf(long_path, sizeof(long_path), "/v1/responses/%s", MODEL_256);
+	assert_true(response_asked_for("GET", long_path, NULL) != 0);
+	snprintf(long_path, sizeof(long_path), "/v1/responses/%sx", MODEL_256);
+	assert_int_equal(response_asked_for("GET", long_path, NULL), 0);
+}
+
 static void without_memory_it_is_overloaded(void **state) {
 	struct inspect in;
 	budget.max_bytes = 0;
@@ -717,6 +769,7 @@ int main(void) {
 		cmocka_unit_test(the_rules_say_where_to_look),
 		cmocka_unit_test(our_headers_are_read),
 		cmocka_unit_test(bad_ones_of_ours_are_refused),
+		cmocka_unit_test(a_stored_response_is_named),
 		cmocka_unit_test(without_memory_it_is_overloaded),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

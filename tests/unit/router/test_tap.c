@@ -2,6 +2,7 @@
 
 #include <jansson.h>
 
+#include "router/inspect.h"
 #include "router/tap.h"
 
 static struct buf_budget budget;
@@ -427,6 +428,86 @@ static void only_plain_answers_of_two_types_are_read(void **state) {
 	}
 }
 
+/* --- the id of a response ---------------------------------------------------------------- */
+
+#define JSON "Content-Type: application/json\r\n"
+
+/* What is found in the parts of an answer, which is listened to as a response, or not. */
+static uint64_t id_in(const char *fields, struct slice text, size_t first, size_t step, bool is_response) {
+	uint64_t found = 0;
+	struct tap t;
+	begin(&t, fields);
+	t.seeks_response = is_response;
+	for (size_t at = 0, n = first; at < text.n; at += n, n = step) {
+		feed(&t, slice_head(slice_skip(text, at), n));
+		assert_true(!found || !scratch.response); /* it is told once */
+		found |= scratch.response;
+		scratch.response = 0;
+	}
+	tap_finish(&t, &scratch, &pool);
+	found |= scratch.response;
+	scratch.response = 0;
+	assert_int_equal(t.seeks_response, is_response && !found);
+	tap_deinit(&t, &pool);
+	return found;
+}
+
+static void assert_id(const char *fields, const char *answer, const char *id) {
+	struct slice text = slice_of(answer);
+	uint64_t hash = id ? inspect_id_hash(slice_of(id)) : 0;
+	for (size_t first = 0; first <= text.n; first++)
+		assert_int_equal(id_in(fields, text, first, text.n + 1, true), hash);
+	for (size_t step = 1; step < 6; step++)
+		assert_int_equal(id_in(fields, text, step, step, true), hash);
+	assert_int_equal(id_in(fields, text, text.n, 1, false), 0);
+}
+
+static void the_id_of_a_response_is_found(void **state) {
+	assert_id(JSON,
+	    "{\"id\":\"resp_1\",\"object\":\"response\",\"output\":[{\"id\":\"msg_2\"}],\"usage\":{}}",
+	    "resp_1");
+	assert_id(JSON,
+	    "{\"output\":[{\"id\":\"msg_2\"}],\"response\":{\"id\":\"no\"},\"i\\u0064\":\"a\\/b\"}", "a/b");
+	assert_id(JSON, "{\"output\":[{\"id\":\"msg_2\"}]}", NULL);
+	assert_id(JSON, "{\"id\":7}", NULL);
+	assert_id(JSON, "{\"id\":\"\"}", NULL);
+	assert_id(JSON, "{\"id\":null,\"usage\":{\"input_tokens\":3}}", NULL);
+	assert_id(EVENTS,
+	    "event: response.created\ndata: {\"type\":\"response.created\",\"id\":\"no\",\"response\":"
+	    "{\"id\":\"resp_1\",\"usage\":null}}\n\n"
+	    "data: {\"type\":\"response.output_text.delta\",\"item_id\":\"msg_1\",\"delta\":\"a\"}\n\n"
+	    "data: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_other\"}}\n\n",
+	    "resp_1");
+	/* as soon as one has it */
+	assert_id(EVENTS, ": hello\n\ndata: {\"id\":\"x\"}\n\ndata: {\"response\":{\"id\":\"r\"}}\n\n", "r");
+	assert_id(EVENTS, "data: {\"response\":{\"id\":\"r\"}}\n", NULL);
+	assert_id(EVENTS "Content-Encoding: gzip\r\n", "data: {\"response\":{\"id\":\"r\"}}\n\n", NULL);
+}
+
+/* What is sought beside the tokens changes nothing of them. */
+static void tokens_are_counted_all_the_same(void **state) {
+	for (size_t i = 0; i < n_elems(streams); i++) {
+		struct tap t;
+		begin(&t, EVENTS);
+		t.seeks_response = true;
+		feed(&t, slice_of(streams[i].text));
+		tap_finish(&t, &scratch, &pool);
+		assert_int_equal(t.n_events, streams[i].lesson.n_events);
+		assert_int_equal(t.tokens_in, streams[i].lesson.tokens_in);
+		assert_int_equal(t.tokens_out, streams[i].lesson.tokens_out);
+		assert_int_equal(t.is_done, streams[i].lesson.is_done);
+		tap_deinit(&t, &pool);
+	}
+	struct tap t;
+	begin(&t, EVENTS);
+	t.seeks_response = true;
+	assert_int_equal(
+	    feed(&t, SLICE("data: {\"id\":\"a long id\",\"response\":{\"id\":\"another\"}}\n\n")), 0);
+	scratch.response = 0;
+	tap_finish(&t, &scratch, &pool);
+	tap_deinit(&t, &pool);
+}
+
 /* --- the error event -------------------------------------------------------------------- */
 
 static void a_cut_stream_is_told_in_its_dialect(void **state) {
@@ -468,6 +549,8 @@ int main(void) {
 		cmocka_unit_test(documents_are_read),
 		cmocka_unit_test(only_plain_answers_of_two_types_are_read),
 		cmocka_unit_test(a_cut_stream_is_told_in_its_dialect),
+		cmocka_unit_test(the_id_of_a_response_is_found),
+		cmocka_unit_test(tokens_are_counted_all_the_same),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -43,7 +43,10 @@ json_t *api_error(const struct refusal *r, bool is_anthropic) {
 		return json_pack("{s:s, s:{s:s, s:s}}", "type", "error", "error", "type",
 		    error_types[i].anthropic, "message", r->message);
 	return json_pack("{s:{s:s, s:s, s:s?, s:i}}", "error", "message", r->message, "type",
-	    r->is_invalid ? "Bad Request" : error_types[i].openai, "param", r->param, "code", (int)r->status);
+	    r->type             ? r->type
+		: r->is_invalid ? "Bad Request"
+				: error_types[i].openai,
+	    "param", r->param, "code", (int)r->status);
 }
 
 bool api_refuse(struct refusal *r, uint32_t status, const char *param, const char *format, ...) {

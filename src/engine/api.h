@@ -10,6 +10,7 @@
 #pragma once
 
 #include "engine/generation.h"
+#include "engine/stored.h"
 
 struct api {
 	const char *path;
@@ -87,6 +88,12 @@ json_t *api_stop_reason(const struct generation *g, const struct generation_choi
 
 /* The frame of the choice has all that its next event needs but the text. */
 bool api_is_framed(const struct generation *g, const struct generation_choice *c);
+
+/* A stored response without what it said, which is not kept. */
+json_t *api_stored_response(const struct stored_response *s);
+
+/* The refusal of one that is not there, in vLLM's words. */
+void api_miss_response(struct refusal *r, struct slice id);
 
 /* OpenAI's usage object, and whether `c` has made its last token. */
 json_t *api_usage(const struct generation *g);

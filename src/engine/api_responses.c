@@ -1,4 +1,7 @@
-/* POST /v1/responses: text in, text out; no tools, nothing is stored. */
+/* POST /v1/responses: text in, text out; no tools. What went before a stored response is not part of the
+ * prompt. */
+#include <stdlib.h>
+
 #include "engine/api.h"
 #include "engine/message.h"
 
@@ -21,12 +24,23 @@ static bool add_input(struct prompt *p, const json_t *input) {
 	return true;
 }
 
+static bool read_store(struct generation *g, const json_t *body, struct refusal *refusal) {
+	const json_t *previous = json_object_get(body, "previous_response_id");
+
+	g->is_stored = true;
+	if (previous && !json_is_null(previous) && !json_is_string(previous))
+		return api_invalid(refusal, "previous_response_id", "previous_response_id must be a string.");
+	if (json_is_string(previous))
+		g->previous_id = strdup(json_string_value(previous));
+	return api_read_bool(body, "store", &g->is_stored, refusal);
+}
+
 static bool parse(
     struct generation *g, const struct generation_rules *rules, const json_t *body, struct refusal *refusal) {
 	const json_t *input = json_object_get(body, "input");
 	const json_t *instructions = json_object_get(body, "instructions");
 
-	if (!api_read_bool(body, "stream", &g->is_stream, refusal) ||
+	if (!read_store(g, body, refusal) || !api_read_bool(body, "stream", &g->is_stream, refusal) ||
 	    !api_read_count(body, "max_output_tokens", 1, INT32_MAX, &g->n_tokens_asked, refusal))
 		return false;
 	struct prompt *p = api_add_prompt(g, rules, body);
@@ -62,18 +76,47 @@ static json_t *usage(const struct generation *g) {
 	    "output_tokens_details", "reasoning_tokens", 0, "total_tokens", g->n_prompt_tokens + n_made);
 }
 
+/* What it is made of; the references are taken. */
+struct contents {
+	const char *status;
+	json_t *output, *details, *usage;
+};
+
+static json_t *envelope(const char *id, int64_t created_s, const char *model, const struct contents *c) {
+	return json_pack("{s:s, s:s, s:I, s:s, s:s, s:o, s:n, s:o, s:b, s:s, s:[], s:f, s:f, s:{}, s:o}",
+	    "id", id, "object", "response", "created_at", (json_int_t)created_s, "status", c->status, "model",
+	    model, "output", c->output, "error", "incomplete_details", c->details, "parallel_tool_calls",
+	    true, "tool_choice", "auto", "tools", "temperature", 1.0, "top_p", 1.0, "metadata", "usage",
+	    c->usage);
+}
+
 static json_t *response(const struct generation *g, bool is_whole) {
-	json_t *output = json_array(), *details = json_null();
+	struct contents c = { is_whole ? end_status(g) : "in_progress", json_array(), json_null(),
+		is_whole ? usage(g) : json_null() };
 	if (is_whole)
 		json_array_append_new(
-		    output, item(g, end_status(g), json_pack("[o]", part(api_text(&g->choices[0])))));
+		    c.output, item(g, end_status(g), json_pack("[o]", part(api_text(&g->choices[0])))));
 	if (is_whole && g->choices[0].finish == FINISH_LENGTH)
-		details = json_pack("{s:s}", "reason", "max_output_tokens");
-	return json_pack("{s:s, s:s, s:I, s:s, s:s, s:o, s:n, s:o, s:b, s:s, s:[], s:f, s:f, s:{}, s:o}",
-	    "id", g->id, "object", "response", "created_at", (json_int_t)g->created_s, "status",
-	    is_whole ? end_status(g) : "in_progress", "model", g->model, "output", output, "error",
-	    "incomplete_details", details, "parallel_tool_calls", true, "tool_choice", "auto", "tools",
-	    "temperature", 1.0, "top_p", 1.0, "metadata", "usage", is_whole ? usage(g) : json_null());
+		c.details = json_pack("{s:s}", "reason", "max_output_tokens");
+	return envelope(g->id, g->created_s, g->model, &c);
+}
+
+json_t *api_stored_response(const struct stored_response *s) {
+	struct contents c = { s->is_complete ? "completed" : "incomplete", json_array(), json_null(),
+		json_null() };
+
+	if (!s->is_complete)
+		c.details = json_pack("{s:s}", "reason", "max_output_tokens");
+	return envelope(s->id, s->created_s, s->model, &c);
+}
+
+void api_miss_response(struct refusal *r, struct slice id) {
+	size_t n = 0;
+
+	while (n < id.n && n < 128 && id.p[n] >= ' ' && id.p[n] <= '~') /* the message must be UTF-8 */
+		n++;
+	api_refuse(r, 404, NULL, "Response with id '%.*s' not found.", (int)n, id.p);
+	r->type = "invalid_request_error";
 }
 
 static json_t *whole(const struct generation *g) {

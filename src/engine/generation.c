@@ -149,6 +149,7 @@ void generation_deinit(struct generation *g) {
 	free(g->choices);
 	free(g->echo);
 	free(g->id);
+	free(g->previous_id);
 	json_decref(g->stops);
 	json_decref(g->prompt_texts);
 	*g = (struct generation){ 0 };

@@ -39,6 +39,7 @@ struct refusal {
 	uint32_t status;
 	bool is_invalid;   /* it did not even pass vLLM's validation */
 	const char *param; /* static, or NULL */
+	const char *type;  /* likewise; NULL: that of the status */
 	char message[256]; /* valid UTF-8 */
 };
 
@@ -74,6 +75,8 @@ struct generation {
 	uint32_t n_dimensions;   /* embeddings */
 	uint32_t n_per_prompt;   /* choices */
 	uint32_t n_tokens_asked; /* 0: left to us */
+	bool is_stored;          /* responses: it can be asked for later */
+	char *previous_id;       /* responses: which it goes on from, or NULL */
 	uint64_t seed;
 	json_t *stops;        /* array of strings, or NULL */
 	json_t *prompt_texts; /* likewise: the prompts, to be echoed before their answers */

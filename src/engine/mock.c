@@ -44,6 +44,7 @@ void mock_core_init(struct mock *m, const struct mock_config *config, uint64_t n
 void mock_core_deinit(struct mock *m) {
 	scheduler_deinit(&m->scheduler);
 	capture_clear(&m->capture);
+	stored_clear(&m->stored);
 }
 
 static void on_tick(struct timer *t) {

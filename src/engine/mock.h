@@ -24,6 +24,7 @@ struct mock {
 	struct fault fault;        /* of --fault and POST /mock/faults */
 	struct fault header_fault; /* of the last x-mock-fault: counts on while the same one comes again */
 	struct capture capture;
+	struct stored stored;
 	struct rng rng;     /* for ids */
 	uint32_t n_serving; /* generations from start to end */
 	int64_t created_s;

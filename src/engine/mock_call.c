@@ -47,6 +47,27 @@ static const struct head *head_of(const struct mock_call *c) {
 	return (const struct head *)c->head->data;
 }
 
+/* --- responses that are stored --------------------------------------------------- */
+
+static void store(struct mock_call *c) {
+	const struct generation *g = &c->generation;
+
+	if (g->is_stored)
+		stored_put(&c->mock->stored,
+		    &(struct stored_response){
+			g->id, g->model, g->created_s, g->choices[0].finish == FINISH_STOP });
+}
+
+/* What it goes on from is there, if it goes on from anything. */
+static bool has_previous(const struct mock_call *c, struct refusal *refusal) {
+	const char *id = c->generation.previous_id;
+
+	if (!id || stored_find(&c->mock->stored, slice_of(id)))
+		return true;
+	api_miss_response(refusal, slice_of(id));
+	return false;
+}
+
 /* --- the ways to end ------------------------------------------------------------- */
 
 static void settle(struct mock_call *c, enum ledger_state state) {
@@ -58,7 +79,9 @@ static void settle(struct mock_call *c, enum ledger_state state) {
 	/* Only a failure has a fault for its cause, and a client that grew tired of a hang. */
 	scheduler_end(&c->mock->scheduler, &c->generation, state,
 	    state == LEDGER_FAILED || c->state == CALL_HUNG ? fault : NULL, clock_now_ns());
-	if (state != LEDGER_FINISHED)
+	if (state == LEDGER_FINISHED)
+		store(c);
+	else
 		mock_tick(c->mock); /* a place may have become free */
 }
 
@@ -404,7 +427,8 @@ static bool parse_generation(struct mock_call *c, const struct api *api) {
 		id = slice_of(made);
 	}
 	const struct generation_name name = { .id = id, .created_s = (int64_t)(clock_wall_ms() / 1000) };
-	if (!generation_parse(&c->generation, api, &m->rules, &name, bytes_slice(&c->body), &refusal)) {
+	if (!generation_parse(&c->generation, api, &m->rules, &name, bytes_slice(&c->body), &refusal) ||
+	    !has_previous(c, &refusal)) {
 		refuse(c, &refusal);
 		return false;
 	}

@@ -128,6 +128,7 @@ static void post_reset(struct mock *m, const struct mock_request *q, struct mock
 	const struct fault_plan none = { 0 };
 	scheduler_reset(&m->scheduler);
 	capture_clear(&m->capture);
+	stored_clear(&m->stored);
 	fault_arm(&m->fault, &m->config->fault);
 	fault_arm(&m->header_fault, &none);
 	get_faults(m, q, r);
@@ -140,6 +141,52 @@ static void get_captured(struct mock *m, const struct mock_request *q, struct mo
 static void delete_captured(struct mock *m, const struct mock_request *q, struct mock_response *r) {
 	capture_clear(&m->capture);
 	get_captured(m, q, r);
+}
+
+static void respond_stored(
+    struct mock *m, const struct mock_request *q, const struct stored_response *s, struct mock_response *r) {
+	struct refusal refusal;
+
+	if (slice_eq(q->method, SLICE("GET"))) {
+		mock_respond_json(r, 200, api_stored_response(s));
+	} else if (slice_eq(q->method, SLICE("DELETE"))) {
+		mock_respond_json(
+		    r, 200, json_pack("{s:s, s:s, s:b}", "id", s->id, "object", "response", "deleted", true));
+		stored_remove(&m->stored, slice_of(s->id));
+	} else { /* cancel: none is made in the background */
+		api_refuse(&refusal, 400, NULL, "Cannot cancel a synchronous response.");
+		refusal.type = "invalid_request_error";
+		mock_respond_refusal(r, &refusal, false);
+	}
+}
+
+/* Of /v1/responses/ID by GET and DELETE, and of /v1/responses/ID/cancel by POST; empty: it is none of these.
+ */
+static struct slice stored_id(const struct mock_request *q) {
+	static const struct slice prefix = { "/v1/responses/", 14 }, cancel = { "/cancel", 7 };
+	bool is_cancel = slice_eq(q->method, SLICE("POST"));
+	struct slice id = slice_has_prefix(q->path, prefix) ? slice_skip(q->path, prefix.n) : SLICE("");
+	size_t n = id.n;
+
+	if (is_cancel)
+		n = id.n > cancel.n && slice_eq(slice_skip(id, id.n - cancel.n), cancel) ? id.n - cancel.n
+											 : 0;
+	else if (!slice_eq(q->method, SLICE("GET")) && !slice_eq(q->method, SLICE("DELETE")))
+		n = 0;
+	return slice_head(id, n && !memchr(id.p, '/', n) ? n : 0);
+}
+
+static void answer_stored(
+    struct mock *m, const struct mock_request *q, struct slice id, struct mock_response *r) {
+	const struct stored_response *s = stored_find(&m->stored, id);
+	struct refusal refusal;
+
+	if (s) {
+		respond_stored(m, q, s, r);
+		return;
+	}
+	api_miss_response(&refusal, id);
+	mock_respond_refusal(r, &refusal, false);
 }
 
 static const struct route {
@@ -165,8 +212,13 @@ static const struct route {
 
 void mock_answer(struct mock *m, const struct mock_request *q, struct mock_response *r) {
 	const char *allow = api_of_path(q->path) ? "POST" : NULL;
+	struct slice id = stored_id(q);
 
 	*r = (struct mock_response){ 0 };
+	if (id.n) {
+		answer_stored(m, q, id, r);
+		return;
+	}
 	for (size_t i = 0; i < n_elems(routes); i++) {
 		if (!slice_eq(q->path, slice_of(routes[i].path)))
 			continue;

@@ -117,7 +117,6 @@ def test_the_sdks_own_arguments_name_sessions(engine, router, policy):
                     lambda: responses.create(**response, user=session),
                     lambda: responses.create(**response, prompt_cache_key=session),
                     lambda: responses.create(**response, extra_body={"conversation": {"id": session}}),
-                    lambda: responses.create(**response, previous_response_id=session),
                     lambda: fleet.client.completions.create(model="m", prompt=PROMPT, user=session),
                     lambda: claude.messages.create(**chat, metadata={"user_id": session})):
             assert fleet.where(ask) == at, session

@@ -728,6 +728,8 @@ static void refusals(void **state) {
 		{ "/v1/messages", "{\"max_tokens\":1,\"system\":7," CHAT "}", "Bad Request", "system" },
 		{ "/v1/responses", "{\"input\":[]}", "Bad Request", "input" },
 		{ "/v1/responses", "{\"input\":[7]}", "Bad Request", "input" },
+		{ "/v1/responses", "{\"input\":\"a\",\"previous_response_id\":7}", "Bad Request",
+		    "previous_response_id" },
 	};
 	for (size_t i = 0; i < n_elems(rows); i++) {
 		struct generation g;

@@ -153,6 +153,47 @@ static void tokens_are_counted(void **state) {
 	json_decref(json);
 }
 
+static void assert_missing(const char *method, const char *path) {
+	json_t *json = ask(method, path, "", 404);
+	const json_t *error = json_object_get(json, "error");
+	assert_string_equal(
+	    json_string_value(json_object_get(error, "message")), "Response with id 'resp_a' not found.");
+	assert_string_equal(json_string_value(json_object_get(error, "type")), "invalid_request_error");
+	assert_true(json_is_null(json_object_get(error, "param")));
+	assert_int_equal(json_integer_value(json_object_get(error, "code")), 404);
+	json_decref(json);
+}
+
+static void stored_responses_are_shown(void **state) {
+	char id[] = "resp_a";
+	assert_missing("GET", "/v1/responses/resp_a");
+	assert_missing("DELETE", "/v1/responses/resp_a");
+	assert_missing("POST", "/v1/responses/resp_a/cancel");
+	stored_put(&mock.stored, &(struct stored_response){ id, "m", 77, true });
+	json_t *json = ask("GET", "/v1/responses/resp_a", "", 200);
+	assert_int_equal(json_integer_value(json_object_get(json, "created_at")), 77);
+	assert_string_equal(json_string_value(json_object_get(json, "object")), "response");
+	assert_string_equal(json_string_value(json_object_get(json, "status")), "completed");
+	assert_string_equal(json_string_value(json_object_get(json, "model")), "m");
+	assert_member(json, "id", "resp_a");
+	json = ask("POST", "/v1/responses/resp_a/cancel", "", 400);
+	assert_string_equal(json_string_value(json_object_get(json_object_get(json, "error"), "message")),
+	    "Cannot cancel a synchronous response.");
+	json_decref(json);
+	json_decref(ask("GET", "/v1/responses/resp_a/x", "", 404));
+	json_decref(ask("PUT", "/v1/responses/resp_a", "", 404));
+	json_decref(ask("GET", "/v1/responses/", "", 404));
+	json_decref(ask("GET", "/v1/responses/resp_a", "", 200));
+	json = ask("DELETE", "/v1/responses/resp_a", "", 200);
+	assert_true(json_is_true(json_object_get(json, "deleted")));
+	assert_member(json, "id", "resp_a");
+	assert_missing("GET", "/v1/responses/resp_a");
+	stored_put(&mock.stored, &(struct stored_response){ id, "m", 77, false });
+	assert_member(ask("GET", "/v1/responses/resp_a", "", 200), "status", "incomplete");
+	json_decref(ask("POST", "/mock/reset", "", 200));
+	assert_missing("GET", "/v1/responses/resp_a");
+}
+
 static void what_is_not_there(void **state) {
 	static const struct {
 		const char *method, *path, *allow;
@@ -194,6 +235,7 @@ int main(void) {
 		cmocka_unit_test_setup_teardown(a_reset_puts_everything_back, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(captured_requests_can_be_cleared, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(tokens_are_counted, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(stored_responses_are_shown, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_is_not_there, set_up, tear_down),
 		cmocka_unit_test(wrong_options_are_refused),
 	};

@@ -227,12 +227,15 @@ static const struct option rows[] = {
 	    .help = "weights count to this power", .type = OPTION_NUMBER, .def = "1",
 	    .max = POLICY_SHARPNESS_MAX * OPTION_ONE, ROUTER(policies.random_sharpness) },
 
-	{ "session", "idle", .flag = "session-idle", .help = "a session unused for so long is over",
+	{ "session", "idle", .flag = "session-idle",
+	    .help = "a session unused for so long is over, and the engine of a stored response forgotten",
 	    .type = OPTION_DURATION, .def = "2h", .min = 60000, .max = 144 * HOUR_MS,
 	    ROUTER(policies.session_idle_ms) },
 	{ "session", "capacity", .flag = "session-capacity",
-	    .help = "so many sessions are known at a time, the latest; 8 bytes each", .type = OPTION_UINT,
-	    .def = "131072", .min = 64, .max = 1 << 27, ROUTER(policies.session_capacity) },
+	    .help = "so many sessions are known at a time, the latest, and as many stored responses; 8 bytes "
+		    "each",
+	    .type = OPTION_UINT, .def = "131072", .min = 64, .max = 1 << 27,
+	    ROUTER(policies.session_capacity) },
 	{ "session", "overload", .flag = "session-overload", .arg = "TIMES",
 	    .help =
 		"an engine with so many times the requests in flight of the others is left by its sessions",

@@ -26,10 +26,9 @@ struct learned {
 	_Atomic uint64_t scraped_ms;
 	_Atomic double n_running, n_waiting; /* requests */
 	_Atomic double recent_said,
-	    recent_own;                 /* requests there, and those of them that are ours; they decay */
-	_Atomic double kv_usage;        /* 0 to 1 */
-	_Atomic double generation_rate; /* tokens a second */
-	_Atomic uint64_t cache_tokens;  /* its KV cache holds so many; 0: not said */
+	    recent_own;                /* requests there, and those of them that are ours; they decay */
+	_Atomic double kv_usage;       /* 0 to 1 */
+	_Atomic uint64_t cache_tokens; /* its KV cache holds so many; 0: not said */
 	_Atomic uint32_t n_restarts; /* seen by scrapes: what it had cached before is gone; readers compare */
 
 	/* A route that it refused (404, 405, 501): label of the model << 48 | until ms. The last one counts.

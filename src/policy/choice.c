@@ -55,6 +55,19 @@ struct choice_measure choice_measure(const struct choice *choice, uint32_t i) {
 	};
 }
 
+double choice_mean_rate(const struct candidate *candidates, const uint32_t *at, uint32_t n) {
+	double sum = 0;
+	uint32_t n_known = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		double rate = learned_read(&candidates[at ? at[i] : i].instance->learned.prefill_rate);
+
+		sum += rate;
+		n_known += rate > 0;
+	}
+	return n_known ? sum / n_known : 0;
+}
+
 uint64_t choice_in_flight(const struct choice *choice) {
 	uint64_t n = 0;
 

@@ -166,6 +166,12 @@ double choice_median_first_token(struct choice *choice);
 double choice_first_token(const struct choice *choice, uint32_t i, double median);
 double choice_latency(const struct choice *choice, uint32_t i, double median);
 
+/*
+ * Uncached prompt tokens a second, on average over those of the candidates that have shown it: what the
+ * others are taken for; 0: nobody has. `at` are positions among them; NULL: the first n.
+ */
+double choice_mean_rate(const struct candidate *candidates, const uint32_t *at, uint32_t n);
+
 /* Requests in flight at all that are eligible. */
 uint64_t choice_in_flight(const struct choice *choice);
 
@@ -177,10 +183,3 @@ bool choice_is_overloaded(const struct choice *choice, uint32_t i, double times)
 /* Bounded loads: so many may be in flight at it when one more comes, of `n_in_flight` at all: 1.25 times its
  * share. */
 uint64_t choice_bound(const struct choice *choice, const struct candidate *c, uint64_t n_in_flight);
-
-/* The finaliser of MurmurHash3: each bit of the input moves half of the output's. */
-static inline uint64_t choice_mix(uint64_t x) {
-	x = (x ^ (x >> 33)) * UINT64_C(0xff51afd7ed558ccd);
-	x = (x ^ (x >> 33)) * UINT64_C(0xc4ceb9fe1a85ec53);
-	return x ^ (x >> 33);
-}

@@ -15,6 +15,7 @@
 
 #include <stdlib.h>
 
+#include "base/mix.h"
 #define POINTS          160u       /* of weight 1 */
 #define RING_POINTS_MAX (1u << 18) /* with more of them all have half as many, or a quarter.. */
 #define UNIT            (UINT64_C(1) * INSTANCE_WEIGHT_ONE * INSTANCE_SHARE_FULL)
@@ -53,8 +54,7 @@ static void put_points(
 		uint64_t n = points_of(&snap->rows[c->row], halvings);
 
 		for (uint64_t k = 1; k <= n; k++)
-			ring->points[ring->n++] =
-			    (choice_mix(c->instance->seed ^ choice_mix(k)) & ~POSITION_MASK) | i;
+			ring->points[ring->n++] = (mix64(c->instance->seed ^ mix64(k)) & ~POSITION_MASK) | i;
 	}
 }
 
@@ -177,7 +177,7 @@ static uint32_t consistent_hash_pick(struct choice *choice) {
 		choice->reason = PICK_ROUND_ROBIN;
 		return round_robin_pick(choice);
 	}
-	return walk(choice, ring, find_point(ring, choice_mix(key)));
+	return walk(choice, ring, find_point(ring, mix64(key)));
 }
 
 const struct policy consistent_hash_policy = {

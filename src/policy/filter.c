@@ -137,19 +137,6 @@ static bool is_tried(const struct pick_input *input, uint16_t slot) {
 
 #define BIT(code) (UINT32_C(1) << (code))
 
-static double mean_rate(const struct model *model) {
-	double sum = 0;
-	uint32_t n = 0;
-
-	for (uint32_t i = 0; i < model->n_candidates; i++) {
-		double rate = learned_read(&model->candidates[i].instance->learned.prefill_rate);
-
-		sum += rate;
-		n += rate > 0;
-	}
-	return n ? sum / n : 0;
-}
-
 /* What a request asks that somebody may not have. */
 static uint32_t checks_of(const struct ask *ask, const struct traits_least *least) {
 	const struct demand *demand = ask->input->demand;
@@ -188,7 +175,7 @@ static struct ask ask_of(
 
 	ask.checks = checks_of(&ask, least);
 	if (ask.checks & BIT(FILTER_SLO_UNATTAINABLE))
-		ask.group_rate = mean_rate(input->model);
+		ask.group_rate = choice_mean_rate(input->model->candidates, NULL, input->model->n_candidates);
 	return ask;
 }
 

@@ -10,12 +10,13 @@
  */
 #include <math.h>
 
+#include "base/mix.h"
 #include "policy/choice.h"
 
 enum part { PART_HASH };
 
 double choice_hash(const struct candidate *c, uint64_t key) {
-	double drawn = ((double)(choice_mix(key ^ c->instance->seed) >> 12) + 0.5) * 0x1p-52; /* in (0, 1) */
+	double drawn = ((double)(mix64(key ^ c->instance->seed) >> 12) + 0.5) * 0x1p-52; /* in (0, 1) */
 
 	return c->weight / -log(drawn);
 }

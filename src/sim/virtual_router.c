@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/mix.h"
 #include "policy/session_table.h"
 #include "sim/vllm_rule.h"
 
@@ -120,13 +121,6 @@ void virtual_router_free(struct virtual_router **router) {
 	free(r);
 }
 
-/* Ids of a trace may be small numbers; the router's keys are hashes (this is MurmurHash3's finaliser). */
-static uint64_t mix(uint64_t x) {
-	x = (x ^ (x >> 33)) * UINT64_C(0xff51afd7ed558ccd);
-	x = (x ^ (x >> 33)) * UINT64_C(0xc4ceb9fe1a85ec53);
-	return x ^ (x >> 33);
-}
-
 static struct demand demand_of(
     struct virtual_router *r, const struct trace *trace, const struct trace_request *request) {
 	const uint64_t *blocks = trace_blocks(trace, request);
@@ -134,7 +128,7 @@ static struct demand demand_of(
 	uint32_t n_keys = (uint32_t)u64_min(u64_min(n_full, request->n_blocks), PROMPT_BLOCKS_MAX);
 
 	for (uint32_t i = 0; i < n_keys; i++)
-		r->keys[i] = mix(blocks[i] + 1);
+		r->keys[i] = mix64(blocks[i] + 1); /* ids may be small numbers; keys are hashes */
 	return (struct demand){
 		.prompt_tokens = request->n_input_tokens,
 		.output_tokens = policy_output_tokens(&r->set, snapshot_model(r->snapshot, MODEL)),
@@ -142,7 +136,7 @@ static struct demand demand_of(
 		.keys = r->keys,
 		.n_keys = n_keys,
 		.session = request->session,
-		.seed = mix(request->row + 1),
+		.seed = mix64(request->row + 1),
 	};
 }
 

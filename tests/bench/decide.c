@@ -19,6 +19,7 @@
 #include <getopt.h>
 #include <jansson.h>
 
+#include "base/mix.h"
 #include "bench/histogram.h"
 #include "bench/kit.h"
 #include "policy/session_table.h"
@@ -83,11 +84,7 @@ static long n_preemptions(void) {
 
 /* Keys are hashes: any well-mixed number will do. */
 static uint64_t key_of(uint64_t prompt, uint64_t block) {
-	uint64_t x = prompt * UINT64_C(0x9e3779b97f4a7c15) + block * UINT64_C(0xbf58476d1ce4e5b9) + 1;
-
-	x = (x ^ x >> 33) * UINT64_C(0xff51afd7ed558ccd);
-	x = (x ^ x >> 33) * UINT64_C(0xc4ceb9fe1a85ec53);
-	return x ^ x >> 33;
+	return mix64(prompt * UINT64_C(0x9e3779b97f4a7c15) + block * UINT64_C(0xbf58476d1ce4e5b9) + 1);
 }
 
 static void fill_keys(uint64_t *keys, uint32_t begin, uint32_t end, uint64_t prompt) {

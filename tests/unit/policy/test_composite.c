@@ -1,5 +1,6 @@
 #include "unit/policy/stands.h"
 
+#include "base/mix.h"
 #include "policy/composite.c"
 
 #define NOW_MS 100000
@@ -163,7 +164,7 @@ static void cached_tokens_have_their_own_price(void **state) {
 	struct picks p;
 
 	for (uint64_t i = 0; i < n_elems(keys); i++)
-		keys[i] = choice_mix(i + 1);
+		keys[i] = mix64(i + 1);
 	stands_open(&p, "composite", stands, 3);
 	p.set.index = prefix_index_new(1u << 20);
 	stands_adopt(&p, stands, 3);

@@ -36,7 +36,7 @@ json_t *option_value_default(const struct option *row) {
 }
 
 static json_t *split_list(const struct option *row, struct slice text) {
-	const char *const separators = row->at_spaces ? " \t" : " \t,";
+	const char *const separators = row->is_whole ? "" : row->at_spaces ? " \t" : " \t,";
 	json_t *list = json_array();
 	bool is_text = true;
 

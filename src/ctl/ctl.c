@@ -150,6 +150,19 @@ static bool run(const struct verb *verb, const struct ctl_config *config, struct
 	return is_good;
 }
 
+/* The head's lines of --header; the caller frees them. */
+static char *join_headers(const struct option_list *headers) {
+	char *text = NULL;
+	size_t n = 0;
+	FILE *out = open_memstream(&text, &n);
+
+	assert(out);
+	for (size_t i = 0; i < headers->n; i++)
+		fprintf(out, "%s\r\n", headers->items[i]);
+	fclose(out);
+	return text;
+}
+
 int ctl_main(int argc, char **argv) {
 	struct ctl_config *config;
 	struct ctl_words words;
@@ -159,6 +172,7 @@ int ctl_main(int argc, char **argv) {
 		return code;
 	const struct verb *verb = find_verb(&words);
 	char target[TARGET_BYTES];
+	char *fields = join_headers(&config->headers);
 	struct slice body = { NULL, 0 };
 	struct question question = { .url = config->admin, .path = target, .timeout_ms = config->timeout_ms };
 
@@ -167,9 +181,11 @@ int ctl_main(int argc, char **argv) {
 		loop_setup_process();
 		question.method = body.p ? SLICE("POST") : SLICE("GET");
 		question.body = body;
+		question.fields = (struct slice){ fields, strlen(fields) };
 		code = run(verb, config, &question) ? 0 : 1;
 	}
 	free((char *)body.p);
+	free(fields);
 	ctl_config_free(&config);
 	return code;
 }

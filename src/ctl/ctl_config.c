@@ -29,6 +29,21 @@ static const char *check_word(const char *text) {
 	return NULL;
 }
 
+/* "name: value"; not what ctl says itself of the body and the connection. */
+static const char *check_header(const char *text) {
+	static const char *const ours[] = { "host", "connection", "content-length", "content-type",
+		"transfer-encoding", "expect" };
+	size_t n = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_");
+
+	for (const char *p = text; *p; p++)
+		if ((*p >= 0 && *p < ' ' && *p != '\t') || *p == 0x7f)
+			return "expected 'name: value' without control characters";
+	for (size_t i = 0; i < n_elems(ours); i++)
+		if (slice_is((struct slice){ text, n }, slice_of(ours[i])))
+			return "expected another header: this one is of the connection";
+	return n && text[n] == ':' ? NULL : "expected 'name: value'";
+}
+
 #define AT(member)                                                                                           \
 	.offset = offsetof(struct ctl_config, member), .bytes = sizeof(((struct ctl_config *)0)->member)
 
@@ -44,6 +59,9 @@ static const struct option rows[] = {
 	{ "ctl", "path", .arg = "PATH",
 	    .help = "explain: where it would be sent; without one, by its members", .type = OPTION_STRING,
 	    .check = check_path, AT(path) },
+	{ "ctl", "header", .arg = "'NAME: VALUE'",
+	    .help = "explain: a header field of the request; may be repeated", .type = OPTION_LIST,
+	    .is_whole = true, .check = check_header, AT(headers) },
 	{ "ctl", "limit", .help = "decisions: how many, the newest first", .type = OPTION_UINT, .def = "20",
 	    .min = 1, .max = LIMIT_MAX, AT(limit) },
 	{ "ctl", "model", .help = "decisions: those of this model", .type = OPTION_STRING,
@@ -80,6 +98,9 @@ static const struct option_schema schema = {
 		.examples =
 		    "Where would this go?\n"
 		    "  headrace ctl explain -f request.json\n"
+		    "Where would it go as part of a session, and with a deadline?\n"
+		    "  headrace ctl explain -f request.json --header 'x-session-id: 7' --header 'x-headrace-deadline-ms: "
+		    "500'\n"
 		    "Why did that go there? The id is in the answer's x-request-id:\n"
 		    "  headrace ctl decision edace6085758a57e0000000000000005\n"
 		    "What was done for another router, for a program:\n"

@@ -10,6 +10,7 @@ struct ctl_config {
 	const char *admin;          /* url */
 	const char *file;           /* of explain: "-" is standard input */
 	const char *path;           /* of explain; "": it is guessed */
+	struct option_list headers; /* of explain: "name: value" */
 	const char *model, *instance, *reason;
 	unsigned limit;
 	uint64_t timeout_ms;

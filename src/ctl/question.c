@@ -29,7 +29,9 @@ static void on_done(struct fetch *f, int outcome, unsigned status, struct slice 
 void question_ask(const struct question *q, struct answer *out) {
 	struct buf_budget budget = { .max_bytes = ANSWER_BYTES_MAX };
 	struct asking *a = calloc(1, sizeof(*a));
-	struct fetch_request request = { .method = q->method, .path = slice_of(q->path), .body = q->body };
+	struct fetch_request request = {
+		.method = q->method, .path = slice_of(q->path), .body = q->body, .fields = q->fields
+	};
 
 	*out = (struct answer){ .failure = NULL };
 	a->answer = out;

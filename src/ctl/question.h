@@ -9,7 +9,8 @@ struct question {
 	const char *url; /* of the admin port */
 	const char *path;
 	struct slice method;
-	struct slice body; /* p NULL: none */
+	struct slice body;   /* p NULL: none */
+	struct slice fields; /* lines of the head, each with its CRLF */
 	uint64_t timeout_ms;
 };
 

@@ -202,6 +202,8 @@ static int fetch_ask(struct fetch_link *l, const struct fetch_request *q) {
 		call_put_text(&o, q->bearer);
 		call_put_text(&o, SLICE("\r\n"));
 	}
+	if (q->fields.n)
+		call_put_text(&o, q->fields);
 	if (q->body.p)
 		call_put_field(&o, SLICE("content-type"), SLICE("application/json"));
 	call_put_field(&o, SLICE("connection"), SLICE("close"));

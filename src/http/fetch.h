@@ -38,6 +38,7 @@ struct fetch_request {
 	struct slice accept; /* empty: application/json */
 	struct slice bearer; /* empty: no Authorization */
 	struct slice body;   /* application/json; sent when p is not NULL */
+	struct slice fields; /* more of the head: lines, each with its CRLF */
 };
 
 struct fetch {

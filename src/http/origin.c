@@ -195,13 +195,14 @@ static struct slice origin_copy(char **at, struct slice text) {
 /* The texts must last until the last address was tried. */
 static void origin_try_ask(struct origin_try *t, const struct fetch_request *q) {
 	struct slice prefix = slice_of(t->origin->path);
-	char *at = t->texts =
-	    malloc(q->method.n + prefix.n + q->path.n + q->accept.n + q->bearer.n + q->body.n + 1);
+	char *at = t->texts = malloc(
+	    q->method.n + prefix.n + q->path.n + q->accept.n + q->bearer.n + q->fields.n + q->body.n + 1);
 	t->request.method = origin_copy(&at, q->method);
 	t->request.path = origin_copy(&at, prefix);
 	t->request.path.n += origin_copy(&at, q->path).n;
 	t->request.accept = origin_copy(&at, q->accept);
 	t->request.bearer = origin_copy(&at, q->bearer);
+	t->request.fields = origin_copy(&at, q->fields);
 	t->request.body = origin_copy(&at, q->body);
 	t->request.authority = slice_of(t->origin->authority);
 }

@@ -655,7 +655,7 @@ static void the_page_is_troff(void **state) {
 
 struct lenient {
 	uint64_t wait_ms, strict_ms;
-	struct option_list words, names;
+	struct option_list words, names, lines;
 	const json_t *tree;
 };
 
@@ -664,6 +664,7 @@ static const struct option lenient_rows[] = {
 	    .in_seconds = true, AT(struct lenient, wait_ms) },
 	{ "main", "strict", .help = "s", .type = OPTION_DURATION, AT(struct lenient, strict_ms) },
 	{ "sub", "words", .help = "w", .type = OPTION_LIST, .at_spaces = true, AT(struct lenient, words) },
+	{ "sub", "lines", .help = "l", .type = OPTION_LIST, .is_whole = true, AT(struct lenient, lines) },
 	{ "sub", "names", .help = "n", .type = OPTION_LIST, AT(struct lenient, names) },
 	{ "", "tree", .help = "t", .type = OPTION_TREE, AT(struct lenient, tree) },
 };
@@ -729,7 +730,8 @@ static void numbers_may_be_seconds(void **state) {
 }
 
 static void words_are_split_at_spaces_alone(void **state) {
-	char *const argv[] = { "x", "--words=a,b  c", "--names", "a,b", "--wait", "6" };
+	char *const argv[] = { "x", "--words=a,b  c", "--names", "a,b", "--wait", "6", "--lines", "a: b, c",
+		"--lines=d e" };
 	struct option_set *set = option_set_new(&lenient_schema);
 	struct lenient config;
 	option_read_flags(set, n_elems(argv), argv);
@@ -738,6 +740,9 @@ static void words_are_split_at_spaces_alone(void **state) {
 	assert_int_equal(config.words.n, 2);
 	assert_string_equal(config.words.items[0], "a,b");
 	assert_int_equal(config.names.n, 2);
+	assert_int_equal(config.lines.n, 2);
+	assert_string_equal(config.lines.items[0], "a: b, c");
+	assert_string_equal(config.lines.items[1], "d e");
 	assert_int_equal(config.wait_ms, 6000);
 	free(text);
 	option_set_free(&set);

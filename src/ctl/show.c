@@ -6,76 +6,6 @@
 
 #include "ctl/grid.h"
 
-/* --- words -------------------------------------------------------------------------------- */
-
-struct wording {
-	const char *code, *words;
-};
-
-static const struct wording reasons[] = {
-	{ "only_candidate", "it is the only one that may have it" },
-	{ "round_robin", "it is its turn" },
-	{ "least_load", "it has the fewest requests for its weight" },
-	{ "power_of_two", "of two that were drawn it has the fewer requests" },
-	{ "random", "it was drawn" },
-	{ "rendezvous_hash", "the session belongs to it" },
-	{ "prefix_hit", "it has the most useful part of the prompt in its cache" },
-	{ "lowest_cost", "its first token is expected soonest" },
-	{ "all_avoided", "all failed lately, so that one of them is tried again" },
-	{ "last_resort", "all others were tried or are out" },
-	{ "weighted_random", "it was drawn, the better its score the likelier" },
-	{ "consistent_hash", "the session belongs to it" },
-	{ "lowest_ttft", "its first tokens came soonest lately" },
-	{ "sticky_hit", "the session lives there" },
-	{ "sticky_new", "the session is new and the fewest live there" },
-	{ "sticky_spill", "the session's home is too busy or out" },
-	{ "response_owner", "the stored response is there and nowhere else" },
-	{ "bucket", "prompts of such a length go there" },
-	{ "size_class", "it is the only one of the class that the prompt's size wants" },
-	{ "best_score", "its score is best" },
-};
-
-static const struct wording rings[] = {
-	{ "local_zone", "in the zone of the request" },
-	{ "spill_region", "in its region, its zone being busy or without anybody" },
-	{ "spill_far", "elsewhere, what is nearer being busy or without anybody" },
-};
-
-static const struct wording codes[] = {
-	{ "disabled", "gets no requests by its weight or somebody's will" },
-	{ "draining", "is being drained" },
-	{ "loading", "its models or addresses are not known yet" },
-	{ "model_absent", "does not serve the model" },
-	{ "capability_missing", "cannot do what is asked" },
-	{ "feature_missing", "lacks a feature that is asked for" },
-	{ "context_too_small", "its context is too small" },
-	{ "tenant_denied", "is not for this tenant" },
-	{ "clearance_low", "may not see such data" },
-	{ "residency_missing", "is not where the data may go" },
-	{ "region_denied", "is in the wrong region" },
-	{ "breaker_open", "its breaker is open" },
-	{ "unhealthy", "is unhealthy" },
-	{ "avoided", "refused connections within the last seconds" },
-	{ "at_capacity", "is full" },
-	{ "slo_unattainable", "would be too late" },
-	{ "over_cost", "costs too much" },
-	{ "already_tried", "was tried for this request" },
-	{ "below_min_score", "its score is too low" },
-};
-
-static const char *words_of(const struct wording *rows, size_t n, const char *code) {
-	if (!code)
-		return "-";
-	for (size_t i = 0; i < n; i++)
-		if (!strcmp(rows[i].code, code))
-			return rows[i].words;
-	return code;
-}
-
-static const char *reason_words(const char *code) {
-	return words_of(reasons, n_elems(reasons), code);
-}
-
 /* --- members ------------------------------------------------------------------------------ */
 
 static const char *text_of(const json_t *object, const char *key) {
@@ -116,14 +46,14 @@ static void add_score(struct grid *g, const json_t *row) {
 	grid_add(g, "%s", line);
 }
 
-static void add_codes(struct grid *g, const json_t *list, const char *none) {
+static void add_rejections(struct grid *g, const json_t *list) {
 	char line[512] = "";
 	size_t n = 0;
 
 	for (size_t i = 0; i < json_array_size(list) && n < sizeof(line); i++)
 		n += (size_t)snprintf(line + n, sizeof(line) - n, "%s%s", n ? "; " : "",
-		    words_of(codes, n_elems(codes), json_string_value(json_array_get(list, i))));
-	grid_add(g, "%s", n ? line : none);
+		    text_of(json_array_get(list, i), "text"));
+	grid_add(g, "%s", n ? line : "others come before it");
 }
 
 static void put_line(FILE *out, const char *format, ...) printf_like(2, 3);
@@ -143,16 +73,18 @@ static void put_line(FILE *out, const char *format, ...) {
 	grid_deinit(&g);
 }
 
-/* "chosen   a: it is its turn; in the zone of the request (local_zone)" */
-static void put_chosen(const char *instance, const json_t *answer, FILE *out) {
-	const char *reason = reason_words(text_of(answer, "reason"));
-	const char *ring = json_string_value(json_object_get(answer, "ring"));
+/* "chosen   a: it is its turn (round_robin)", or why nobody was. */
+static void put_chosen(const json_t *answer, FILE *out) {
+	const json_t *refusal = json_object_get(answer, "refusal");
+	const char *reasoning = text_of(answer, "reasoning");
 
-	if (ring)
-		put_line(out, "chosen   %s: %s; %s (%s)", instance, reason,
-		    words_of(rings, n_elems(rings), ring), ring);
+	if (json_is_object(refusal))
+		put_line(out, "refused  with %lld %s; %s", (long long)integer_of(refusal, "status"),
+		    text_of(refusal, "code"), reasoning);
+	else if (json_is_string(refusal))
+		put_line(out, "refused  with %s; %s", json_string_value(refusal), reasoning);
 	else
-		put_line(out, "chosen   %s: %s", instance, reason);
+		put_line(out, "chosen   %s", reasoning);
 }
 
 static void begin_grid(struct grid *g, const char *const *names, unsigned n) {
@@ -185,7 +117,7 @@ static void add_explained_row(struct grid *g, const json_t *row, size_t i) {
 	add_number(g, load, "requests", 0);
 	add_number(g, load, "prefill_tokens", 0);
 	if (!is_eligible)
-		add_codes(g, json_object_get(row, "codes"), "is not among those to choose from");
+		add_rejections(g, json_object_get(row, "rejections"));
 	else if (json_is_number(probability))
 		grid_add(g, "%s, with a chance of %.1f %%", i ? "eligible" : "drawn this time",
 		    100 * json_number_value(probability));
@@ -196,17 +128,13 @@ static void add_explained_row(struct grid *g, const json_t *row, size_t i) {
 void show_explanation(const json_t *answer, FILE *out) {
 	static const char *const names[] = { "#", "INSTANCE", "STATE", "SCORE", "CACHED", "REQUESTS",
 		"QUEUED", "WHY" };
-	const json_t *rows = json_object_get(answer, "rows"), *refusal = json_object_get(answer, "refusal");
+	const json_t *rows = json_object_get(answer, "rows");
 	struct grid g;
 
 	put_line(out, "policy   %s, snapshot %lld", text_of(answer, "policy"),
 	    (long long)integer_of(answer, "snapshot"));
 	put_demand(json_object_get(answer, "demand"), out);
-	if (json_is_object(refusal))
-		put_line(out, "refused  with %lld %s", (long long)integer_of(refusal, "status"),
-		    text_of(refusal, "code"));
-	else
-		put_chosen(text_of(json_array_get(rows, 0), "instance"), answer, out);
+	put_chosen(answer, out);
 	begin_grid(&g, names, n_elems(names));
 	g.is_number[0] = g.is_number[4] = g.is_number[5] = g.is_number[6] = true;
 	for (size_t i = 0; i < json_array_size(rows); i++)
@@ -296,7 +224,7 @@ static void put_candidates(const json_t *d, FILE *out) {
 
 		grid_add(&g, "%s", text_of(row, "instance"));
 		grid_add(&g, "-");
-		grid_add(&g, "%s", words_of(codes, n_elems(codes), text_of(row, "code")));
+		grid_add(&g, "%s", text_of(row, "text"));
 	}
 	fputc('\n', out);
 	grid_print(&g, out);
@@ -311,7 +239,7 @@ void show_decision(const json_t *d, FILE *out) {
 	    text_of(d, "policy"), (long long)integer_of(d, "snapshot"),
 	    (long long)integer_of(d, "n_eligible"), (long long)integer_of(d, "n_candidates"),
 	    (double)integer_of(d, "pick_ns") / 1000);
-	put_chosen(text_of(json_object_get(d, "chosen"), "instance"), d, out);
+	put_chosen(d, out);
 	put_outcome(d, out);
 	put_candidates(d, out);
 }

@@ -93,20 +93,6 @@ static double rate_of(const struct candidate *c) {
 	return learned_read(&c->instance->learned.prefill_rate);
 }
 
-/* Of those that have shown what they do; the others are taken to be like them. */
-static double mean_rate(const struct choice *choice) {
-	double sum = 0;
-	uint32_t n = 0;
-
-	for (uint32_t i = 0; i < choice->n; i++) {
-		double rate = rate_of(choice_candidate(choice, i));
-
-		sum += rate;
-		n += rate > 0;
-	}
-	return n ? sum / n : RATE_UNKNOWN;
-}
-
 /* Seconds by what the engine says of itself: others' requests that wait there, and KV pressure. */
 static void add_figures(
     struct policy_score *score, const struct choice *choice, const struct learned *learned) {
@@ -240,7 +226,7 @@ static uint32_t break_tie(const struct choice *choice, uint32_t best) {
 }
 
 static uint32_t cache_aware_pick(struct choice *choice) {
-	double group_rate = mean_rate(choice);
+	double group_rate = choice_mean_rate(choice->candidates, choice->eligible, choice->n);
 	uint32_t best, cached;
 
 	for (uint32_t i = 0; i < choice->n; i++)
@@ -257,7 +243,7 @@ static uint32_t cache_aware_pick(struct choice *choice) {
 
 const struct policy cache_aware_policy = {
 	.name = "cache_aware",
-	.reason = PICK_LOWEST_COST,
+	.reason = PICK_LOWEST_TTFT,
 	.wants_session = true,
 	.wants_prompt = true,
 	.wants_index = true,

@@ -33,6 +33,7 @@ struct demand {
 	enum privacy privacy;   /* at least */
 	struct slice residency; /* tags that an instance must have, separated by commas; empty: none */
 	uint64_t origin_zone;   /* traits_word() of where it comes from; 0: where the router is */
+	uint64_t accelerator;   /* traits_word() of what it must run on; 0: anything */
 	uint8_t cost_tolerance; /* 0 cheapest to 100 fastest */
 	bool has_cost_tolerance;
 	uint32_t deadline_ms; /* for its first token; 0: none */

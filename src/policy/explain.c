@@ -36,6 +36,10 @@ bool explain_is_below(const struct policy_set *set, const struct model *model,
 	    (double)score->total < min;
 }
 
+struct filter_detail explain_below(const struct policy_set *set, const struct policy_score *score) {
+	return (struct filter_detail){ score->total, (float)set->options->composite_min_score };
+}
+
 uint32_t explain_candidates_max(const struct policy_set *set, const struct model *model) {
 	return policy_scorer(set, model) == &composite_policy ? set->options->composite_candidates_max
 							      : UINT32_MAX;
@@ -184,6 +188,7 @@ static void leave_out(const struct policy_set *set, const struct model *model, s
 		if (!explain_is_below(set, model, &e->rows[0].score, &e->rows[i].score))
 			continue;
 		e->rows[i].codes = 1u << FILTER_BELOW_MIN_SCORE;
+		e->rows[i].details[FILTER_BELOW_MIN_SCORE] = explain_below(set, &e->rows[i].score);
 		e->n_eligible = i;
 	}
 	if (e->has_scores)
@@ -199,8 +204,11 @@ static void list_rejected(struct policy_set *set, const struct pick_input *input
 	for (uint32_t r = 0; r < snap->n_rows; r++) {
 		if (is_listed[r] || snap->rows[r].primary != r)
 			continue;
-		e->rows[e->n_rows] = row_of(set, input, r, !e->outcome);
-		e->rows[e->n_rows++].codes = filter_codes(set, input, r);
+		struct explain_row *row = &e->rows[e->n_rows++];
+
+		*row = row_of(set, input, r, !e->outcome);
+		row->codes = filter_codes(set, input, r);
+		filter_details(set, input, r, row->codes, row->details);
 	}
 	free(is_listed);
 }
@@ -211,7 +219,8 @@ void policy_explain(struct policy_set *set, const struct pick_input *input, stru
 
 	*e = (struct explanation){ .policy = policy_of(set, input->model),
 		.scorer = policy_scorer(set, input->model),
-		.ring = PICK_RING_NONE };
+		.ring = PICK_RING_NONE,
+		.is_panic = input->model->is_panic };
 	e->rows = malloc((set->snapshot->n_rows + 1) * sizeof(*e->rows));
 	e->outcome = policy_pick(set, input, &pick);
 	if (!e->outcome) {

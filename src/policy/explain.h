@@ -19,9 +19,10 @@ struct explain_row {
 	const struct instance *instance;
 	uint32_t
 	    codes; /* of one that is not eligible: filter_codes(), or its score; 0: others come before it */
-	struct policy_score score; /* its total is NAN when the pick did not look at it */
-	double probability;        /* that it is picked, where that is left to chance; else negative */
-	uint32_t weight;           /* in thousandths, of the snapshot's row */
+	struct filter_detail details[FILTER_CODES]; /* of these codes */
+	struct policy_score score;                  /* its total is NAN when the pick did not look at it */
+	double probability; /* that it is picked, where that is left to chance; else negative */
+	uint32_t weight;    /* in thousandths, of the snapshot's row */
 	struct load_sum load;
 	uint32_t cached_tokens; /* of this prompt, predicted */
 };
@@ -30,6 +31,7 @@ struct explanation {
 	int outcome; /* 0, or the enum pick_outcome of a pick that finds nobody */
 	enum pick_reason reason;
 	enum pick_ring ring;
+	bool is_panic;                         /* the unhealthy are among those to choose from */
 	const struct policy *policy, *scorer;  /* who picks, and whose scores there are */
 	bool has_scores;                       /* the one that is picked was compared with others */
 	uint32_t n_eligible, n_scored, n_rows; /* scored: those that composite left out, too */
@@ -59,6 +61,9 @@ bool explain_has_scores(const struct policy_set *set, const struct pick_result *
  */
 bool explain_is_below(const struct policy_set *set, const struct model *model,
     const struct policy_score *picked, const struct policy_score *score);
+
+/* What FILTER_BELOW_MIN_SCORE goes by for one with this score. */
+struct filter_detail explain_below(const struct policy_set *set, const struct policy_score *score);
 
 /* So many may count as candidates. */
 uint32_t explain_candidates_max(const struct policy_set *set, const struct model *model);

@@ -1,5 +1,7 @@
 #include "policy/filter.h"
 
+#include <math.h>
+
 #include "policy/choice.h"
 #include "policy/locality.h"
 #include "policy/session_table.h"
@@ -17,6 +19,7 @@ static const char *const words[FILTER_CODES] = {
 	[FILTER_CLEARANCE_LOW] = "clearance_low",
 	[FILTER_RESIDENCY_MISSING] = "residency_missing",
 	[FILTER_REGION_DENIED] = "region_denied",
+	[FILTER_ACCELERATOR_MISSING] = "accelerator_missing",
 	[FILTER_BREAKER_OPEN] = "breaker_open",
 	[FILTER_UNHEALTHY] = "unhealthy",
 	[FILTER_AVOIDED] = "avoided",
@@ -56,14 +59,20 @@ static bool lacks_capability(const struct ask *ask, const struct subject *s) {
 	return s->traits->capabilities && !(s->traits->capabilities >> ask->input->demand->capability & 1);
 }
 
+static uint32_t missing_features(const struct ask *ask, const struct subject *s) {
+	return s->traits->features ? ask->input->demand->features & ~s->traits->features : 0;
+}
+
 static bool lacks_feature(const struct ask *ask, const struct subject *s) {
-	return s->traits->features && ask->input->demand->features & ~s->traits->features;
+	return missing_features(ask, s) != 0;
+}
+
+static uint64_t needed_tokens(const struct ask *ask) {
+	return (ask->is_relaxed ? ask->n_prompt / 2 : ask->n_prompt) + ask->n_output;
 }
 
 static bool is_too_small(const struct ask *ask, const struct subject *s) {
-	uint64_t n_prompt = ask->is_relaxed ? ask->n_prompt / 2 : ask->n_prompt;
-
-	return s->traits->context_tokens && n_prompt + ask->n_output > s->traits->context_tokens;
+	return s->traits->context_tokens && needed_tokens(ask) > s->traits->context_tokens;
 }
 
 static bool is_not_cleared(const struct ask *ask, const struct subject *s) {
@@ -82,6 +91,10 @@ static bool is_elsewhere(const struct ask *ask, const struct subject *s) {
 	return own->region ? s->traits->region != own->region : s->traits->zone != own->zone;
 }
 
+static bool lacks_accelerator(const struct ask *ask, const struct subject *s) {
+	return s->traits->accelerator != ask->input->demand->accelerator;
+}
+
 static bool is_full(const struct ask *ask, const struct subject *s) {
 	return s->traits->capacity && load_requests(ask->set->load, s->instance->slot) >= s->traits->capacity;
 }
@@ -95,22 +108,31 @@ static uint32_t cached_tokens(const struct ask *ask, const struct instance *inst
 
 /* What is queued there, and what it has not cached of the prompt, at the rate at which it was seen to work.
  */
-static bool is_late(const struct ask *ask, const struct subject *s) {
+static double predicted_ms(const struct ask *ask, const struct subject *s) {
 	double rate = learned_read(&s->instance->learned.prefill_rate);
 	uint64_t n_tokens = load_sum(ask->set->load, s->instance->slot).prefill_tokens;
 
 	if (rate <= 0)
 		rate = ask->group_rate;
 	n_tokens += ask->n_prompt - u64_min(ask->n_prompt, cached_tokens(ask, s->instance));
-	return rate > 0 && (double)n_tokens / rate * 1000 > ask->input->demand->deadline_ms;
+	return rate > 0 ? (double)n_tokens / rate * 1000 : 0;
 }
 
-static bool is_expensive(const struct ask *ask, const struct subject *s) {
+static bool is_late(const struct ask *ask, const struct subject *s) {
+	return predicted_ms(ask, s) > ask->input->demand->deadline_ms;
+}
+
+/* In micro-units. */
+static double price_of(const struct ask *ask, const struct subject *s) {
 	const struct demand *demand = ask->input->demand;
 	double cost = (double)ask->n_prompt * (double)s->traits->price_in +
 	    (double)demand_expected_output(demand) * (double)s->traits->price_out;
 
-	return cost / 1e6 > (double)ask->set->options->cost_ceiling;
+	return cost / 1e6;
+}
+
+static bool is_expensive(const struct ask *ask, const struct subject *s) {
+	return price_of(ask, s) > (double)ask->set->options->cost_ceiling;
 }
 
 /* By what is said of it, what it has and what was learned of it: for all ranges alike. */
@@ -121,6 +143,7 @@ static bool (*const refuses[FILTER_CODES])(const struct ask *ask, const struct s
 	[FILTER_CLEARANCE_LOW] = is_not_cleared,
 	[FILTER_RESIDENCY_MISSING] = lacks_residency,
 	[FILTER_REGION_DENIED] = is_elsewhere,
+	[FILTER_ACCELERATOR_MISSING] = lacks_accelerator,
 	[FILTER_AT_CAPACITY] = is_full,
 	[FILTER_SLO_UNATTAINABLE] = is_late,
 	[FILTER_OVER_COST] = is_expensive,
@@ -152,6 +175,7 @@ static uint32_t checks_of(const struct ask *ask, const struct traits_least *leas
 	checks |= (uint32_t)(ask->privacy > least->clearance) << FILTER_CLEARANCE_LOW;
 	checks |= (uint32_t)(options->residency.n || demand->residency.n) << FILTER_RESIDENCY_MISSING;
 	checks |= (uint32_t)(options->locality.mode == LOCALITY_REQUIRE) << FILTER_REGION_DENIED;
+	checks |= (uint32_t)(demand->accelerator != 0) << FILTER_ACCELERATOR_MISSING;
 	checks |= (least->known >> TRAIT_CAPACITY & 1) << FILTER_AT_CAPACITY;
 	checks |= (uint32_t)(demand->deadline_ms != 0) << FILTER_SLO_UNATTAINABLE;
 	checks |= (uint32_t)(options->cost_ceiling && has_prices) << FILTER_OVER_COST;
@@ -306,6 +330,7 @@ int filter_outcome(uint32_t refused) {
 		[FILTER_CLEARANCE_LOW] = PICK_E_PRIVACY,
 		[FILTER_RESIDENCY_MISSING] = PICK_E_PRIVACY,
 		[FILTER_REGION_DENIED] = PICK_E_PRIVACY,
+		[FILTER_ACCELERATOR_MISSING] = PICK_E_LATE,
 		[FILTER_AT_CAPACITY] = PICK_E_FULL,
 		[FILTER_SLO_UNATTAINABLE] = PICK_E_LATE,
 		[FILTER_OVER_COST] = PICK_E_COST,
@@ -368,14 +393,31 @@ static bool has_model(const struct snapshot *snap, const struct model *model, ui
 	return false;
 }
 
+/* Place `i` of find_candidate(), which row `r` has; `room` is for the traits of one that is no candidate. */
+static struct subject subject_at(
+    const struct snapshot *snap, const struct model *model, uint32_t i, uint32_t r, struct traits *room) {
+	bool may_serve = i < model->n_candidates + model->n_reserve;
+
+	if (!may_serve)
+		snapshot_row_traits(snap, r, model->name, room);
+	return (struct subject){ .instance = snap->rows[r].instance,
+		.traits = may_serve ? snapshot_traits(snap, &model->candidates[i]) : room };
+}
+
+static struct ask ask_of_one(
+    const struct policy_set *set, const struct pick_input *input, const struct subject *s) {
+	struct traits_least least = TRAITS_LEAST;
+
+	traits_join(&least, s->traits);
+	return ask_of(set, input, &least);
+}
+
 /* What filters that look at requests say. */
 static uint32_t request_codes(
     const struct policy_set *set, const struct pick_input *input, const struct subject *subject) {
-	struct traits_least least = TRAITS_LEAST;
+	struct ask ask = ask_of_one(set, input, subject);
 	uint32_t codes = 0;
 
-	traits_join(&least, subject->traits);
-	struct ask ask = ask_of(set, input, &least);
 	if (has_refused(&ask, subject->instance))
 		codes |= BIT(FILTER_CAPABILITY_MISSING);
 	for (uint32_t rest = ask.checks; rest; rest &= rest - 1)
@@ -394,18 +436,63 @@ uint32_t filter_codes(const struct policy_set *set, const struct pick_input *inp
 
 	assert(row < snap->n_rows);
 	uint32_t primary = snap->rows[row].primary, i = find_candidate(model, primary);
-	bool may_serve = i < model->n_candidates + model->n_reserve;
-	struct subject subject = { .instance = snap->rows[primary].instance };
-	struct traits traits;
 	uint32_t codes = row_codes(&snap->rows[primary], i < model->n_candidates);
+	struct traits room;
+	struct subject subject = subject_at(snap, model, i, primary, &room);
 
-	if (may_serve) {
-		subject.traits = snapshot_traits(snap, &model->candidates[i]);
-	} else {
-		snapshot_row_traits(snap, primary, model->name, &traits);
-		subject.traits = &traits;
-		if (!has_model(snap, model, primary))
-			codes |= BIT(FILTER_MODEL_ABSENT);
-	}
+	if (i == model->n_candidates + model->n_reserve && !has_model(snap, model, primary))
+		codes |= BIT(FILTER_MODEL_ABSENT);
 	return codes | request_codes(set, input, &subject);
+}
+
+/* --- what codes go by ----------------------------------------------------------------------------- */
+
+static float left_ms(const struct pick_input *input, const struct instance *inst) {
+	uint64_t until_ms = atomic_load_explicit(&inst->avoid_until_ms, memory_order_relaxed);
+	uint64_t now_ms = input->now_ns / 1000000u;
+
+	return until_ms > now_ms ? (float)(until_ms - now_ms) : 0;
+}
+
+static struct filter_detail detail_of(const struct ask *ask, const struct subject *s, enum filter_code code) {
+	const struct demand *demand = ask->input->demand;
+
+	switch (code) {
+	case FILTER_FEATURE_MISSING:
+		return (struct filter_detail){ (float)missing_features(ask, s), NAN };
+	case FILTER_CONTEXT_TOO_SMALL:
+		return (struct filter_detail){ (float)needed_tokens(ask), (float)s->traits->context_tokens };
+	case FILTER_CLEARANCE_LOW:
+		return (struct filter_detail){ (float)ask->privacy, (float)s->traits->clearance };
+	case FILTER_AVOIDED:
+		return (struct filter_detail){ left_ms(ask->input, s->instance), NAN };
+	case FILTER_AT_CAPACITY:
+		return (struct filter_detail){ (float)load_requests(ask->set->load, s->instance->slot),
+			(float)s->traits->capacity };
+	case FILTER_SLO_UNATTAINABLE:
+		return (struct filter_detail){ (float)predicted_ms(ask, s), (float)demand->deadline_ms };
+	case FILTER_OVER_COST:
+		return (
+		    struct filter_detail){ (float)price_of(ask, s), (float)ask->set->options->cost_ceiling };
+	default:
+		return (struct filter_detail){ NAN, NAN };
+	}
+}
+
+void filter_details(const struct policy_set *set, const struct pick_input *input, uint32_t row,
+    uint32_t codes, struct filter_detail details[static FILTER_CODES]) {
+	const struct snapshot *snap = set->snapshot;
+
+	assert(row < snap->n_rows);
+	uint32_t primary = snap->rows[row].primary;
+	struct traits room;
+	struct subject s =
+	    subject_at(snap, input->model, find_candidate(input->model, primary), primary, &room);
+	struct ask ask = ask_of_one(set, input, &s);
+
+	for (uint32_t rest = codes; rest; rest &= rest - 1) {
+		unsigned code = (unsigned)__builtin_ctz(rest);
+
+		details[code] = detail_of(&ask, &s, (enum filter_code)code);
+	}
 }

@@ -32,6 +32,7 @@ enum filter_code {
 	FILTER_CLEARANCE_LOW,
 	FILTER_RESIDENCY_MISSING,
 	FILTER_REGION_DENIED,
+	FILTER_ACCELERATOR_MISSING,
 	FILTER_BREAKER_OPEN,
 	FILTER_UNHEALTHY,
 	FILTER_AVOIDED, /* a connect failed within the last seconds */
@@ -42,9 +43,26 @@ enum filter_code {
 	FILTER_BELOW_MIN_SCORE, /* eligible, but the composite score was too low */
 };
 
-#define FILTER_CODES 20
+#define FILTER_CODES 21
 
 const char *filter_text(enum filter_code code);
+
+/*
+ * What a code goes by: what the request needs or would meet there, and what there is or may be. NAN: the
+ * code has no such number.
+ *
+ *     context_too_small   tokens of prompt and output                  tokens of the context
+ *     clearance_low       enum privacy, of the request                 of the instance
+ *     feature_missing     1 << enum feature: those that are missing
+ *     avoided             milliseconds until it no longer is
+ *     at_capacity         requests in flight                           its capacity
+ *     slo_unattainable    milliseconds that are predicted              the deadline
+ *     over_cost           micro-units                                  the ceiling
+ *     below_min_score     its score                                    the least
+ */
+struct filter_detail {
+	float value, limit;
+};
 
 /* What the filters left, and for what reason the choice is among them. */
 struct filtered {
@@ -67,3 +85,7 @@ int filter_outcome(uint32_t refused);
  * candidate, or one in reserve, the traits are at hand; of others they are read anew, which allocates.
  */
 uint32_t filter_codes(const struct policy_set *set, const struct pick_input *input, uint32_t row);
+
+/* What these of the codes of filter_codes() go by; the others' are not written. */
+void filter_details(const struct policy_set *set, const struct pick_input *input, uint32_t row,
+    uint32_t codes, struct filter_detail details[static FILTER_CODES]);

@@ -55,7 +55,7 @@ const char *pick_reason_text(enum pick_reason reason) {
 	static const char *const text[PICK_REASONS] = {
 		[PICK_ONLY_CANDIDATE] = "only_candidate",
 		[PICK_ROUND_ROBIN] = "round_robin",
-		[PICK_LEAST_LOAD] = "least_load",
+		[PICK_LEAST_LOAD] = "least_loaded",
 		[PICK_POWER_OF_TWO] = "power_of_two",
 		[PICK_RANDOM] = "random",
 		[PICK_RENDEZVOUS_HASH] = "rendezvous_hash",
@@ -69,7 +69,6 @@ const char *pick_reason_text(enum pick_reason reason) {
 		[PICK_SIZE_CLASS] = "size_class",
 		[PICK_BEST_SCORE] = "best_score",
 		[PICK_PREFIX_HIT] = "prefix_hit",
-		[PICK_LOWEST_COST] = "lowest_cost",
 		[PICK_RESPONSE_OWNER] = "response_owner",
 		[PICK_ALL_AVOIDED] = "all_avoided",
 		[PICK_LAST_RESORT] = "last_resort",

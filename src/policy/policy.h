@@ -102,27 +102,26 @@ void policy_set_adopt(struct policy_set *set, struct snapshot *snap);
 enum pick_reason {
 	PICK_ONLY_CANDIDATE, /* the filters left one */
 	PICK_ROUND_ROBIN,
-	PICK_LEAST_LOAD,
+	PICK_LEAST_LOAD, /* least work in flight; whatever the policy, where it had nothing else to go by */
 	PICK_POWER_OF_TWO,
 	PICK_RANDOM,
 	PICK_RENDEZVOUS_HASH,
 	PICK_WEIGHTED_RANDOM,
 	PICK_CONSISTENT_HASH,
-	PICK_LOWEST_TTFT,  /* its first token is expected soonest from what it took lately */
-	PICK_STICKY_HIT,   /* the session lives there */
-	PICK_STICKY_NEW,   /* a new session: fewest live there */
-	PICK_STICKY_SPILL, /* the session's home is overloaded or not eligible: it moves */
-	PICK_BUCKET,       /* prompts of such a length go there */
-	PICK_SIZE_CLASS,   /* the only one of the class that the prompt's size wants */
+	PICK_LOWEST_TTFT,                    /* its first token is expected soonest */
+	PICK_STICKY_HIT,                     /* the session lives there */
+	PICK_STICKY_NEW,                     /* a new session: fewest live there */
+	PICK_STICKY_SPILL,                   /* the session's home is overloaded or not eligible: it moves */
+	PICK_BUCKET,                         /* prompts of such a length go there */
+	PICK_SIZE_CLASS,                     /* the only one of the class that the prompt's size wants */
 	PICK_BEST_SCORE,
-	PICK_PREFIX_HIT,     /* it has the most useful part of the prompt in its cache */
-	PICK_LOWEST_COST,    /* its first token is expected soonest, whatever is cached */
+	PICK_PREFIX_HIT,  /* it has the most useful part of the prompt in its cache */
 	PICK_RESPONSE_OWNER, /* it made the stored response, which nobody else has */
-	PICK_ALL_AVOIDED,    /* every untried one failed lately: one of them all the same */
-	PICK_LAST_RESORT,    /* all but the reserve were tried: one of that, by weight */
+	PICK_ALL_AVOIDED, /* every untried one failed lately: one of them all the same */
+	PICK_LAST_RESORT, /* all but the reserve were tried: one of that, by weight */
 };
 
-#define PICK_REASONS 20
+#define PICK_REASONS 19
 
 const char *pick_reason_text(enum pick_reason reason);
 
@@ -149,7 +148,7 @@ enum pick_outcome {
 	PICK_E_CONTEXT, /* it is longer than anybody takes */
 	PICK_E_PRIVACY, /* nobody may get it: clearance, residency or region */
 	PICK_E_FULL,    /* who could has as many requests as it takes */
-	PICK_E_LATE,    /* nobody is expected to make its deadline */
+	PICK_E_LATE,    /* nobody is expected to make its deadline, or has its accelerator */
 	PICK_E_COST,    /* it costs more than a request may, wherever it goes */
 };
 

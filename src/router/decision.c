@@ -23,7 +23,16 @@ static uint32_t handle_of(uint64_t number) {
 	return (uint32_t)number;
 }
 
-uint32_t decision_begin(struct decision_ring *ring, struct slice id) {
+/* As much of the text as fits, without half of a character at its end. */
+static struct slice head_of(struct slice text, size_t max) {
+	size_t n = size_min(text.n, max);
+
+	while (n < text.n && n > 0 && ((unsigned char)text.p[n] & 0xc0) == 0x80)
+		n--;
+	return slice_head(text, n);
+}
+
+uint32_t decision_begin(struct decision_ring *ring, struct slice id, struct slice asked) {
 	struct decision *d;
 
 	assert(decision_ring_is_on(ring));
@@ -31,8 +40,14 @@ uint32_t decision_begin(struct decision_ring *ring, struct slice id) {
 		ring->n_begun++;
 	d = &ring->items[handle_of(ring->n_begun) % ring->n];
 	id = slice_head(id, DECISION_ID_MAX);
-	*d = (struct decision){ .number = ring->n_begun, .worker = ring->worker, .id_n = (uint8_t)id.n };
+	asked = head_of(asked, DECISION_MODEL_MAX);
+	*d = (struct decision){ .number = ring->n_begun,
+		.worker = ring->worker,
+		.id_n = (uint8_t)id.n,
+		.asked_n = (uint8_t)asked.n };
 	memcpy(d->id, id.p, id.n);
+	if (asked.n)
+		memcpy(d->asked, asked.p, asked.n);
 	return handle_of(d->number);
 }
 
@@ -102,6 +117,23 @@ static uint32_t count_eligible(
 	return (uint32_t)size_min(n, explain_candidates_max(set, model));
 }
 
+/* One of the model's by its first code; `score` is of one that the filters left, else NULL. */
+static void list_one(struct decision *d, const struct policy_set *set, const struct pick_input *input,
+    const struct candidate *c, const struct policy_score *score) {
+	enum filter_code code =
+	    score ? FILTER_BELOW_MIN_SCORE : explain_first(filter_codes(set, input, c->row));
+	struct filter_detail details[FILTER_CODES];
+
+	if (!code) /* others come before it: they are nearer, say */
+		return;
+	if (score)
+		details[code] = explain_below(set, score);
+	else
+		filter_details(set, input, c->row, 1u << code, details);
+	d->rejected[d->n_listed++] =
+	    (struct decision_rejected){ (uint16_t)c->instance->label, (uint8_t)code, details[code] };
+}
+
 /* The first of those that filters or scores took out; set->eligible is ascending. */
 static void list_rejected(struct decision *d, const struct policy_set *set, const struct pick_input *input) {
 	const struct model *model = input->model;
@@ -110,16 +142,11 @@ static void list_rejected(struct decision *d, const struct policy_set *set, cons
 	d->n_rejected = n - d->n_eligible;
 	d->n_listed = 0;
 	for (uint32_t i = 0, at = 0; i < n && d->n_listed < size_min(d->n_rejected, DECISION_REJECTED); i++) {
-		const struct candidate *c = &model->candidates[i];
 		bool is_left = at < n_eligible && set->eligible[at] == i;
 
 		if (is_left && !is_below(d, set, model, at++))
 			continue;
-		enum filter_code code =
-		    is_left ? FILTER_BELOW_MIN_SCORE : explain_first(filter_codes(set, input, c->row));
-		if (code) /* else others come before it: they are nearer, say */
-			d->rejected[d->n_listed++] =
-			    (struct decision_rejected){ (uint16_t)c->instance->label, (uint8_t)code };
+		list_one(d, set, input, &model->candidates[i], is_left ? &set->scores[at - 1] : NULL);
 	}
 }
 
@@ -132,7 +159,9 @@ static void keep_question(struct decision *d, const struct policy_set *set, cons
 	d->policy = input->model ? policy_of(set, input->model) : NULL;
 	d->scorer = input->model ? policy_scorer(set, input->model) : NULL;
 	d->model = (uint16_t)(input->model ? input->model->label : LABEL_OTHER);
+	d->is_panic = input->model && input->model->is_panic;
 	d->capability = (uint8_t)demand->capability;
+	d->features = (uint8_t)demand->features;
 	d->prompt_bytes = demand->prompt_bytes;
 	d->prompt_tokens = demand->prompt_tokens;
 	d->has_session = demand->session != 0;

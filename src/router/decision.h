@@ -7,18 +7,19 @@
  * request is still at work. A request therefore holds a handle and asks for its record
  * each time. Others get copies by mail (router/explain.h).
  *
- * Of the request there are its id and numbers: no text of a prompt, no key, no header.
- * Instances and models are labels (fleet/label.h), whose texts outlive the fleet.
+ * Of the request there are its id, the model's name and numbers: no text of a prompt, no key, no other
+ * header. Instances and models are labels (fleet/label.h), whose texts outlive the fleet.
  */
 #pragma once
 
 #include "base/cause.h"
-#include "policy/policy.h"
+#include "policy/filter.h"
 
 #define DECISION_ALTERNATIVES 3
 #define DECISION_REJECTED     4
 #define DECISION_ATTEMPTS     4
 #define DECISION_ID_MAX       128 /* of a request */
+#define DECISION_MODEL_MAX    64  /* of what the client called it */
 #define DECISION_NONE         0u  /* the handle of no record */
 
 /* An instance that could have been, or was, chosen. */
@@ -32,6 +33,7 @@ struct decision_choice {
 struct decision_rejected {
 	uint16_t label;
 	uint8_t code; /* enum filter_code */
+	struct filter_detail detail;
 };
 
 /* One that was tried, and what ended that; CAUSE_NONE: nothing, so far or at all. */
@@ -58,15 +60,19 @@ struct decision {
 	uint8_t capability, reason, ring, cause;
 	uint8_t refusal; /* enum cause: why nobody was chosen; then `chosen` and `reason` say nothing */
 	uint8_t n_alternatives, n_listed; /* of the rejected ones */
-	uint8_t id_n;
+	uint8_t id_n, asked_n;
+	uint8_t features; /* bits of enum feature */
+	bool is_panic;    /* the unhealthy were among those to choose from */
 	bool has_session, has_actual, has_scores, is_settled;
 	struct decision_choice chosen, alternatives[DECISION_ALTERNATIVES]; /* best first */
 	struct decision_rejected rejected[DECISION_REJECTED];
 	struct decision_attempt attempts[DECISION_ATTEMPTS];
-	char id[DECISION_ID_MAX]; /* of the request */
+	char id[DECISION_ID_MAX];       /* of the request */
+	char asked[DECISION_MODEL_MAX]; /* its head, in whole characters; none was named when asked_n is 0 */
 };
 
-_Static_assert(sizeof(struct decision) <= 512, "one for each request");
+_Static_assert(sizeof(struct decision) <= 640, "one for each request");
+_Static_assert(FEATURES <= 8, "features are a byte");
 
 struct decision_ring {
 	struct decision *items; /* NULL: nothing is remembered */
@@ -83,8 +89,11 @@ static inline bool decision_ring_is_on(const struct decision_ring *ring) {
 	return ring->items;
 }
 
-/* A new record for this request; takes the oldest one's place. Returns its handle. The ring is on. */
-must_use uint32_t decision_begin(struct decision_ring *ring, struct slice id);
+/*
+ * A new record for this request, which asks for that model (empty: for none); takes the oldest one's place.
+ * Returns its handle. The ring is on.
+ */
+must_use uint32_t decision_begin(struct decision_ring *ring, struct slice id, struct slice asked);
 
 /* NULL when it is not there any more, and for DECISION_NONE. */
 struct decision *decision_find(struct decision_ring *ring, uint32_t handle);

@@ -1,11 +1,11 @@
 #include "router/decision_json.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "base/clock.h"
 #include "fleet/label.h"
-#include "policy/filter.h"
 
 #define CLOCK_SLACK_MS 100u
 
@@ -43,8 +43,7 @@ static json_t *ms_of(uint64_t ns, bool has_been) {
 	return has_been ? json_real(round((double)ns / 1e3) / 1e3) : json_null();
 }
 
-/* Any 64 bits, which not every reader's numbers have. */
-static json_t *hex_of(uint64_t value) {
+json_t *decision_json_hex(uint64_t value) {
 	char text[17];
 
 	snprintf(text, sizeof(text), "%016llx", (unsigned long long)value);
@@ -71,6 +70,79 @@ void decision_json_score(json_t *json, const struct policy *scorer, const struct
 	json_object_set_new(json, "parts", parts);
 }
 
+json_t *decision_json_gap(
+    const struct policy *scorer, const struct policy_score *score, const struct policy_score *chosen) {
+	double gap = (double)score->total - (double)chosen->total;
+
+	return decision_json_number(scorer && policy_is_cost(scorer) ? gap : 0 - gap);
+}
+
+json_t *decision_json_features(uint32_t features) {
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < FEATURES; i++)
+		if (features & 1u << i)
+			json_array_append_new(list, json_string(feature_text((enum feature)i)));
+	return list;
+}
+
+/* --- why ------------------------------------------------------------------------------------ */
+
+/* What the numbers of a code are called; NULL: it has no such number. */
+static const struct {
+	const char *value, *limit;
+} names[FILTER_CODES] = {
+	[FILTER_FEATURE_MISSING] = { "missing", NULL },
+	[FILTER_CONTEXT_TOO_SMALL] = { "needed_tokens", "context_tokens" },
+	[FILTER_CLEARANCE_LOW] = { "needed", "clearance" },
+	[FILTER_AVOIDED] = { "left_ms", NULL },
+	[FILTER_AT_CAPACITY] = { "in_flight", "capacity" },
+	[FILTER_SLO_UNATTAINABLE] = { "predicted_ms", "deadline_ms" },
+	[FILTER_OVER_COST] = { "price", "ceiling" },
+	[FILTER_BELOW_MIN_SCORE] = { "score", "min_score" },
+};
+
+static json_t *number_json(enum filter_code code, float number) {
+	bool is_whole = fabsf(number) < 1e9f && number == floorf(number);
+
+	if (code == FILTER_FEATURE_MISSING)
+		return decision_json_features((uint32_t)number);
+	if (code == FILTER_CLEARANCE_LOW)
+		return json_string(privacy_text((enum privacy)number));
+	return is_whole ? json_integer((json_int_t)number) : decision_json_number((double)number);
+}
+
+void decision_json_rejection(json_t *json, enum filter_code code, const struct filter_detail *detail) {
+	json_t *numbers = names[code].value ? json_object() : json_null();
+	char *text = decision_rejection(code, detail);
+
+	if (names[code].value)
+		json_object_set_new(numbers, names[code].value, number_json(code, detail->value));
+	if (names[code].limit)
+		json_object_set_new(numbers, names[code].limit, number_json(code, detail->limit));
+	json_object_set_new(json, "code", json_string(filter_text(code)));
+	json_object_set_new(json, "detail", numbers);
+	json_object_set_new(json, "text", json_string(text));
+	free(text);
+}
+
+void decision_json_why(json_t *json, const struct decision_why *why) {
+	const char *words[DECISION_REASONS_MAX], *ring = pick_ring_text(why->ring);
+	unsigned n = decision_reasons(why, words);
+	char *text = decision_reasoning(why);
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < n; i++)
+		json_array_append_new(list, json_string(words[i]));
+	json_object_set_new(json, "reason", n ? json_string(words[0]) : json_null());
+	json_object_set_new(json, "reasons", list);
+	json_object_set_new(json, "ring", ring[0] ? json_string(ring) : json_null());
+	json_object_set_new(json, "reasoning", decision_json_text(slice_of(text)));
+	free(text);
+}
+
+/* --- a record --------------------------------------------------------------------------------- */
+
 static json_t *choice_json(const struct decision *d, const struct decision_choice *choice) {
 	json_t *json = json_object();
 
@@ -83,18 +155,26 @@ static json_t *choice_json(const struct decision *d, const struct decision_choic
 static json_t *alternatives_json(const struct decision *d) {
 	json_t *list = json_array();
 
-	for (unsigned i = 0; i < d->n_alternatives; i++)
-		json_array_append_new(list, choice_json(d, &d->alternatives[i]));
+	for (unsigned i = 0; i < d->n_alternatives; i++) {
+		const struct policy_score *score = &d->alternatives[i].score;
+		json_t *json = choice_json(d, &d->alternatives[i]);
+
+		json_object_set_new(json, "gap", decision_json_gap(d->scorer, score, &d->chosen.score));
+		json_array_append_new(list, json);
+	}
 	return list;
 }
 
 static json_t *rejected_json(const struct decision *d) {
 	json_t *list = json_array();
 
-	for (unsigned i = 0; i < d->n_listed; i++)
-		json_array_append_new(list,
-		    json_pack("{s:s, s:s}", "instance", label_text(LABEL_INSTANCE, d->rejected[i].label),
-			"code", filter_text((enum filter_code)d->rejected[i].code)));
+	for (unsigned i = 0; i < d->n_listed; i++) {
+		const struct decision_rejected *r = &d->rejected[i];
+		json_t *json = json_pack("{s:s}", "instance", label_text(LABEL_INSTANCE, r->label));
+
+		decision_json_rejection(json, (enum filter_code)r->code, &r->detail);
+		json_array_append_new(list, json);
+	}
 	return list;
 }
 
@@ -108,16 +188,30 @@ static json_t *attempts_json(const struct decision *d) {
 	return list;
 }
 
+static struct decision_why why_of(const struct decision *d) {
+	const struct decision_choice *next = d->n_alternatives ? &d->alternatives[0] : NULL;
+	struct decision_why why = { .refusal = (enum cause)d->refusal,
+		.instance = slice_of(label_text(LABEL_INSTANCE, d->chosen.label)),
+		.reason = (enum pick_reason)d->reason,
+		.ring = (enum pick_ring)d->ring,
+		.is_retry = d->n_attempts > 1,
+		.is_panic = d->is_panic,
+		.score = d->has_scores ? (double)d->chosen.score.total : NAN,
+		.next_score = next ? (double)next->score.total : NAN };
+
+	if (next)
+		why.next = slice_of(label_text(LABEL_INSTANCE, next->label));
+	return why;
+}
+
 static void put_choice(json_t *json, const struct decision *d) {
-	const char *ring = pick_ring_text((enum pick_ring)d->ring);
+	struct decision_why why = why_of(d);
 
 	json_object_set_new(json, "policy", d->policy ? json_string(policy_name(d->policy)) : json_null());
 	json_object_set_new(json, "snapshot", uint_of(d->snapshot));
-	json_object_set_new(json, "reason",
-	    d->refusal ? json_null() : json_string(pick_reason_text((enum pick_reason)d->reason)));
+	decision_json_why(json, &why);
 	json_object_set_new(
 	    json, "refusal", d->refusal ? json_string(cause_row((enum cause)d->refusal)->code) : json_null());
-	json_object_set_new(json, "ring", ring[0] ? json_string(ring) : json_null());
 	json_object_set_new(json, "chosen", d->refusal ? json_null() : choice_json(d, &d->chosen));
 	json_object_set_new(json, "alternatives", alternatives_json(d));
 	json_object_set_new(json, "rejected", rejected_json(d));
@@ -125,13 +219,16 @@ static void put_choice(json_t *json, const struct decision *d) {
 	json_object_set_new(json, "n_eligible", uint_of(d->n_eligible));
 	json_object_set_new(json, "n_rejected", uint_of(d->n_rejected));
 	json_object_set_new(json, "pick_ns", uint_of(d->pick_ns));
-	json_object_set_new(json, "seed", hex_of(d->seed));
-	json_object_set_new(json, "salt", hex_of(d->salt));
+	json_object_set_new(json, "seed", decision_json_hex(d->seed));
+	json_object_set_new(json, "salt", decision_json_hex(d->salt));
 }
 
 static void put_demand(json_t *json, const struct decision *d) {
 	json_object_set_new(json, "capability", json_string(capability_text((enum capability)d->capability)));
+	json_object_set_new(json, "features", decision_json_features(d->features));
 	json_object_set_new(json, "model", json_string(label_text(LABEL_MODEL, d->model)));
+	json_object_set_new(json, "model_asked",
+	    d->asked_n ? decision_json_text((struct slice){ d->asked, d->asked_n }) : json_null());
 	json_object_set_new(json, "session", json_boolean(d->has_session));
 	json_object_set_new(json, "prompt_bytes", uint_of(d->prompt_bytes));
 	json_object_set_new(json, "prompt_tokens", uint_of(d->prompt_tokens));

@@ -8,6 +8,7 @@
 #include <jansson.h>
 
 #include "router/decision.h"
+#include "router/decision_words.h"
 
 /* `wall_ms` and `now_ns` are one moment on both clocks: records know the monotonic one alone. */
 struct decision_moment {
@@ -24,6 +25,18 @@ uint64_t decision_wall_ms(const struct decision_moment *moment, uint64_t at_ns);
 json_t *decision_json(const struct decision *d, const struct decision_moment *moment);
 json_t *decision_json_number(double value); /* to the millionth; null when it is none */
 json_t *decision_json_text(struct slice text);
+json_t *decision_json_hex(uint64_t value); /* any 64 bits, which not every reader's numbers have */
+json_t *decision_json_features(uint32_t features);
+
+/* By how much this one is behind the other; null where one of them has no score. */
+json_t *decision_json_gap(
+    const struct policy *scorer, const struct policy_score *score, const struct policy_score *chosen);
+
+/* Puts `code`, `detail` and `text` of a rejection: one that filter_codes() says. */
+void decision_json_rejection(json_t *json, enum filter_code code, const struct filter_detail *detail);
+
+/* Puts `reason`, `reasons`, `ring` and `reasoning`. */
+void decision_json_why(json_t *json, const struct decision_why *why);
 
 /* Puts the members `score` and `parts`: null and empty where the pick did not look at the instance. */
 void decision_json_score(json_t *json, const struct policy *scorer, const struct policy_score *score);

@@ -3,10 +3,12 @@
  * after each worker 0 says whether an instance would be picked now. If so it explains, since its policies
  * have counters of their own as every worker's have; the rows come back with a reference on its snapshot.
  */
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "fleet/label.h"
 #include "policy/explain.h"
 #include "router/decision_json.h"
 #include "router/exchange.h"
@@ -46,6 +48,7 @@ struct query {
 	uint64_t keys[PROMPT_BLOCKS_MAX]; /* of the demand */
 	/* the worker's answer */
 	enum cause cause; /* of no explanation */
+	uint32_t label;   /* of the model */
 	struct snapshot *snapshot;
 	struct explanation e;
 };
@@ -58,6 +61,21 @@ static json_t *codes_json(uint32_t codes) {
 	for (unsigned code = 1; code < FILTER_CODES; code++)
 		if (codes & 1u << code)
 			json_array_append_new(list, json_string(filter_text((enum filter_code)code)));
+	return list;
+}
+
+/* The same with what they go by, and in words. */
+static json_t *why_json(const struct explain_row *row) {
+	json_t *list = json_array();
+
+	for (unsigned code = 1; code < FILTER_CODES; code++) {
+		if (!(row->codes & 1u << code))
+			continue;
+		json_t *json = json_object();
+
+		decision_json_rejection(json, (enum filter_code)code, &row->details[code]);
+		json_array_append_new(list, json);
+	}
 	return list;
 }
 
@@ -78,7 +96,9 @@ static json_t *row_json(const struct query *q, uint32_t i) {
 	    json, "state", json_string(instance_state_text(q->snapshot->rows[row->row].state)));
 	json_object_set_new(json, "eligible", json_boolean(is_eligible));
 	json_object_set_new(json, "codes", codes_json(row->codes));
+	json_object_set_new(json, "rejections", why_json(row));
 	decision_json_score(json, q->e.scorer, &row->score);
+	json_object_set_new(json, "gap", decision_json_gap(q->e.scorer, &row->score, &q->e.rows[0].score));
 	json_object_set_new(
 	    json, "probability", row->probability < 0 ? json_null() : decision_json_number(row->probability));
 	json_object_set_new(json, "weight", json_real(row->weight / (double)INSTANCE_WEIGHT_ONE));
@@ -87,21 +107,14 @@ static json_t *row_json(const struct query *q, uint32_t i) {
 	return json;
 }
 
-static json_t *features_json(uint32_t features) {
-	json_t *list = json_array();
-
-	for (unsigned i = 0; i < FEATURES; i++)
-		if (features & 1u << i)
-			json_array_append_new(list, json_string(feature_text((enum feature)i)));
-	return list;
-}
-
 static json_t *demand_json(const struct query *q) {
 	const struct demand *d = &q->demand;
+	struct slice asked = inspect_model(&q->inspect);
 
-	return json_pack("{s:o, s:s, s:o, s:b, s:I, s:I, s:I, s:I}", "model",
-	    decision_json_text(inspect_model(&q->inspect)), "capability", capability_text(d->capability),
-	    "features", features_json(d->features), "session", d->session != 0, "prompt_bytes",
+	return json_pack("{s:s, s:o, s:s, s:o, s:b, s:I, s:I, s:I, s:I}", "model",
+	    label_text(LABEL_MODEL, q->label), "model_asked",
+	    asked.n ? decision_json_text(asked) : json_null(), "capability", capability_text(d->capability),
+	    "features", decision_json_features(d->features), "session", d->session != 0, "prompt_bytes",
 	    (json_int_t)d->prompt_bytes, "prompt_tokens", (json_int_t)d->prompt_tokens, "prompt_blocks",
 	    (json_int_t)d->n_keys, "output_max", (json_int_t)d->output_max);
 }
@@ -116,18 +129,40 @@ static json_t *refusal_json(const struct query *q) {
 	    cause_row(cause)->code);
 }
 
+static struct decision_why why_of(const struct explanation *e) {
+	struct decision_why why = { .ring = e->ring, .score = NAN, .next_score = NAN };
+
+	if (e->outcome) {
+		why.refusal = exchange_cause(e->outcome);
+		return why;
+	}
+	why.reason = e->reason;
+	why.is_panic = e->is_panic;
+	why.instance = e->rows[0].instance->spec.name;
+	if (e->has_scores)
+		why.score = (double)e->rows[0].score.total;
+	if (e->has_scores && e->n_eligible > 1) {
+		why.next = e->rows[1].instance->spec.name;
+		why.next_score = (double)e->rows[1].score.total;
+	}
+	return why;
+}
+
 static void query_answer(const struct query *q) {
-	const char *ring = pick_ring_text(q->e.ring);
-	json_t *rows = json_array();
+	struct decision_why why = why_of(&q->e);
+	json_t *rows = json_array(), *json = json_object();
 
 	for (uint32_t i = 0; i < q->e.n_rows; i++)
 		json_array_append_new(rows, row_json(q, i));
-	endpoint_answer_json(q->ask.call, 200,
-	    json_pack("{s:s, s:I, s:s?, s:s?, s:b, s:o, s:o, s:o}", "policy", policy_name(q->e.policy),
-		"snapshot", (json_int_t)q->snapshot->version, "reason",
-		q->e.outcome ? NULL : pick_reason_text(q->e.reason), "ring", ring[0] ? ring : NULL,
-		"lower_is_better", policy_is_cost(q->e.scorer), "refusal", refusal_json(q), "demand",
-		demand_json(q), "rows", rows));
+	json_object_set_new(json, "policy", json_string(policy_name(q->e.policy)));
+	json_object_set_new(json, "snapshot", json_integer((json_int_t)q->snapshot->version));
+	json_object_set_new(json, "seed", decision_json_hex(q->seed));
+	decision_json_why(json, &why);
+	json_object_set_new(json, "lower_is_better", json_boolean(policy_is_cost(q->e.scorer)));
+	json_object_set_new(json, "refusal", refusal_json(q));
+	json_object_set_new(json, "demand", demand_json(q));
+	json_object_set_new(json, "rows", rows);
+	endpoint_answer_json(q->ask.call, 200, json);
 }
 
 /* --- on its way --------------------------------------------------------------------------- */
@@ -197,6 +232,7 @@ static void query_explain(struct query *q, const struct model *model) {
 	worker_demand(w, &q->inspect, model, q->keys, &q->demand);
 	worker_expect(w, &q->inspect, model, q->n_body, &q->demand);
 	q->demand.seed = q->seed;
+	q->label = model->label;
 	policy_explain(&w->policies, &input, &q->e);
 	q->snapshot = snapshot_ref(w->policies.snapshot);
 }

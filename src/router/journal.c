@@ -19,7 +19,7 @@ void journal_picked(
 	if (!decision_ring_is_on(ring))
 		return;
 	if (!d) {
-		x->decision = decision_begin(ring, exchange_id(x));
+		x->decision = decision_begin(ring, exchange_id(x), inspect_model(&x->inspect));
 		d = decision_find(ring, x->decision);
 	}
 	decision_pick(d, &x->worker->policies, input, pick, pick_ns);
@@ -32,7 +32,7 @@ void journal_declined(
 	struct decision_ring *ring = &x->worker->decisions;
 	if (!decision_ring_is_on(ring) || x->decision != DECISION_NONE)
 		return;
-	x->decision = decision_begin(ring, exchange_id(x));
+	x->decision = decision_begin(ring, exchange_id(x), inspect_model(&x->inspect));
 	decision_refuse(journal_decision(x), &x->worker->policies, input, cause, pick_ns);
 }
 

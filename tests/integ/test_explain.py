@@ -113,21 +113,25 @@ def test_a_long_ring_is_searched_to_its_end(engine, router):
 
 def test_refusals_leave_a_record(engine, router):
     front = router([engine(["m"]) for _ in range(6)], labels=[{"context": "100"}] * 6, explain={"headers": True})
-    asked = {"context_length_exceeded": ({"max_tokens": 2000}, {}, "context_too_small"),
-             "privacy_violation": ({}, {"x-headrace-privacy": "restricted"}, "clearance_low")}
-    for code, (body, headers, why) in asked.items():
+    asked = {"context_length_exceeded": ({"max_tokens": 2000}, {}, "context_too_small", {"context_tokens": 100}),
+             "privacy_violation": ({}, {"x-headrace-privacy": "restricted"}, "clearance_low",
+                                   {"needed": "restricted", "clearance": "public"})}
+    for code, (body, headers, why, detail) in asked.items():
         answer = front.chat(body=body, headers=headers)
         assert answer.json()["error"]["code"] == code
         record = front.admin("/decisions/" + answer.headers["x-headrace-decision"]).json()
         assert (record["request_id"], record["refusal"]) == (answer.headers["x-request-id"], code)
         assert (record["chosen"], record["reason"], record["attempts"], record["alternatives"]) == (None, None, [], [])
         assert [r["code"] for r in record["rejected"]] == [why] * 4
+        assert record["reasons"] == [] and record["reasoning"] == "nobody: " + answer.json()["error"]["message"]
+        assert record["model_asked"] == "m" and detail.items() <= record["rejected"][0]["detail"].items()
         assert (record["n_candidates"], record["n_eligible"], record["n_rejected"], record["model"]) == (6, 0, 6, "m")
         record, = [d for d in eventually(lambda: [d for d in decisions(front) if d["settled"] and d["refusal"] == code])]
         assert (record["status"], record["queue_ms"]) == (answer.status_code, None) and record["total_ms"] is not None
     answer = front.chat("no such model")
     record = front.admin("/decisions/" + answer.headers["x-headrace-decision"]).json()
     assert (record["refusal"], record["policy"], record["model"], record["rejected"]) == ("model_not_found", None, "other", [])
+    assert record["model_asked"] == "no such model" and record["reasoning"] == "nobody: no instance serves this model"
     assert len(decisions(front)) == 3 and decisions(front, "?reason=round_robin") == []
     quiet = router([engine(["m"])])
     assert "x-headrace-decision" not in quiet.chat("no such model").headers and len(decisions(quiet)) == 1
@@ -156,9 +160,9 @@ def test_attempts_say_what_they_died_of(engine, router):
         assert front.chat(headers={"x-request-id": f"r{i}"}).status_code == 200
     failed, = [d for d in decisions(front) if d["n_attempts"] == 2]
     assert [a["cause"] for a in failed["attempts"]] == ["connect_failed", "none"]
-    assert failed["attempts"][0]["instance"] == workers[1].url
-    assert {"instance": workers[1].url, "code": "avoided"} in failed["rejected"] or \
-        {"instance": workers[1].url, "code": "already_tried"} in failed["rejected"]
+    assert failed["attempts"][0]["instance"] == workers[1].url and failed["reasons"] == ["round_robin", "retry_exclude"]
+    out, = [r for r in failed["rejected"] if r["instance"] == workers[1].url]
+    assert out["code"] in ("avoided", "already_tried") and out["text"]
     rows = explain(front, chat_body()).json()["rows"]
     out = [r for r in rows if r["instance"] == workers[1].url][0]
     assert not out["eligible"] and "avoided" in out["codes"] and rows.index(out) == 2
@@ -283,7 +287,7 @@ def test_of_a_long_body_the_same_is_seen(trio, policy):
         record, = eventually(lambda: decisions(front))
         s.sendall(body[150000:].encode())
         assert s.recv(12) == b"HTTP/1.1 200"
-    assert said["demand"]["features"] == [] and said["reason"] == record["reason"]
+    assert said["demand"]["features"] == record["features"] == [] and said["reason"] == record["reason"]
     assert said["rows"][0]["instance"] == record["chosen"]["instance"]
     assert [said["demand"][k] for k in ("prompt_bytes", "prompt_tokens")] == [record["prompt_bytes"], record["prompt_tokens"]]
     assert record["prompt_bytes"] == len(body)
@@ -331,6 +335,7 @@ def test_each_policy_is_explained(trio, policy):
         said = explain(front, body, headers=ids).json()
         headers = front.post("/v1/chat/completions", json=body, headers=ids).headers
         assert said["policy"] == policy and len(said["rows"]) == 3
+        assert said["reasons"][0] == said["reason"] and said["reasoning"].startswith(said["rows"][0]["instance"] + ": ")
         if policy != "least_latency":       # in an idle fleet it draws among equals
             assert (headers["x-headrace-reason"], headers["x-headrace-instance"]) == (said["reason"], said["rows"][0]["instance"])
         eventually(lambda: front.metric("headrace_in_flight") == 0)
@@ -356,7 +361,7 @@ def test_a_talk_stays_where_its_cache_is_and_says_so(trio):
     body = chat_body(max_tokens=2)
     body["messages"] = [{"role": "user", "content": "water of the Aare " * 1000}]
     first = front.post("/v1/chat/completions", json=body)
-    assert first.headers["x-headrace-reason"] == "lowest_cost" and first.headers["x-headrace-cache-hit"] == "0"
+    assert first.headers["x-headrace-reason"] == "lowest_ttft" and first.headers["x-headrace-cache-hit"] == "0"
     home = first.headers["x-headrace-instance"]
     for turn in range(4):
         body["messages"] += [{"role": "assistant", "content": "yes"}, {"role": "user", "content": f"turn {turn}"}]
@@ -370,6 +375,9 @@ def test_a_talk_stays_where_its_cache_is_and_says_so(trio):
         assert len(record["alternatives"]) == 2
         assert record["alternatives"][0]["score"] <= record["alternatives"][1]["score"]
         assert record["chosen"]["score"] < record["alternatives"][0]["score"]
+        gap = record["alternatives"][0]["score"] - record["chosen"]["score"]
+        assert abs(record["alternatives"][0]["gap"] - gap) < 1e-5
+        assert record["reasoning"].startswith(f"{home}: it has the most useful part of the prompt in its cache (prefix_hit); score ")
 
 
 def test_what_was_done_can_be_played_again(trio, tmp_path):
@@ -424,6 +432,10 @@ def test_every_code_is_given_to_whom_it_fits(engine, router):
     found = codes()
     assert found.pop(engines["unhealthy"].url) == ["unhealthy", "avoided"]
 
+    numbers = {"clearance_low": {"needed": "restricted", "clearance": "internal"}, "feature_missing": {"missing": ["tools"]},
+               "over_cost": {"ceiling": 60}, "context_too_small": {"context_tokens": 10},
+               "at_capacity": {"in_flight": 1, "capacity": 1}}
+
     def held(model):
         return client.stream("POST", front.url + "/v1/chat/completions", json=chat_body(model, stream=True, max_tokens=1000))
     with http() as client, held("held") as stream:
@@ -432,6 +444,13 @@ def test_every_code_is_given_to_whom_it_fits(engine, router):
         for code in odd.keys() - {"unhealthy"}:
             assert found[engines[code].url] == [code] * bool(code), code
         assert "loading" in found[silent]
+        rows = explain(front, body, headers=private).json()["rows"]
+        said = {why["code"]: why for row in rows for why in row["rejections"] if row["codes"] == [why["code"]]}
+        assert said.keys() >= odd.keys() - {"unhealthy", ""} and all(why["text"] for why in said.values())
+        for code, detail in numbers.items():
+            assert detail.items() <= said[code]["detail"].items(), said[code]
+        assert said["context_too_small"]["detail"]["needed_tokens"] > 100 and said["over_cost"]["detail"]["price"] > 60
+        assert said["region_denied"]["detail"] is None
 
     def late():
         front.chat(body={"max_tokens": 1, "messages": [{"role": "user", "content": "word " * 1000}]})
@@ -486,7 +505,7 @@ def test_ctl_explains(trio, tmp_path):
     first = front.post("/v1/chat/completions", content=request.read_bytes(), headers={"content-type": "application/json"})
     where, reason = first.headers["x-headrace-instance"], first.headers["x-headrace-reason"]
     assert code == 0 and "policy   cache_aware" in shown
-    assert f"chosen   {where}: its first token is expected soonest" in shown and reason == "lowest_cost"
+    assert f"chosen   {where}: its first token is expected soonest" in shown and reason == "lowest_ttft"
     heading, *rows = shown.split("\n\n")[1].splitlines()
     assert len(rows) == 3 and rows[0].split()[:2] == ["1", where] and rows[0].endswith("chosen")
     assert all(row.index("http") == heading.index("INSTANCE") for row in rows)
@@ -494,6 +513,19 @@ def test_ctl_explains(trio, tmp_path):
     code, shown, _ = ctl(front, "explain", "--json", "--path", "/v1/messages", "-f", str(request))
     assert code == 0 and json.loads(shown)["demand"]["capability"] == "messages"
     assert ctl(front, "explain", text="{")[::2] == (1, "headrace ctl: 400 invalid_json: the request body is not valid JSON\n")
+
+
+def test_ctl_explains_what_headers_ask(engine, router):
+    front = router([engine(["m"]) for _ in range(3)], "--policy", "session")
+    text = json.dumps(chat_body())
+    code, shown, _ = ctl(front, "explain", "--header", "x-session-id: talk", "--header", "X-Headrace-Deadline-Ms:5000", text=text)
+    assert code == 0 and "of a session" in shown and "(sticky_new)" in shown
+    code, shown, _ = ctl(front, "explain", "--header", "x-headrace-privacy: restricted", text=text)
+    assert code == 0 and "refused  with 403 privacy_violation; nobody: " in shown
+    assert shown.count("may not see such data: they are restricted, it is cleared for public") == 3
+    assert "of no session" in ctl(front, "explain", text=text)[1]
+    code, _, said = ctl(front, "explain", "--header", "x-headrace-privacy: much", text=text)
+    assert code == 1 and said.startswith("headrace ctl: 400 bad_request: ")
 
 
 def test_ctl_shows_decisions(trio):
@@ -524,6 +556,8 @@ def test_ctl_passes_on_what_is_text(trio):
 @pytest.mark.parametrize("arguments", [[], ["why"], ["decision"], ["decision", "a", "b"], ["decision", "a/b"], ["config", "x"],
                                        ["decisions", "--limit", "0"], ["decisions", "--reason", "a&b"], ["explain", "-f"],
                                        ["explain", "-f", "/no/such/file"], ["explain", "--path", "chat"],
+                                       ["explain", "--header", "no colon"], ["explain", "--header", "a: b\r\nc: d"],
+                                       ["explain", "--header", "Content-Length: 3"], ["explain", "--header", ": x"],
                                        ["--admin", "ftp://a", "config"], ["config", "--no-such-flag"]])
 def test_ctl_usage(arguments):
     done = subprocess.run([BIN, "ctl", *arguments], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)

@@ -98,7 +98,7 @@ static void a_drowning_instance_is_left(void **state) {
 	assert_int_equal(house_pick(&h, &reason), 1);
 	house_queue(&h, 1, 1.5);
 	assert_int_not_equal(house_pick(&h, &reason), 1);
-	assert_int_equal(reason, PICK_LOWEST_COST);
+	assert_int_equal(reason, PICK_LOWEST_TTFT);
 	house_close(&h);
 }
 
@@ -125,7 +125,7 @@ static void without_a_cache_the_shortest_queue_wins(void **state) {
 	for (uint32_t r = 0; r < 4; r++)
 		house_queue(&h, r, r == 2 ? 0.2 : 0.5 + r);
 	assert_int_equal(house_pick(&h, &reason), 2);
-	assert_int_equal(reason, PICK_LOWEST_COST);
+	assert_int_equal(reason, PICK_LOWEST_TTFT);
 	house_close(&h);
 }
 
@@ -349,7 +349,7 @@ static void a_small_hit_counts_for_nothing_if_asked_for(void **state) {
 	assert_int_equal(reason, PICK_PREFIX_HIT);
 	h.p.options.cache_threshold = 0.4;
 	assert_int_not_equal(house_pick(&h, &reason), 2);
-	assert_int_equal(reason, PICK_LOWEST_COST);
+	assert_int_equal(reason, PICK_LOWEST_TTFT);
 	house_close(&h);
 }
 

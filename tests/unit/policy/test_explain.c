@@ -233,6 +233,8 @@ static void what_is_out_says_why(void **state) {
 	for (uint32_t i = 0; i < 5; i++) {
 		assert_int_equal(e.rows[i].row, i);
 		assert_int_equal(e.rows[i].codes, codes[i]);
+		if (codes[i] & 1u << FILTER_AVOIDED)
+			assert_true(e.rows[i].details[FILTER_AVOIDED].value > 0);
 	}
 	assert_int_equal(explain_first(codes[3]), FILTER_UNHEALTHY);
 	assert_int_equal(explain_first(0), FILTER_NONE);
@@ -257,7 +259,11 @@ static void composite_leaves_out_the_worst(void **state) {
 	assert_int_equal(e.n_eligible, 3);
 	for (uint32_t i = 0; i < 6; i++) {
 		assert_int_equal(e.rows[i].row, 5 - i);
+		const struct filter_detail *below = &e.rows[i].details[FILTER_BELOW_MIN_SCORE];
+
 		assert_int_equal(e.rows[i].codes, i < 3 ? 0 : 1u << FILTER_BELOW_MIN_SCORE);
+		if (i >= 3)
+			assert_true(below->value == e.rows[i].score.total && below->limit == 0.72f);
 	}
 	policy_explanation_free(&e);
 

@@ -1,5 +1,7 @@
 #include "unit/policy/stands.h"
 
+#include <math.h>
+
 #include "base/heap.h"
 
 #define BIT(code) (UINT32_C(1) << (code))
@@ -284,6 +286,28 @@ static void who_is_full_gets_no_more(void **state) {
 	picks_close(&p);
 }
 
+/* Nobody else gets it, however little is left; the ill come before the wrong ones. */
+static void an_accelerator_is_kept_to(void **state) {
+	static const struct stand stands[] = { { .labels = "accelerator=h100" },
+		{ .labels = "accelerator=a100" }, { .labels = NULL },
+		{ .labels = "accelerator=h100", .state = INSTANCE_UNHEALTHY } };
+	struct picks p;
+
+	for (const struct policy *const *policy = policy_table; *policy; policy++) {
+		stands_open(&p, policy_name(*policy), stands, 4);
+		p.demand.accelerator = traits_word(SLICE("h100"));
+		assert_string_equal(stands_picked(&p, ""), "a");
+		assert_string_equal(stands_picked(&p, "a"), "d");
+		assert_string_equal(stands_picked(&p, "ad"), OUTCOME(PICK_E_NONE_LEFT));
+		assert_int_equal(codes(&p, 0), 0);
+		assert_int_equal(codes(&p, 1), BIT(FILTER_ACCELERATOR_MISSING));
+		assert_int_equal(codes(&p, 2), BIT(FILTER_ACCELERATOR_MISSING));
+		p.demand.accelerator = traits_word(SLICE("tpu"));
+		assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_LATE));
+		picks_close(&p);
+	}
+}
+
 /* Row 0 takes 1000 tokens a second and has 500 of them to do, row 1 takes 3000, row 2 what they take on
  * average. */
 static void work_at_rates(struct picks *p) {
@@ -373,9 +397,10 @@ static void every_code_of_every_row_is_explained(void **state) {
 		    .state = INSTANCE_DRAINING },
 		{ .labels = NULL, .state = INSTANCE_DISABLED, .is_loading = true },
 		{ .labels = NULL, .model = "n" },
-		{ .labels = "clearance=restricted residency=eu region=r1", .state = INSTANCE_UNHEALTHY },
-		{ .labels = "clearance=restricted residency=eu region=r1" },
-		{ .labels = "clearance=restricted residency=eu region=r1", .is_idle = true },
+		{ .labels = "clearance=restricted residency=eu region=r1 accelerator=h100",
+		    .state = INSTANCE_UNHEALTHY },
+		{ .labels = "clearance=restricted residency=eu region=r1 accelerator=h100" },
+		{ .labels = "clearance=restricted residency=eu region=r1 accelerator=h100", .is_idle = true },
 	};
 	uint16_t slots[PICKS_ROWS_MAX];
 	struct picks p;
@@ -388,14 +413,15 @@ static void every_code_of_every_row_is_explained(void **state) {
 		.features = BIT(FEATURE_N),
 		.prompt_tokens = 1000,
 		.privacy = PRIVACY_RESTRICTED,
+		.accelerator = traits_word(SLICE("h100")),
 		.deadline_ms = 100 };
 	picks_charge(&p, 0, 1);
 	learned_write(&picks_instance(&p, 0)->learned.prefill_rate, 1000);
 	instance_avoid(picks_instance(&p, 3), 0);
 	struct pick_input input = stands_input(&p, "ae", slots);
 
-	const uint32_t common =
-	    BIT(FILTER_CLEARANCE_LOW) | BIT(FILTER_RESIDENCY_MISSING) | BIT(FILTER_REGION_DENIED);
+	const uint32_t common = BIT(FILTER_CLEARANCE_LOW) | BIT(FILTER_RESIDENCY_MISSING) |
+	    BIT(FILTER_REGION_DENIED) | BIT(FILTER_ACCELERATOR_MISSING);
 	const uint32_t expected[] = {
 		common | BIT(FILTER_DRAINING) | BIT(FILTER_CAPABILITY_MISSING) | BIT(FILTER_FEATURE_MISSING) |
 		    BIT(FILTER_CONTEXT_TOO_SMALL) | BIT(FILTER_AT_CAPACITY) | BIT(FILTER_SLO_UNATTAINABLE) |
@@ -415,6 +441,58 @@ static void every_code_of_every_row_is_explained(void **state) {
 	assert_int_equal(seen, BIT(FILTER_CODES) - 1);
 	for (unsigned code = 0; code < FILTER_CODES; code++)
 		assert_non_null(filter_text((enum filter_code)code));
+	picks_close(&p);
+}
+
+/* The numbers that each filter went by, of instances that are out for one reason each. */
+static void codes_have_their_numbers(void **state) {
+	static const struct stand stands[] = { { .labels = "context=10" }, { .labels = "features=tools,n" },
+		{ .labels = "clearance=internal" }, { .labels = "capacity=2" },
+		{ .labels = "price_in=9000000" }, { .labels = NULL },
+		{ .labels = "clearance=restricted", .state = INSTANCE_DRAINING } };
+	static const struct {
+		uint32_t row;
+		enum filter_code code;
+		struct filter_detail detail;
+	} rows[] = {
+		{ 0, FILTER_CONTEXT_TOO_SMALL, { 1050, 10 } },
+		{ 1, FILTER_FEATURE_MISSING, { BIT(FEATURE_STREAM), NAN } },
+		{ 2, FILTER_CLEARANCE_LOW, { PRIVACY_RESTRICTED, PRIVACY_INTERNAL } },
+		{ 3, FILTER_AT_CAPACITY, { 2, 2 } },
+		{ 4, FILTER_OVER_COST, { 9000, 1000 } },
+		{ 5, FILTER_SLO_UNATTAINABLE, { 1500, 1499 } },
+		{ 6, FILTER_DRAINING, { NAN, NAN } },
+	};
+	struct filter_detail details[FILTER_CODES];
+	uint16_t slots[PICKS_ROWS_MAX];
+	struct picks p;
+
+	stands_open(&p, "round_robin", stands, 7);
+	may_cost_1000(&p);
+	p.demand = (struct demand){ .features = BIT(FEATURE_N) | BIT(FEATURE_STREAM),
+		.prompt_tokens = 1000,
+		.output_max = 50,
+		.privacy = PRIVACY_RESTRICTED,
+		.deadline_ms = 1499 };
+	picks_charge(&p, 3, 2);
+	learned_write(&picks_instance(&p, 5)->learned.prefill_rate, 1000);
+	load_charge(p.load, 0, picks_instance(&p, 5)->slot, 500);
+	struct pick_input input = stands_input(&p, "", slots);
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		enum filter_code code = rows[i].code;
+
+		assert_true(filter_codes(&p.set, &input, rows[i].row) & BIT(code));
+		filter_details(&p.set, &input, rows[i].row, BIT(code), details);
+		assert_true(details[code].value == rows[i].detail.value || isnan(rows[i].detail.value));
+		assert_true(details[code].limit == rows[i].detail.limit || isnan(rows[i].detail.limit));
+		assert_int_equal(isnan(details[code].limit) != 0, isnan(rows[i].detail.limit) != 0);
+	}
+	instance_avoid(picks_instance(&p, 0), 0);
+	uint64_t until_ms = picks_instance(&p, 0)->avoid_until_ms;
+	assert_true(until_ms > 1);
+	input.now_ns = (until_ms - 1) * 1000000;
+	filter_details(&p.set, &input, 0, BIT(FILTER_AVOIDED), details);
+	assert_true(details[FILTER_AVOIDED].value == 1);
 	picks_close(&p);
 }
 
@@ -688,10 +766,12 @@ int main(void) {
 		cmocka_unit_test(all_tags_of_residency_are_needed),
 		cmocka_unit_test(a_required_place_is_kept_to),
 		cmocka_unit_test(who_is_full_gets_no_more),
+		cmocka_unit_test(an_accelerator_is_kept_to),
 		cmocka_unit_test(who_is_late_is_left_out),
 		cmocka_unit_test(what_costs_too_much_is_left_out),
 		cmocka_unit_test(who_is_drained_gets_nothing_new),
 		cmocka_unit_test(every_code_of_every_row_is_explained),
+		cmocka_unit_test(codes_have_their_numbers),
 		cmocka_unit_test(in_a_panic_the_ill_are_eligible),
 		cmocka_unit_test(the_last_filter_is_the_reason),
 		cmocka_unit_test(a_refused_route_is_avoided_for_a_while),

@@ -44,7 +44,7 @@ static enum pick_reason plain_reason(const struct policy *policy) {
 		return PICK_ROUND_ROBIN;
 	if (policy == &session_policy || policy == &bucket_policy)
 		return PICK_LEAST_LOAD;
-	return policy == &size_class_policy ? PICK_LOWEST_COST : policy->reason;
+	return policy == &size_class_policy ? PICK_LOWEST_TTFT : policy->reason;
 }
 
 static void what_was_tried_is_out(void **state) {

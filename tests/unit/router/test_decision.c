@@ -1,5 +1,7 @@
 #include "unit/policy/stands.h"
 
+#include <math.h>
+
 #include "policy/filter.h"
 #include "router/decision.h"
 
@@ -16,7 +18,7 @@ static void a_ring_keeps_the_newest(void **state) {
 		char id[8];
 
 		snprintf(id, sizeof(id), "r%u", i);
-		handles[i] = decision_begin(&ring, slice_of(id));
+		handles[i] = decision_begin(&ring, slice_of(id), SLICE("m"));
 		assert_int_not_equal(handles[i], DECISION_NONE);
 	}
 	for (uint32_t i = 0; i < 25; i++)
@@ -36,7 +38,8 @@ static void a_handle_is_never_that_of_none(void **state) {
 
 	decision_ring_init(&ring, 0, 4);
 	ring.n_begun = UINT32_MAX - 1;
-	uint32_t last = decision_begin(&ring, SLICE("a")), next = decision_begin(&ring, SLICE("b"));
+	uint32_t last = decision_begin(&ring, SLICE("a"), SLICE("m")),
+		 next = decision_begin(&ring, SLICE("b"), SLICE("m"));
 	assert_int_not_equal(next, DECISION_NONE);
 	assert_int_not_equal(last, next);
 	assert_non_null(decision_find(&ring, last));
@@ -55,12 +58,33 @@ static void a_ring_may_be_off(void **state) {
 	decision_ring_deinit(&ring);
 }
 
+/* What fits of it, in whole characters. */
+static void the_model_asked_for_is_kept(void **state) {
+	struct decision_ring ring;
+	char name[DECISION_MODEL_MAX + 8];
+
+	decision_ring_init(&ring, 0, 4);
+	struct decision *d = decision_find(&ring, decision_begin(&ring, SLICE("r"), SLICE("m")));
+	assert_true(slice_eq((struct slice){ d->asked, d->asked_n }, SLICE("m")));
+	d = decision_find(&ring, decision_begin(&ring, SLICE("r"), (struct slice){ NULL, 0 }));
+	assert_int_equal(d->asked_n, 0);
+	memset(name, 'x', sizeof(name));
+	for (size_t n = DECISION_MODEL_MAX - 1; n <= sizeof(name); n++) {
+		d = decision_find(&ring, decision_begin(&ring, SLICE("r"), (struct slice){ name, n }));
+		assert_int_equal(d->asked_n, size_min(n, DECISION_MODEL_MAX));
+	}
+	memcpy(name + DECISION_MODEL_MAX - 2, "\xe2\x82\xac", 3); /* three bytes, two of which would fit */
+	d = decision_find(&ring, decision_begin(&ring, SLICE("r"), (struct slice){ name, sizeof(name) }));
+	assert_int_equal(d->asked_n, DECISION_MODEL_MAX - 2);
+	decision_ring_deinit(&ring);
+}
+
 /* One pick for the record, with these rows tried. */
 static struct decision *record(
     struct decision_ring *ring, struct picks *p, const uint16_t *tried, uint32_t n_tried) {
 	struct pick_input input = { snapshot_model(p->set.snapshot, SLICE("m")), &p->demand, tried, n_tried,
 		200000000 };
-	struct decision *d = decision_find(ring, decision_begin(ring, SLICE("id")));
+	struct decision *d = decision_find(ring, decision_begin(ring, SLICE("id"), SLICE("m")));
 	struct pick_result pick;
 
 	assert_int_equal(policy_pick(&p->set, &input, &pick), 0);
@@ -162,6 +186,8 @@ static void the_rejected_have_their_first_code(void **state) {
 	assert_int_equal(d->rejected[0].code, FILTER_ALREADY_TRIED);
 	assert_int_equal(d->rejected[1].code, FILTER_AVOIDED);
 	assert_int_equal(d->rejected[3].label, picks_instance(&p, 3)->label);
+	assert_true(isnan(d->rejected[0].detail.value));
+	assert_true(d->rejected[1].detail.value > 0); /* ms for which it is avoided */
 	picks_close(&p);
 	decision_ring_deinit(&ring);
 }
@@ -185,6 +211,8 @@ static void composite_leaves_out_the_worst(void **state) {
 	for (uint32_t i = 0; i < 2; i++) {
 		assert_int_equal(d->rejected[i].label, picks_instance(&p, i)->label);
 		assert_int_equal(d->rejected[i].code, FILTER_BELOW_MIN_SCORE);
+		assert_float_equal(d->rejected[i].detail.value, i ? 0.68 : 0.667, 0.001);
+		assert_float_equal(d->rejected[i].detail.limit, 0.69, 0.001);
 	}
 	p.options.composite_candidates_max = 2;
 	d = record(&ring, &p, NULL, 0);
@@ -257,9 +285,12 @@ static void who_was_refused_has_a_record(void **state) {
 
 	decision_ring_init(&ring, 0, 4);
 	picks_open(&p, "round_robin", equal, 8, 1);
-	p.demand = (struct demand){ .privacy = PRIVACY_RESTRICTED, .prompt_bytes = 40, .session = 7 };
+	p.demand = (struct demand){ .privacy = PRIVACY_RESTRICTED,
+		.features = 1u << FEATURE_TOOLS,
+		.prompt_bytes = 40,
+		.session = 7 };
 	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, NULL, 0, 77 };
-	struct decision *d = decision_find(&ring, decision_begin(&ring, SLICE("id")));
+	struct decision *d = decision_find(&ring, decision_begin(&ring, SLICE("id"), SLICE("m")));
 	assert_int_equal(policy_pick(&p.set, &input, &pick), PICK_E_PRIVACY);
 	decision_refuse(d, &p.set, &input, CAUSE_PRIVACY_VIOLATION, 5);
 	assert_int_equal(d->refusal, CAUSE_PRIVACY_VIOLATION);
@@ -270,10 +301,14 @@ static void who_was_refused_has_a_record(void **state) {
 	assert_int_equal(d->n_eligible, 0);
 	assert_int_equal(d->n_rejected, 8);
 	assert_int_equal(d->n_listed, DECISION_REJECTED);
-	for (unsigned i = 0; i < DECISION_REJECTED; i++)
+	assert_int_equal(d->features, 1u << FEATURE_TOOLS);
+	for (unsigned i = 0; i < DECISION_REJECTED; i++) {
 		assert_int_equal(d->rejected[i].code, FILTER_CLEARANCE_LOW);
+		assert_true(d->rejected[i].detail.value == PRIVACY_RESTRICTED);
+		assert_true(d->rejected[i].detail.limit == PRIVACY_PUBLIC);
+	}
 	input.model = NULL;
-	d = decision_find(&ring, decision_begin(&ring, SLICE("id")));
+	d = decision_find(&ring, decision_begin(&ring, SLICE("id"), SLICE("m")));
 	decision_refuse(d, &p.set, &input, CAUSE_MODEL_NOT_FOUND, 0);
 	assert_null(d->policy);
 	assert_int_equal(d->n_rejected, 0);
@@ -285,6 +320,7 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_ring_keeps_the_newest),
 		cmocka_unit_test(a_handle_is_never_that_of_none),
+		cmocka_unit_test(the_model_asked_for_is_kept),
 		cmocka_unit_test(a_ring_may_be_off),
 		cmocka_unit_test(alternatives_are_the_best_of_the_others),
 		cmocka_unit_test(alternatives_are_ranked_by_whose_scores_they_are),

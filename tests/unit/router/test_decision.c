@@ -255,6 +255,20 @@ static void the_ring_stands_beside_the_reason(void **state) {
 	decision_ring_deinit(&ring);
 }
 
+static void a_panic_is_in_the_record(void **state) {
+	struct decision_ring ring;
+	struct picks p;
+
+	decision_ring_init(&ring, 0, 4);
+	picks_open(&p, "round_robin", equal, 8, 1);
+	picks_ail(&p, "abcd");
+	assert_false(record(&ring, &p, NULL, 0)->is_panic);
+	picks_ail(&p, "abcde");
+	assert_true(record(&ring, &p, NULL, 0)->is_panic);
+	picks_close(&p);
+	decision_ring_deinit(&ring);
+}
+
 static void attempts_keep_what_they_died_of(void **state) {
 	struct decision_ring ring;
 	struct picks p;
@@ -328,6 +342,7 @@ int main(void) {
 		cmocka_unit_test(the_rejected_have_their_first_code),
 		cmocka_unit_test(composite_leaves_out_the_worst),
 		cmocka_unit_test(the_ring_stands_beside_the_reason),
+		cmocka_unit_test(a_panic_is_in_the_record),
 		cmocka_unit_test(attempts_keep_what_they_died_of),
 		cmocka_unit_test(who_was_refused_has_a_record),
 	};

@@ -314,7 +314,7 @@ static int pick_instance(
 static enum next fail_without_model(struct exchange *x) {
 	const struct model *any = &x->view->snapshot->any;
 	enum cause cause = any->n_candidates + any->n_reserve ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE;
-	struct demand demand = { .capability = (enum capability)x->inspect.capability };
+	struct demand demand = { .capability = inspect_capability(&x->inspect) };
 	struct pick_input input = { .demand = &demand, .now_ns = now_ns(x) };
 	journal_declined(x, &input, cause, 0);
 	return exchange_fail(x, cause);
@@ -600,7 +600,7 @@ static void mark_move(struct exchange *x) {
 
 /* The engine does not serve what was asked for: others are asked for it, for a while. */
 static void learn_refusal(struct exchange *x, unsigned status) {
-	enum capability asked = capability_of(head_method(request_head(x)), head_path(request_head(x)));
+	enum capability asked = inspect_capability(&x->inspect);
 	struct learned *learned = &x->ticket.instance->learned;
 	struct log_event e;
 

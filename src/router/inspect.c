@@ -31,6 +31,7 @@ enum want {
 	/* Types, see kinds. */
 	WANT_MESSAGE_PART,
 	WANT_INPUT_PART,
+	WANT_RESULT_PART,
 	WANT_RESPONSE_FORMAT,
 	WANT_TEXT_FORMAT,
 	WANT_EFFORT,
@@ -56,10 +57,12 @@ enum want {
 	WANT_BEST_OF,
 	WANT_REASONING,
 	WANT_THINKING,
+	WANT_SUFFIX,
 	/* The output's limit: the first that is there counts. */
 	WANT_MAX_COMPLETION_TOKENS,
 	WANT_MAX_TOKENS,
 	WANT_MAX_OUTPUT_TOKENS,
+	WANT_N_PREDICT,
 	WANT_MAX_NEW_TOKENS,
 	WANT_SAMPLING_MAX_NEW_TOKENS,
 	N_WANTS,
@@ -80,6 +83,7 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_TEXT] = { .path = "text", .tells = true },
 	[WANT_MESSAGE_PART] = TYPE("messages.[].content.[].type"),
 	[WANT_INPUT_PART] = TYPE("input.[].content.[].type"),
+	[WANT_RESULT_PART] = TYPE("messages.[].content.[].content.[].type"),
 	[WANT_RESPONSE_FORMAT] = TYPE("response_format.type"),
 	[WANT_TEXT_FORMAT] = TYPE("text.format.type"),
 	[WANT_EFFORT] = TYPE("reasoning_effort"),
@@ -103,9 +107,11 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_BEST_OF] = { .path = "best_of" },
 	[WANT_REASONING] = { .path = "reasoning" },
 	[WANT_THINKING] = { .path = "thinking" },
+	[WANT_SUFFIX] = { .path = "suffix" },
 	[WANT_MAX_COMPLETION_TOKENS] = { .path = "max_completion_tokens" },
 	[WANT_MAX_TOKENS] = { .path = "max_tokens" },
 	[WANT_MAX_OUTPUT_TOKENS] = { .path = "max_output_tokens" },
+	[WANT_N_PREDICT] = { .path = "n_predict" },
 	[WANT_MAX_NEW_TOKENS] = { .path = "max_new_tokens" },
 	[WANT_SAMPLING_MAX_NEW_TOKENS] = { .path = "sampling_params.max_new_tokens" },
 };
@@ -212,7 +218,7 @@ static void prompt_begin(struct reading *r, unsigned id, const char *p) {
 	enum prompt_part_id part = part_of[id];
 	uint8_t *source = &r->source[part];
 	if (id == WANT_MESSAGES)
-		r->kinds[WANT_MESSAGE_PART] = 0;
+		r->kinds[WANT_MESSAGE_PART] = r->kinds[WANT_RESULT_PART] = 0;
 	if (id == WANT_INPUT)
 		r->kinds[WANT_INPUT_PART] = 0;
 	if (*source && *source < id + 1)
@@ -650,7 +656,9 @@ static bool is_kind(const struct reading *r, unsigned want, enum kind kind) {
 }
 
 static bool has_kind(const struct reading *r, enum kind kind) {
-	return (r->kinds[WANT_MESSAGE_PART] | r->kinds[WANT_INPUT_PART]) >> kind & 1;
+	return (r->kinds[WANT_MESSAGE_PART] | r->kinds[WANT_RESULT_PART] | r->kinds[WANT_INPUT_PART]) >>
+	    kind &
+	    1;
 }
 
 static bool is_structured(const struct reading *r) {
@@ -689,6 +697,18 @@ static uint32_t output_max_of(const struct reading *r) {
 	return 0;
 }
 
+/* Between its quotes there is something. */
+static bool has_text(const struct reading *r, unsigned want) {
+	const struct scan_value *v = scan_found(&r->scan, want);
+	return v && v->type == SCAN_STRING && v->length > 2;
+}
+
+enum capability inspect_capability(const struct inspect *in) {
+	bool may_fill = in->capability == CAPABILITY_COMPLETION && in->body == INSPECT_JSON;
+	return may_fill && has_text(reading_of(in), WANT_SUFFIX) ? CAPABILITY_INFILL
+								 : (enum capability)in->capability;
+}
+
 static uint32_t tokens_of(uint64_t n_bytes, double tokens_per_byte) {
 	double n = (double)n_bytes * tokens_per_byte;
 	return n >= (double)UINT32_MAX ? UINT32_MAX : n > 0 ? (uint32_t)n : 0;
@@ -697,7 +717,7 @@ static uint32_t tokens_of(uint64_t n_bytes, double tokens_per_byte) {
 void inspect_demand(
     const struct inspect *in, const struct inspect_salt *with, uint64_t *keys, struct demand *out) {
 	*out = (struct demand){
-		.capability = (enum capability)in->capability,
+		.capability = inspect_capability(in),
 		.keys = keys,
 		.session = inspect_session(in, with),
 		.privacy = (enum privacy)in->privacy,

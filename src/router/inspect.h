@@ -35,10 +35,10 @@ struct inspect_rules {
 enum inspect_body { INSPECT_NOTHING, INSPECT_JSON, INSPECT_FORM };
 
 struct inspect {
-	struct buf *buf; /* what is known; NULL: nothing more than what stands here */
-	uint8_t body;    /* enum inspect_body: what of it is read */
-	uint8_t cause;   /* enum cause */
-	uint8_t capability;
+	struct buf *buf;    /* what is known; NULL: nothing more than what stands here */
+	uint8_t body;       /* enum inspect_body: what of it is read */
+	uint8_t cause;      /* enum cause */
+	uint8_t capability; /* by the head alone, see inspect_capability() */
 	uint8_t privacy;
 	uint8_t cost_tolerance;
 	uint8_t own_fields; /* bits of the fields of ours that were there */
@@ -91,6 +91,12 @@ bool inspect_has_all(const struct inspect *in);
 /* The model as named by the client: p is NULL when none was (so far). A bad one is a cause of inspect_feed().
  */
 struct slice inspect_model(const struct inspect *in);
+
+/*
+ * What is asked for, so far: by method and path, but that a completion with a suffix is an infill, whose
+ * text goes between prompt and suffix.
+ */
+enum capability inspect_capability(const struct inspect *in);
 
 /*
  * What requests of one session have in common: a hash of the text of 1 to 256 bytes that the rules find,

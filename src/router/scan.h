@@ -29,7 +29,7 @@
 
 enum {
 	SCAN_DEPTH_MAX = 512, /* open objects and arrays */
-	SCAN_PATH_MAX = 5,    /* keys in a path, "[]" among them */
+	SCAN_PATH_MAX = 7,    /* keys in a path, "[]" among them */
 	SCAN_NAME_MAX = 32,   /* bytes of one key in a path */
 	SCAN_WANTS_MAX = 64,
 	SCAN_NODES_MAX = 96,

@@ -54,6 +54,18 @@ static void test_a_refused_route_is_learned_and_expires(void **state) {
 	expect_learned("HTTP/1.1 501 Not Implemented\r\ncontent-length: 0\r\n\r\n", 501);
 }
 
+/* Who completes may not fill: of one path only what was asked for is learned. */
+static void test_a_refused_infill_is_no_refused_completion(void **state) {
+	struct world *w = WORLD("m", "m", "m");
+	const char *path = "/v1/completions", *infill = "{\"model\":\"m\",\"suffix\":\"s\"}";
+	unsigned all = 7, others = all & ~(1u << give(w, path, infill, NOT_FOUND, 404));
+
+	assert_int_equal(n_cleared(w), 1);
+	assert_int_equal(given(w, path, infill), others);
+	assert_int_equal(given(w, path, BODY("m")), all);
+	expect_end(w, 13);
+}
+
 static void test_other_mistakes_teach_nothing(void **state) {
 	struct world *w = WORLD("m", "m", "m");
 
@@ -83,6 +95,7 @@ static void test_who_is_left_is_asked_all_the_same(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_refused_route_is_learned_and_expires),
+		cmocka_unit_test(test_a_refused_infill_is_no_refused_completion),
 		cmocka_unit_test(test_other_mistakes_teach_nothing),
 		cmocka_unit_test(test_who_is_left_is_asked_all_the_same),
 	};

@@ -367,6 +367,9 @@ static struct demand demand_of(const char *fields, struct slice body, size_t ste
 
 #define BIT(feature) (1u << FEATURE_##feature)
 
+#define TOOL_RESULT(parts)                                                                                   \
+	"{\"messages\":[{\"content\":[{\"type\":\"tool_result\",\"content\":[" parts "]}]}]"
+
 static void features_and_limits_are_found(void **state) {
 	static const struct {
 		const char *body;
@@ -403,6 +406,11 @@ static void features_and_limits_are_found(void **state) {
 		{ "{\"messages\":[{\"content\":[{\"type\":\"image\"}]}],\"messages\":[]}", 0, 0 },
 		{ "{\"messages\":[{\"type\":\"image\",\"content\":[{\"x\":{\"type\":\"image\"}}]}]}", 0, 0 },
 		{ "{\"x\":{\"messages\":[{\"content\":[{\"type\":\"image\"}]}]}}", 0, 0 },
+		/* What a tool brought back, as Anthropic's messages have it. */
+		{ TOOL_RESULT("{\"type\":\"image\"}") "}", BIT(IMAGE_INPUT), 0 },
+		{ TOOL_RESULT("{\"type\":\"image\"},{\"type\":\"text\"}") "}", BIT(IMAGE_INPUT), 0 },
+		{ TOOL_RESULT("{\"type\":\"text\",\"x\":{\"type\":\"image\"}}") "}", 0, 0 },
+		{ TOOL_RESULT("{\"type\":\"image\"}") ",\"messages\":[]}", 0, 0 },
 		{ "{\"logprobs\":true}", BIT(LOGPROBS), 0 },
 		{ "{\"logprobs\":0}", BIT(LOGPROBS), 0 },
 		{ "{\"logprobs\":false,\"n\":1}", 0, 0 },
@@ -418,6 +426,9 @@ static void features_and_limits_are_found(void **state) {
 		{ "{\"max_tokens\":5,\"max_completion_tokens\":null}", 0, 5 },
 		{ "{\"max_output_tokens\":6}", 0, 6 },
 		{ "{\"max_new_tokens\":7}", 0, 7 },
+		{ "{\"n_predict\":9}", 0, 9 },
+		{ "{\"n_predict\":-1}", 0, 0 },
+		{ "{\"n_predict\":9,\"max_tokens\":5}", 0, 5 },
 		{ "{\"sampling_params\":{\"max_new_tokens\":8}}", 0, 8 },
 		{ "{\"max_tokens\":4294967295}", 0, UINT32_MAX },
 		{ "{\"max_tokens\":4294967296}", 0, UINT32_MAX },
@@ -432,6 +443,33 @@ static void features_and_limits_are_found(void **state) {
 				fail_msg("%x, %u: %s", d.features, d.output_max, cases[i].body);
 			assert_int_equal(d.capability, CAPABILITY_COMPLETION);
 		}
+}
+
+/* A completion that is given what stands behind it fills the gap. */
+static void a_suffix_makes_an_infill(void **state) {
+	static const struct {
+		const char *path, *body;
+		enum capability capability;
+	} cases[] = {
+		{ "/v1/completions", "{\"prompt\":\"a\",\"suffix\":\"b\"}", CAPABILITY_INFILL },
+		{ "/v1/completions", "{\"prompt\":\"a\"}", CAPABILITY_COMPLETION },
+		{ "/v1/completions", "{\"suffix\":\"\"}", CAPABILITY_COMPLETION },
+		{ "/v1/completions", "{\"suffix\":null}", CAPABILITY_COMPLETION },
+		{ "/v1/completions", "{\"suffix\":[\"b\"]}", CAPABILITY_COMPLETION },
+		{ "/v1/completions", "{\"suffix\":\"b\",\"suffix\":null}", CAPABILITY_COMPLETION },
+		{ "/v1/completions", "{\"x\":{\"suffix\":\"b\"}}", CAPABILITY_COMPLETION },
+		{ "/api/generate", "{\"prompt\":\"a\",\"suffix\":\"b\"}", CAPABILITY_INFILL },
+		{ "/v1/chat/completions", "{\"suffix\":\"b\"}", CAPABILITY_CHAT },
+		{ "/infill", "{\"input_prefix\":\"a\"}", CAPABILITY_INFILL },
+	};
+	const char *before = path;
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		path = cases[i].path;
+		struct demand d = demand_of(JSON, slice_of(cases[i].body), 3, keys);
+		if (d.capability != cases[i].capability)
+			fail_msg("%s: %s %s", capability_text(d.capability), path, cases[i].body);
+	}
+	path = before;
 }
 
 /* A member whose value is `n` bytes of a text that is the same for the same seed. */
@@ -760,6 +798,7 @@ int main(void) {
 		cmocka_unit_test(the_model_of_a_form_is_found),
 		cmocka_unit_test(which_forms_are_read),
 		cmocka_unit_test(features_and_limits_are_found),
+		cmocka_unit_test(a_suffix_makes_an_infill),
 		cmocka_unit_test(keys_are_of_the_prompt_alone),
 		cmocka_unit_test(what_a_prompt_is),
 		cmocka_unit_test(salts_separate_keys_and_sessions),

@@ -27,6 +27,7 @@ static const char *const feature_words[FEATURES] = {
 	[FEATURE_LOGPROBS] = "logprobs",
 	[FEATURE_N] = "n",
 	[FEATURE_REASONING] = "reasoning",
+	[FEATURE_ADAPTER] = "adapter",
 };
 
 /* The routes of vLLM's online serving, OpenAI, Anthropic, Ollama and llama.cpp. All of them are POST. */

@@ -39,9 +39,10 @@ enum feature {
 	FEATURE_LOGPROBS,
 	FEATURE_N, /* more than one choice */
 	FEATURE_REASONING,
+	FEATURE_ADAPTER, /* LoRA, named beside the model */
 };
 
-#define FEATURES 8
+#define FEATURES 9
 
 const char *capability_text(enum capability capability);
 const char *feature_text(enum feature feature);

@@ -36,6 +36,9 @@ enum want {
 	WANT_TEXT_FORMAT,
 	WANT_EFFORT,
 	WANT_THINKING_TYPE,
+	/* An adapter, or one for each prompt. */
+	WANT_ADAPTER,
+	WANT_ADAPTER_ITEM,
 	/* Sessions, see session_members. */
 	WANT_CACHE_KEY,
 	WANT_CONVERSATION,
@@ -58,6 +61,7 @@ enum want {
 	WANT_REASONING,
 	WANT_THINKING,
 	WANT_SUFFIX,
+	WANT_LORA,
 	/* The output's limit: the first that is there counts. */
 	WANT_MAX_COMPLETION_TOKENS,
 	WANT_MAX_TOKENS,
@@ -88,6 +92,8 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_TEXT_FORMAT] = TYPE("text.format.type"),
 	[WANT_EFFORT] = TYPE("reasoning_effort"),
 	[WANT_THINKING_TYPE] = TYPE("thinking.type"),
+	[WANT_ADAPTER] = { .path = "lora_path", .tells = true },
+	[WANT_ADAPTER_ITEM] = TYPE("lora_path.[]"),
 	[WANT_CACHE_KEY] = SESSION("prompt_cache_key"),
 	[WANT_CONVERSATION] = SESSION("conversation"),
 	[WANT_CONVERSATION_ID] = SESSION("conversation.id"),
@@ -108,6 +114,7 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_REASONING] = { .path = "reasoning" },
 	[WANT_THINKING] = { .path = "thinking" },
 	[WANT_SUFFIX] = { .path = "suffix" },
+	[WANT_LORA] = { .path = "lora.[]" },
 	[WANT_MAX_COMPLETION_TOKENS] = { .path = "max_completion_tokens" },
 	[WANT_MAX_TOKENS] = { .path = "max_tokens" },
 	[WANT_MAX_OUTPUT_TOKENS] = { .path = "max_output_tokens" },
@@ -119,7 +126,7 @@ static const struct scan_want wants[N_WANTS] = {
 #undef SESSION
 #undef TYPE
 
-/* The members that are a prompt begin the table, the types follow, then the sessions. */
+/* The members that are a prompt begin the table, the types follow, then adapters, then the sessions. */
 #define N_PROMPT_WANTS  WANT_MESSAGE_PART
 #define N_SESSION_WANTS (WANT_MODEL - WANT_CACHE_KEY)
 
@@ -181,9 +188,10 @@ struct reading {
 	struct prompt_chain prompt;
 	const char *span; /* what of the open part is in this piece begins here */
 	uint64_t sessions[N_SESSION_WANTS];
-	uint8_t source[PROMPT_PARTS];  /* 1 + the want whose value is the part; 0: none */
-	uint8_t kind[WANT_CACHE_KEY];  /* enum kind, of a type that was read last */
-	uint8_t kinds[WANT_CACHE_KEY]; /* bits of enum kind, of all parts of the last such array */
+	uint8_t source[PROMPT_PARTS]; /* 1 + the want whose value is the part; 0: none */
+	uint8_t kind[WANT_ADAPTER];   /* enum kind, of a type that was read last */
+	uint8_t kinds[WANT_ADAPTER];  /* bits of enum kind, of all parts of the last such array */
+	bool names_adapter;           /* one of the array has a name */
 	struct scan_value values[N_WANTS];
 	char text[];
 };
@@ -255,6 +263,12 @@ static uint64_t hash_of(struct slice text) {
 	return hash ? hash : 1;
 }
 
+static void type_end(struct reading *r, unsigned id) {
+	enum kind kind = kind_of(&r->values[id]);
+	r->kind[id] = (uint8_t)kind;
+	r->kinds[id] |= (uint8_t)(1u << kind);
+}
+
 static void on_tell(struct scan *s, unsigned id, const char *p) {
 	struct reading *r = container_of(s, struct reading, scan);
 	const struct scan_value *v = &r->values[id];
@@ -263,10 +277,12 @@ static void on_tell(struct scan *s, unsigned id, const char *p) {
 			prompt_begin(r, id, p);
 		else
 			prompt_end(r, p);
-	} else if (id < WANT_CACHE_KEY) {
-		enum kind kind = kind_of(v);
-		r->kind[id] = (uint8_t)kind;
-		r->kinds[id] |= (uint8_t)(1u << kind);
+	} else if (id < WANT_ADAPTER) {
+		type_end(r, id);
+	} else if (id == WANT_ADAPTER) {
+		r->names_adapter &= !(s->open >> id & 1);
+	} else if (id == WANT_ADAPTER_ITEM) {
+		r->names_adapter |= v->length > 2; /* with its quotes */
 	} else {
 		r->sessions[id - WANT_CACHE_KEY] = v->text.n ? hash_of(v->text) : 0;
 	}
@@ -672,17 +688,28 @@ static bool is_reasoning(const struct reading *r) {
 	    (is_on(r, WANT_THINKING) && !is_kind(r, WANT_THINKING_TYPE, KIND_OFF));
 }
 
+/* Between its quotes there is something. */
+static bool has_text(const struct reading *r, unsigned want) {
+	const struct scan_value *v = scan_found(&r->scan, want);
+	return v && v->type == SCAN_STRING && v->length > 2;
+}
+
+/* It has an item, whatever that is. */
+static bool has_item(const struct reading *r, unsigned want) {
+	return (r->scan.found | r->scan.open) >> want & 1;
+}
+
 static uint32_t features_of(const struct reading *r) {
-	const uint64_t items = UINT64_C(1) << WANT_TOOL | UINT64_C(1) << WANT_FUNCTION;
 	const bool has[FEATURES] = {
 		[FEATURE_STREAM] = is_on(r, WANT_STREAM) && r->values[WANT_STREAM].type == SCAN_BOOL,
-		[FEATURE_TOOLS] = ((r->scan.found | r->scan.open) & items) != 0,
+		[FEATURE_TOOLS] = has_item(r, WANT_TOOL) || has_item(r, WANT_FUNCTION),
 		[FEATURE_STRUCTURED_OUTPUT] = is_structured(r),
 		[FEATURE_IMAGE_INPUT] = has_kind(r, KIND_IMAGE),
 		[FEATURE_AUDIO_INPUT] = has_kind(r, KIND_AUDIO),
 		[FEATURE_LOGPROBS] = is_on(r, WANT_LOGPROBS),
 		[FEATURE_N] = number_of(r, WANT_N) > 1 || number_of(r, WANT_BEST_OF) > 1,
 		[FEATURE_REASONING] = is_reasoning(r),
+		[FEATURE_ADAPTER] = has_text(r, WANT_ADAPTER) || r->names_adapter || has_item(r, WANT_LORA),
 	};
 	uint32_t mask = 0;
 	for (unsigned i = 0; i < FEATURES; i++)
@@ -695,12 +722,6 @@ static uint32_t output_max_of(const struct reading *r) {
 		if (number_of(r, want))
 			return (uint32_t)u64_min(number_of(r, want), UINT32_MAX);
 	return 0;
-}
-
-/* Between its quotes there is something. */
-static bool has_text(const struct reading *r, unsigned want) {
-	const struct scan_value *v = scan_found(&r->scan, want);
-	return v && v->type == SCAN_STRING && v->length > 2;
 }
 
 enum capability inspect_capability(const struct inspect *in) {

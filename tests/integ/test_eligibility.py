@@ -170,6 +170,20 @@ def test_a_feature_that_nobody_has_is_refused(fake, router):
     assert refusal(reply) == (400, "unsupported_feature")
 
 
+def test_an_adapter_and_a_gap_go_where_they_can(fake, router):
+    labels = [{"features": "stream"}, {"features": "stream,adapter", "capabilities": "chat,completion"},
+              {"features": "stream", "capabilities": "completion,infill"}]
+    engines, front = fleet(fake, router, labels)
+    for _ in range(4):
+        assert front.chat(body={"lora_path": "a"}).status_code == 200
+    assert count(engines) == [0, 4, 0]
+    for _ in range(6):          # who declares no capabilities may get it, too
+        assert front.post("/v1/completions", json={"model": "m", "prompt": "p", "suffix": "s"}).status_code == 200
+    assert count(engines)[1] == 4 and sum(count(engines)) == 10
+    body = {"model": "m", "prompt": "p", "suffix": "s", "lora": [{"id": 0, "scale": 1}]}
+    assert refusal(front.post("/v1/completions", json=body)) == (400, "unsupported_feature")
+
+
 def test_what_is_longer_than_any_context_is_refused(fake, router):
     labels = [{"context": "100"}, {"context": "2000"}, {"context": "500"}]
     engines, front = fleet(fake, router, labels)

@@ -26,6 +26,8 @@ static void test_masks(void **state) {
 	assert_int_equal(mask, 7);
 	assert_true(feature_mask(SLICE("tools image_input"), &mask));
 	assert_int_equal(mask, 1u << FEATURE_TOOLS | 1u << FEATURE_IMAGE_INPUT);
+	assert_true(feature_mask(SLICE("adapter"), &mask));
+	assert_int_equal(mask, 1u << FEATURE_ADAPTER);
 	assert_false(feature_mask(SLICE("Tools"), &mask));
 }
 

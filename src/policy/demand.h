@@ -25,6 +25,8 @@ struct demand {
 	uint32_t output_tokens; /* expected; 0: not known */
 	uint32_t output_max;    /* asked for; 0: no limit was named */
 	uint64_t prompt_bytes;  /* of the prompt-bearing values */
+	bool is_counted;        /* token ids were given: what its bytes are worth is no measure of others */
+	bool is_batch;          /* several prompts: their sum needs no common context */
 	bool is_prompt_open;    /* the rest of it is on its way: its size is a guess, and rather too high */
 	const uint64_t *keys;   /* of the leading blocks */
 	uint32_t n_keys;        /* at most PROMPT_BLOCKS_MAX */

@@ -44,6 +44,7 @@ struct ask {
 	uint32_t checks; /* 1 << code: the filters in `refuses` that could refuse somebody */
 	enum privacy privacy;
 	uint64_t n_prompt, n_output; /* tokens; 0 of a prompt that cannot be measured */
+	uint64_t n_context;          /* of the prompt's, those that one context must hold */
 	double group_rate;           /* prompt tokens a second, of those that are known; 0: of none */
 	bool minds_lessons;          /* who refused such a request lately is out */
 	bool is_relaxed;             /* nobody was left: estimates and lessons are doubted */
@@ -68,7 +69,7 @@ static bool lacks_feature(const struct ask *ask, const struct subject *s) {
 }
 
 static uint64_t needed_tokens(const struct ask *ask) {
-	return (ask->is_relaxed ? ask->n_prompt / 2 : ask->n_prompt) + ask->n_output;
+	return (ask->is_relaxed ? ask->n_context / 2 : ask->n_context) + ask->n_output;
 }
 
 static bool is_too_small(const struct ask *ask, const struct subject *s) {
@@ -170,7 +171,7 @@ static uint32_t checks_of(const struct ask *ask, const struct traits_least *leas
 	uint32_t checks = (uint32_t)lacks << FILTER_CAPABILITY_MISSING;
 
 	checks |= (uint32_t)((demand->features & ~least->features) != 0) << FILTER_FEATURE_MISSING;
-	checks |= (uint32_t)(ask->n_prompt + ask->n_output > least->context_tokens)
+	checks |= (uint32_t)(ask->n_context + ask->n_output > least->context_tokens)
 	    << FILTER_CONTEXT_TOO_SMALL;
 	checks |= (uint32_t)(ask->privacy > least->clearance) << FILTER_CLEARANCE_LOW;
 	checks |= (uint32_t)(options->residency.n || demand->residency.n) << FILTER_RESIDENCY_MISSING;
@@ -197,6 +198,7 @@ static struct ask ask_of(
 		.minds_lessons = learned_is_any_cleared(input->now_ns / 1000000u),
 	};
 
+	ask.n_context = demand->is_batch ? 0 : ask.n_prompt;
 	ask.checks = checks_of(&ask, least);
 	if (ask.checks & BIT(FILTER_SLO_UNATTAINABLE))
 		ask.group_rate = choice_mean_rate(input->model->candidates, NULL, input->model->n_candidates);

@@ -98,6 +98,12 @@ void ticket_keep_response(
 		bind_response(set, response, t->instance, now_ns);
 }
 
+static bool is_no_text(const struct demand *demand) {
+	uint32_t media = 1u << FEATURE_IMAGE_INPUT | 1u << FEATURE_AUDIO_INPUT;
+
+	return demand->features & media || demand->is_counted;
+}
+
 void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_input *input,
     const struct pick_result *pick) {
 	const struct demand *demand = input->demand;
@@ -111,7 +117,7 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 		.label = (uint16_t)input->model->label,
 		.prompt_tokens = demand->prompt_tokens,
 		.output_tokens = demand->output_tokens,
-		.has_media = demand->features & (1u << FEATURE_IMAGE_INPUT | 1u << FEATURE_AUDIO_INPUT),
+		.is_no_text = is_no_text(demand),
 		.phase = TICKET_PREFILL,
 	};
 	locality_keep(set, input, pick);
@@ -188,7 +194,7 @@ static void learn_ratio(const struct ticket *t, struct policy_set *set, uint64_t
 	double *ratio = &set->lessons[t->label].tokens_per_byte;
 	double said = (double)prompt_tokens / (double)t->prompt_bytes;
 
-	if (t->prompt_bytes < LESSON_BYTES_MIN || t->has_media || said < RATIO_MIN)
+	if (t->prompt_bytes < LESSON_BYTES_MIN || t->is_no_text || said < RATIO_MIN)
 		return;
 	if (said > *ratio * RATIO_STEP)
 		said = *ratio * RATIO_STEP;

@@ -27,7 +27,7 @@ struct ticket {
 	float service_s;            /* what its prefill took; 0: no first token yet */
 	uint16_t n_blocks, n_known; /* blocks of the prompt that are believed, and known, to be cached */
 	uint16_t label;             /* of the model */
-	bool has_media;             /* its bytes say nothing of its tokens */
+	bool is_no_text;            /* its bytes say nothing of its tokens */
 	bool may_overtake;          /* what it is believed to find may not be there yet */
 	uint8_t phase;
 };

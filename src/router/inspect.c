@@ -28,6 +28,12 @@ enum want {
 	WANT_PROMPT,
 	WANT_INPUT,
 	WANT_TEXT,
+	WANT_INPUT_IDS,
+	/* The same of what is compared, see reads_pairs. */
+	WANT_QUERY,
+	WANT_TEXT_1,
+	WANT_DOCUMENTS,
+	WANT_TEXT_2,
 	/* Types, see kinds. */
 	WANT_MESSAGE_PART,
 	WANT_INPUT_PART,
@@ -39,6 +45,9 @@ enum want {
 	/* An adapter, or one for each prompt. */
 	WANT_ADAPTER,
 	WANT_ADAPTER_ITEM,
+	/* Rare, and looked at in the end: of names of equal length those that stand first are found last. */
+	WANT_LORA,
+	WANT_SUFFIX,
 	/* Sessions, see session_members. */
 	WANT_CACHE_KEY,
 	WANT_CONVERSATION,
@@ -60,8 +69,6 @@ enum want {
 	WANT_BEST_OF,
 	WANT_REASONING,
 	WANT_THINKING,
-	WANT_SUFFIX,
-	WANT_LORA,
 	/* The output's limit: the first that is there counts. */
 	WANT_MAX_COMPLETION_TOKENS,
 	WANT_MAX_TOKENS,
@@ -85,6 +92,11 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_PROMPT] = { .path = "prompt", .tells = true },
 	[WANT_INPUT] = { .path = "input", .tells = true },
 	[WANT_TEXT] = { .path = "text", .tells = true },
+	[WANT_INPUT_IDS] = { .path = "input_ids", .tells = true },
+	[WANT_QUERY] = { .path = "query", .tells = true },
+	[WANT_TEXT_1] = { .path = "text_1", .tells = true },
+	[WANT_DOCUMENTS] = { .path = "documents", .tells = true },
+	[WANT_TEXT_2] = { .path = "text_2", .tells = true },
 	[WANT_MESSAGE_PART] = TYPE("messages.[].content.[].type"),
 	[WANT_INPUT_PART] = TYPE("input.[].content.[].type"),
 	[WANT_RESULT_PART] = TYPE("messages.[].content.[].content.[].type"),
@@ -94,6 +106,8 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_THINKING_TYPE] = TYPE("thinking.type"),
 	[WANT_ADAPTER] = { .path = "lora_path", .tells = true },
 	[WANT_ADAPTER_ITEM] = TYPE("lora_path.[]"),
+	[WANT_LORA] = { .path = "lora.[]" },
+	[WANT_SUFFIX] = { .path = "suffix" },
 	[WANT_CACHE_KEY] = SESSION("prompt_cache_key"),
 	[WANT_CONVERSATION] = SESSION("conversation"),
 	[WANT_CONVERSATION_ID] = SESSION("conversation.id"),
@@ -113,8 +127,6 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_BEST_OF] = { .path = "best_of" },
 	[WANT_REASONING] = { .path = "reasoning" },
 	[WANT_THINKING] = { .path = "thinking" },
-	[WANT_SUFFIX] = { .path = "suffix" },
-	[WANT_LORA] = { .path = "lora.[]" },
 	[WANT_MAX_COMPLETION_TOKENS] = { .path = "max_completion_tokens" },
 	[WANT_MAX_TOKENS] = { .path = "max_tokens" },
 	[WANT_MAX_OUTPUT_TOKENS] = { .path = "max_output_tokens" },
@@ -138,6 +150,11 @@ static const enum prompt_part_id part_of[N_PROMPT_WANTS] = {
 	[WANT_PROMPT] = PROMPT_CONVERSATION,
 	[WANT_INPUT] = PROMPT_CONVERSATION,
 	[WANT_TEXT] = PROMPT_CONVERSATION,
+	[WANT_INPUT_IDS] = PROMPT_CONVERSATION,
+	[WANT_QUERY] = PROMPT_SYSTEM,
+	[WANT_TEXT_1] = PROMPT_SYSTEM,
+	[WANT_DOCUMENTS] = PROMPT_CONVERSATION,
+	[WANT_TEXT_2] = PROMPT_CONVERSATION,
 };
 
 /* In the order of INSPECT_MEMBERS_NAMES. A conversation is named by its text or by its id. */
@@ -191,6 +208,7 @@ struct reading {
 	uint8_t source[PROMPT_PARTS]; /* 1 + the want whose value is the part; 0: none */
 	uint8_t kind[WANT_ADAPTER];   /* enum kind, of a type that was read last */
 	uint8_t kinds[WANT_ADAPTER];  /* bits of enum kind, of all parts of the last such array */
+	bool reads_pairs;             /* a rerank or a score: elsewhere such members mean other things */
 	bool names_adapter;           /* one of the array has a name */
 	struct scan_value values[N_WANTS];
 	char text[];
@@ -229,7 +247,7 @@ static void prompt_begin(struct reading *r, unsigned id, const char *p) {
 		r->kinds[WANT_MESSAGE_PART] = r->kinds[WANT_RESULT_PART] = 0;
 	if (id == WANT_INPUT)
 		r->kinds[WANT_INPUT_PART] = 0;
-	if (*source && *source < id + 1)
+	if ((id >= WANT_QUERY && !r->reads_pairs) || (*source && *source < id + 1))
 		return;
 	if (is_prompt(id, r->values[id].type)) {
 		prompt_chain_begin(&r->prompt, part);
@@ -439,8 +457,10 @@ static enum cause choose_body(struct inspect *in, const struct head *head) {
 	return !in->is_guess && is_coded ? CAUSE_ENCODING : CAUSE_NONE;
 }
 
-static void json_begin(struct reading *r, struct buf_pool *pool) {
+static void json_begin(struct inspect *in, struct buf_pool *pool) {
+	struct reading *r = reading_of(in);
 	memset(r->sessions, 0, offsetof(struct reading, values) - offsetof(struct reading, sessions));
+	r->reads_pairs = in->capability == CAPABILITY_RERANK || in->capability == CAPABILITY_SCORE;
 	prompt_chain_init(&r->prompt, pool);
 	scan_init(&r->scan, &table, r->values, r->text, table.text_bytes);
 }
@@ -458,7 +478,7 @@ static enum cause body_begin(
 		return CAUSE_OVERLOADED;
 	*facts_of(in) = *facts;
 	if (in->body == INSPECT_JSON)
-		json_begin(reading_of(in), pool);
+		json_begin(in, pool);
 	else if (in->body == INSPECT_FORM && !form_init(form_of(in), head_find(head, FIELD_CONTENT_TYPE)))
 		return CAUSE_FORM;
 	return CAUSE_NONE;
@@ -735,6 +755,16 @@ static uint32_t tokens_of(uint64_t n_bytes, double tokens_per_byte) {
 	return n >= (double)UINT32_MAX ? UINT32_MAX : n > 0 ? (uint32_t)n : 0;
 }
 
+/* Token ids are counted, the rest is estimated by its bytes. */
+static void measure_prompt(const struct prompt_chain *prompt, double tokens_per_byte, struct demand *out) {
+	struct prompt_size size = prompt_chain_size(prompt);
+	uint64_t n_tokens = size.n_ids + tokens_of(size.bytes - size.id_bytes, tokens_per_byte);
+	out->prompt_bytes = size.bytes;
+	out->prompt_tokens = (uint32_t)u64_min(n_tokens, UINT32_MAX);
+	out->is_counted = size.n_ids > 0;
+	out->is_batch = size.is_batch || out->capability == CAPABILITY_RERANK;
+}
+
 void inspect_demand(
     const struct inspect *in, const struct inspect_salt *with, uint64_t *keys, struct demand *out) {
 	*out = (struct demand){
@@ -754,8 +784,7 @@ void inspect_demand(
 	const struct reading *r = reading_of(in);
 	out->features = features_of(r);
 	out->output_max = output_max_of(r);
-	out->prompt_bytes = prompt_chain_bytes(&r->prompt);
-	out->prompt_tokens = tokens_of(out->prompt_bytes, with->tokens_per_byte);
+	measure_prompt(&r->prompt, with->tokens_per_byte, out);
 	out->n_keys = prompt_chain_keys(&r->prompt, salt_of(with), keys);
 }
 

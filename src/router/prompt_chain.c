@@ -77,6 +77,43 @@ static bool add_block(struct prompt_chain *c, const char *p) {
 	return true;
 }
 
+/* The next byte of a part whose shape is not known yet. */
+static enum prompt_shape shape_after(enum prompt_shape shape, char c) {
+	bool is_digit = c >= '0' && c <= '9', is_nested = shape == PROMPT_IN_LISTS;
+	if (c == ' ' || c == '\t' || c == '\r' || c == '\n')
+		return shape;
+	if (c == '[' && !is_nested)
+		return shape == PROMPT_AT_VALUE ? PROMPT_IN_LIST : PROMPT_IN_LISTS;
+	if (shape == PROMPT_AT_VALUE || !(is_digit || c == '"'))
+		return PROMPT_TEXT;
+	return !is_digit ? PROMPT_TEXTS : is_nested ? PROMPT_ID_LISTS : PROMPT_IDS;
+}
+
+/* So few at a time that a byte can count them: the compiler makes it 16 at once. */
+static uint64_t count_commas(struct slice bytes) {
+	uint64_t n = 0;
+	while (bytes.n) {
+		struct slice some = slice_head(bytes, UINT8_MAX - 15);
+		uint8_t n_some = 0;
+		for (size_t i = 0; i < some.n; i++)
+			n_some += some.p[i] == ',';
+		n += n_some;
+		bytes = slice_skip(bytes, some.n);
+	}
+	return n;
+}
+
+/* Once for nearly all parts. */
+static __attribute__((noinline)) void count_ids(struct prompt_part *part, struct slice bytes) {
+	while (part->shape < PROMPT_TEXT && bytes.n) {
+		part->shape = (uint8_t)shape_after((enum prompt_shape)part->shape, bytes.p[0]);
+		part->n_ids = part->shape >= PROMPT_IDS;
+		bytes = slice_skip(bytes, 1);
+	}
+	if (part->n_ids)
+		part->n_ids += count_commas(bytes);
+}
+
 /* Fills up the block that has begun. False: there is nothing to hash any more. */
 static bool fill_tail(struct prompt_chain *c, struct slice *bytes) {
 	if (!c->n_tail)
@@ -95,6 +132,8 @@ static bool fill_tail(struct prompt_chain *c, struct slice *bytes) {
 static bool add_blocks(struct prompt_chain *c, struct slice *bytes) {
 	assert(c->open && !c->open->has_ended);
 	c->open->bytes += bytes->n;
+	if (unlikely(c->open->shape != PROMPT_TEXT))
+		count_ids(c->open, *bytes);
 	if (c->open->is_cut || !fill_tail(c, bytes))
 		return false;
 	for (; bytes->n >= PROMPT_BLOCK_BYTES; *bytes = slice_skip(*bytes, PROMPT_BLOCK_BYTES))
@@ -126,11 +165,16 @@ void prompt_chain_end(struct prompt_chain *c, struct slice bytes) {
 	c->open = NULL;
 }
 
-uint64_t prompt_chain_bytes(const struct prompt_chain *c) {
-	uint64_t n_bytes = 0;
-	for (unsigned i = 0; i < PROMPT_PARTS; i++)
-		n_bytes += c->parts[i].bytes;
-	return n_bytes;
+struct prompt_size prompt_chain_size(const struct prompt_chain *c) {
+	struct prompt_size size = { .bytes = 0 };
+	for (unsigned i = 0; i < PROMPT_PARTS; i++) {
+		const struct prompt_part *part = &c->parts[i];
+		size.bytes += part->bytes;
+		size.n_ids += part->n_ids;
+		size.id_bytes += part->n_ids ? part->bytes : 0;
+		size.is_batch |= part->shape == PROMPT_TEXTS || part->shape == PROMPT_ID_LISTS;
+	}
+	return size;
 }
 
 uint32_t prompt_chain_keys(const struct prompt_chain *c, uint64_t salt, uint64_t *keys) {

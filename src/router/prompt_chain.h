@@ -23,11 +23,24 @@ enum prompt_part_id { PROMPT_TOOLS, PROMPT_SYSTEM, PROMPT_CONVERSATION };
 
 #define PROMPT_PARTS 3
 
+/* What a part is, by its first bytes. */
+enum prompt_shape {
+	PROMPT_AT_VALUE, /* none of it has come but blanks */
+	PROMPT_IN_LIST,  /* behind [ */
+	PROMPT_IN_LISTS, /* behind [[ */
+	PROMPT_TEXT,     /* or anything else */
+	PROMPT_TEXTS,    /* several */
+	PROMPT_IDS,      /* token ids */
+	PROMPT_ID_LISTS, /* several lists of them */
+};
+
 struct prompt_part {
 	uint64_t bytes;
+	uint64_t n_ids;           /* token ids in it */
 	uint64_t hash;            /* of the last full block; 0: there is none yet */
 	uint64_t digest;          /* of all of it, once it has ended */
 	uint32_t first, n_hashes; /* in the buf */
+	uint8_t shape;            /* enum prompt_shape */
 	bool has_ended;
 	bool is_cut;
 };
@@ -56,8 +69,14 @@ void prompt_chain_feed(struct prompt_chain *c, struct slice bytes);
 /* The last ones, which may be none; no part is open then. */
 void prompt_chain_end(struct prompt_chain *c, struct slice bytes);
 
-/* Bytes of all parts, so far. */
-uint64_t prompt_chain_bytes(const struct prompt_chain *c);
+/* Of all parts, so far. */
+struct prompt_size {
+	uint64_t bytes;
+	uint64_t n_ids, id_bytes; /* token ids, by the commas between them, and the bytes of such parts */
+	bool is_batch;            /* a part is a list of texts or of lists: several prompts */
+};
+
+struct prompt_size prompt_chain_size(const struct prompt_chain *c);
 
 /*
  * The keys of the full blocks so far, at most PROMPT_BLOCKS_MAX; returns how many. Those of an open

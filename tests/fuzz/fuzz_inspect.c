@@ -72,6 +72,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 	if (cause)
 		return 0;
 	assert(whole.n_keys == cut.n_keys && whole.prompt_bytes == cut.prompt_bytes);
+	assert(whole.prompt_tokens == cut.prompt_tokens && whole.is_batch == cut.is_batch);
+	assert(whole.capability == cut.capability && whole.is_counted == cut.is_counted);
 	assert(whole.features == cut.features && whole.output_max == cut.output_max);
 	assert(whole.session == cut.session);
 	assert(memcmp(keys[0], keys[1], whole.n_keys * sizeof(keys[0][0])) == 0);

@@ -131,10 +131,19 @@ static void prompt_and_output_fit_together(void **state) {
 		.picked = "abc",
 	};
 
+	/* Of many prompts each has a context for itself; their outputs count as before. */
+	static const struct single batch = {
+		.stands = { { .labels = "context=1000" }, { .labels = "context=1500" }, { .labels = NULL } },
+		.demand = { .prompt_tokens = 1000000, .output_max = 1200, .is_batch = true },
+		.picked = "bc",
+		.codes = { FILTER_CONTEXT_TOO_SMALL },
+	};
+
 	assert_single(&s, NULL);
 	assert_single(&full, NULL);
 	assert_single(&image, NULL);
 	assert_single(&open, NULL);
+	assert_single(&batch, NULL);
 }
 
 /* It may be half as long as thought: whom that fits is asked before nobody is. */

@@ -282,6 +282,19 @@ static void images_teach_no_ratio(void **state) {
 	desk_close(&d);
 }
 
+/* Nor do the digits of token ids. */
+static void token_ids_teach_no_ratio(void **state) {
+	struct ticket_usage usage = { .prompt_tokens = 30000 };
+	struct desk d;
+
+	desk_open(&d);
+	d.p.demand.is_counted = true;
+	for (unsigned i = 0; i < 100; i++)
+		a_whole_request(&d, (10 + i) * SECOND, (10 + i) * SECOND + 1, &usage);
+	assert_float_equal((float)policy_tokens_per_byte(&d.p.set, d.input.model), 0.25F, 1e-6F);
+	desk_close(&d);
+}
+
 /* What an engine says of its size is believed until its answers know better. */
 static void the_size_of_a_cache_is_heard(void **state) {
 	struct ticket t = { .phase = TICKET_CLOSED };
@@ -369,6 +382,7 @@ int main(void) {
 		cmocka_unit_test(a_wrong_estimate_is_no_eviction),
 		cmocka_unit_test(who_overtakes_teaches_nothing),
 		cmocka_unit_test(images_teach_no_ratio),
+		cmocka_unit_test(token_ids_teach_no_ratio),
 		cmocka_unit_test(the_size_of_a_cache_is_heard),
 		cmocka_unit_test(tokens_per_byte_are_learned),
 		cmocka_unit_test(an_index_that_is_wrong_loses_trust),

@@ -567,11 +567,16 @@ static bool has_equal_keys(const char *body, const char *other) {
 #define A512  A64 A64 A64 A64 A64 A64 A64 A64
 #define A2048 A512 A512 A512 A512
 
+#define ZEROS_32   ",0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0"
+#define ZEROS_256  ZEROS_32 ZEROS_32 ZEROS_32 ZEROS_32 ZEROS_32 ZEROS_32 ZEROS_32 ZEROS_32
+#define ZEROS_2048 ZEROS_256 ZEROS_256 ZEROS_256 ZEROS_256 ZEROS_256 ZEROS_256 ZEROS_256 ZEROS_256
+
 static void what_a_prompt_is(void **state) {
 	static const char *const prompts[] = { "{\"prompt\":\"" A2048 "\"}", "{\"messages\":[\"" A2048 "\"]}",
 		"{\"input\":\"" A2048 "\"}", "{\"text\":\"" A2048 "\"}", "{\"system\":\"" A2048 "\"}",
 		"{\"instructions\":\"" A2048 "\"}", "{\"tools\":[\"" A2048 "\"]}",
-		"{\"prompt\":{\"x\":\"" A2048 "\"}}" };
+		"{\"prompt\":{\"x\":\"" A2048 "\"}}", "{\"input_ids\":[1" ZEROS_2048 "]}",
+		"{\"input_ids\":[[1" ZEROS_2048 "],[2]]}", "{\"prompt\":[1" ZEROS_2048 "]}" };
 	static const char *const none[] = { "{\"x\":{\"messages\":[\"" A2048 "\"]}}",
 		"{\"text\":{\"format\":\"" A2048 "\"}}", "{\"x\":[{\"prompt\":\"" A2048 "\"}]}",
 		"{\"prompt\":\"" A2048 "\",\"prompt\":null}", "{\"prompt\":\"" A2048 "\",\"prompt\":\"x\"}" };
@@ -590,6 +595,79 @@ static void what_a_prompt_is(void **state) {
 	    "{\"messages\":null,\"prompt\":\"x" A2048 "\"}"));
 	assert_false(has_equal_keys("{\"prompt\":\"" A2048 "\"}", "{\"prompt\":\"b" A2048 "\"}"));
 	assert_false(has_equal_keys("{\"prompt\":\"" A2048 "\"}", "{\"system\":\"" A2048 "\"}"));
+	assert_true(has_equal_keys(
+	    "{\"input_ids\":[1" ZEROS_2048 "]}", "{\"sampling_params\":{},\"input_ids\":[1" ZEROS_2048 "]}"));
+	assert_false(
+	    has_equal_keys("{\"input_ids\":[1" ZEROS_2048 "]}", "{\"input_ids\":[2" ZEROS_2048 "]}"));
+}
+
+/* Tokens that a client has counted are not guessed; several prompts in one need no common context. */
+static void token_ids_are_counted(void **state) {
+	static const struct {
+		const char *path, *body;
+		uint32_t n_tokens;
+		bool is_counted, is_batch;
+	} cases[] = {
+		{ "/generate", "{\"input_ids\":[1,22, 333 ,\n4]}", 4, true, false },
+		{ "/generate", "{\"input_ids\": [ [1,2],\n[3,4,5]]}", 5, true, true },
+		{ "/generate", "{\"input_ids\":[7]}", 1, true, false },
+		{ "/generate", "{\"input_ids\":[]}", 0, false, false },
+		{ "/generate", "{\"input_ids\":null,\"text\":\"0123456789\"}", 3, false, false },
+		{ "/generate", "{\"text\":\"1,2,3\"}", 1, false, false },
+		{ "/generate", "{\"text\":[\"1,2,3,4,5,6,7\",\"8,9\"]}", 5, false, true },
+		{ "/generate", "{\"input_ids\":[1,2,3],\"input_ids\":\"01\"}", 1, false, false },
+		{ "/v1/completions", "{\"prompt\":[100,200,300]}", 3, true, false },
+		{ "/v1/completions", "{\"prompt\":[1" ZEROS_2048 "]}", 1025, true, false },
+		{ "/v1/completions", "{\"prompt\":[[100,200],[300]]}", 3, true, true },
+		{ "/v1/completions", "{\"prompt\":[100,200],\"system\":\"012345\"}", 4, true, false },
+		{ "/v1/embeddings", "{\"input\":[[1,2],[3]]}", 3, true, true },
+		{ "/v1/embeddings", "{\"input\":[\"abcdef\",\"gh\"]}", 3, false, true },
+		{ "/v1/responses", "{\"input\":[{\"n\":[1,2]}]}", 3, false, false },
+	};
+	const char *before = path;
+	for (size_t i = 0; i < n_elems(cases); i++)
+		for (size_t step = 1; step < 100; step += 98) {
+			path = cases[i].path;
+			struct demand d = demand_of(JSON, slice_of(cases[i].body), step, keys);
+			if (d.prompt_tokens != cases[i].n_tokens || d.is_counted != cases[i].is_counted ||
+			    d.is_batch != cases[i].is_batch)
+				fail_msg("%u, %d, %d: %s", d.prompt_tokens, d.is_counted, d.is_batch,
+				    cases[i].body);
+		}
+	path = before;
+}
+
+/* What is compared: a query and documents, of a rerank or a score alone. */
+static void what_is_compared_counts(void **state) {
+	static const struct {
+		const char *path, *body;
+		uint64_t n_bytes;
+		bool is_batch;
+	} cases[] = {
+		{ "/v1/rerank", "{\"query\":\"abcd\",\"documents\":[\"ab\",\"cd\"]}", 6 + 11, true },
+		{ "/rerank", "{\"documents\":[{\"text\":\"ab\"}],\"query\":\"abcd\"}", 6 + 15, true },
+		{ "/v1/score", "{\"text_1\":\"abcd\",\"text_2\":\"ab\"}", 6 + 4, false },
+		{ "/score", "{\"text_1\":\"abcd\",\"text_2\":[\"ab\",\"cd\"]}", 6 + 11, true },
+		{ "/classify", "{\"input\":\"abcd\"}", 6, false },
+		{ "/v1/chat/completions", "{\"messages\":[],\"query\":\"abcd\",\"text_1\":\"x\"}", 2, false },
+		{ "/v1/completions", "{\"documents\":[\"ab\"],\"text_2\":\"x\"}", 0, false },
+	};
+	const char *before = path;
+	for (size_t i = 0; i < n_elems(cases); i++)
+		for (size_t step = 1; step < 100; step += 98) {
+			path = cases[i].path;
+			struct demand d = demand_of(JSON, slice_of(cases[i].body), step, keys);
+			if (d.prompt_bytes != cases[i].n_bytes || d.is_batch != cases[i].is_batch)
+				fail_msg("%u, %d: %s", (unsigned)d.prompt_bytes, d.is_batch, cases[i].body);
+		}
+	path = before;
+	/* The query is before what it is compared with, wherever it stands. */
+	path = "/v1/rerank";
+	assert_true(has_equal_keys("{\"query\":\"q\",\"documents\":[\"" A2048 "\"]}",
+	    "{\"documents\":[\"" A2048 "\"],\"query\":\"q\"}"));
+	assert_false(has_equal_keys("{\"query\":\"q\",\"documents\":[\"" A2048 "\"]}",
+	    "{\"documents\":[\"" A2048 "\"],\"query\":\"r\"}"));
+	path = before;
 }
 
 static void salts_separate_keys_and_sessions(void **state) {
@@ -816,6 +894,8 @@ int main(void) {
 		cmocka_unit_test(a_suffix_makes_an_infill),
 		cmocka_unit_test(keys_are_of_the_prompt_alone),
 		cmocka_unit_test(what_a_prompt_is),
+		cmocka_unit_test(token_ids_are_counted),
+		cmocka_unit_test(what_is_compared_counts),
 		cmocka_unit_test(salts_separate_keys_and_sessions),
 		cmocka_unit_test(a_demand_of_what_has_come_so_far),
 		cmocka_unit_test(the_first_of_the_list_is_the_session),

@@ -83,7 +83,7 @@ static void a_block_is_seeded_with_the_one_before(void **state) {
 		assert_true(hashes[i] == hash);
 	}
 	assert_true(c.parts[PROMPT_CONVERSATION].digest == XXH3_64bits_withSeed(bytes + 3 * BLOCK, 5, hash));
-	assert_int_equal(prompt_chain_bytes(&c), 3 * BLOCK + 5);
+	assert_int_equal(prompt_chain_size(&c).bytes, 3 * BLOCK + 5);
 	prompt_chain_deinit(&c);
 }
 
@@ -185,7 +185,7 @@ static void a_part_may_begin_again(void **state) {
 	put(&c, PROMPT_CONVERSATION, part_at(1, 2 * BLOCK), 0);
 	put(&c, PROMPT_TOOLS, part_at(5, 3 * BLOCK), 0);
 	prompt_chain_drop(&c, PROMPT_CONVERSATION);
-	assert_int_equal(prompt_chain_bytes(&c), 5 * BLOCK);
+	assert_int_equal(prompt_chain_size(&c).bytes, 5 * BLOCK);
 	assert_int_equal(prompt_chain_keys(&c, 1, others), n);
 	assert_memory_equal(keys, others, n * sizeof(*keys));
 	/* One that is open is given up for the next. */
@@ -227,7 +227,7 @@ static void there_are_so_many_keys_at_most(void **state) {
 	prompt_chain_init(&c, &pool);
 	put(&c, PROMPT_CONVERSATION, part_at(0, sizeof(bytes)), 0);
 	put(&c, PROMPT_TOOLS, part_at(0, PROMPT_BLOCKS_MAX * BLOCK / 2 + 1), 0);
-	assert_int_equal(prompt_chain_bytes(&c), sizeof(bytes) + PROMPT_BLOCKS_MAX * BLOCK / 2 + 1);
+	assert_int_equal(prompt_chain_size(&c).bytes, sizeof(bytes) + PROMPT_BLOCKS_MAX * BLOCK / 2 + 1);
 	others[PROMPT_BLOCKS_MAX] = 77;
 	assert_int_equal(prompt_chain_keys(&c, 1, others), PROMPT_BLOCKS_MAX);
 	assert_int_equal(others[PROMPT_BLOCKS_MAX], 77);
@@ -250,7 +250,7 @@ static void without_memory_the_keys_end(void **state) {
 		uint32_t n_got = prompt_chain_keys(&c, 1, others);
 		assert_true(n_before ? n_got >= n_before && n_got < 2000 : n_got == 0);
 		assert_memory_equal(keys, others, n_got * sizeof(*keys));
-		assert_true(prompt_chain_bytes(&c) >= 2000 * BLOCK + 10);
+		assert_true(prompt_chain_size(&c).bytes >= 2000 * BLOCK + 10);
 		prompt_chain_deinit(&c);
 	}
 }

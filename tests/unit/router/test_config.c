@@ -635,12 +635,14 @@ static void the_policies_defaults_are_one(void **state) {
 static void the_flags_of_vllms_router(void **state) {
 	struct reading r =
 	    read_config("--worker-urls http://a --cache-threshold 0.3 --balance-abs-threshold 64 "
-			"--balance-rel-threshold 1.5 --eviction-interval 120 --max-tree-size 67108864",
+			"--balance-rel-threshold 1.5 --eviction-interval 120 --eviction-interval-secs 60 "
+			"--max-tree-size 67108864",
 		NULL);
 	const struct policy_options *o = &r.config.policies;
 
 	assert_int_equal(option_mistakes(r.config.options), 0);
 	assert_non_null(strstr(r.mistakes, "--eviction-interval: warning: has no effect"));
+	assert_non_null(strstr(r.mistakes, "--eviction-interval-secs: warning: has no effect"));
 	assert_non_null(strstr(r.mistakes, "--max-tree-size: warning: has no effect"));
 	assert_true(o->cache_threshold == 0.3);
 	assert_true(o->balance_rel_threshold == 1.5);

@@ -572,6 +572,31 @@ static void keep_response(struct exchange *x) {
 	*found = 0;
 }
 
+/*
+ * Its answer has ended: does the engine not serve what was asked for? Then others are asked for it, for a
+ * while.
+ */
+static void learn_refusal(struct exchange *x) {
+	bool is_refusal = x->status == 404 || x->status == 405 || x->status == 501;
+	enum capability asked = inspect_capability(&x->inspect);
+	struct learned *learned = &x->ticket.instance->learned;
+	struct log_event e;
+
+	if (!is_refusal || x->tap.is_of_request || asked == CAPABILITY_OTHER)
+		return;
+	if (inspect_names_response(&x->inspect)) /* that may be what is not there */
+		return;
+	if (!learned_clear(learned, asked, x->model->label, loop_now_ms(&x->worker->loop)))
+		return;
+	metric_add(&x->worker->metrics->capability_cleared, 1);
+	log_begin(&e, LOG_INFO, "engine refused a route");
+	line_text(&e.line, SLICE("instance"), x->ticket.instance->spec.name);
+	line_text(&e.line, SLICE("model"), x->model->name);
+	line_text(&e.line, SLICE("capability"), slice_of(capability_text(asked)));
+	line_uint(&e.line, SLICE("status"), x->status);
+	log_end(&e);
+}
+
 /* Takes the next part of the answer into o. 0, CALL_E_AGAIN, or the outcome that cut it. */
 static int take_answer(struct exchange *x, struct call_out *o) {
 	struct call_in in;
@@ -588,6 +613,7 @@ static int take_answer(struct exchange *x, struct call_out *o) {
 		struct head_room trailer;
 		call_put_end(o, call_trailer(&x->up, &trailer) ? &trailer.head : NULL);
 		tap_finish(&x->tap, &x->worker->tap, bufs(x));
+		learn_refusal(x);
 	}
 	keep_response(x);
 	return 0;
@@ -596,27 +622,6 @@ static int take_answer(struct exchange *x, struct call_out *o) {
 /* Bytes of the answer have gone through. Who holds up the next ones? */
 static void mark_move(struct exchange *x) {
 	x->moved_ms = call_pending(&x->down) ? 0 : loop_now_ms(&x->worker->loop);
-}
-
-/* The engine does not serve what was asked for: others are asked for it, for a while. */
-static void learn_refusal(struct exchange *x, unsigned status) {
-	enum capability asked = inspect_capability(&x->inspect);
-	struct learned *learned = &x->ticket.instance->learned;
-	struct log_event e;
-
-	if ((status != 404 && status != 405 && status != 501) || asked == CAPABILITY_OTHER)
-		return;
-	if (inspect_names_response(&x->inspect)) /* that may be what is not there */
-		return;
-	if (!learned_clear(learned, asked, x->model->label, loop_now_ms(&x->worker->loop)))
-		return;
-	metric_add(&x->worker->metrics->capability_cleared, 1);
-	log_begin(&e, LOG_INFO, "engine refused a route");
-	line_text(&e.line, SLICE("instance"), x->ticket.instance->spec.name);
-	line_text(&e.line, SLICE("model"), x->model->name);
-	line_text(&e.line, SLICE("capability"), slice_of(capability_text(asked)));
-	line_uint(&e.line, SLICE("status"), status);
-	log_end(&e);
 }
 
 /* For the client, where the configuration says so. */
@@ -648,7 +653,6 @@ static enum next relay_head(struct exchange *x, const struct head *answer) {
 
 	x->at.first_byte = now_ns(x);
 	x->status = answer->status;
-	learn_refusal(x, answer->status);
 	tap_init(&x->tap, answer);
 	x->tap.seeks_response = x->inspect.capability == CAPABILITY_RESPONSES && answer->status < 300;
 	/* Else it cost the engine no work. */

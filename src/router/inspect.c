@@ -502,6 +502,10 @@ enum cause inspect_init(
 
 /* The body is none that can be read. */
 static void body_end(struct inspect *in) {
+	if (in->buf) {
+		in->capability = (uint8_t)inspect_capability(in);
+		in->named_response = inspect_names_response(in);
+	}
 	if (in->buf && in->body == INSPECT_JSON)
 		prompt_chain_deinit(&reading_of(in)->prompt);
 	in->body = INSPECT_NOTHING;
@@ -639,7 +643,7 @@ static uint64_t response_of(const struct inspect *in) {
 }
 
 bool inspect_names_response(const struct inspect *in) {
-	return response_of(in) != 0;
+	return in->named_response || response_of(in) != 0;
 }
 
 static uint64_t salt_of(const struct inspect_salt *with) {

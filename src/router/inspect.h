@@ -38,7 +38,7 @@ struct inspect {
 	struct buf *buf;    /* what is known; NULL: nothing more than what stands here */
 	uint8_t body;       /* enum inspect_body: what of it is read */
 	uint8_t cause;      /* enum cause */
-	uint8_t capability; /* by the head alone, see inspect_capability() */
+	uint8_t capability; /* private, see inspect_capability() */
 	uint8_t privacy;
 	uint8_t cost_tolerance;
 	uint8_t own_fields; /* bits of the fields of ours that were there */
@@ -46,6 +46,7 @@ struct inspect {
 	bool may_be_empty;
 	bool is_complete;
 	bool is_streamed;
+	bool named_response; /* private, see inspect_names_response() */
 };
 
 _Static_assert(sizeof(struct inspect) <= 24, "it lives in every exchange");
@@ -82,7 +83,10 @@ bool inspect_is_decided(const struct inspect *in);
 /* The same of the session: none that counts more can come. */
 bool inspect_has_session(const struct inspect *in);
 
-/* True when it is about a stored response, by its path or by previous_response_id, as far as is known. */
+/*
+ * True when it is about a stored response, by its path or by previous_response_id, as far as is known. Stays
+ * known when all else is forgotten.
+ */
 bool inspect_names_response(const struct inspect *in);
 
 /* True when nothing more will be learned of the request. */
@@ -94,7 +98,7 @@ struct slice inspect_model(const struct inspect *in);
 
 /*
  * What is asked for, so far: by method and path, but that a completion with a suffix is an infill, whose
- * text goes between prompt and suffix.
+ * text goes between prompt and suffix. Stays known when all else is forgotten.
  */
 enum capability inspect_capability(const struct inspect *in);
 

@@ -62,19 +62,61 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_ID] = { .path = "id", .text_bytes_max = ID_BYTES_MAX },
 };
 
+/* What errors say of themselves, in the shapes of OpenAI, Anthropic, vLLM, Ollama and FastAPI. */
+enum refusal_want {
+	REFUSAL_PARAM, /* and the next: a name, all others are sentences or codes */
+	REFUSAL_ERROR_PARAM,
+	REFUSAL_TEXT,
+};
+
+#define REFUSAL(member)                                                                                      \
+	{ .path = member, .text_bytes_max = 512, .tells = true }
+
+static const struct scan_want refusal_wants[] = {
+	[REFUSAL_PARAM] = REFUSAL("param"),
+	[REFUSAL_ERROR_PARAM] = REFUSAL("error.param"),
+	[REFUSAL_TEXT] = REFUSAL("error.message"),
+	REFUSAL("error.code"),
+	REFUSAL("error"),
+	REFUSAL("message"),
+	REFUSAL("code"),
+	REFUSAL("detail"),
+};
+
+#undef REFUSAL
+
+_Static_assert(n_elems(refusal_wants) <= N_WANTS, "both have room for their values");
+
 /* The second one is for an answer whose id is sought, until it is found. */
-static struct scan_table table, response_table;
+static struct scan_table table, response_table, refusal_table;
+
+struct tap_reading {
+	struct scan scan;
+	bool names_part, is_unsupported; /* of a 404 */
+	struct scan_value values[N_WANTS];
+	char text[];
+};
+
+static bool has_words(struct slice text, struct slice lower) {
+	for (; text.n >= lower.n; text = slice_skip(text, 1))
+		if (slice_is(slice_head(text, lower.n), lower))
+			return true;
+	return false;
+}
+
+static void on_refusal(struct scan *s, unsigned id, const char *p) {
+	struct tap_reading *r = container_of(s, struct tap_reading, scan);
+	const struct scan_value *v = &r->values[id];
+	bool is_named = id < REFUSAL_TEXT ? v->text.n > 0 : has_words(v->text, SLICE("model"));
+	r->names_part |= v->flaw != SCAN_SOUND || is_named;
+	r->is_unsupported |= has_words(v->text, SLICE("not support"));
+}
 
 __attribute__((constructor)) static void tap_table_init(void) {
 	scan_table_init(&table, wants, WANT_RESPONSE_ID, NULL);
 	scan_table_init(&response_table, wants, N_WANTS, NULL);
+	scan_table_init(&refusal_table, refusal_wants, n_elems(refusal_wants), on_refusal);
 }
-
-struct tap_reading {
-	struct scan scan;
-	struct scan_value values[N_WANTS];
-	char text[];
-};
 
 /* Where in a line of an event stream the next byte stands. */
 enum line_state {
@@ -86,7 +128,8 @@ enum line_state {
 };
 
 static struct buf *new_reading(struct buf_pool *pool) {
-	return buf_new_forced(pool, sizeof(struct tap_reading) + response_table.text_bytes);
+	size_t text_bytes = size_max(response_table.text_bytes, refusal_table.text_bytes);
+	return buf_new_forced(pool, sizeof(struct tap_reading) + text_bytes);
 }
 
 void tap_scratch_init(struct tap_scratch *s, struct buf_pool *pool) {
@@ -106,7 +149,7 @@ void tap_init(struct tap *t, const struct head *answer) {
 	if (slice_is(slice_head(type, 17), SLICE("text/event-stream")))
 		t->kind = TAP_EVENTS;
 	else if (slice_is(slice_head(type, 16), SLICE("application/json")))
-		t->kind = TAP_JSON;
+		t->kind = answer->status == 404 ? TAP_NOT_FOUND : TAP_JSON;
 }
 
 void tap_deinit(struct tap *t, struct buf_pool *pool) {
@@ -122,8 +165,11 @@ static struct tap_reading *tap_reading(const struct tap *t, const struct tap_scr
 
 static void tap_read_begin(struct tap *t, struct tap_scratch *s) {
 	struct tap_reading *r = tap_reading(t, s);
-	const struct scan_table *by = t->seeks_response ? &response_table : &table;
+	const struct scan_table *by = t->kind == TAP_NOT_FOUND ? &refusal_table
+	    : t->seeks_response                                ? &response_table
+							       : &table;
 	scan_init(&r->scan, by, r->values, r->text, by->text_bytes);
+	r->names_part = r->is_unsupported = false;
 	t->is_reading = true;
 }
 
@@ -306,7 +352,15 @@ unsigned tap_feed(
 	return n_content;
 }
 
+static void tap_refusal_end(struct tap *t, struct tap_scratch *s) {
+	struct tap_reading *r = tap_reading(t, s);
+	t->is_reading = false;
+	t->is_of_request = scan_finish(&r->scan) == SCAN_COMPLETE && r->names_part && !r->is_unsupported;
+}
+
 void tap_finish(struct tap *t, struct tap_scratch *s, struct buf_pool *pool) {
+	if (t->kind == TAP_NOT_FOUND && t->is_reading)
+		tap_refusal_end(t, s);
 	if (t->kind == TAP_JSON && t->is_reading)
 		tap_read_end(t, s);
 	buf_unref(pool, &t->saved);

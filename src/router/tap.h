@@ -13,13 +13,23 @@
  * with the role, the last one with the reason and comments are none. Of several choices
  * in one event, which engines send one by one, the last decides. The id of a response is
  * found where it is asked for, and only there.
+ *
+ * The JSON of a 404 is scanned for what is not there. It is of the request, not of its route, when
+ * the error names a parameter or speaks of a model, unless of one that does not support what was
+ * asked for; when its text is longer or stranger than any that a server has for a path that it does
+ * not know; not when it has no text. Other 404s, and JSON that is none, are of the route.
  */
 #pragma once
 
 #include "http/reply.h"
 #include "router/scan.h"
 
-enum tap_kind { TAP_NONE, TAP_JSON, TAP_EVENTS };
+enum tap_kind {
+	TAP_NONE,
+	TAP_JSON,
+	TAP_EVENTS,
+	TAP_NOT_FOUND, /* the JSON of a 404 */
+};
 
 struct tap_reading;
 
@@ -40,6 +50,7 @@ struct tap {
 	bool is_reading;        /* a JSON text has begun and not ended */
 	bool is_refused;        /* this event is no JSON */
 	bool has_usage, has_cached;
+	bool is_of_request;  /* a 404 that is complete: the route is there */
 	bool is_done;        /* [DONE] or the last event of another dialect passed */
 	bool seeks_response; /* the id of a response, at the caller's wish; false once it is found */
 	bool at_boundary;    /* the last byte ended an event, or nothing came yet */

@@ -66,6 +66,59 @@ static void test_a_refused_infill_is_no_refused_completion(void **state) {
 	expect_end(w, 13);
 }
 
+/* A 404 is of the route unless it says that something else is not there, with the head or behind it. */
+static void test_a_missing_model_is_no_missing_route(void **state) {
+	static const struct {
+		const char *body;
+		bool is_learned;
+	} cases[] = {
+		{ "{\"detail\":\"Not Found\"}", true },
+		{ "{\"error\":{\"code\":404,\"message\":\"File Not Found\",\"type\":\"not_found_error\"}}",
+		    true },
+		{ "{\"error\":{\"message\":\"The model `m` does not exist.\",\"type\":\"NotFoundError\","
+		  "\"param\":\"model\",\"code\":404}}",
+		    false },
+		{ "{\"error\":\"model 'm' not found, try pulling it first\"}", false },
+		{ "{\"error\":{\"message\":\"This is not a chat model and thus not supported here.\","
+		  "\"param\":\"model\"}}",
+		    true },
+	};
+	char head[120];
+
+	for (size_t i = 0; i < n_elems(cases); i++)
+		for (unsigned is_cut = 0; is_cut < 2; is_cut++) {
+			struct world *w = WORLD("m", "m", "m");
+			struct peer *client = post(w, RERANK, BODY("m")), *at = net_newest(-1);
+
+			snprintf(head, sizeof(head),
+			    "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\n"
+			    "content-length: %zu\r\n\r\n",
+			    strlen(cases[i].body));
+			peer_says(at, head);
+			if (is_cut) {
+				world_settle(w);
+				assert_int_equal(n_cleared(w), 0);
+			}
+			say(w, at, cases[i].body);
+			assert_int_equal(n_cleared(w), cases[i].is_learned);
+			expect_answer(client, 404, cases[i].body);
+			expect_end(w, 1);
+		}
+}
+
+/* What breaks off says nothing. */
+static void test_half_a_refusal_is_none(void **state) {
+	struct world *w = WORLD("m", "m", "m");
+	struct peer *client = post(w, RERANK, BODY("m")), *at = net_newest(-1);
+
+	say(w, at, "HTTP/1.1 404 Not Found\r\ncontent-length: 20\r\n\r\nno");
+	peer_close(at);
+	world_settle(w);
+	assert_int_equal(n_cleared(w), 0);
+	peer_close(client);
+	expect_end(w, 1);
+}
+
 static void test_other_mistakes_teach_nothing(void **state) {
 	struct world *w = WORLD("m", "m", "m");
 
@@ -96,6 +149,8 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_refused_route_is_learned_and_expires),
 		cmocka_unit_test(test_a_refused_infill_is_no_refused_completion),
+		cmocka_unit_test(test_a_missing_model_is_no_missing_route),
+		cmocka_unit_test(test_half_a_refusal_is_none),
 		cmocka_unit_test(test_other_mistakes_teach_nothing),
 		cmocka_unit_test(test_who_is_left_is_asked_all_the_same),
 	};

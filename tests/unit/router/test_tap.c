@@ -539,6 +539,59 @@ static void a_cut_stream_is_told_in_its_dialect(void **state) {
 	}
 }
 
+/* --- refusals ------------------------------------------------------------------------- */
+
+static bool is_of_request(const char *status, const char *type, struct slice text, size_t step) {
+	char head[300];
+	struct head_room room;
+	struct tap t;
+	int n = snprintf(head, sizeof(head), "HTTP/1.1 %s\r\ncontent-type: %s\r\n\r\n", status, type);
+	assert_int_equal(head_parse_response(&room, (struct slice){ head, (size_t)n }, METHOD_POST), 0);
+	tap_init(&t, &room.head);
+	for (size_t at = 0; at < text.n; at += step)
+		assert_int_equal(feed(&t, slice_head(slice_skip(text, at), step)), 0);
+	tap_finish(&t, &scratch, &pool);
+	assert_null(t.saved);
+	bool result = t.is_of_request;
+	tap_deinit(&t, &pool);
+	return result;
+}
+
+#define X64 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+
+static void a_404_is_of_the_route_or_of_the_request(void **state) {
+	static const char *const of_route[] = { "", "{}", "[]", "Not Found", "{\"detail\":\"Not Found\"}",
+		"{\"error\":{\"code\":404,\"message\":\"File Not Found\",\"type\":\"not_found_error\"}}",
+		"{\"error\":{\"message\":\"Invalid URL (POST /v1/x)\",\"param\":null,\"code\":null}}",
+		"{\"error\":{\"message\":\"The model does not support Embeddings API\",\"param\":\"model\"}}",
+		"{\"x\":\"model\",\"error\":{\"x\":{\"message\":\"model\"}}}",
+		"{\"error\":{\"message\":\"modem\",\"param\":\"\"}}" };
+	static const char *const of_request[] = { /* vLLM, its older versions, Anthropic's and Ollama's */
+		"{\"error\":{\"message\":\"The model `x` does not exist.\",\"type\":\"NotFoundError\","
+		"\"param\":\"model\",\"code\":404}}",
+		"{\"object\":\"error\",\"message\":\"The model `x` does not "
+		"exist.\",\"type\":\"NotFoundError\"}",
+		"{\"type\":\"error\",\"error\":{\"type\":\"not_found_error\",\"message\":\"model: x\"}}",
+		"{\"error\":\"model 'x' not found, try pulling it first\"}",
+		"{\"error\":{\"message\":\"?\",\"code\":\"model_not_found\"}}",
+		"{\"detail\":\"Model not found\"}", "{\"error\":{\"message\":\"UNKNOWN MODEL\"}}",
+		/* another part of the request */
+		"{\"error\":{\"message\":\"Response with id 'r' not found.\",\"param\":\"response_id\"}}",
+		/* no router says so much, nor in lines */
+		"{\"message\":\"" X64 X64 X64 X64 X64 X64 X64 X64 "x\"}", "{\"message\":\"a\\nb\"}"
+	};
+	for (size_t step = 1; step < 1000; step = step * 10 - 1) {
+		for (size_t i = 0; i < n_elems(of_route); i++)
+			if (is_of_request("404 no", "application/json", slice_of(of_route[i]), step))
+				fail_msg("of the request: %s", of_route[i]);
+		for (size_t i = 0; i < n_elems(of_request); i++)
+			if (!is_of_request("404 no", "application/json", slice_of(of_request[i]), step))
+				fail_msg("of the route: %s", of_request[i]);
+		assert_false(is_of_request("404 no", "text/html", slice_of(of_request[0]), step));
+		assert_false(is_of_request("405 no", "application/json", slice_of(of_request[0]), step));
+	}
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(streams_are_understood_in_any_parts),
@@ -551,6 +604,7 @@ int main(void) {
 		cmocka_unit_test(a_cut_stream_is_told_in_its_dialect),
 		cmocka_unit_test(the_id_of_a_response_is_found),
 		cmocka_unit_test(tokens_are_counted_all_the_same),
+		cmocka_unit_test(a_404_is_of_the_route_or_of_the_request),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

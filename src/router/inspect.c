@@ -251,6 +251,8 @@ static void prompt_begin(struct reading *r, unsigned id, const char *p) {
 		return;
 	if (is_prompt(id, r->values[id].type)) {
 		prompt_chain_begin(&r->prompt, part);
+		if (id == WANT_MESSAGES)
+			prompt_chain_is_text(&r->prompt);
 		*source = (uint8_t)(id + 1);
 		r->span = p;
 	} else if (*source == id + 1) {

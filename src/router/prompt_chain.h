@@ -63,6 +63,11 @@ void prompt_chain_begin(struct prompt_chain *c, enum prompt_part_id part);
 /* Forgets this part. */
 void prompt_chain_drop(struct prompt_chain *c, enum prompt_part_id part);
 
+/* The part that was just opened has neither ids nor several prompts: nobody needs to look for them. */
+static inline void prompt_chain_is_text(struct prompt_chain *c) {
+	c->open->shape = PROMPT_TEXT;
+}
+
 /* The next bytes of the open part. */
 void prompt_chain_feed(struct prompt_chain *c, struct slice bytes);
 

@@ -10,6 +10,11 @@
  * first block, at the ways of those alone. A wider window contains the narrower ones, so an
  * entry's new place can be told from its old one, and widening moves it there.
  *
+ * Of a prompt, who has a block has those before it, and they are younger. So a match finds the
+ * end of each run, and before it the end of what is believed of it, by bisection. Runs go together
+ * until a block parts them; what all of them read next is fetched at once. A run's lines are then
+ * 8 for a prompt of 200 blocks, and the waits for memory are 8, however many runs there are.
+ *
  * A slot has an owner record: the generation that its entries must have, and a clock from
  * which stamps are taken and ages counted. An entry is written by one relaxed store and read
  * by one relaxed load, so it is whole, and it is held against the record whatever else
@@ -326,61 +331,42 @@ uint32_t prefix_index_horizon(const struct prefix_index *ix, unsigned slot) {
 
 /* ---- match ---- */
 
-/* A run goes on behind what is believed of it; it asks no more. */
-static void run_doubt(struct prefix_scan *scan, uint32_t at, uint32_t age, uint32_t n_before) {
-	struct prefix_run *run = &scan->runs[at];
-	struct prefix_hit *hit = &scan->hits[at];
+/* Runs of which the same is known: they have the blocks before `low`, and not those from `high` on. */
+struct span {
+	uint64_t runs; /* bits are positions in the scan */
+	uint32_t low, high;
+};
 
-	hit->n_blocks = n_before;
-	hit->age = n_before ? run->age : 0;
-	hit->age_beyond = age;
-	run->horizon = PREFIX_AGE_MAX;
-}
+struct match {
+	const struct prefix_index *ix;
+	const uint64_t *keys;
+	struct prefix_scan *scan;
+	uint32_t n_keys, ways;
+	uint64_t way_runs[WAYS_MAX]; /* by the way that they are in */
+	uint32_t n_spans, n_next;
+	struct span spans[PREFIX_HITS_MAX], next[PREFIX_HITS_MAX]; /* each run is in one of them at most */
+};
 
-static void run_end(struct prefix_scan *scan, uint32_t at, uint32_t n_blocks) {
-	struct prefix_hit *hit = &scan->hits[at];
-
-	hit->n_known = n_blocks;
-	if (hit->age_beyond)
-		return;
-	hit->n_blocks = n_blocks;
-	hit->age = scan->runs[at].age;
-}
-
-static void runs_end(struct prefix_scan *scan, uint64_t runs, uint32_t n_blocks) {
-	for (; runs; runs &= runs - 1)
-		run_end(scan, (uint32_t)__builtin_ctzll(runs), n_blocks);
-}
-
-static void run_begin(const struct prefix_index *ix, struct prefix_scan *scan, uint64_t entry) {
+static void run_begin(struct match *m, uint64_t entry) {
+	struct prefix_scan *scan = m->scan;
 	unsigned slot = entry_slot(entry);
-	const struct owner *owner = &ix->owners[slot];
-	uint32_t now = owner_now(owner), age = entry_age(entry, now);
+	const struct owner *owner = &m->ix->owners[slot];
+	uint32_t now = owner_now(owner), age = entry_age(entry, now), horizon = field_load(&owner->horizon);
 
 	if (!entry_is_of(entry, now) || age > PREFIX_AGE_MAX || prefix_scan_find(scan, slot))
 		return;
 	uint32_t at = scan->n_hits++;
+	bool is_believed = age <= horizon;
+
+	m->way_runs[way_of(slot, m->ways)] |= UINT64_C(1) << at;
 	scan->at[slot] = (uint8_t)at;
-	scan->hits[at] = (struct prefix_hit){ .slot = (uint16_t)slot };
+	scan->hits[at] = (struct prefix_hit){ .slot = (uint16_t)slot, .age_beyond = is_believed ? 0 : age };
 	scan->runs[at] = (struct prefix_run){
 		.owner = entry_owner(entry),
 		.now = now,
-		.horizon = field_load(&owner->horizon),
+		.horizon = is_believed ? horizon : PREFIX_AGE_MAX,
 		.age = age,
 	};
-	if (age > scan->runs[at].horizon)
-		run_doubt(scan, at, age, 0);
-}
-
-/* The first block: whoever has it begins a run. */
-static void scan_begin(const struct prefix_index *ix, struct prefix_scan *scan, uint32_t ways, uint64_t key) {
-	const _Atomic uint64_t *window = window_of(ix, ways, key);
-
-	for (uint32_t i = 0; i < ways * ENTRIES; i++) {
-		uint64_t entry = entry_load(&window[i]);
-		if (entry_tag(entry) == tag_of(key) && way_of(entry_slot(entry), ways) == i / ENTRIES)
-			run_begin(ix, scan, entry);
-	}
 }
 
 /* The upper halves of four entries. */
@@ -402,12 +388,30 @@ static inline uint32_t bucket_find_tag(const _Atomic uint64_t *bucket, uint32_t 
 	return (uint32_t)_mm_movemask_epi8(bytes);
 }
 
-/*
- * Takes those of `runs` that go on in this bucket, with the block behind `n_before`
- * others, out of them. This is what a lookup's time goes into when many have the prompt.
- */
-static inline uint64_t bucket_extend(struct prefix_scan *scan, const _Atomic uint64_t *bucket, uint32_t tag,
-    uint64_t runs, uint32_t n_before) {
+/* The first block: whoever has it begins a run. */
+static void scan_begin(struct match *m) {
+	uint32_t tag = tag_of(m->keys[0]);
+	_Atomic uint64_t *window = window_of(m->ix, m->ways, m->keys[0]);
+
+	for (unsigned way = 0; way < m->ways; way++)
+		__builtin_prefetch((void *)way_in(window, way));
+	for (unsigned way = 0; way < m->ways; way++) {
+		const _Atomic uint64_t *bucket = way_in(window, way);
+
+		for (uint32_t found = bucket_find_tag(bucket, tag); found; found &= found - 1) {
+			uint64_t entry = entry_load(&bucket[__builtin_ctz(found)]);
+
+			if (entry_tag(entry) == tag && way_of(entry_slot(entry), m->ways) == way)
+				run_begin(m, entry);
+		}
+	}
+}
+
+/* Which of `runs` have a block with this tag in the bucket, and are believed to have it still. */
+static inline uint64_t bucket_extend(
+    struct prefix_scan *scan, const _Atomic uint64_t *bucket, uint32_t tag, uint64_t runs) {
+	uint64_t had = 0;
+
 	for (uint32_t found = bucket_find_tag(bucket, tag); found; found &= found - 1) {
 		uint64_t entry = entry_load(&bucket[__builtin_ctz(found)]);
 		uint32_t at = scan->at[entry_slot(entry)];
@@ -421,76 +425,113 @@ static inline uint64_t bucket_extend(struct prefix_scan *scan, const _Atomic uin
 			age = age_of_distance(age);
 			if (age > PREFIX_AGE_MAX)
 				continue;
-			if (age > run->horizon)
-				run_doubt(scan, at, age, n_before);
+			if (age > run->horizon) {
+				run->age_beyond = age;
+				continue;
+			}
 		}
 		run->age = age;
-		runs ^= UINT64_C(1) << at;
+		had |= UINT64_C(1) << at;
 	}
-	return runs;
+	return had;
 }
 
-/* The ways of these runs, one bit each. */
-static uint32_t runs_ways(const struct prefix_scan *scan, uint64_t runs, uint32_t ways) {
-	uint32_t mask = 0;
-
-	for (; runs; runs &= runs - 1)
-		mask |= 1u << way_of(scan->hits[__builtin_ctzll(runs)].slot, ways);
-	return mask;
+static inline unsigned first_way(const struct match *m, uint64_t runs) {
+	return way_of(m->scan->hits[__builtin_ctzll(runs)].slot, m->ways);
 }
 
-/* A match behind its first block. */
-struct match {
-	const struct prefix_index *ix;
-	struct prefix_scan *scan;
-	uint32_t ways;
-	uint32_t mask; /* the ways of runs */
-	uint64_t runs; /* that have no gap so far: bits are positions in the scan */
-};
+static inline void span_push(struct match *m, uint64_t runs, uint32_t low, uint32_t high) {
+	assert(!runs || m->n_next < PREFIX_HITS_MAX);
+	m->next[m->n_next] = (struct span){ runs, low, high };
+	m->n_next += runs != 0;
+}
 
-static inline void match_prefetch(const struct match *m, uint64_t key) {
+/* A run that is believed no longer goes on: how far was it known? */
+static void span_end(struct match *m, const struct span *span) {
+	for (uint64_t runs = span->runs; runs; runs &= runs - 1) {
+		uint32_t at = (uint32_t)__builtin_ctzll(runs);
+		struct prefix_run *run = &m->scan->runs[at];
+		struct prefix_hit *hit = &m->scan->hits[at];
+
+		hit->n_known = span->low;
+		if (hit->age_beyond)
+			continue;
+		hit->n_blocks = span->low;
+		hit->age = run->age;
+		if (!run->age_beyond || span->low == m->n_keys)
+			continue;
+		hit->age_beyond = run->age_beyond;
+		run->horizon = PREFIX_AGE_MAX;
+		span_push(m, runs & -runs, span->low + 1, m->n_keys);
+	}
+}
+
+static inline uint32_t span_middle(const struct span *span) {
+	return span->low + (span->high - span->low) / 2;
+}
+
+static void span_prefetch(const struct match *m, const struct span *span) {
+	unsigned way;
+
+	if (span->low == span->high)
+		return;
+	_Atomic uint64_t *window = window_of(m->ix, m->ways, m->keys[span_middle(span)]);
+	for (uint64_t rest = span->runs; rest; rest &= ~m->way_runs[way]) {
+		way = first_way(m, rest);
+		__builtin_prefetch((void *)way_in(window, way));
+	}
+}
+
+/* Those that have the block in the middle have what is before it. */
+static void span_halve(struct match *m, const struct span *span) {
+	uint32_t middle = span_middle(span);
+	uint64_t key = m->keys[middle], had = 0;
 	_Atomic uint64_t *window = window_of(m->ix, m->ways, key);
+	unsigned way;
 
-	for (uint32_t mask = m->mask; mask; mask &= mask - 1)
-		__builtin_prefetch((void *)way_in(window, (unsigned)__builtin_ctz(mask)));
+	for (uint64_t rest = span->runs; rest; rest &= ~m->way_runs[way]) {
+		way = first_way(m, rest);
+		had |= bucket_extend(m->scan, way_in(window, way), tag_of(key), rest & m->way_runs[way]);
+	}
+	span_push(m, had, middle + 1, span->high);
+	span_push(m, span->runs ^ had, span->low, middle);
 }
 
-static inline void match_block(struct match *m, uint64_t key, uint32_t n_before) {
-	_Atomic uint64_t *window = window_of(m->ix, m->ways, key);
-	uint64_t ended = m->runs;
-
-	for (uint32_t mask = m->mask; mask; mask &= mask - 1) {
-		_Atomic uint64_t *bucket = way_in(window, (unsigned)__builtin_ctz(mask));
-		ended = bucket_extend(m->scan, bucket, tag_of(key), ended, n_before);
+/* All spans a step further. What they will read is fetched at once: they wait for memory together. */
+static void match_step(struct match *m) {
+	for (uint32_t i = 0; i < m->n_spans; i++)
+		span_prefetch(m, &m->spans[i]);
+	m->n_next = 0;
+	for (uint32_t i = 0; i < m->n_spans; i++) {
+		if (m->spans[i].low == m->spans[i].high)
+			span_end(m, &m->spans[i]);
+		else
+			span_halve(m, &m->spans[i]);
 	}
-	if (ended) {
-		runs_end(m->scan, ended, n_before);
-		m->runs ^= ended;
-		m->mask = runs_ways(m->scan, m->runs, m->ways);
-	}
+	memcpy(m->spans, m->next, m->n_next * sizeof(*m->spans));
+	m->n_spans = m->n_next;
 }
 
 hot void prefix_index_match(
     const struct prefix_index *ix, const uint64_t *keys, size_t n_keys, struct prefix_scan *scan) {
-	struct match m = { .ix = ix, .scan = scan, .ways = field_load(&ix->ways) };
-	size_t n = 1;
+	struct match m;
 
 	scan->n_hits = 0;
 	if (n_keys == 0)
 		return;
-	scan_begin(ix, scan, m.ways, keys[0]);
+	assert(n_keys < UINT32_MAX);
+	m.ix = ix;
+	m.keys = keys;
+	m.scan = scan;
+	m.n_keys = (uint32_t)n_keys;
+	m.ways = field_load(&ix->ways);
+	memset(m.way_runs, 0, sizeof(m.way_runs));
+	scan_begin(&m);
 	if (scan->n_hits == 0)
 		return;
-	m.runs = UINT64_MAX >> (PREFIX_HITS_MAX - scan->n_hits);
-	m.mask = runs_ways(scan, m.runs, m.ways);
-	for (size_t i = 1; i < size_min(1 + BLOCKS_AHEAD, n_keys); i++)
-		match_prefetch(&m, keys[i]);
-	for (; n < n_keys && m.runs; n++) {
-		if (n + BLOCKS_AHEAD < n_keys)
-			match_prefetch(&m, keys[n + BLOCKS_AHEAD]);
-		match_block(&m, keys[n], (uint32_t)n);
-	}
-	runs_end(scan, m.runs, (uint32_t)n);
+	m.spans[0] = (struct span){ UINT64_MAX >> (PREFIX_HITS_MAX - scan->n_hits), 1, m.n_keys };
+	for (m.n_spans = 1; m.n_spans > 0;)
+		match_step(&m);
 }
 
 /* ---- put ---- */

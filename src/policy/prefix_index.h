@@ -8,13 +8,15 @@
  *
  * A block is known by a 64-bit key that covers it and all blocks before it, well mixed: its
  * high bits find the place, and the lowest 20 are what is kept of it. So now and then a
- * block is taken for another: in a full table one first block in 16,000, later ones less often.
+ * block is taken for another: in a full table one first block in 16,000, and as often, or less, a later
+ * one, which makes a hit too long.
  *
  * Ages are in ticks, PREFIX_BLOCK_TICKS a block: about so many blocks were used on the same
  * instance since, each counted once (the stack distance of an LRU cache). An instance is
  * believed to have a block while its age is within the instance's horizon: what its cache
  * holds, learned from the engine's answers. Engines drop the end of a prompt before its
- * beginning, so of one request the first block is the youngest.
+ * beginning, so of one request the first block is the youngest; and who has a block of a
+ * prompt is taken to have those before it, also those that this table lost.
  */
 #pragma once
 
@@ -70,7 +72,9 @@ struct prefix_hit {
 
 /* The match's own: what it holds the entries of a hit's slot against. */
 struct prefix_run {
-	uint32_t owner, now, horizon, age;
+	uint32_t owner, now, horizon;
+	uint32_t age;        /* of the last block that it is known to have */
+	uint32_t age_beyond; /* of the first one seen that is not believed; 0: none was */
 };
 
 /* What a match found. The caller's, one a thread, zeroed once before its first use. */
@@ -81,7 +85,10 @@ struct prefix_scan {
 	uint8_t at[INSTANCE_SLOTS_MAX]; /* position in hits by slot; anything for slots without one */
 };
 
-/* Who has the first of these blocks, and how many without a gap. Overwrites what was in the scan. */
+/*
+ * Who has the first of these blocks, and how many: the last one is there, and the one behind it is not.
+ * Of one that the table lost in between, either end may be found. Overwrites what was in the scan.
+ */
 void prefix_index_match(
     const struct prefix_index *ix, const uint64_t *keys, size_t n_keys, struct prefix_scan *scan);
 

@@ -228,22 +228,67 @@ static void memory_is_what_was_given(void **state) {
 
 /* ---- single rules ---- */
 
-static void a_run_ends_at_its_first_gap(void **state) {
+static void a_run_ends_with_its_last_block(void **state) {
 	struct prefix_index *ix = index_new(1 << 20, 4);
 	uint64_t keys[9];
 
 	keys_of(keys, 100, 9);
-	prefix_index_put(ix, 0, keys, 9);
-	prefix_index_put(ix, 1, keys, 4);
-	prefix_index_put(ix, 1, keys + 5, 4);
-	prefix_index_put(ix, 2, keys + 1, 8);
-	assert_int_equal(match(ix, 0, keys, 9).n_blocks, 9);
-	assert_int_equal(match(ix, 1, keys, 9).n_blocks, 4);
-	assert_int_equal(match(ix, 2, keys, 9).n_known, 0);
-	assert_int_equal(scan.n_hits, 2);
+	for (size_t n = 0; n <= 9; n++) {
+		prefix_index_forget(ix, 1);
+		prefix_index_put(ix, 0, keys, 9);
+		prefix_index_put(ix, 1, keys, n);
+		prefix_index_put(ix, 2, keys + 1, 8);
+		assert_int_equal(match(ix, 0, keys, 9).n_blocks, 9);
+		assert_int_equal(match(ix, 1, keys, 9).n_blocks, n);
+		assert_int_equal(match(ix, 2, keys, 9).n_known, 0);
+		assert_int_equal(scan.n_hits, n ? 2 : 1);
+	}
 	assert_int_equal(match(ix, 0, keys, 3).n_blocks, 3);
 	assert_int_equal(match(ix, 0, keys, 0).n_blocks, 0);
 	assert_int_equal(scan.n_hits, 0);
+	prefix_index_free(&ix);
+}
+
+/* The table lost it; the engine drops no block before those behind it. */
+static void a_lost_block_shortens_a_run_at_most_to_it(void **state) {
+	uint64_t keys[20];
+
+	keys_of(keys, 100, 20);
+	for (size_t lost = 1; lost < 20; lost++) {
+		struct prefix_index *ix = index_new(1 << 20, 4);
+
+		prefix_index_put(ix, 1, keys, 20);
+		entry_store(
+		    bucket_find(way_in(window_of(ix, 1, keys[lost]), 0), identity_of(keys[lost], 1, 2)), 0);
+		size_t n = match(ix, 1, keys, 20).n_blocks;
+		assert_true(n == lost || n == 20);
+		prefix_index_free(&ix);
+	}
+}
+
+/* Some know more than they are believed to have, at any depth, and each its own. */
+static void each_run_has_its_own_ends(void **state) {
+	struct prefix_index *ix = index_new(8 << 20, 64);
+	uint64_t keys[200];
+
+	for (uint64_t i = 0; i < 200; i++) /* each in a window of its own: nothing is lost */
+		keys[i] = i << 56 | i;
+	for (unsigned slot = 0; slot < 64; slot++) {
+		prefix_index_put(ix, slot, keys, 1 + slot * 3);
+		prefix_index_learn(ix, slot, PREFIX_HORIZON_MIN + slot * BLOCK, false);
+	}
+	match(ix, 0, keys, 200);
+	assert_int_equal(scan.n_hits, 64);
+	for (unsigned slot = 0; slot < 64; slot++) {
+		const struct prefix_hit *hit = prefix_scan_find(&scan, slot);
+		uint32_t n_known = 1 + slot * 3, n_believed = PREFIX_HORIZON_MIN / BLOCK + slot + 1;
+		bool is_doubted = n_known > n_believed;
+
+		assert_int_equal(hit->n_known, n_known);
+		assert_int_equal(hit->n_blocks, is_doubted ? n_believed : n_known);
+		assert_int_equal(hit->age, (hit->n_blocks - 1) * BLOCK);
+		assert_int_equal(hit->age_beyond, is_doubted ? n_believed * BLOCK : 0);
+	}
 	prefix_index_free(&ix);
 }
 
@@ -595,7 +640,9 @@ int main(void) {
 		cmocka_unit_test(a_table_with_room_knows_all),
 		cmocka_unit_test(a_table_without_room_says_nothing_wrong),
 		cmocka_unit_test(memory_is_what_was_given),
-		cmocka_unit_test(a_run_ends_at_its_first_gap),
+		cmocka_unit_test(a_run_ends_with_its_last_block),
+		cmocka_unit_test(a_lost_block_shortens_a_run_at_most_to_it),
+		cmocka_unit_test(each_run_has_its_own_ends),
 		cmocka_unit_test(the_end_of_a_prompt_ages_first),
 		cmocka_unit_test(another_owner_knows_nothing),
 		cmocka_unit_test(what_is_forgotten_stays_so),

@@ -9,8 +9,8 @@
  * instance has, and for one that 64 have.
  *
  * Time is the router's own objects' alone, in a fleet at work: four requests in flight at each
- * instance on the average, fresh figures of all engines, labels, an index of 64 MiB that is full,
- * as many sessions as it takes to miss the cache. A prompt is 400,000 bytes, 100,000 tokens; all but
+ * instance on the average, from eight workers, fresh figures of all engines, labels, an index of 64 MiB that
+ * is full, as many sessions as it takes to miss the cache. A prompt is 400,000 bytes, 100,000 tokens; all but
  * the last twentieth of it is one of 256 beginnings, and every second request has the first of them.
  * Policies that do not look at prompts get them of all sizes. Before each choice the bytes of a
  * request pass through the processor's cache, as they do in the router. Choices during which the
@@ -33,6 +33,7 @@ enum {
 	PROMPT_BYTES = 400000,
 	PROMPT_TOKENS = 100000,
 	OPEN_PER_INSTANCE = 4,
+	N_WORKERS = 8, /* that have requests in flight; one of them chooses */
 	INDEX_BYTES = 64 << 20,
 	INDEX_BLOCKS = INDEX_BYTES / 8,
 	PASSING_BYTES = 256 << 10,
@@ -160,7 +161,7 @@ static void fill_index(struct stage *s) {
 static void stage_open(struct stage *s, uint32_t n_instances) {
 	rng_init(&s->rng, n_instances);
 	s->snap = new_snapshot(n_instances);
-	s->load = load_new(1);
+	s->load = load_new(N_WORKERS);
 	s->index = prefix_index_new(INDEX_BYTES);
 	s->sessions = session_table_new(131072, 7200);
 	if (!s->index || !s->sessions)
@@ -196,9 +197,16 @@ static void work_open(struct work *w, struct stage *s, const struct policy *poli
 	w->model = snapshot_model(s->snap, SLICE("m"));
 }
 
+/* Requests come to all workers in turn, and stay. */
+static void act_as_worker(struct work *w, const struct ticket *t) {
+	w->set.worker = (unsigned)(t - w->tickets) % N_WORKERS;
+}
+
 static void work_close(struct work *w) {
-	for (uint32_t i = 0; i < w->n_tickets; i++)
+	for (uint32_t i = 0; i < w->n_tickets; i++) {
+		act_as_worker(w, &w->tickets[i]);
 		ticket_close(&w->tickets[i], &w->set, NULL);
+	}
 	policy_set_deinit(&w->set);
 }
 
@@ -251,8 +259,11 @@ static bool choose(struct work *w, bool is_timed) {
 	if (outcome)
 		kit_die("decide: nobody was eligible: %d", outcome);
 	uint64_t opened_ns = kit_now_ns();
+	act_as_worker(w, own);
 	ticket_open(own, &w->set, &input, &result);
+	act_as_worker(w, first);
 	ticket_first(first, &w->set, w->now_ns);
+	act_as_worker(w, oldest);
 	ticket_close(oldest, &w->set, &usage);
 	uint64_t end_ns = kit_now_ns();
 

@@ -66,10 +66,13 @@ struct instance *instance_new(const struct instance_spec *spec) {
 
 	if (!slot_take(&slot))
 		return NULL;
-	struct instance *inst =
-	    calloc(1, sizeof(*inst) + spec->name.n + spec->url.n + spec->authority.n + spec->host.n + 4);
+	size_t n_text = spec->name.n + spec->url.n + spec->authority.n + spec->host.n + 4;
+	size_t bytes = (sizeof(struct instance) + n_text + 63) / 64 * 64;
+	struct instance *inst = aligned_alloc(alignof(struct instance), bytes);
 	char *at = (char *)(inst + 1);
 
+	assert(inst);
+	memset(inst, 0, bytes);
 	inst->spec = *spec;
 	inst->spec.name = packed_text(&at, spec->name);
 	inst->spec.url = packed_text(&at, spec->url);

@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include <stdalign.h>
 #include <stdatomic.h>
 
 #include "base/slice.h"
@@ -62,8 +63,11 @@ struct instance_spec {
 bool instance_spec_eq(const struct instance_spec *a, const struct instance_spec *b);
 
 struct instance {
-	struct instance_spec spec; /* its slices point behind the struct; a NUL follows each */
-	_Atomic uint64_t avoid_until_ms;
+	/* Together, for choices among many: a line is fetched for each of them. */
+	alignas(64) _Atomic uint64_t avoid_until_ms;
+	struct learned learned;
+
+	struct instance_spec spec;   /* its slices point behind the struct; a NUL follows each */
 	_Atomic uint32_t n_failures; /* in a row, as far as they set avoid_until_ms */
 	_Atomic uint32_t refs;
 	_Atomic uint16_t good_address;
@@ -71,13 +75,14 @@ struct instance {
 	uint16_t slot;   /* unique among the living, below INSTANCE_SLOTS_MAX */
 	uint32_t label;  /* of its name, in metrics (fleet/label.h) */
 	uint32_t serial; /* unique in the process, from 1: a slot is given again, this is not */
-	struct learned learned;
 
 	/* For those who show it; written by the control thread. */
 	_Atomic uint64_t response_us; /* what the last good probe took; 0: there was none */
 	/* What the workers' counters for the slot were when it was given: the rest is this instance's. */
 	_Atomic uint64_t n_requests_before, n_errors_before;
 };
+
+_Static_assert(offsetof(struct instance, learned.first_token_s) == 64, "what choices read is a line");
 
 /* Copies the texts. One reference, the caller's. NULL when all slots are taken. */
 must_use struct instance *instance_new(const struct instance_spec *spec);

@@ -12,23 +12,25 @@
 #include "fleet/capability.h"
 
 struct learned {
-	_Atomic double prefill_rate;            /* uncached prompt tokens a second; 0: not known yet */
-	_Atomic double recent_tokens, recent_s; /* that it follows from; they decay */
-	_Atomic double first_token_s; /* decaying mean that follows peaks at once; 0: not known yet */
-	_Atomic uint64_t first_ns;    /* when it answered anybody with a first token last */
-
-	/* Cached prompt tokens: predicted by the prefix index against said by usage. The recent ones decay.
-	 */
-	_Atomic uint64_t predicted_tokens, actual_tokens;
-	_Atomic double recent_predicted, recent_actual;
-
+	/* What nearly every choice reads: with instance->avoid_until_ms it is a cache line. */
+	_Atomic double prefill_rate; /* uncached prompt tokens a second; 0: not known yet */
+	_Atomic uint64_t first_ns;   /* when it answered anybody with a first token last */
+	_Atomic double recent_predicted, recent_actual; /* of the tokens below; they decay */
 	/* What the engine says of itself; good while younger than a few intervals. 0 ms: never. */
 	_Atomic uint64_t scraped_ms;
-	_Atomic double n_running, n_waiting; /* requests */
-	_Atomic double recent_said,
-	    recent_own;                /* requests there, and those of them that are ours; they decay */
-	_Atomic double kv_usage;       /* 0 to 1 */
-	_Atomic uint64_t cache_tokens; /* its KV cache holds so many; 0: not said */
+	_Atomic double n_waiting; /* requests */
+	_Atomic double kv_usage;  /* 0 to 1 */
+
+	_Atomic double first_token_s; /* decaying mean that follows peaks at once; 0: not known yet */
+	_Atomic double recent_tokens, recent_s; /* that prefill_rate follows from; they decay */
+
+	/* Cached prompt tokens: predicted by the prefix index against said by usage. */
+	_Atomic uint64_t predicted_tokens, actual_tokens;
+
+	/* The engine's, too, like kv_usage. */
+	_Atomic double n_running; /* requests */
+	_Atomic double recent_said, recent_own; /* requests there, and those of them that are ours; they decay */
+	_Atomic uint64_t cache_tokens;  /* its KV cache holds so many; 0: not said */
 	_Atomic uint32_t n_restarts; /* seen by scrapes: what it had cached before is gone; readers compare */
 
 	/* A route that it refused (404, 405, 501): label of the model << 48 | until ms. The last one counts.

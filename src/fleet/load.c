@@ -5,26 +5,20 @@
 #include "base/heap.h"
 
 struct load *load_new(unsigned n_workers) {
-	size_t bytes = n_workers * sizeof(struct load_shard);
-
 	assert(n_workers > 0 && n_workers <= LOAD_WORKERS_MAX);
-	struct load *load = malloc(sizeof(*load));
-	load->n_workers = n_workers;
-	load->shards = aligned_alloc(alignof(struct load_shard), bytes);
-	assert(load->shards);
+	size_t bytes = sizeof(struct load) + n_workers * sizeof(struct load_shard);
+	struct load *load = aligned_alloc(alignof(struct load), bytes);
+
+	assert(load);
 	heap_count_allocation();
-	memset(load->shards, 0, bytes);
+	memset(load, 0, bytes);
+	load->n_workers = n_workers;
 	return load;
 }
 
 void load_free(struct load **load_ptr) {
-	struct load *load = *load_ptr;
-
-	if (!load)
-		return;
+	free(*load_ptr);
 	*load_ptr = NULL;
-	free(load->shards);
-	free(load);
 }
 
 static struct load_cell *load_cell(struct load *load, unsigned worker, unsigned slot) {
@@ -51,6 +45,14 @@ static void take_tokens(_Atomic uint64_t *tokens, uint64_t n) {
 	atomic_store_explicit(tokens, before - n, memory_order_relaxed);
 }
 
+static void total_add(struct load *load, unsigned slot, uint64_t counts) {
+	atomic_fetch_add_explicit(&load->totals[slot].counts, counts, memory_order_relaxed);
+}
+
+static void total_take(struct load *load, unsigned slot, uint64_t counts) {
+	atomic_fetch_sub_explicit(&load->totals[slot].counts, counts, memory_order_relaxed);
+}
+
 void load_set_head(
     struct load *load, unsigned worker, unsigned slot, uint64_t charged_ns, uint64_t prefill_tokens) {
 	struct load_cell *cell = load_cell(load, worker, slot);
@@ -65,6 +67,8 @@ void load_charge(struct load *load, unsigned worker, unsigned slot, uint64_t pre
 	add_count(&cell->n_requests, 1);
 	add_count(&cell->n_prefills, 1);
 	add_tokens(&cell->prefill_tokens, prefill_tokens);
+	total_add(load, slot, LOAD_PREFILL + 1);
+	atomic_fetch_add_explicit(&load->totals[slot].prefill_tokens, prefill_tokens, memory_order_relaxed);
 }
 
 void load_move(
@@ -74,6 +78,9 @@ void load_move(
 	add_count(&cell->n_prefills, -1);
 	take_tokens(&cell->prefill_tokens, prefill_tokens);
 	add_tokens(&cell->decode_tokens, decode_tokens);
+	total_take(load, slot, LOAD_PREFILL);
+	atomic_fetch_sub_explicit(&load->totals[slot].prefill_tokens, prefill_tokens, memory_order_relaxed);
+	atomic_fetch_add_explicit(&load->totals[slot].decode_tokens, decode_tokens, memory_order_relaxed);
 }
 
 void load_release_prefill(struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens) {
@@ -82,6 +89,8 @@ void load_release_prefill(struct load *load, unsigned worker, unsigned slot, uin
 	add_count(&cell->n_requests, -1);
 	add_count(&cell->n_prefills, -1);
 	take_tokens(&cell->prefill_tokens, prefill_tokens);
+	total_take(load, slot, LOAD_PREFILL + 1);
+	atomic_fetch_sub_explicit(&load->totals[slot].prefill_tokens, prefill_tokens, memory_order_relaxed);
 }
 
 void load_release_decode(struct load *load, unsigned worker, unsigned slot, uint64_t decode_tokens) {
@@ -89,4 +98,6 @@ void load_release_decode(struct load *load, unsigned worker, unsigned slot, uint
 
 	add_count(&cell->n_requests, -1);
 	take_tokens(&cell->decode_tokens, decode_tokens);
+	total_take(load, slot, 1);
+	atomic_fetch_sub_explicit(&load->totals[slot].decode_tokens, decode_tokens, memory_order_relaxed);
 }

@@ -44,7 +44,7 @@ uint64_t choice_waiting(const struct choice *choice, const struct learned *learn
 
 struct choice_measure choice_measure(const struct choice *choice, uint32_t i) {
 	const struct candidate *c = choice_candidate(choice, i);
-	struct load_sum load = load_sum(choice->load, c->slot);
+	struct load_sum load = load_total(choice->load, c->slot);
 	uint64_t n_requests = load.n_requests + 1;
 
 	n_requests += choice_waiting(choice, &c->instance->learned);

@@ -111,7 +111,7 @@ static uint32_t cached_tokens(const struct ask *ask, const struct instance *inst
  */
 static double predicted_ms(const struct ask *ask, const struct subject *s) {
 	double rate = learned_read(&s->instance->learned.prefill_rate);
-	uint64_t n_tokens = load_sum(ask->set->load, s->instance->slot).prefill_tokens;
+	uint64_t n_tokens = load_total(ask->set->load, s->instance->slot).prefill_tokens;
 
 	if (rate <= 0)
 		rate = ask->group_rate;

@@ -49,7 +49,7 @@ static void predict(struct ticket *t, const struct policy_set *set, const struct
  * may come before they are.
  */
 static bool may_overtake(const struct ticket *t, const struct policy_set *set) {
-	uint64_t n_queued = load_sum(set->load, t->instance->slot).prefill_tokens;
+	uint64_t n_queued = load_total(set->load, t->instance->slot).prefill_tokens;
 	double n_bytes = (double)n_queued / set->lessons[t->label].tokens_per_byte;
 
 	return n_queued && t->age <= (n_bytes / PROMPT_BLOCK_BYTES + 1) * PREFIX_BLOCK_TICKS;

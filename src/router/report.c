@@ -37,11 +37,11 @@ static double requests_at(const struct report *r, const struct instance *inst) {
 }
 
 static double prefill_tokens_at(const struct report *r, const struct instance *inst) {
-	return (double)load_sum(r->router->load, inst->slot).prefill_tokens;
+	return (double)load_total(r->router->load, inst->slot).prefill_tokens;
 }
 
 static double decode_tokens_at(const struct report *r, const struct instance *inst) {
-	return (double)load_sum(r->router->load, inst->slot).decode_tokens;
+	return (double)load_total(r->router->load, inst->slot).decode_tokens;
 }
 
 static double prefill_rate_of(const struct report *r, const struct instance *inst) {

@@ -21,6 +21,41 @@ static void sums_go_over_workers(void **state) {
 	load_free(&load);
 }
 
+static void tokens_move_and_go(void **state) {
+	struct load *load = load_new(2);
+	struct load_sum sum;
+
+	load_charge(load, 0, 7, 100);
+	load_charge(load, 1, 7, 20);
+	load_move(load, 0, 7, 100, 300);
+	sum = load_sum(load, 7);
+	assert_int_equal(sum.n_requests, 2);
+	assert_int_equal(sum.n_prefills, 1);
+	assert_int_equal(sum.prefill_tokens, 20);
+	assert_int_equal(sum.decode_tokens, 300);
+	load_release_prefill(load, 1, 7, 20);
+	load_release_decode(load, 0, 7, 300);
+	sum = load_sum(load, 7);
+	assert_int_equal(sum.n_requests + sum.n_prefills + sum.prefill_tokens + sum.decode_tokens, 0);
+	load_free(&load);
+}
+
+static void the_head_is_the_oldest_of_all_workers(void **state) {
+	struct load *load = load_new(3);
+
+	load_set_head(load, 0, 7, 50, 500);
+	assert_int_equal(load_sum(load, 7).head_ns, 0); /* nobody waits there */
+	load_charge(load, 0, 7, 500);
+	load_charge(load, 2, 7, 400);
+	load_set_head(load, 2, 7, 40, 400);
+	assert_int_equal(load_sum(load, 7).head_ns, 40);
+	assert_int_equal(load_sum(load, 7).head_tokens, 400);
+	load_set_head(load, 2, 7, 0, 0);
+	assert_int_equal(load_sum(load, 7).head_ns, 50);
+	assert_int_equal(load_sum(load, 7).head_tokens, 500);
+	load_free(&load);
+}
+
 static void workers_share_no_cache_line(void **state) {
 	struct load *load = load_new(2);
 
@@ -87,6 +122,8 @@ static void sums_beside_running_workers(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sums_go_over_workers),
+		cmocka_unit_test(tokens_move_and_go),
+		cmocka_unit_test(the_head_is_the_oldest_of_all_workers),
 		cmocka_unit_test(workers_share_no_cache_line),
 		cmocka_unit_test(a_release_without_a_charge_aborts),
 		cmocka_unit_test(sums_beside_running_workers),

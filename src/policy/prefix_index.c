@@ -34,9 +34,9 @@
 
 #include "base/heap.h"
 
-#define ENTRIES  8u /* in a bucket */
-#define WAYS_MAX 8u
-#define HUGE     ((size_t)2 << 20) /* a huge page's bytes */
+#define ENTRIES      8u /* in a bucket */
+#define WAYS_MAX     8u
+#define BUCKET_BYTES (ENTRIES * sizeof(uint64_t))
 
 #define SLOT_BITS       12
 #define GENERATION_BITS 8
@@ -85,8 +85,6 @@ struct prefix_index {
 	unsigned home_shift;  /* key >> home_shift is a bucket */
 	unsigned sweep_shift; /* log2 of the buckets that each block's advance looks at */
 	_Atomic uint32_t ways;
-	void *mapping;
-	size_t mapping_bytes;
 	alignas(64) _Atomic uint64_t n_puts;
 	_Atomic uint64_t n_evictions;
 	alignas(64) struct owner owners[INSTANCE_SLOTS_MAX];
@@ -209,29 +207,32 @@ static _Atomic uint64_t *bucket_victim(
 
 /* ---- the index ---- */
 
+/*
+ * Small pages: the first long prompt touches most of the huge ones, all over the table. With those it took
+ * 70 to 180 ms and 64 MiB; with these 0.5 ms and 0.8 MiB, and 0.3 ms each until 16,384 pages are there, while
+ * a lookup takes 1.9 us instead of 1.1 where one has the prompt, and 3.2 instead of 2.6 where 64 have it.
+ */
 struct prefix_index *prefix_index_new(size_t bytes) {
 	assert(bytes >= PREFIX_INDEX_BYTES_MIN);
-	unsigned bits = 63 - (unsigned)__builtin_clzll(bytes / (ENTRIES * sizeof(uint64_t)));
+	unsigned bits = 63 - (unsigned)__builtin_clzll(bytes / BUCKET_BYTES);
 	size_t n_buckets = (size_t)1 << bits;
-	size_t mapping_bytes = n_buckets * ENTRIES * sizeof(uint64_t) + HUGE; /* room to align */
+	size_t table_bytes = n_buckets * BUCKET_BYTES;
 
-	char *mapping = mmap(NULL, mapping_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (mapping == MAP_FAILED)
+	void *table = mmap(NULL, table_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (table == MAP_FAILED)
 		return NULL;
 	heap_count_allocation();
-	(void)madvise(mapping, mapping_bytes, MADV_HUGEPAGE); /* advice: some kernels have none */
+	(void)madvise(table, table_bytes, MADV_NOHUGEPAGE); /* advice: some kernels have none */
 
 	struct prefix_index *ix = aligned_alloc(alignof(struct prefix_index), sizeof(*ix));
 	assert(ix);
 	heap_count_allocation();
 	memset(ix, 0, sizeof(*ix));
-	ix->entries = (_Atomic uint64_t *)(((uintptr_t)mapping + HUGE - 1) & ~(HUGE - 1));
+	ix->entries = table;
 	ix->n_buckets = n_buckets;
 	ix->home_shift = 64 - bits;
 	ix->sweep_shift = bits > SWEEP_BITS ? bits - SWEEP_BITS : 0;
 	ix->ways = 1;
-	ix->mapping = mapping;
-	ix->mapping_bytes = mapping_bytes;
 	for (unsigned slot = 0; slot < INSTANCE_SLOTS_MAX; slot++) {
 		ix->owners[slot].generation = 1;
 		ix->owners[slot].horizon = PREFIX_HORIZON_NONE;
@@ -245,7 +246,7 @@ void prefix_index_free(struct prefix_index **ix_ptr) {
 	if (!ix)
 		return;
 	*ix_ptr = NULL;
-	int err = munmap(ix->mapping, ix->mapping_bytes);
+	int err = munmap(ix->entries, ix->n_buckets * BUCKET_BYTES);
 	assert(err == 0);
 	free(ix);
 }
@@ -269,7 +270,6 @@ static void window_widen(const struct prefix_index *ix, _Atomic uint64_t *window
 			entry_store(&window[i], entry_load(&wide[i]));
 }
 
-/* The one read-modify-write here: no request waits for it. */
 void prefix_index_widen(struct prefix_index *ix, uint32_t n_instances) {
 	uint32_t ways = 1, old = field_load(&ix->ways);
 
@@ -279,6 +279,8 @@ void prefix_index_widen(struct prefix_index *ix, uint32_t n_instances) {
 		if (old >= ways)
 			return;
 	} while (!atomic_compare_exchange_weak(&ix->ways, &old, ways));
+	if (entry_load(&ix->n_puts) == 0) /* nothing is there: reading would map every page */
+		return;
 	for (size_t bucket = 0; bucket < ix->n_buckets; bucket += ways)
 		window_widen(ix, ix->entries + bucket * ENTRIES, ways);
 }
@@ -634,7 +636,7 @@ hot void prefix_index_put(struct prefix_index *ix, unsigned slot, const uint64_t
 
 struct prefix_index_stats prefix_index_stats(const struct prefix_index *ix) {
 	return (struct prefix_index_stats){
-		.bytes = ix->n_buckets * ENTRIES * sizeof(uint64_t),
+		.bytes = ix->n_buckets * BUCKET_BYTES,
 		.n_buckets = ix->n_buckets,
 		.n_puts = entry_load(&ix->n_puts),
 		.n_evictions = entry_load(&ix->n_evictions),

@@ -595,6 +595,13 @@ static inline void put_block(struct put *put, uint64_t key) {
 	entry_store(entry, identity << STAMP_BITS | put->clock >> CLOCK_BITS_TICK);
 }
 
+/* Forgotten, or so old that it would look young before long. */
+static inline bool entry_is_stale(const struct prefix_index *ix, uint64_t entry) {
+	uint32_t now = owner_now(&ix->owners[entry_slot(entry)]);
+
+	return !entry_is_of(entry, now) || entry_age(entry, now) > PREFIX_AGE_MAX;
+}
+
 /* Empties what is forgotten or too old in the buckets that belong to one block of a clock. */
 static void sweep_block(struct prefix_index *ix, uint32_t block) {
 	size_t first = ((size_t)block << ix->sweep_shift) & (ix->n_buckets - 1);
@@ -602,7 +609,7 @@ static void sweep_block(struct prefix_index *ix, uint32_t block) {
 
 	for (; entry < end; entry++) {
 		uint64_t value = entry_load(entry);
-		if (value && entry_rank(ix, value) > RANK_BEYOND + PREFIX_AGE_MAX)
+		if (value && entry_is_stale(ix, value))
 			entry_store(entry, 0);
 	}
 }

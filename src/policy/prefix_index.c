@@ -70,6 +70,8 @@ _Static_assert(PREFIX_HITS_MAX == WAYS_MAX * ENTRIES, "hits begin in one window"
 _Static_assert(PREFIX_BLOCK_TICKS == 1u << (CLOCK_BITS_BLOCK - CLOCK_BITS_TICK), "a tick is a tick");
 _Static_assert(STAMP_AHEAD - PREFIX_AGE_MAX == PREFIX_BLOCK_TICKS << SWEEP_BITS, "a sweep finds what is old");
 
+#define SERIAL_CHANGING UINT64_MAX /* somebody takes the slot over */
+
 struct owner {
 	_Atomic uint64_t serial;
 	_Atomic uint32_t generation; /* never 0, so that no empty entry is of it */
@@ -300,11 +302,18 @@ void prefix_index_forget(struct prefix_index *ix, unsigned slot) {
 	field_store(&owner->generation, next ? next : 1);
 }
 
-/* The serial is published last: who sees it sees the record that belongs to it. */
+/*
+ * One thread takes the slot over; others that come meanwhile go on: what they put may be lost. The
+ * serial is published last: who sees it sees the record that belongs to it.
+ */
 void prefix_index_own(struct prefix_index *ix, unsigned slot, uint64_t serial) {
 	struct owner *owner = owner_of(ix, slot);
+	uint64_t before = atomic_load_explicit(&owner->serial, memory_order_acquire);
 
-	if (atomic_load_explicit(&owner->serial, memory_order_acquire) == serial)
+	assert(serial != SERIAL_CHANGING);
+	if (before == serial || before == SERIAL_CHANGING)
+		return;
+	if (!atomic_compare_exchange_strong(&owner->serial, &before, SERIAL_CHANGING))
 		return;
 	prefix_index_forget(ix, slot);
 	field_store(&owner->clock, 0);

@@ -123,7 +123,8 @@ static struct snapshot *new_snapshot(uint32_t n) {
 	static struct pair model = { SLICE("m"), { NULL, 0 } };
 	static struct snapshot_row rows[INSTANCES_MAX];
 
-	for (uint32_t r = 0; r < n; r++)
+	/* In memory they lie in no order: they come and go. 7919 is a prime, and no size of a fleet. */
+	for (uint32_t i = 0, r = 0; i < n; i++, r = (r + 7919) % n)
 		rows[r] = (struct snapshot_row){
 			.instance = new_instance(r),
 			.state = INSTANCE_READY,

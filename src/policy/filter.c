@@ -233,6 +233,8 @@ static enum filter_code first_refusal(const struct ask *ask, const struct subjec
 	return is_tried(ask->input, s->instance->slot) ? FILTER_ALREADY_TRIED : FILTER_NONE;
 }
 
+#define CANDIDATES_AHEAD 12u /* fetched before their turn: instances lie anywhere */
+
 /* Makes those of the range the eligible ones against whom nothing speaks. */
 static void filter_range(
     struct policy_set *set, const struct ask *ask, struct range range, struct filtered *f) {
@@ -244,6 +246,8 @@ static void filter_range(
 	for (uint32_t i = range.begin; i < range.end; i++) {
 		const struct candidate *c = &candidates[i];
 
+		if (i + CANDIDATES_AHEAD < range.end)
+			__builtin_prefetch(c[CANDIDATES_AHEAD].instance);
 		if (!range.takes_avoided && instance_is_avoided(c->instance, now_ms))
 			continue;
 		if (!asks_nothing) {

@@ -29,8 +29,9 @@ struct learned {
 
 	/* The engine's, too, like kv_usage. */
 	_Atomic double n_running; /* requests */
-	_Atomic double recent_said, recent_own; /* requests there, and those of them that are ours; they decay */
-	_Atomic uint64_t cache_tokens;  /* its KV cache holds so many; 0: not said */
+	_Atomic double recent_said,
+	    recent_own;                /* requests there, and those of them that are ours; they decay */
+	_Atomic uint64_t cache_tokens; /* its KV cache holds so many; 0: not said */
 	_Atomic uint32_t n_restarts; /* seen by scrapes: what it had cached before is gone; readers compare */
 
 	/* A route that it refused (404, 405, 501): label of the model << 48 | until ms. The last one counts.

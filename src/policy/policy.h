@@ -108,17 +108,17 @@ enum pick_reason {
 	PICK_RENDEZVOUS_HASH,
 	PICK_WEIGHTED_RANDOM,
 	PICK_CONSISTENT_HASH,
-	PICK_LOWEST_TTFT,                    /* its first token is expected soonest */
-	PICK_STICKY_HIT,                     /* the session lives there */
-	PICK_STICKY_NEW,                     /* a new session: fewest live there */
-	PICK_STICKY_SPILL,                   /* the session's home is overloaded or not eligible: it moves */
-	PICK_BUCKET,                         /* prompts of such a length go there */
-	PICK_SIZE_CLASS,                     /* the only one of the class that the prompt's size wants */
+	PICK_LOWEST_TTFT,  /* its first token is expected soonest */
+	PICK_STICKY_HIT,   /* the session lives there */
+	PICK_STICKY_NEW,   /* a new session: fewest live there */
+	PICK_STICKY_SPILL, /* the session's home is overloaded or not eligible: it moves */
+	PICK_BUCKET,       /* prompts of such a length go there */
+	PICK_SIZE_CLASS,   /* the only one of the class that the prompt's size wants */
 	PICK_BEST_SCORE,
-	PICK_PREFIX_HIT,  /* it has the most useful part of the prompt in its cache */
+	PICK_PREFIX_HIT,     /* it has the most useful part of the prompt in its cache */
 	PICK_RESPONSE_OWNER, /* it made the stored response, which nobody else has */
-	PICK_ALL_AVOIDED, /* every untried one failed lately: one of them all the same */
-	PICK_LAST_RESORT, /* all but the reserve were tried: one of that, by weight */
+	PICK_ALL_AVOIDED,    /* every untried one failed lately: one of them all the same */
+	PICK_LAST_RESORT,    /* all but the reserve were tried: one of that, by weight */
 };
 
 #define PICK_REASONS 19

@@ -161,7 +161,7 @@ static void keep_question(struct decision *d, const struct policy_set *set, cons
 	d->model = (uint16_t)(input->model ? input->model->label : LABEL_OTHER);
 	d->is_panic = input->model && input->model->is_panic;
 	d->capability = (uint8_t)demand->capability;
-	d->features = (uint8_t)demand->features;
+	d->features = (uint16_t)demand->features;
 	d->prompt_bytes = demand->prompt_bytes;
 	d->prompt_tokens = demand->prompt_tokens;
 	d->has_session = demand->session != 0;
@@ -181,7 +181,7 @@ void decision_pick(struct decision *d, const struct policy_set *set, const struc
 	list_rejected(d, set, input);
 	if (d->n_attempts < DECISION_ATTEMPTS)
 		d->attempts[d->n_attempts] = (struct decision_attempt){ d->chosen.label, CAUSE_NONE };
-	d->n_attempts += d->n_attempts < UINT16_MAX;
+	d->n_attempts += d->n_attempts < UINT8_MAX;
 }
 
 void decision_refuse(struct decision *d, const struct policy_set *set, const struct pick_input *input,

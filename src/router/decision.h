@@ -56,13 +56,13 @@ struct decision {
 	uint32_t pick_ns;                     /* what the last pick took */
 	uint32_t prompt_tokens, predicted_tokens, actual_tokens, output_tokens;
 	uint32_t n_candidates, n_eligible, n_rejected;
-	uint16_t worker, model, status, n_attempts;
-	uint8_t capability, reason, ring, cause;
+	uint16_t worker, model, status;
+	uint16_t features; /* bits of enum feature */
+	uint8_t capability, reason, ring, cause, n_attempts;
 	uint8_t refusal; /* enum cause: why nobody was chosen; then `chosen` and `reason` say nothing */
 	uint8_t n_alternatives, n_listed; /* of the rejected ones */
 	uint8_t id_n, asked_n;
-	uint8_t features; /* bits of enum feature */
-	bool is_panic;    /* the unhealthy were among those to choose from */
+	bool is_panic; /* the unhealthy were among those to choose from */
 	bool has_session, has_actual, has_scores, is_settled;
 	struct decision_choice chosen, alternatives[DECISION_ALTERNATIVES]; /* best first */
 	struct decision_rejected rejected[DECISION_REJECTED];
@@ -72,7 +72,7 @@ struct decision {
 };
 
 _Static_assert(sizeof(struct decision) <= 512, "one for each request");
-_Static_assert(FEATURES <= 8, "features are a byte");
+_Static_assert(FEATURES <= 16, "all features have a bit");
 
 struct decision_ring {
 	struct decision *items; /* NULL: nothing is remembered */

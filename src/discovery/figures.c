@@ -10,6 +10,7 @@ static const double figure_max[FIGURES] = {
 	[FIGURE_RUNNING] = 1e6,
 	[FIGURE_WAITING] = 1e6,
 	[FIGURE_KV_USAGE] = 1.001,
+	[FIGURE_GENERATION_RATE] = 1e9,
 	[FIGURE_GENERATED] = 9e15, /* beyond, doubles do not count one by one */
 	[FIGURE_CACHE_TOKENS] = 1e12,
 	[FIGURE_STARTED] = 9e15,
@@ -30,6 +31,7 @@ static const struct figure_row {
 	{ "sglang:num_running_reqs", FIGURE_RUNNING, { NULL } },
 	{ "sglang:num_queue_reqs", FIGURE_WAITING, { NULL } },
 	{ "sglang:token_usage", FIGURE_KV_USAGE, { NULL } },
+	{ "sglang:gen_throughput", FIGURE_GENERATION_RATE, { NULL } },
 	{ "sglang:generation_tokens_total", FIGURE_GENERATED, { NULL } },
 	{ "sglang:cache_config_info", FIGURE_CACHE_TOKENS, { "page_size", "num_pages" } },
 	{ "sglang:max_total_num_tokens", FIGURE_CACHE_TOKENS, { NULL } },
@@ -39,6 +41,7 @@ static const struct figure_row {
 	{ "llamacpp:requests_processing", FIGURE_RUNNING, { NULL } },
 	{ "llamacpp:requests_deferred", FIGURE_WAITING, { NULL } },
 	{ "llamacpp:kv_cache_usage_ratio", FIGURE_KV_USAGE, { NULL } },
+	{ "llamacpp:predicted_tokens_seconds", FIGURE_GENERATION_RATE, { NULL } },
 	{ "llamacpp:tokens_predicted_total", FIGURE_GENERATED, { NULL } },
 	{ "process_start_time_seconds", FIGURE_STARTED, { NULL } },
 };

@@ -23,7 +23,8 @@ struct scrape {
 	struct figures figures; /* of the last good answer */
 	uint64_t said_ms;       /* when it came; 0: never */
 	double started_s;       /* as said last; 0: never */
-	double n_generated;     /* likewise; 0: never, or none */
+	double n_generated;     /* likewise, at: */
+	uint64_t generated_ms;  /* 0: never */
 	uint64_t ask_at_ms;
 	unsigned n_failed;  /* in a row */
 	uint32_t n_refused; /* connects, ever: which address is next */
@@ -53,7 +54,21 @@ static bool scrape_is_restarted(const struct scrape *s, const struct figures *f)
 	if (f->is_said[FIGURE_STARTED] && s->started_s > 0 &&
 	    fabs(f->values[FIGURE_STARTED] - s->started_s) > STARTED_SLACK_S)
 		return true;
-	return f->is_said[FIGURE_GENERATED] && f->values[FIGURE_GENERATED] < s->n_generated;
+	return f->is_said[FIGURE_GENERATED] && s->generated_ms &&
+	    f->values[FIGURE_GENERATED] < s->n_generated;
+}
+
+/* The engine's own word, or what its counter has grown by. */
+static void scrape_learn_rate(struct scrape *s, const struct figures *f, bool is_restarted) {
+	struct learned *learned = &s->instance->learned;
+	uint64_t now_ms = scraper_now(s->scraper);
+
+	if (f->is_said[FIGURE_GENERATION_RATE])
+		learned_write(&learned->generation_rate, f->values[FIGURE_GENERATION_RATE]);
+	else if (f->is_said[FIGURE_GENERATED] && s->generated_ms && now_ms > s->generated_ms && !is_restarted)
+		learned_write(&learned->generation_rate,
+		    (f->values[FIGURE_GENERATED] - s->n_generated) * 1000 /
+			(double)(now_ms - s->generated_ms));
 }
 
 static void scrape_remember(struct scrape *s, const struct figures *f) {
@@ -61,16 +76,20 @@ static void scrape_remember(struct scrape *s, const struct figures *f) {
 	s->said_ms = scraper_now(s->scraper);
 	if (f->is_said[FIGURE_STARTED])
 		s->started_s = f->values[FIGURE_STARTED];
-	if (f->is_said[FIGURE_GENERATED])
+	if (f->is_said[FIGURE_GENERATED]) {
 		s->n_generated = f->values[FIGURE_GENERATED];
+		s->generated_ms = s->said_ms;
+	}
 }
 
 /* What it does not say this time stays as it was; requests that it does not speak of are none. */
 static void scrape_learn(struct scrape *s, const struct figures *f) {
 	struct learned *learned = &s->instance->learned;
+	bool is_restarted = scrape_is_restarted(s, f);
 
-	if (scrape_is_restarted(s, f))
+	if (is_restarted)
 		atomic_fetch_add_explicit(&learned->n_restarts, 1, memory_order_relaxed);
+	scrape_learn_rate(s, f, is_restarted);
 	learned_hear_requests(learned, f->values[FIGURE_RUNNING], f->values[FIGURE_WAITING],
 	    load_requests(s->scraper->options.load, s->instance->slot));
 	if (f->is_said[FIGURE_KV_USAGE])

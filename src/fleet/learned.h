@@ -28,6 +28,7 @@ struct learned {
 	_Atomic uint64_t predicted_tokens, actual_tokens;
 
 	/* The engine's, too, like kv_usage. */
+	_Atomic double generation_rate; /* tokens a second; for those who show it */
 	_Atomic double n_running; /* requests */
 	_Atomic double recent_said,
 	    recent_own;                /* requests there, and those of them that are ours; they decay */

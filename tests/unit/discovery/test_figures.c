@@ -27,24 +27,24 @@ static void each_engine_is_understood(void **state) {
 		  "vllm:generation_tokens_total{engine=\"0\",model_name=\"m\"} 1e3\n"
 		  "vllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"1000\"} 1.0\n"
 		  "process_start_time_seconds 1.79e9\n",
-		    { 3, 2, 0.25, 1000, 16000, 1.79e9 } },
+		    { 3, 2, 0.25, NOT, 1000, 16000, 1.79e9 } },
 		{ "vllm:num_requests_running 1\nvllm:gpu_cache_usage_perc 0.5\n",
-		    { 1, NOT, 0.5, NOT, NOT, NOT } },
+		    { 1, NOT, 0.5, NOT, NOT, NOT, NOT } },
 		{ "sglang:num_running_reqs{tp_rank=\"0\"} 4\nsglang:num_queue_reqs 5\nsglang:token_usage "
 		  "0.125\n"
-		  "sglang:generation_tokens_total 9\n"
+		  "sglang:gen_throughput 812.5\nsglang:generation_tokens_total 9\n"
 		  "sglang:cache_config_info{num_pages=\"100\",page_size=\"64\"} 1\n"
 		  "sglang:max_total_num_tokens 6401\n",
-		    { 4, 5, 0.125, 9, 6400, NOT } },
+		    { 4, 5, 0.125, 812.5, 9, 6400, NOT } },
 		{ "sglang:num_queue_reqs 0\nsglang:max_total_num_tokens 77\n",
-		    { NOT, 0, NOT, NOT, 77, NOT } },
+		    { NOT, 0, NOT, NOT, NOT, 77, NOT } },
 		{ "trtllm_num_requests_running 1\ntrtllm_num_requests_waiting 2\n"
 		  "trtllm_kv_cache_utilization 0.75\n",
-		    { 1, 2, 0.75, NOT, NOT, NOT } },
+		    { 1, 2, 0.75, NOT, NOT, NOT, NOT } },
 		{ "llamacpp:requests_processing 1\nllamacpp:requests_deferred 2\n"
-		  "llamacpp:kv_cache_usage_ratio 0\n"
+		  "llamacpp:kv_cache_usage_ratio 0\nllamacpp:predicted_tokens_seconds 41.5\n"
 		  "llamacpp:tokens_predicted_total 8\n",
-		    { 1, 2, 0, 8, NOT, NOT } },
+		    { 1, 2, 0, 41.5, 8, NOT, NOT } },
 	};
 
 	for (size_t i = 0; i < n_elems(rows); i++)
@@ -52,7 +52,7 @@ static void each_engine_is_understood(void **state) {
 }
 
 static void ranks_are_summed_and_their_usage_averaged(void **state) {
-	static const double values[FIGURES] = { 3, 30, 0.5, 11, 48, 5 };
+	static const double values[FIGURES] = { 3, 30, 0.5, NOT, 11, 48, 5 };
 
 	assert_figures(0,
 	    "vllm:num_requests_running{engine=\"0\"} 1\nvllm:num_requests_running{engine=\"1\"} 2\n"
@@ -79,6 +79,7 @@ static void a_value_that_cannot_be_is_not_said(void **state) {
 		    FIGURE_WAITING }, /* the sum */
 		{ "vllm:kv_cache_usage_perc 25", FIGURE_KV_USAGE },
 		{ "vllm:kv_cache_usage_perc nan", FIGURE_KV_USAGE },
+		{ "sglang:gen_throughput 1e10", FIGURE_GENERATION_RATE },
 		{ "vllm:generation_tokens_total 1e300", FIGURE_GENERATED },
 		{ "vllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"None\"} 1",
 		    FIGURE_CACHE_TOKENS },
@@ -100,7 +101,7 @@ static void a_value_that_cannot_be_is_not_said(void **state) {
 }
 
 static void a_usage_above_one_by_a_rounding_is_one(void **state) {
-	static const double values[FIGURES] = { 0, NOT, 1, NOT, NOT, NOT };
+	static const double values[FIGURES] = { 0, NOT, 1, NOT, NOT, NOT, NOT };
 
 	assert_figures(0, "vllm:num_requests_running 0\nvllm:kv_cache_usage_perc 1.0000001\n", values);
 }

@@ -179,6 +179,21 @@ static void it_is_asked_with_the_key_and_again_each_interval(void **state) {
 	scene_close(s);
 }
 
+static void the_rate_is_what_the_counter_grew_by(void **state) {
+	struct scene *s = scene_open(1);
+
+	say_figures(s, LOAD("1", "0") "vllm:generation_tokens_total 100\n");
+	uint64_t since_ms = learned(s)->scraped_ms;
+	assert_true(learned_read(&learned(s)->generation_rate) == 0);
+	say_figures(s, LOAD("1", "0"));
+	say_figures(s, LOAD("1", "0") "vllm:generation_tokens_total 600\n");
+	double passed_s = (double)(learned(s)->scraped_ms - since_ms) / 1000;
+	assert_true(learned_read(&learned(s)->generation_rate) == 500 * 1000 / (passed_s * 1000));
+	say_figures(s, "sglang:num_running_reqs 1\nsglang:gen_throughput 77\n");
+	assert_true(learned_read(&learned(s)->generation_rate) == 77);
+	scene_close(s);
+}
+
 static void a_restart_shows(void **state) {
 	static const struct {
 		const char *before, *after;
@@ -212,6 +227,7 @@ static void a_restart_shows(void **state) {
 		say_figures(s, after);
 		if (learned(s)->n_restarts != rows[i].n)
 			fail_msg("row %zu: %u", i, learned(s)->n_restarts);
+		assert_true(learned_read(&learned(s)->generation_rate) >= 0);
 		say_figures(s, after);
 		assert_int_equal(learned(s)->n_restarts, rows[i].n);
 		scene_close(s);
@@ -394,6 +410,7 @@ int main(void) {
 		cmocka_unit_test(what_is_said_is_learned),
 		cmocka_unit_test(what_is_not_ours_is_others),
 		cmocka_unit_test(it_is_asked_with_the_key_and_again_each_interval),
+		cmocka_unit_test(the_rate_is_what_the_counter_grew_by),
 		cmocka_unit_test(a_restart_shows),
 		cmocka_unit_test(who_has_no_figures_is_asked_once_a_minute),
 		cmocka_unit_test(a_failure_changes_nothing),

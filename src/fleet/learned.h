@@ -29,7 +29,7 @@ struct learned {
 
 	/* The engine's, too, like kv_usage. */
 	_Atomic double generation_rate; /* tokens a second; for those who show it */
-	_Atomic double n_running; /* requests */
+	_Atomic double n_running;       /* requests */
 	_Atomic double recent_said,
 	    recent_own;                /* requests there, and those of them that are ours; they decay */
 	_Atomic uint64_t cache_tokens; /* its KV cache holds so many; 0: not said */

@@ -196,6 +196,7 @@ struct facts {
 	uint64_t session;     /* of a header; 0: none brought one */
 	uint64_t response;    /* of the path; 0: it names none */
 	uint64_t origin_zone; /* 0: not said */
+	uint64_t accelerator; /* likewise */
 	uint32_t deadline_ms; /* 0: none */
 };
 
@@ -314,13 +315,14 @@ __attribute__((constructor)) static void inspect_table_init(void) {
 
 /* ---- the head ----------------------------------------------------------------------- */
 
-enum { OWN_PRIVACY, OWN_ZONE, OWN_COST, OWN_DEADLINE, N_OWN };
+enum { OWN_PRIVACY, OWN_ZONE, OWN_COST, OWN_DEADLINE, OWN_ACCELERATOR, N_OWN };
 
 static const struct slice own_names[N_OWN] = {
 	[OWN_PRIVACY] = { "privacy", 7 },
 	[OWN_ZONE] = { "origin-zone", 11 },
 	[OWN_COST] = { "cost-tolerance", 14 },
 	[OWN_DEADLINE] = { "deadline-ms", 11 },
+	[OWN_ACCELERATOR] = { "accelerator", 11 },
 };
 
 static bool read_privacy(struct inspect *in, struct slice value) {
@@ -351,6 +353,9 @@ static bool read_own(struct head_reading *h, unsigned own) {
 	case OWN_ZONE:
 		h->facts.origin_zone = XXH3_64bits(h->value.p, h->value.n);
 		return h->value.n > 0 && h->value.n <= ZONE_BYTES_MAX;
+	case OWN_ACCELERATOR: /* parameters, such as a mere preference, are not known */
+		h->facts.accelerator = XXH3_64bits(h->value.p, h->value.n);
+		return h->value.n > 0 && h->value.n <= ZONE_BYTES_MAX && !memchr(h->value.p, ';', h->value.n);
 	case OWN_COST:
 		if (!text_uint(h->value, 100, &number))
 			return false;
@@ -472,8 +477,9 @@ static enum cause body_begin(
 	size_t n_bytes = in->body == INSPECT_JSON ? sizeof(struct reading) + table.text_bytes
 	    : in->body == INSPECT_FORM            ? sizeof(struct form_reading)
 						  : sizeof(struct facts);
-	if (in->body == INSPECT_NOTHING && !facts->session && !facts->response && !facts->origin_zone &&
-	    !facts->deadline_ms)
+	bool has_facts = facts->session || facts->response || facts->origin_zone || facts->accelerator ||
+	    facts->deadline_ms;
+	if (in->body == INSPECT_NOTHING && !has_facts)
 		return CAUSE_NONE;
 	in->buf = buf_new(pool, n_bytes);
 	if (!in->buf)
@@ -779,6 +785,7 @@ void inspect_demand(
 		.session = inspect_session(in, with),
 		.privacy = (enum privacy)in->privacy,
 		.origin_zone = in->buf ? facts_of(in)->origin_zone : 0,
+		.accelerator = in->buf ? facts_of(in)->accelerator : 0,
 		.cost_tolerance = in->cost_tolerance,
 		.has_cost_tolerance = in->own_fields >> OWN_COST & 1,
 		.deadline_ms = in->buf ? facts_of(in)->deadline_ms : 0,

@@ -160,6 +160,14 @@ static void write_figures(const struct report *r, FILE *out) {
 }
 
 static void write_scrapes(const struct report *r, FILE *out) {
+	metric_write_family(out, "headrace_engine_generation_tokens_per_second", "gauge",
+	    "What the engine says or shows that it generates, over all its requests.");
+	for (uint32_t i = 0; i < r->snapshot->n_rows; i++) {
+		const struct instance *inst = r->snapshot->rows[i].instance;
+		if (atomic_load_explicit(&inst->learned.scraped_ms, memory_order_relaxed))
+			metric_write_row(out, "headrace_engine_generation_tokens_per_second", "instance",
+			    inst->spec.name.p, learned_read(&inst->learned.generation_rate));
+	}
 	metric_write_family(out, "headrace_engine_restarts_total", "counter",
 	    "Restarts of engines that showed in what they say of themselves.");
 	for (uint32_t i = 0; i < r->snapshot->n_rows; i++) {

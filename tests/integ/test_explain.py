@@ -380,6 +380,22 @@ def test_a_talk_stays_where_its_cache_is_and_says_so(trio):
         assert record["reasoning"].startswith(f"{home}: it has the most useful part of the prompt in its cache (prefix_hit); score ")
 
 
+def test_an_accelerator_is_kept_to(engine, router):
+    engines = [engine(["m"]) for _ in range(3)]
+    front = router(engines, "--policy", "round_robin", labels=[{"accelerator": "h100"}, {"accelerator": "a100"}, {}],
+                   explain={"headers": True})
+    for _ in range(6):
+        answer = front.chat(headers={"x-headrace-accelerator": "h100"})
+        assert answer.headers["x-headrace-instance"] == engines[0].url
+    rows = explain(front, chat_body(), headers={"x-headrace-accelerator": "h100"}).json()["rows"]
+    assert [row["codes"] for row in rows] == [[], ["accelerator_missing"], ["accelerator_missing"]]
+    refused = front.chat(headers={"x-headrace-accelerator": "tpu"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "slo_unattainable")
+    for bad in ("", "h100;prefer", "x" * 257):
+        assert front.chat(headers={"x-headrace-accelerator": bad}).status_code == 400
+    assert len({front.chat().headers["x-headrace-instance"] for _ in range(6)}) == 3
+
+
 def test_what_was_done_can_be_played_again(trio, tmp_path):
     log = tmp_path / "choices.jsonl"
     front = trio("--policy", "cache_aware", explain={"log": str(log)})

@@ -793,6 +793,8 @@ static void our_headers_are_read(void **state) {
 	assert_true(d.has_cost_tolerance && d.cost_tolerance == 0);
 	d = demand_of(JSON, SLICE("{}"), 1, keys);
 	assert_true(!d.has_cost_tolerance && !d.privacy && !d.origin_zone && !d.deadline_ms);
+	d = demand_of("Content-Type: text/plain\r\nx-headrace-accelerator: h100\r\n", SLICE("x"), 1, keys);
+	assert_true(d.accelerator == traits_word(SLICE("h100")));
 	d = demand_of("Content-Type: text/plain\r\nx-headrace-deadline-ms: 7\r\n", SLICE("x"), 1, keys);
 	assert_int_equal(d.deadline_ms, 7);
 }
@@ -802,6 +804,7 @@ static void bad_ones_of_ours_are_refused(void **state) {
 		"x-headrace-privacy:", "x-headrace-privacy: public\r\nx-headrace-privacy: public",
 		"x-headrace-cost-tolerance: 101", "x-headrace-cost-tolerance: -1",
 		"x-headrace-cost-tolerance: 1.5", "x-headrace-cost-tolerance:", "x-headrace-deadline-ms: 0",
+		"x-headrace-accelerator:", "x-headrace-accelerator: h100;prefer",
 		"x-headrace-deadline-ms: 4294967296", "x-headrace-deadline-ms: 1s",
 		"x-headrace-origin-zone:" };
 	char line[400];

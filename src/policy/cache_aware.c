@@ -229,6 +229,8 @@ static uint32_t cache_aware_pick(struct choice *choice) {
 	double group_rate = choice_mean_rate(choice->candidates, choice->eligible, choice->n);
 	uint32_t best, cached;
 
+	if (group_rate <= 0)
+		group_rate = RATE_UNKNOWN;
 	for (uint32_t i = 0; i < choice->n; i++)
 		price(choice, i, group_rate);
 	best = break_tie(choice, add_up(choice));

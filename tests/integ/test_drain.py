@@ -23,6 +23,8 @@ def refuses(front):
         front.connect().close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:        # it came between the last accept and the close
+        return False
     return False
 
 

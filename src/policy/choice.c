@@ -34,11 +34,11 @@ bool choice_is_fresh(const struct choice *choice, const struct learned *learned)
 }
 
 uint64_t choice_waiting(const struct choice *choice, const struct learned *learned) {
-	double said = learned_read(&learned->recent_said), own = learned_read(&learned->recent_own);
-	double n = learned_read(&learned->n_waiting) * learned_strangers(said, own);
+	double n = learned_read(&learned->n_waiting);
 
 	if (!(n > 0) || !choice_is_fresh(choice, learned))
 		return 0;
+	n *= learned_strangers(learned_read(&learned->recent_said), learned_read(&learned->recent_own));
 	return n < WAITING_MAX ? (uint64_t)n : WAITING_MAX;
 }
 

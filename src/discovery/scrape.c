@@ -82,7 +82,7 @@ static void scrape_remember(struct scrape *s, const struct figures *f) {
 	}
 }
 
-/* What it does not say this time stays as it was; requests that it does not speak of are none. */
+/* What it does not say this time stays as it was. */
 static void scrape_learn(struct scrape *s, const struct figures *f) {
 	struct learned *learned = &s->instance->learned;
 	bool is_restarted = scrape_is_restarted(s, f);
@@ -90,8 +90,11 @@ static void scrape_learn(struct scrape *s, const struct figures *f) {
 	if (is_restarted)
 		atomic_fetch_add_explicit(&learned->n_restarts, 1, memory_order_relaxed);
 	scrape_learn_rate(s, f, is_restarted);
-	learned_hear_requests(learned, f->values[FIGURE_RUNNING], f->values[FIGURE_WAITING],
-	    load_requests(s->scraper->options.load, s->instance->slot));
+	if (f->is_said[FIGURE_RUNNING])
+		learned_hear_requests(learned, f->values[FIGURE_RUNNING], f->values[FIGURE_WAITING],
+		    load_requests(s->scraper->options.load, s->instance->slot));
+	else
+		learned_write(&learned->n_waiting, f->values[FIGURE_WAITING]);
 	if (f->is_said[FIGURE_KV_USAGE])
 		learned_write(&learned->kv_usage, f->values[FIGURE_KV_USAGE]);
 	if (f->is_said[FIGURE_CACHE_TOKENS])

@@ -8,6 +8,9 @@ _Atomic uint64_t learned_cleared_until_ms;
 void learned_hear_requests(struct learned *learned, double n_running, double n_waiting, uint64_t n_own) {
 	learned_write(&learned->n_running, n_running);
 	learned_write(&learned->n_waiting, n_waiting);
+	/* Engines count sequences: a batch of prompts, or n answers, are many. */
+	if (atomic_load_explicit(&learned->n_several, memory_order_relaxed))
+		return;
 	learned_write(
 	    &learned->recent_said, learned_read(&learned->recent_said) * MEMORY + n_running + n_waiting);
 	learned_write(&learned->recent_own, learned_read(&learned->recent_own) * MEMORY + (double)n_own);

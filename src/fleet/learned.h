@@ -30,15 +30,18 @@ struct learned {
 	/* The engine's, too, like kv_usage. */
 	_Atomic double generation_rate; /* tokens a second; for those who show it */
 	_Atomic double n_running;       /* requests */
-	_Atomic double recent_said,
-	    recent_own;                /* requests there, and those of them that are ours; they decay */
-	_Atomic uint64_t cache_tokens; /* its KV cache holds so many; 0: not said */
+	_Atomic double recent_said;     /* requests there, */
+	_Atomic double recent_own;      /* and those of them that are ours; both decay */
+	_Atomic uint32_t n_several;     /* of ours, those that are several to the engine, and are under way */
+	_Atomic uint64_t cache_tokens;  /* its KV cache holds so many; 0: not said */
 	_Atomic uint32_t n_restarts; /* seen by scrapes: what it had cached before is gone; readers compare */
 
 	/* A route that it refused (404, 405, 501): label of the model << 48 | until ms. The last one counts.
 	 */
 	_Atomic uint64_t cleared[CAPABILITIES];
 };
+
+#define LEARNED_STRANGERS_MIN 0.05
 
 /* So long is what it refused not asked of it while there are others. */
 #define LEARNED_CLEARED_MS 60000u
@@ -54,9 +57,12 @@ static inline void learned_write(_Atomic double *value, double to) {
 /* The engine said how many requests it has; n_own were this router's by then. The control thread alone. */
 void learned_hear_requests(struct learned *learned, double n_running, double n_waiting, uint64_t n_own);
 
-/* 0 to 1: the part of its requests, lately, that this router did not send. */
-static inline double learned_strangers(double recent_said, double recent_own) {
-	return recent_own < recent_said ? 1 - recent_own / recent_said : 0;
+/* 0 to 1: the part of its requests, lately, that this router did not send; less than a twentieth is none,
+ * since both are not counted at the same moment. */
+static inline double learned_strangers(const struct learned *learned) {
+	double said = learned_read(&learned->recent_said), own = learned_read(&learned->recent_own);
+
+	return own < said * (1 - LEARNED_STRANGERS_MIN) ? 1 - own / said : 0;
 }
 
 #define LEARNED_MS_MASK ((UINT64_C(1) << 48) - 1)

@@ -41,8 +41,7 @@
 #define TIE_S    0.002
 #define TIE_PART 0.02
 
-/* Others' part of the requests from which on the home is favoured, and from which on a miss there is free. */
-#define STRANGERS_MIN  0.05
+/* Others' part of the requests from which on a miss at the home is free. */
 #define STRANGERS_FULL 0.5
 
 /* How many leading blocks decide the home: a system prompt alone must not gather everybody. */
@@ -153,18 +152,16 @@ static uint64_t home_key(const struct demand *demand) {
 	    : demand->session;
 }
 
+/* Of the usual one's requests: what a single engine says moves it by no more than its place. */
 static double strangers(const struct choice *choice) {
-	double said = 0, own = 0;
+	double sum = 0;
 
 	for (uint32_t i = 0; i < choice->n; i++) {
 		const struct learned *learned = &choice_candidate(choice, i)->instance->learned;
 
-		if (!choice_is_fresh(choice, learned))
-			continue;
-		said += learned_read(&learned->recent_said);
-		own += learned_read(&learned->recent_own);
+		sum += choice_is_fresh(choice, learned) ? learned_strangers(learned) : 0;
 	}
-	return learned_strangers(said, own);
+	return sum / choice->n;
 }
 
 /* Of those that cost no more than the limit; what has no total yet costs nothing. */
@@ -189,7 +186,7 @@ static void forgive_home(struct choice *choice, float busy) {
 	double part = busy > 0 ? strangers(choice) : 0;
 	uint64_t key = home_key(choice->demand);
 
-	if (part < STRANGERS_MIN || !key)
+	if (part <= 0 || !key)
 		return;
 	part = part < STRANGERS_FULL ? part / STRANGERS_FULL : 1;
 	choice->scores[find_home(choice, key, INFINITY)].parts[PART_UNCACHED] *=

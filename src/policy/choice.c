@@ -38,7 +38,7 @@ uint64_t choice_waiting(const struct choice *choice, const struct learned *learn
 
 	if (!(n > 0) || !choice_is_fresh(choice, learned))
 		return 0;
-	n *= learned_strangers(learned_read(&learned->recent_said), learned_read(&learned->recent_own));
+	n *= learned_strangers(learned);
 	return n < WAITING_MAX ? (uint64_t)n : WAITING_MAX;
 }
 

@@ -108,7 +108,7 @@ enum pick_reason {
 	PICK_RENDEZVOUS_HASH,
 	PICK_WEIGHTED_RANDOM,
 	PICK_CONSISTENT_HASH,
-	PICK_LOWEST_TTFT,  /* its first token is expected soonest */
+	PICK_LOWEST_TTFT,  /* its first token is expected soonest, as the policy counts it */
 	PICK_STICKY_HIT,   /* the session lives there */
 	PICK_STICKY_NEW,   /* a new session: fewest live there */
 	PICK_STICKY_SPILL, /* the session's home is overloaded or not eligible: it moves */
@@ -145,14 +145,15 @@ enum pick_outcome {
 	/* All others were refused before, the last of them because: */
 	PICK_E_CAPABILITY, /* nobody can do what it asks for */
 	PICK_E_FEATURE,
-	PICK_E_CONTEXT, /* it is longer than anybody takes */
-	PICK_E_PRIVACY, /* nobody may get it: clearance, residency or region */
-	PICK_E_FULL,    /* who could has as many requests as it takes */
-	PICK_E_LATE,    /* nobody is expected to make its deadline, or has its accelerator */
-	PICK_E_COST,    /* it costs more than a request may, wherever it goes */
+	PICK_E_CONTEXT,     /* it is longer than anybody takes */
+	PICK_E_PRIVACY,     /* nobody may get it: clearance, residency or region */
+	PICK_E_FULL,        /* who could has as many requests as it takes */
+	PICK_E_LATE,        /* nobody is expected to make its deadline */
+	PICK_E_ACCELERATOR, /* nobody has the one that it asks for */
+	PICK_E_COST,        /* it costs more than a request may, wherever it goes */
 };
 
-#define PICK_OUTCOMES 10 /* with 0 */
+#define PICK_OUTCOMES 11 /* with 0 */
 
 struct pick_input {
 	const struct model *model; /* of set->snapshot: one of its models, or its `any` */

@@ -118,8 +118,11 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 		.prompt_tokens = demand->prompt_tokens,
 		.output_tokens = demand->output_tokens,
 		.is_no_text = is_no_text(demand),
+		.is_several = demand->is_batch || demand->features >> FEATURE_N & 1,
 		.phase = TICKET_PREFILL,
 	};
+	if (t->is_several)
+		atomic_fetch_add_explicit(&t->instance->learned.n_several, 1, memory_order_relaxed);
 	locality_keep(set, input, pick);
 	predict(t, set, demand);
 	t->may_overtake = t->n_blocks && may_overtake(t, set);
@@ -279,6 +282,8 @@ void ticket_close(struct ticket *t, struct policy_set *set, const struct ticket_
 	} else {
 		load_release_decode(set->load, set->worker, slot, t->charged_tokens);
 	}
+	if (t->is_several)
+		atomic_fetch_sub_explicit(&t->instance->learned.n_several, 1, memory_order_relaxed);
 	if (usage)
 		learn(t, set, usage);
 	*t = (struct ticket){ .phase = TICKET_CLOSED };

@@ -28,6 +28,7 @@ struct ticket {
 	uint16_t n_blocks, n_known; /* blocks of the prompt that are believed, and known, to be cached */
 	uint16_t label;             /* of the model */
 	bool is_no_text;            /* its bytes say nothing of its tokens */
+	bool is_several;            /* to the engine: a batch of prompts, or n answers */
 	bool may_overtake;          /* what it is believed to find may not be there yet */
 	uint8_t phase;
 };

@@ -175,6 +175,7 @@ void virtual_router_hear(
 	struct learned *learned = &instance->learned;
 
 	learned_hear_requests(learned, n_running, n_waiting, load_requests(router->load, instance->slot));
+	/* 0 would be never. */
 	atomic_store_explicit(&learned->scraped_ms, now_ns / 1000000 + 1, memory_order_relaxed);
 }
 

@@ -110,8 +110,7 @@ static uint64_t asked_after_ms(struct scene *s, const char *status, const char *
 }
 
 static double strangers(struct scene *s) {
-	return learned_strangers(
-	    learned_read(&learned(s)->recent_said), learned_read(&learned(s)->recent_own));
+	return learned_strangers(learned(s));
 }
 
 static bool has_figure(const struct scene *s, enum figure figure, double is) {
@@ -134,6 +133,16 @@ static void what_is_not_ours_is_others(void **state) {
 	assert_true(strangers(s) > 0.5 && strangers(s) < 1);
 	for (unsigned i = 0; i < 100; i++)
 		say_figures(s, LOAD("1", "4"));
+	assert_true(strangers(s) > 0.19 && strangers(s) < 0.21);
+	/* An engine that does not say what runs says nothing of whose its requests are. */
+	for (unsigned i = 0; i < 100; i++)
+		say_figures(s, "vllm:num_requests_waiting 900\n");
+	assert_true(strangers(s) > 0.19 && strangers(s) < 0.21);
+	assert_true(learned_read(&learned(s)->n_waiting) == 900);
+	/* Nor does it while some of ours are several to it. */
+	atomic_store(&learned(s)->n_several, 1);
+	for (unsigned i = 0; i < 100; i++)
+		say_figures(s, LOAD("64", "0"));
 	assert_true(strangers(s) > 0.19 && strangers(s) < 0.21);
 	scene_close(s);
 }

@@ -281,21 +281,23 @@ static void strangers_meet_at_the_home(void **state) {
 	uint32_t homes[40];
 	struct house h;
 
-	house_open(&h, equal, 4, 1);
+	house_open(&h, equal, 8, 1);
 	find_homes(&h, homes, 40);
 	for (uint32_t i = 0; i < 40; i++) {
 		house_prompt(&h, i);
-		house_cache(&h, (homes[i] + 1) % 4, N_KEYS / 2);
+		house_cache(&h, (homes[i] + 1) % 8, N_KEYS / 2);
 	}
 	hear(&h, 50);
 	assert_int_equal(count_home(&h, homes, 40), 0); /* at leisure a hit is a hit */
-	for (uint32_t r = 0; r < 4; r++)
+	for (uint32_t r = 0; r < 8; r++)
 		house_queue(&h, r, 3);
 	hear(&h, 100);
 	assert_int_equal(count_home(&h, homes, 40), 0); /* nobody else is there */
+	learned_hear_requests(&picks_instance(&h.p, 0)->learned, 1e6, 0, 100);
+	assert_int_equal(count_home(&h, homes, 40), 0); /* one engine with an absurd figure is no crowd */
 	hear(&h, 50);
 	assert_int_equal(count_home(&h, homes, 40), 40);
-	for (uint32_t r = 0; r < 4; r++)
+	for (uint32_t r = 0; r < 8; r++)
 		picks_instance(&h.p, r)->learned.scraped_ms = 1000;
 	assert_int_equal(count_home(&h, homes, 40), 0); /* that is long ago */
 	house_close(&h);

@@ -312,7 +312,7 @@ static void an_accelerator_is_kept_to(void **state) {
 		assert_int_equal(codes(&p, 1), BIT(FILTER_ACCELERATOR_MISSING));
 		assert_int_equal(codes(&p, 2), BIT(FILTER_ACCELERATOR_MISSING));
 		p.demand.accelerator = traits_word(SLICE("tpu"));
-		assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_LATE));
+		assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_ACCELERATOR));
 		picks_close(&p);
 	}
 }

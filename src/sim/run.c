@@ -5,7 +5,7 @@
 #include "base/clock.h"
 #include "sim/virtual_router.h"
 
-#define ASK_NS 1000000000ull /* as often as routers scrape, unless told otherwise */
+#define ASK_NS 2000000000ull /* as often as routers do unless they are told otherwise */
 
 /* Requests at an engine. */
 struct crowd {

@@ -452,9 +452,10 @@ static inline unsigned first_way(const struct match *m, uint64_t runs) {
 }
 
 static inline void span_push(struct match *m, uint64_t runs, uint32_t low, uint32_t high) {
-	assert(!runs || m->n_next < PREFIX_HITS_MAX);
-	m->next[m->n_next] = (struct span){ runs, low, high };
-	m->n_next += runs != 0;
+	if (!runs)
+		return;
+	assert(m->n_next < PREFIX_HITS_MAX);
+	m->next[m->n_next++] = (struct span){ runs, low, high };
 }
 
 /* A run that is believed no longer goes on: how far was it known? */

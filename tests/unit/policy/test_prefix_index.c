@@ -292,6 +292,61 @@ static void each_run_has_its_own_ends(void **state) {
 	prefix_index_free(&ix);
 }
 
+/* Ends parted so far that each run stands in a span of its own. */
+static void as_many_spans_as_runs(void **state) {
+	struct prefix_index *ix = index_new(8 << 20, 64);
+	uint64_t keys[200];
+
+	for (uint64_t i = 0; i < 200; i++)
+		keys[i] = i << 56 | i;
+	for (unsigned slot = 0; slot < 64; slot++)
+		prefix_index_put(ix, slot, keys, size_min(3 + slot * 3, 200));
+	match(ix, 0, keys, 200);
+	assert_int_equal(scan.n_hits, 64);
+	for (unsigned slot = 0; slot < 64; slot++)
+		assert_int_equal(prefix_scan_find(&scan, slot)->n_blocks, size_min(3 + slot * 3, 200));
+	prefix_index_free(&ix);
+}
+
+enum { LONG_BLOCKS = 2048, LONG_ROUNDS = 100 };
+
+/* Each slot has a random part of one long prompt, and half of them a horizon within it. */
+static void put_random_runs(struct prefix_index *ix, struct rng *rng, const uint64_t *keys, size_t n[64]) {
+	for (unsigned slot = 0; slot < 64; slot++) {
+		n[slot] = 1 + rng_below(rng, LONG_BLOCKS);
+		prefix_index_forget(ix, slot);
+		ix->owners[slot].horizon =
+		    slot % 2 ? PREFIX_HORIZON_NONE : (uint32_t)rng_below(rng, LONG_BLOCKS * BLOCK);
+		prefix_index_put(ix, slot, keys, n[slot]);
+	}
+}
+
+static void random_ends_of_a_long_prompt(void **state) {
+	struct prefix_index *ix = index_new(8 << 20, 64);
+	static uint64_t keys[LONG_BLOCKS];
+	struct rng rng;
+	size_t n[64];
+
+	for (uint64_t i = 0; i < LONG_BLOCKS; i++) /* each in a window of its own */
+		keys[i] = i << 53 | i;
+	rng_init(&rng, 5);
+	for (unsigned round = 0; round < LONG_ROUNDS; round++) {
+		put_random_runs(ix, &rng, keys, n);
+		match(ix, 0, keys, LONG_BLOCKS);
+		assert_int_equal(scan.n_hits, 64);
+		for (unsigned slot = 0; slot < 64; slot++) {
+			const struct prefix_hit *hit = prefix_scan_find(&scan, slot);
+			size_t n_believed = size_min(n[slot], ix->owners[slot].horizon / BLOCK + 1);
+
+			assert_int_equal(hit->n_known, n[slot]);
+			assert_int_equal(hit->n_blocks, n_believed);
+			assert_int_equal(hit->age, (n_believed - 1) * BLOCK);
+			assert_int_equal(hit->age_beyond, n_believed < n[slot] ? n_believed * BLOCK : 0);
+		}
+	}
+	prefix_index_free(&ix);
+}
+
 static void the_end_of_a_prompt_ages_first(void **state) {
 	struct prefix_index *ix = index_new(1 << 20, 1);
 	uint64_t keys[10], others[7];
@@ -643,6 +698,8 @@ int main(void) {
 		cmocka_unit_test(a_run_ends_with_its_last_block),
 		cmocka_unit_test(a_lost_block_shortens_a_run_at_most_to_it),
 		cmocka_unit_test(each_run_has_its_own_ends),
+		cmocka_unit_test(as_many_spans_as_runs),
+		cmocka_unit_test(random_ends_of_a_long_prompt),
 		cmocka_unit_test(the_end_of_a_prompt_ages_first),
 		cmocka_unit_test(another_owner_knows_nothing),
 		cmocka_unit_test(what_is_forgotten_stays_so),

@@ -303,8 +303,9 @@ void prefix_index_forget(struct prefix_index *ix, unsigned slot) {
 }
 
 /*
- * One thread takes the slot over; others that come meanwhile go on: what they put may be lost. The
- * serial is published last: who sees it sees the record that belongs to it.
+ * One thread takes the slot over; others that come meanwhile go on. What they put is of either generation:
+ * lost, or as old as it is, since the clock goes on where it was and a stamp is right under both. The serial
+ * is published last: who sees it sees the record that belongs to it.
  */
 void prefix_index_own(struct prefix_index *ix, unsigned slot, uint64_t serial) {
 	struct owner *owner = owner_of(ix, slot);
@@ -315,9 +316,8 @@ void prefix_index_own(struct prefix_index *ix, unsigned slot, uint64_t serial) {
 		return;
 	if (!atomic_compare_exchange_strong(&owner->serial, &before, SERIAL_CHANGING))
 		return;
-	prefix_index_forget(ix, slot);
-	field_store(&owner->clock, 0);
 	field_store(&owner->horizon, PREFIX_HORIZON_NONE);
+	prefix_index_forget(ix, slot);
 	atomic_store_explicit(&owner->serial, serial, memory_order_release);
 }
 

@@ -374,7 +374,43 @@ static void another_owner_knows_nothing(void **state) {
 	assert_false(has(ix, 1, key));
 	assert_true(has(ix, 2, key));
 	assert_int_equal(prefix_index_horizon(ix, 1), PREFIX_HORIZON_NONE);
-	assert_int_equal(ix->owners[1].clock, 0);
+	prefix_index_free(&ix);
+}
+
+/* Whatever a thread that puts has read of the record while another one takes the slot over. */
+static void what_is_put_during_a_take_over_is_lost_or_ages(void **state) {
+	struct prefix_index *ix = index_new(1 << 20, 3);
+	struct owner *owner = &ix->owners[1];
+	uint64_t early = key_of(1), between = key_of(2), key = key_of(3);
+
+	for (uint32_t id = 0; id < 100; id++)
+		put_one(ix, 1, key_of(100 + id));
+	/* Of the one before: begun before it, and ended behind it. */
+	struct put put = put_begin(ix, 1);
+	uint32_t begun = put.clock;
+	prefix_index_own(ix, 1, 99);
+	put_block(&put, early);
+	put_end(&put, put.clock - begun);
+	assert_false(has(ix, 1, early));
+	/* In its midst, step by step; others leave it alone. */
+	uint32_t clock = owner->clock;
+	owner->serial = SERIAL_CHANGING;
+	prefix_index_own(ix, 1, 100);
+	assert_true(owner->serial == SERIAL_CHANGING);
+	owner->horizon = PREFIX_HORIZON_NONE;
+	put_one(ix, 1, early);
+	prefix_index_forget(ix, 1);
+	put_one(ix, 1, between);
+	owner->serial = 100;
+	assert_int_equal(owner->clock, clock + 2 * CLOCK_BLOCK);
+	put_one(ix, 1, key);
+	assert_false(has(ix, 1, early));
+	assert_int_equal(match(ix, 1, &between, 1).age, BLOCK);
+	/* There is no more to it: the clock stays, so that stamps mean the same before and behind it. */
+	clock = owner->clock;
+	prefix_index_own(ix, 1, 101);
+	assert_int_equal(owner->clock, clock);
+	assert_false(has(ix, 1, between));
 	prefix_index_free(&ix);
 }
 
@@ -702,6 +738,7 @@ int main(void) {
 		cmocka_unit_test(random_ends_of_a_long_prompt),
 		cmocka_unit_test(the_end_of_a_prompt_ages_first),
 		cmocka_unit_test(another_owner_knows_nothing),
+		cmocka_unit_test(what_is_put_during_a_take_over_is_lost_or_ages),
 		cmocka_unit_test(what_is_forgotten_stays_so),
 		cmocka_unit_test(belief_ends_at_the_horizon),
 		cmocka_unit_test(the_horizon_follows_what_engines_say),

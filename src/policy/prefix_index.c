@@ -358,15 +358,19 @@ struct match {
 	struct span spans[PREFIX_HITS_MAX], next[PREFIX_HITS_MAX]; /* each run is in one of them at most */
 };
 
+/* Of two entries for one instance the younger counts. */
 static void run_begin(struct match *m, uint64_t entry) {
 	struct prefix_scan *scan = m->scan;
 	unsigned slot = entry_slot(entry);
 	const struct owner *owner = &m->ix->owners[slot];
 	uint32_t now = owner_now(owner), age = entry_age(entry, now), horizon = field_load(&owner->horizon);
 
-	if (!entry_is_of(entry, now) || age > PREFIX_AGE_MAX || prefix_scan_find(scan, slot))
+	if (!entry_is_of(entry, now) || age > PREFIX_AGE_MAX)
 		return;
-	uint32_t at = scan->n_hits++;
+	const struct prefix_hit *twin = prefix_scan_find(scan, slot);
+	if (twin && age >= scan->runs[twin - scan->hits].age)
+		return;
+	uint32_t at = twin ? (uint32_t)(twin - scan->hits) : scan->n_hits++;
 	bool is_believed = age <= horizon;
 
 	m->way_runs[way_of(slot, m->ways)] |= UINT64_C(1) << at;
@@ -418,10 +422,26 @@ static void scan_begin(struct match *m) {
 	}
 }
 
+/* Entries of one bucket that are not believed. */
+struct doubts {
+	uint32_t n;
+	uint32_t at[ENTRIES], age[ENTRIES];
+};
+
+/* Whoever has the block by another entry of the bucket is not doubted. */
+static void doubts_tell(const struct doubts *doubts, struct prefix_scan *scan, uint64_t had) {
+	for (uint32_t i = 0; i < doubts->n; i++)
+		if (!(had >> doubts->at[i] & 1))
+			scan->runs[doubts->at[i]].age_beyond = doubts->age[i];
+}
+
 /* Which of `runs` have a block with this tag in the bucket, and are believed to have it still. */
 static inline uint64_t bucket_extend(
     struct prefix_scan *scan, const _Atomic uint64_t *bucket, uint32_t tag, uint64_t runs) {
 	uint64_t had = 0;
+	struct doubts doubts;
+
+	doubts.n = 0;
 
 	for (uint32_t found = bucket_find_tag(bucket, tag); found; found &= found - 1) {
 		uint64_t entry = entry_load(&bucket[__builtin_ctz(found)]);
@@ -437,13 +457,16 @@ static inline uint64_t bucket_extend(
 			if (age > PREFIX_AGE_MAX)
 				continue;
 			if (age > run->horizon) {
-				run->age_beyond = age;
+				doubts.at[doubts.n] = at;
+				doubts.age[doubts.n++] = age;
 				continue;
 			}
 		}
 		run->age = age;
 		had |= UINT64_C(1) << at;
 	}
+	if (unlikely(doubts.n))
+		doubts_tell(&doubts, scan, had);
 	return had;
 }
 

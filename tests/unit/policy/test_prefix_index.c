@@ -456,6 +456,37 @@ static void belief_ends_at_the_horizon(void **state) {
 	prefix_index_free(&ix);
 }
 
+/* As two puts leave it that met: the older of the two entries is no doubt of the younger. */
+static void who_has_a_block_twice_is_not_doubted(void **state) {
+	struct prefix_index *ix = index_new(1 << 20, 2);
+	struct owner *owner = &ix->owners[1];
+	uint64_t keys[20];
+
+	keys_of(keys, 0, 20);
+	owner->clock = 5000 * CLOCK_BLOCK;
+	owner->horizon = 100 * BLOCK;
+	prefix_index_put(ix, 1, keys, 16);
+	for (size_t i = 0; i < 16; i++) {
+		_Atomic uint64_t *bucket = way_in(window_of(ix, 1, keys[i]), 0);
+		_Atomic uint64_t *entry = bucket_find(bucket, identity_of(keys[i], 1, owner->generation));
+		uint64_t own = entry_load(entry), twin = own - 1000 * BLOCK;
+
+		for (unsigned is_first = 0; is_first < 2; is_first++) {
+			entry_store(&bucket[is_first ? 1 : 6], own);
+			entry_store(&bucket[is_first ? 6 : 1], twin);
+			struct prefix_hit hit = match(ix, 1, keys, 20);
+			assert_int_equal(hit.n_blocks, 16);
+			assert_int_equal(hit.n_known, 16);
+			assert_int_equal(hit.age, 15 * BLOCK);
+			assert_int_equal(hit.age_beyond, 0);
+		}
+		for (unsigned k = 0; k < ENTRIES; k++)
+			entry_store(&bucket[k], 0);
+		entry_store(entry, own);
+	}
+	prefix_index_free(&ix);
+}
+
 static uint32_t learnt(struct prefix_index *ix, uint32_t age, bool was_there) {
 	prefix_index_learn(ix, 0, age, was_there);
 	return prefix_index_horizon(ix, 0);
@@ -741,6 +772,7 @@ int main(void) {
 		cmocka_unit_test(what_is_put_during_a_take_over_is_lost_or_ages),
 		cmocka_unit_test(what_is_forgotten_stays_so),
 		cmocka_unit_test(belief_ends_at_the_horizon),
+		cmocka_unit_test(who_has_a_block_twice_is_not_doubted),
 		cmocka_unit_test(the_horizon_follows_what_engines_say),
 		cmocka_unit_test(widening_loses_nothing),
 		cmocka_unit_test(what_is_not_in_its_place_is_not_seen),

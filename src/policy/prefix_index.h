@@ -44,8 +44,9 @@ void prefix_index_free(struct prefix_index **ix); /* accepts NULL, clears */
 
 /*
  * The fleet has so many instances. The more there are, the more places a block has: 8 for
- * each 4 instances, up to PREFIX_HITS_MAX. It never narrows, and what is known stays known.
- * Widening walks a table in use, a third of a second for 64 MiB: not for a thread with requests.
+ * each 4 instances, up to PREFIX_HITS_MAX. It never narrows, and what is known stays known, but for what is
+ * put meanwhile. Widening walks a table in use, a third of a second for 64 MiB: not for a thread with
+ * requests.
  */
 void prefix_index_widen(struct prefix_index *ix, uint32_t n_instances);
 

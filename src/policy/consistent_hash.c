@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "base/mix.h"
+
 #define POINTS          160u       /* of weight 1 */
 #define RING_POINTS_MAX (1u << 18) /* with more of them all have half as many, or a quarter.. */
 #define UNIT            (UINT64_C(1) * INSTANCE_WEIGHT_ONE * INSTANCE_SHARE_FULL)

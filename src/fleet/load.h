@@ -38,6 +38,8 @@ struct load_total {
 	_Atomic uint64_t prefill_tokens, decode_tokens;
 };
 
+_Static_assert(sizeof(struct load_total) == 32, "two to a cache line");
+
 #define LOAD_PREFILL (UINT64_C(1) << 32)
 
 struct load {

@@ -87,21 +87,48 @@ struct shift {
 	unsigned worker;
 };
 
-/* Never more than two requests at a time; one stays behind at the end. */
+/* Never more than two requests at a time, of worker + 1 tokens each; one of either kind stays behind. */
 static void *work(void *object) {
 	const struct shift *shift = object;
+	struct load *load = shift->load;
+	unsigned worker = shift->worker;
+	uint64_t n_tokens = worker + 1;
 
 	for (unsigned i = 0; i < ROUNDS; i++) {
-		load_charge(shift->load, shift->worker, 5, 0);
-		load_charge(shift->load, shift->worker, i % 2 ? 5 : 6, 0);
-		load_release_prefill(shift->load, shift->worker, i % 2 ? 5 : 6, 0);
-		load_release_prefill(shift->load, shift->worker, 5, 0);
+		unsigned slot = i % 2 ? 5 : 6;
+
+		load_charge(load, worker, 5, n_tokens);
+		load_charge(load, worker, slot, n_tokens);
+		load_move(load, worker, slot, n_tokens, 10 * n_tokens);
+		load_release_decode(load, worker, slot, 10 * n_tokens);
+		load_release_prefill(load, worker, 5, n_tokens);
 	}
-	load_charge(shift->load, shift->worker, 5, 0);
+	load_charge(load, worker, 5, n_tokens);
+	load_charge(load, worker, 5, n_tokens);
+	load_move(load, worker, 5, n_tokens, 10 * n_tokens);
 	return NULL;
 }
 
+/* What each worker has in its own account. */
+static void assert_total_is_of_cells(const struct load *load, unsigned slot) {
+	struct load_sum total = load_total(load, slot), sum = { .n_requests = 0 };
+
+	for (unsigned w = 0; w < load->n_workers; w++) {
+		const struct load_cell *cell = &load->shards[w].cells[slot];
+
+		sum.n_requests += cell->n_requests;
+		sum.n_prefills += cell->n_prefills;
+		sum.prefill_tokens += cell->prefill_tokens;
+		sum.decode_tokens += cell->decode_tokens;
+	}
+	assert_int_equal(total.n_requests, sum.n_requests);
+	assert_int_equal(total.n_prefills, sum.n_prefills);
+	assert_int_equal(total.prefill_tokens, sum.prefill_tokens);
+	assert_int_equal(total.decode_tokens, sum.decode_tokens);
+}
+
 static void sums_beside_running_workers(void **state) {
+	const unsigned n_tokens = WORKERS * (WORKERS + 1) / 2; /* one request of each worker */
 	struct load *load = load_new(WORKERS);
 	struct shift shifts[WORKERS];
 	pthread_t threads[WORKERS];
@@ -110,11 +137,19 @@ static void sums_beside_running_workers(void **state) {
 		shifts[i] = (struct shift){ load, i };
 		assert_int_equal(pthread_create(&threads[i], NULL, work, &shifts[i]), 0);
 	}
-	for (unsigned i = 0; i < ROUNDS; i++)
+	for (unsigned i = 0; i < ROUNDS; i++) {
 		assert_in_range(load_requests(load, 5), 0, 2 * WORKERS);
+		assert_in_range(load_total(load, 5).prefill_tokens, 0, 2 * n_tokens);
+		assert_in_range(load_total(load, 5).decode_tokens, 0, 10 * n_tokens);
+	}
 	for (unsigned i = 0; i < WORKERS; i++)
 		assert_int_equal(pthread_join(threads[i], NULL), 0);
-	assert_int_equal(load_requests(load, 5), WORKERS);
+	assert_total_is_of_cells(load, 5);
+	assert_total_is_of_cells(load, 6);
+	assert_int_equal(load_total(load, 5).n_requests, 2 * WORKERS);
+	assert_int_equal(load_total(load, 5).n_prefills, WORKERS);
+	assert_int_equal(load_total(load, 5).prefill_tokens, n_tokens);
+	assert_int_equal(load_total(load, 5).decode_tokens, 10 * n_tokens);
 	assert_int_equal(load_requests(load, 6), 0);
 	load_free(&load);
 }

@@ -9,12 +9,12 @@
  * instance has, and for one that 64 have.
  *
  * Time is the router's own objects' alone, in a fleet at work: four requests in flight at each
- * instance on the average, from eight workers, fresh figures of all engines, labels, an index of 64 MiB that
- * is full, as many sessions as it takes to miss the cache. A prompt is 400,000 bytes, 100,000 tokens; all but
- * the last twentieth of it is one of 256 beginnings, and every second request has the first of them.
- * Policies that do not look at prompts get them of all sizes. Before each choice the bytes of a
- * request pass through the processor's cache, as they do in the router. Choices during which the
- * kernel gave the processor to somebody else do not count: that is not of the policy's making.
+ * instance on the average, from eight workers, as many of others, fresh figures of all engines, labels, an
+ * index of 64 MiB that is full, as many sessions as it takes to miss the cache. A prompt is 400,000 bytes,
+ * 100,000 tokens; all but the last twentieth of it is one of 256 beginnings, and every second request has the
+ * first of them. Policies that do not look at prompts get them of all sizes. Before each choice the bytes of
+ * a request pass through the processor's cache, as they do in the router. Choices during which the kernel
+ * gave the processor to somebody else do not count: that is not of the policy's making.
  */
 #include <getopt.h>
 #include <jansson.h>
@@ -105,7 +105,7 @@ static struct instance *new_instance(uint32_t i) {
 	assert(inst);
 	learned_write(&inst->learned.prefill_rate, 8000);
 	learned_write(&inst->learned.first_token_s, 0.1 + i % 7 * 0.01);
-	learned_write(&inst->learned.n_waiting, 1);
+	learned_hear_requests(&inst->learned, 7, 1, OPEN_PER_INSTANCE); /* half of them are others' */
 	learned_write(&inst->learned.kv_usage, 0.5);
 	atomic_store(&inst->learned.scraped_ms, UINT64_MAX / 2); /* the figures stay fresh */
 	return inst;

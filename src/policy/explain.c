@@ -37,7 +37,7 @@ bool explain_is_below(const struct policy_set *set, const struct model *model,
 }
 
 struct filter_detail explain_below(const struct policy_set *set, const struct policy_score *score) {
-	return (struct filter_detail){ score->total, (float)set->options->composite_min_score };
+	return (struct filter_detail){ (double)score->total, set->options->composite_min_score };
 }
 
 uint32_t explain_candidates_max(const struct policy_set *set, const struct model *model) {

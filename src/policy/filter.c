@@ -453,11 +453,11 @@ uint32_t filter_codes(const struct policy_set *set, const struct pick_input *inp
 
 /* --- what codes go by ----------------------------------------------------------------------------- */
 
-static float left_ms(const struct pick_input *input, const struct instance *inst) {
+static double left_ms(const struct pick_input *input, const struct instance *inst) {
 	uint64_t until_ms = atomic_load_explicit(&inst->avoid_until_ms, memory_order_relaxed);
 	uint64_t now_ms = input->now_ns / 1000000u;
 
-	return until_ms > now_ms ? (float)(until_ms - now_ms) : 0;
+	return until_ms > now_ms ? (double)(until_ms - now_ms) : 0;
 }
 
 static struct filter_detail detail_of(const struct ask *ask, const struct subject *s, enum filter_code code) {
@@ -465,21 +465,21 @@ static struct filter_detail detail_of(const struct ask *ask, const struct subjec
 
 	switch (code) {
 	case FILTER_FEATURE_MISSING:
-		return (struct filter_detail){ (float)missing_features(ask, s), NAN };
+		return (struct filter_detail){ (double)missing_features(ask, s), NAN };
 	case FILTER_CONTEXT_TOO_SMALL:
-		return (struct filter_detail){ (float)needed_tokens(ask), (float)s->traits->context_tokens };
+		return (
+		    struct filter_detail){ (double)needed_tokens(ask), (double)s->traits->context_tokens };
 	case FILTER_CLEARANCE_LOW:
-		return (struct filter_detail){ (float)ask->privacy, (float)s->traits->clearance };
+		return (struct filter_detail){ (double)ask->privacy, (double)s->traits->clearance };
 	case FILTER_AVOIDED:
 		return (struct filter_detail){ left_ms(ask->input, s->instance), NAN };
 	case FILTER_AT_CAPACITY:
-		return (struct filter_detail){ (float)load_requests(ask->set->load, s->instance->slot),
-			(float)s->traits->capacity };
+		return (struct filter_detail){ (double)load_requests(ask->set->load, s->instance->slot),
+			(double)s->traits->capacity };
 	case FILTER_SLO_UNATTAINABLE:
-		return (struct filter_detail){ (float)predicted_ms(ask, s), (float)demand->deadline_ms };
+		return (struct filter_detail){ predicted_ms(ask, s), (double)demand->deadline_ms };
 	case FILTER_OVER_COST:
-		return (
-		    struct filter_detail){ (float)price_of(ask, s), (float)ask->set->options->cost_ceiling };
+		return (struct filter_detail){ price_of(ask, s), (double)ask->set->options->cost_ceiling };
 	default:
 		return (struct filter_detail){ NAN, NAN };
 	}

@@ -61,7 +61,7 @@ const char *filter_text(enum filter_code code);
  *     below_min_score     its score                                    the least
  */
 struct filter_detail {
-	float value, limit;
+	double value, limit;
 };
 
 /* What the filters left, and for what reason the choice is among them. */

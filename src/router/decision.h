@@ -71,7 +71,7 @@ struct decision {
 	char asked[DECISION_MODEL_MAX]; /* its head, in whole characters; none was named when asked_n is 0 */
 };
 
-_Static_assert(sizeof(struct decision) <= 512, "one for each request");
+_Static_assert(sizeof(struct decision) <= 576, "one for each request");
 _Static_assert(FEATURES <= 16, "all features have a bit");
 
 struct decision_ring {

@@ -102,14 +102,14 @@ static const struct {
 	[FILTER_BELOW_MIN_SCORE] = { "score", "min_score" },
 };
 
-static json_t *number_json(enum filter_code code, float number) {
-	bool is_whole = fabsf(number) < 1e9f && number == floorf(number);
+static json_t *number_json(enum filter_code code, double number) {
+	bool is_whole = fabs(number) < 1e15 && number == floor(number);
 
 	if (code == FILTER_FEATURE_MISSING)
 		return decision_json_features((uint32_t)number);
 	if (code == FILTER_CLEARANCE_LOW)
 		return json_string(privacy_text((enum privacy)number));
-	return is_whole ? json_integer((json_int_t)number) : decision_json_number((double)number);
+	return is_whole ? json_integer((json_int_t)number) : decision_json_number(number);
 }
 
 void decision_json_rejection(json_t *json, enum filter_code code, const struct filter_detail *detail) {

@@ -122,7 +122,7 @@ static void put_features(FILE *out, uint32_t features) {
 }
 
 char *decision_rejection(enum filter_code code, const struct filter_detail *detail) {
-	double value = (double)detail->value, limit = (double)detail->limit;
+	double value = detail->value, limit = detail->limit;
 	char *text = NULL;
 	size_t n = 0;
 	FILE *out = text_open(&text, &n);
@@ -143,7 +143,7 @@ char *decision_rejection(enum filter_code code, const struct filter_detail *deta
 	else if (code == FILTER_SLO_UNATTAINABLE)
 		fprintf(out, ": %.0f ms are predicted, %.0f allowed", value, limit);
 	else if (code == FILTER_OVER_COST)
-		fprintf(out, ": %.7g micro-units, %.7g allowed", value, limit);
+		fprintf(out, ": %.12g micro-units, %.12g allowed", value, limit);
 	else if (code == FILTER_BELOW_MIN_SCORE)
 		fprintf(out, ": %.4g, the least is %.4g", value, limit);
 	fclose(out);

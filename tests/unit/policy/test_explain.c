@@ -263,7 +263,7 @@ static void composite_leaves_out_the_worst(void **state) {
 
 		assert_int_equal(e.rows[i].codes, i < 3 ? 0 : 1u << FILTER_BELOW_MIN_SCORE);
 		if (i >= 3)
-			assert_true(below->value == e.rows[i].score.total && below->limit == 0.72f);
+			assert_true(below->value == e.rows[i].score.total && below->limit == 0.72);
 	}
 	policy_explanation_free(&e);
 

@@ -501,6 +501,9 @@ static void codes_have_their_numbers(void **state) {
 		assert_number(details[code].value, rows[i].detail.value);
 		assert_number(details[code].limit, rows[i].detail.limit);
 	}
+	p.demand.prompt_tokens = 100000001; /* to the unit, however much it is */
+	filter_details(&p.set, &input, 4, BIT(FILTER_OVER_COST), details);
+	assert_number(details[FILTER_OVER_COST].value, 900000009);
 	instance_avoid(picks_instance(&p, 0), 0);
 	uint64_t until_ms = picks_instance(&p, 0)->avoid_until_ms;
 	assert_true(until_ms > 1);

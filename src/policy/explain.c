@@ -198,6 +198,7 @@ static void leave_out(const struct policy_set *set, const struct model *model, s
 static void list_rejected(struct policy_set *set, const struct pick_input *input, struct explanation *e) {
 	const struct snapshot *snap = set->snapshot;
 	bool *is_listed = calloc(snap->n_rows + 1, sizeof(*is_listed));
+	struct filter_ask ask = filter_ask(set, input);
 
 	for (uint32_t i = 0; !e->outcome && i < e->n_scored; i++)
 		is_listed[e->rows[i].row] = true;
@@ -207,8 +208,8 @@ static void list_rejected(struct policy_set *set, const struct pick_input *input
 		struct explain_row *row = &e->rows[e->n_rows++];
 
 		*row = row_of(set, input, r, !e->outcome);
-		row->codes = filter_codes(set, input, r);
-		filter_details(set, input, r, row->codes, row->details);
+		row->codes = filter_codes(&ask, r);
+		filter_details(&ask, r, row->codes, row->details);
 	}
 	free(is_listed);
 }

@@ -37,70 +37,57 @@ const char *filter_text(enum filter_code code) {
 
 /* --- one by one ----------------------------------------------------------------------------- */
 
-/* What a pick asks of everybody, worked out once. */
-struct ask {
-	const struct policy_set *set;
-	const struct pick_input *input;
-	uint32_t checks; /* 1 << code: the filters in `refuses` that could refuse somebody */
-	enum privacy privacy;
-	uint64_t n_prompt, n_output; /* tokens; 0 of a prompt that cannot be measured */
-	uint64_t n_context;          /* of the prompt's, those that one context must hold */
-	double group_rate;           /* prompt tokens a second, of those that are known; 0: of none */
-	bool minds_lessons;          /* who refused such a request lately is out */
-	bool is_relaxed;             /* nobody was left: estimates and lessons are doubted */
-};
-
 /* A candidate, or what would be one. */
 struct subject {
 	struct instance *instance;
 	const struct traits *traits;
 };
 
-static bool lacks_capability(const struct ask *ask, const struct subject *s) {
+static bool lacks_capability(const struct filter_ask *ask, const struct subject *s) {
 	return s->traits->capabilities && !(s->traits->capabilities >> ask->input->demand->capability & 1);
 }
 
-static uint32_t missing_features(const struct ask *ask, const struct subject *s) {
+static uint32_t missing_features(const struct filter_ask *ask, const struct subject *s) {
 	return s->traits->features ? ask->input->demand->features & ~s->traits->features : 0;
 }
 
-static bool lacks_feature(const struct ask *ask, const struct subject *s) {
+static bool lacks_feature(const struct filter_ask *ask, const struct subject *s) {
 	return missing_features(ask, s) != 0;
 }
 
-static uint64_t needed_tokens(const struct ask *ask) {
+static uint64_t needed_tokens(const struct filter_ask *ask) {
 	return (ask->is_relaxed ? ask->n_context / 2 : ask->n_context) + ask->n_output;
 }
 
-static bool is_too_small(const struct ask *ask, const struct subject *s) {
+static bool is_too_small(const struct filter_ask *ask, const struct subject *s) {
 	return s->traits->context_tokens && needed_tokens(ask) > s->traits->context_tokens;
 }
 
-static bool is_not_cleared(const struct ask *ask, const struct subject *s) {
+static bool is_not_cleared(const struct filter_ask *ask, const struct subject *s) {
 	return s->traits->clearance < ask->privacy;
 }
 
-static bool lacks_residency(const struct ask *ask, const struct subject *s) {
+static bool lacks_residency(const struct filter_ask *ask, const struct subject *s) {
 	return !traits_has_tags(s->traits->residency, ask->set->options->residency) ||
 	    !traits_has_tags(s->traits->residency, ask->input->demand->residency);
 }
 
 /* A border is the operator's: where a request comes from does not move it. */
-static bool is_elsewhere(const struct ask *ask, const struct subject *s) {
+static bool is_elsewhere(const struct filter_ask *ask, const struct subject *s) {
 	const struct locality_options *own = &ask->set->options->locality;
 
 	return own->region ? s->traits->region != own->region : s->traits->zone != own->zone;
 }
 
-static bool lacks_accelerator(const struct ask *ask, const struct subject *s) {
+static bool lacks_accelerator(const struct filter_ask *ask, const struct subject *s) {
 	return s->traits->accelerator != ask->input->demand->accelerator;
 }
 
-static bool is_full(const struct ask *ask, const struct subject *s) {
+static bool is_full(const struct filter_ask *ask, const struct subject *s) {
 	return s->traits->capacity && load_requests(ask->set->load, s->instance->slot) >= s->traits->capacity;
 }
 
-static uint32_t cached_tokens(const struct ask *ask, const struct instance *inst) {
+static uint32_t cached_tokens(const struct filter_ask *ask, const struct instance *inst) {
 	const struct policy_set *set = ask->set;
 	const struct prefix_hit *hit = set->index ? prefix_scan_find(set->scan, inst->slot) : NULL;
 
@@ -109,7 +96,7 @@ static uint32_t cached_tokens(const struct ask *ask, const struct instance *inst
 
 /* What is queued there, and what it has not cached of the prompt, at the rate at which it was seen to work.
  */
-static double predicted_ms(const struct ask *ask, const struct subject *s) {
+static double predicted_ms(const struct filter_ask *ask, const struct subject *s) {
 	double rate = learned_read(&s->instance->learned.prefill_rate);
 	uint64_t n_tokens = load_total(ask->set->load, s->instance->slot).prefill_tokens;
 
@@ -119,12 +106,12 @@ static double predicted_ms(const struct ask *ask, const struct subject *s) {
 	return rate > 0 ? (double)n_tokens / rate * 1000 : 0;
 }
 
-static bool is_late(const struct ask *ask, const struct subject *s) {
+static bool is_late(const struct filter_ask *ask, const struct subject *s) {
 	return predicted_ms(ask, s) > ask->input->demand->deadline_ms;
 }
 
 /* In micro-units. */
-static double price_of(const struct ask *ask, const struct subject *s) {
+static double price_of(const struct filter_ask *ask, const struct subject *s) {
 	const struct demand *demand = ask->input->demand;
 	double cost = (double)ask->n_prompt * (double)s->traits->price_in +
 	    (double)demand_expected_output(demand) * (double)s->traits->price_out;
@@ -132,12 +119,12 @@ static double price_of(const struct ask *ask, const struct subject *s) {
 	return cost / 1e6;
 }
 
-static bool is_expensive(const struct ask *ask, const struct subject *s) {
+static bool is_expensive(const struct filter_ask *ask, const struct subject *s) {
 	return price_of(ask, s) > (double)ask->set->options->cost_ceiling;
 }
 
 /* By what is said of it, what it has and what was learned of it: for all ranges alike. */
-static bool (*const refuses[FILTER_CODES])(const struct ask *ask, const struct subject *s) = {
+static bool (*const refuses[FILTER_CODES])(const struct filter_ask *ask, const struct subject *s) = {
 	[FILTER_CAPABILITY_MISSING] = lacks_capability,
 	[FILTER_FEATURE_MISSING] = lacks_feature,
 	[FILTER_CONTEXT_TOO_SMALL] = is_too_small,
@@ -162,7 +149,7 @@ static bool is_tried(const struct pick_input *input, uint16_t slot) {
 #define BIT(code) (UINT32_C(1) << (code))
 
 /* What a request asks that somebody may not have. */
-static uint32_t checks_of(const struct ask *ask, const struct traits_least *least) {
+static uint32_t checks_of(const struct filter_ask *ask, const struct traits_least *least) {
 	const struct demand *demand = ask->input->demand;
 	const struct policy_options *options = ask->set->options;
 	bool lacks =
@@ -183,12 +170,11 @@ static uint32_t checks_of(const struct ask *ask, const struct traits_least *leas
 	return checks;
 }
 
-static struct ask ask_of(
-    const struct policy_set *set, const struct pick_input *input, const struct traits_least *least) {
+struct filter_ask filter_ask(const struct policy_set *set, const struct pick_input *input) {
 	const struct demand *demand = input->demand;
 	uint32_t media = BIT(FEATURE_IMAGE_INPUT) | BIT(FEATURE_AUDIO_INPUT);
 	enum privacy floor = set->options->privacy_floor;
-	struct ask ask = {
+	struct filter_ask ask = {
 		.set = set,
 		.input = input,
 		.privacy = demand->privacy > floor ? demand->privacy : floor,
@@ -199,7 +185,7 @@ static struct ask ask_of(
 	};
 
 	ask.n_context = demand->is_batch ? 0 : ask.n_prompt;
-	ask.checks = checks_of(&ask, least);
+	ask.checks = checks_of(&ask, &input->model->least);
 	if (ask.checks & BIT(FILTER_SLO_UNATTAINABLE))
 		ask.group_rate = choice_mean_rate(input->model->candidates, NULL, input->model->n_candidates);
 	return ask;
@@ -213,7 +199,7 @@ struct range {
 	bool takes_avoided;
 };
 
-static bool has_refused(const struct ask *ask, const struct instance *inst) {
+static bool has_refused(const struct filter_ask *ask, const struct instance *inst) {
 	const struct pick_input *input = ask->input;
 
 	return learned_is_cleared(
@@ -221,7 +207,7 @@ static bool has_refused(const struct ask *ask, const struct instance *inst) {
 }
 
 /* The first that speaks against it; FILTER_NONE: nothing. */
-static enum filter_code first_refusal(const struct ask *ask, const struct subject *s) {
+static enum filter_code first_refusal(const struct filter_ask *ask, const struct subject *s) {
 	if (ask->minds_lessons && has_refused(ask, s->instance))
 		return FILTER_CAPABILITY_MISSING;
 	for (uint32_t rest = ask->checks; rest; rest &= rest - 1) {
@@ -237,7 +223,7 @@ static enum filter_code first_refusal(const struct ask *ask, const struct subjec
 
 /* Makes those of the range the eligible ones against whom nothing speaks. */
 static void filter_range(
-    struct policy_set *set, const struct ask *ask, struct range range, struct filtered *f) {
+    struct policy_set *set, const struct filter_ask *ask, struct range range, struct filtered *f) {
 	const struct candidate *candidates = ask->input->model->candidates;
 	const struct traits *traits = set->snapshot->traits + (candidates - set->snapshot->candidates);
 	bool asks_nothing = !ask->checks && !ask->minds_lessons && !ask->input->n_tried;
@@ -264,7 +250,7 @@ static void filter_range(
 }
 
 /* Each range only when those before it left nobody. */
-static struct filtered filter_ranges(struct policy_set *set, const struct ask *ask) {
+static struct filtered filter_ranges(struct policy_set *set, const struct filter_ask *ask) {
 	const struct model *model = ask->input->model;
 	uint32_t end = model->n_candidates, end_reserve = end + model->n_reserve;
 	struct filtered f = { .reason = PICK_REASONS };
@@ -310,7 +296,7 @@ static void leave_owner(
 }
 
 struct filtered filter_all(struct policy_set *set, const struct pick_input *input) {
-	struct ask ask = ask_of(set, input, &input->model->least);
+	struct filter_ask ask = filter_ask(set, input);
 	struct filtered f = filter_ranges(set, &ask);
 
 	if (!f.n && f.refused & (BIT(FILTER_CAPABILITY_MISSING) | BIT(FILTER_CONTEXT_TOO_SMALL))) {
@@ -318,13 +304,14 @@ struct filtered filter_all(struct policy_set *set, const struct pick_input *inpu
 		ask.minds_lessons = false;
 		f = filter_ranges(set, &ask);
 	}
-	uint32_t owner = find_owner(set, input, &f);
+	uint32_t owner = find_owner(set, input, &f), n = f.n;
 
 	locality_narrow(set, input, &f); /* the rings move as they do for everybody */
 	if (owner != OWNER_NONE)
 		leave_owner(set, input, owner, &f);
 	else if (f.n == 1 && f.reason == PICK_REASONS)
 		f.reason = PICK_ONLY_CANDIDATE;
+	f.n_left_out = n - f.n;
 	return f;
 }
 
@@ -410,24 +397,17 @@ static struct subject subject_at(
 		.traits = may_serve ? snapshot_traits(snap, &model->candidates[i]) : room };
 }
 
-static struct ask ask_of_one(
-    const struct policy_set *set, const struct pick_input *input, const struct subject *s) {
+/* What filters that look at requests say. Who is no candidate counts in nobody's least. */
+static uint32_t request_codes(const struct filter_ask *ask, const struct subject *subject) {
+	const struct pick_input *input = ask->input;
 	struct traits_least least = TRAITS_LEAST;
-
-	traits_join(&least, s->traits);
-	return ask_of(set, input, &least);
-}
-
-/* What filters that look at requests say. */
-static uint32_t request_codes(
-    const struct policy_set *set, const struct pick_input *input, const struct subject *subject) {
-	struct ask ask = ask_of_one(set, input, subject);
 	uint32_t codes = 0;
 
-	if (has_refused(&ask, subject->instance))
+	traits_join(&least, subject->traits);
+	if (has_refused(ask, subject->instance))
 		codes |= BIT(FILTER_CAPABILITY_MISSING);
-	for (uint32_t rest = ask.checks; rest; rest &= rest - 1)
-		if (refuses[__builtin_ctz(rest)](&ask, subject))
+	for (uint32_t rest = checks_of(ask, &least); rest; rest &= rest - 1)
+		if (refuses[__builtin_ctz(rest)](ask, subject))
 			codes |= rest & -rest;
 	if (instance_is_avoided(subject->instance, input->now_ns / 1000000u))
 		codes |= BIT(FILTER_AVOIDED);
@@ -436,9 +416,9 @@ static uint32_t request_codes(
 	return codes;
 }
 
-uint32_t filter_codes(const struct policy_set *set, const struct pick_input *input, uint32_t row) {
-	const struct snapshot *snap = set->snapshot;
-	const struct model *model = input->model;
+uint32_t filter_codes(const struct filter_ask *ask, uint32_t row) {
+	const struct snapshot *snap = ask->set->snapshot;
+	const struct model *model = ask->input->model;
 
 	assert(row < snap->n_rows);
 	uint32_t primary = snap->rows[row].primary, i = find_candidate(model, primary);
@@ -448,7 +428,7 @@ uint32_t filter_codes(const struct policy_set *set, const struct pick_input *inp
 
 	if (i == model->n_candidates + model->n_reserve && !has_model(snap, model, primary))
 		codes |= BIT(FILTER_MODEL_ABSENT);
-	return codes | request_codes(set, input, &subject);
+	return codes | request_codes(ask, &subject);
 }
 
 /* --- what codes go by ----------------------------------------------------------------------------- */
@@ -460,7 +440,8 @@ static double left_ms(const struct pick_input *input, const struct instance *ins
 	return until_ms > now_ms ? (double)(until_ms - now_ms) : 0;
 }
 
-static struct filter_detail detail_of(const struct ask *ask, const struct subject *s, enum filter_code code) {
+static struct filter_detail detail_of(
+    const struct filter_ask *ask, const struct subject *s, enum filter_code code) {
 	const struct demand *demand = ask->input->demand;
 
 	switch (code) {
@@ -485,20 +466,19 @@ static struct filter_detail detail_of(const struct ask *ask, const struct subjec
 	}
 }
 
-void filter_details(const struct policy_set *set, const struct pick_input *input, uint32_t row,
-    uint32_t codes, struct filter_detail details[static FILTER_CODES]) {
-	const struct snapshot *snap = set->snapshot;
+void filter_details(const struct filter_ask *ask, uint32_t row, uint32_t codes,
+    struct filter_detail details[static FILTER_CODES]) {
+	const struct snapshot *snap = ask->set->snapshot;
+	const struct model *model = ask->input->model;
 
 	assert(row < snap->n_rows);
 	uint32_t primary = snap->rows[row].primary;
 	struct traits room;
-	struct subject s =
-	    subject_at(snap, input->model, find_candidate(input->model, primary), primary, &room);
-	struct ask ask = ask_of_one(set, input, &s);
+	struct subject s = subject_at(snap, model, find_candidate(model, primary), primary, &room);
 
 	for (uint32_t rest = codes; rest; rest &= rest - 1) {
 		unsigned code = (unsigned)__builtin_ctz(rest);
 
-		details[code] = detail_of(&ask, &s, (enum filter_code)code);
+		details[code] = detail_of(ask, &s, (enum filter_code)code);
 	}
 }

@@ -64,12 +64,31 @@ struct filter_detail {
 	double value, limit;
 };
 
+/* What is asked of everybody, for codes and details; good as long as set, input and what was matched are. */
+struct filter_ask {
+	const struct policy_set *set;
+	const struct pick_input *input;
+
+	/* private */
+	uint32_t checks; /* 1 << code: the filters that could refuse somebody */
+	enum privacy privacy;
+	uint64_t n_prompt, n_output; /* tokens; 0 of a prompt that cannot be measured */
+	uint64_t n_context;          /* of the prompt's, those that one context must hold */
+	double group_rate;           /* prompt tokens a second, of those that are known; 0: of none */
+	bool minds_lessons;          /* who refused such a request lately is out */
+	bool is_relaxed;             /* nobody was left: estimates and lessons are doubted */
+};
+
+/* To be made once for all rows: linear in the model's candidates for a request with a deadline. */
+struct filter_ask filter_ask(const struct policy_set *set, const struct pick_input *input);
+
 /* What the filters left, and for what reason the choice is among them. */
 struct filtered {
 	uint32_t n; /* in set->eligible */
 	uint64_t weight;
 	enum pick_reason reason; /* PICK_REASONS: the policy's own */
 	uint8_t last_ring;       /* where a place is preferred: the farthest that is in */
+	uint32_t n_left_out;     /* that they left, and the owner or the rings did not */
 	uint32_t refused;        /* 1 << enum filter_code: at what the others stopped */
 };
 
@@ -80,12 +99,12 @@ struct filtered filter_all(struct policy_set *set, const struct pick_input *inpu
 int filter_outcome(uint32_t refused);
 
 /*
- * All that speaks against a row of set->snapshot, candidate or not: a mask of 1 << enum filter_code; 0:
+ * All that speaks against a row of the set's snapshot, candidate or not: a mask of 1 << enum filter_code; 0:
  * nothing. Who is unhealthy or avoided may get a request all the same, when there is nobody else. Of a
  * candidate, or one in reserve, the traits are at hand; of others they are read anew, which allocates.
  */
-uint32_t filter_codes(const struct policy_set *set, const struct pick_input *input, uint32_t row);
+uint32_t filter_codes(const struct filter_ask *ask, uint32_t row);
 
 /* What these of the codes of filter_codes() go by; the others' are not written. */
-void filter_details(const struct policy_set *set, const struct pick_input *input, uint32_t row,
-    uint32_t codes, struct filter_detail details[static FILTER_CODES]);
+void filter_details(const struct filter_ask *ask, uint32_t row, uint32_t codes,
+    struct filter_detail details[static FILTER_CODES]);

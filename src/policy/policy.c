@@ -392,6 +392,7 @@ int policy_pick(struct policy_set *set, const struct pick_input *input, struct p
 		.last_ring = filtered.last_ring,
 		.n_candidates = model->n_candidates,
 		.n_eligible = choice.n,
+		.n_left_out = filtered.n_left_out,
 	};
 	return 0;
 }

@@ -172,6 +172,7 @@ struct pick_result {
 	uint8_t last_ring;     /* for ticket_open() */
 	uint32_t n_candidates; /* before the filters, without the reserve */
 	uint32_t n_eligible;   /* after them */
+	uint32_t n_left_out;   /* of those after them: others came before, the owner or nearer ones */
 };
 
 /* 0 or an enum pick_outcome; *result_out is written on 0 alone. Charges no load. */

@@ -118,35 +118,42 @@ static uint32_t count_eligible(
 }
 
 /* One of the model's by its first code; `score` is of one that the filters left, else NULL. */
-static void list_one(struct decision *d, const struct policy_set *set, const struct pick_input *input,
-    const struct candidate *c, const struct policy_score *score) {
-	enum filter_code code =
-	    score ? FILTER_BELOW_MIN_SCORE : explain_first(filter_codes(set, input, c->row));
+static void list_one(struct decision *d, const struct filter_ask *ask, const struct candidate *c,
+    const struct policy_score *score) {
+	enum filter_code code = score ? FILTER_BELOW_MIN_SCORE : explain_first(filter_codes(ask, c->row));
 	struct filter_detail details[FILTER_CODES];
 
 	if (!code) /* others come before it: they are nearer, say */
 		return;
 	if (score)
-		details[code] = explain_below(set, score);
+		details[code] = explain_below(ask->set, score);
 	else
-		filter_details(set, input, c->row, 1u << code, details);
+		filter_details(ask, c->row, 1u << code, details);
 	d->rejected[d->n_listed++] =
 	    (struct decision_rejected){ (uint16_t)c->instance->label, (uint8_t)code, details[code] };
 }
 
-/* The first of those that filters or scores took out; set->eligible is ascending. */
-static void list_rejected(struct decision *d, const struct policy_set *set, const struct pick_input *input) {
+/* The first of those that filters or scores took out, whatever others came before; set->eligible is
+ * ascending.
+ */
+static void list_rejected(
+    struct decision *d, const struct policy_set *set, const struct pick_input *input, uint32_t n_left_out) {
 	const struct model *model = input->model;
 	uint32_t n = model->n_candidates + model->n_reserve, n_eligible = set->n_eligible;
 
 	d->n_rejected = n - d->n_eligible;
 	d->n_listed = 0;
-	for (uint32_t i = 0, at = 0; i < n && d->n_listed < size_min(d->n_rejected, DECISION_REJECTED); i++) {
+	assert(n_left_out <= d->n_rejected);
+	size_t n_listed = size_min(d->n_rejected - n_left_out, DECISION_REJECTED);
+	if (n_listed == 0)
+		return;
+	struct filter_ask ask = filter_ask(set, input);
+	for (uint32_t i = 0, at = 0; i < n && d->n_listed < n_listed; i++) {
 		bool is_left = at < n_eligible && set->eligible[at] == i;
 
 		if (is_left && !is_below(d, set, model, at++))
 			continue;
-		list_one(d, set, input, &model->candidates[i], is_left ? &set->scores[at - 1] : NULL);
+		list_one(d, &ask, &model->candidates[i], is_left ? &set->scores[at - 1] : NULL);
 	}
 }
 
@@ -178,7 +185,7 @@ void decision_pick(struct decision *d, const struct policy_set *set, const struc
 	d->chosen = choice_of(set, input->model, pick->at);
 	d->n_eligible = count_eligible(d, set, input->model, pick->n_eligible);
 	list_alternatives(d, set, input->model, pick);
-	list_rejected(d, set, input);
+	list_rejected(d, set, input, pick->n_left_out);
 	if (d->n_attempts < DECISION_ATTEMPTS)
 		d->attempts[d->n_attempts] = (struct decision_attempt){ d->chosen.label, CAUSE_NONE };
 	d->n_attempts += d->n_attempts < UINT8_MAX;
@@ -195,7 +202,7 @@ void decision_refuse(struct decision *d, const struct policy_set *set, const str
 		return;
 	assert(set->n_eligible == 0);
 	d->n_candidates = input->model->n_candidates;
-	list_rejected(d, set, input);
+	list_rejected(d, set, input, 0);
 }
 
 void decision_failed(struct decision *d, enum cause cause) {

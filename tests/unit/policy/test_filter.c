@@ -10,7 +10,9 @@ static uint32_t codes(struct picks *p, uint32_t row) {
 	uint16_t slots[PICKS_ROWS_MAX];
 	struct pick_input input = stands_input(p, "", slots);
 
-	return filter_codes(&p->set, &input, row);
+	struct filter_ask ask = filter_ask(&p->set, &input);
+
+	return filter_codes(&ask, row);
 }
 
 /* --- one filter each: three instances, who of them may, and what the others are refused for ------------ */
@@ -441,10 +443,11 @@ static void every_code_of_every_row_is_explained(void **state) {
 		BIT(FILTER_ALREADY_TRIED),
 		0,
 	};
+	struct filter_ask ask = filter_ask(&p.set, &input);
 	uint32_t seen = BIT(FILTER_NONE) | BIT(FILTER_TENANT_DENIED) | BIT(FILTER_BREAKER_OPEN) |
 	    BIT(FILTER_BELOW_MIN_SCORE); /* of others */
 	for (uint32_t r = 0; r < n_elems(expected); r++) {
-		assert_int_equal(filter_codes(&p.set, &input, r), expected[r]);
+		assert_int_equal(filter_codes(&ask, r), expected[r]);
 		seen |= expected[r];
 	}
 	assert_int_equal(seen, BIT(FILTER_CODES) - 1);
@@ -493,22 +496,24 @@ static void codes_have_their_numbers(void **state) {
 	learned_write(&picks_instance(&p, 5)->learned.prefill_rate, 1000);
 	load_charge(p.load, 0, picks_instance(&p, 5)->slot, 500);
 	struct pick_input input = stands_input(&p, "", slots);
+	struct filter_ask ask = filter_ask(&p.set, &input);
 	for (size_t i = 0; i < n_elems(rows); i++) {
 		enum filter_code code = rows[i].code;
 
-		assert_true(filter_codes(&p.set, &input, rows[i].row) & BIT(code));
-		filter_details(&p.set, &input, rows[i].row, BIT(code), details);
+		assert_true(filter_codes(&ask, rows[i].row) & BIT(code));
+		filter_details(&ask, rows[i].row, BIT(code), details);
 		assert_number(details[code].value, rows[i].detail.value);
 		assert_number(details[code].limit, rows[i].detail.limit);
 	}
 	p.demand.prompt_tokens = 100000001; /* to the unit, however much it is */
-	filter_details(&p.set, &input, 4, BIT(FILTER_OVER_COST), details);
+	ask = filter_ask(&p.set, &input);
+	filter_details(&ask, 4, BIT(FILTER_OVER_COST), details);
 	assert_number(details[FILTER_OVER_COST].value, 900000009);
 	instance_avoid(picks_instance(&p, 0), 0);
 	uint64_t until_ms = picks_instance(&p, 0)->avoid_until_ms;
 	assert_true(until_ms > 1);
 	input.now_ns = (until_ms - 1) * 1000000;
-	filter_details(&p.set, &input, 0, BIT(FILTER_AVOIDED), details);
+	filter_details(&ask, 0, BIT(FILTER_AVOIDED), details);
 	assert_true(details[FILTER_AVOIDED].value == 1);
 	picks_close(&p);
 }
@@ -616,10 +621,10 @@ static void picks_and_codes_agree(void **state) {
 		if (!input.model || policy_pick(&p.set, &input, &result)) {
 			n_refused++;
 			for (uint32_t r = 0; r < n && input.model; r++)
-				assert_int_not_equal(filter_codes(&p.set, &input, r), 0);
+				assert_int_not_equal(codes(&p, r), 0);
 		} else {
 			/* The prompt is an estimate: half of it counts before nobody is left. */
-			uint32_t all = filter_codes(&p.set, &input, result.row) & ~health;
+			uint32_t all = codes(&p, result.row) & ~health;
 
 			n_picked++;
 			assert_true(all == 0 || (all == BIT(FILTER_CONTEXT_TOO_SMALL)));
@@ -696,6 +701,7 @@ static void a_stored_response_is_asked_for_where_it_is(void **state) {
 			struct pick_result pick = picked_at(&p, 0);
 			assert_int_equal(pick.reason, PICK_RESPONSE_OWNER);
 			assert_int_equal(pick.n_eligible, 1);
+			assert_int_equal(pick.n_left_out, 3);
 			assert_int_equal(pick.n_candidates, 4);
 		}
 		picks_close(&p);

@@ -255,6 +255,32 @@ static void the_ring_stands_beside_the_reason(void **state) {
 	decision_ring_deinit(&ring);
 }
 
+/* Only what a filter speaks against is listed, be it the last of them all. */
+static void those_beside_an_owner_are_not_listed(void **state) {
+	static const struct stand stands[] = { { .labels = NULL }, { .labels = NULL }, { .labels = NULL },
+		{ .labels = NULL }, { .labels = NULL }, { .labels = "context=10" } };
+	struct decision_ring ring;
+	struct picks p;
+
+	decision_ring_init(&ring, 0, 4);
+	stands_open(&p, "round_robin", stands, 6);
+	picks_keep_response(&p, 1, 77, 0);
+	p.demand.response = 77;
+	struct decision *d = record(&ring, &p, NULL, 0);
+	assert_int_equal(d->reason, PICK_RESPONSE_OWNER);
+	assert_int_equal(d->n_rejected, 5);
+	assert_int_equal(d->n_listed, 0);
+	p.demand.prompt_tokens = 100;
+	d = record(&ring, &p, NULL, 0);
+	assert_int_equal(d->reason, PICK_RESPONSE_OWNER);
+	assert_int_equal(d->n_rejected, 5);
+	assert_int_equal(d->n_listed, 1);
+	assert_int_equal(d->rejected[0].label, picks_instance(&p, 5)->label);
+	assert_int_equal(d->rejected[0].code, FILTER_CONTEXT_TOO_SMALL);
+	picks_close(&p);
+	decision_ring_deinit(&ring);
+}
+
 static void a_panic_is_in_the_record(void **state) {
 	struct decision_ring ring;
 	struct picks p;
@@ -342,6 +368,7 @@ int main(void) {
 		cmocka_unit_test(the_rejected_have_their_first_code),
 		cmocka_unit_test(composite_leaves_out_the_worst),
 		cmocka_unit_test(the_ring_stands_beside_the_reason),
+		cmocka_unit_test(those_beside_an_owner_are_not_listed),
 		cmocka_unit_test(a_panic_is_in_the_record),
 		cmocka_unit_test(attempts_keep_what_they_died_of),
 		cmocka_unit_test(who_was_refused_has_a_record),

@@ -280,9 +280,13 @@ static uint32_t find_owner(
 
 	if (!key || !set->responses || !session_table_find(set->responses, key, now_s, &home))
 		return OWNER_NONE;
-	for (uint32_t i = 0; i < f->n; i++)
-		if (session_home_is(home, input->model->candidates[set->eligible[i]].instance))
+	for (uint32_t i = 0; i < f->n; i++) {
+		const struct candidate *c = &input->model->candidates[set->eligible[i]];
+
+		/* The slot alone first: instances lie anywhere. */
+		if (c->slot == home.slot && session_home_is(home, c->instance))
 			return set->eligible[i];
+	}
 	return OWNER_NONE;
 }
 

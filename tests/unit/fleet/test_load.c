@@ -80,11 +80,12 @@ static void a_release_without_a_charge_aborts(void **state) {
 }
 
 #define WORKERS 3
-#define ROUNDS  50000
+#define ROUNDS  400000
 
 struct shift {
 	struct load *load;
 	unsigned worker;
+	pthread_barrier_t *begin;
 };
 
 /* Never more than two requests at a time, of worker + 1 tokens each; one of either kind stays behind. */
@@ -94,6 +95,7 @@ static void *work(void *object) {
 	unsigned worker = shift->worker;
 	uint64_t n_tokens = worker + 1;
 
+	pthread_barrier_wait(shift->begin);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		unsigned slot = i % 2 ? 5 : 6;
 
@@ -132,9 +134,11 @@ static void sums_beside_running_workers(void **state) {
 	struct load *load = load_new(WORKERS);
 	struct shift shifts[WORKERS];
 	pthread_t threads[WORKERS];
+	pthread_barrier_t begin;
 
+	assert_int_equal(pthread_barrier_init(&begin, NULL, WORKERS), 0);
 	for (unsigned i = 0; i < WORKERS; i++) {
-		shifts[i] = (struct shift){ load, i };
+		shifts[i] = (struct shift){ load, i, &begin };
 		assert_int_equal(pthread_create(&threads[i], NULL, work, &shifts[i]), 0);
 	}
 	for (unsigned i = 0; i < ROUNDS; i++) {
@@ -151,6 +155,7 @@ static void sums_beside_running_workers(void **state) {
 	assert_int_equal(load_total(load, 5).prefill_tokens, n_tokens);
 	assert_int_equal(load_total(load, 5).decode_tokens, 10 * n_tokens);
 	assert_int_equal(load_requests(load, 6), 0);
+	pthread_barrier_destroy(&begin);
 	load_free(&load);
 }
 

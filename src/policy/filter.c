@@ -270,24 +270,63 @@ static struct filtered filter_ranges(struct policy_set *set, const struct filter
 	return f;
 }
 
+/* What filters that look at requests say. Who is no candidate counts in nobody's least. */
+static uint32_t request_codes(const struct filter_ask *ask, const struct subject *subject) {
+	const struct pick_input *input = ask->input;
+	struct traits_least least = TRAITS_LEAST;
+	uint32_t codes = 0;
+
+	traits_join(&least, subject->traits);
+	if (has_refused(ask, subject->instance))
+		codes |= BIT(FILTER_CAPABILITY_MISSING);
+	for (uint32_t rest = checks_of(ask, &least); rest; rest &= rest - 1)
+		if (refuses[__builtin_ctz(rest)](ask, subject))
+			codes |= rest & -rest;
+	if (instance_is_avoided(subject->instance, input->now_ns / 1000000u))
+		codes |= BIT(FILTER_AVOIDED);
+	if (is_tried(input, subject->instance->slot))
+		codes |= BIT(FILTER_ALREADY_TRIED);
+	return codes;
+}
+
+/* --- the owner of a stored response --------------------------------------------------------------- */
+
 #define OWNER_NONE UINT32_MAX
 
-/* The candidate, if it is eligible, who made the stored response that the request is about. */
-static uint32_t find_owner(
-    const struct policy_set *set, const struct pick_input *input, const struct filtered *f) {
+/* The place of who made it among the model's candidates and reserve. */
+static uint32_t find_owner(const struct policy_set *set, const struct pick_input *input) {
 	uint64_t key = input->demand->response, now_s = input->now_ns / 1000000000u;
+	const struct model *model = input->model;
 	struct session_home home;
 
 	if (!key || !set->responses || !session_table_find(set->responses, key, now_s, &home))
 		return OWNER_NONE;
-	for (uint32_t i = 0; i < f->n; i++) {
-		const struct candidate *c = &input->model->candidates[set->eligible[i]];
+	for (uint32_t i = 0; i < model->n_candidates + model->n_reserve; i++) {
+		const struct candidate *c = &model->candidates[i];
 
 		/* The slot alone first: instances lie anywhere. */
 		if (c->slot == home.slot && session_home_is(home, c->instance))
-			return set->eligible[i];
+			return i;
 	}
 	return OWNER_NONE;
+}
+
+static bool is_eligible(const struct policy_set *set, const struct filtered *f, uint32_t candidate) {
+	for (uint32_t i = 0; i < f->n; i++)
+		if (set->eligible[i] == candidate)
+			return true;
+	return false;
+}
+
+/* What speaks against the owner, if all of it passes within moments; 0: something that does not. */
+static uint32_t passing_codes(const struct filter_ask *ask, uint32_t owner) {
+	const uint32_t passing = BIT(FILTER_AVOIDED) | BIT(FILTER_AT_CAPACITY) | BIT(FILTER_SLO_UNATTAINABLE);
+	const struct model *model = ask->input->model;
+	const struct candidate *c = &model->candidates[owner];
+	struct subject s = { c->instance, snapshot_traits(ask->set->snapshot, c) };
+	uint32_t codes = owner < model->n_candidates ? request_codes(ask, &s) : BIT(FILTER_UNHEALTHY);
+
+	return codes & ~passing ? 0 : codes;
 }
 
 /* Nobody else has it: neither the policy nor a distance is asked. */
@@ -299,6 +338,32 @@ static void leave_owner(
 	f->reason = PICK_RESPONSE_OWNER;
 }
 
+/* For the owner it is worth to come again: whoever else got the request could only say that it has no such
+ * response. */
+static void leave_nobody(struct filtered *f, uint32_t refused) {
+	*f = (struct filtered){ .reason = f->reason, .refused = refused };
+}
+
+static void narrow(struct policy_set *set, const struct filter_ask *ask, struct filtered *f) {
+	uint32_t owner = find_owner(set, ask->input), n = f->n;
+
+	if (owner != OWNER_NONE && !is_eligible(set, f, owner)) {
+		uint32_t codes = passing_codes(ask, owner);
+
+		if (codes) {
+			leave_nobody(f, codes);
+			return;
+		}
+		owner = OWNER_NONE;
+	}
+	locality_narrow(set, ask->input, f); /* the rings move as they do for everybody */
+	if (owner != OWNER_NONE)
+		leave_owner(set, ask->input, owner, f);
+	else if (f->n == 1 && f->reason == PICK_REASONS)
+		f->reason = PICK_ONLY_CANDIDATE;
+	f->n_left_out = n - f->n;
+}
+
 struct filtered filter_all(struct policy_set *set, const struct pick_input *input) {
 	struct filter_ask ask = filter_ask(set, input);
 	struct filtered f = filter_ranges(set, &ask);
@@ -308,14 +373,7 @@ struct filtered filter_all(struct policy_set *set, const struct pick_input *inpu
 		ask.minds_lessons = false;
 		f = filter_ranges(set, &ask);
 	}
-	uint32_t owner = find_owner(set, input, &f), n = f.n;
-
-	locality_narrow(set, input, &f); /* the rings move as they do for everybody */
-	if (owner != OWNER_NONE)
-		leave_owner(set, input, owner, &f);
-	else if (f.n == 1 && f.reason == PICK_REASONS)
-		f.reason = PICK_ONLY_CANDIDATE;
-	f.n_left_out = n - f.n;
+	narrow(set, &ask, &f);
 	return f;
 }
 
@@ -328,6 +386,7 @@ int filter_outcome(uint32_t refused) {
 		[FILTER_RESIDENCY_MISSING] = PICK_E_PRIVACY,
 		[FILTER_REGION_DENIED] = PICK_E_PRIVACY,
 		[FILTER_ACCELERATOR_MISSING] = PICK_E_ACCELERATOR,
+		[FILTER_AVOIDED] = PICK_E_NONE_LEFT, /* an owner alone: others are taken all the same */
 		[FILTER_AT_CAPACITY] = PICK_E_FULL,
 		[FILTER_SLO_UNATTAINABLE] = PICK_E_LATE,
 		[FILTER_OVER_COST] = PICK_E_COST,
@@ -399,25 +458,6 @@ static struct subject subject_at(
 		snapshot_row_traits(snap, r, model->name, room);
 	return (struct subject){ .instance = snap->rows[r].instance,
 		.traits = may_serve ? snapshot_traits(snap, &model->candidates[i]) : room };
-}
-
-/* What filters that look at requests say. Who is no candidate counts in nobody's least. */
-static uint32_t request_codes(const struct filter_ask *ask, const struct subject *subject) {
-	const struct pick_input *input = ask->input;
-	struct traits_least least = TRAITS_LEAST;
-	uint32_t codes = 0;
-
-	traits_join(&least, subject->traits);
-	if (has_refused(ask, subject->instance))
-		codes |= BIT(FILTER_CAPABILITY_MISSING);
-	for (uint32_t rest = checks_of(ask, &least); rest; rest &= rest - 1)
-		if (refuses[__builtin_ctz(rest)](ask, subject))
-			codes |= rest & -rest;
-	if (instance_is_avoided(subject->instance, input->now_ns / 1000000u))
-		codes |= BIT(FILTER_AVOIDED);
-	if (is_tried(input, subject->instance->slot))
-		codes |= BIT(FILTER_ALREADY_TRIED);
-	return codes;
 }
 
 uint32_t filter_codes(const struct filter_ask *ask, uint32_t row) {

@@ -12,7 +12,9 @@
  * request. So before nobody is left those are taken for whom half the prompt would do, or who
  * refused such requests.
  *
- * Of those that are left only the owner stays when the request is about a stored response.
+ * Of those that are left only the owner stays when the request is about a stored response. When only
+ * what passes speaks against the owner (avoided, at capacity, late) nobody stays: the client is to come
+ * again.
  */
 #pragma once
 
@@ -95,7 +97,8 @@ struct filtered {
 /* Fills set->eligible. */
 struct filtered filter_all(struct policy_set *set, const struct pick_input *input);
 
-/* What it means that nobody is left: an enum pick_outcome, by the filter that removed the last ones. */
+/* What it means that nobody is left: an enum pick_outcome, by the filter that removed the last ones, or the
+ * owner. */
 int filter_outcome(uint32_t refused);
 
 /*

@@ -139,7 +139,7 @@ enum pick_ring {
 const char *pick_ring_text(enum pick_ring ring);
 
 enum pick_outcome {
-	PICK_E_NONE_LEFT = 1, /* all candidates were tried */
+	PICK_E_NONE_LEFT = 1, /* all candidates were tried, or the only one who would do failed lately */
 	PICK_E_NONE_EXIST,    /* nobody routable serves the model */
 
 	/* All others were refused before, the last of them because: */

@@ -2,7 +2,7 @@
 import openai
 import pytest
 
-from program import KEY, PROMPT, chat_body, http
+from program import KEY, PROMPT, chat_body, eventually, http
 
 N_CONVERSATIONS, N_TURNS = 30, 3
 
@@ -103,6 +103,19 @@ def test_it_is_explained_and_remembered(trio, router):
             assert (newest["reason"], newest["chosen"]["instance"]) == ("response_owner", at)
 
 
+def is_not_found(ask):
+    """-> whether the answer is 404; while the owner is only left alone for a moment it is another one"""
+    try:
+        ask()
+    except openai.NotFoundError as e:
+        assert "not found" in str(e)
+        return True
+    except openai.InternalServerError as e:
+        assert (e.status_code, e.response.headers["retry-after"]) == (503, "1")
+        return False
+    raise AssertionError("it is there")
+
+
 def test_an_owner_that_died_leaves_a_404(trio, router):
     """Of the others, who serve on: what is not there is the response, not the route."""
     front = router(trio, "--policy", "random")
@@ -115,8 +128,7 @@ def test_an_owner_that_died_leaves_a_404(trio, router):
             if homes[one] == lost:
                 for ask in (lambda: client.responses.retrieve(one), lambda: turn(client, one),
                             lambda: turn(client, one, stream=True), lambda: client.responses.cancel(one)):
-                    with pytest.raises(openai.NotFoundError, match="not found"):
-                        ask()
+                    eventually(lambda: is_not_found(ask))
             else:
                 assert client.responses.retrieve(one).id == one
                 assert owners([trio[homes[one]]], turn(client, one)) == [0]

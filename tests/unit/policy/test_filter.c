@@ -732,6 +732,39 @@ static void an_owner_that_is_not_eligible_is_passed_over(void **state) {
 	picks_close(&p);
 }
 
+/* Whatever the others could do: they do not have it. */
+static void an_owner_that_is_out_for_a_moment_is_waited_for(void **state) {
+	static const struct stand limited[4] = { { .labels = "capacity=2" } },
+				  slow[4] = { { .labels = "capacity=2 context=10" } };
+	struct picks p;
+
+	stands_open(&p, "round_robin", limited, 4);
+	picks_keep_response(&p, 0, RESPONSE, 0);
+	p.demand.response = RESPONSE;
+	picks_charge(&p, 0, 2);
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_FULL));
+	assert_string_equal(stands_picked(&p, "bcd"), OUTCOME(PICK_E_FULL));
+	/* Another one speaks against it that does not pass, or it was tried. */
+	assert_string_equal(stands_picked(&p, "a"), "bcd");
+	stands_adopt(&p, slow, 4);
+	p.demand.prompt_tokens = 100;
+	assert_string_equal(stands_picked(&p, ""), "bcd");
+	stands_adopt(&p, equals, 4);
+	for (uint32_t r = 0; r < 4; r++)
+		learned_write(&picks_instance(&p, r)->learned.prefill_rate, r ? 10000 : 10);
+	p.demand.deadline_ms = 5000;
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_LATE));
+	p.demand.deadline_ms = 0;
+	assert_string_equal(stands_picked(&p, ""), "a");
+	instance_avoid(picks_instance(&p, 0), 0);
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_NONE_LEFT));
+	/* All are: then it is asked all the same. */
+	for (uint32_t r = 1; r < 4; r++)
+		instance_avoid(picks_instance(&p, r), 0);
+	assert_string_equal(stands_picked(&p, ""), "a");
+	picks_close(&p);
+}
+
 static void an_owner_is_known_while_it_is_asked_for(void **state) {
 	struct session_home other;
 	struct ticket t;
@@ -802,6 +835,7 @@ int main(void) {
 		cmocka_unit_test(codes_of_candidates_allocate_nothing),
 		cmocka_unit_test(a_stored_response_is_asked_for_where_it_is),
 		cmocka_unit_test(an_owner_that_is_not_eligible_is_passed_over),
+		cmocka_unit_test(an_owner_that_is_out_for_a_moment_is_waited_for),
 		cmocka_unit_test(an_owner_is_known_while_it_is_asked_for),
 		cmocka_unit_test(a_detour_leaves_the_owner),
 	};

@@ -77,16 +77,55 @@ static bool add_block(struct prompt_chain *c, const char *p) {
 	return true;
 }
 
-/* The next byte of a part whose shape is not known yet. */
+static enum prompt_shape shape_of_list(char c, bool is_nested) {
+	if (c == '[' && !is_nested)
+		return PROMPT_IN_LISTS;
+	if (c == '"')
+		return is_nested ? PROMPT_TEXTS : PROMPT_IN_TEXT;
+	return c < '0' || c > '9' ? PROMPT_TEXT : is_nested ? PROMPT_IN_IDS : PROMPT_IDS;
+}
+
+/* The next byte of a part whose shape is not known yet. Several are those behind a comma, not those in a
+ * list. */
 static enum prompt_shape shape_after(enum prompt_shape shape, char c) {
-	bool is_digit = c >= '0' && c <= '9', is_nested = shape == PROMPT_IN_LISTS;
 	if (c == ' ' || c == '\t' || c == '\r' || c == '\n')
 		return shape;
-	if (c == '[' && !is_nested)
-		return shape == PROMPT_AT_VALUE ? PROMPT_IN_LIST : PROMPT_IN_LISTS;
-	if (shape == PROMPT_AT_VALUE || !(is_digit || c == '"'))
-		return PROMPT_TEXT;
-	return !is_digit ? PROMPT_TEXTS : is_nested ? PROMPT_ID_LISTS : PROMPT_IDS;
+	switch (shape) {
+	case PROMPT_AT_VALUE:
+		return c == '[' ? PROMPT_IN_LIST : PROMPT_TEXT;
+	case PROMPT_IN_LIST:
+	case PROMPT_IN_LISTS:
+		return shape_of_list(c, shape == PROMPT_IN_LISTS);
+	case PROMPT_IN_TEXT:
+		return c == '\\' ? PROMPT_IN_ESCAPE : c == '"' ? PROMPT_BEHIND_TEXT : PROMPT_IN_TEXT;
+	case PROMPT_IN_ESCAPE:
+		return PROMPT_IN_TEXT;
+	case PROMPT_BEHIND_TEXT:
+		return c == ',' ? PROMPT_TEXTS : PROMPT_TEXT;
+	case PROMPT_IN_IDS:
+		return c == ']' ? PROMPT_BEHIND_IDS : PROMPT_IN_IDS;
+	case PROMPT_BEHIND_IDS:
+		return c == ',' ? PROMPT_ID_LISTS : PROMPT_IDS;
+	default:
+		assert(false);
+		return shape;
+	}
+}
+
+/* The same of the bytes that tell it; returns those that are left. */
+static struct slice find_shape(struct prompt_part *part, struct slice bytes) {
+	while (part->shape < PROMPT_TEXT && bytes.n) {
+		const char *end = bytes.p + bytes.n;
+		const char *p = part->shape == PROMPT_IN_TEXT ? scan_span(bytes.p, end) : bytes.p;
+		if (p < end) {
+			part->shape = (uint8_t)shape_after((enum prompt_shape)part->shape, *p++);
+			part->n_ids += part->n_ids
+			    ? p[-1] == ','
+			    : part->shape == PROMPT_IDS || part->shape == PROMPT_IN_IDS;
+		}
+		bytes = slice_skip(bytes, (size_t)(p - bytes.p));
+	}
+	return bytes;
 }
 
 /* So few at a time that a byte can count them: the compiler makes it 16 at once. */
@@ -105,11 +144,7 @@ static uint64_t count_commas(struct slice bytes) {
 
 /* Once for nearly all parts. */
 static __attribute__((noinline)) void count_ids(struct prompt_part *part, struct slice bytes) {
-	while (part->shape < PROMPT_TEXT && bytes.n) {
-		part->shape = (uint8_t)shape_after((enum prompt_shape)part->shape, bytes.p[0]);
-		part->n_ids = part->shape >= PROMPT_IDS;
-		bytes = slice_skip(bytes, 1);
-	}
+	bytes = find_shape(part, bytes);
 	if (part->n_ids)
 		part->n_ids += count_commas(bytes);
 }

@@ -25,12 +25,18 @@ enum prompt_part_id { PROMPT_TOOLS, PROMPT_SYSTEM, PROMPT_CONVERSATION };
 
 /* What a part is, by its first bytes. */
 enum prompt_shape {
-	PROMPT_AT_VALUE, /* none of it has come but blanks */
-	PROMPT_IN_LIST,  /* behind [ */
-	PROMPT_IN_LISTS, /* behind [[ */
-	PROMPT_TEXT,     /* or anything else */
+	PROMPT_AT_VALUE,    /* none of it has come but blanks */
+	PROMPT_IN_LIST,     /* behind [ */
+	PROMPT_IN_LISTS,    /* behind [[ */
+	PROMPT_IN_TEXT,     /* behind [" */
+	PROMPT_IN_ESCAPE,   /* behind a backslash there */
+	PROMPT_BEHIND_TEXT, /* behind ["…" */
+	PROMPT_IN_IDS,      /* behind [[1 */
+	PROMPT_BEHIND_IDS,  /* behind [[1] */
+	/* Those that stay. */
+	PROMPT_TEXT,     /* one, also as the only one of a list, or anything else */
 	PROMPT_TEXTS,    /* several */
-	PROMPT_IDS,      /* token ids */
+	PROMPT_IDS,      /* token ids, also as the only list of a list */
 	PROMPT_ID_LISTS, /* several lists of them */
 };
 
@@ -78,7 +84,7 @@ void prompt_chain_end(struct prompt_chain *c, struct slice bytes);
 struct prompt_size {
 	uint64_t bytes;
 	uint64_t n_ids, id_bytes; /* token ids, by the commas between them, and the bytes of such parts */
-	bool is_batch;            /* a part is a list of texts or of lists: several prompts */
+	bool is_batch;            /* a part is a list of several texts or lists: several prompts */
 };
 
 struct prompt_size prompt_chain_size(const struct prompt_chain *c);

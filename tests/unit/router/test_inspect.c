@@ -623,6 +623,14 @@ static void token_ids_are_counted(void **state) {
 		{ "/v1/embeddings", "{\"input\":[[1,2],[3]]}", 3, true, true },
 		{ "/v1/embeddings", "{\"input\":[\"abcdef\",\"gh\"]}", 3, false, true },
 		{ "/v1/responses", "{\"input\":[{\"n\":[1,2]}]}", 3, false, false },
+		/* One in a list is one, whatever stands in it. */
+		{ "/v1/completions", "{\"prompt\":[\"a\"]}", 1, false, false },
+		{ "/v1/completions", "{\"prompt\":[[1]]}", 1, true, false },
+		{ "/v1/completions", "{\"prompt\":[ [1,22 , 3] ]}", 3, true, false },
+		{ "/v1/completions", "{\"prompt\":[\"a, \\\"b\\\", c\\\\\" ]}", 4, false, false },
+		{ "/v1/completions", "{\"prompt\":[\"a\\\\\" ,\"b\"]}", 3, false, true },
+		{ "/v1/completions", "{\"prompt\":[\"\",\"\"]}", 1, false, true },
+		{ "/v1/completions", "{\"prompt\":[]}", 0, false, false },
 	};
 	const char *before = path;
 	for (size_t i = 0; i < n_elems(cases); i++)

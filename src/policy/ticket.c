@@ -91,10 +91,26 @@ static void bind_response(
 	session_table_bind(set->responses, response, session_home_of(owner), now_ns / 1000000000u);
 }
 
+static bool is_home_of_any(const struct snapshot *snap, struct session_home home) {
+	for (uint32_t i = 0; i < snap->n_rows; i++)
+		if (session_home_is(home, snap->rows[i].instance))
+			return true;
+	return false;
+}
+
+/* Ids are the engines' own: one that gives out another's, by chance or by will, does not get its requests. */
+static bool is_anothers(
+    const struct policy_set *set, uint64_t response, const struct instance *inst, uint64_t now_ns) {
+	struct session_home home;
+
+	return session_table_find(set->responses, response, now_ns / 1000000000u, &home) &&
+	    !session_home_is(home, inst) && is_home_of_any(set->snapshot, home);
+}
+
 void ticket_keep_response(
     const struct ticket *t, struct policy_set *set, uint64_t response, uint64_t now_ns) {
 	assert(ticket_is_open(t));
-	if (set->responses)
+	if (set->responses && !is_anothers(set, response, t->instance, now_ns))
 		bind_response(set, response, t->instance, now_ns);
 }
 

@@ -46,7 +46,8 @@ void ticket_open(
 /* Its first token came. Again, or on a closed one, does nothing. */
 void ticket_first(struct ticket *t, struct policy_set *set, uint64_t now_ns);
 
-/* The answer is a response of this id (a hash as in demand.response): requests that are about it go there. */
+/* The answer is a response of this id (a hash as in demand.response): requests that are about it go there,
+ * unless another instance that is still in the fleet has such a one. */
 void ticket_keep_response(const struct ticket *t, struct policy_set *set, uint64_t response, uint64_t now_ns);
 
 /* What an engine said of the tokens; zeroes when it said nothing. */

@@ -791,6 +791,30 @@ static void an_owner_is_known_while_it_is_asked_for(void **state) {
 	picks_close(&p);
 }
 
+/* An engine that gives out the id of another's response, by chance or by will, does not get it. */
+static void an_owner_is_not_replaced_while_it_is_there(void **state) {
+	struct session_home gone;
+	struct picks p;
+
+	stands_open(&p, "round_robin", equals, 4);
+	picks_keep_response(&p, 2, RESPONSE, 1000);
+	picks_keep_response(&p, 1, RESPONSE, 1001);
+	p.demand.response = RESPONSE;
+	assert_ptr_equal(picked_at(&p, 1001).instance, picks_instance(&p, 2));
+	/* Its own is as good as new. */
+	picks_keep_response(&p, 2, RESPONSE, 8000);
+	assert_int_equal(picked_at(&p, 8000 + 7000).reason, PICK_RESPONSE_OWNER);
+	/* It was idle for too long, or is not in the fleet any more. */
+	picks_keep_response(&p, 1, RESPONSE, 20000);
+	assert_ptr_equal(picked_at(&p, 20000).instance, picks_instance(&p, 1));
+	gone = session_home_of(picks_instance(&p, 1));
+	gone.serial = (gone.serial + 1) & SESSION_SERIAL_MASK;
+	session_table_bind(p.responses, RESPONSE, gone, 20000);
+	picks_keep_response(&p, 3, RESPONSE, 20000);
+	assert_ptr_equal(picked_at(&p, 20000).instance, picks_instance(&p, 3));
+	picks_close(&p);
+}
+
 /* A request that goes elsewhere does not move it. */
 static void a_detour_leaves_the_owner(void **state) {
 	uint16_t slots[PICKS_ROWS_MAX];
@@ -834,6 +858,7 @@ int main(void) {
 		cmocka_unit_test(picks_and_codes_agree),
 		cmocka_unit_test(codes_of_candidates_allocate_nothing),
 		cmocka_unit_test(a_stored_response_is_asked_for_where_it_is),
+		cmocka_unit_test(an_owner_is_not_replaced_while_it_is_there),
 		cmocka_unit_test(an_owner_that_is_not_eligible_is_passed_over),
 		cmocka_unit_test(an_owner_that_is_out_for_a_moment_is_waited_for),
 		cmocka_unit_test(an_owner_is_known_while_it_is_asked_for),

@@ -38,6 +38,7 @@ enum want {
 	WANT_MESSAGE_PART,
 	WANT_INPUT_PART,
 	WANT_RESULT_PART,
+	WANT_OUTPUT_PART, /* of what a tool put out, as Responses have it */
 	WANT_RESPONSE_FORMAT,
 	WANT_TEXT_FORMAT,
 	WANT_EFFORT,
@@ -100,6 +101,7 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_MESSAGE_PART] = TYPE("messages.[].content.[].type"),
 	[WANT_INPUT_PART] = TYPE("input.[].content.[].type"),
 	[WANT_RESULT_PART] = TYPE("messages.[].content.[].content.[].type"),
+	[WANT_OUTPUT_PART] = TYPE("input.[].output.[].type"),
 	[WANT_RESPONSE_FORMAT] = TYPE("response_format.type"),
 	[WANT_TEXT_FORMAT] = TYPE("text.format.type"),
 	[WANT_EFFORT] = TYPE("reasoning_effort"),
@@ -247,7 +249,7 @@ static void prompt_begin(struct reading *r, unsigned id, const char *p) {
 	if (id == WANT_MESSAGES)
 		r->kinds[WANT_MESSAGE_PART] = r->kinds[WANT_RESULT_PART] = 0;
 	if (id == WANT_INPUT)
-		r->kinds[WANT_INPUT_PART] = 0;
+		r->kinds[WANT_INPUT_PART] = r->kinds[WANT_OUTPUT_PART] = 0;
 	if ((id >= WANT_QUERY && !r->reads_pairs) || (*source && *source < id + 1))
 		return;
 	if (is_prompt(id, r->values[id].type)) {
@@ -704,7 +706,8 @@ static bool is_kind(const struct reading *r, unsigned want, enum kind kind) {
 }
 
 static bool has_kind(const struct reading *r, enum kind kind) {
-	return (r->kinds[WANT_MESSAGE_PART] | r->kinds[WANT_RESULT_PART] | r->kinds[WANT_INPUT_PART]) >>
+	return (r->kinds[WANT_MESSAGE_PART] | r->kinds[WANT_RESULT_PART] | r->kinds[WANT_INPUT_PART] |
+		   r->kinds[WANT_OUTPUT_PART]) >>
 	    kind &
 	    1;
 }

@@ -370,6 +370,8 @@ static struct demand demand_of(const char *fields, struct slice body, size_t ste
 #define TOOL_RESULT(parts)                                                                                   \
 	"{\"messages\":[{\"content\":[{\"type\":\"tool_result\",\"content\":[" parts "]}]}]"
 
+#define TOOL_OUTPUT(output) "{\"input\":[{\"type\":\"function_call_output\",\"output\":" output "}]"
+
 static void features_and_limits_are_found(void **state) {
 	static const struct {
 		const char *body;
@@ -411,6 +413,12 @@ static void features_and_limits_are_found(void **state) {
 		{ TOOL_RESULT("{\"type\":\"image\"},{\"type\":\"text\"}") "}", BIT(IMAGE_INPUT), 0 },
 		{ TOOL_RESULT("{\"type\":\"text\",\"x\":{\"type\":\"image\"}}") "}", 0, 0 },
 		{ TOOL_RESULT("{\"type\":\"image\"}") ",\"messages\":[]}", 0, 0 },
+		/* And as Responses have it. */
+		{ TOOL_OUTPUT("[{\"type\":\"input_text\"},{\"type\":\"input_image\"}]") "}", BIT(IMAGE_INPUT),
+		    0 },
+		{ TOOL_OUTPUT("[{\"type\":\"input_image\"}]") ",\"input\":[]}", 0, 0 },
+		{ TOOL_OUTPUT("\"input_image\"") "}", 0, 0 },
+		{ TOOL_OUTPUT("[{\"type\":\"input_text\",\"x\":{\"type\":\"input_image\"}}]") "}", 0, 0 },
 		{ "{\"logprobs\":true}", BIT(LOGPROBS), 0 },
 		{ "{\"logprobs\":0}", BIT(LOGPROBS), 0 },
 		{ "{\"logprobs\":false,\"n\":1}", 0, 0 },

@@ -438,14 +438,19 @@ static bool needs_body(struct slice path) {
 	return false;
 }
 
-/* Of /v1/responses/ID, and of what lies below it. */
-static uint64_t response_of_path(struct slice path) {
+/* What is asked of the Responses API with a body as that of a new one: these are no ids. */
+static bool is_responses_verb(struct slice name) {
+	return slice_eq(name, SLICE("compact")) || slice_eq(name, SLICE("input_tokens"));
+}
+
+/* Of /v1/responses/ID, and of what lies below it: the segment; empty: there is none. */
+static struct slice segment_of_path(struct slice path) {
 	static const struct slice prefix = { "/v1/responses/", 14 };
 	if (!slice_has_prefix(path, prefix))
-		return 0;
+		return (struct slice){ NULL, 0 };
 	struct slice id = slice_skip(path, prefix.n);
 	const char *end = memchr(id.p, '/', id.n);
-	return inspect_id_hash(end ? slice_head(id, (size_t)(end - id.p)) : id);
+	return end ? slice_head(id, (size_t)(end - id.p)) : id;
 }
 
 /* How much of the body is read, and what is wrong with that. */
@@ -498,7 +503,10 @@ enum cause inspect_init(
     struct inspect *in, const struct inspect_rules *rules, struct buf_pool *pool, const struct head *head) {
 	*in = (struct inspect){ .capability = (uint8_t)capability_of(head_method(head), head_path(head)) };
 	struct head_reading h = { .in = in, .facts.rules = rules, .n_better = rules->n_headers };
-	h.facts.response = response_of_path(head_path(head));
+	struct slice segment = segment_of_path(head_path(head));
+	in->may_name_response = in->capability == CAPABILITY_RESPONSES || is_responses_verb(segment);
+	if (!in->may_name_response)
+		h.facts.response = inspect_id_hash(segment);
 	enum cause cause = read_head(&h, head);
 	if (!cause && head->method == METHOD_POST)
 		cause = choose_body(in, head);
@@ -647,13 +655,17 @@ bool inspect_has_session(const struct inspect *in) {
 /* The hash of the id of the stored response that it is about; 0: none so far. */
 static uint64_t response_of(const struct inspect *in) {
 	uint64_t hash = in->buf ? facts_of(in)->response : 0;
-	if (!hash && in->body == INSPECT_JSON && in->capability == CAPABILITY_RESPONSES)
+	if (!hash && in->body == INSPECT_JSON && in->may_name_response)
 		hash = session_text(reading_of(in), WANT_PREVIOUS_RESPONSE);
 	return hash;
 }
 
 bool inspect_names_response(const struct inspect *in) {
 	return in->named_response || response_of(in) != 0;
+}
+
+bool inspect_may_name_response(const struct inspect *in) {
+	return in->may_name_response && !inspect_has_all(in) && !inspect_names_response(in);
 }
 
 static uint64_t salt_of(const struct inspect_salt *with) {

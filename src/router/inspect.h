@@ -46,7 +46,8 @@ struct inspect {
 	bool may_be_empty;
 	bool is_complete;
 	bool is_streamed;
-	bool named_response; /* private, see inspect_names_response() */
+	bool may_name_response; /* private, see inspect_may_name_response() */
+	bool named_response;    /* private, see inspect_names_response() */
 };
 
 _Static_assert(sizeof(struct inspect) <= 24, "it lives in every exchange");
@@ -85,9 +86,13 @@ bool inspect_has_session(const struct inspect *in);
 
 /*
  * True when it is about a stored response, by its path or by previous_response_id, as far as is known. Stays
- * known when all else is forgotten.
+ * known when all else is forgotten. An id in a path is taken as it stands there: those that engines give out
+ * need no encoding.
  */
 bool inspect_names_response(const struct inspect *in);
+
+/* True while it names none, and its body may do so yet. */
+bool inspect_may_name_response(const struct inspect *in);
 
 /* True when nothing more will be learned of the request. */
 bool inspect_has_all(const struct inspect *in);

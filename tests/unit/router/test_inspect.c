@@ -880,6 +880,14 @@ static void a_stored_response_is_named(void **state) {
 	assert_int_equal(response_asked_for("POST", "/v1/responses", "{\"model\":\"m\"}"), 0);
 	assert_int_equal(
 	    response_asked_for("POST", "/v1/chat/completions", "{\"previous_response_id\":\"resp_1\"}"), 0);
+	/* Two that are no ids, whose bodies name one. */
+	assert_int_equal(response_asked_for("POST", "/v1/responses/compact", "{\"model\":\"m\"}"), 0);
+	assert_true(response_asked_for(
+			"POST", "/v1/responses/compact", "{\"previous_response_id\":\"resp_1\"}") == r1);
+	assert_true(response_asked_for("POST", "/v1/responses/input_tokens",
+			"{\"model\":\"m\",\"previous_response_id\":\"resp_1\"}") == r1);
+	assert_true(response_asked_for("POST", "/v1/responses/resp_1/cancel",
+			"{\"previous_response_id\":\"resp_2\"}") == r1);
 	assert_int_equal(response_asked_for("GET", "/v1/responses", NULL), 0);
 	assert_int_equal(response_asked_for("GET", "/v1/responses/", NULL), 0);
 	assert_int_equal(response_asked_for("GET", "/v1/responses//cancel", NULL), 0);
@@ -888,6 +896,28 @@ static void a_stored_response_is_named(void **state) {
 	assert_true(response_asked_for("GET", long_path, NULL) != 0);
 	snprintf(long_path, sizeof(long_path), "/v1/responses/%sx", MODEL_256);
 	assert_int_equal(response_asked_for("GET", long_path, NULL), 0);
+}
+
+/* While its body may yet name one, and no longer. */
+static void a_stored_response_may_yet_be_named(void **state) {
+	const char *usual = path;
+	struct inspect in;
+
+	path = "/v1/responses";
+	assert_int_equal(begin(&in, "POST", JSON), CAUSE_NONE);
+	assert_true(inspect_may_name_response(&in));
+	assert_int_equal(feed(&in, SLICE("{\"previous_response_id\":\"r\""), CAUSE_NONE), CAUSE_NONE);
+	assert_false(inspect_may_name_response(&in));
+	inspect_deinit(&in, &pool);
+	assert_int_equal(begin(&in, "POST", JSON), CAUSE_NONE);
+	assert_int_equal(feed(&in, SLICE("{}"), CAUSE_NONE), CAUSE_NONE);
+	assert_int_equal(inspect_finish(&in), CAUSE_NONE);
+	assert_false(inspect_may_name_response(&in));
+	inspect_deinit(&in, &pool);
+	path = usual;
+	assert_int_equal(begin(&in, "POST", JSON), CAUSE_NONE);
+	assert_false(inspect_may_name_response(&in));
+	inspect_deinit(&in, &pool);
 }
 
 static void without_memory_it_is_overloaded(void **state) {
@@ -923,6 +953,7 @@ int main(void) {
 		cmocka_unit_test(our_headers_are_read),
 		cmocka_unit_test(bad_ones_of_ours_are_refused),
 		cmocka_unit_test(a_stored_response_is_named),
+		cmocka_unit_test(a_stored_response_may_yet_be_named),
 		cmocka_unit_test(without_memory_it_is_overloaded),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -112,11 +112,15 @@ static const struct option rows[] = {
 	{ "router", "body_limit", .help = "largest body of a request; beyond is 413", .type = OPTION_SIZE,
 	    .def = "512MiB", .min = KIB, .max = 1024 * GIB, ROUTER(body_limit_bytes) },
 	{ "router", "inspect_limit",
-	    .help = "how much of a JSON body is waited for, 64KiB at most, so that a broken one is refused "
-		    "before an engine sees it",
+	    .help =
+		"how much of a JSON body is waited for before an instance is picked: so much where the "
+		"policy "
+		"goes by its prompt or session, up to hold_limit where it may name a stored response, 64KiB "
+		"at most elsewhere",
 	    .type = OPTION_SIZE, .def = "1MiB", .max = GIB, ROUTER(inspect_limit_bytes) },
 	{ "router", "hold_limit",
-	    .help = "how much of a body may be held until its model is found; beyond is 413",
+	    .help = "how much of a body may be held until its model, or the stored response that it goes on "
+		    "from, is found; without its model it is 413 then",
 	    .type = OPTION_SIZE, .def = "64MiB", .min = KIB, .max = 1024 * GIB, ROUTER(hold_limit_bytes) },
 	{ "router", "hold_memory",
 	    .help = "what held bodies, heads and unread output may take together; beyond is 503",

@@ -213,14 +213,13 @@ static bool policy_waits(const struct policy_set *set, const struct inspect *in)
 	const struct model *model = exchange_model(set->snapshot, in);
 	if (!model || in->body != INSPECT_JSON)
 		return false;
-	if (set->responses && in->capability == CAPABILITY_RESPONSES && !inspect_names_response(in))
-		return true; /* SDKs name the response before it behind the input */
 	return policy_wants_prompt(set, model) ||
 	    (policy_wants_session(set, model) && !(inspect_has_session(in) && inspect_is_decided(in)));
 }
 
 /*
- * Enough of the body is here to go on: its model is known, if models matter. A small JSON
+ * Enough of the body is here to go on: its model is known, if models matter, and the stored response that
+ * it goes on from, which one engine alone has. A small JSON
  * body is waited for whole, since no engine can begin before it has all of it: what is
  * wrong with it is then found before an engine sees it.
  */
@@ -230,7 +229,9 @@ bool exchange_has_enough(const struct worker *w, const struct inspect *in, uint6
 		return true;
 	if (must_wait(w, in))
 		return false;
-	if (!policy_waits(&w->policies, in))
+	if (w->policies.responses && inspect_may_name_response(in))
+		limit = w->router->config->hold_limit_bytes; /* SDKs name it behind the input */
+	else if (!policy_waits(&w->policies, in))
 		limit = u64_min(limit, WHOLE_BYTES);
 	return n_bytes >= limit || buf_is_over_budget(&w->loop.bufs);
 }
@@ -655,7 +656,8 @@ static enum next relay_head(struct exchange *x, const struct head *answer) {
 	x->at.first_byte = now_ns(x);
 	x->status = answer->status;
 	tap_init(&x->tap, answer);
-	x->tap.seeks_response = x->inspect.capability == CAPABILITY_RESPONSES && answer->status < 300;
+	x->tap.seeks_response =
+	    inspect_capability(&x->inspect) == CAPABILITY_RESPONSES && answer->status < 300;
 	/* Else it cost the engine no work. */
 	if (x->tap.kind != TAP_EVENTS && answer->status < 400 && x->model->name.n) {
 		ticket_first(&x->ticket, &x->worker->policies, x->at.first_byte);

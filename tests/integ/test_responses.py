@@ -73,12 +73,13 @@ def test_a_path_has_no_model(engine, router):
                 assert plain.post(f"{front.url}/v1/responses/{ids}/cancel", **how).status_code == 400
 
 
-def test_the_previous_one_may_be_named_behind_a_long_input(trio, router):
+@pytest.mark.parametrize("n_bytes", [300_000, 3 << 19])      # less and more than inspect_limit
+def test_the_previous_one_may_be_named_behind_a_long_input(trio, router, n_bytes):
     front = router(trio, "--policy", "round_robin", router={"threads": 2})
     with client_of(front) as client:
         firsts = [turn(client) for _ in range(6)]
         for one in firsts:
-            body = {"model": "m", "input": "x" * 300_000, "max_output_tokens": 1, "previous_response_id": one}
+            body = {"model": "m", "input": "x" * n_bytes, "max_output_tokens": 1, "previous_response_id": one}
             with http() as plain:
                 reply = plain.post(front.url + "/v1/responses", json=body)
             assert reply.status_code == 200, reply.text

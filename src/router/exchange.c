@@ -565,13 +565,13 @@ static void forget_request(struct exchange *x) {
 		inspect_deinit(&x->inspect, bufs(x));
 }
 
-/* Before the client can ask for it. */
-static void keep_response(struct exchange *x) {
-	uint64_t *found = &x->worker->tap.response;
-	if (*found)
-		ticket_keep_response(
-		    &x->ticket, &x->worker->policies, inspect_response_key(*found, 0), now_ns(x));
-	*found = 0;
+/* What the answer has told so far, before the client can know it. */
+static void heed_news(struct exchange *x, struct tap_news news) {
+	if (news.n_content)
+		journal_tokens(x, news.n_content);
+	if (news.response)
+		ticket_keep_response(&x->ticket, &x->worker->policies,
+		    inspect_response_key(news.response, INSPECT_TENANT_ALL), now_ns(x));
 }
 
 /*
@@ -606,18 +606,15 @@ static int take_answer(struct exchange *x, struct call_out *o) {
 	if (r)
 		return r;
 	if (in.n) {
-		unsigned n_events = tap_feed(&x->tap, &x->worker->tap, bufs(x), in.pieces, in.n);
-		if (n_events)
-			journal_tokens(x, n_events);
+		heed_news(x, tap_feed(&x->tap, &x->worker->tap, bufs(x), in.pieces, in.n));
 		call_put_data(o, in.pieces, in.n);
 	}
 	if (in.is_end) {
 		struct head_room trailer;
 		call_put_end(o, call_trailer(&x->up, &trailer) ? &trailer.head : NULL);
-		tap_finish(&x->tap, &x->worker->tap, bufs(x));
+		heed_news(x, tap_finish(&x->tap, &x->worker->tap, bufs(x)));
 		learn_refusal(x);
 	}
-	keep_response(x);
 	return 0;
 }
 

@@ -216,7 +216,7 @@ static json_t *local_finish_session(const struct local_state *s, unsigned *statu
 	struct slice text = decode(query_session(s->request), room);
 	bool is_ended;
 
-	if (!inspect_session_of(text, &(struct inspect_salt){ .tenant = 0 })) {
+	if (!inspect_session_of(text, &(struct inspect_salt){ .tenant = INSPECT_TENANT_ALL })) {
 		*status = 400;
 		return json_pack("{s:s, s:s}", "error", "session_id is missing, or no text of 1 to 256 bytes",
 		    "code", "bad_request");

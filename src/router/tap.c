@@ -231,27 +231,28 @@ static void tap_take_usage(struct tap *t, const struct scan *scan) {
 }
 
 /* Events have one of their own: what they are about is the response. */
-static void tap_take_id(struct tap *t, struct tap_scratch *s, const struct scan *scan) {
+static uint64_t tap_take_id(struct tap *t, const struct scan *scan) {
 	const struct scan_value *v = scan_found(scan, t->kind == TAP_EVENTS ? WANT_RESPONSE_ID : WANT_ID);
-	s->response = v && v->type == SCAN_STRING ? inspect_id_hash(v->text) : 0;
-	t->seeks_response = !s->response;
+	uint64_t response = v && v->type == SCAN_STRING ? inspect_id_hash(v->text) : 0;
+	t->seeks_response = !response;
+	return response;
 }
 
-/* A JSON text ended: what did it say? True when it carried content. */
-static bool tap_read_end(struct tap *t, struct tap_scratch *s) {
+/* A JSON text ended: what did it say? */
+static void tap_read_end(struct tap *t, struct tap_scratch *s, struct tap_news *news) {
 	struct scan *scan = &tap_reading(t, s)->scan;
 	t->is_reading = false;
 	if (t->kind == TAP_EVENTS && scan_finish(scan) != SCAN_COMPLETE)
-		return false;
+		return;
 	if (scan->found & ((UINT32_C(1) << WANT_TYPE) - 1))
 		tap_take_usage(t, scan);
 	if (t->seeks_response)
-		tap_take_id(t, s, scan);
+		news->response = tap_take_id(t, scan);
 	const struct scan_value *type = scan_found(scan, WANT_TYPE);
 	if (!type || type->type != SCAN_STRING || has_suffix(type->text, SLICE("delta")))
-		return has_content(scan);
-	t->is_done |= is_last(type->text);
-	return false; /* it repeats what deltas have said, or has nothing to say */
+		news->n_content += has_content(scan);
+	else /* it repeats what deltas have said, or has nothing to say */
+		t->is_done |= is_last(type->text);
 }
 
 /* The read ended inside a JSON text: its scanner is kept, and the thread gets another. */
@@ -266,19 +267,18 @@ static void tap_save(struct tap *t, struct tap_scratch *s, struct buf_pool *pool
 
 /* --- the events around it --------------------------------------------------- */
 
-/* A line has ended. True when it closed an event that carried content. */
-static bool tap_line_end(struct tap *t, struct tap_scratch *s) {
+/* A line has ended, and if it is empty an event. */
+static void tap_line_end(struct tap *t, struct tap_scratch *s, struct tap_news *news) {
 	bool is_blank = t->line == LINE_START && t->matched == 0;
-	bool content = false;
 	t->is_done |= t->line == LINE_DONE && t->matched == 6;
 	if (is_blank) {
-		content = t->is_reading && tap_read_end(t, s);
+		if (t->is_reading)
+			tap_read_end(t, s, news);
 		t->is_reading = t->is_refused = false;
 		t->at_boundary = true;
 	}
 	t->line = LINE_START;
 	t->matched = 0;
-	return content;
 }
 
 /* The bytes of one line up to its end or the end of the input, without the end. */
@@ -314,8 +314,8 @@ static void tap_line(struct tap *t, struct tap_scratch *s, const char *p, const 
 			t->line = LINE_SKIP;
 }
 
-static unsigned tap_events(struct tap *t, struct tap_scratch *s, const char *p, const char *end) {
-	unsigned n_content = 0;
+static void tap_events(struct tap *t, struct tap_scratch *s, struct slice text, struct tap_news *news) {
+	const char *p = text.p, *end = text.p + text.n;
 	while (p < end) {
 		t->at_boundary = false;
 		const char *newline = memchr(p, '\n', (size_t)(end - p));
@@ -324,32 +324,30 @@ static unsigned tap_events(struct tap *t, struct tap_scratch *s, const char *p, 
 		tap_line(t, s, p, text_end);
 		if (!newline)
 			break;
-		n_content += tap_line_end(t, s);
+		tap_line_end(t, s, news);
 		p = newline + 1;
 	}
-	return n_content;
 }
 
-unsigned tap_feed(
+struct tap_news tap_feed(
     struct tap *t, struct tap_scratch *s, struct buf_pool *pool, const struct piece *pieces, size_t n) {
-	unsigned n_content = 0;
+	struct tap_news news = { .n_content = 0 };
 	if (t->kind == TAP_NONE)
-		return 0;
+		return news;
 	for (size_t i = 0; i < n; i++) {
-		const char *p = pieces[i].p, *end = p + pieces[i].n;
 		if (t->kind == TAP_EVENTS) {
-			n_content += tap_events(t, s, p, end);
+			tap_events(t, s, (struct slice){ pieces[i].p, pieces[i].n }, &news);
 			continue;
 		}
 		if (t->at_boundary)
 			tap_read_begin(t, s);
 		t->at_boundary = false;
 		if (t->is_reading)
-			tap_read(t, s, p, (size_t)(end - p));
+			tap_read(t, s, pieces[i].p, pieces[i].n);
 	}
-	t->n_events += n_content;
+	t->n_events += news.n_content;
 	tap_save(t, s, pool);
-	return n_content;
+	return news;
 }
 
 static void tap_refusal_end(struct tap *t, struct tap_scratch *s) {
@@ -358,12 +356,15 @@ static void tap_refusal_end(struct tap *t, struct tap_scratch *s) {
 	t->is_of_request = scan_finish(&r->scan) == SCAN_COMPLETE && r->names_part && !r->is_unsupported;
 }
 
-void tap_finish(struct tap *t, struct tap_scratch *s, struct buf_pool *pool) {
+struct tap_news tap_finish(struct tap *t, struct tap_scratch *s, struct buf_pool *pool) {
+	struct tap_news news = { .n_content = 0 };
 	if (t->kind == TAP_NOT_FOUND && t->is_reading)
 		tap_refusal_end(t, s);
 	if (t->kind == TAP_JSON && t->is_reading)
-		tap_read_end(t, s);
+		tap_read_end(t, s, &news);
 	buf_unref(pool, &t->saved);
+	news.n_content = 0; /* only events are counted */
+	return news;
 }
 
 char *tap_error_event(enum cause cause, enum reply_dialect dialect) {

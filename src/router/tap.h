@@ -36,7 +36,6 @@ struct tap_reading;
 /* One per thread, shared by all its taps. */
 struct tap_scratch {
 	struct buf *buf;
-	uint64_t response; /* inspect_id_hash() of an id that was found; its taker sets it to 0 again */
 };
 
 struct tap {
@@ -62,12 +61,18 @@ void tap_scratch_deinit(struct tap_scratch *s, struct buf_pool *pool);
 void tap_init(struct tap *t, const struct head *answer);
 void tap_deinit(struct tap *t, struct buf_pool *pool);
 
-/* The next bytes of the answer. Returns how many content events ended in them. */
-unsigned tap_feed(
+/* What was found in some bytes. */
+struct tap_news {
+	unsigned n_content; /* content events that ended in them */
+	uint64_t response;  /* inspect_id_hash() of the id that is sought; 0: it was not there */
+};
+
+/* The next bytes of the answer. */
+struct tap_news tap_feed(
     struct tap *t, struct tap_scratch *s, struct buf_pool *pool, const struct piece *pieces, size_t n);
 
-/* The answer is complete. */
-void tap_finish(struct tap *t, struct tap_scratch *s, struct buf_pool *pool);
+/* The answer is complete. Content is none in this news. */
+struct tap_news tap_finish(struct tap *t, struct tap_scratch *s, struct buf_pool *pool);
 
 /* The event that tells a client of this dialect that its stream was cut; the caller frees it. */
 must_use char *tap_error_event(enum cause cause, enum reply_dialect dialect);

@@ -236,7 +236,8 @@ void worker_join(struct worker *w) {
 
 void worker_demand(struct worker *w, const struct inspect *in, const struct model *model, uint64_t *keys,
     struct demand *out) {
-	const struct inspect_salt salt = { .model = model->name,
+	const struct inspect_salt salt = { .tenant = INSPECT_TENANT_ALL,
+		.model = model->name,
 		.tokens_per_byte = policy_tokens_per_byte(&w->policies, model) };
 	inspect_demand(in, &salt, keys, out);
 	out->output_tokens = policy_output_tokens(&w->policies, model);

@@ -14,7 +14,7 @@ static struct tap listen_to(enum tap_kind kind, struct slice text, size_t step) 
 	for (size_t at = 0; at < text.n; at += step) {
 		struct slice part = slice_head(slice_skip(text, at), step);
 		struct piece piece = { part.p, part.n, NULL };
-		n_events += tap_feed(&t, &scratch, &pool, &piece, 1);
+		n_events += tap_feed(&t, &scratch, &pool, &piece, 1).n_content;
 	}
 	tap_finish(&t, &scratch, &pool);
 	assert(n_events == t.n_events && !t.saved);

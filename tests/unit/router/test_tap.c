@@ -31,14 +31,19 @@ static void begin(struct tap *t, const char *fields) {
 }
 
 /* Feeds a part, in memory of its own. */
-static unsigned feed(struct tap *t, struct slice part) {
+static struct tap_news feed_news(struct tap *t, struct slice part) {
 	char *exact = malloc(part.n + !part.n);
 	memcpy(exact, part.p, part.n);
 	struct piece pieces[2] = { { exact, part.n / 2, NULL },
 		{ exact + part.n / 2, part.n - part.n / 2, NULL } };
-	unsigned n = tap_feed(t, &scratch, &pool, pieces, 2);
+	struct tap_news news = tap_feed(t, &scratch, &pool, pieces, 2);
 	free(exact);
-	return n;
+	return news;
+}
+
+/* How many content events end in it. */
+static unsigned feed(struct tap *t, struct slice part) {
+	return feed_news(t, part).n_content;
 }
 
 /* What a tap learns of an answer. */
@@ -439,14 +444,11 @@ static uint64_t id_in(const char *fields, struct slice text, size_t first, size_
 	begin(&t, fields);
 	t.seeks_response = is_response;
 	for (size_t at = 0, n = first; at < text.n; at += n, n = step) {
-		feed(&t, slice_head(slice_skip(text, at), n));
-		assert_true(!found || !scratch.response); /* it is told once */
-		found |= scratch.response;
-		scratch.response = 0;
+		uint64_t response = feed_news(&t, slice_head(slice_skip(text, at), n)).response;
+		assert_true(!found || !response); /* it is told once */
+		found |= response;
 	}
-	tap_finish(&t, &scratch, &pool);
-	found |= scratch.response;
-	scratch.response = 0;
+	found |= tap_finish(&t, &scratch, &pool).response;
 	assert_int_equal(t.seeks_response, is_response && !found);
 	tap_deinit(&t, &pool);
 	return found;
@@ -503,7 +505,6 @@ static void tokens_are_counted_all_the_same(void **state) {
 	t.seeks_response = true;
 	assert_int_equal(
 	    feed(&t, SLICE("data: {\"id\":\"a long id\",\"response\":{\"id\":\"another\"}}\n\n")), 0);
-	scratch.response = 0;
 	tap_finish(&t, &scratch, &pool);
 	tap_deinit(&t, &pool);
 }

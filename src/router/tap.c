@@ -144,11 +144,13 @@ void tap_init(struct tap *t, const struct head *answer) {
 	struct slice type = head_find(answer, FIELD_CONTENT_TYPE);
 	struct slice coding = head_find(answer, FIELD_CONTENT_ENCODING);
 	*t = (struct tap){ .at_boundary = true };
-	if (coding.n && !slice_is(coding, SLICE("identity")))
+	if (coding.n && !slice_is(coding, SLICE("identity"))) {
+		t->is_of_request = answer->status == 404;
 		return;
+	}
 	if (slice_is(slice_head(type, 17), SLICE("text/event-stream")))
 		t->kind = TAP_EVENTS;
-	else if (slice_is(slice_head(type, 16), SLICE("application/json")))
+	else if (type.n && inspect_is_json(type))
 		t->kind = answer->status == 404 ? TAP_NOT_FOUND : TAP_JSON;
 }
 

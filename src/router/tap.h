@@ -16,8 +16,9 @@
  *
  * The JSON of a 404 is scanned for what is not there. It is of the request, not of its route, when
  * the error names a parameter or speaks of a model, unless of one that does not support what was
- * asked for; when its text is longer or stranger than any that a server has for a path that it does
- * not know; not when it has no text. Other 404s, and JSON that is none, are of the route.
+ * asked for; when a text of it is longer than 512 bytes or has control characters, as none has that a
+ * server gives for a path that it does not know; not when it has no text. So is one that is compressed,
+ * since nobody knows what it says. Other 404s, and JSON that is none, are of the route.
  */
 #pragma once
 
@@ -49,7 +50,7 @@ struct tap {
 	bool is_reading;        /* a JSON text has begun and not ended */
 	bool is_refused;        /* this event is no JSON */
 	bool has_usage, has_cached;
-	bool is_of_request;  /* a 404 that is complete: the route is there */
+	bool is_of_request;  /* a 404 that is complete, or cannot be read: the route is there */
 	bool is_done;        /* [DONE] or the last event of another dialect passed */
 	bool seeks_response; /* the id of a response, at the caller's wish; false once it is found */
 	bool at_boundary;    /* the last byte ended an event, or nothing came yet */

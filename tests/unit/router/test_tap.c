@@ -560,6 +560,8 @@ static bool is_of_request(const char *status, const char *type, struct slice tex
 
 #define X64 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 
+#define CODED(type) type "\r\ncontent-encoding: gzip"
+
 static void a_404_is_of_the_route_or_of_the_request(void **state) {
 	static const char *const of_route[] = { "", "{}", "[]", "Not Found", "{\"detail\":\"Not Found\"}",
 		"{\"error\":{\"code\":404,\"message\":\"File Not Found\",\"type\":\"not_found_error\"}}",
@@ -589,6 +591,15 @@ static void a_404_is_of_the_route_or_of_the_request(void **state) {
 			if (!is_of_request("404 no", "application/json", slice_of(of_request[i]), step))
 				fail_msg("of the route: %s", of_request[i]);
 		assert_false(is_of_request("404 no", "text/html", slice_of(of_request[0]), step));
+		assert_true(
+		    is_of_request("404 no", "application/problem+json", slice_of(of_request[0]), step));
+		assert_true(is_of_request("404 no", "Text/JSON ; charset=x", slice_of(of_request[0]), step));
+		assert_false(
+		    is_of_request("404 no", "application/problem+json", slice_of(of_route[4]), step));
+		/* What cannot be read may be anything. */
+		assert_true(is_of_request("404 no", CODED("application/json"), slice_of(of_route[4]), step));
+		assert_true(is_of_request("404 no", CODED("text/html"), slice_of("\x1f\x8b"), step));
+		assert_false(is_of_request("405 no", CODED("application/json"), slice_of(of_route[4]), step));
 		assert_false(is_of_request("405 no", "application/json", slice_of(of_request[0]), step));
 	}
 }

@@ -136,6 +136,7 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 		.is_no_text = is_no_text(demand),
 		.is_several = demand->is_batch || demand->features >> FEATURE_N & 1,
 		.phase = TICKET_PREFILL,
+		.capability = (uint8_t)demand->capability,
 	};
 	if (t->is_several)
 		atomic_fetch_add_explicit(&t->instance->learned.n_several, 1, memory_order_relaxed);

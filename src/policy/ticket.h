@@ -31,6 +31,7 @@ struct ticket {
 	bool is_several;            /* to the engine: a batch of prompts, or n answers */
 	bool may_overtake;          /* what it is believed to find may not be there yet */
 	uint8_t phase;
+	uint8_t capability; /* that it was picked for */
 };
 
 _Static_assert(sizeof(struct ticket) <= 80, "part of every open stream");

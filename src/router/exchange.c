@@ -270,13 +270,13 @@ static enum next step_inspect(struct exchange *x) {
 	return WAIT;
 }
 
-/* What filters and the policy may know of the request; its keys are the worker's scratch. */
-static void make_demand(struct exchange *x, struct demand *demand) {
+/* What filters and the policy may know of a request for this model; its keys are the worker's scratch. */
+static void make_demand(struct exchange *x, const struct model *model, struct demand *demand) {
 	const struct head *head = request_head(x);
-	worker_demand(x->worker, &x->inspect, x->model, x->worker->keys, demand);
+	worker_demand(x->worker, &x->inspect, model, x->worker->keys, demand);
 	demand->seed = worker_seed(exchange_id(x));
 	if (head->framing == FRAMING_LENGTH)
-		worker_expect(x->worker, &x->inspect, x->model, head->content_length, demand);
+		worker_expect(x->worker, &x->inspect, model, head->content_length, demand);
 }
 
 enum cause exchange_cause(int outcome) {
@@ -316,8 +316,9 @@ static int pick_instance(
 static enum next fail_without_model(struct exchange *x) {
 	const struct model *any = &x->view->snapshot->any;
 	enum cause cause = any->n_candidates + any->n_reserve ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE;
-	struct demand demand = { .capability = inspect_capability(&x->inspect) };
+	struct demand demand;
 	struct pick_input input = { .demand = &demand, .now_ns = now_ns(x) };
+	make_demand(x, any, &demand);
 	journal_declined(x, &input, cause, 0);
 	return exchange_fail(x, cause);
 }
@@ -341,7 +342,7 @@ static enum next step_pick(struct exchange *x) {
 		.tried = x->tried,
 		.n_tried = x->n_tried,
 		.now_ns = now_ns(x) };
-	make_demand(x, &demand);
+	make_demand(x, x->model, &demand);
 	struct pick_result pick;
 	uint64_t pick_ns = 0;
 	int r =
@@ -580,7 +581,7 @@ static void heed_news(struct exchange *x, struct tap_news news) {
  */
 static void learn_refusal(struct exchange *x) {
 	bool is_refusal = x->status == 404 || x->status == 405 || x->status == 501;
-	enum capability asked = inspect_capability(&x->inspect);
+	enum capability asked = (enum capability)x->ticket.capability; /* not what was known later */
 	struct learned *learned = &x->ticket.instance->learned;
 	struct log_event e;
 

@@ -206,7 +206,8 @@ static struct slice query_session(const struct head *request) {
 /* Whichever model it was of: a session's hash is salted with that. */
 static bool end_session(const struct local_state *s, struct slice text, struct slice model) {
 	struct session_table *sessions = s->worker->router->sessions;
-	uint64_t key = inspect_session_of(text, &(struct inspect_salt){ .model = model });
+	uint64_t key =
+	    inspect_session_of(text, &(struct inspect_salt){ .tenant = INSPECT_TENANT_ALL, .model = model });
 
 	return key && sessions && session_table_end(sessions, key);
 }

@@ -66,6 +66,32 @@ static void test_a_refused_infill_is_no_refused_completion(void **state) {
 	expect_end(w, 13);
 }
 
+/* A suffix behind what was read before the choice: it was picked as a completion, and that is what it did not
+ * do. */
+static void test_a_late_suffix_is_a_refused_completion(void **state) {
+	static const char head[] = "{\"model\":\"m\",\"prompt\":\"", tail[] = "\",\"suffix\":\"s\"}";
+	enum { PROMPT_BYTES = 100000 };
+	struct world *w = WORLD("m", "m", "m");
+	const char *path = "/v1/completions";
+	char *prompt = calloc(1, PROMPT_BYTES + 1);
+
+	memset(prompt, 'x', PROMPT_BYTES);
+	struct peer *client = post_part(w, path, sizeof(head) + PROMPT_BYTES + sizeof(tail) - 2, head), *at;
+	say(w, client, prompt);
+	at = net_newest(-1);
+	unsigned others = 7u & ~(1u << at->engine);
+	say(w, client, tail);
+	say(w, at, NOT_FOUND);
+	expect_answer(client, 404, NULL);
+	peer_close(client);
+	peer_close(at);
+	world_settle(w);
+	assert_int_equal(n_cleared(w), 1);
+	assert_int_equal(given(w, path, BODY("m")), others);
+	free(prompt);
+	expect_end(w, 7);
+}
+
 /* A 404 is of the route unless it says that something else is not there, with the head or behind it. */
 static void test_a_missing_model_is_no_missing_route(void **state) {
 	static const struct {
@@ -149,6 +175,7 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_refused_route_is_learned_and_expires),
 		cmocka_unit_test(test_a_refused_infill_is_no_refused_completion),
+		cmocka_unit_test(test_a_late_suffix_is_a_refused_completion),
 		cmocka_unit_test(test_a_missing_model_is_no_missing_route),
 		cmocka_unit_test(test_half_a_refusal_is_none),
 		cmocka_unit_test(test_other_mistakes_teach_nothing),

@@ -188,7 +188,7 @@ static json_t *attempts_json(const struct decision *d) {
 	return list;
 }
 
-static struct decision_why why_of(const struct decision *d) {
+struct decision_why decision_why_of(const struct decision *d) {
 	const struct decision_choice *next = d->n_alternatives ? &d->alternatives[0] : NULL;
 	struct decision_why why = { .refusal = (enum cause)d->refusal,
 		.instance = slice_of(label_text(LABEL_INSTANCE, d->chosen.label)),
@@ -205,7 +205,7 @@ static struct decision_why why_of(const struct decision *d) {
 }
 
 static void put_choice(json_t *json, const struct decision *d) {
-	struct decision_why why = why_of(d);
+	struct decision_why why = decision_why_of(d);
 
 	json_object_set_new(json, "policy", d->policy ? json_string(policy_name(d->policy)) : json_null());
 	json_object_set_new(json, "snapshot", uint_of(d->snapshot));

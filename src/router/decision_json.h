@@ -21,6 +21,9 @@ struct decision_moment decision_moment_now(void);
 void decision_moment_refresh(struct decision_moment *moment);
 uint64_t decision_wall_ms(const struct decision_moment *moment, uint64_t at_ns);
 
+/* What a record says of its choice. Any thread. */
+struct decision_why decision_why_of(const struct decision *d);
+
 /* These give a new reference. */
 json_t *decision_json(const struct decision *d, const struct decision_moment *moment);
 json_t *decision_json_number(double value); /* to the millionth; null when it is none */

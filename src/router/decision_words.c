@@ -83,6 +83,25 @@ unsigned decision_reasons(const struct decision_why *why, const char *words[stat
 	return n;
 }
 
+bool decision_is_reason(const char *word) {
+	bool is_one = !strcmp(word, RETRY) || !strcmp(word, PANIC);
+
+	for (unsigned i = 0; i < PICK_REASONS && !is_one; i++)
+		is_one = !strcmp(word, pick_reason_text((enum pick_reason)i));
+	for (unsigned i = 0; i < PICK_RING_NONE && !is_one; i++)
+		is_one = !strcmp(word, pick_ring_text((enum pick_ring)i));
+	return is_one;
+}
+
+bool decision_has_reason(const struct decision_why *why, const char *word) {
+	const char *words[DECISION_REASONS_MAX];
+	unsigned n = decision_reasons(why, words);
+
+	while (n > 0 && strcmp(words[n - 1], word) != 0)
+		n--;
+	return n > 0;
+}
+
 char *decision_reasoning(const struct decision_why *why) {
 	char *text = NULL;
 	size_t n = 0;

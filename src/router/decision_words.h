@@ -25,6 +25,10 @@ struct decision_why {
 #define DECISION_REASONS_MAX 4
 unsigned decision_reasons(const struct decision_why *why, const char *words[static DECISION_REASONS_MAX]);
 
+/* Whether decision_reasons() says this word of any choice, and whether it does of this one. Any thread. */
+bool decision_is_reason(const char *word);
+bool decision_has_reason(const struct decision_why *why, const char *word);
+
 /* "a: it is its turn (round_robin); in the zone of the request (local_zone)" */
 char *decision_reasoning(const struct decision_why *why);
 

@@ -95,10 +95,12 @@ static bool is_wanted(const char *wanted, const char *text) {
 
 /* A request that was refused has nothing of what is asked for here. */
 static bool fits_choice(const struct filter *f, const struct decision *d) {
+	struct decision_why why = decision_why_of(d);
+
 	if (d->refusal)
 		return !f->instance[0] && !f->reason[0];
 	return is_wanted(f->instance, label_text(LABEL_INSTANCE, d->chosen.label)) &&
-	    is_wanted(f->reason, pick_reason_text((enum pick_reason)d->reason));
+	    (!f->reason[0] || decision_has_reason(&why, f->reason));
 }
 
 static bool fits(const struct filter *f, const struct decision *d) {
@@ -229,13 +231,6 @@ static bool take_text(struct endpoint_call *call, const char *key, char *to, siz
 	return true;
 }
 
-static bool is_reason(const char *text) {
-	for (unsigned i = 0; i < PICK_REASONS; i++)
-		if (!strcmp(text, pick_reason_text((enum pick_reason)i)))
-			return true;
-	return false;
-}
-
 /* A number, when it is there. */
 static bool take_uint(struct endpoint_call *call, const char *key, uint64_t max, uint64_t *value_inout) {
 	struct slice text = endpoint_query(call, key);
@@ -253,7 +248,7 @@ static const char *filter_read(struct filter *f, struct endpoint_call *call) {
 	if (!take_uint(call, "since", SINCE_MAX, &since_ms))
 		return "since is in milliseconds since 1970";
 	if (!take_text(call, "reason", f->reason, sizeof(f->reason)) ||
-	    (f->reason[0] && !is_reason(f->reason)))
+	    (f->reason[0] && !decision_is_reason(f->reason)))
 		return "there is no such reason";
 	if (!take_text(call, "model", f->model, sizeof(f->model)) ||
 	    !take_text(call, "instance", f->instance, sizeof(f->instance)))

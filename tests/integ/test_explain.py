@@ -128,11 +128,15 @@ def test_refusals_leave_a_record(engine, router):
         assert (record["n_candidates"], record["n_eligible"], record["n_rejected"], record["model"]) == (6, 0, 6, "m")
         record, = [d for d in eventually(lambda: [d for d in decisions(front) if d["settled"] and d["refusal"] == code])]
         assert (record["status"], record["queue_ms"]) == (answer.status_code, None) and record["total_ms"] is not None
+    answer = front.chat("no such model", body={"user": "u", "stream": True})
+    record = front.admin("/decisions/" + answer.headers["x-headrace-decision"]).json()
+    assert record["features"] == ["stream"] and record["session"]
     answer = front.chat("no such model")
     record = front.admin("/decisions/" + answer.headers["x-headrace-decision"]).json()
     assert (record["refusal"], record["policy"], record["model"], record["rejected"]) == ("model_not_found", None, "other", [])
+    assert record["prompt_bytes"] > 0 and record["seed"] != "0" * 16 and not record["session"]
     assert record["model_asked"] == "no such model" and record["reasoning"] == "nobody: no instance serves this model"
-    assert len(decisions(front)) == 3 and decisions(front, "?reason=round_robin") == []
+    assert len(decisions(front)) == 4 and decisions(front, "?reason=round_robin") == []
     quiet = router([engine(["m"])])
     assert "x-headrace-decision" not in quiet.chat("no such model").headers and len(decisions(quiet)) == 1
 
@@ -161,6 +165,9 @@ def test_attempts_say_what_they_died_of(engine, router):
     failed, = [d for d in decisions(front) if d["n_attempts"] == 2]
     assert [a["cause"] for a in failed["attempts"]] == ["connect_failed", "none"]
     assert failed["attempts"][0]["instance"] == workers[1].url and failed["reasons"] == ["round_robin", "retry_exclude"]
+    assert [d["id"] for d in decisions(front, "?reason=retry_exclude")] == [failed["id"]]
+    for reason in ("panic_mode", "local_zone", "spill_region", "spill_far"):
+        assert decisions(front, "?reason=" + reason) == []
     out, = [r for r in failed["rejected"] if r["instance"] == workers[1].url]
     assert out["code"] in ("avoided", "already_tried") and out["text"]
     rows = explain(front, chat_body()).json()["rows"]

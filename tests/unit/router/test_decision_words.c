@@ -99,6 +99,10 @@ static void a_choice_has_all_its_reasons(void **state) {
 	assert_string_equal(words[1], "spill_region");
 	assert_string_equal(words[2], "retry_exclude");
 	assert_string_equal(words[3], "panic_mode");
+	for (unsigned i = 0; i < 4; i++)
+		assert_true(decision_is_reason(words[i]) && decision_has_reason(&why, words[i]));
+	assert_true(decision_is_reason("local_zone") && !decision_has_reason(&why, "local_zone"));
+	assert_false(decision_is_reason("") || decision_is_reason("why"));
 }
 
 static void nobody_has_a_refusal(void **state) {
@@ -109,7 +113,28 @@ static void nobody_has_a_refusal(void **state) {
 	assert_int_equal(decision_reasons(&why, words), 0);
 }
 
-/* What the policies and filters can say is never without words, and no two say the same but for a session. */
+/* A sentence without the word in brackets that ends it. */
+static size_t sentence_n(const char *text) {
+	const char *bracket = strrchr(text, '(');
+
+	assert_non_null(bracket);
+	return (size_t)(bracket - text);
+}
+
+static bool says_the_same(struct decision_why why, enum pick_reason one, enum pick_reason other) {
+	why.reason = one;
+	char *a = decision_reasoning(&why);
+	why.reason = other;
+	char *b = decision_reasoning(&why);
+	bool is_same = sentence_n(a) == sentence_n(b) && !memcmp(a, b, sentence_n(a));
+
+	free(a);
+	free(b);
+	return is_same;
+}
+
+/* What the policies and filters can say is never without words, and no two say the same but both hashes of a
+ * session. */
 static void each_reason_and_code_has_words(void **state) {
 	struct decision_why why = { .instance = SLICE("a"), .score = NAN, .ring = PICK_RING_NONE };
 	struct filter_detail none = { 0, 0 };
@@ -119,6 +144,9 @@ static void each_reason_and_code_has_words(void **state) {
 		char *text = decision_reasoning(&why);
 		assert_null(strstr(text, "null"));
 		free(text);
+		for (unsigned other = 0; other < i; other++)
+			assert_int_equal(says_the_same(why, (enum pick_reason)i, (enum pick_reason)other),
+			    i == PICK_CONSISTENT_HASH && other == PICK_RENDEZVOUS_HASH);
 	}
 	why.reason = PICK_RANDOM;
 	for (unsigned i = 0; i < PICK_RING_NONE; i++) {

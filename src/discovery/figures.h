@@ -10,7 +10,7 @@ enum figure {
 	FIGURE_RUNNING,         /* requests */
 	FIGURE_WAITING,         /* requests */
 	FIGURE_KV_USAGE,        /* 0 to 1 */
-	FIGURE_GENERATION_RATE, /* tokens a second, where the engine itself says it */
+	FIGURE_GENERATION_RATE, /* tokens a second, where the engine itself says it; scrape adds what shows */
 	FIGURE_GENERATED,       /* tokens since it started */
 	FIGURE_CACHE_TOKENS,    /* its KV cache holds so many */
 	FIGURE_STARTED,         /* seconds; of several processes the sum: good for comparing only */

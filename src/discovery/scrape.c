@@ -58,17 +58,16 @@ static bool scrape_is_restarted(const struct scrape *s, const struct figures *f)
 	    f->values[FIGURE_GENERATED] < s->n_generated;
 }
 
-/* The engine's own word, or what its counter has grown by. */
-static void scrape_learn_rate(struct scrape *s, const struct figures *f, bool is_restarted) {
-	struct learned *learned = &s->instance->learned;
+/* An engine that does not say its rate shows it by what its counter has grown by. */
+static void scrape_show_rate(const struct scrape *s, struct figures *f, bool is_restarted) {
 	uint64_t now_ms = scraper_now(s->scraper);
 
-	if (f->is_said[FIGURE_GENERATION_RATE])
-		learned_write(&learned->generation_rate, f->values[FIGURE_GENERATION_RATE]);
-	else if (f->is_said[FIGURE_GENERATED] && s->generated_ms && now_ms > s->generated_ms && !is_restarted)
-		learned_write(&learned->generation_rate,
-		    (f->values[FIGURE_GENERATED] - s->n_generated) * 1000 /
-			(double)(now_ms - s->generated_ms));
+	if (f->is_said[FIGURE_GENERATION_RATE] || !f->is_said[FIGURE_GENERATED] || !s->generated_ms ||
+	    now_ms <= s->generated_ms || is_restarted)
+		return;
+	f->is_said[FIGURE_GENERATION_RATE] = true;
+	f->values[FIGURE_GENERATION_RATE] =
+	    (f->values[FIGURE_GENERATED] - s->n_generated) * 1000 / (double)(now_ms - s->generated_ms);
 }
 
 static void scrape_remember(struct scrape *s, const struct figures *f) {
@@ -83,13 +82,13 @@ static void scrape_remember(struct scrape *s, const struct figures *f) {
 }
 
 /* What it does not say this time stays as it was. */
-static void scrape_learn(struct scrape *s, const struct figures *f) {
+static void scrape_learn(struct scrape *s, struct figures *f) {
 	struct learned *learned = &s->instance->learned;
 	bool is_restarted = scrape_is_restarted(s, f);
 
 	if (is_restarted)
 		atomic_fetch_add_explicit(&learned->n_restarts, 1, memory_order_relaxed);
-	scrape_learn_rate(s, f, is_restarted);
+	scrape_show_rate(s, f, is_restarted);
 	if (f->is_said[FIGURE_RUNNING])
 		learned_hear_requests(learned, f->values[FIGURE_RUNNING], f->values[FIGURE_WAITING],
 		    load_requests(s->scraper->options.load, s->instance->slot));

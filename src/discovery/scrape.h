@@ -54,6 +54,6 @@ void scraper_deinit(struct scraper *s);
 /* The instances of this snapshot are asked, others are let go. */
 void scraper_sync(struct scraper *s, struct snapshot *snapshot);
 
-/* As it was said last; false when it was not, or that is three intervals ago. */
+/* As it was said last, or shown by a counter; false when it was not, or that is three intervals ago. */
 must_use bool scraper_figure(
     const struct scraper *s, const struct instance *inst, enum figure figure, double *value_out);

@@ -28,12 +28,11 @@ struct learned {
 	_Atomic uint64_t predicted_tokens, actual_tokens;
 
 	/* The engine's, too, like kv_usage. */
-	_Atomic double generation_rate; /* tokens a second; for those who show it */
-	_Atomic double n_running;       /* requests */
-	_Atomic double recent_said;     /* requests there, */
-	_Atomic double recent_own;      /* and those of them that are ours; both decay */
-	_Atomic uint32_t n_several;     /* of ours, those that are several to the engine, and are under way */
-	_Atomic uint64_t cache_tokens;  /* its KV cache holds so many; 0: not said */
+	_Atomic double n_running;      /* requests */
+	_Atomic double recent_said;    /* requests there, */
+	_Atomic double recent_own;     /* and those of them that are ours; both decay */
+	_Atomic uint32_t n_several;    /* of ours, those that are several to the engine, and are under way */
+	_Atomic uint64_t cache_tokens; /* its KV cache holds so many; 0: not said */
 	_Atomic uint32_t n_restarts; /* seen by scrapes: what it had cached before is gone; readers compare */
 
 	/* A route that it refused (404, 405, 501): label of the model << 48 | until ms. The last one counts.

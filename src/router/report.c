@@ -147,6 +147,9 @@ static void write_figures(const struct report *r, FILE *out) {
 		{ "headrace_engine_waiting", "Requests that the engine says wait in it.", FIGURE_WAITING },
 		{ "headrace_engine_kv_usage", "What part of its KV cache the engine says it uses, 0 to 1.",
 		    FIGURE_KV_USAGE },
+		{ "headrace_engine_generation_tokens_per_second",
+		    "What the engine says or shows that it generates, over all its requests.",
+		    FIGURE_GENERATION_RATE },
 	};
 	double value;
 	for (size_t k = 0; k < n_elems(rows); k++) {
@@ -160,14 +163,6 @@ static void write_figures(const struct report *r, FILE *out) {
 }
 
 static void write_scrapes(const struct report *r, FILE *out) {
-	metric_write_family(out, "headrace_engine_generation_tokens_per_second", "gauge",
-	    "What the engine says or shows that it generates, over all its requests.");
-	for (uint32_t i = 0; i < r->snapshot->n_rows; i++) {
-		const struct instance *inst = r->snapshot->rows[i].instance;
-		if (atomic_load_explicit(&inst->learned.scraped_ms, memory_order_relaxed))
-			metric_write_row(out, "headrace_engine_generation_tokens_per_second", "instance",
-			    inst->spec.name.p, learned_read(&inst->learned.generation_rate));
-	}
 	metric_write_family(out, "headrace_engine_restarts_total", "counter",
 	    "Restarts of engines that showed in what they say of themselves.");
 	for (uint32_t i = 0; i < r->snapshot->n_rows; i++) {

@@ -119,6 +119,12 @@ static bool has_figure(const struct scene *s, enum figure figure, double is) {
 	return scraper_figure(&s->scraper, first(s), figure, &value) && value == is;
 }
 
+static bool says_rate(const struct scene *s) {
+	double value;
+
+	return scraper_figure(&s->scraper, first(s), FIGURE_GENERATION_RATE, &value);
+}
+
 #define LOAD(running, waiting)                                                                               \
 	"vllm:num_requests_running " running "\nvllm:num_requests_waiting " waiting "\n"
 
@@ -140,7 +146,7 @@ static void what_is_not_ours_is_others(void **state) {
 	assert_true(strangers(s) > 0.19 && strangers(s) < 0.21);
 	assert_true(learned_read(&learned(s)->n_waiting) == 900);
 	/* Nor does it while some of ours are several to it. */
-	atomic_store(&learned(s)->n_several, 1);
+	atomic_store(&first(s)->learned.n_several, 1);
 	for (unsigned i = 0; i < 100; i++)
 		say_figures(s, LOAD("64", "0"));
 	assert_true(strangers(s) > 0.19 && strangers(s) < 0.21);
@@ -193,13 +199,15 @@ static void the_rate_is_what_the_counter_grew_by(void **state) {
 
 	say_figures(s, LOAD("1", "0") "vllm:generation_tokens_total 100\n");
 	uint64_t since_ms = learned(s)->scraped_ms;
-	assert_true(learned_read(&learned(s)->generation_rate) == 0);
+	assert_false(says_rate(s));
 	say_figures(s, LOAD("1", "0"));
 	say_figures(s, LOAD("1", "0") "vllm:generation_tokens_total 600\n");
 	double passed_s = (double)(learned(s)->scraped_ms - since_ms) / 1000;
-	assert_true(learned_read(&learned(s)->generation_rate) == 500 * 1000 / (passed_s * 1000));
+	assert_true(has_figure(s, FIGURE_GENERATION_RATE, 500 * 1000 / (passed_s * 1000)));
 	say_figures(s, "sglang:num_running_reqs 1\nsglang:gen_throughput 77\n");
-	assert_true(learned_read(&learned(s)->generation_rate) == 77);
+	assert_true(has_figure(s, FIGURE_GENERATION_RATE, 77));
+	say_figures(s, LOAD("1", "0")); /* it says nothing of it now */
+	assert_false(says_rate(s));
 	scene_close(s);
 }
 
@@ -236,7 +244,9 @@ static void a_restart_shows(void **state) {
 		say_figures(s, after);
 		if (learned(s)->n_restarts != rows[i].n)
 			fail_msg("row %zu: %u", i, learned(s)->n_restarts);
-		assert_true(learned_read(&learned(s)->generation_rate) >= 0);
+		double rate = 0;
+		assert_true(
+		    !scraper_figure(&s->scraper, first(s), FIGURE_GENERATION_RATE, &rate) || rate >= 0);
 		say_figures(s, after);
 		assert_int_equal(learned(s)->n_restarts, rows[i].n);
 		scene_close(s);

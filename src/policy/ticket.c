@@ -120,6 +120,13 @@ static bool is_no_text(const struct demand *demand) {
 	return demand->features & media || demand->is_counted;
 }
 
+/* The prompt is all the work: a whole answer is there as soon as a first token would be. */
+static bool is_prefill_only(const struct demand *demand) {
+	uint32_t judges = 1u << CAPABILITY_EMBEDDINGS | 1u << CAPABILITY_RERANK | 1u << CAPABILITY_SCORE;
+
+	return judges >> demand->capability & 1 || demand->output_max == 1;
+}
+
 void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_input *input,
     const struct pick_result *pick) {
 	const struct demand *demand = input->demand;
@@ -135,6 +142,8 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 		.output_tokens = demand->output_tokens,
 		.is_no_text = is_no_text(demand),
 		.is_several = demand->is_batch || demand->features >> FEATURE_N & 1,
+		.is_prefill_only = is_prefill_only(demand),
+		.service_s = -1,
 		.phase = TICKET_PREFILL,
 		.capability = (uint8_t)demand->capability,
 	};
@@ -175,6 +184,15 @@ static void learn_first_token(struct learned *learned, double sample_s) {
 		learn_mean(&learned->first_token_s, sample_s, FIRST_TOKEN_SHARE);
 }
 
+static void move_to_decode(struct ticket *t, struct policy_set *set) {
+	uint32_t decode_tokens = t->prompt_tokens + t->output_tokens;
+
+	dequeue(t, set);
+	load_move(set->load, set->worker, t->instance->slot, t->charged_tokens, decode_tokens);
+	t->charged_tokens = decode_tokens;
+	t->phase = TICKET_DECODE;
+}
+
 void ticket_first(struct ticket *t, struct policy_set *set, uint64_t now_ns) {
 	if (t->phase != TICKET_PREFILL)
 		return;
@@ -185,11 +203,14 @@ void ticket_first(struct ticket *t, struct policy_set *set, uint64_t now_ns) {
 	t->service_s = (float)((double)(now_ns - u64_min(u64_max(t->opened_ns, before_ns), now_ns)) / 1e9);
 	learn_first_token(learned, (double)(now_ns - t->opened_ns) / 1e9);
 	atomic_store_explicit(&learned->first_ns, now_ns, memory_order_relaxed);
-	dequeue(t, set);
-	uint32_t decode_tokens = t->prompt_tokens + t->output_tokens;
-	load_move(set->load, set->worker, t->instance->slot, t->charged_tokens, decode_tokens);
-	t->charged_tokens = decode_tokens;
-	t->phase = TICKET_DECODE;
+	move_to_decode(t, set);
+}
+
+void ticket_answered(struct ticket *t, struct policy_set *set, uint64_t now_ns) {
+	if (t->is_prefill_only)
+		ticket_first(t, set, now_ns);
+	else if (t->phase == TICKET_PREFILL)
+		move_to_decode(t, set);
 }
 
 /* --- close ---------------------------------------------------------------------------------- */
@@ -203,7 +224,7 @@ static void learn_rate(const struct ticket *t, uint64_t n_uncached) {
 	double tokens = learned_read(&learned->recent_tokens) * MEMORY + (double)n_uncached;
 	double seconds = learned_read(&learned->recent_s) * MEMORY + (double)t->service_s;
 
-	if (n_uncached < LESSON_TOKENS_MIN || t->phase != TICKET_DECODE || seconds <= 0)
+	if (n_uncached < LESSON_TOKENS_MIN || t->service_s < 0 || seconds <= 0)
 		return;
 	learned_write(&learned->recent_tokens, tokens);
 	learned_write(&learned->recent_s, seconds);

@@ -3,9 +3,9 @@
  *
  * Opened when an instance was picked: the load is charged there, in requests and in prompt
  * tokens that are not cached, and the prefix index told that the prompt will be. Moved at
- * the first token: the tokens are in decode from then on. Closed at the end, on every
- * path, exactly once. On the way it teaches: rates and first-token times at the first
- * token, cached tokens and tokens per byte from the usage at the end.
+ * the first token, or when a whole answer comes: the tokens are in decode from then on. Closed
+ * at the end, on every path, exactly once. On the way it teaches: rates and first-token times
+ * at the first token, cached tokens and tokens per byte from the usage at the end.
  *
  * Lives in the caller's request, belongs to the thread of the set that it was opened with.
  * A zeroed ticket is closed.
@@ -24,11 +24,12 @@ struct ticket {
 	uint32_t cached_tokens;     /* predicted */
 	uint32_t charged_tokens;    /* in prefill, then in decode */
 	uint32_t age, age_beyond;   /* of the last block believed, of the first one that was not */
-	float service_s;            /* what its prefill took; 0: no first token yet */
+	float service_s;            /* what its prefill took; negative: nobody saw a first token */
 	uint16_t n_blocks, n_known; /* blocks of the prompt that are believed, and known, to be cached */
 	uint16_t label;             /* of the model */
 	bool is_no_text;            /* its bytes say nothing of its tokens */
 	bool is_several;            /* to the engine: a batch of prompts, or n answers */
+	bool is_prefill_only;       /* embeddings, and the like: an answer takes what the prompt takes */
 	bool may_overtake;          /* what it is believed to find may not be there yet */
 	uint8_t phase;
 	uint8_t capability; /* that it was picked for */
@@ -46,6 +47,10 @@ void ticket_open(
 
 /* Its first token came. Again, or on a closed one, does nothing. */
 void ticket_first(struct ticket *t, struct policy_set *set, uint64_t now_ns);
+
+/* A whole answer begins, tokens that were generated before and all: its time is none of the prefill's, unless
+ * that was all the work. Otherwise as ticket_first(). */
+void ticket_answered(struct ticket *t, struct policy_set *set, uint64_t now_ns);
 
 /* The answer is a response of this id (a hash as in demand.response): requests that are about it go there,
  * unless another instance that is still in the fleet has such a one. */

@@ -658,7 +658,7 @@ static enum next relay_head(struct exchange *x, const struct head *answer) {
 	    inspect_capability(&x->inspect) == CAPABILITY_RESPONSES && answer->status < 300;
 	/* Else it cost the engine no work. */
 	if (x->tap.kind != TAP_EVENTS && answer->status < 400 && x->model->name.n) {
-		ticket_first(&x->ticket, &x->worker->policies, x->at.first_byte);
+		ticket_answered(&x->ticket, &x->worker->policies, x->at.first_byte);
 		journal_answered(x);
 	}
 	call_begin(&o, &x->down);

@@ -155,6 +155,44 @@ static void the_rate_is_learned(void **state) {
 	desk_close(&d);
 }
 
+/* A whole answer comes when its last token is there: that is no prefill. What has no more than one token is.
+ */
+static void a_whole_answer_is_no_first_token(void **state) {
+	struct ticket_usage usage = { .prompt_tokens = 4096, .output_tokens = 100, .has_cached = true };
+	static const struct demand all_prompt[] = { { .capability = CAPABILITY_EMBEDDINGS },
+		{ .capability = CAPABILITY_RERANK }, { .capability = CAPABILITY_SCORE },
+		{ .output_max = 1 } };
+	struct ticket t = { .phase = TICKET_CLOSED };
+	struct desk d;
+
+	desk_open(&d);
+	desk_take(&d, &t);
+	ticket_answered(&t, &d.p.set, 14 * SECOND);
+	assert_load(&d, 1, 0, 0, 4196);
+	ticket_answered(&t, &d.p.set, 15 * SECOND);
+	assert_load(&d, 1, 0, 0, 4196);
+	ticket_close(&t, &d.p.set, &usage);
+	ticket_answered(&t, &d.p.set, 16 * SECOND);
+	assert_load(&d, 0, 0, 0, 0);
+	const struct learned *learned = &d.pick.instance->learned;
+	assert_true(learned_read(&learned->prefill_rate) == 0);
+	assert_true(learned_read(&learned->first_token_s) == 0);
+	assert_int_equal(learned->first_ns, 0);
+	desk_close(&d);
+	for (unsigned i = 0; i < n_elems(all_prompt); i++) {
+		desk_open(&d);
+		d.p.demand.capability = all_prompt[i].capability;
+		d.p.demand.output_max = all_prompt[i].output_max;
+		desk_take(&d, &t);
+		ticket_answered(&t, &d.p.set, 12 * SECOND);
+		ticket_close(&t, &d.p.set, &usage);
+		learned = &d.pick.instance->learned;
+		assert_float_equal((float)learned_read(&learned->prefill_rate), 2048.0F, 1e-3F);
+		assert_float_equal((float)learned_read(&learned->first_token_s), 2.0F, 1e-3F);
+		desk_close(&d);
+	}
+}
+
 /* A constant time is what is reported, each instance's own; a peak is followed at once and forgotten slowly.
  */
 static void constant_times_are_reported_as_they_are(void **state) {
@@ -376,6 +414,7 @@ int main(void) {
 		cmocka_unit_test(the_head_is_told),
 		cmocka_unit_test(cached_blocks_are_not_charged),
 		cmocka_unit_test(the_rate_is_learned),
+		cmocka_unit_test(a_whole_answer_is_no_first_token),
 		cmocka_unit_test(constant_times_are_reported_as_they_are),
 		cmocka_unit_test(waiting_is_no_work),
 		cmocka_unit_test(a_batch_is_no_miracle),

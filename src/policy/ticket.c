@@ -117,7 +117,7 @@ void ticket_keep_response(
 static bool is_no_text(const struct demand *demand) {
 	uint32_t media = 1u << FEATURE_IMAGE_INPUT | 1u << FEATURE_AUDIO_INPUT;
 
-	return demand->features & media || demand->is_counted;
+	return demand->features & media || demand->is_counted || demand->is_prompt_open;
 }
 
 /* The prompt is all the work: a whole answer is there as soon as a first token would be. */
@@ -296,10 +296,21 @@ static void learn_cache(
 	learn_horizon(t, set, n_cached);
 }
 
+/*
+ * Nobody said what the prompt was: by what it was taken for. What was believed to be cached nobody confirmed,
+ * so it must not be most of it.
+ */
+static void learn_unsaid(const struct ticket *t) {
+	if (!t->is_no_text && t->cached_tokens <= t->prompt_tokens / 2)
+		learn_rate(t, t->prompt_tokens - t->cached_tokens);
+}
+
 static void learn(const struct ticket *t, struct policy_set *set, const struct ticket_usage *usage) {
 	uint64_t prompt = usage->prompt_tokens, cached = u64_min(usage->cached_tokens, prompt);
 
 	learn_length(&set->lessons[t->label].output_tokens, usage->output_tokens);
+	if (!prompt)
+		learn_unsaid(t);
 	if (!prompt || (double)prompt > RATIO_MAX * t->prompt_bytes)
 		return;
 	learn_length(&set->lessons[t->label].prompt_tokens, prompt);

@@ -5,7 +5,8 @@
  * tokens that are not cached, and the prefix index told that the prompt will be. Moved at
  * the first token, or when a whole answer comes: the tokens are in decode from then on. Closed
  * at the end, on every path, exactly once. On the way it teaches: rates and first-token times
- * at the first token, cached tokens and tokens per byte from the usage at the end.
+ * at the first token, cached tokens and tokens per byte from the usage at the end. Without usage the rate is
+ * learned from what the prompt was taken for, the others are not.
  *
  * Lives in the caller's request, belongs to the thread of the set that it was opened with.
  * A zeroed ticket is closed.
@@ -56,7 +57,7 @@ void ticket_answered(struct ticket *t, struct policy_set *set, uint64_t now_ns);
  * unless another instance that is still in the fleet has such a one. */
 void ticket_keep_response(const struct ticket *t, struct policy_set *set, uint64_t response, uint64_t now_ns);
 
-/* What an engine said of the tokens; zeroes when it said nothing. */
+/* What an engine said of the tokens; zeroes when it said nothing: only the rate is learned then. */
 struct ticket_usage {
 	uint64_t prompt_tokens, cached_tokens, output_tokens;
 	bool has_cached; /* it counts cached tokens at all */

@@ -193,6 +193,39 @@ static void a_whole_answer_is_no_first_token(void **state) {
 	}
 }
 
+/* Streams say nothing of tokens unless they are asked: what was estimated is a rate all the same. */
+static void a_rate_is_learned_without_usage(void **state) {
+	struct ticket_usage usage = { .prompt_tokens = 0 };
+	struct ticket t = { .phase = TICKET_CLOSED };
+	struct desk d;
+
+	desk_open(&d);
+	a_whole_request(&d, 10 * SECOND, 12 * SECOND, &usage);
+	const struct learned *learned = &d.pick.instance->learned;
+	assert_float_equal((float)learned_read(&learned->prefill_rate), 2048.0F, 1e-3F);
+	assert_int_equal(learned->predicted_tokens, 0);
+	assert_float_equal((float)policy_tokens_per_byte(&d.p.set, d.input.model), 0.25F, 1e-6F);
+	/* What is believed to be cached nobody confirms: where that is most of a prompt, the rest is no
+	 * measure. */
+	a_whole_request(&d, 20 * SECOND, 29 * SECOND, &usage);
+	assert_int_equal(d.pick.reason, PICK_PREFIX_HIT);
+	assert_float_equal((float)learned_read(&learned->prefill_rate), 2048.0F, 1e-3F);
+	desk_close(&d);
+	for (unsigned i = 0; i < 4; i++) {
+		desk_open(&d);
+		d.p.demand.features = i == 0 ? 1u << FEATURE_IMAGE_INPUT : 0;
+		d.p.demand.is_prompt_open = i == 1;
+		desk_take(&d, &t);
+		if (i == 2)
+			ticket_answered(&t, &d.p.set, 12 * SECOND);
+		else
+			ticket_first(&t, &d.p.set, 12 * SECOND);
+		ticket_close(&t, &d.p.set, i == 3 ? NULL : &usage);
+		assert_true(learned_read(&d.pick.instance->learned.prefill_rate) == 0);
+		desk_close(&d);
+	}
+}
+
 /* A constant time is what is reported, each instance's own; a peak is followed at once and forgotten slowly.
  */
 static void constant_times_are_reported_as_they_are(void **state) {
@@ -415,6 +448,7 @@ int main(void) {
 		cmocka_unit_test(cached_blocks_are_not_charged),
 		cmocka_unit_test(the_rate_is_learned),
 		cmocka_unit_test(a_whole_answer_is_no_first_token),
+		cmocka_unit_test(a_rate_is_learned_without_usage),
 		cmocka_unit_test(constant_times_are_reported_as_they_are),
 		cmocka_unit_test(waiting_is_no_work),
 		cmocka_unit_test(a_batch_is_no_miracle),

@@ -7,7 +7,9 @@
  * the longer ago an instance answered, the nearer it is taken to be to the median of the others, or one
  * bad moment would keep it without work, and without a chance to show better, for ever. Who has shown
  * nothing yet is taken for the median, and pays for what it has in flight twice, so that a new one is
- * tried and not flooded. Weights are against the mean of the eligible.
+ * not flooded. That alone would never try it where the best is always idle: each pick begins somewhere by
+ * chance, and takes an idle one that has shown nothing there and then. Weights are against the mean of the
+ * eligible.
  */
 #include "policy/choice.h"
 
@@ -23,9 +25,9 @@ static void swap_totals(struct policy_score *a, struct policy_score *b) {
 	b->total = total;
 }
 
-/* Of the first n totals, which are left in another order: Hoare's FIND (1961). */
+/* Of the first n totals, the lower one of two; they are left in another order: Hoare's FIND (1961). */
 static float median_total(struct policy_score *scores, int32_t n) {
-	int32_t low = 0, high = n - 1, k = n / 2;
+	int32_t low = 0, high = n - 1, k = (n - 1) / 2;
 
 	while (low < high) {
 		float pivot = scores[k].total;
@@ -81,9 +83,16 @@ double choice_latency(const struct choice *choice, uint32_t i, double median) {
 	return choice_first_token(choice, i, median) * n / share;
 }
 
+/* It is to show what it can do, and has nothing in flight that will. */
+static bool is_untried(const struct choice *choice, uint32_t i) {
+	return first_token_of(choice, i) <= 0 &&
+	    !load_requests(choice->load, choice_candidate(choice, i)->slot);
+}
+
 static uint32_t least_latency_pick(struct choice *choice) {
 	double median = choice_median_first_token(choice);
-	uint32_t start = (uint32_t)rng_below(choice->rng, choice->n), best = start;
+	uint32_t start = choice_draw(choice, UINT32_MAX), best = start;
+	bool is_trial = is_untried(choice, start);
 
 	for (uint32_t k = 0; k < choice->n; k++) {
 		uint32_t i = start + k < choice->n ? start + k : start + k - choice->n;
@@ -92,7 +101,7 @@ static uint32_t least_latency_pick(struct choice *choice) {
 		score->parts[PART_FIRST_TOKEN] = (float)choice_first_token(choice, i, median);
 		score->parts[PART_REQUESTS] =
 		    (float)load_requests(choice->load, choice_candidate(choice, i)->slot);
-		score->total = (float)choice_latency(choice, i, median);
+		score->total = is_trial && i == start ? 0 : (float)choice_latency(choice, i, median);
 		if (score->total < choice->scores[best].total)
 			best = i;
 	}

@@ -70,6 +70,51 @@ static void a_new_one_is_tried_and_not_flooded(void **state) {
 	assert_int_equal(n_new, 50);
 }
 
+/* One request at a time, so that nobody ever is busy, however many have shown how good they are. */
+static void whoever_is_new_is_tried(void **state) {
+	static const uint64_t times_ms[] = { 5, 50, 20 };
+
+	for (uint64_t seed = 0; seed < 50; seed++)
+		for (uint32_t n_known = 0; n_known < 3; n_known++) {
+			unsigned n_got[3] = { 0 };
+			struct picks p;
+
+			picks_open(&p, "least_latency", equal, 3, seed);
+			for (uint32_t r = 0; r < n_known; r++)
+				show(&p, r, (double)times_ms[r] / 1e3);
+			for (uint64_t i = 0; i < 60; i++) {
+				uint64_t now_ns = NOW_MS * UINT64_C(1000000) + i * SECOND / 10;
+				struct ticket t;
+				uint32_t row = picks_send(&p, now_ns, &t);
+
+				ticket_first(&t, &p.set, now_ns + times_ms[row] * 1000000);
+				ticket_close(&t, &p.set, NULL);
+				n_got[row]++;
+			}
+			for (uint32_t r = n_known; r < 3; r++)
+				assert_true(n_got[r] > 0);
+			assert_true(n_got[0] >= 30); /* and the best is found */
+			picks_close(&p);
+		}
+}
+
+/* Nor is one with a request that shows nothing, such as a whole answer, left out or given all of them. */
+static void who_shows_nothing_has_its_share(void **state) {
+	unsigned n_got = 0;
+	struct picks p;
+
+	picks_open(&p, "least_latency", equal, 3, 1);
+	show(&p, 0, 0.1);
+	show(&p, 1, 0.2);
+	for (unsigned i = 0; i < 600; i++)
+		n_got += picks_next(&p, -1, NOW_MS) == 2;
+	assert_in_range(n_got, 150, 450);
+	picks_charge(&p, 2, 1);
+	for (unsigned i = 0; i < 60; i++)
+		assert_int_equal(picks_next(&p, -1, NOW_MS), 0);
+	picks_close(&p);
+}
+
 /* A peak is not for ever: without news its memory fades, and it gets a chance. */
 static void a_peak_fades(void **state) {
 	bool is_back = false;
@@ -136,6 +181,13 @@ static void the_median_is_the_middle(void **state) {
 	shown = (double)p.set.scores[7].parts[0];
 	assert_true(shown > 0.249 && shown < 0.251);
 	picks_close(&p);
+	picks_open(&p, "least_latency", equal, 3, 1); /* of two it is the better one */
+	show(&p, 0, 0.5);
+	show(&p, 1, 0.25);
+	(void)picks_next(&p, -1, NOW_MS);
+	shown = (double)p.set.scores[2].parts[0];
+	assert_true(shown > 0.249 && shown < 0.251);
+	picks_close(&p);
 }
 
 int main(void) {
@@ -143,6 +195,8 @@ int main(void) {
 		cmocka_unit_test(the_queue_counts),
 		cmocka_unit_test(the_weights_count),
 		cmocka_unit_test(a_new_one_is_tried_and_not_flooded),
+		cmocka_unit_test(whoever_is_new_is_tried),
+		cmocka_unit_test(who_shows_nothing_has_its_share),
 		cmocka_unit_test(a_peak_fades),
 		cmocka_unit_test(a_constant_time_is_reported_as_it_is),
 		cmocka_unit_test(the_median_is_the_middle),

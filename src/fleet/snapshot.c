@@ -181,11 +181,9 @@ static struct candidate candidate_of(const struct snapshot *snap, uint32_t r) {
 	return (struct candidate){ .instance = inst, .row = r, .slot = inst->slot };
 }
 
-/* What counts of a row's weight now. Among those that are tried all the same, 0 is 1. */
+/* What counts of a row's weight now. */
 static uint64_t weight_of(const struct snapshot_row *row) {
-	uint64_t weight = row->weight ? row->weight : INSTANCE_WEIGHT_ONE;
-
-	return weight * (row->share ? row->share : INSTANCE_SHARE_FULL);
+	return (uint64_t)snapshot_row_weight(row) * (row->share ? row->share : INSTANCE_SHARE_FULL);
 }
 
 static uint64_t common_divisor(uint64_t a, uint64_t b) {

@@ -48,6 +48,11 @@ struct snapshot_row {
 	uint64_t held_until_ms; /* when it was new: not to be believed before */
 };
 
+/* What the operator wants of it, however it is. Among those that are tried all the same, 0 is 1. */
+static inline uint32_t snapshot_row_weight(const struct snapshot_row *row) {
+	return row->weight ? row->weight : INSTANCE_WEIGHT_ONE;
+}
+
 /* Somewhere to send a request: dense, 16 bytes, all that most picks read. */
 struct candidate {
 	struct instance *instance;

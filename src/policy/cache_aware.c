@@ -172,7 +172,7 @@ static uint32_t find_home(const struct choice *choice, uint64_t key, float limit
 	for (uint32_t i = 0; i < choice->n; i++) {
 		if (choice->scores[i].total > limit)
 			continue;
-		double hash = choice_hash(choice_candidate(choice, i), key);
+		double hash = choice_hash(choice, i, key);
 
 		if (hash > highest) {
 			highest = hash;

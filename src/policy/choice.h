@@ -104,8 +104,13 @@ static inline const struct candidate *choice_candidate(const struct choice *choi
 /* One of the eligible but `except`, each as likely as its weight; UINT32_MAX excepts none. */
 uint32_t choice_draw(const struct choice *choice, uint32_t except);
 
-/* Rendezvous: the candidate's weighted score for a key; the highest wins it (rendezvous_hash.c). */
-double choice_hash(const struct candidate *c, uint64_t key);
+/* What the operator wants of it. For what is to stay where it is: candidate.weight also has how it is. */
+static inline uint32_t choice_own_weight(const struct choice *choice, uint32_t i) {
+	return snapshot_row_weight(&choice->snapshot->rows[choice_candidate(choice, i)->row]);
+}
+
+/* Rendezvous: the candidate's score for a key, by its own weight; the highest wins it (rendezvous_hash.c). */
+double choice_hash(const struct choice *choice, uint32_t i, uint64_t key);
 
 /* Prompt tokens that a hit will save, as far as the instance kept such promises (cache_aware.c). */
 #define TRUST_TOKENS 2048.0 /* so many are trusted before any was seen */

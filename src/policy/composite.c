@@ -153,8 +153,7 @@ static bool is_better(const struct choice *choice, uint64_t tie_key, uint32_t i,
 		return tier_of(choice, i) < tier_of(choice, than);
 	if (a != b)
 		return a > b;
-	return choice_hash(choice_candidate(choice, i), tie_key) >
-	    choice_hash(choice_candidate(choice, than), tie_key);
+	return choice_hash(choice, i, tie_key) > choice_hash(choice, than, tie_key);
 }
 
 static uint32_t composite_pick(struct choice *choice) {

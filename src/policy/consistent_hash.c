@@ -3,7 +3,8 @@
  * ring (Karger et al., 1997).
  *
  * Each instance of weight 1 has 160 points on the ring, by hashes of its address, others as
- * many times as they weigh. A key belongs to the next point. When its instance cannot take
+ * many times as they weigh, by the operator's will and not by how they are: a key must not move
+ * because somebody answers. A key belongs to the next point. When its instance cannot take
  * the request (left, tried, or 1.25 times its share in flight), the next point of another one
  * has it. Who comes or goes takes or leaves only what lies before its own points. Against
  * rendezvous_hash: a pick does not look at every hash, and is a little less even.
@@ -19,7 +20,6 @@
 
 #define POINTS          160u       /* of weight 1 */
 #define RING_POINTS_MAX (1u << 18) /* with more of them all have half as many, or a quarter.. */
-#define UNIT            (UINT64_C(1) * INSTANCE_WEIGHT_ONE * INSTANCE_SHARE_FULL)
 
 /* A point is the upper 48 bits of a hash, and the position of a candidate. */
 #define POSITION_BITS 16u
@@ -34,10 +34,9 @@ struct ring {
 
 /* Of its own, not against the others': points must not depend on who else is there. */
 static uint64_t points_of(const struct snapshot_row *row, unsigned halvings) {
-	uint64_t weight = (uint64_t)(row->weight ? row->weight : INSTANCE_WEIGHT_ONE) *
-	    (row->share ? row->share : INSTANCE_SHARE_FULL);
+	uint64_t weight = snapshot_row_weight(row);
 
-	return u64_max(((weight * POINTS + UNIT / 2) / UNIT) >> halvings, 1);
+	return u64_max(((weight * POINTS + INSTANCE_WEIGHT_ONE / 2) / INSTANCE_WEIGHT_ONE) >> halvings, 1);
 }
 
 static uint64_t count_points(const struct snapshot *snap, const struct model *model, unsigned halvings) {

@@ -4,7 +4,8 @@
  * Each instance scores by a hash of the session and its own address, and the highest
  * score wins (Thaler and Ravishankar, 1998): who comes or goes moves only the sessions
  * that it wins or had. Scores are weighted as -weight / ln(hash) (Schindelhauer and
- * Schomaker, 2005). One that has more than its share in flight is passed over for the
+ * Schomaker, 2005), by what the operator wants and not by how somebody is: sessions must not
+ * move because it answers. One that has more than its share in flight is passed over for the
  * next by score (bounded loads: Mirrokni, Thorup and Zadimoghaddam, 2018), so that a
  * popular session does not drown its instance. Requests without a session go round.
  */
@@ -15,10 +16,11 @@
 
 enum part { PART_HASH };
 
-double choice_hash(const struct candidate *c, uint64_t key) {
+double choice_hash(const struct choice *choice, uint32_t i, uint64_t key) {
+	const struct candidate *c = choice_candidate(choice, i);
 	double drawn = ((double)(mix64(key ^ c->instance->seed) >> 12) + 0.5) * 0x1p-52; /* in (0, 1) */
 
-	return c->weight / -log(drawn);
+	return choice_own_weight(choice, i) / -log(drawn);
 }
 
 static uint32_t rendezvous_hash_pick(struct choice *choice) {
@@ -33,7 +35,7 @@ static uint32_t rendezvous_hash_pick(struct choice *choice) {
 	n_in_flight = choice_in_flight(choice);
 	for (uint32_t i = 0; i < choice->n; i++) {
 		const struct candidate *c = choice_candidate(choice, i);
-		double score = choice_hash(c, choice->demand->session);
+		double score = choice_hash(choice, i, choice->demand->session);
 
 		choice->scores[i].total = choice->scores[i].parts[PART_HASH] = (float)score;
 		if (score > highest) {

@@ -3,7 +3,8 @@
  * with the fewest of them.
  *
  * Where a session lives is in a table that all threads share (policy/session_table.h), bound when a
- * request goes there. Counts are per weight; then the least load decides, then rendezvous hashing.
+ * request goes there. Counts are per weight, by the operator's will: how an instance is now says nothing of
+ * the time that a session lasts. Then the least load decides, then rendezvous hashing.
  * It is soft: a home that has more than [session] overload times what the others have in flight
  * (and more than a few) is left for the least loaded, and the session lives there from then on. So
  * it does when its home is not eligible. Requests without a session go to the least loaded.
@@ -27,13 +28,14 @@ static uint32_t find_home(const struct choice *choice, struct session_home home)
 
 struct vacancy {
 	uint64_t n_sessions; /* with this one */
+	uint64_t weight;     /* its own */
 	struct choice_measure measure;
 	double hash;
 };
 
 /* Is `a` the better one for a new session? Negative: it is. */
 static int compare(const struct vacancy *a, const struct vacancy *b) {
-	uint64_t x = a->n_sessions * b->measure.weight, y = b->n_sessions * a->measure.weight;
+	uint64_t x = a->n_sessions * b->weight, y = b->n_sessions * a->weight;
 	int cmp = (x > y) - (x < y);
 
 	if (!cmp)
@@ -45,11 +47,11 @@ static struct vacancy look(struct choice *choice, uint32_t i) {
 	const struct candidate *c = choice_candidate(choice, i);
 	struct policy_score *score = &choice->scores[i];
 	uint32_t n = session_table_count(choice->sessions, session_home_of(c->instance));
-	struct vacancy v = { (uint64_t)n + 1, choice_show(choice, i),
-		choice_hash(c, choice->demand->session) };
+	struct vacancy v = { (uint64_t)n + 1, choice_own_weight(choice, i), choice_show(choice, i),
+		choice_hash(choice, i, choice->demand->session) };
 
 	score->parts[PART_SESSIONS] = (float)n;
-	score->total = (float)v.n_sessions / (float)c->weight;
+	score->total = (float)v.n_sessions * INSTANCE_WEIGHT_ONE / (float)v.weight;
 	return v;
 }
 

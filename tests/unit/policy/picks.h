@@ -167,6 +167,19 @@ static inline void picks_change(struct picks *p, void (*change)(struct snapshot_
 	snapshot_unref(&next);
 }
 
+/* From now on the first n count in full, the others as those who have just come. */
+static inline void picks_give_shares(struct picks *p, uint32_t n) {
+	struct snapshot_row rows[PICKS_ROWS_MAX];
+
+	memcpy(rows, p->snap->rows, p->snap->n_rows * sizeof(*rows));
+	for (uint32_t r = 0; r < p->snap->n_rows; r++)
+		rows[r].share = r < n ? INSTANCE_SHARE_FULL : 1;
+	struct snapshot *next =
+	    snapshot_new(p->set.snapshot->version + 1, rows, p->snap->n_rows, (struct pairs){ NULL, 0 });
+	policy_set_adopt(&p->set, next);
+	snapshot_unref(&next);
+}
+
 /* The row that gets p->demand at that time, and its ticket. */
 static inline uint32_t picks_send(struct picks *p, uint64_t now_ns, struct ticket *t) {
 	struct pick_input input = {

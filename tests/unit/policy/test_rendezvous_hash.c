@@ -57,6 +57,33 @@ static void sessions_follow_the_weights(void **state) {
 	picks_close(&p);
 }
 
+/* One has answered, the others are new or come back; then they do one after the other. */
+static void no_key_moves_with_the_health(void **state) {
+	unsigned counts[8] = { 0 };
+	uint32_t homes[4000];
+	struct picks p;
+
+	picks_open(&p, "rendezvous_hash", equal, 8, 1);
+	for (uint64_t session = 1; session < n_elems(homes); session++)
+		homes[session] = row_of(&p, session);
+	for (unsigned n_well = 1; n_well <= 8; n_well++) {
+		picks_give_shares(&p, n_well);
+		for (uint64_t session = 1; session < n_elems(homes); session++) {
+			assert_int_equal(row_of(&p, session), homes[session]);
+			counts[homes[session]] += n_well == 1;
+		}
+	}
+	for (uint32_t r = 0; r < 8; r++)
+		assert_in_range(counts[r], 350, 650);
+	/* What it takes of them at a time is another matter. */
+	picks_give_shares(&p, 1);
+	for (uint32_t r = 0; r < 8; r++)
+		picks_charge(&p, r, 10);
+	for (uint64_t session = 1; session < n_elems(homes); session++)
+		assert_int_equal(row_of(&p, session), 0);
+	picks_close(&p);
+}
+
 /* 80 in flight on 8 equal ones: none may have more than 13. */
 static void a_drowning_home_is_passed_over(void **state) {
 	struct picks p;
@@ -105,6 +132,7 @@ int main(void) {
 		cmocka_unit_test(a_session_has_one_home_in_every_router),
 		cmocka_unit_test(who_leaves_moves_its_own_sessions_only),
 		cmocka_unit_test(sessions_follow_the_weights),
+		cmocka_unit_test(no_key_moves_with_the_health),
 		cmocka_unit_test(a_drowning_home_is_passed_over),
 		cmocka_unit_test(few_requests_drown_nobody),
 		cmocka_unit_test(without_a_session_it_goes_round),

@@ -186,10 +186,25 @@ static void without_a_table_or_a_session_it_is_least_load(void **state) {
 	picks_close(&p);
 }
 
+/* The first to answer is not given them all: who is in its first second will be as good. */
+static void new_ones_mind_no_health(void **state) {
+	enum pick_reason reason;
+	struct picks p;
+
+	picks_open(&p, "session", equal, 4, 1);
+	picks_give_shares(&p, 1);
+	for (uint64_t i = 1; i <= 16; i++)
+		serve(&p, i, 1, &reason);
+	for (uint32_t r = 0; r < 4; r++)
+		assert_int_equal(n_sessions(&p, r), 4);
+	picks_close(&p);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_pick_binds_nothing),
 		cmocka_unit_test(new_ones_go_where_the_fewest_live),
+		cmocka_unit_test(new_ones_mind_no_health),
 		cmocka_unit_test(ties_are_broken),
 		cmocka_unit_test(a_home_that_drowns_is_left_for_good),
 		cmocka_unit_test(how_soft_it_is_can_be_said),

@@ -22,6 +22,7 @@ struct demand {
 	enum capability capability;
 	uint32_t features;      /* bits of enum feature */
 	uint32_t prompt_tokens; /* estimated from bytes unless given; 0: not known */
+	uint32_t text_tokens;   /* of them, what is here and sure to be text: it has no fewer */
 	uint32_t output_tokens; /* expected; 0: not known */
 	uint32_t output_max;    /* asked for; 0: no limit was named */
 	uint64_t prompt_bytes;  /* of the prompt-bearing values */

@@ -170,16 +170,22 @@ static uint32_t checks_of(const struct filter_ask *ask, const struct traits_leas
 	return checks;
 }
 
+/* The bytes of an image say nothing of its tokens, nor do those that may be one: only what is text counts. */
+static uint64_t prompt_tokens(const struct demand *demand) {
+	uint32_t media = BIT(FEATURE_IMAGE_INPUT) | BIT(FEATURE_AUDIO_INPUT);
+
+	return demand->features & media || demand->is_prompt_open ? demand->text_tokens
+								  : demand->prompt_tokens;
+}
+
 struct filter_ask filter_ask(const struct policy_set *set, const struct pick_input *input) {
 	const struct demand *demand = input->demand;
-	uint32_t media = BIT(FEATURE_IMAGE_INPUT) | BIT(FEATURE_AUDIO_INPUT);
 	enum privacy floor = set->options->privacy_floor;
 	struct filter_ask ask = {
 		.set = set,
 		.input = input,
 		.privacy = demand->privacy > floor ? demand->privacy : floor,
-		/* The bytes of an image say nothing of its tokens, nor do those that may be one. */
-		.n_prompt = demand->features & media || demand->is_prompt_open ? 0 : demand->prompt_tokens,
+		.n_prompt = prompt_tokens(demand),
 		.n_output = demand->output_max ? demand->output_max : 1,
 		.minds_lessons = learned_is_any_cleared(input->now_ns / 1000000u),
 	};

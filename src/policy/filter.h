@@ -74,7 +74,7 @@ struct filter_ask {
 	/* private */
 	uint32_t checks; /* 1 << code: the filters that could refuse somebody */
 	enum privacy privacy;
-	uint64_t n_prompt, n_output; /* tokens; 0 of a prompt that cannot be measured */
+	uint64_t n_prompt, n_output; /* tokens; at least so many of a prompt that cannot be measured */
 	uint64_t n_context;          /* of the prompt's, those that one context must hold */
 	double group_rate;           /* prompt tokens a second, of those that are known; 0: of none */
 	bool minds_lessons;          /* who refused such a request lately is out */

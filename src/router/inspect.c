@@ -46,6 +46,11 @@ enum want {
 	/* An adapter, or one for each prompt. */
 	WANT_ADAPTER,
 	WANT_ADAPTER_ITEM,
+	/* Texts of conversations, which are no media. */
+	WANT_MESSAGE_CONTENT,
+	WANT_MESSAGE_TEXT,
+	WANT_INPUT_CONTENT,
+	WANT_INPUT_TEXT,
 	/* Rare, and looked at in the end: of names of equal length those that stand first are found last. */
 	WANT_LORA,
 	WANT_SUFFIX,
@@ -108,6 +113,10 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_THINKING_TYPE] = TYPE("thinking.type"),
 	[WANT_ADAPTER] = { .path = "lora_path", .tells = true },
 	[WANT_ADAPTER_ITEM] = TYPE("lora_path.[]"),
+	[WANT_MESSAGE_CONTENT] = { .path = "messages.[].content", .tells = true },
+	[WANT_MESSAGE_TEXT] = { .path = "messages.[].content.[].text", .tells = true },
+	[WANT_INPUT_CONTENT] = { .path = "input.[].content", .tells = true },
+	[WANT_INPUT_TEXT] = { .path = "input.[].content.[].text", .tells = true },
 	[WANT_LORA] = { .path = "lora.[]" },
 	[WANT_SUFFIX] = { .path = "suffix" },
 	[WANT_CACHE_KEY] = SESSION("prompt_cache_key"),
@@ -140,7 +149,8 @@ static const struct scan_want wants[N_WANTS] = {
 #undef SESSION
 #undef TYPE
 
-/* The members that are a prompt begin the table, the types follow, then adapters, then the sessions. */
+/* The members that are a prompt begin the table, the types follow, then adapters and texts, then the
+ * sessions. */
 #define N_PROMPT_WANTS  WANT_MESSAGE_PART
 #define N_SESSION_WANTS (WANT_MODEL - WANT_CACHE_KEY)
 
@@ -208,11 +218,12 @@ struct reading {
 	struct prompt_chain prompt;
 	const char *span; /* what of the open part is in this piece begins here */
 	uint64_t sessions[N_SESSION_WANTS];
-	uint8_t source[PROMPT_PARTS]; /* 1 + the want whose value is the part; 0: none */
-	uint8_t kind[WANT_ADAPTER];   /* enum kind, of a type that was read last */
-	uint8_t kinds[WANT_ADAPTER];  /* bits of enum kind, of all parts of the last such array */
-	bool reads_pairs;             /* a rerank or a score: elsewhere such members mean other things */
-	bool names_adapter;           /* one of the array has a name */
+	uint64_t message_bytes, input_bytes; /* of their texts that have ended */
+	uint8_t source[PROMPT_PARTS];        /* 1 + the want whose value is the part; 0: none */
+	uint8_t kind[WANT_ADAPTER];          /* enum kind, of a type that was read last */
+	uint8_t kinds[WANT_ADAPTER];         /* bits of enum kind, of all parts of the last such array */
+	bool reads_pairs;   /* a rerank or a score: elsewhere such members mean other things */
+	bool names_adapter; /* one of the array has a name */
 	struct scan_value values[N_WANTS];
 	char text[];
 };
@@ -247,9 +258,9 @@ static void prompt_begin(struct reading *r, unsigned id, const char *p) {
 	enum prompt_part_id part = part_of[id];
 	uint8_t *source = &r->source[part];
 	if (id == WANT_MESSAGES)
-		r->kinds[WANT_MESSAGE_PART] = r->kinds[WANT_RESULT_PART] = 0;
+		r->message_bytes = r->kinds[WANT_MESSAGE_PART] = r->kinds[WANT_RESULT_PART] = 0;
 	if (id == WANT_INPUT)
-		r->kinds[WANT_INPUT_PART] = r->kinds[WANT_OUTPUT_PART] = 0;
+		r->input_bytes = r->kinds[WANT_INPUT_PART] = r->kinds[WANT_OUTPUT_PART] = 0;
 	if ((id >= WANT_QUERY && !r->reads_pairs) || (*source && *source < id + 1))
 		return;
 	if (is_prompt(id, r->values[id].type)) {
@@ -292,6 +303,12 @@ static void type_end(struct reading *r, unsigned id) {
 	r->kinds[id] |= (uint8_t)(1u << kind);
 }
 
+static void text_end(struct reading *r, unsigned id) {
+	const struct scan_value *v = &r->values[id];
+	if (v->type == SCAN_STRING)
+		*(id < WANT_INPUT_CONTENT ? &r->message_bytes : &r->input_bytes) += v->length;
+}
+
 static void on_tell(struct scan *s, unsigned id, const char *p) {
 	struct reading *r = container_of(s, struct reading, scan);
 	const struct scan_value *v = &r->values[id];
@@ -306,6 +323,9 @@ static void on_tell(struct scan *s, unsigned id, const char *p) {
 		r->names_adapter &= !(s->open >> id & 1);
 	} else if (id == WANT_ADAPTER_ITEM) {
 		r->names_adapter |= v->length > 2; /* with its quotes */
+	} else if (id <= WANT_INPUT_TEXT) {
+		if (s->found >> id & 1)
+			text_end(r, id);
 	} else {
 		r->sessions[id - WANT_CACHE_KEY] = v->text.n ? hash_of(v->text) : 0;
 	}
@@ -782,6 +802,27 @@ static uint32_t tokens_of(uint64_t n_bytes, double tokens_per_byte) {
 	return n >= (double)UINT32_MAX ? UINT32_MAX : n > 0 ? (uint32_t)n : 0;
 }
 
+/* Of a text that has not ended yet, so far. */
+static uint64_t open_bytes(const struct reading *r, unsigned want) {
+	const struct scan_value *v = &r->values[want];
+	bool is_open = r->scan.open >> want & 1 && v->type == SCAN_STRING;
+	return is_open ? r->scan.offset - v->offset : 0;
+}
+
+/* What is text, whatever else is an image, or will be. Lists of a prompt's may be token ids. */
+static uint64_t text_bytes(const struct reading *r) {
+	uint64_t n = r->prompt.parts[PROMPT_TOOLS].bytes + r->prompt.parts[PROMPT_SYSTEM].bytes;
+	unsigned source = r->source[PROMPT_CONVERSATION] - 1u;
+	if (source == WANT_MESSAGES)
+		return n + r->message_bytes + open_bytes(r, WANT_MESSAGE_CONTENT) +
+		    open_bytes(r, WANT_MESSAGE_TEXT);
+	if (source != WANT_PROMPT && source != WANT_INPUT)
+		return n;
+	if (r->values[source].type == SCAN_STRING)
+		return n + r->prompt.parts[PROMPT_CONVERSATION].bytes;
+	return n + r->input_bytes + open_bytes(r, WANT_INPUT_CONTENT) + open_bytes(r, WANT_INPUT_TEXT);
+}
+
 /* Token ids are counted, the rest is estimated by its bytes. */
 static void measure_prompt(const struct prompt_chain *prompt, double tokens_per_byte, struct demand *out) {
 	struct prompt_size size = prompt_chain_size(prompt);
@@ -813,6 +854,7 @@ void inspect_demand(
 	out->features = features_of(r);
 	out->output_max = output_max_of(r);
 	measure_prompt(&r->prompt, with->tokens_per_byte, out);
+	out->text_tokens = tokens_of(text_bytes(r), with->tokens_per_byte);
 	out->n_keys = prompt_chain_keys(&r->prompt, salt_of(with), keys);
 }
 

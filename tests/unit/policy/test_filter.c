@@ -133,6 +133,22 @@ static void prompt_and_output_fit_together(void **state) {
 		.picked = "abc",
 	};
 
+	/* But what is text has come, and an image makes it no shorter. */
+	static const struct single captioned = {
+		.stands = { { .labels = "context=1000" }, { .labels = "context=1500" }, { .labels = NULL } },
+		.demand = { .prompt_tokens = 1000000,
+		    .text_tokens = 1200,
+		    .features = BIT(FEATURE_IMAGE_INPUT) },
+		.picked = "bc",
+		.codes = { FILTER_CONTEXT_TOO_SMALL },
+	};
+	static const struct single begun = {
+		.stands = { { .labels = "context=1000" }, { .labels = "context=1500" }, { .labels = NULL } },
+		.demand = { .prompt_tokens = 1000000, .text_tokens = 1200, .is_prompt_open = true },
+		.picked = "bc",
+		.codes = { FILTER_CONTEXT_TOO_SMALL },
+	};
+
 	/* Of many prompts each has a context for itself; their outputs count as before. */
 	static const struct single batch = {
 		.stands = { { .labels = "context=1000" }, { .labels = "context=1500" }, { .labels = NULL } },
@@ -145,6 +161,8 @@ static void prompt_and_output_fit_together(void **state) {
 	assert_single(&full, NULL);
 	assert_single(&image, NULL);
 	assert_single(&open, NULL);
+	assert_single(&captioned, NULL);
+	assert_single(&begun, NULL);
 	assert_single(&batch, NULL);
 }
 

@@ -469,6 +469,56 @@ static void features_and_limits_are_found(void **state) {
 }
 
 /* A completion that is given what stands behind it fills the gap. */
+#define IMAGE                                                                                                \
+	"{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/png;base64,"                            \
+	"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ\"}}"
+
+/* Four bytes a token, quotes among them. */
+static void what_is_text_is_known_of_media(void **state) {
+	static const struct {
+		const char *body;
+		uint32_t n_bytes;
+	} cases[] = {
+		{ "{\"messages\":[{\"content\":[" IMAGE "]}]}", 0 },
+		{ "{\"messages\":[{\"content\":[" IMAGE
+		  ",{\"type\":\"text\",\"text\":\"01234567890123\"}]}]}",
+		    16 },
+		{ "{\"messages\":[{\"content\":\"0123456789\"},{\"content\":[{\"text\":\"01\"}," IMAGE
+		  ",{\"text\":\"01\"}]},{\"content\":null}]}",
+		    20 },
+		{ "{\"system\":\"0123456789\",\"tools\":[{\"a\":\"b\"}],\"messages\":[{\"content\":[" IMAGE
+		  "]}]}",
+		    12 + 11 },
+		{ "{\"input\":[{\"content\":[{\"text\":\"0123456789\"}," IMAGE "]},{\"content\":\"01\"}]}",
+		    16 },
+		{ "{\"messages\":[{\"content\":\"0123456789\"}],\"messages\":[{\"content\":\"01\"}]}", 4 },
+		{ "{\"prompt\":\"0123456789\",\"input\":[{\"content\":\"01\"}]}", 12 },
+		{ "{\"input\":\"0123456789\"}", 12 },
+		{ "{\"input\":[1000,2000,3000]}", 0 },
+		/* And of what has not ended, what is here. */
+		{ "{\"messages\":[{\"content\":\"0123456", 8 },
+		{ "{\"messages\":[{\"content\":[{\"text\":\"01\"},{\"text\":\"0123456", 12 },
+		{ "{\"messages\":[{\"content\":[{\"text\":\"01\"},{\"image_url\":{\"url\":\"data:0123456",
+		    4 },
+		{ "{\"prompt\":\"0123456", 8 },
+	};
+	for (size_t i = 0; i < n_elems(cases); i++)
+		for (size_t step = 1; step < 200; step += 66) {
+			const struct inspect_salt with = { .model = SLICE("m"), .tokens_per_byte = 0.25 };
+			struct slice body = slice_of(cases[i].body);
+			struct inspect in;
+			struct demand d;
+
+			assert_int_equal(begin(&in, "POST", JSON), CAUSE_NONE);
+			for (size_t at = 0; at < body.n; at += step)
+				(void)feed(&in, slice_head(slice_skip(body, at), step), CAUSE_NONE);
+			inspect_demand(&in, &with, keys, &d);
+			if (d.text_tokens != cases[i].n_bytes / 4)
+				fail_msg("%u: %s", d.text_tokens, cases[i].body);
+			inspect_deinit(&in, &pool);
+		}
+}
+
 static void a_suffix_makes_an_infill(void **state) {
 	static const struct {
 		const char *path, *body;
@@ -940,6 +990,7 @@ int main(void) {
 		cmocka_unit_test(the_model_of_a_form_is_found),
 		cmocka_unit_test(which_forms_are_read),
 		cmocka_unit_test(features_and_limits_are_found),
+		cmocka_unit_test(what_is_text_is_known_of_media),
 		cmocka_unit_test(a_suffix_makes_an_infill),
 		cmocka_unit_test(keys_are_of_the_prompt_alone),
 		cmocka_unit_test(what_a_prompt_is),

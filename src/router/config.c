@@ -215,10 +215,13 @@ static const struct option rows[] = {
 	{ "policy", "balance_abs_threshold",
 	    .help =
 		"cache_aware: with more requests than this between the busiest engine and the idlest, and "
-		"beyond balance_rel_threshold, the least loaded is taken; 0 for both: never",
+		"beyond balance_rel_threshold, the least loaded is taken; 64 once the other is given; 0 for "
+		"both: never",
 	    .type = OPTION_UINT, .def = "0", .max = 1000000, ROUTER(policies.balance_abs_threshold) },
 	{ "policy", "balance_rel_threshold", .arg = "TIMES",
-	    .help = "cache_aware: how many times the idlest engine's requests the busiest must have for that",
+	    .help =
+		"cache_aware: how many times the idlest engine's requests the busiest must have for that, 1 "
+		"or more; 1.5 once the other is given",
 	    .type = OPTION_NUMBER, .def = "0", .max = NUMBER_MAX, ROUTER(policies.balance_rel_threshold) },
 	{ "policy", "eviction_interval",
 	    .help = "taken for vLLM's router, to no effect: the index needs no eviction", .type = OPTION_UINT,

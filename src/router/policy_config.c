@@ -49,6 +49,19 @@ static void verify_locality(struct option_set *set, struct router_config *config
 		option_mistake(set, "locality.mode", "needs locality.zone or locality.region");
 }
 
+/* Who moves one of the flags over from vLLM's router has the other's default from there, too. */
+static void verify_balance(struct option_set *set, struct router_config *config) {
+	static const char abs[] = "policy.balance_abs_threshold", rel[] = "policy.balance_rel_threshold";
+	const struct policy_options *options = &config->policies;
+
+	if (options->balance_rel_threshold > 0 && options->balance_rel_threshold < 1)
+		option_mistake(set, rel, "expected 1 or more, or 0");
+	if (options->balance_rel_threshold > 0 && !option_is_given(set, abs))
+		option_default(set, config, abs, "64");
+	if (options->balance_abs_threshold && !option_is_given(set, rel))
+		option_default(set, config, rel, "1.5");
+}
+
 static void warn_without_effect(struct option_set *set) {
 	static const struct {
 		const char *path, *why;
@@ -78,6 +91,7 @@ void policy_config_verify(struct option_set *set, struct router_config *config) 
 	config->policies.models = models;
 	config->policies.n_models = given->n;
 	verify_locality(set, config);
+	verify_balance(set, config);
 	config->policies.residency = join(set, &config->residency);
 	config->policies.size_class_then = find_then(set, config->size_class_then);
 	warn_without_effect(set);

@@ -247,6 +247,8 @@ static void mistakes(void **state) {
 		    "weighted_random, least_latency, consistent_hash, rendezvous_hash, session, bucket, "
 		    "size_class, composite, least_connections, got \"lucky\"\n" },
 		{ "--cache-threshold 1.1", NULL, "--cache-threshold: 1.1 is out of range: 0 to 1\n" },
+		{ "--balance-rel-threshold 0.999", NULL,
+		    "--balance-rel-threshold: expected 1 or more, or 0\n" },
 		{ "--weighted-random-sharpness 5", NULL,
 		    "--weighted-random-sharpness: 5 is out of range: 0 to 4\n" },
 		{ "--size-class-then bucket", NULL,
@@ -650,6 +652,31 @@ static void the_flags_of_vllms_router(void **state) {
 	release(&r);
 }
 
+/* Who moves a flag over from there means the other one as it stands there. */
+static void one_threshold_brings_the_other(void **state) {
+	static const struct {
+		const char *flags;
+		uint64_t by;
+		double times;
+	} cases[] = {
+		{ "--balance-rel-threshold 2", 64, 2 },
+		{ "--balance-abs-threshold 8", 8, 1.5 },
+		{ "--balance-abs-threshold 0 --balance-rel-threshold 1", 0, 1 },
+		{ "--balance-abs-threshold 8 --balance-rel-threshold 0", 8, 0 },
+		{ "--balance-rel-threshold 0", 0, 0 },
+		{ "--balance-abs-threshold 0", 0, 0 },
+	};
+
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		struct reading r = read_config(cases[i].flags, NULL);
+
+		assert_int_equal(option_mistakes(r.config.options), 0);
+		assert_int_equal(r.config.policies.balance_abs_threshold, cases[i].by);
+		assert_true(r.config.policies.balance_rel_threshold == cases[i].times);
+		release(&r);
+	}
+}
+
 static void the_help_fits(void **state) {
 	char *text;
 	size_t n;
@@ -712,6 +739,7 @@ int main(void) {
 		cmocka_unit_test(the_policies_exist),
 		cmocka_unit_test(the_policies_defaults_are_one),
 		cmocka_unit_test(the_flags_of_vllms_router),
+		cmocka_unit_test(one_threshold_brings_the_other),
 		cmocka_unit_test(the_help_fits),
 		cmocka_unit_test(loading),
 	};

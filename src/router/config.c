@@ -534,16 +534,34 @@ static void lower_headers(struct option_set *set, struct option_list *headers) {
 	headers->items = items;
 }
 
+/* Headers that are another one for each request, with whatever router or tracer in front. */
+static bool is_id_of_one_request(const char *name) {
+	static const char *const names[] = { "x-request-id", "request-id", "x-correlation-id", "x-trace-id",
+		"traceparent", "tracestate", "idempotency-key", "x-idempotency-key", "x-b3-traceid",
+		"x-b3-spanid", "x-amzn-trace-id", "x-amzn-requestid" };
+
+	for (size_t i = 0; i < n_elems(names); i++)
+		if (!strcmp(name, names[i]))
+			return true;
+	return false;
+}
+
 /* What names one request must not say where a whole session goes. */
 static void verify_session_headers(struct option_set *set, const struct router_config *config) {
 	const struct option_list *ids = &config->request_id_headers, *sessions = &config->session_headers;
 	const char *path = option_is_given(set, "router.session_headers") ? "router.session_headers"
 									  : "router.request_id_headers";
-	for (size_t i = 0; i < sessions->n; i++)
+	for (size_t i = 0; i < sessions->n; i++) {
+		if (is_id_of_one_request(sessions->items[i])) {
+			option_mistake(set, "router.session_headers",
+			    "\"%s\" names one request, not a session", sessions->items[i]);
+			continue;
+		}
 		for (size_t j = 0; j < ids->n; j++)
 			if (!strcmp(sessions->items[i], ids->items[j]))
 				option_mistake(set, path,
 				    "\"%s\" cannot bring both a request's id and a session", ids->items[j]);
+	}
 }
 
 static void make_inspect_rules(struct option_set *set, struct router_config *config) {

@@ -255,8 +255,8 @@ static void mistakes(void **state) {
 		    "--size-class-then: \"bucket\" cannot decide among the engines of a class\n" },
 		{ "--request-id-headers x-id: id", NULL,
 		    "--request-id-headers: expected the name of a header\n" },
-		{ "--session-headers x-a,X-Request-Id", NULL,
-		    "--session-headers: \"x-request-id\" cannot bring both a request's id and a session\n" },
+		{ "--session-headers x-a,x-ask --request-id-headers X-Ask", NULL,
+		    "--session-headers: \"x-ask\" cannot bring both a request's id and a session\n" },
 		{ "--request-id-headers Session-Id", NULL,
 		    "--request-id-headers: \"session-id\" cannot bring both a request's id and a session\n" },
 		{ "--session-headers x:", NULL, "--session-headers: expected the name of a header\n" },
@@ -310,6 +310,28 @@ static void mistakes(void **state) {
 
 		assert_string_equal(r.mistakes, cases[i].line);
 		assert_int_equal(option_mistakes(r.config.options), 1);
+		release(&r);
+	}
+}
+
+/* Whatever --request-id-headers says: with one of them each request would be a session of its own. */
+static void ids_of_single_requests_are_no_sessions(void **state) {
+	static const char *const names[] = { "traceparent", "TraceState", "idempotency-key",
+		"x-idempotency-key", "x-b3-traceid", "X-B3-SpanId", "x-amzn-trace-id", "x-amzn-requestid",
+		"x-correlation-id", "x-trace-id", "request-id", "x-request-id" };
+
+	for (size_t i = 0; i < 2 * n_elems(names); i++) {
+		char flags[120], *line;
+		const char *name = names[i / 2];
+
+		snprintf(flags, sizeof(flags), "--worker-urls http://a --session-headers x-mine,%s%s", name,
+		    i % 2 ? " --request-id-headers x-ask" : "");
+		struct reading r = read_config(flags, NULL);
+		assert_int_equal(option_mistakes(r.config.options), 1);
+		line = strstr(r.mistakes, "--session-headers: \"");
+		assert_non_null(line);
+		assert_int_equal(strncasecmp(strchr(line, '"') + 1, name, strlen(name)), 0);
+		assert_non_null(strstr(line, "names one request, not a session\n"));
 		release(&r);
 	}
 }
@@ -728,6 +750,7 @@ int main(void) {
 		cmocka_unit_test(sessions_are_looked_for_in_order),
 		cmocka_unit_test(many_of_one_engine),
 		cmocka_unit_test(mistakes),
+		cmocka_unit_test(ids_of_single_requests_are_no_sessions),
 		cmocka_unit_test(values_at_their_limits),
 		cmocka_unit_test(too_many_workers),
 		cmocka_unit_test(reserved_keys_are_taken),

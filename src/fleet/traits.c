@@ -131,6 +131,12 @@ const char *traits_mistake(struct slice key, struct slice value, bool is_ours) {
 	return rows[trait].read(&scratch, value) ? NULL : rows[trait].mistake;
 }
 
+struct slice traits_model(struct slice key) {
+	struct slice model;
+
+	return find_trait(key, &model) < TRAITS ? model : (struct slice){ NULL, 0 };
+}
+
 /* --- all that is said ------------------------------------------------------------------------- */
 
 static void declare(struct traits *t, unsigned trait, struct slice value) {

@@ -78,6 +78,9 @@ void traits_join(struct traits_least *least, const struct traits *t);
  */
 const char *traits_mistake(struct slice key, struct slice value, bool is_ours);
 
+/* The model that a label NAME@MODEL is for: p is NULL when it is for all, or is none of those above. */
+struct slice traits_model(struct slice key);
+
 /* Adds what these labels say of `model`, unless it is known already. Mistakes count as not said. */
 void traits_declare(struct traits *t, struct pairs labels, struct slice model, bool is_ours);
 

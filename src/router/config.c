@@ -94,7 +94,9 @@ static const struct option worker_fields[] = {
 		"whatever you want to find it by; these say what it can do, for whom, where and at what "
 		"price: "
 		"capabilities, features, context, clearance, residency, zone, region, accelerator, price_in, "
-		"price_cached, price_out, capacity; NAME@MODEL is for that model alone",
+		"price_cached, price_out, capacity, cache_type; NAME@MODEL is for that model alone, but for "
+		"the "
+		"last",
 	    .type = OPTION_MAP, WORKER(labels) },
 };
 
@@ -277,9 +279,10 @@ static const struct option rows[] = {
 	    .help = "engines below it are no candidates, unless nobody reaches it", .type = OPTION_NUMBER,
 	    .def = "0.1", .max = OPTION_ONE, ROUTER(policies.composite_min_score) },
 
-	{ "locality", "zone", .help = "the zone that the router is in, as the labels of engines name it",
+	{ "locality", "zone",
+	    .help = "the zone that the router is in, as the labels of engines name it; empty is none",
 	    .type = OPTION_STRING, ROUTER(zone) },
-	{ "locality", "region", .help = "its region", .type = OPTION_STRING, ROUTER(region) },
+	{ "locality", "region", .help = "its region, likewise", .type = OPTION_STRING, ROUTER(region) },
 	{ "locality", "mode", .flag = "locality-mode",
 	    .help = "prefer engines of the own zone, then of the region, until they are busy; or require the "
 		    "region, or the zone if that is all that is given; prefer once one is given",
@@ -628,20 +631,41 @@ static void verify_workers(struct option_set *set, const struct router_config *c
 }
 
 /* Labels may say anything, but for those that routing goes by. */
+static const char *label_mistake(struct slice name, struct slice value) {
+	if (slice_eq(name, SLICE("cache_type")))
+		return slice_eq(value, SLICE("static")) || slice_eq(value, SLICE("paged"))
+		    ? NULL
+		    : "expected static or paged";
+	return traits_mistake(name, value, true);
+}
+
+static bool may_serve(const struct router_worker *worker, struct slice model) {
+	for (size_t i = 0; i < worker->models.n; i++)
+		if (slice_eq(model, slice_of(worker->models.items[i])))
+			return true;
+	return !worker->models.n; /* it will be asked */
+}
+
+static void verify_label(struct option_set *set, const char *path, const struct router_worker *worker,
+    const struct option_pair *label) {
+	struct slice name = slice_of(label->name), value = slice_of(label->value);
+	struct slice model = traits_model(name);
+	const char *mistake = label_mistake(name, value);
+
+	if (mistake)
+		option_mistake(set, path, "%s = \"%s\": %s", name.p, value.p, mistake);
+	else if (model.p && !may_serve(worker, model))
+		option_warning(set, path, "%s: \"%s\" is none of its models", name.p, model.p);
+}
+
 static void verify_labels(struct option_set *set, const struct router_config *config) {
 	for (size_t i = 0; i < config->workers.n; i++) {
-		const struct option_map *labels = &config->workers.items[i].labels;
+		const struct router_worker *worker = &config->workers.items[i];
 		char path[64];
 
 		snprintf(path, sizeof(path), "worker[%zu].labels", i);
-		for (size_t k = 0; k < labels->n; k++) {
-			struct slice name = slice_of(labels->items[k].name),
-				     value = slice_of(labels->items[k].value);
-			const char *mistake = traits_mistake(name, value, true);
-
-			if (mistake)
-				option_mistake(set, path, "%s = \"%s\": %s", name.p, value.p, mistake);
-		}
+		for (size_t k = 0; k < worker->labels.n; k++)
+			verify_label(set, path, worker, &worker->labels.items[k]);
 	}
 }
 

@@ -1,5 +1,6 @@
 #include "router/policy_config.h"
 
+#include "fleet/fleet.h"
 #include "fleet/traits.h"
 #include "policy/policy.h"
 #include "policy/session_table.h"
@@ -25,6 +26,13 @@ static const struct policy *find_then(struct option_set *set, const char *name) 
 		option_mistake(
 		    set, "size_class.then", "\"%s\" cannot decide among the engines of a class", name);
 	return policy;
+}
+
+/* As a request can name it. */
+static void verify_model(struct option_set *set, const char *path, struct slice model) {
+	if (!model.n || model.n > FLEET_MODEL_BYTES_MAX)
+		option_mistake(set, path, "\"%.*s\" is no name of a model: expected 1 to %d bytes",
+		    (int)model.n, model.n ? model.p : "", FLEET_MODEL_BYTES_MAX);
 }
 
 static struct slice join(struct option_set *set, const struct option_list *list) {
@@ -62,6 +70,16 @@ static void verify_balance(struct option_set *set, struct router_config *config)
 		option_default(set, config, rel, "1.5");
 }
 
+static void verify_composite(struct option_set *set, const struct router_config *config) {
+	const double *weights = config->policies.composite_weights;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < n_elems(config->policies.composite_weights); i++)
+		n += weights[i] > 0;
+	if (!n)
+		option_mistake(set, "composite.load", "the four weights are 0: nothing would count");
+}
+
 static void warn_without_effect(struct option_set *set) {
 	static const struct {
 		const char *path, *why;
@@ -84,14 +102,17 @@ void policy_config_verify(struct option_set *set, struct router_config *config) 
 	const struct option_map *given = &config->model_policies;
 	struct policy_of_model *models = option_alloc(set, (given->n + 1) * sizeof(*models));
 
-	for (size_t i = 0; i < given->n; i++)
+	for (size_t i = 0; i < given->n; i++) {
 		models[i] = (struct policy_of_model){ slice_of(given->items[i].name),
 			find(set, "policy.models", given->items[i].value) };
+		verify_model(set, "policy.models", models[i].model);
+	}
 	config->policies.policy = find(set, "policy.default", config->policy);
 	config->policies.models = models;
 	config->policies.n_models = given->n;
 	verify_locality(set, config);
 	verify_balance(set, config);
+	verify_composite(set, config);
 	config->policies.residency = join(set, &config->residency);
 	config->policies.size_class_then = find_then(set, config->size_class_then);
 	warn_without_effect(set);

@@ -110,6 +110,9 @@ static void mistakes_are_named_and_not_read(void **state) {
 	assert_non_null(traits_mistake(SLICE("context@"), SLICE("1"), true));
 	assert_null(traits_mistake(SLICE("contexts"), SLICE("x"), true));
 	assert_null(traits_mistake(SLICE("team@home"), SLICE("x"), true));
+	assert_true(slice_eq(traits_model(SLICE("clearance@a@b")), SLICE("a@b")));
+	assert_null(traits_model(SLICE("team@home")).p);
+	assert_null(traits_model(SLICE("clearance")).p);
 }
 
 static void the_engine_says_its_context(void **state) {

@@ -235,6 +235,9 @@ static void many_of_one_engine(void **state) {
 	release(&r);
 }
 
+#define NAME_64  "m123456789abcdefm123456789abcdefm123456789abcdefm123456789abcdef"
+#define NAME_256 NAME_64 NAME_64 NAME_64 NAME_64
+
 static void mistakes(void **state) {
 	static const struct {
 		const char *flags, *toml, *line;
@@ -286,6 +289,15 @@ static void mistakes(void **state) {
 		    "FILE:6: worker[1].name: \"x\" is there twice\n" },
 		{ "", "[[worker]]\nurl = 'http://a'\nlabels = { team = 'x', context = '8k' }\n",
 		    "FILE:3: worker[0].labels: context = \"8k\": expected a number of tokens, 1 or more\n" },
+		{ "", "[[worker]]\nurl = 'http://a'\nlabels = { cache_type = 'statik' }\n",
+		    "FILE:3: worker[0].labels: cache_type = \"statik\": expected static or paged\n" },
+		{ "--worker-urls http://a", "[policy.models]\n'' = 'random'\n",
+		    "FILE:1: policy.models: \"\" is no name of a model: expected 1 to 256 bytes\n" },
+		{ "--worker-urls http://a", "[policy.models]\n" NAME_256 "x = 'random'\n",
+		    "FILE:1: policy.models: \"" NAME_256
+		    "x\" is no name of a model: expected 1 to 256 bytes\n" },
+		{ "--composite-load 0 --composite-latency 0 --composite-locality 0 --composite-cost 0", NULL,
+		    "--composite-load: the four weights are 0: nothing would count\n" },
 		{ "", "[alias]\ngpt = 'llama'\n", "FILE:2: alias.gpt: aliases are not built yet\n" },
 		{ "--hold-limit 257MiB", NULL, "--hold-limit: is more than router.hold_memory\n" },
 		{ "", "[router]\nhold_memory = '63MiB'\n",
@@ -334,6 +346,20 @@ static void ids_of_single_requests_are_no_sessions(void **state) {
 		assert_non_null(strstr(line, "names one request, not a session\n"));
 		release(&r);
 	}
+}
+
+static void labels_of_other_models_are_told(void **state) {
+	struct reading r = read_config("",
+	    "[[worker]]\nurl = 'http://a'\nmodels = ['llama', 'qwen']\n"
+	    "labels = { 'clearance@qwen' = 'internal', 'clearance@qwem' = 'internal', 'me@home' = 'x', "
+	    "cache_type = 'paged' }\n"
+	    "[[worker]]\nurl = 'http://b'\nlabels = { 'clearance@any' = 'internal', cache_type = 'static' }\n"
+	    "[policy.models]\n" NAME_256 " = 'random'\n");
+
+	assert_string_equal(r.mistakes,
+	    "FILE:4: worker[0].labels: warning: clearance@qwem: \"qwem\" is none of its models\n");
+	assert_int_equal(option_mistakes(r.config.options), 0);
+	release(&r);
 }
 
 static void values_at_their_limits(void **state) {
@@ -751,6 +777,7 @@ int main(void) {
 		cmocka_unit_test(many_of_one_engine),
 		cmocka_unit_test(mistakes),
 		cmocka_unit_test(ids_of_single_requests_are_no_sessions),
+		cmocka_unit_test(labels_of_other_models_are_told),
 		cmocka_unit_test(values_at_their_limits),
 		cmocka_unit_test(too_many_workers),
 		cmocka_unit_test(reserved_keys_are_taken),

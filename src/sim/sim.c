@@ -59,7 +59,7 @@ static bool load_trace(struct trace *trace, const struct sim_config *config) {
 		struct generator generator;
 		bool is_good = generator_parse(&generator, slice_of(config->trace), message);
 
-		assert(is_good); /* the option's check has seen it */
+		assert(is_good); /* it was looked at with the options */
 		generator_run(&generator, config->seed, config->n_block_tokens, trace);
 	} else if (!trace_file_read(trace, config->trace, message)) {
 		fprintf(stderr, "headrace sim: %s\n", message);

@@ -5,15 +5,6 @@
 
 #define SPEED_MAX 1000000ULL
 
-static const char *check_trace(const char *text) {
-	static _Thread_local char message[GENERATOR_MESSAGE_BYTES];
-	struct generator generator;
-
-	if (!generator_is_named(slice_of(text)) || generator_parse(&generator, slice_of(text), message))
-		return NULL;
-	return message;
-}
-
 static const char *check_policy(const char *text) {
 	static _Thread_local char message[512];
 	size_t n;
@@ -35,7 +26,7 @@ static const char *const models[] = { "mock", "simple", NULL };
 
 static const struct option rows[] = {
 	{ "sim", "trace", .arg = "FILE", .help = "the requests: a recorded trace, or gen:KIND,KEY=VALUE,...",
-	    .type = OPTION_STRING, .check = check_trace, AT(trace) },
+	    .type = OPTION_STRING, AT(trace) },
 	{ "sim", "policy", .arg = "NAME,...",
 	    .help = "policies that are compared: those of the router, and vllm", .type = OPTION_LIST,
 	    .def = "cache_aware,round_robin,least_load,vllm", .check = check_policy, AT(policies) },
@@ -123,11 +114,20 @@ static const struct option_schema schema = {
 	},
 };
 
+static void verify_trace(struct option_set *set, struct slice trace) {
+	char message[GENERATOR_MESSAGE_BYTES];
+	struct generator generator;
+
+	if (!trace.n)
+		option_mistake(set, "sim.trace", "there is none");
+	else if (generator_is_named(trace) && !generator_parse(&generator, trace, message))
+		option_mistake(set, "sim.trace", "%s", message);
+}
+
 static void verify(struct option_set *set, void *arg) {
 	struct sim_config *config = arg;
 
-	if (!config->trace[0])
-		option_mistake(set, "sim.trace", "there is none");
+	verify_trace(set, slice_of(config->trace));
 	if (config->policies.n == 0)
 		option_mistake(set, "sim.policy", "there is none");
 	if ((uint64_t)config->n_engines * config->n_routers > INSTANCE_SLOTS_MAX)

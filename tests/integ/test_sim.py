@@ -54,6 +54,7 @@ def trace(tmp_path):
 def test_bad_flags(flags, word):
     done = sim(*flags)
     assert done.returncode == 2 and word in done.stderr and done.stdout == "", done
+    assert len(done.stderr.splitlines()) == 1, done
 
 
 @pytest.mark.parametrize("rows, where", [

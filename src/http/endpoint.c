@@ -567,9 +567,18 @@ struct slice endpoint_body(const struct endpoint_call *c) {
 	return (struct slice){ c->body, c->body_bytes };
 }
 
+static struct slice endpoint_raw_query(const struct endpoint_call *c) {
+	struct slice target = head_target(head_of(c));
+	return slice_skip(target, size_min(head_path(head_of(c)).n + 1, target.n));
+}
+
+bool endpoint_query_is_good(struct endpoint_call *c) {
+	size_t n;
+	return endpoint_decode(endpoint_raw_query(c), true, endpoint_text(c) + c->param_bytes, &n);
+}
+
 struct slice endpoint_query(struct endpoint_call *c, const char *key) {
-	struct slice target = head_target(head_of(c)), wanted = slice_of(key), none = { NULL, 0 };
-	struct slice rest = slice_skip(target, size_min(head_path(head_of(c)).n + 1, target.n));
+	struct slice rest = endpoint_raw_query(c), wanted = slice_of(key), none = { NULL, 0 };
 	char *room = endpoint_text(c) + c->param_bytes;
 	while (rest.n) {
 		const char *end = memchr(rest.p, '&', rest.n);

@@ -68,6 +68,9 @@ struct slice endpoint_param(const struct endpoint_call *c);
 /* The first value of a key of the query, percent-decoded; p is NULL when the key is not there. Valid until
  * the next call of this function. */
 struct slice endpoint_query(struct endpoint_call *c, const char *key);
+/* Whether the query is percent-encoded as it should be. Where it is not, the above has values as they stand
+ * there. What it gave before is not valid any more. */
+bool endpoint_query_is_good(struct endpoint_call *c);
 struct slice endpoint_body(const struct endpoint_call *c);
 /* The client's address, also where it came as ::ffff:a.b.c.d an IPv4 one without that; no scope. */
 struct slice endpoint_peer(struct endpoint_call *c, char room[static ENDPOINT_PEER_BYTES]);

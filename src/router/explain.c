@@ -243,6 +243,8 @@ static const char *filter_read(struct filter *f, struct endpoint_call *call) {
 	const struct decision_moment *moment = &((struct report *)endpoint_context(call))->explain.moment;
 	uint64_t limit = LIMIT_DEFAULT, since_ms = 0;
 
+	if (!endpoint_query_is_good(call))
+		return EXPLAIN_BAD_QUERY;
 	if (!take_uint(call, "limit", LIMIT_MAX, &limit) || !limit)
 		return "limit is a number from 1 to 1000";
 	if (!take_uint(call, "since", SINCE_MAX, &since_ms))

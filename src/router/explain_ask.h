@@ -11,6 +11,8 @@
 #include "router/explain.h"
 #include "router/report.h"
 
+#define EXPLAIN_BAD_QUERY "the query is not percent-encoded as it should be"
+
 struct explain_ask {
 	struct explain *explain;
 	struct endpoint_call *call; /* NULL: the client has left */

@@ -376,14 +376,18 @@ static void query_start(struct endpoint_call *call, struct slice path) {
 void explain_request(struct endpoint_call *call) {
 	const struct report *report = endpoint_context(call);
 	char room[PATH_BYTES_MAX + 1];
-	struct slice path = endpoint_query(call, "path");
-	struct slice type = head_find(endpoint_head(call), FIELD_CONTENT_TYPE);
+	struct slice type = head_find(endpoint_head(call), FIELD_CONTENT_TYPE), path;
 
 	if (!type.p || !inspect_is_json(type)) {
 		explain_error(
 		    call, 415, "unsupported_media_type", "the body is asked for as application/json");
 		return;
 	}
+	if (!endpoint_query_is_good(call)) {
+		explain_error(call, 400, "bad_request", EXPLAIN_BAD_QUERY);
+		return;
+	}
+	path = endpoint_query(call, "path");
 	if (!path.p)
 		path = slice_of(
 		    guess_path(slice_head(endpoint_body(call), report->router->config->inspect_limit_bytes)));

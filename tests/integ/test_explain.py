@@ -3,6 +3,8 @@ import json
 import re
 import subprocess
 import threading
+import urllib.parse
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -83,6 +85,18 @@ def test_decisions_are_found_by_what_they_are(trio, engine):
     for bad in ("limit=0", "limit=1001", "limit=x", "since=-1", "reason=why"):
         answer = front.admin("/decisions?" + bad)
         assert answer.status_code == 400 and answer.json()["error"]["code"] == "bad_request"
+
+
+@pytest.mark.parametrize("method, target", [("GET", "/decisions?model=%zz"), ("GET", "/decisions?limit=5&instance=a%2"),
+                                            ("GET", "/decisions?model=a%00"), ("POST", "/explain?path=/v1/completions%00"),
+                                            ("POST", "/explain?p%th=/v1/completions")])
+def test_a_query_that_is_badly_encoded(trio, method, target):
+    line = HTTPConnection(urllib.parse.urlsplit(trio().admin_url).netloc, timeout=30)
+    line.request(method, target, json.dumps(chat_body()) if method == "POST" else None, JSON)
+    answer = line.getresponse()
+    said = json.loads(answer.read())["error"]
+    line.close()
+    assert (answer.status, said["code"]) == (400, "bad_request") and "percent-encoded" in said["message"]
 
 
 def test_the_ring_is_bounded_and_may_be_off(engine, router):

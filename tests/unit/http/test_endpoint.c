@@ -56,7 +56,10 @@ static void run_thing(struct endpoint_call *c) {
 
 static void run_query(struct endpoint_call *c) {
 	json_t *a = text_of(endpoint_query(c, "a")), *b = text_of(endpoint_query(c, "b"));
-	endpoint_answer_json(c, 200, json_pack("[o, o, o]", text_of(endpoint_param(c)), a, b));
+	json_t *json = json_pack("[o, o, o]", text_of(endpoint_param(c)), a, b);
+	if (!endpoint_query_is_good(c))
+		json_array_append_new(json, json_string("badly encoded"));
+	endpoint_answer_json(c, 200, json);
 }
 
 static void run_gone(struct endpoint_call *c) {
@@ -288,7 +291,9 @@ static void names_and_queries_are_decoded(void **state) {
 		{ "/things/a%2Fb%20+/query?a=1&b=2", "[\"a/b +\",\"1\",\"2\"]" },
 		{ "/things/a/query?b=&a", "[\"a\",\"\",\"\"]" },
 		{ "/things/a/query?aa=1&&=3&%61=x+y%2B%26&a=2", "[\"a\",\"x y+&\",null]" },
-		{ "/things/a/query?a=%4&b=%", "[\"a\",\"%4\",\"%\"]" },
+		{ "/things/a/query?a=%4&b=%", "[\"a\",\"%4\",\"%\",\"badly encoded\"]" },
+		{ "/things/a/query?c=%00", "[\"a\",null,null,\"badly encoded\"]" },
+		{ "/things/a/query?%zz&a=1", "[\"a\",\"1\",null,\"badly encoded\"]" },
 		{ "/things/a/query?", "[\"a\",null,null]" },
 	};
 	struct scene *s = scene_open();

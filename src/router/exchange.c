@@ -753,15 +753,26 @@ static const char *model_name(const struct exchange *x, char room[MODEL_NAME_ROO
 	return room;
 }
 
+/* What the error is about, as text, where it says so. */
+static const char *refusal_detail(const struct exchange *x, enum cause cause, char room[MODEL_NAME_ROOM]) {
+	bool is_of_model = cause == CAUSE_MODEL_NOT_FOUND ||
+	    (cause == CAUSE_NO_INSTANCE && x->dialect == REPLY_INFINILM && find_name(x).n);
+	if (is_of_model)
+		return model_name(x, room);
+	if (cause != CAUSE_UNKNOWN_HEADER)
+		return NULL;
+	struct slice field = inspect_unknown_field(request_head(x));
+	snprintf(room, MODEL_NAME_ROOM, "%.*s", (int)field.n, field.p);
+	return room;
+}
+
 /* The answer is ours: an error that says why. */
 static enum next step_refuse(struct exchange *x) {
 	const struct decision *d = decision_find(&x->worker->decisions, x->decision);
 	char room[DECISION_TEXT_BYTES];
 	enum cause cause = (enum cause)x->cause;
 	char name[MODEL_NAME_ROOM];
-	bool is_of_model = cause == CAUSE_MODEL_NOT_FOUND ||
-	    (cause == CAUSE_NO_INSTANCE && x->dialect == REPLY_INFINILM && find_name(x).n);
-	const char *detail = is_of_model ? model_name(x, name) : NULL;
+	const char *detail = refusal_detail(x, cause, name);
 	struct reply reply = { .request_id = exchange_id(x) };
 	if (d && x->worker->router->config->explain.has_headers)
 		reply.decision = decision_text(d, room);

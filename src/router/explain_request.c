@@ -358,13 +358,25 @@ static enum cause query_begin(struct query *q, struct endpoint_call *call, struc
 	return cause;
 }
 
+/* The field that a refusal is about; NULL: none. */
+static const char *unknown_field(struct endpoint_call *call, enum cause cause, char room[MODEL_BYTES]) {
+	struct slice field = inspect_unknown_field(endpoint_head(call));
+
+	if (cause != CAUSE_UNKNOWN_HEADER)
+		return NULL;
+	snprintf(room, MODEL_BYTES, "%.*s", (int)field.n, field.p);
+	return room;
+}
+
 static void query_start(struct endpoint_call *call, struct slice path) {
 	struct explain *explain = &((struct report *)endpoint_context(call))->explain;
 	struct query *q = calloc(1, sizeof(*q));
 	enum cause cause = query_begin(q, call, path);
 
-	if (cause)
-		explain_refuse(call, q->dialect, cause, NULL);
+	if (cause) {
+		char field[MODEL_BYTES];
+		explain_refuse(call, q->dialect, cause, unknown_field(call, cause, field));
+	}
 	if (!cause && explain_ask_begin(&q->ask, call)) {
 		loop_post(&q->worker->loop, &q->mail, deliver_query);
 		return;

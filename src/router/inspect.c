@@ -347,6 +347,39 @@ static const struct slice own_names[N_OWN] = {
 	[OWN_ACCELERATOR] = { "accelerator", 11 },
 };
 
+/* What a router says in answers: nothing that a request asks for. */
+static bool is_of_answers(struct slice name) {
+	static const struct slice names[] = { { "instance", 8 }, { "reason", 6 }, { "attempts", 8 },
+		{ "cache-hit", 9 }, { "decision", 8 } };
+	for (size_t i = 0; i < n_elems(names); i++)
+		if (slice_is(name, names[i]))
+			return true;
+	return false;
+}
+
+/* The part of a field's name that says which of ours it is; n is 0 when it is none. */
+static struct slice own_name(struct slice name) {
+	static const struct slice prefix = { "x-headrace-", 11 };
+	bool is_ours = name.n > prefix.n && slice_is(slice_head(name, prefix.n), prefix);
+	return is_ours ? slice_skip(name, prefix.n) : (struct slice){ NULL, 0 };
+}
+
+static unsigned find_own(struct slice name) {
+	unsigned own = 0;
+	while (own < N_OWN && !slice_is(name, own_names[own]))
+		own++;
+	return own;
+}
+
+struct slice inspect_unknown_field(const struct head *head) {
+	for (const struct field *f = head->fields; f < head->fields + head->n_fields; f++) {
+		struct slice name = own_name(head_name(head, f));
+		if (name.n && find_own(name) == N_OWN && !is_of_answers(name))
+			return head_name(head, f);
+	}
+	return (struct slice){ NULL, 0 };
+}
+
 static bool read_privacy(struct inspect *in, struct slice value) {
 	static const struct slice levels[PRIVACY_LEVELS] = {
 		[PRIVACY_PUBLIC] = { "public", 6 },
@@ -392,15 +425,13 @@ static bool read_own(struct head_reading *h, unsigned own) {
 }
 
 /* A field of ours counts once: of two that contradict each other neither can be trusted. */
-static bool read_own_field(struct head_reading *h, struct slice name) {
-	unsigned own = 0;
-	while (own < N_OWN && !slice_is(name, own_names[own]))
-		own++;
+static enum cause read_own_field(struct head_reading *h, struct slice name) {
+	unsigned own = find_own(name);
 	if (own == N_OWN)
-		return true;
+		return is_of_answers(name) ? CAUSE_NONE : CAUSE_UNKNOWN_HEADER;
 	bool is_first = !(h->in->own_fields >> own & 1);
 	h->in->own_fields |= (uint8_t)(1u << own);
-	return is_first && read_own(h, own);
+	return is_first && read_own(h, own) ? CAUSE_NONE : CAUSE_BAD_HEADER;
 }
 
 static void read_session(struct head_reading *h) {
@@ -412,18 +443,18 @@ static void read_session(struct head_reading *h) {
 }
 
 static enum cause read_head(struct head_reading *h, const struct head *head) {
-	static const struct slice prefix = { "x-headrace-", 11 };
 	const struct inspect_rules *rules = h->facts.rules;
-	for (const struct field *f = head->fields; f < head->fields + head->n_fields; f++) {
+	enum cause cause = CAUSE_NONE;
+	for (const struct field *f = head->fields; !cause && f < head->fields + head->n_fields; f++) {
 		h->name = head_name(head, f);
 		h->value = slice_trim(head_value(head, f));
 		if (h->name.n <= INSPECT_HEADER_MAX && rules->header_lengths >> h->name.n & 1)
 			read_session(h);
-		if (h->name.n > prefix.n && slice_is(slice_head(h->name, prefix.n), prefix) &&
-		    !read_own_field(h, slice_skip(h->name, prefix.n)))
-			return CAUSE_BAD_HEADER;
+		struct slice own = own_name(h->name);
+		if (own.n)
+			cause = read_own_field(h, own);
 	}
-	return CAUSE_NONE;
+	return cause;
 }
 
 /* ---- the body ----------------------------------------------------------------------- */

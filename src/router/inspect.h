@@ -75,6 +75,9 @@ enum cause inspect_init(
     struct inspect *in, const struct inspect_rules *rules, struct buf_pool *pool, const struct head *head);
 void inspect_deinit(struct inspect *in, struct buf_pool *pool);
 
+/* The name of the field that CAUSE_UNKNOWN_HEADER is about, in the head; p is NULL when there is none. */
+struct slice inspect_unknown_field(const struct head *head);
+
 /* The next bytes of the body. The cause is final. */
 enum cause inspect_feed(struct inspect *in, const char *p, size_t n);
 /* The body is complete. */

@@ -348,6 +348,16 @@ def test_headers_count_as_the_requests_own(engine, router):
     assert (bad.status_code, bad.json()) == (400, front.chat(headers={"x-headrace-privacy": "much"}).json())
 
 
+def test_a_misspelt_header_of_ours_is_named(engine, router):
+    front = router([engine(["m"])])
+    misspelt = {"X-Headrace-Privcy": "restricted"}
+    answer, same = front.chat(headers=misspelt), explain(front, chat_body(), headers=misspelt)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+    assert "x-headrace-privcy" in answer.json()["error"]["message"].lower()
+    assert (same.status_code, same.json()) == (answer.status_code, answer.json())
+    assert front.chat(headers={"x-headrace-instance": "of a router in front"}).status_code == 200
+
+
 @pytest.mark.parametrize("policy", ["consistent_hash", "session", "bucket", "size_class", "composite", "least_latency"])
 def test_each_policy_is_explained(trio, policy):
     front = trio("--policy", policy, router={"threads": 1}, explain={"headers": True})

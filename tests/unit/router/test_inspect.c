@@ -848,8 +848,7 @@ static void the_rules_say_where_to_look(void **state) {
 static void our_headers_are_read(void **state) {
 	struct demand d =
 	    demand_of(JSON "X-Headrace-Privacy: Confidential\r\nx-headrace-origin-zone: a-1\r\n"
-			   "x-headrace-cost-tolerance: 100\r\nx-headrace-deadline-ms: 4294967295\r\n"
-			   "x-headrace-other: ?\r\n",
+			   "x-headrace-cost-tolerance: 100\r\nx-headrace-deadline-ms: 4294967295\r\n",
 		SLICE("{}"), 1, keys);
 	assert_int_equal(d.privacy, PRIVACY_CONFIDENTIAL);
 	assert_true(d.origin_zone == XXH3_64bits("a-1", 3));
@@ -885,6 +884,24 @@ static void bad_ones_of_ours_are_refused(void **state) {
 	inspect_deinit(&in, &pool);
 	snprintf(line, sizeof(line), "x-headrace-origin-zone: %sz\r\n", MODEL_256);
 	assert_int_equal(begin(&in, "GET", line), CAUSE_BAD_HEADER);
+	inspect_deinit(&in, &pool);
+}
+
+/* A misspelt one would lower what the client asked for, without a word. */
+static void unknown_ones_of_ours_are_refused(void **state) {
+	static const char *const unknown[] = { "x-headrace-privcy", "X-Headrace-Privacy2", "x-headrace-a" };
+	char line[100];
+	struct inspect in;
+	for (size_t i = 0; i < n_elems(unknown); i++) {
+		snprintf(line, sizeof(line), "a: b\r\n%s: public\r\n", unknown[i]);
+		assert_int_equal(begin(&in, i % 2 ? "GET" : "POST", line), CAUSE_UNKNOWN_HEADER);
+		inspect_deinit(&in, &pool);
+	}
+	/* what a router in front said in its answer, sent on by whoever copies */
+	assert_int_equal(begin(&in, "GET",
+			     "X-Headrace-Instance: a\r\nx-headrace-reason: b\r\nx-headrace-attempts: 1\r\n"
+			     "x-headrace-cache-hit: 0\r\nx-headrace-decision: 0-1\r\nx-headrace-: c\r\n"),
+	    CAUSE_NONE);
 	inspect_deinit(&in, &pool);
 }
 
@@ -1003,6 +1020,7 @@ int main(void) {
 		cmocka_unit_test(the_rules_say_where_to_look),
 		cmocka_unit_test(our_headers_are_read),
 		cmocka_unit_test(bad_ones_of_ours_are_refused),
+		cmocka_unit_test(unknown_ones_of_ours_are_refused),
 		cmocka_unit_test(a_stored_response_is_named),
 		cmocka_unit_test(a_stored_response_may_yet_be_named),
 		cmocka_unit_test(without_memory_it_is_overloaded),

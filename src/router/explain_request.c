@@ -295,6 +295,13 @@ static const char *guess_path(struct slice text) {
 	return "/v1/chat/completions";
 }
 
+static bool is_form(struct slice type) {
+	const char *semicolon = type.n ? memchr(type.p, ';', type.n) : NULL;
+	struct slice bare = semicolon ? slice_head(type, (size_t)(semicolon - type.p)) : type;
+
+	return slice_is(slice_trim(bare), SLICE("multipart/form-data"));
+}
+
 static bool is_path(struct slice path) {
 	for (size_t i = 0; i < path.n; i++)
 		if (path.p[i] <= ' ' || path.p[i] > '~' || path.p[i] == '#')
@@ -306,15 +313,14 @@ static bool is_path(struct slice path) {
 static bool make_head(
     struct endpoint_call *call, struct slice path, struct head_room *room, char **text_out) {
 	const struct head *head = endpoint_head(call);
+	struct slice type = head_find(head, FIELD_CONTENT_TYPE);
 	enum cause cause;
 	size_t n = 0;
 	FILE *out = open_memstream(text_out, &n);
 
 	assert(out);
-	fprintf(out,
-	    "POST %.*s HTTP/1.1\r\nhost: headrace\r\ncontent-type: application/json\r\ncontent-length: "
-	    "%zu\r\n",
-	    (int)path.n, path.p, endpoint_body(call).n);
+	fprintf(out, "POST %.*s HTTP/1.1\r\nhost: headrace\r\ncontent-type: %.*s\r\ncontent-length: %zu\r\n",
+	    (int)path.n, path.p, (int)type.n, type.p, endpoint_body(call).n);
 	for (unsigned i = 0; i < head->n_fields; i++) {
 		struct slice name = head_name(head, &head->fields[i]),
 			     value = head_value(head, &head->fields[i]);
@@ -390,9 +396,9 @@ void explain_request(struct endpoint_call *call) {
 	char room[PATH_BYTES_MAX + 1];
 	struct slice type = head_find(endpoint_head(call), FIELD_CONTENT_TYPE), path;
 
-	if (!type.p || !inspect_is_json(type)) {
-		explain_error(
-		    call, 415, "unsupported_media_type", "the body is asked for as application/json");
+	if (!type.p || (!inspect_is_json(type) && !is_form(type))) {
+		explain_error(call, 415, "unsupported_media_type",
+		    "the body is asked for as application/json or multipart/form-data");
 		return;
 	}
 	if (!endpoint_query_is_good(call)) {
@@ -400,7 +406,9 @@ void explain_request(struct endpoint_call *call) {
 		return;
 	}
 	path = endpoint_query(call, "path");
-	if (!path.p)
+	if (!path.p && is_form(type))
+		path = SLICE("/v1/audio/transcriptions");
+	else if (!path.p)
 		path = slice_of(
 		    guess_path(slice_head(endpoint_body(call), report->router->config->inspect_limit_bytes)));
 	if (!is_path(path)) {

@@ -283,6 +283,22 @@ def test_a_body_says_that_it_is_json(trio):
     assert answer.json()["error"]["code"] == "unsupported_media_type"
 
 
+def test_a_form_is_explained(engine, router):
+    front = router([engine(["whisper"]), engine(["m"])])
+    for form, query, capability in (({"model": (None, "whisper")}, "", "transcription"),
+                                    ({"model": (None, "whisper")}, "?path=/v1/audio/translations", "translation")):
+        with http() as client:
+            parts = {"file": ("a.wav", b"RIFF" + b"x" * 100000, "audio/wav")} | form
+            said = client.post(f"{front.admin_url}/explain{query}", files=parts).json()
+        assert (said["demand"]["model"], said["demand"]["capability"]) == ("whisper", capability)
+        assert [row["eligible"] for row in said["rows"]] == [True, False]
+    for files in ({"model": (None, "none of ours")}, {"model": (None, "w" * 300)}):
+        with http() as client:
+            refused = client.post(f"{front.admin_url}/explain", files=files)
+            same = client.post(f"{front.url}/v1/audio/transcriptions", files=files)
+        assert (refused.status_code, refused.json()) == (same.status_code, same.json()) and refused.status_code >= 400
+
+
 def test_a_body_of_many_values_costs_no_tree(trio):
     front = trio()
 

@@ -84,7 +84,8 @@ def test_names_from_the_wire_make_no_series(engine, router):
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(ask, [words[i::4] for i in range(4)]))
     round_of(40)
-    eventually(lambda: sum(name == "headrace_engine_waiting" for name, _ in front.metrics()) == 2)   # in their own time
+    for figure in "waiting", "generation_tokens_per_second":   # in the engines' own time
+        eventually(lambda: sum(name == f"headrace_engine_{figure}" for name, _ in front.metrics()) == 2)
     before = front.metrics().keys()
     round_of(1000)
     assert front.metrics().keys() - before == set()

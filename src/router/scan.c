@@ -63,28 +63,49 @@ static uint8_t node_get(struct scan_table *t, uint8_t parent, struct slice name)
 	return i ? i : node_add(t, parent, name);
 }
 
-static void table_add(struct scan_table *t, const struct scan_want *want, uint8_t id, size_t text_at) {
-	struct slice rest = slice_of(want->path);
+/* Takes what is before the next such mark off *rest, which is nothing when there is none. */
+static struct slice cut_name(struct slice *rest, char mark) {
+	const char *end = memchr(rest->p, mark, rest->n);
+	struct slice name = slice_head(*rest, end ? (size_t)(end - rest->p) : rest->n);
+	*rest = end ? slice_skip(*rest, name.n + 1) : (struct slice){ NULL, 0 };
+	return name;
+}
+
+/* The node that the path ends at. The bits of `below` go to all on the way. */
+static struct scan_node *path_add(struct scan_table *t, struct slice path, uint64_t below, bool unique) {
 	uint8_t at = NODE_TOP;
-	assert(rest.p);
-	for (unsigned n_keys = 0; rest.p; n_keys++) {
+	assert(path.p);
+	for (unsigned n_keys = 0; path.p; n_keys++) {
 		assert(n_keys < SCAN_PATH_MAX);
-		const char *dot = memchr(rest.p, '.', rest.n);
-		struct slice name = slice_head(rest, dot ? (size_t)(dot - rest.p) : rest.n);
-		rest = dot ? slice_skip(rest, name.n + 1) : (struct slice){ NULL, 0 };
-		at = node_get(t, at, name);
-		assert(t->nodes[at].name || !want->unique); /* items are many */
-		t->nodes[at].below |= UINT64_C(1) << id;
+		at = node_get(t, at, cut_name(&path, '.'));
+		assert(t->nodes[at].name || !unique); /* items are many */
+		t->nodes[at].below |= below;
 	}
-	struct scan_node *node = &t->nodes[at];
-	assert(node->bit == 0 && (!want->tells || t->tell));
-	node->bit = UINT64_C(1) << id;
+	return &t->nodes[at];
+}
+
+static void node_fill(
+    struct scan_node *node, const struct scan_want *want, uint8_t id, uint64_t bit, size_t text_at) {
+	assert(node->bit == 0);
+	node->bit = bit;
+	node->below |= bit;
 	node->id = id;
 	node->unique = want->unique;
 	node->tells_place = want->tells && !want->text_bytes_max;
 	node->tells_text = want->tells && want->text_bytes_max;
 	node->text_at = (uint16_t)text_at;
 	node->text_bytes_max = want->text_bytes_max;
+}
+
+static void table_add(struct scan_table *t, const struct scan_want *want, uint8_t id, size_t text_at) {
+	struct slice rest = slice_of(want->path);
+	uint64_t bit = UINT64_C(1) << id;
+	bool is_one = !memchr(rest.p, '|', rest.n);
+	assert(!want->tells || t->tell);
+	while (rest.p) {
+		struct slice path = cut_name(&rest, '|');
+		node_fill(path_add(t, path, is_one ? bit : 0, want->unique), want, id, bit, text_at);
+	}
 }
 
 /* Texts that are told share the first bytes of the room: one is told before the next is read. */

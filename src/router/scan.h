@@ -14,6 +14,9 @@
  * A path may lead through arrays: "[]" stands for the items of one, all of them. Of several
  * items the last counts, as of several members of one name.
  *
+ * One want may have several paths, as if they were names of one member: the value that came last
+ * counts, of whatever path. Containers on the way to it take nothing back when they are repeated.
+ *
  * Members marked `tells` are told to the caller while the piece is there: where the value begins
  * and where it has ended, or its decoded text. So its bytes, or many texts, can be dealt with on
  * the way, without being held.
@@ -32,7 +35,7 @@ enum {
 	SCAN_PATH_MAX = 7,    /* keys in a path, "[]" among them */
 	SCAN_NAME_MAX = 32,   /* bytes of one key in a path */
 	SCAN_WANTS_MAX = 64,
-	SCAN_NODES_MAX = 96,
+	SCAN_NODES_MAX = 128,
 };
 
 enum scan_verdict {
@@ -55,7 +58,8 @@ enum scan_flaw {
 
 /* One wanted member. Its id is its index in the array that the table was made from. */
 struct scan_want {
-	const char *path;        /* keys joined by dots: "usage.prompt_tokens", "choices.[].text" */
+	const char *path;        /* keys joined by dots: "usage.prompt_tokens", "choices.[].text"; of
+				  * several, joined by |, none lies within another */
 	uint16_t text_bytes_max; /* decode a string up to this size; 0: its place is enough */
 	bool unique;             /* not through arrays */
 	bool tells;              /* see scan_tell_fn */

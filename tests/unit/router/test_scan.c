@@ -437,6 +437,43 @@ static void paths_lead_through_arrays(void **state) {
 	}
 }
 
+/* Several paths of one want are names of one member, but that what leads to one of them clears no other. */
+static void several_paths_are_one_member(void **state) {
+	static const struct scan_want want = { .path = "a|b.c|d.[]", .text_bytes_max = 4 };
+	static const struct {
+		const char *doc, *found;
+	} rows[] = {
+		{ "{\"a\":1}", "1" },
+		{ "{\"b\":{\"c\":2}}", "2" },
+		{ "{\"d\":[3,\"4\"]}", "\"4\"" },
+		{ "{\"a\":1,\"b\":{\"c\":2}}", "2" },
+		{ "{\"b\":{\"c\":2},\"a\":1}", "1" },
+		{ "{\"a\":1,\"b\":{\"x\":2},\"d\":[]}", "1" },
+		{ "{\"b\":{\"c\":2},\"b\":{}}", "2" },
+		{ "{\"b\":{\"a\":1},\"c\":2,\"d\":3}", NULL },
+	};
+	struct scan_table t;
+	scan_table_init(&t, &want, 1, NULL);
+	assert_int_equal(t.text_bytes, 4);
+	for (size_t i = 0; i < n_elems(rows); i++)
+		for (size_t step = 1; step <= strlen(rows[i].doc); step++) {
+			struct slice doc = slice_of(rows[i].doc);
+			struct scan_value value;
+			struct scan s;
+			char text[4];
+			scan_init(&s, &t, &value, text, sizeof(text));
+			for (size_t at = 0; at < doc.n; at += step)
+				assert_true(
+				    scan_feed(&s, doc.p + at, size_min(step, doc.n - at)) <= SCAN_COMPLETE);
+			const struct scan_value *v = scan_found(&s, 0);
+			assert_true(!v == !rows[i].found && !s.open);
+			if (v &&
+			    !slice_eq(
+				slice_head(slice_skip(doc, v->offset), v->length), slice_of(rows[i].found)))
+				fail_msg("at %u in %s", (unsigned)v->offset, rows[i].doc);
+		}
+}
+
 /* ---- members that tell ------------------------------------------------------------ */
 
 enum { TELL_PLACE, TELL_TEXT, TELL_OTHER, N_TELL_WANTS };
@@ -750,6 +787,7 @@ int main(void) {
 		cmocka_unit_test(every_level_remembers_its_kind),
 		cmocka_unit_test(a_value_is_known_with_its_last_byte),
 		cmocka_unit_test(paths_lead_through_arrays),
+		cmocka_unit_test(several_paths_are_one_member),
 		cmocka_unit_test(members_are_told_while_they_pass),
 		cmocka_unit_test(random_texts_are_read_as_jansson_reads_them),
 		cmocka_unit_test(both_kernels_go_by_the_book),

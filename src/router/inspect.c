@@ -757,7 +757,7 @@ static bool is_on(const struct reading *r, unsigned want) {
 	return v && v->type != SCAN_NULL && !(v->type == SCAN_BOOL && !v->truth);
 }
 
-/* 0 also when it is no number, or one that does not count. */
+/* 0 also when it is no number, or one that does not count; what is too large is as large as can be. */
 static uint64_t number_of(const struct reading *r, unsigned want) {
 	const struct scan_value *v = scan_found(&r->scan, want);
 	return v && v->type == SCAN_NUMBER ? v->number : 0;

@@ -18,6 +18,8 @@
  */
 #include "router/scan.h"
 
+#include <math.h>
+
 #include "base/text.h"
 #include "base/utf8.h"
 #include "router/scan_grammar.h"
@@ -440,20 +442,40 @@ static inline const char *string_begin(struct scan *s, const char *p, const char
 
 /* ---- numbers and literals -------------------------------------------------------- */
 
+/* Of one that is not all digits, such as 1e3 or 5.0, or is too large. */
+static cold enum scan_flaw read_real(struct slice digits, uint64_t *number_out) {
+	char text[SCAN_NAME_MAX + 1];
+	assert(digits.n < sizeof(text));
+	memcpy(text, digits.p, digits.n);
+	text[digits.n] = '\0';
+	double value = strtod(text, NULL); /* lint: allow, the grammar is checked */
+	if (value != trunc(value))
+		return SCAN_NOT_COUNTED;
+	bool is_large = value >= 0x1p64;
+	*number_out = is_large ? UINT64_MAX : (uint64_t)value;
+	return is_large ? SCAN_TOO_LARGE : SCAN_SOUND;
+}
+
 static void number_begin(struct scan *s, const char *p) {
-	bool wanted = value_begin(s, SCAN_NUMBER, p);
+	struct scan_value *v = value_begin(s, SCAN_NUMBER, p);
+	if (v && *p == '-')
+		v->flaw = SCAN_NOT_COUNTED;
 	s->state = IN_NUMBER;
 	s->number = AT_NUMBER;
-	token_begin(s, wanted ? s->scratch : NULL, sizeof(s->scratch));
+	token_begin(s, v ? s->scratch : NULL, sizeof(s->scratch));
 }
 
 static void number_end(struct scan *s, const char *run, const char *p) {
 	struct scan_value *v = value_end(s, p);
-	if (!v)
+	if (!v || v->flaw)
 		return;
 	struct slice digits = token_end(s, run, (size_t)(p - run));
-	if (digits.n > sizeof(s->scratch) || !text_uint(digits, UINT64_MAX, &v->number))
-		v->flaw = SCAN_NOT_COUNTED;
+	if (digits.n > sizeof(s->scratch)) {
+		v->flaw = s->number == IN_INTEGER ? SCAN_TOO_LARGE : SCAN_NOT_COUNTED;
+		v->number = s->number == IN_INTEGER ? UINT64_MAX : 0;
+	} else if (!text_uint(digits, UINT64_MAX, &v->number)) {
+		v->flaw = read_real(digits, &v->number);
+	}
 }
 
 static const char *number_more(struct scan *s, const char *p, const char *end) {

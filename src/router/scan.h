@@ -53,7 +53,9 @@ enum scan_flaw {
 	SCAN_SOUND,
 	SCAN_TOO_LONG,    /* string: more than text_bytes_max once decoded */
 	SCAN_BAD_TEXT,    /* string: not UTF-8, a lone surrogate, U+0000 to U+001F or U+007F */
-	SCAN_NOT_COUNTED, /* number: not a plain integer from 0 to 2^64 - 1 */
+	SCAN_NOT_COUNTED, /* number: negative, with a fraction, or in more than 32 bytes that are not all
+			     digits */
+	SCAN_TOO_LARGE,   /* number: 2^64 or more */
 };
 
 /* One wanted member. Its id is its index in the array that the table was made from. */
@@ -70,7 +72,7 @@ struct scan_value {
 	uint64_t length; /* in bytes, with quotes or brackets; 0 while it is open */
 	union {
 		struct slice text; /* SCAN_STRING, in the caller's room; empty unless sound */
-		uint64_t number;   /* SCAN_NUMBER; 0 unless sound */
+		uint64_t number;   /* SCAN_NUMBER; 0 when not counted, UINT64_MAX when too large */
 		bool truth;        /* SCAN_BOOL */
 	};
 	enum scan_type type;

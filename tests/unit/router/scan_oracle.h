@@ -12,6 +12,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <math.h>
 
 #include "router/scan_simd.h"
 
@@ -196,6 +197,17 @@ static inline enum scan_flaw oracle_flaw_of_string(const json_t *value, size_t n
 	return SCAN_SOUND;
 }
 
+static inline enum scan_flaw oracle_read_number(const json_t *value, uint64_t *number_out) {
+	double real = json_number_value(value);
+	*number_out = json_is_integer(value) ? (uint64_t)json_integer_value(value)
+	    : real >= 0x1p64                 ? UINT64_MAX
+	    : real == floor(real)            ? (uint64_t)real
+					     : 0;
+	if (json_is_integer(value) || (real < 0x1p64 && real == floor(real)))
+		return SCAN_SOUND;
+	return real >= 0x1p64 ? SCAN_TOO_LARGE : SCAN_NOT_COUNTED;
+}
+
 static inline const char *oracle_judge_value(
     struct slice doc, unsigned id, const struct scan_value *v, const json_t *value) {
 	if (!v || !value)
@@ -210,9 +222,10 @@ static inline const char *oracle_judge_value(
 	if (v->type == SCAN_BOOL)
 		return v->truth == json_is_true(value) ? NULL : "wrong truth";
 	if (v->type == SCAN_NUMBER) {
-		bool is_count = json_is_integer(value) && doc.p[v->offset] != '-';
-		uint64_t number = is_count ? (uint64_t)json_integer_value(value) : 0;
-		enum scan_flaw flaw = is_count ? SCAN_SOUND : SCAN_NOT_COUNTED;
+		uint64_t number;
+		enum scan_flaw flaw = oracle_read_number(value, &number);
+		if (doc.p[v->offset] == '-' || (json_is_real(value) && v->length > 32))
+			flaw = SCAN_NOT_COUNTED, number = 0;
 		return v->flaw == flaw && v->number == number ? NULL : "wrong number";
 	}
 	size_t n_max = oracle_wants[id].text_bytes_max;

@@ -274,7 +274,7 @@ static void a_model_name_has_256_bytes(void **state) {
 	}
 }
 
-static void plain_integers_are_counted(void **state) {
+static void whole_numbers_are_counted(void **state) {
 	static const struct {
 		const char *number;
 		enum scan_flaw flaw;
@@ -282,11 +282,16 @@ static void plain_integers_are_counted(void **state) {
 	} cases[] = { { "0", SCAN_SOUND, 0 }, { "7", SCAN_SOUND, 7 },
 		{ "4294967296", SCAN_SOUND, UINT64_C(1) << 32 },
 		{ "18446744073709551615", SCAN_SOUND, UINT64_MAX },
-		{ "18446744073709551616", SCAN_NOT_COUNTED, 0 },
-		{ "99999999999999999999999999999999", SCAN_NOT_COUNTED, 0 },
-		{ "100000000000000000000000000000000", SCAN_NOT_COUNTED, 0 }, { "-0", SCAN_NOT_COUNTED, 0 },
-		{ "-1", SCAN_NOT_COUNTED, 0 }, { "1.0", SCAN_NOT_COUNTED, 0 },
-		{ "1e3", SCAN_NOT_COUNTED, 0 } };
+		{ "18446744073709551616", SCAN_TOO_LARGE, UINT64_MAX },
+		{ "99999999999999999999999999999999", SCAN_TOO_LARGE, UINT64_MAX },
+		{ "100000000000000000000000000000000", SCAN_TOO_LARGE, UINT64_MAX },
+		{ "-100000000000000000000000000000000", SCAN_NOT_COUNTED, 0 }, { "-0", SCAN_NOT_COUNTED, 0 },
+		{ "-1", SCAN_NOT_COUNTED, 0 }, { "-1e3", SCAN_NOT_COUNTED, 0 }, { "1.0", SCAN_SOUND, 1 },
+		{ "0.0", SCAN_SOUND, 0 }, { "1e3", SCAN_SOUND, 1000 }, { "2500e-2", SCAN_SOUND, 25 },
+		{ "1.5", SCAN_NOT_COUNTED, 0 }, { "1e-3", SCAN_NOT_COUNTED, 0 },
+		{ "1e20", SCAN_TOO_LARGE, UINT64_MAX }, { "1e999", SCAN_TOO_LARGE, UINT64_MAX },
+		{ "1.000000000000000000000000000000", SCAN_SOUND, 1 },
+		{ "1.0000000000000000000000000000000", SCAN_NOT_COUNTED, 0 } };
 
 	for (size_t i = 0; i < n_elems(cases); i++) {
 		char doc[80];
@@ -782,7 +787,7 @@ int main(void) {
 		cmocka_unit_test(bad_text_is_flagged),
 		cmocka_unit_test(text_has_a_ceiling),
 		cmocka_unit_test(a_model_name_has_256_bytes),
-		cmocka_unit_test(plain_integers_are_counted),
+		cmocka_unit_test(whole_numbers_are_counted),
 		cmocka_unit_test(there_are_512_levels),
 		cmocka_unit_test(every_level_remembers_its_kind),
 		cmocka_unit_test(a_value_is_known_with_its_last_byte),

@@ -220,6 +220,7 @@ struct reading {
 	uint64_t sessions[N_SESSION_WANTS];
 	uint64_t message_bytes, input_bytes; /* of their texts that have ended */
 	uint8_t source[PROMPT_PARTS];        /* 1 + the want whose value is the part; 0: none */
+	uint8_t source_before;               /* of the open part */
 	uint8_t kind[WANT_ADAPTER];          /* enum kind, of a type that was read last */
 	uint8_t kinds[WANT_ADAPTER];         /* bits of enum kind, of all parts of the last such array */
 	bool reads_pairs;   /* a rerank or a score: elsewhere such members mean other things */
@@ -263,21 +264,24 @@ static void prompt_begin(struct reading *r, unsigned id, const char *p) {
 		r->input_bytes = r->kinds[WANT_INPUT_PART] = r->kinds[WANT_OUTPUT_PART] = 0;
 	if ((id >= WANT_QUERY && !r->reads_pairs) || (*source && *source < id + 1))
 		return;
+	if (*source == id + 1) { /* the last of one name counts */
+		prompt_chain_drop(&r->prompt, part);
+		*source = 0;
+	}
+	r->source_before = *source;
 	if (is_prompt(id, r->values[id].type)) {
 		prompt_chain_begin(&r->prompt, part);
 		if (id == WANT_MESSAGES)
 			prompt_chain_is_text(&r->prompt);
 		*source = (uint8_t)(id + 1);
 		r->span = p;
-	} else if (*source == id + 1) {
-		prompt_chain_drop(&r->prompt, part);
-		*source = 0;
 	}
 }
 
-static void prompt_end(struct reading *r, const char *p) {
-	if (r->prompt.open)
-		prompt_chain_end(&r->prompt, (struct slice){ r->span, (size_t)(p - r->span) });
+static void prompt_end(struct reading *r, unsigned id, const char *p) {
+	struct slice rest = { r->span, (size_t)(p - r->span) };
+	if (r->prompt.open && !prompt_chain_end(&r->prompt, rest))
+		r->source[part_of[id]] = r->source_before;
 }
 
 static enum kind kind_of(const struct scan_value *v) {
@@ -316,7 +320,7 @@ static void on_tell(struct scan *s, unsigned id, const char *p) {
 		if (s->open >> id & 1)
 			prompt_begin(r, id, p);
 		else
-			prompt_end(r, p);
+			prompt_end(r, id, p);
 	} else if (id < WANT_ADAPTER) {
 		type_end(r, id);
 	} else if (id == WANT_ADAPTER) {

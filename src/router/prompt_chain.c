@@ -59,8 +59,29 @@ void prompt_chain_drop(struct prompt_chain *c, enum prompt_part_id part) {
 void prompt_chain_begin(struct prompt_chain *c, enum prompt_part_id part) {
 	if (c->open)
 		prompt_chain_drop(c, (enum prompt_part_id)(c->open - c->parts));
+	c->before = c->parts[part];
 	prompt_chain_drop(c, part);
 	c->open = &c->parts[part];
+}
+
+/* All of a value: quotes or brackets, and at the most blanks in these. */
+static bool is_empty(struct slice value) {
+	if (value.n == 0 || (value.n == 2 && *value.p == '"'))
+		return true;
+	if (value.n < 2 || (*value.p != '[' && *value.p != '{'))
+		return false;
+	size_t n = 1;
+	while (n < value.n - 1 && memchr(" \t\r\n", value.p[n], 4))
+		n++;
+	return n == value.n - 1;
+}
+
+/* The open part is nothing. Since it has no hashes, those of the one that it replaced are still there. */
+static void restore(struct prompt_chain *c) {
+	const struct prompt_part *before = &c->before;
+	assert(c->open->n_hashes == 0);
+	*c->open = *before;
+	c->n_hashes = (uint32_t)size_max(c->n_hashes, before->first + before->n_hashes);
 }
 
 /* A full block at p, which may be the room in the buf: hashed before that grows. False: the part is cut. */
@@ -189,15 +210,20 @@ void prompt_chain_feed(struct prompt_chain *c, struct slice bytes) {
 	c->n_tail = (uint32_t)bytes.n;
 }
 
-void prompt_chain_end(struct prompt_chain *c, struct slice bytes) {
+bool prompt_chain_end(struct prompt_chain *c, struct slice bytes) {
 	struct prompt_part *part = c->open;
+	bool is_none = false;
 	if (add_blocks(c, &bytes)) {
 		struct slice tail = c->n_tail ? (struct slice){ c->buf->data, c->n_tail } : bytes;
 		part->digest = XXH3_64bits_withSeed(tail.p, tail.n, part->hash);
+		is_none = !part->n_hashes && is_empty(tail);
 	}
 	part->has_ended = true;
+	if (is_none)
+		restore(c);
 	c->n_tail = 0;
 	c->open = NULL;
+	return !is_none;
 }
 
 struct prompt_size prompt_chain_size(const struct prompt_chain *c) {

@@ -8,6 +8,8 @@
  * the three: those of a part are salted with the digests of the parts before it, so an
  * equal key means that all before it was equal, too.
  *
+ * A part that ends as an empty text, list or object is none: what it replaced is there again.
+ *
  * One part is open at a time. A block that is whole in a piece is hashed where it stands;
  * what straddles pieces is copied to a buf, which is lent from the caller's pool when the
  * first such byte comes, holds the hashes, too, and grows with them. Without memory, or
@@ -55,15 +57,16 @@ struct prompt_chain {
 	struct buf_pool *pool;
 	struct buf *buf; /* private: room for one block, then the hashes; NULL: not needed yet */
 	struct prompt_part parts[PROMPT_PARTS];
-	struct prompt_part *open; /* NULL: none */
-	uint32_t n_hashes;        /* in the buf, those of parts that were begun again among them */
-	uint32_t n_tail;          /* bytes in the room, of the open part */
+	struct prompt_part *open;  /* NULL: none */
+	struct prompt_part before; /* private: what the open one replaced */
+	uint32_t n_hashes;         /* in the buf, those of parts that were begun again among them */
+	uint32_t n_tail;           /* bytes in the room, of the open part */
 };
 
 void prompt_chain_init(struct prompt_chain *c, struct buf_pool *pool);
 void prompt_chain_deinit(struct prompt_chain *c);
 
-/* Forgets what this part was and opens it. Another one that is open ends nowhere: it is dropped. */
+/* Opens this part, in place of what it was. Another one that is open ends nowhere: it is dropped. */
 void prompt_chain_begin(struct prompt_chain *c, enum prompt_part_id part);
 
 /* Forgets this part. */
@@ -77,8 +80,8 @@ static inline void prompt_chain_is_text(struct prompt_chain *c) {
 /* The next bytes of the open part. */
 void prompt_chain_feed(struct prompt_chain *c, struct slice bytes);
 
-/* The last ones, which may be none; no part is open then. */
-void prompt_chain_end(struct prompt_chain *c, struct slice bytes);
+/* The last ones, which may be none; no part is open then. False: it was empty. */
+bool prompt_chain_end(struct prompt_chain *c, struct slice bytes);
 
 /* Of all parts, so far. */
 struct prompt_size {

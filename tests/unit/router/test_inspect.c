@@ -665,6 +665,30 @@ static void what_a_prompt_is(void **state) {
 	    has_equal_keys("{\"input_ids\":[1" ZEROS_2048 "]}", "{\"input_ids\":[2" ZEROS_2048 "]}"));
 }
 
+/* What is there and says nothing changes no key, wherever it stands. */
+static void what_is_empty_is_no_prompt(void **state) {
+	static const char *const members[] = { "\"tools\":[]", "\"tools\":[ ]", "\"tools\":null",
+		"\"system\":\"\"", "\"system\":[]", "\"system\":null", "\"instructions\":\"\"",
+		"\"prompt\":\"\"", "\"input\":[]", "\"messages\":[]", "\"messages\":null",
+		"\"tools\":[1],\"tools\":[]" };
+	static const char alone[] = "{\"text\":\"" A2048 "\"}";
+	for (size_t i = 0; i < n_elems(members); i++) {
+		char body[2200];
+		snprintf(body, sizeof(body), "{%s,\"text\":\"" A2048 "\"}", members[i]);
+		if (!has_equal_keys(body, alone))
+			fail_msg("%s before", members[i]);
+		snprintf(body, sizeof(body), "{\"text\":\"" A2048 "\",%s}", members[i]);
+		if (!has_equal_keys(body, alone))
+			fail_msg("%s behind", members[i]);
+	}
+	assert_false(has_equal_keys("{\"tools\":[{}],\"text\":\"" A2048 "\"}", alone));
+	/* Of two that would make one part the one that says something. */
+	assert_true(has_equal_keys("{\"system\":\"x\",\"text\":\"" A2048 "\"}",
+	    "{\"instructions\":\"x\",\"system\":\"\",\"text\":\"" A2048 "\"}"));
+	assert_true(has_equal_keys("{\"system\":\"x\",\"text\":\"" A2048 "\"}",
+	    "{\"system\":\"\",\"instructions\":\"x\",\"text\":\"" A2048 "\"}"));
+}
+
 /* Tokens that a client has counted are not guessed; several prompts in one need no common context. */
 static void token_ids_are_counted(void **state) {
 	static const struct {
@@ -721,7 +745,7 @@ static void what_is_compared_counts(void **state) {
 		{ "/v1/score", "{\"text_1\":\"abcd\",\"text_2\":\"ab\"}", 6 + 4, false },
 		{ "/score", "{\"text_1\":\"abcd\",\"text_2\":[\"ab\",\"cd\"]}", 6 + 11, true },
 		{ "/classify", "{\"input\":\"abcd\"}", 6, false },
-		{ "/v1/chat/completions", "{\"messages\":[],\"query\":\"abcd\",\"text_1\":\"x\"}", 2, false },
+		{ "/v1/chat/completions", "{\"messages\":[],\"query\":\"abcd\",\"text_1\":\"x\"}", 0, false },
 		{ "/v1/completions", "{\"documents\":[\"ab\"],\"text_2\":\"x\"}", 0, false },
 	};
 	const char *before = path;
@@ -1017,6 +1041,7 @@ int main(void) {
 		cmocka_unit_test(a_suffix_makes_an_infill),
 		cmocka_unit_test(keys_are_of_the_prompt_alone),
 		cmocka_unit_test(what_a_prompt_is),
+		cmocka_unit_test(what_is_empty_is_no_prompt),
 		cmocka_unit_test(token_ids_are_counted),
 		cmocka_unit_test(what_is_compared_counts),
 		cmocka_unit_test(salts_separate_keys_and_sessions),

@@ -162,7 +162,38 @@ static void equal_beginnings_share_keys(void **state) {
 	assert_int_equal(n_shared(n, keys_of(none, system, talk, others)), 0);
 	n = keys_of(none, none, talk, keys);
 	assert_int_equal(n_shared(n, keys_of(none, talk, none, others)), 0);
-	assert_int_equal(n_shared(n, keys_of(none, part_at(0, 0), talk, others)), 0);
+	assert_int_equal(n_shared(n, keys_of(none, part_at(0, 1), talk, others)), 0);
+}
+
+/* What says nothing is as if it were not there, and what was there stays. */
+static void an_empty_part_is_none(void **state) {
+	static const struct slice empty[] = { { "", 0 }, { "\"\"", 2 }, { "[]", 2 }, { "{}", 2 },
+		{ "[ \n]", 4 }, { "{\t\r}", 4 } };
+	static const struct slice full[] = { { "\" \"", 3 }, { "[0]", 3 }, { "[[]]", 4 }, { "{ 1 }", 5 },
+		{ "0", 1 } };
+	struct slice talk = part_at(0, 3 * BLOCK), tools = part_at(7, 2 * BLOCK + 9);
+	uint32_t n = keys_of(none, none, talk, keys);
+	for (size_t i = 0; i < n_elems(empty); i++)
+		assert_int_equal(n_shared(n, keys_of(empty[i], empty[i], talk, others)), n);
+	for (size_t i = 0; i < n_elems(full); i++)
+		assert_int_equal(n_shared(n, keys_of(full[i], none, talk, others)), 0);
+	n = keys_of(tools, none, talk, keys);
+	for (size_t i = 0; i < n_elems(empty); i++)
+		for (size_t step = 1; step < 4; step++) {
+			struct prompt_chain c;
+			prompt_chain_init(&c, &pool);
+			put(&c, PROMPT_CONVERSATION, talk, 0);
+			put(&c, PROMPT_TOOLS, tools, 0);
+			put(&c, PROMPT_TOOLS, empty[i], step);
+			assert_int_equal(prompt_chain_size(&c).bytes, talk.n + tools.n);
+			assert_int_equal(prompt_chain_keys(&c, 1, others), n);
+			assert_memory_equal(keys, others, n * sizeof(*keys));
+			/* What was replaced is no part of what follows. */
+			put(&c, PROMPT_SYSTEM, part_at(0, BLOCK), 0);
+			assert_int_equal(prompt_chain_keys(&c, 1, others), n + 1);
+			assert_memory_equal(keys, others, 2 * sizeof(*keys));
+			prompt_chain_deinit(&c);
+		}
 }
 
 static void salts_separate(void **state) {
@@ -245,7 +276,7 @@ static void without_memory_the_keys_end(void **state) {
 		prompt_chain_feed(&c, part_at(0, n_before * BLOCK));
 		budget.max_bytes = 0;
 		prompt_chain_feed(&c, part_at(n_before * BLOCK, (2000 - n_before) * BLOCK + 9));
-		prompt_chain_end(&c, part_at(0, 1));
+		assert_true(prompt_chain_end(&c, part_at(0, 1)));
 		budget.max_bytes = 1u << 20;
 		uint32_t n_got = prompt_chain_keys(&c, 1, others);
 		assert_true(n_before ? n_got >= n_before && n_got < 2000 : n_got == 0);
@@ -273,6 +304,7 @@ int main(void) {
 		cmocka_unit_test(cuts_do_not_matter),
 		cmocka_unit_test(the_order_of_arrival_does_not_matter),
 		cmocka_unit_test(equal_beginnings_share_keys),
+		cmocka_unit_test(an_empty_part_is_none),
 		cmocka_unit_test(salts_separate),
 		cmocka_unit_test(a_part_may_begin_again),
 		cmocka_unit_test(what_begins_again_and_again_is_bounded),

@@ -1,7 +1,7 @@
 /*
  * One table says which members of a body are wanted. Most are only looked at when somebody
  * asks; three kinds are dealt with as they pass, because they may be long or many: the values
- * that are prompt, whose bytes go to the chain, the texts that name a session, of which a hash
+ * that are prompt or its space, whose bytes go to the chain, the texts that name a session, of which a hash
  * stays, and the types of what stands in messages.
  */
 #include "router/inspect.h"
@@ -20,6 +20,11 @@
 #define ZONE_BYTES_MAX    256
 
 enum want {
+	/* The prompt's space: engines share nothing between two of these. */
+	WANT_CACHE_SALT,
+	WANT_EXTRA_KEY,
+	WANT_ADAPTER, /* or one for each prompt */
+	WANT_LORA,
 	/* The prompt. Of those that make one part the first counts, wherever it stands. */
 	WANT_TOOLS,
 	WANT_SYSTEM,
@@ -43,8 +48,6 @@ enum want {
 	WANT_TEXT_FORMAT,
 	WANT_EFFORT,
 	WANT_THINKING_TYPE,
-	/* An adapter, or one for each prompt. */
-	WANT_ADAPTER,
 	WANT_ADAPTER_ITEM,
 	/* Texts of conversations, which are no media. */
 	WANT_MESSAGE_CONTENT,
@@ -52,7 +55,7 @@ enum want {
 	WANT_INPUT_CONTENT,
 	WANT_INPUT_TEXT,
 	/* Rare, and looked at in the end: of names of equal length those that stand first are found last. */
-	WANT_LORA,
+	WANT_LORA_ITEM,
 	WANT_SUFFIX,
 	/* Sessions, see session_members. */
 	WANT_CACHE_KEY,
@@ -91,6 +94,10 @@ enum want {
 	{ .path = member, .text_bytes_max = SESSION_BYTES_MAX, .tells = true }
 
 static const struct scan_want wants[N_WANTS] = {
+	[WANT_CACHE_SALT] = { .path = "cache_salt", .tells = true },
+	[WANT_EXTRA_KEY] = { .path = "extra_key", .tells = true },
+	[WANT_ADAPTER] = { .path = "lora_path", .tells = true },
+	[WANT_LORA] = { .path = "lora", .tells = true },
 	[WANT_TOOLS] = { .path = "tools", .tells = true },
 	[WANT_SYSTEM] = { .path = "system", .tells = true },
 	[WANT_INSTRUCTIONS] = { .path = "instructions", .tells = true },
@@ -111,13 +118,12 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_TEXT_FORMAT] = TYPE("text.format.type"),
 	[WANT_EFFORT] = TYPE("reasoning_effort"),
 	[WANT_THINKING_TYPE] = TYPE("thinking.type"),
-	[WANT_ADAPTER] = { .path = "lora_path", .tells = true },
 	[WANT_ADAPTER_ITEM] = TYPE("lora_path.[]"),
 	[WANT_MESSAGE_CONTENT] = { .path = "messages.[].content", .tells = true },
 	[WANT_MESSAGE_TEXT] = { .path = "messages.[].content.[].text", .tells = true },
 	[WANT_INPUT_CONTENT] = { .path = "input.[].content", .tells = true },
 	[WANT_INPUT_TEXT] = { .path = "input.[].content.[].text", .tells = true },
-	[WANT_LORA] = { .path = "lora.[]" },
+	[WANT_LORA_ITEM] = { .path = "lora.[]" },
 	[WANT_SUFFIX] = { .path = "suffix" },
 	[WANT_CACHE_KEY] = SESSION("prompt_cache_key"),
 	[WANT_CONVERSATION] = SESSION("conversation"),
@@ -149,12 +155,16 @@ static const struct scan_want wants[N_WANTS] = {
 #undef SESSION
 #undef TYPE
 
-/* The members that are a prompt begin the table, the types follow, then adapters and texts, then the
- * sessions. */
+/* The members that are a prompt or its space begin the table, the types follow, then adapters and texts, then
+ * the sessions. */
 #define N_PROMPT_WANTS  WANT_MESSAGE_PART
 #define N_SESSION_WANTS (WANT_MODEL - WANT_CACHE_KEY)
 
 static const enum prompt_part_id part_of[N_PROMPT_WANTS] = {
+	[WANT_CACHE_SALT] = PROMPT_CACHE_SALT,
+	[WANT_EXTRA_KEY] = PROMPT_EXTRA_KEY,
+	[WANT_ADAPTER] = PROMPT_ADAPTER,
+	[WANT_LORA] = PROMPT_SCALES,
 	[WANT_TOOLS] = PROMPT_TOOLS,
 	[WANT_SYSTEM] = PROMPT_SYSTEM,
 	[WANT_INSTRUCTIONS] = PROMPT_SYSTEM,
@@ -221,8 +231,8 @@ struct reading {
 	uint64_t message_bytes, input_bytes; /* of their texts that have ended */
 	uint8_t source[PROMPT_PARTS];        /* 1 + the want whose value is the part; 0: none */
 	uint8_t source_before;               /* of the open part */
-	uint8_t kind[WANT_ADAPTER];          /* enum kind, of a type that was read last */
-	uint8_t kinds[WANT_ADAPTER];         /* bits of enum kind, of all parts of the last such array */
+	uint8_t kind[WANT_ADAPTER_ITEM];     /* enum kind, of a type that was read last */
+	uint8_t kinds[WANT_ADAPTER_ITEM];    /* bits of enum kind, of all parts of the last such array */
 	bool reads_pairs;   /* a rerank or a score: elsewhere such members mean other things */
 	bool names_adapter; /* one of the array has a name */
 	struct scan_value values[N_WANTS];
@@ -258,6 +268,8 @@ static bool is_prompt(unsigned id, enum scan_type type) {
 static void prompt_begin(struct reading *r, unsigned id, const char *p) {
 	enum prompt_part_id part = part_of[id];
 	uint8_t *source = &r->source[part];
+	if (id == WANT_ADAPTER)
+		r->names_adapter = false;
 	if (id == WANT_MESSAGES)
 		r->message_bytes = r->kinds[WANT_MESSAGE_PART] = r->kinds[WANT_RESULT_PART] = 0;
 	if (id == WANT_INPUT)
@@ -321,10 +333,8 @@ static void on_tell(struct scan *s, unsigned id, const char *p) {
 			prompt_begin(r, id, p);
 		else
 			prompt_end(r, id, p);
-	} else if (id < WANT_ADAPTER) {
+	} else if (id < WANT_ADAPTER_ITEM) {
 		type_end(r, id);
-	} else if (id == WANT_ADAPTER) {
-		r->names_adapter &= !(s->open >> id & 1);
 	} else if (id == WANT_ADAPTER_ITEM) {
 		r->names_adapter |= v->length > 2; /* with its quotes */
 	} else if (id <= WANT_INPUT_TEXT) {
@@ -811,7 +821,8 @@ static uint32_t features_of(const struct reading *r) {
 		[FEATURE_LOGPROBS] = is_on(r, WANT_LOGPROBS),
 		[FEATURE_N] = number_of(r, WANT_N) > 1 || number_of(r, WANT_BEST_OF) > 1,
 		[FEATURE_REASONING] = is_reasoning(r),
-		[FEATURE_ADAPTER] = has_text(r, WANT_ADAPTER) || r->names_adapter || has_item(r, WANT_LORA),
+		[FEATURE_ADAPTER] =
+		    has_text(r, WANT_ADAPTER) || r->names_adapter || has_item(r, WANT_LORA_ITEM),
 	};
 	uint32_t mask = 0;
 	for (unsigned i = 0; i < FEATURES; i++)

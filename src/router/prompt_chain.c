@@ -7,7 +7,7 @@
 #include <xxhash.h>
 
 /* Of parts that are begun again the old hashes stay in the buf; a well-formed body does not do that. */
-#define HASHES_MAX (PROMPT_PARTS * PROMPT_BLOCKS_MAX)
+#define HASHES_MAX (3 * PROMPT_BLOCKS_MAX)
 
 _Static_assert(PROMPT_BLOCK_BYTES + HASHES_MAX * sizeof(uint64_t) + sizeof(struct buf) <= BUF_BYTES_MAX,
     "all hashes have room in one buf");
@@ -228,7 +228,7 @@ bool prompt_chain_end(struct prompt_chain *c, struct slice bytes) {
 
 struct prompt_size prompt_chain_size(const struct prompt_chain *c) {
 	struct prompt_size size = { .bytes = 0 };
-	for (unsigned i = 0; i < PROMPT_PARTS; i++) {
+	for (unsigned i = PROMPT_TOOLS; i < PROMPT_PARTS; i++) {
 		const struct prompt_part *part = &c->parts[i];
 		size.bytes += part->bytes;
 		size.n_ids += part->n_ids;
@@ -242,15 +242,17 @@ uint32_t prompt_chain_keys(const struct prompt_chain *c, uint64_t salt, uint64_t
 	uint32_t n_keys = 0;
 	for (unsigned i = 0; i < PROMPT_PARTS; i++) {
 		const struct prompt_part *part = &c->parts[i];
+		if (!part->has_ended && part != c->open)
+			continue;
 		salt = prompt_mix(salt + i + 1); /* equal bytes in another part are another prompt */
-		uint32_t n = (uint32_t)size_min(part->n_hashes, PROMPT_BLOCKS_MAX - n_keys);
+		uint32_t n_own = i < PROMPT_TOOLS ? 0 : part->n_hashes;
+		uint32_t n = (uint32_t)size_min(n_own, PROMPT_BLOCKS_MAX - n_keys);
 		for (uint32_t k = 0; k < n; k++)
 			keys[n_keys + k] = prompt_mix(hashes_of(c)[part->first + k] ^ salt);
 		n_keys += n;
 		if (part->is_cut || part == c->open)
 			break;
-		if (part->has_ended)
-			salt = prompt_mix(salt ^ part->digest);
+		salt = prompt_mix(salt ^ part->digest);
 	}
 	return n_keys;
 }

@@ -8,6 +8,9 @@
  * the three: those of a part are salted with the digests of the parts before it, so an
  * equal key means that all before it was equal, too.
  *
+ * Before all of them comes what engines keep apart, whatever the prompt: the space that it lives
+ * in, of up to four parts. They have no keys, are no part of the prompt's size, and salt all keys.
+ *
  * A part that ends as an empty text, list or object is none: what it replaced is there again.
  *
  * One part is open at a time. A block that is whole in a piece is hashed where it stands;
@@ -21,9 +24,19 @@
 #include "base/buf.h"
 #include "policy/demand.h"
 
-enum prompt_part_id { PROMPT_TOOLS, PROMPT_SYSTEM, PROMPT_CONVERSATION };
+enum prompt_part_id {
+	/* The space. */
+	PROMPT_CACHE_SALT,
+	PROMPT_EXTRA_KEY,
+	PROMPT_ADAPTER,
+	PROMPT_SCALES, /* of several adapters */
+	/* The prompt. */
+	PROMPT_TOOLS,
+	PROMPT_SYSTEM,
+	PROMPT_CONVERSATION,
+};
 
-#define PROMPT_PARTS 3
+#define PROMPT_PARTS 7
 
 /* What a part is, by its first bytes. */
 enum prompt_shape {
@@ -83,7 +96,7 @@ void prompt_chain_feed(struct prompt_chain *c, struct slice bytes);
 /* The last ones, which may be none; no part is open then. False: it was empty. */
 bool prompt_chain_end(struct prompt_chain *c, struct slice bytes);
 
-/* Of all parts, so far. */
+/* Of the prompt, so far. */
 struct prompt_size {
 	uint64_t bytes;
 	uint64_t n_ids, id_bytes; /* token ids, by the commas between them, and the bytes of such parts */
@@ -94,7 +107,7 @@ struct prompt_size prompt_chain_size(const struct prompt_chain *c);
 
 /*
  * The keys of the full blocks so far, at most PROMPT_BLOCKS_MAX; returns how many. Those of an open
- * part are the last ones, since what follows depends on its end.
+ * part are the last ones, since what follows depends on its end; of an open or a cut space there are none.
  */
 uint32_t prompt_chain_keys(const struct prompt_chain *c, uint64_t salt, uint64_t *keys);
 

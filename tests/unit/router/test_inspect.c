@@ -788,6 +788,62 @@ static void salts_separate_keys_and_sessions(void **state) {
 	inspect_deinit(&in, &pool);
 }
 
+/* What makes engines compute equal prompts anew, in spaces of their own. */
+static void spaces_separate_keys(void **state) {
+	static const char *const spaces[] = { "\"x\":0", "\"cache_salt\":\"a\"", "\"cache_salt\":\"b\"",
+		"\"cache_salt\":[\"a\",\"b\"]", "\"cache_salt\":[\"b\",\"a\"]", "\"extra_key\":\"a\"",
+		"\"extra_key\":\"b\"", "\"lora_path\":\"a\"", "\"lora_path\":\"b\"",
+		"\"lora_path\":[\"a\",null]", "\"lora_path\":[null,\"a\"]",
+		"\"lora\":[{\"id\":0,\"scale\":0.5}]", "\"lora\":[{\"id\":0,\"scale\":1.0}]",
+		"\"cache_salt\":\"a\",\"extra_key\":\"a\"", "\"cache_salt\":\"a\",\"lora_path\":\"a\"",
+		"\"cache_salt\":\"" A2048 A64 "\"", "\"cache_salt\":\"" A2048 A64 "a\"" };
+	static const char *const none[] = { "\"cache_salt\":\"\"", "\"cache_salt\":null",
+		"\"extra_key\":null", "\"extra_key\":\"\"", "\"lora_path\":\"\"", "\"lora_path\":[]",
+		"\"lora_path\":null", "\"lora\":[]", "\"cache_salt\":\"a\",\"cache_salt\":null",
+		"\"y\":{\"cache_salt\":\"a\"}" };
+	uint64_t seen[n_elems(spaces)][2];
+	char body[8000];
+	for (size_t i = 0; i < n_elems(spaces); i++) {
+		snprintf(
+		    body, sizeof(body), "{%s,\"tools\":[\"" A2048 "\"],\"prompt\":\"" A2048 "\"}", spaces[i]);
+		struct demand d = demand_of(JSON, slice_of(body), 1000, keys);
+		assert_int_equal(d.n_keys, 2);
+		assert_int_equal(d.prompt_bytes, 2052 + 2050);
+		memcpy(seen[i], keys, sizeof(seen[i]));
+		for (size_t k = 0; k < i; k++)
+			if (seen[i][0] == seen[k][0] || seen[i][1] == seen[k][1])
+				fail_msg("%.80s and %.80s", spaces[i], spaces[k]);
+		/* Wherever it stands, and however it is cut. */
+		snprintf(
+		    body, sizeof(body), "{\"tools\":[\"" A2048 "\"],\"prompt\":\"" A2048 "\",%s}", spaces[i]);
+		assert_int_equal(demand_of(JSON, slice_of(body), 1 + i, others).n_keys, 2);
+		assert_memory_equal(keys, others, sizeof(seen[i]));
+	}
+	for (size_t i = 0; i < n_elems(none); i++) {
+		snprintf(
+		    body, sizeof(body), "{%s,\"tools\":[\"" A2048 "\"],\"prompt\":\"" A2048 "\"}", none[i]);
+		assert_int_equal(demand_of(JSON, slice_of(body), 99, keys).n_keys, 2);
+		if (memcmp(keys, seen[0], sizeof(seen[0])))
+			fail_msg("%s", none[i]);
+	}
+}
+
+/* While it is not known which space it is, no key is. */
+static void an_open_space_has_no_keys(void **state) {
+	struct inspect in;
+	struct demand d;
+	assert_int_equal(begin(&in, "POST", JSON), CAUSE_NONE);
+	assert_int_equal(
+	    feed(&in, SLICE("{\"prompt\":\"" A2048 "\",\"cache_salt\":\"a"), CAUSE_NONE), CAUSE_NONE);
+	inspect_demand(&in, &salt, keys, &d);
+	assert_int_equal(d.n_keys, 0);
+	assert_int_equal(d.prompt_bytes, 2050);
+	assert_int_equal(feed(&in, SLICE("\"}"), CAUSE_NONE), CAUSE_NONE);
+	inspect_demand(&in, &salt, keys, &d);
+	assert_int_equal(d.n_keys, 1);
+	inspect_deinit(&in, &pool);
+}
+
 static void a_demand_of_what_has_come_so_far(void **state) {
 	struct inspect in;
 	struct demand d;
@@ -1045,6 +1101,8 @@ int main(void) {
 		cmocka_unit_test(token_ids_are_counted),
 		cmocka_unit_test(what_is_compared_counts),
 		cmocka_unit_test(salts_separate_keys_and_sessions),
+		cmocka_unit_test(spaces_separate_keys),
+		cmocka_unit_test(an_open_space_has_no_keys),
 		cmocka_unit_test(a_demand_of_what_has_come_so_far),
 		cmocka_unit_test(the_first_of_the_list_is_the_session),
 		cmocka_unit_test(a_header_counts_more),

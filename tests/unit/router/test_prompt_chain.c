@@ -117,8 +117,8 @@ static void cuts_do_not_matter(void **state) {
 }
 
 static void the_order_of_arrival_does_not_matter(void **state) {
-	static const enum prompt_part_id orders[][3] = { { 0, 1, 2 }, { 0, 2, 1 }, { 1, 0, 2 }, { 1, 2, 0 },
-		{ 2, 0, 1 }, { 2, 1, 0 } };
+	static const unsigned orders[][3] = { { 0, 1, 2 }, { 0, 2, 1 }, { 1, 0, 2 }, { 1, 2, 0 }, { 2, 0, 1 },
+		{ 2, 1, 0 } };
 	const struct slice texts[] = { part_at(0, 2 * BLOCK + 1), part_at(5, 10), part_at(7, 5 * BLOCK) };
 	uint32_t n = keys_of(texts[0], texts[1], texts[2], keys);
 	assert_int_equal(n, 7);
@@ -126,7 +126,7 @@ static void the_order_of_arrival_does_not_matter(void **state) {
 		struct prompt_chain c;
 		prompt_chain_init(&c, &pool);
 		for (unsigned k = 0; k < 3; k++)
-			put(&c, orders[i][k], texts[orders[i][k]], 0);
+			put(&c, PROMPT_TOOLS + orders[i][k], texts[orders[i][k]], 0);
 		assert_int_equal(prompt_chain_keys(&c, 1, others), n);
 		assert_memory_equal(keys, others, n * sizeof(*keys));
 		prompt_chain_deinit(&c);
@@ -203,6 +203,40 @@ static void salts_separate(void **state) {
 	assert_int_equal(prompt_chain_keys(&c, 1, keys), 10);
 	assert_int_equal(prompt_chain_keys(&c, 2, others), 10);
 	assert_int_equal(n_shared(10, 10), 0);
+	prompt_chain_deinit(&c);
+}
+
+/* What separates has no keys and is no prompt, but changes all keys, as long as it may be. */
+static void spaces_separate(void **state) {
+	static const size_t sizes[] = { 1, BLOCK, 5 * BLOCK + 1 };
+	struct slice talk = part_at(0, 3 * BLOCK);
+	uint32_t n = keys_of(none, none, talk, keys);
+	for (unsigned part = 0; part < PROMPT_TOOLS; part++)
+		for (size_t i = 0; i < n_elems(sizes); i++)
+			for (unsigned is_late = 0; is_late < 2; is_late++) {
+				struct prompt_chain c;
+				prompt_chain_init(&c, &pool);
+				if (!is_late)
+					put(&c, part, part_at(0, sizes[i]), 0);
+				put(&c, PROMPT_CONVERSATION, talk, 0);
+				if (is_late)
+					put(&c, part, part_at(0, sizes[i]), 0);
+				assert_int_equal(prompt_chain_size(&c).bytes, talk.n);
+				assert_int_equal(n_shared(n, prompt_chain_keys(&c, 1, others)), 0);
+				assert_int_equal(prompt_chain_keys(&c, 1, others), n);
+				prompt_chain_drop(&c, part);
+				assert_int_equal(n_shared(n, prompt_chain_keys(&c, 1, others)), n);
+				prompt_chain_deinit(&c);
+			}
+}
+
+/* Too long to be told from others: nothing is shared then. */
+static void a_cut_space_has_no_keys(void **state) {
+	struct prompt_chain c;
+	prompt_chain_init(&c, &pool);
+	put(&c, PROMPT_CONVERSATION, part_at(0, 3 * BLOCK), 0);
+	put(&c, PROMPT_CACHE_SALT, part_at(0, (PROMPT_BLOCKS_MAX + 1) * BLOCK), 0);
+	assert_int_equal(prompt_chain_keys(&c, 1, keys), 0);
 	prompt_chain_deinit(&c);
 }
 
@@ -306,6 +340,8 @@ int main(void) {
 		cmocka_unit_test(equal_beginnings_share_keys),
 		cmocka_unit_test(an_empty_part_is_none),
 		cmocka_unit_test(salts_separate),
+		cmocka_unit_test(spaces_separate),
+		cmocka_unit_test(a_cut_space_has_no_keys),
 		cmocka_unit_test(a_part_may_begin_again),
 		cmocka_unit_test(what_begins_again_and_again_is_bounded),
 		cmocka_unit_test(an_open_part_has_the_last_keys),

@@ -34,6 +34,7 @@ enum want {
 	WANT_INPUT,
 	WANT_TEXT,
 	WANT_INPUT_IDS,
+	WANT_TOKEN_IDS,
 	/* The same of what is compared, see reads_pairs. */
 	WANT_QUERY,
 	WANT_TEXT_1,
@@ -54,6 +55,12 @@ enum want {
 	WANT_MESSAGE_TEXT,
 	WANT_INPUT_CONTENT,
 	WANT_INPUT_TEXT,
+	/* Used once they have a value that says something, see is_used(). */
+	WANT_STRUCTURE,
+	WANT_IMAGE,
+	WANT_IMAGE_ITEM,
+	WANT_AUDIO,
+	WANT_AUDIO_ITEM,
 	/* Rare, and looked at in the end: of names of equal length those that stand first are found last. */
 	WANT_LORA_ITEM,
 	WANT_SUFFIX,
@@ -70,12 +77,10 @@ enum want {
 	WANT_STREAM,
 	WANT_TOOL,
 	WANT_FUNCTION,
-	WANT_GUIDED_JSON,
-	WANT_GUIDED_REGEX,
-	WANT_STRUCTURED_OUTPUTS,
 	WANT_LOGPROBS,
 	WANT_N,
 	WANT_BEST_OF,
+	WANT_SAMPLING_N,
 	WANT_REASONING,
 	WANT_THINKING,
 	/* The output's limit: the first that is there counts. */
@@ -85,6 +90,8 @@ enum want {
 	WANT_N_PREDICT,
 	WANT_MAX_NEW_TOKENS,
 	WANT_SAMPLING_MAX_NEW_TOKENS,
+	WANT_SAMPLING_MAX_TOKENS,
+	WANT_NUM_PREDICT,
 	N_WANTS,
 };
 
@@ -92,6 +99,12 @@ enum want {
 	{ .path = member, .text_bytes_max = TYPE_BYTES_MAX, .tells = true }
 #define SESSION(member)                                                                                      \
 	{ .path = member, .text_bytes_max = SESSION_BYTES_MAX, .tells = true }
+
+/* What the answer must look like: of vLLM, of SGLang, of llama.cpp and Ollama. */
+#define STRUCTURE                                                                                            \
+	"guided_json|guided_regex|guided_choice.[]|guided_grammar|structured_outputs|"                       \
+	"sampling_params.structured_outputs|sampling_params.regex|sampling_params.ebnf|"                     \
+	"sampling_params.json_schema|sampling_params.structural_tag|regex|ebnf|json_schema|grammar|format"
 
 static const struct scan_want wants[N_WANTS] = {
 	[WANT_CACHE_SALT] = { .path = "cache_salt", .tells = true },
@@ -106,6 +119,7 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_INPUT] = { .path = "input", .tells = true },
 	[WANT_TEXT] = { .path = "text", .tells = true },
 	[WANT_INPUT_IDS] = { .path = "input_ids", .tells = true },
+	[WANT_TOKEN_IDS] = { .path = "token_ids", .tells = true },
 	[WANT_QUERY] = { .path = "query", .tells = true },
 	[WANT_TEXT_1] = { .path = "text_1", .tells = true },
 	[WANT_DOCUMENTS] = { .path = "documents", .tells = true },
@@ -123,6 +137,12 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_MESSAGE_TEXT] = { .path = "messages.[].content.[].text", .tells = true },
 	[WANT_INPUT_CONTENT] = { .path = "input.[].content", .tells = true },
 	[WANT_INPUT_TEXT] = { .path = "input.[].content.[].text", .tells = true },
+	[WANT_STRUCTURE] = { .path = STRUCTURE, .tells = true },
+	[WANT_IMAGE] = { .path = "image_data|video_data", .tells = true },
+	[WANT_IMAGE_ITEM] = { .path = "image_data.[]|video_data.[]|images.[]|messages.[].images.[]",
+	    .tells = true },
+	[WANT_AUDIO] = { .path = "audio_data", .tells = true },
+	[WANT_AUDIO_ITEM] = { .path = "audio_data.[]", .tells = true },
 	[WANT_LORA_ITEM] = { .path = "lora.[]" },
 	[WANT_SUFFIX] = { .path = "suffix" },
 	[WANT_CACHE_KEY] = SESSION("prompt_cache_key"),
@@ -136,12 +156,10 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_STREAM] = { .path = "stream" },
 	[WANT_TOOL] = { .path = "tools.[]" },
 	[WANT_FUNCTION] = { .path = "functions.[]" },
-	[WANT_GUIDED_JSON] = { .path = "guided_json" },
-	[WANT_GUIDED_REGEX] = { .path = "guided_regex" },
-	[WANT_STRUCTURED_OUTPUTS] = { .path = "structured_outputs" },
 	[WANT_LOGPROBS] = { .path = "logprobs" },
 	[WANT_N] = { .path = "n" },
 	[WANT_BEST_OF] = { .path = "best_of" },
+	[WANT_SAMPLING_N] = { .path = "sampling_params.n" },
 	[WANT_REASONING] = { .path = "reasoning" },
 	[WANT_THINKING] = { .path = "thinking" },
 	[WANT_MAX_COMPLETION_TOKENS] = { .path = "max_completion_tokens" },
@@ -150,13 +168,16 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_N_PREDICT] = { .path = "n_predict" },
 	[WANT_MAX_NEW_TOKENS] = { .path = "max_new_tokens" },
 	[WANT_SAMPLING_MAX_NEW_TOKENS] = { .path = "sampling_params.max_new_tokens" },
+	[WANT_SAMPLING_MAX_TOKENS] = { .path = "sampling_params.max_tokens" },
+	[WANT_NUM_PREDICT] = { .path = "options.num_predict" },
 };
 
+#undef STRUCTURE
 #undef SESSION
 #undef TYPE
 
 /* The members that are a prompt or its space begin the table, the types follow, then adapters and texts, then
- * the sessions. */
+ * what is used or not, then the sessions. */
 #define N_PROMPT_WANTS  WANT_MESSAGE_PART
 #define N_SESSION_WANTS (WANT_MODEL - WANT_CACHE_KEY)
 
@@ -173,6 +194,7 @@ static const enum prompt_part_id part_of[N_PROMPT_WANTS] = {
 	[WANT_INPUT] = PROMPT_CONVERSATION,
 	[WANT_TEXT] = PROMPT_CONVERSATION,
 	[WANT_INPUT_IDS] = PROMPT_CONVERSATION,
+	[WANT_TOKEN_IDS] = PROMPT_CONVERSATION,
 	[WANT_QUERY] = PROMPT_SYSTEM,
 	[WANT_TEXT_1] = PROMPT_SYSTEM,
 	[WANT_DOCUMENTS] = PROMPT_CONVERSATION,
@@ -202,10 +224,13 @@ static const struct {
 	{ { "image_url", 9 }, KIND_IMAGE },
 	{ { "input_image", 11 }, KIND_IMAGE },
 	{ { "image", 5 }, KIND_IMAGE },
+	{ { "image_embeds", 12 }, KIND_IMAGE },
+	{ { "video_url", 9 }, KIND_IMAGE }, /* many images */
 	{ { "input_audio", 11 }, KIND_AUDIO },
 	{ { "audio_url", 9 }, KIND_AUDIO },
 	{ { "json_object", 11 }, KIND_STRUCTURED },
 	{ { "json_schema", 11 }, KIND_STRUCTURED },
+	{ { "structural_tag", 14 }, KIND_STRUCTURED },
 	{ { "none", 4 }, KIND_OFF },
 	{ { "disabled", 8 }, KIND_OFF },
 };
@@ -233,6 +258,7 @@ struct reading {
 	uint8_t source_before;               /* of the open part */
 	uint8_t kind[WANT_ADAPTER_ITEM];     /* enum kind, of a type that was read last */
 	uint8_t kinds[WANT_ADAPTER_ITEM];    /* bits of enum kind, of all parts of the last such array */
+	uint8_t used;                        /* bits of WANT_STRUCTURE and those behind it, from bit 0 on */
 	bool reads_pairs;   /* a rerank or a score: elsewhere such members mean other things */
 	bool names_adapter; /* one of the array has a name */
 	struct scan_value values[N_WANTS];
@@ -325,6 +351,28 @@ static void text_end(struct reading *r, unsigned id) {
 		*(id < WANT_INPUT_CONTENT ? &r->message_bytes : &r->input_bytes) += v->length;
 }
 
+/* Not null, false or empty. Where a list may stand for a value its items tell. */
+static bool is_used(const struct scan_value *v) {
+	switch (v->type) {
+	case SCAN_NULL:
+		return false;
+	case SCAN_BOOL:
+		return v->truth;
+	case SCAN_STRING:
+	case SCAN_ARRAY:
+		return v->length > 2;
+	default:
+		return true;
+	}
+}
+
+/* They have many names: one that says nothing takes nothing back. */
+static void used_end(struct reading *r, unsigned id) {
+	const struct scan_value *v = &r->values[id];
+	bool has_items = v->type == SCAN_ARRAY && (id == WANT_IMAGE || id == WANT_AUDIO);
+	r->used |= (uint8_t)((is_used(v) && !has_items) << (id - WANT_STRUCTURE));
+}
+
 static void on_tell(struct scan *s, unsigned id, const char *p) {
 	struct reading *r = container_of(s, struct reading, scan);
 	const struct scan_value *v = &r->values[id];
@@ -340,6 +388,9 @@ static void on_tell(struct scan *s, unsigned id, const char *p) {
 	} else if (id <= WANT_INPUT_TEXT) {
 		if (s->found >> id & 1)
 			text_end(r, id);
+	} else if (id <= WANT_AUDIO_ITEM) {
+		if (s->found >> id & 1)
+			used_end(r, id);
 	} else {
 		r->sessions[id - WANT_CACHE_KEY] = v->text.n ? hash_of(v->text) : 0;
 	}
@@ -789,10 +840,13 @@ static bool has_kind(const struct reading *r, enum kind kind) {
 	    1;
 }
 
+static bool has_used(const struct reading *r, unsigned want) {
+	return r->used >> (want - WANT_STRUCTURE) & 1;
+}
+
 static bool is_structured(const struct reading *r) {
 	return is_kind(r, WANT_RESPONSE_FORMAT, KIND_STRUCTURED) ||
-	    is_kind(r, WANT_TEXT_FORMAT, KIND_STRUCTURED) || is_on(r, WANT_GUIDED_JSON) ||
-	    is_on(r, WANT_GUIDED_REGEX) || is_on(r, WANT_STRUCTURED_OUTPUTS);
+	    is_kind(r, WANT_TEXT_FORMAT, KIND_STRUCTURED) || has_used(r, WANT_STRUCTURE);
 }
 
 static bool is_reasoning(const struct reading *r) {
@@ -816,10 +870,13 @@ static uint32_t features_of(const struct reading *r) {
 		[FEATURE_STREAM] = is_on(r, WANT_STREAM) && r->values[WANT_STREAM].type == SCAN_BOOL,
 		[FEATURE_TOOLS] = has_item(r, WANT_TOOL) || has_item(r, WANT_FUNCTION),
 		[FEATURE_STRUCTURED_OUTPUT] = is_structured(r),
-		[FEATURE_IMAGE_INPUT] = has_kind(r, KIND_IMAGE),
-		[FEATURE_AUDIO_INPUT] = has_kind(r, KIND_AUDIO),
+		[FEATURE_IMAGE_INPUT] =
+		    has_kind(r, KIND_IMAGE) || has_used(r, WANT_IMAGE) || has_used(r, WANT_IMAGE_ITEM),
+		[FEATURE_AUDIO_INPUT] =
+		    has_kind(r, KIND_AUDIO) || has_used(r, WANT_AUDIO) || has_used(r, WANT_AUDIO_ITEM),
 		[FEATURE_LOGPROBS] = is_on(r, WANT_LOGPROBS),
-		[FEATURE_N] = number_of(r, WANT_N) > 1 || number_of(r, WANT_BEST_OF) > 1,
+		[FEATURE_N] = number_of(r, WANT_N) > 1 || number_of(r, WANT_BEST_OF) > 1 ||
+		    number_of(r, WANT_SAMPLING_N) > 1,
 		[FEATURE_REASONING] = is_reasoning(r),
 		[FEATURE_ADAPTER] =
 		    has_text(r, WANT_ADAPTER) || r->names_adapter || has_item(r, WANT_LORA_ITEM),

@@ -43,9 +43,8 @@ enum filter_code {
 	FILTER_OVER_COST,
 	FILTER_ALREADY_TRIED,
 	FILTER_BELOW_MIN_SCORE, /* eligible, but the composite score was too low */
+	FILTER_CODES,
 };
-
-#define FILTER_CODES 21
 
 const char *filter_text(enum filter_code code);
 

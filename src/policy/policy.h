@@ -100,7 +100,7 @@ uint32_t policy_output_tokens(const struct policy_set *set, const struct model *
 void policy_set_adopt(struct policy_set *set, struct snapshot *snap);
 
 enum pick_reason {
-	PICK_ONLY_CANDIDATE, /* the filters left one */
+	PICK_ONLY_CANDIDATE, /* filters and rings left one */
 	PICK_ROUND_ROBIN,
 	PICK_LEAST_LOAD, /* least work in flight; whatever the policy, where it had nothing else to go by */
 	PICK_POWER_OF_TWO,
@@ -115,13 +115,12 @@ enum pick_reason {
 	PICK_BUCKET,       /* prompts of such a length go there */
 	PICK_SIZE_CLASS,   /* the only one of the class that the prompt's size wants */
 	PICK_BEST_SCORE,
-	PICK_PREFIX_HIT,     /* it has the most useful part of the prompt in its cache */
+	PICK_PREFIX_HIT,     /* likewise, with part of the prompt in its cache */
 	PICK_RESPONSE_OWNER, /* it made the stored response, which nobody else has */
 	PICK_ALL_AVOIDED,    /* every untried one failed lately: one of them all the same */
 	PICK_LAST_RESORT,    /* all but the reserve were tried: one of that, by weight */
+	PICK_REASONS,
 };
-
-#define PICK_REASONS 19
 
 const char *pick_reason_text(enum pick_reason reason);
 

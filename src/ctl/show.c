@@ -46,14 +46,16 @@ static void add_score(struct grid *g, const json_t *row) {
 	grid_add(g, "%s", line);
 }
 
-static void add_rejections(struct grid *g, const json_t *list) {
+/* Nothing need speak against who is not eligible: others are nearer, or have what is asked for, or will. */
+static void add_rejections(struct grid *g, const json_t *list, bool is_refused) {
+	const char *none = is_refused ? "others are waited for" : "others come before it";
 	char line[512] = "";
 	size_t n = 0;
 
 	for (size_t i = 0; i < json_array_size(list) && n < sizeof(line); i++)
 		n += (size_t)snprintf(line + n, sizeof(line) - n, "%s%s", n ? "; " : "",
 		    text_of(json_array_get(list, i), "text"));
-	grid_add(g, "%s", n ? line : "others come before it");
+	grid_add(g, "%s", n ? line : none);
 }
 
 static void put_line(FILE *out, const char *format, ...) printf_like(2, 3);
@@ -102,7 +104,7 @@ static void put_demand(const json_t *demand, FILE *out) {
 	    json_is_true(json_object_get(demand, "session")) ? "of a session" : "of no session");
 }
 
-static void add_explained_row(struct grid *g, const json_t *row, size_t i) {
+static void add_explained_row(struct grid *g, const json_t *answer, const json_t *row, size_t i) {
 	const json_t *load = json_object_get(row, "load"), *probability = json_object_get(row, "probability");
 	bool is_eligible = json_is_true(json_object_get(row, "eligible"));
 
@@ -117,7 +119,8 @@ static void add_explained_row(struct grid *g, const json_t *row, size_t i) {
 	add_number(g, load, "requests", 0);
 	add_number(g, load, "prefill_tokens", 0);
 	if (!is_eligible)
-		add_rejections(g, json_object_get(row, "rejections"));
+		add_rejections(g, json_object_get(row, "rejections"),
+		    json_is_object(json_object_get(answer, "refusal")));
 	else if (json_is_number(probability))
 		grid_add(g, "%s, with a chance of %.1f %%", i ? "eligible" : "drawn this time",
 		    100 * json_number_value(probability));
@@ -138,7 +141,7 @@ void show_explanation(const json_t *answer, FILE *out) {
 	begin_grid(&g, names, n_elems(names));
 	g.is_number[0] = g.is_number[4] = g.is_number[5] = g.is_number[6] = true;
 	for (size_t i = 0; i < json_array_size(rows); i++)
-		add_explained_row(&g, json_array_get(rows, i), i);
+		add_explained_row(&g, answer, json_array_get(rows, i), i);
 	fputc('\n', out);
 	grid_print(&g, out);
 	grid_deinit(&g);

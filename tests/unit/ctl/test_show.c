@@ -59,7 +59,8 @@ static void an_explanation_is_a_table(void **state) {
 		"," LOAD) "," ROW("b",
 		"\"eligible\":true,\"codes\":[],\"score\":null,\"probability\":0.5," LOAD) "," ROW("c",
 		"\"eligible\":false,\"rejections\":[{\"text\":\"is being drained\"},{\"text\":\"is "
-		"full\"}],\"score\":null," LOAD) "]}",
+		"full\"}],\"score\":null," LOAD) "," ROW("d",
+		"\"eligible\":false,\"rejections\":[],\"score\":null," LOAD) "]}",
 	    "policy   cache_aware, snapshot 7\n"
 	    "request  model m, chat, prompt of 50 tokens in 200 bytes, of a session\n"
 	    "chosen   gpu-1: it has it (prefix_hit)\n"
@@ -71,7 +72,9 @@ static void an_explanation_is_a_table(void **state) {
 	    "chance of 50.0 %\n"
 	    "-  c         ready  -                                       96         2     700  is being "
 	    "drained; "
-	    "is full\n");
+	    "is full\n"
+	    "-  d         ready  -                                       96         2     700  others come "
+	    "before it\n");
 }
 
 static void a_refusal_is_said(void **state) {
@@ -79,8 +82,10 @@ static void a_refusal_is_said(void **state) {
 	    "{\"policy\":\"random\",\"reason\":null,\"reasoning\":\"nobody: they are "
 	    "out\",\"refusal\":{\"status\":503,\"code\":\"no_healthy_"
 	    "instance\"},"
-	    "\"demand\":{},\"rows\":[]}");
+	    "\"demand\":{},\"rows\":[" ROW(
+		"a", "\"eligible\":false,\"rejections\":[],\"score\":null," LOAD) "]}");
 
+	assert_non_null(strstr(is, "  others are waited for\n"));
 	assert_non_null(strstr(is, "refused  with 503 no_healthy_instance; nobody: they are out\n"));
 	assert_null(strstr(is, "chosen"));
 	free(is);

@@ -8,35 +8,35 @@
 #define PANIC "panic_mode"
 
 static const char *const reasons[PICK_REASONS] = {
-	[PICK_ONLY_CANDIDATE] = "it is the only one that may have it",
+	[PICK_ONLY_CANDIDATE] = "nobody else is left",
 	[PICK_ROUND_ROBIN] = "it is its turn",
 	[PICK_LEAST_LOAD] = "it has the least work for its weight",
 	[PICK_POWER_OF_TWO] = "of two that were drawn it has the less work",
 	[PICK_RANDOM] = "it was drawn",
-	[PICK_RENDEZVOUS_HASH] = "the session belongs to it",
+	[PICK_RENDEZVOUS_HASH] = "it is first for the session, of those that have room",
 	[PICK_WEIGHTED_RANDOM] = "it was drawn, by weight",
-	[PICK_CONSISTENT_HASH] = "the session belongs to it",
-	[PICK_LOWEST_TTFT] = "its first token is expected soonest",
+	[PICK_CONSISTENT_HASH] =
+	    "it is next on the ring for the session or the prompt, of those that have room",
+	[PICK_LOWEST_TTFT] = "its first token is expected soonest, as the policy counts",
 	[PICK_STICKY_HIT] = "the session lives there",
 	[PICK_STICKY_NEW] = "the session is new and the fewest live there",
 	[PICK_STICKY_SPILL] = "the session's home is too busy or out",
 	[PICK_RESPONSE_OWNER] = "the stored response is there and nowhere else",
 	[PICK_BUCKET] = "prompts of such a length go there",
 	[PICK_SIZE_CLASS] = "it is the only one of the class that the prompt's size wants",
-	[PICK_BEST_SCORE] = "its score is best",
-	[PICK_PREFIX_HIT] = "it has the most useful part of the prompt in its cache",
+	[PICK_BEST_SCORE] = "its score is best, healthier ones first",
+	[PICK_PREFIX_HIT] = "its first token is expected soonest, with part of the prompt in its cache",
 	[PICK_ALL_AVOIDED] = "all failed lately, so that one of them is tried again",
 	[PICK_LAST_RESORT] = "all others were tried or are out",
 };
 
 static const char *const rings[PICK_RINGS] = {
 	[PICK_RING_ZONE] = "in the zone of the request",
-	[PICK_RING_REGION] = "in its region, its zone being busy or without anybody",
-	[PICK_RING_FAR] = "elsewhere, what is nearer being busy or without anybody",
+	[PICK_RING_REGION] = "in its region, outside of its zone",
+	[PICK_RING_FAR] = "outside of its zone and region",
 };
 
 static const char *const rejections[FILTER_CODES] = {
-	[FILTER_NONE] = "others come before it",
 	[FILTER_DISABLED] = "gets no requests by somebody's will",
 	[FILTER_DRAINING] = "is being drained",
 	[FILTER_LOADING] = "its models or addresses are not known yet",
@@ -47,11 +47,11 @@ static const char *const rejections[FILTER_CODES] = {
 	[FILTER_TENANT_DENIED] = "is not for this tenant",
 	[FILTER_CLEARANCE_LOW] = "may not see such data",
 	[FILTER_RESIDENCY_MISSING] = "is not where the data may go",
-	[FILTER_REGION_DENIED] = "is in the wrong region",
+	[FILTER_REGION_DENIED] = "is not where the operator wants it",
 	[FILTER_ACCELERATOR_MISSING] = "does not run on the accelerator that is asked for",
 	[FILTER_BREAKER_OPEN] = "its breaker is open",
 	[FILTER_UNHEALTHY] = "is unhealthy",
-	[FILTER_AVOIDED] = "refused connections within the last seconds",
+	[FILTER_AVOIDED] = "could not be connected to within the last seconds",
 	[FILTER_AT_CAPACITY] = "is full",
 	[FILTER_SLO_UNATTAINABLE] = "would be too late",
 	[FILTER_OVER_COST] = "costs too much",
@@ -146,7 +146,7 @@ char *decision_rejection(enum filter_code code, const struct filter_detail *deta
 	size_t n = 0;
 	FILE *out = text_open(&text, &n);
 
-	assert(code < FILTER_CODES);
+	assert(code > FILTER_NONE && code < FILTER_CODES);
 	fputs(rejections[code], out);
 	if (code == FILTER_FEATURE_MISSING)
 		put_features(out, (uint32_t)value);

@@ -32,5 +32,5 @@ bool decision_has_reason(const struct decision_why *why, const char *word);
 /* "a: it is its turn (round_robin); in the zone of the request (local_zone)" */
 char *decision_reasoning(const struct decision_why *why);
 
-/* "its context is too small: 2553 tokens are needed, it has 1000" */
+/* "its context is too small: 2553 tokens are needed, it has 1000". Of FILTER_NONE there are none. */
 char *decision_rejection(enum filter_code code, const struct filter_detail *detail);

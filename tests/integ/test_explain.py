@@ -424,7 +424,7 @@ def test_a_talk_stays_where_its_cache_is_and_says_so(trio):
         assert record["chosen"]["score"] < record["alternatives"][0]["score"]
         gap = record["alternatives"][0]["score"] - record["chosen"]["score"]
         assert abs(record["alternatives"][0]["gap"] - gap) < 1e-5
-        assert record["reasoning"].startswith(f"{home}: it has the most useful part of the prompt in its cache (prefix_hit); score ")
+        assert record["reasoning"].startswith(f"{home}: its first token is expected soonest, with part of the prompt in its cache (prefix_hit); score ")
 
 
 def test_an_accelerator_is_kept_to(engine, router):

@@ -61,8 +61,8 @@ enum want {
 	WANT_IMAGE_ITEM,
 	WANT_AUDIO,
 	WANT_AUDIO_ITEM,
-	/* Rare, and looked at in the end: of names of equal length those that stand first are found last. */
-	WANT_LORA_ITEM,
+	/* Rare: of names of equal length those that stand first are found last. */
+	WANT_LORA_SCALE,
 	WANT_SUFFIX,
 	/* Sessions, see session_members. */
 	WANT_CACHE_KEY,
@@ -143,7 +143,7 @@ static const struct scan_want wants[N_WANTS] = {
 	    .tells = true },
 	[WANT_AUDIO] = { .path = "audio_data", .tells = true },
 	[WANT_AUDIO_ITEM] = { .path = "audio_data.[]", .tells = true },
-	[WANT_LORA_ITEM] = { .path = "lora.[]" },
+	[WANT_LORA_SCALE] = { .path = "lora.[].scale", .tells = true },
 	[WANT_SUFFIX] = { .path = "suffix" },
 	[WANT_CACHE_KEY] = SESSION("prompt_cache_key"),
 	[WANT_CONVERSATION] = SESSION("conversation"),
@@ -261,6 +261,7 @@ struct reading {
 	uint8_t used;                        /* bits of WANT_STRUCTURE and those behind it, from bit 0 on */
 	bool reads_pairs;   /* a rerank or a score: elsewhere such members mean other things */
 	bool names_adapter; /* one of the array has a name */
+	bool scales_lora;   /* one of llama.cpp's list has a scale that is not 0 */
 	struct scan_value values[N_WANTS];
 	char text[];
 };
@@ -298,6 +299,8 @@ static void prompt_begin(struct reading *r, unsigned id, const char *p) {
 		r->names_adapter = false;
 	if (id == WANT_MESSAGES)
 		r->message_bytes = r->kinds[WANT_MESSAGE_PART] = r->kinds[WANT_RESULT_PART] = 0;
+	if (id == WANT_LORA)
+		r->scales_lora = false;
 	if (id == WANT_INPUT)
 		r->input_bytes = r->kinds[WANT_INPUT_PART] = r->kinds[WANT_OUTPUT_PART] = 0;
 	if ((id >= WANT_QUERY && !r->reads_pairs) || (*source && *source < id + 1))
@@ -373,6 +376,12 @@ static void used_end(struct reading *r, unsigned id) {
 	r->used |= (uint8_t)((is_used(v) && !has_items) << (id - WANT_STRUCTURE));
 }
 
+/* What is no whole number is not 0. Without a scale an adapter is not used either. */
+static void scale_end(struct reading *r) {
+	const struct scan_value *v = &r->values[WANT_LORA_SCALE];
+	r->scales_lora |= v->type == SCAN_NUMBER && (v->number || v->flaw);
+}
+
 static void on_tell(struct scan *s, unsigned id, const char *p) {
 	struct reading *r = container_of(s, struct reading, scan);
 	const struct scan_value *v = &r->values[id];
@@ -391,6 +400,9 @@ static void on_tell(struct scan *s, unsigned id, const char *p) {
 	} else if (id <= WANT_AUDIO_ITEM) {
 		if (s->found >> id & 1)
 			used_end(r, id);
+	} else if (id == WANT_LORA_SCALE) {
+		if (!(s->open >> id & 1))
+			scale_end(r);
 	} else {
 		r->sessions[id - WANT_CACHE_KEY] = v->text.n ? hash_of(v->text) : 0;
 	}
@@ -878,8 +890,7 @@ static uint32_t features_of(const struct reading *r) {
 		[FEATURE_N] = number_of(r, WANT_N) > 1 || number_of(r, WANT_BEST_OF) > 1 ||
 		    number_of(r, WANT_SAMPLING_N) > 1,
 		[FEATURE_REASONING] = is_reasoning(r),
-		[FEATURE_ADAPTER] =
-		    has_text(r, WANT_ADAPTER) || r->names_adapter || has_item(r, WANT_LORA_ITEM),
+		[FEATURE_ADAPTER] = has_text(r, WANT_ADAPTER) || r->names_adapter || r->scales_lora,
 	};
 	uint32_t mask = 0;
 	for (unsigned i = 0; i < FEATURES; i++)

@@ -442,6 +442,17 @@ static void features_and_limits_are_found(void **state) {
 		{ "{\"lora_path\":[\"a\"],\"lora_path\":null}", 0, 0 },
 		{ "{\"lora\":[{\"id\":0,\"scale\":0.5}]}", BIT(ADAPTER), 0 },
 		{ "{\"lora\":[]}", 0, 0 },
+		/* Of scale 0, or of none, it is there and not used. */
+		{ "{\"lora\":[{\"id\":0,\"scale\":0}]}", 0, 0 },
+		{ "{\"lora\":[{\"id\":0,\"scale\":0.00}]}", 0, 0 },
+		{ "{\"lora\":[{\"id\":0}]}", 0, 0 },
+		{ "{\"lora\":[{\"id\":0,\"scale\":\"1\"}]}", 0, 0 },
+		{ "{\"lora\":[{\"id\":7,\"scale\":0},{\"id\":1,\"scale\":0.05}]}", BIT(ADAPTER), 0 },
+		{ "{\"lora\":[{\"id\":0,\"scale\":10},{\"id\":7,\"scale\":0.0}]}", BIT(ADAPTER), 0 },
+		{ "{\"lora\":[{\"scale\":-2e-1}]}", BIT(ADAPTER), 0 },
+		{ "{\"lora\":[{\"scale\":1}],\"lora\":[{\"scale\":0}]}", 0, 0 },
+		{ "{\"lora\":[{\"scale\":1}],\"lora\":null}", 0, 0 },
+		{ "{\"x\":[{\"scale\":1}],\"lora\":[{\"x\":{\"scale\":1}}]}", 0, 0 },
 		{ "{\"lora\":null}", 0, 0 },
 		{ "{\"x\":{\"lora_path\":\"a\"}}", 0, 0 },
 		/* Structured output, in the words of vLLM, SGLang, llama.cpp and Ollama. */

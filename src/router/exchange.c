@@ -571,8 +571,8 @@ static void heed_news(struct exchange *x, struct tap_news news) {
 	if (news.n_content)
 		journal_tokens(x, news.n_content);
 	if (news.response)
-		ticket_keep_response(&x->ticket, &x->worker->policies,
-		    inspect_response_key(news.response, INSPECT_TENANT_ALL), now_ns(x));
+		ticket_keep_response(
+		    &x->ticket, &x->worker->policies, worker_response_key(news.response), now_ns(x));
 }
 
 /*

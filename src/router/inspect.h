@@ -52,8 +52,6 @@ struct inspect {
 
 _Static_assert(sizeof(struct inspect) <= 24, "it lives in every exchange");
 
-#define INSPECT_TENANT_ALL 0u /* whose all requests are: there are no tenants yet */
-
 /* What makes keys of equal prompts and sessions differ, and what bytes are worth in tokens. */
 struct inspect_salt {
 	uint64_t tenant;

@@ -4,7 +4,6 @@
 
 #include "base/clock.h"
 #include "policy/session_table.h"
-#include "router/inspect.h"
 
 struct local_state {
 	const struct worker *worker;
@@ -206,8 +205,7 @@ static struct slice query_session(const struct head *request) {
 /* Whichever model it was of: a session's hash is salted with that. */
 static bool end_session(const struct local_state *s, struct slice text, struct slice model) {
 	struct session_table *sessions = s->worker->router->sessions;
-	uint64_t key =
-	    inspect_session_of(text, &(struct inspect_salt){ .tenant = INSPECT_TENANT_ALL, .model = model });
+	uint64_t key = worker_session_key(text, model);
 
 	return key && sessions && session_table_end(sessions, key);
 }
@@ -217,7 +215,7 @@ static json_t *local_finish_session(const struct local_state *s, unsigned *statu
 	struct slice text = decode(query_session(s->request), room);
 	bool is_ended;
 
-	if (!inspect_session_of(text, &(struct inspect_salt){ .tenant = INSPECT_TENANT_ALL })) {
+	if (!worker_session_key(text, (struct slice){ NULL, 0 })) {
 		*status = 400;
 		return json_pack("{s:s, s:s}", "error", "session_id is missing, or no text of 1 to 256 bytes",
 		    "code", "bad_request");

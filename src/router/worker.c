@@ -11,7 +11,8 @@
 #include "router/forward.h"
 #include "router/journal.h"
 
-#define GAUGES_MS 500
+#define GAUGES_MS  500
+#define TENANT_ALL 0u /* whose all requests are: there are no tenants yet */
 
 static const struct server_handler handler = { .begin = exchange_begin, .refused = journal_refused };
 
@@ -236,13 +237,21 @@ void worker_join(struct worker *w) {
 
 void worker_demand(struct worker *w, const struct inspect *in, const struct model *model, uint64_t *keys,
     struct demand *out) {
-	const struct inspect_salt salt = { .tenant = INSPECT_TENANT_ALL,
+	const struct inspect_salt salt = { .tenant = TENANT_ALL,
 		.model = model->name,
 		.tokens_per_byte = policy_tokens_per_byte(&w->policies, model) };
 	inspect_demand(in, &salt, keys, out);
 	out->output_tokens = policy_output_tokens(&w->policies, model);
 	if (out->output_max && out->output_max < out->output_tokens)
 		out->output_tokens = out->output_max;
+}
+
+uint64_t worker_session_key(struct slice text, struct slice model) {
+	return inspect_session_of(text, &(struct inspect_salt){ .tenant = TENANT_ALL, .model = model });
+}
+
+uint64_t worker_response_key(uint64_t id_hash) {
+	return inspect_response_key(id_hash, TENANT_ALL);
 }
 
 void worker_expect(const struct worker *w, const struct inspect *in, const struct model *model,

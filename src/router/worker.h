@@ -117,6 +117,10 @@ static inline void worker_count_active(struct worker *w, int by) {
 void worker_demand(struct worker *w, const struct inspect *in, const struct model *model, uint64_t *keys,
     struct demand *out);
 
+/* What a session's text, and the hash of a response's id, are in demands; 0: it is no such text. */
+uint64_t worker_session_key(struct slice text, struct slice model);
+uint64_t worker_response_key(uint64_t id_hash);
+
 /* Of a body of `length` bytes of which not all was read: the prompt is taken to be as long. */
 void worker_expect(const struct worker *w, const struct inspect *in, const struct model *model,
     uint64_t length, struct demand *out);

@@ -4,6 +4,9 @@
  */
 #include "router/config.h"
 
+#include <errno.h>
+#include <sys/stat.h>
+
 #include "base/option_check.h"
 #include "base/text.h"
 #include "fleet/instance.h"
@@ -745,12 +748,47 @@ static void choose_table_file(struct option_set *set, struct router_config *conf
 		option_mistake(set, "router.state_dir", "the path of the registry's table is too long");
 }
 
+/* Whether we may write there shows at the start: somebody else may have asked for the check. */
+static void verify_log(struct option_set *set, const char *path, const char *file) {
+	const char *slash = strrchr(file, '/');
+	size_t n = slash ? size_max((size_t)(slash - file), 1) : 0, n_bytes = n + sizeof(".");
+	char *folder = option_alloc(set, n_bytes);
+	struct stat s;
+
+	snprintf(folder, n_bytes, "%.*s", (int)(n ? n : 1), n ? file : ".");
+	if (!file[0] || (stat(file, &s) == 0 && S_ISDIR(s.st_mode))) {
+		option_mistake(set, path, "\"%s\" is no file", file);
+		return;
+	}
+	int r = stat(folder, &s);
+
+	if (r < 0 || !S_ISDIR(s.st_mode))
+		option_mistake(set, path, "%s: %s", folder, strerror(r < 0 ? errno : ENOTDIR));
+}
+
+/* Makes a path of the name of a log that is to be a file. */
+static void place_log(
+    struct option_set *set, const struct router_config *config, const char *path, const char **file_inout) {
+	const char *file = *file_inout;
+	size_t n_bytes = strlen(config->log_dir) + strlen(file) + sizeof("/");
+	char *joined = option_alloc(set, n_bytes);
+
+	if (!strcmp(file, "-") || !strcmp(file, "off"))
+		return;
+	snprintf(joined, n_bytes, "%s/%s", config->log_dir, file);
+	if (file[0] && file[0] != '/' && config->log_dir[0])
+		*file_inout = joined;
+	verify_log(set, path, *file_inout);
+}
+
 static void verify(struct option_set *set, void *arg) {
 	struct router_config *config = arg;
 
 	apply_dialect(set, config);
 	verify_limits(set, config);
 	verify_listeners(set, config);
+	place_log(set, config, "log.access", &config->log_access);
+	place_log(set, config, "explain.log", &config->explain.log);
 	policy_config_verify(set, config);
 	lower_headers(set, &config->request_id_headers);
 	make_inspect_rules(set, config);

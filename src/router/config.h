@@ -88,7 +88,7 @@ struct router_config {
 	struct option_list residency;   /* [privacy] */
 	const char *size_class_then;    /* a name of policy_table */
 	/* [log] */
-	const char *log_access; /* "-": stdout, "off", or a path (below log_dir unless absolute) */
+	const char *log_access; /* "-": stdout, "off", or a path (log_dir is in it) */
 	const char *log_dir;    /* "": where we were started */
 	enum log_level log_level;
 	/* [discovery] */

@@ -381,13 +381,8 @@ static unsigned count_cpus(void) {
 /* `path` may be "off"; *log_out is NULL then. */
 static bool control_open_log(
     const struct control *c, const char *what, const char *path, struct log_writer **log_out) {
-	char joined[4096];
 	if (strcmp(path, "off") == 0)
 		return true;
-	if (strcmp(path, "-") != 0 && path[0] != '/' && c->config->log_dir[0]) {
-		snprintf(joined, sizeof(joined), "%s/%s", c->config->log_dir, path);
-		path = joined;
-	}
 	*log_out = log_writer_new(path, c->router.n_workers);
 	if (!*log_out)
 		fprintf(stderr, "headrace router: %s %s: %s\n", what, path, strerror(errno));

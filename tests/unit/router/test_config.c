@@ -554,6 +554,37 @@ static void bad_static_services_are_mistakes(void **state) {
 	release(&r);
 }
 
+static void logs_go_where_a_folder_is(void **state) {
+	static const struct {
+		const char *flags, *mistakes;
+	} cases[] = {
+		{ "--explain-log /no/such/log", "--explain-log: /no/such: No such file or directory\n" },
+		{ "--access x --dir /no/such", "--access: /no/such: No such file or directory\n" },
+		{ "--access /dev/null/x", "--access: /dev/null: Not a directory\n" },
+		{ "--access /tmp/ --explain-log /",
+		    "--access: \"/tmp/\" is no file\n--explain-log: \"/\" is no file\n" },
+		{ "--access=", "--access: \"\" is no file\n" },
+		{ "--access off --explain-log off --dir /no/such", "" },
+		{ "--access - --explain-log -", "" },
+		{ "--access x --explain-log /x", "" },
+	};
+	struct reading r;
+
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		char flags[256];
+
+		snprintf(flags, sizeof(flags), "--worker-urls http://a %s", cases[i].flags);
+		r = read_config(flags, NULL);
+		assert_string_equal(r.mistakes, cases[i].mistakes);
+		release(&r);
+	}
+	r = read_config("--explain-log /dev/null", "[log]\ndir = '/tmp'\naccess = 'a/../x'\n");
+	assert_string_equal(r.mistakes, "FILE:3: log.access: /tmp/a/..: No such file or directory\n");
+	assert_string_equal(r.config.log_access, "/tmp/a/../x");
+	assert_string_equal(r.config.explain.log, "/dev/null");
+	release(&r);
+}
+
 /* ---- the table itself ---- */
 
 static void every_flag_leads_to_its_row(void **state) {
@@ -768,6 +799,7 @@ int main(void) {
 		cmocka_unit_test(its_flags_are_in_seconds),
 		cmocka_unit_test(static_services_are_engines),
 		cmocka_unit_test(bad_static_services_are_mistakes),
+		cmocka_unit_test(logs_go_where_a_folder_is),
 		cmocka_unit_test(first_byte_holds_for_all_once_it_is_set),
 		cmocka_unit_test(workers_of_file_and_flags),
 		cmocka_unit_test(the_table_of_the_registry_has_a_place),

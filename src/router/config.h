@@ -80,8 +80,9 @@ struct router_config {
 	uint16_t admin_port, metrics_port;
 	struct router_timeouts timeout;
 	/* [policy] */
-	const char *policy;               /* a name of policy_table */
-	struct option_map model_policies; /* model -> name */
+	const char *policy;                /* a name of policy_table */
+	struct option_map model_policies;  /* model -> name */
+	struct option_list given_policies; /* "model=name", they come first */
 	uint64_t prefix_index_mib;
 	struct policy_options policies; /* what follows, and the tables below */
 	const char *zone, *region;      /* [locality]; "": not said */

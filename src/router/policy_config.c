@@ -35,6 +35,43 @@ static void verify_model(struct option_set *set, const char *path, struct slice 
 		    (int)model.n, model.n ? model.p : "", FLEET_MODEL_BYTES_MAX);
 }
 
+static struct policy_of_model model_policy(
+    struct option_set *set, const char *path, struct slice model, const char *name) {
+	verify_model(set, path, model);
+	return (struct policy_of_model){ model, find(set, path, name) };
+}
+
+/* Of "MODEL=POLICY". Names of models may have a '=', those of policies have none. */
+static struct policy_of_model given_policy(struct option_set *set, const char *text) {
+	static const char path[] = "policy.model_policy";
+	const char *equals = strrchr(text, '=');
+
+	if (equals)
+		return model_policy(set, path, (struct slice){ text, (size_t)(equals - text) }, equals + 1);
+	option_mistake(set, path, "expected MODEL=POLICY, got \"%s\"", text);
+	return (struct policy_of_model){ { text, 0 }, NULL };
+}
+
+/* The first that is of a model counts. */
+static void verify_models(struct option_set *set, struct router_config *config) {
+	const struct option_list *given = &config->given_policies;
+	const struct option_map *map = &config->model_policies;
+	struct policy_of_model *models = option_alloc(set, (given->n + map->n + 1) * sizeof(*models));
+
+	for (size_t i = 0; i < given->n; i++) {
+		models[i] = given_policy(set, given->items[i]);
+		for (size_t k = 0; k < i; k++)
+			if (models[i].model.n && slice_eq(models[i].model, models[k].model))
+				option_mistake(set, "policy.model_policy", "\"%.*s\" is there twice",
+				    (int)models[i].model.n, models[i].model.p);
+	}
+	for (size_t i = 0; i < map->n; i++)
+		models[given->n + i] =
+		    model_policy(set, "policy.models", slice_of(map->items[i].name), map->items[i].value);
+	config->policies.models = models;
+	config->policies.n_models = given->n + map->n;
+}
+
 static struct slice join(struct option_set *set, const struct option_list *list) {
 	size_t bytes = 1;
 
@@ -99,17 +136,8 @@ static void warn_without_effect(struct option_set *set) {
 }
 
 void policy_config_verify(struct option_set *set, struct router_config *config) {
-	const struct option_map *given = &config->model_policies;
-	struct policy_of_model *models = option_alloc(set, (given->n + 1) * sizeof(*models));
-
-	for (size_t i = 0; i < given->n; i++) {
-		models[i] = (struct policy_of_model){ slice_of(given->items[i].name),
-			find(set, "policy.models", given->items[i].value) };
-		verify_model(set, "policy.models", models[i].model);
-	}
 	config->policies.policy = find(set, "policy.default", config->policy);
-	config->policies.models = models;
-	config->policies.n_models = given->n;
+	verify_models(set, config);
 	verify_locality(set, config);
 	verify_balance(set, config);
 	verify_composite(set, config);

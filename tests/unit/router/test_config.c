@@ -554,6 +554,48 @@ static void bad_static_services_are_mistakes(void **state) {
 	release(&r);
 }
 
+/* As a set of policies looks for it. */
+static const struct policy *policy_for(const struct router_config *config, const char *model) {
+	const struct policy_options *options = &config->policies;
+
+	for (size_t i = 0; i < options->n_models; i++)
+		if (slice_eq(options->models[i].model, slice_of(model)))
+			return options->models[i].policy;
+	return options->policy;
+}
+
+static void flags_name_policies_of_models(void **state) {
+	static const struct {
+		const char *flags, *mistake;
+	} cases[] = {
+		{ "--model-policy x", "--model-policy: expected MODEL=POLICY, got \"x\"\n" },
+		{ "--model-policy =random",
+		    "--model-policy: \"\" is no name of a model: expected 1 to 256 bytes\n" },
+		{ "--model-policy x=nope", "--model-policy: \"nope\" is no policy\n" },
+		{ "--model-policy x=", "--model-policy: \"\" is no policy\n" },
+		{ "--model-policy x=random,y=random,x=session", "--model-policy: \"x\" is there twice\n" },
+	};
+	struct reading r =
+	    read_config("--worker-urls http://a --model-policy a=random --model-policy b=c=session,d=bucket",
+		"[policy]\ndefault = 'least_load'\n[policy.models]\na = 'round_robin'\ne = 'composite'\n");
+
+	assert_string_equal(r.mistakes, "");
+	assert_ptr_equal(policy_for(&r.config, "a"), policy_find(SLICE("random")));
+	assert_ptr_equal(policy_for(&r.config, "b=c"), policy_find(SLICE("session")));
+	assert_ptr_equal(policy_for(&r.config, "d"), policy_find(SLICE("bucket")));
+	assert_ptr_equal(policy_for(&r.config, "e"), policy_find(SLICE("composite")));
+	assert_ptr_equal(policy_for(&r.config, "f"), policy_find(SLICE("least_load")));
+	release(&r);
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		char flags[256];
+
+		snprintf(flags, sizeof(flags), "--worker-urls http://a %s", cases[i].flags);
+		r = read_config(flags, NULL);
+		assert_string_equal(r.mistakes, cases[i].mistake);
+		release(&r);
+	}
+}
+
 static void logs_go_where_a_folder_is(void **state) {
 	static const struct {
 		const char *flags, *mistakes;
@@ -799,6 +841,7 @@ int main(void) {
 		cmocka_unit_test(its_flags_are_in_seconds),
 		cmocka_unit_test(static_services_are_engines),
 		cmocka_unit_test(bad_static_services_are_mistakes),
+		cmocka_unit_test(flags_name_policies_of_models),
 		cmocka_unit_test(logs_go_where_a_folder_is),
 		cmocka_unit_test(first_byte_holds_for_all_once_it_is_set),
 		cmocka_unit_test(workers_of_file_and_flags),

@@ -52,6 +52,30 @@ def test_every_policy_is_described():
     assert len(names) > 10 and set(names) == set(headings)
 
 
+def words_of(source, table):
+    return re.findall(r'= "(\w+)"', re.search(rf"{re.escape(table)} = \{{(.*?)\}};", (TOP / "src" / source).read_text(), re.S)[1])
+
+
+@pytest.mark.parametrize("source, table, heading", [
+    ("policy/policy.c", "text[PICK_REASONS]", "| reason | of |"),
+    ("policy/policy.c", "text[PICK_RINGS]", "| reason | of |"),
+    ("policy/filter.c", "words[FILTER_CODES]", "| code of a rejection |")])
+def test_every_reason_and_code_is_described(source, table, heading):
+    described = re.search(rf"(?m)^{re.escape(heading)}.*\n((?:\|.*\n)+)", API)[1]
+    firsts = [line.split("|")[1] for line in described.splitlines()]
+    words = [word for word in words_of(source, table) if word != "eligible"]
+    assert len(words) >= 3
+    for word in words:
+        assert sum(f"`{word}`" in first for first in firsts) == 1, word
+
+
+@pytest.mark.parametrize("page", ["docs/api.md", "docs/policies.md", "docs/deploy.md"])
+def test_metrics_that_are_described_are_there(page):
+    sources = "".join(p.read_text() for p in (TOP / "src").rglob("*.c")) + (TOP / "src/base/metric.tbl").read_text()
+    for name in set(re.findall(r"headrace_\w+_\w+", (TOP / page).read_text())):
+        assert f'"{name}"' in sources, name
+
+
 # 499 is for logs: nobody is left to read it.
 @pytest.mark.parametrize("status, code", sorted(set(
     row for row in rows("base/cause.tbl", r'(?m)^CAUSE\(\w+, (\d+), "(\w+)"') if row[0] != "499")))

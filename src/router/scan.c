@@ -465,17 +465,22 @@ static void number_begin(struct scan *s, const char *p) {
 	token_begin(s, v ? s->scratch : NULL, sizeof(s->scratch));
 }
 
-static void number_end(struct scan *s, const char *run, const char *p) {
-	struct scan_value *v = value_end(s, p);
-	if (!v || v->flaw)
-		return;
-	struct slice digits = token_end(s, run, (size_t)(p - run));
+static void number_read(struct scan *s, struct scan_value *v, struct slice digits) {
 	if (digits.n > sizeof(s->scratch)) {
 		v->flaw = s->number == IN_INTEGER ? SCAN_TOO_LARGE : SCAN_NOT_COUNTED;
 		v->number = s->number == IN_INTEGER ? UINT64_MAX : 0;
 	} else if (!text_uint(digits, UINT64_MAX, &v->number)) {
 		v->flaw = read_real(digits, &v->number);
 	}
+}
+
+/* It is told of once it is known. */
+static void number_end(struct scan *s, const char *run, const char *p) {
+	const struct scan_node *node = s->node == NODE_NONE ? NULL : node_of(s);
+	struct scan_value *v = node && node->bit ? &s->values[node->id] : NULL;
+	if (v && !v->flaw)
+		number_read(s, v, token_end(s, run, (size_t)(p - run)));
+	value_end(s, p);
 }
 
 static const char *number_more(struct scan *s, const char *p, const char *end) {

@@ -28,9 +28,10 @@ struct demand {
 	uint64_t prompt_bytes;  /* of the prompt-bearing values */
 	bool is_counted;        /* token ids were given: what its bytes are worth is no measure of others */
 	bool is_batch;          /* several prompts: their sum needs no common context */
-	bool is_prompt_open;    /* the rest of it is on its way: its size is a guess, and rather too high */
-	const uint64_t *keys;   /* of the leading blocks */
-	uint32_t n_keys;        /* at most PROMPT_BLOCKS_MAX */
+	bool is_prompt_open;  /* the rest of it is on its way: its size is a guess, where its length was told
+				 rather too high */
+	const uint64_t *keys; /* of the leading blocks */
+	uint32_t n_keys;      /* at most PROMPT_BLOCKS_MAX */
 	uint64_t session;  /* a hash of what requests that belong together have in common; 0: nothing known */
 	uint64_t response; /* likewise of the id of a stored response that it goes on from or is about */
 	enum privacy privacy;   /* at least */

@@ -28,6 +28,7 @@ static const char *const words[FILTER_CODES] = {
 	[FILTER_OVER_COST] = "over_cost",
 	[FILTER_ALREADY_TRIED] = "already_tried",
 	[FILTER_BELOW_MIN_SCORE] = "below_min_score",
+	[FILTER_RESPONSE_ELSEWHERE] = "response_elsewhere",
 };
 
 const char *filter_text(enum filter_code code) {
@@ -155,6 +156,7 @@ static uint32_t checks_of(const struct filter_ask *ask, const struct traits_leas
 	bool lacks =
 	    demand->capability != CAPABILITY_OTHER && !(least->capabilities >> demand->capability & 1);
 	bool has_prices = least->known & (BIT(TRAIT_PRICE_IN) | BIT(TRAIT_PRICE_OUT));
+	bool is_work = !demand->response || demand->capability != CAPABILITY_OTHER;
 	uint32_t checks = (uint32_t)lacks << FILTER_CAPABILITY_MISSING;
 
 	checks |= (uint32_t)((demand->features & ~least->features) != 0) << FILTER_FEATURE_MISSING;
@@ -164,8 +166,8 @@ static uint32_t checks_of(const struct filter_ask *ask, const struct traits_leas
 	checks |= (uint32_t)(options->residency.n || demand->residency.n) << FILTER_RESIDENCY_MISSING;
 	checks |= (uint32_t)(options->locality.mode == LOCALITY_REQUIRE) << FILTER_REGION_DENIED;
 	checks |= (uint32_t)(demand->accelerator != 0) << FILTER_ACCELERATOR_MISSING;
-	checks |= (least->known >> TRAIT_CAPACITY & 1) << FILTER_AT_CAPACITY;
-	checks |= (uint32_t)(demand->deadline_ms != 0) << FILTER_SLO_UNATTAINABLE;
+	checks |= (uint32_t)(is_work && least->known >> TRAIT_CAPACITY & 1) << FILTER_AT_CAPACITY;
+	checks |= (uint32_t)(is_work && demand->deadline_ms) << FILTER_SLO_UNATTAINABLE;
 	checks |= (uint32_t)(options->cost_ceiling && has_prices) << FILTER_OVER_COST;
 	return checks;
 }
@@ -283,7 +285,7 @@ static uint32_t request_codes(const struct filter_ask *ask, const struct subject
 	uint32_t codes = 0;
 
 	traits_join(&least, subject->traits);
-	if (has_refused(ask, subject->instance))
+	if (ask->minds_lessons && has_refused(ask, subject->instance))
 		codes |= BIT(FILTER_CAPABILITY_MISSING);
 	for (uint32_t rest = checks_of(ask, &least); rest; rest &= rest - 1)
 		if (refuses[__builtin_ctz(rest)](ask, subject))
@@ -324,15 +326,25 @@ static bool is_eligible(const struct policy_set *set, const struct filtered *f, 
 	return false;
 }
 
-/* What speaks against the owner, if all of it passes within moments; 0: something that does not. */
-static uint32_t passing_codes(const struct filter_ask *ask, uint32_t owner) {
-	const uint32_t passing = BIT(FILTER_AVOIDED) | BIT(FILTER_AT_CAPACITY) | BIT(FILTER_SLO_UNATTAINABLE);
+/* What speaks against the owner. Others may have made room since it was filtered. */
+static uint32_t owner_codes(const struct filter_ask *ask, uint32_t owner) {
 	const struct model *model = ask->input->model;
 	const struct candidate *c = &model->candidates[owner];
 	struct subject s = { c->instance, snapshot_traits(ask->set->snapshot, c) };
-	uint32_t codes = owner < model->n_candidates ? request_codes(ask, &s) : BIT(FILTER_UNHEALTHY);
 
-	return codes & ~passing ? 0 : codes;
+	return owner < model->n_candidates ? request_codes(ask, &s) : BIT(FILTER_UNHEALTHY);
+}
+
+/* All of it passes within moments. */
+static bool is_passing(uint32_t codes) {
+	return codes &&
+	    !(codes & ~(BIT(FILTER_AVOIDED) | BIT(FILTER_AT_CAPACITY) | BIT(FILTER_SLO_UNATTAINABLE)));
+}
+
+static bool is_owner_waited_for(const struct filter_ask *ask) {
+	uint32_t owner = find_owner(ask->set, ask->input);
+
+	return owner != OWNER_NONE && is_passing(owner_codes(ask, owner));
 }
 
 /* Nobody else has it: neither the policy nor a distance is asked. */
@@ -347,27 +359,28 @@ static void leave_owner(
 /* For the owner it is worth to come again: whoever else got the request could only say that it has no such
  * response. */
 static void leave_nobody(struct filtered *f, uint32_t refused) {
-	*f = (struct filtered){ .reason = f->reason, .refused = refused };
+	*f = (struct filtered){ .reason = f->reason, .refused = refused | BIT(FILTER_RESPONSE_ELSEWHERE) };
 }
 
 static void narrow(struct policy_set *set, const struct filter_ask *ask, struct filtered *f) {
 	uint32_t owner = find_owner(set, ask->input), n = f->n;
 
 	if (owner != OWNER_NONE && !is_eligible(set, f, owner)) {
-		uint32_t codes = passing_codes(ask, owner);
+		uint32_t codes = owner_codes(ask, owner);
 
-		if (codes) {
+		if (is_passing(codes)) {
 			leave_nobody(f, codes);
 			return;
 		}
-		owner = OWNER_NONE;
+		if (codes)
+			owner = OWNER_NONE;
 	}
 	locality_narrow(set, ask->input, f); /* the rings move as they do for everybody */
 	if (owner != OWNER_NONE)
 		leave_owner(set, ask->input, owner, f);
 	else if (f->n == 1 && f->reason == PICK_REASONS)
 		f->reason = PICK_ONLY_CANDIDATE;
-	f->n_left_out = n - f->n;
+	f->n_left_out = n > f->n ? n - f->n : 0;
 }
 
 struct filtered filter_all(struct policy_set *set, const struct pick_input *input) {
@@ -392,11 +405,11 @@ int filter_outcome(uint32_t refused) {
 		[FILTER_RESIDENCY_MISSING] = PICK_E_PRIVACY,
 		[FILTER_REGION_DENIED] = PICK_E_PRIVACY,
 		[FILTER_ACCELERATOR_MISSING] = PICK_E_ACCELERATOR,
-		[FILTER_AVOIDED] = PICK_E_NONE_LEFT, /* an owner alone: others are taken all the same */
 		[FILTER_AT_CAPACITY] = PICK_E_FULL,
 		[FILTER_SLO_UNATTAINABLE] = PICK_E_LATE,
 		[FILTER_OVER_COST] = PICK_E_COST,
 		[FILTER_ALREADY_TRIED] = PICK_E_NONE_LEFT,
+		[FILTER_RESPONSE_ELSEWHERE] = PICK_E_OWNER,
 	};
 
 	assert(refused > BIT(FILTER_NONE));
@@ -478,7 +491,8 @@ uint32_t filter_codes(const struct filter_ask *ask, uint32_t row) {
 
 	if (i == model->n_candidates + model->n_reserve && !has_model(snap, model, primary))
 		codes |= BIT(FILTER_MODEL_ABSENT);
-	return codes | request_codes(ask, &subject);
+	codes |= request_codes(ask, &subject);
+	return codes || !is_owner_waited_for(ask) ? codes : BIT(FILTER_RESPONSE_ELSEWHERE);
 }
 
 /* --- what codes go by ----------------------------------------------------------------------------- */

@@ -14,7 +14,8 @@
  *
  * Of those that are left only the owner stays when the request is about a stored response. When only
  * what passes speaks against the owner (avoided, at capacity, late) nobody stays: the client is to come
- * again.
+ * again. Requests about a response by its path cost no generation, and may make room: neither a capacity
+ * nor a deadline keeps them out.
  */
 #pragma once
 
@@ -42,7 +43,8 @@ enum filter_code {
 	FILTER_SLO_UNATTAINABLE,
 	FILTER_OVER_COST,
 	FILTER_ALREADY_TRIED,
-	FILTER_BELOW_MIN_SCORE, /* eligible, but the composite score was too low */
+	FILTER_BELOW_MIN_SCORE,    /* eligible, but the composite score was too low */
+	FILTER_RESPONSE_ELSEWHERE, /* another one made the response, and will take requests again */
 	FILTER_CODES,
 };
 

@@ -141,6 +141,7 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 		.prompt_tokens = demand->prompt_tokens,
 		.output_tokens = demand->output_tokens,
 		.is_no_text = is_no_text(demand),
+		.is_looked_up = set->index && demand->n_keys && choice_wants_index(policy, input->model),
 		.is_several = demand->is_batch || demand->features >> FEATURE_N & 1,
 		.is_prefill_only = is_prefill_only(demand),
 		.service_s = -1,
@@ -155,7 +156,7 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 	t->charged_tokens = t->prompt_tokens - t->cached_tokens;
 	load_charge(set->load, set->worker, t->instance->slot, t->charged_tokens);
 	enqueue(t, set);
-	if (set->index && demand->n_keys && choice_wants_index(policy, input->model)) {
+	if (t->is_looked_up) {
 		choice_own(set->index, t->instance);
 		heed_cache_size(t, set);
 		prefix_index_put(set->index, t->instance->slot, demand->keys, demand->n_keys);
@@ -298,10 +299,10 @@ static void learn_cache(
 
 /*
  * Nobody said what the prompt was: by what it was taken for. What was believed to be cached nobody confirmed,
- * so it must not be most of it.
+ * so it must not be most of it; without the index nothing is believed.
  */
 static void learn_unsaid(const struct ticket *t) {
-	if (!t->is_no_text && t->cached_tokens <= t->prompt_tokens / 2)
+	if (t->is_looked_up && !t->is_no_text && t->cached_tokens <= t->prompt_tokens / 2)
 		learn_rate(t, t->prompt_tokens - t->cached_tokens);
 }
 

@@ -29,6 +29,7 @@ struct ticket {
 	uint16_t n_blocks, n_known; /* blocks of the prompt that are believed, and known, to be cached */
 	uint16_t label;             /* of the model */
 	bool is_no_text;            /* its bytes say nothing of its tokens */
+	bool is_looked_up;          /* the index was asked what of it is cached */
 	bool is_several;            /* to the engine: a batch of prompts, or n answers */
 	bool is_prefill_only;       /* embeddings, and the like: an answer takes what the prompt takes */
 	bool may_overtake;          /* what it is believed to find may not be there yet */

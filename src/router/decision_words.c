@@ -53,6 +53,7 @@ static const char *const rejections[FILTER_CODES] = {
 	[FILTER_UNHEALTHY] = "is unhealthy",
 	[FILTER_AVOIDED] = "could not be connected to within the last seconds",
 	[FILTER_AT_CAPACITY] = "is full",
+	[FILTER_RESPONSE_ELSEWHERE] = "does not have the response",
 	[FILTER_SLO_UNATTAINABLE] = "would be too late",
 	[FILTER_OVER_COST] = "costs too much",
 	[FILTER_ALREADY_TRIED] = "was tried for this request",

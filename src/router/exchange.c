@@ -291,6 +291,7 @@ enum cause exchange_cause(int outcome) {
 		[PICK_E_ACCELERATOR] = CAUSE_ACCELERATOR,
 		[PICK_E_LATE] = CAUSE_SLO_UNATTAINABLE,
 		[PICK_E_COST] = CAUSE_OVER_BUDGET,
+		[PICK_E_OWNER] = CAUSE_OWNER_BUSY,
 	};
 
 	return (enum cause)causes[outcome];
@@ -657,7 +658,7 @@ static enum next relay_head(struct exchange *x, const struct head *answer) {
 	x->tap.seeks_response =
 	    inspect_capability(&x->inspect) == CAPABILITY_RESPONSES && answer->status < 300;
 	/* Else it cost the engine no work. */
-	if (x->tap.kind != TAP_EVENTS && answer->status < 400 && x->model->name.n) {
+	if (x->tap.kind != TAP_EVENTS && answer->status < 300 && x->model->name.n) {
 		ticket_answered(&x->ticket, &x->worker->policies, x->at.first_byte);
 		journal_answered(x);
 	}

@@ -1,5 +1,7 @@
 #include "router/forward.h"
 
+#include "router/inspect.h"
+
 #define ID_BYTES_MAX   128
 #define NAME_BYTES_MAX 256
 
@@ -76,19 +78,6 @@ enum framing forward_framing(const struct head *answer, const struct head *reque
 	return request->minor == 0 ? FRAMING_CLOSE : FRAMING_CHUNKED;
 }
 
-/* Ours alone to say, when they are said. */
-static bool is_explaining(struct slice name) {
-	static const char *const ends[] = { "instance", "reason", "attempts", "cache-hit", "decision" };
-	const struct slice ours = SLICE("x-headrace-");
-
-	if (name.n <= ours.n || !slice_is(slice_head(name, ours.n), ours))
-		return false;
-	for (size_t i = 0; i < n_elems(ends); i++)
-		if (slice_is(slice_skip(name, ours.n), slice_of(ends[i])))
-			return true;
-	return false;
-}
-
 /* Names are anybody's text: what may stand in no field becomes an underscore. */
 static void put_name(struct call_out *o, struct slice field, struct slice name) {
 	char room[NAME_BYTES_MAX];
@@ -115,7 +104,7 @@ static void put_response_fields(struct call_out *o, const struct head *answer, b
 		const struct field *field = &answer->fields[i];
 		struct slice name = head_name(answer, field);
 		if (!head_is_hop_field(field) && field->id != FIELD_X_REQUEST_ID &&
-		    !(is_explained && is_explaining(name)))
+		    !(is_explained && inspect_is_of_answers(name)))
 			call_put_field(o, name, head_value(answer, field));
 	}
 }

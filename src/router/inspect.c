@@ -424,7 +424,14 @@ static const struct slice own_names[N_OWN] = {
 	[OWN_ACCELERATOR] = { "accelerator", 11 },
 };
 
-/* What a router says in answers: nothing that a request asks for. */
+/* The part of a field's name that says which of ours it is; n is 0 when it is none. */
+static struct slice own_name(struct slice name) {
+	static const struct slice prefix = { "x-headrace-", 11 };
+	bool is_ours = name.n > prefix.n && slice_is(slice_head(name, prefix.n), prefix);
+	return is_ours ? slice_skip(name, prefix.n) : (struct slice){ NULL, 0 };
+}
+
+/* By its end. */
 static bool is_of_answers(struct slice name) {
 	static const struct slice names[] = { { "instance", 8 }, { "reason", 6 }, { "attempts", 8 },
 		{ "cache-hit", 9 }, { "decision", 8 } };
@@ -434,11 +441,8 @@ static bool is_of_answers(struct slice name) {
 	return false;
 }
 
-/* The part of a field's name that says which of ours it is; n is 0 when it is none. */
-static struct slice own_name(struct slice name) {
-	static const struct slice prefix = { "x-headrace-", 11 };
-	bool is_ours = name.n > prefix.n && slice_is(slice_head(name, prefix.n), prefix);
-	return is_ours ? slice_skip(name, prefix.n) : (struct slice){ NULL, 0 };
+bool inspect_is_of_answers(struct slice name) {
+	return is_of_answers(own_name(name));
 }
 
 static unsigned find_own(struct slice name) {
@@ -967,6 +971,7 @@ void inspect_demand(
 	const struct reading *r = reading_of(in);
 	out->features = features_of(r);
 	out->output_max = output_max_of(r);
+	out->is_prompt_open = !in->is_complete;
 	measure_prompt(&r->prompt, with->tokens_per_byte, out);
 	out->text_tokens = tokens_of(text_bytes(r), with->tokens_per_byte);
 	out->n_keys = prompt_chain_keys(&r->prompt, salt_of(with), keys);

@@ -76,6 +76,9 @@ void inspect_deinit(struct inspect *in, struct buf_pool *pool);
 /* The name of the field that CAUSE_UNKNOWN_HEADER is about, in the head; p is NULL when there is none. */
 struct slice inspect_unknown_field(const struct head *head);
 
+/* Whether a router says a field of this name in answers, and nobody else is to: how it chose. */
+bool inspect_is_of_answers(struct slice name);
+
 /* The next bytes of the body. The cause is final. */
 enum cause inspect_feed(struct inspect *in, const char *p, size_t n);
 /* The body is complete. */

@@ -4,6 +4,7 @@
 #include "fleet/traits.h"
 #include "policy/policy.h"
 #include "policy/session_table.h"
+#include "router/scan.h"
 
 const char *const policy_config_names[] = { "cache_aware", "round_robin", "least_load", "power_of_two",
 	"random", "weighted_random", "least_latency", "consistent_hash", "rendezvous_hash", "session",
@@ -30,8 +31,9 @@ static const struct policy *find_then(struct option_set *set, const char *name) 
 
 /* As a request can name it. */
 static void verify_model(struct option_set *set, const char *path, struct slice model) {
-	if (!model.n || model.n > FLEET_MODEL_BYTES_MAX)
-		option_mistake(set, path, "\"%.*s\" is no name of a model: expected 1 to %d bytes",
+	if (!model.n || model.n > FLEET_MODEL_BYTES_MAX || !scan_is_clean(model))
+		option_mistake(set, path,
+		    "\"%.*s\" is no name of a model: expected 1 to %d bytes without control characters",
 		    (int)model.n, model.n ? model.p : "", FLEET_MODEL_BYTES_MAX);
 }
 

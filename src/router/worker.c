@@ -257,9 +257,8 @@ uint64_t worker_response_key(uint64_t id_hash) {
 void worker_expect(const struct worker *w, const struct inspect *in, const struct model *model,
     uint64_t length, struct demand *out) {
 	double n = (double)length * policy_tokens_per_byte(&w->policies, model);
-	if (in->is_complete || in->body != INSPECT_JSON || length <= out->prompt_bytes)
+	if (!out->is_prompt_open || length <= out->prompt_bytes)
 		return;
-	out->is_prompt_open = true;
 	out->prompt_bytes = length;
 	out->prompt_tokens = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }

@@ -11,6 +11,7 @@ static int give(struct world *w, const char *path, const char *body, const char 
 	int engine = at->engine;
 
 	assert_true(engine >= 0);
+	world_pass(w, 1);
 	say(w, at, answer);
 	expect_answer(client, status, NULL);
 	peer_close(client);
@@ -52,6 +53,19 @@ static void test_a_refused_route_is_learned_and_expires(void **state) {
 	expect_learned(NOT_FOUND, 404);
 	expect_learned("HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\n\r\n", 405);
 	expect_learned("HTTP/1.1 501 Not Implemented\r\ncontent-length: 0\r\n\r\n", 501);
+}
+
+/* What cost the engine no work says nothing of how fast it is. */
+static void test_a_redirect_is_no_first_token(void **state) {
+	struct world *w = WORLD("m");
+	const struct learned *learned = &w->worker.view->snapshot->rows[0].instance->learned;
+
+	give(w, "/v1/embeddings", BODY("m"), "HTTP/1.1 307 Temporary Redirect\r\ncontent-length: 0\r\n\r\n",
+	    307);
+	assert_true(learned_read(&learned->first_token_s) == 0);
+	give(w, "/v1/embeddings", BODY("m"), ANSWER_OK, 200);
+	assert_true(learned_read(&learned->first_token_s) > 0);
+	expect_end(w, 2);
 }
 
 /* Who completes may not fill: of one path only what was asked for is learned. */
@@ -174,6 +188,7 @@ static void test_who_is_left_is_asked_all_the_same(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_refused_route_is_learned_and_expires),
+		cmocka_unit_test(test_a_redirect_is_no_first_token),
 		cmocka_unit_test(test_a_refused_infill_is_no_refused_completion),
 		cmocka_unit_test(test_a_late_suffix_is_a_refused_completion),
 		cmocka_unit_test(test_a_missing_model_is_no_missing_route),

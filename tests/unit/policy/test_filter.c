@@ -4,6 +4,7 @@
 
 #include "base/heap.h"
 
+#define RESPONSE  UINT64_C(0x9e3779b97f4a7c15)
 #define BIT(code) (UINT32_C(1) << (code))
 
 static uint32_t codes(struct picks *p, uint32_t row) {
@@ -463,7 +464,7 @@ static void every_code_of_every_row_is_explained(void **state) {
 	};
 	struct filter_ask ask = filter_ask(&p.set, &input);
 	uint32_t seen = BIT(FILTER_NONE) | BIT(FILTER_TENANT_DENIED) | BIT(FILTER_BREAKER_OPEN) |
-	    BIT(FILTER_BELOW_MIN_SCORE); /* of others */
+	    BIT(FILTER_BELOW_MIN_SCORE) | BIT(FILTER_RESPONSE_ELSEWHERE); /* of others */
 	for (uint32_t r = 0; r < n_elems(expected); r++) {
 		assert_int_equal(filter_codes(&ask, r), expected[r]);
 		seen |= expected[r];
@@ -474,13 +475,13 @@ static void every_code_of_every_row_is_explained(void **state) {
 	picks_close(&p);
 }
 
-/* The numbers that each filter went by, of instances that are out for one reason each. */
 /* NAN is equal to itself here. */
 static void assert_number(double value, double expected) {
 	assert_int_equal(isnan(value) != 0, isnan(expected) != 0);
 	assert_true(isnan(expected) || value == expected);
 }
 
+/* The numbers that each filter went by, of instances that are out for one reason each. */
 static void codes_have_their_numbers(void **state) {
 	static const struct stand stands[] = { { .labels = "context=10" }, { .labels = "features=tools,n" },
 		{ .labels = "clearance=internal" }, { .labels = "capacity=2" },
@@ -635,6 +636,8 @@ static void picks_and_codes_agree(void **state) {
 		p.demand.residency = rng_below(&rng, 4) ? SLICE("") : SLICE("eu");
 		picks_charge(&p, (uint32_t)rng_below(&rng, n), 1);
 		instance_avoid(picks_instance(&p, (uint32_t)rng_below(&rng, n)), 0);
+		picks_keep_response(&p, (uint32_t)rng_below(&rng, n), RESPONSE, 0);
+		p.demand.response = rng_below(&rng, 2) * RESPONSE;
 		struct pick_input input = stands_input(&p, "", slots);
 		if (!input.model || policy_pick(&p.set, &input, &result)) {
 			n_refused++;
@@ -684,8 +687,6 @@ static void codes_of_candidates_allocate_nothing(void **state) {
 }
 
 /* --- stored responses ---------------------------------------------------------------------------------- */
-
-#define RESPONSE UINT64_C(0x9e3779b97f4a7c15)
 
 static const struct stand equals[4] = { { .labels = NULL } };
 
@@ -759,9 +760,12 @@ static void an_owner_that_is_out_for_a_moment_is_waited_for(void **state) {
 	stands_open(&p, "round_robin", limited, 4);
 	picks_keep_response(&p, 0, RESPONSE, 0);
 	p.demand.response = RESPONSE;
+	p.demand.capability = CAPABILITY_RESPONSES;
 	picks_charge(&p, 0, 2);
-	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_FULL));
-	assert_string_equal(stands_picked(&p, "bcd"), OUTCOME(PICK_E_FULL));
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_OWNER));
+	assert_string_equal(stands_picked(&p, "bcd"), OUTCOME(PICK_E_OWNER));
+	assert_int_equal(codes(&p, 0), BIT(FILTER_AT_CAPACITY));
+	assert_int_equal(codes(&p, 1), BIT(FILTER_RESPONSE_ELSEWHERE));
 	/* Another one speaks against it that does not pass, or it was tried. */
 	assert_string_equal(stands_picked(&p, "a"), "bcd");
 	stands_adopt(&p, slow, 4);
@@ -771,14 +775,51 @@ static void an_owner_that_is_out_for_a_moment_is_waited_for(void **state) {
 	for (uint32_t r = 0; r < 4; r++)
 		learned_write(&picks_instance(&p, r)->learned.prefill_rate, r ? 10000 : 10);
 	p.demand.deadline_ms = 5000;
-	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_LATE));
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_OWNER));
 	p.demand.deadline_ms = 0;
 	assert_string_equal(stands_picked(&p, ""), "a");
 	instance_avoid(picks_instance(&p, 0), 0);
-	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_NONE_LEFT));
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_OWNER));
 	/* All are: then it is asked all the same. */
 	for (uint32_t r = 1; r < 4; r++)
 		instance_avoid(picks_instance(&p, r), 0);
+	assert_string_equal(stands_picked(&p, ""), "a");
+	picks_close(&p);
+}
+
+/* What another one refused such a request for is doubted before nobody is left: the owner's, too. */
+static void an_owner_that_refused_and_is_full_is_waited_for(void **state) {
+	static const struct stand limited[3] = { { .labels = "capacity=2" } };
+	uint16_t slots[PICKS_ROWS_MAX];
+	struct picks p;
+
+	stands_open(&p, "round_robin", limited, 3);
+	picks_keep_response(&p, 0, RESPONSE, 0);
+	p.demand.response = RESPONSE;
+	p.demand.capability = CAPABILITY_RESPONSES;
+	struct pick_input input = stands_input(&p, "", slots);
+	for (uint32_t r = 0; r < 3; r++)
+		learned_clear(&picks_instance(&p, r)->learned, CAPABILITY_RESPONSES, input.model->label, 0);
+	assert_string_equal(stands_picked(&p, ""), "a");
+	picks_charge(&p, 0, 2);
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_OWNER));
+	picks_close(&p);
+}
+
+/* To cancel it makes room, to read it takes none. */
+static void what_is_about_a_response_needs_no_room(void **state) {
+	static const struct stand limited[3] = { { .labels = "capacity=2" } };
+	struct picks p;
+
+	stands_open(&p, "round_robin", limited, 3);
+	picks_keep_response(&p, 0, RESPONSE, 0);
+	p.demand.response = RESPONSE;
+	p.demand.capability = CAPABILITY_OTHER;
+	picks_charge(&p, 0, 2);
+	assert_string_equal(stands_picked(&p, ""), "a");
+	learned_write(&picks_instance(&p, 0)->learned.prefill_rate, 10);
+	p.demand.prompt_tokens = 100;
+	p.demand.deadline_ms = 5;
 	assert_string_equal(stands_picked(&p, ""), "a");
 	picks_close(&p);
 }
@@ -879,6 +920,8 @@ int main(void) {
 		cmocka_unit_test(an_owner_is_not_replaced_while_it_is_there),
 		cmocka_unit_test(an_owner_that_is_not_eligible_is_passed_over),
 		cmocka_unit_test(an_owner_that_is_out_for_a_moment_is_waited_for),
+		cmocka_unit_test(an_owner_that_refused_and_is_full_is_waited_for),
+		cmocka_unit_test(what_is_about_a_response_needs_no_room),
 		cmocka_unit_test(an_owner_is_known_while_it_is_asked_for),
 		cmocka_unit_test(a_detour_leaves_the_owner),
 	};

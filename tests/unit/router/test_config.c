@@ -292,10 +292,11 @@ static void mistakes(void **state) {
 		{ "", "[[worker]]\nurl = 'http://a'\nlabels = { cache_type = 'statik' }\n",
 		    "FILE:3: worker[0].labels: cache_type = \"statik\": expected static or paged\n" },
 		{ "--worker-urls http://a", "[policy.models]\n'' = 'random'\n",
-		    "FILE:1: policy.models: \"\" is no name of a model: expected 1 to 256 bytes\n" },
+		    "FILE:1: policy.models: \"\" is no name of a model: expected 1 to 256 bytes without "
+		    "control characters\n" },
 		{ "--worker-urls http://a", "[policy.models]\n" NAME_256 "x = 'random'\n",
 		    "FILE:1: policy.models: \"" NAME_256
-		    "x\" is no name of a model: expected 1 to 256 bytes\n" },
+		    "x\" is no name of a model: expected 1 to 256 bytes without control characters\n" },
 		{ "--composite-load 0 --composite-latency 0 --composite-locality 0 --composite-cost 0", NULL,
 		    "--composite-load: the four weights are 0: nothing would count\n" },
 		{ "", "[alias]\ngpt = 'llama'\n", "FILE:2: alias.gpt: aliases are not built yet\n" },
@@ -570,7 +571,8 @@ static void flags_name_policies_of_models(void **state) {
 	} cases[] = {
 		{ "--model-policy x", "--model-policy: expected MODEL=POLICY, got \"x\"\n" },
 		{ "--model-policy =random",
-		    "--model-policy: \"\" is no name of a model: expected 1 to 256 bytes\n" },
+		    "--model-policy: \"\" is no name of a model: expected 1 to 256 bytes without control "
+		    "characters\n" },
 		{ "--model-policy x=nope", "--model-policy: \"nope\" is no policy\n" },
 		{ "--model-policy x=", "--model-policy: \"\" is no policy\n" },
 		{ "--model-policy x=random,y=random,x=session", "--model-policy: \"x\" is there twice\n" },

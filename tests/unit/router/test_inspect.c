@@ -111,6 +111,16 @@ static const struct row {
 	{ "", NULL, CAUSE_INVALID_JSON, false },
 };
 
+/* As far as it has come. */
+static bool is_prompt_open(const struct inspect *in) {
+	const struct inspect_salt salt = { .model = SLICE("m"), .tokens_per_byte = 0.25 };
+	static uint64_t room[PROMPT_BLOCKS_MAX];
+	struct demand d;
+
+	inspect_demand(in, &salt, room, &d);
+	return d.is_prompt_open;
+}
+
 static void assert_row(const struct row *row, size_t first, size_t step) {
 	struct inspect in;
 	enum cause cause =
@@ -124,6 +134,7 @@ static void assert_row(const struct row *row, size_t first, size_t step) {
 			fail_msg("\"%.*s\" in %s", (int)model.n, model.p ? model.p : "", row->body);
 		assert_int_equal(in.is_streamed, row->is_streamed);
 		assert_true(in.is_complete && inspect_is_decided(&in));
+		assert_false(is_prompt_open(&in));
 	}
 	inspect_deinit(&in, &pool);
 	inspect_deinit(&in, &pool);
@@ -178,6 +189,7 @@ static void the_model_is_known_before_the_end(void **state) {
 	assert_true(inspect_is_decided(&in));
 	assert_true(slice_eq(inspect_model(&in), SLICE("name")));
 	assert_false(in.is_complete);
+	assert_true(is_prompt_open(&in)); /* whether or not its length was told */
 	/* What comes later can still be wrong. */
 	assert_int_equal(feed(&in, SLICE(",\"messages\":[]"), CAUSE_NONE), CAUSE_NONE);
 	assert_int_equal(feed(&in, SLICE(",\"model\":"), CAUSE_NONE), CAUSE_DUPLICATE_MODEL);

@@ -25,7 +25,7 @@ COMMON := -g -fno-strict-aliasing -fwrapv -fno-omit-frame-pointer $(HARDEN)
 # Our own calls of malloc are counted (base/heap.h); -u, so that the counters are there for libraries that follow.
 WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,-u,__wrap_malloc
 LDFLAGS_ALL := -pie $(WRAP) -Wl,-z,relro,-z,now,-z,noexecstack $(LDFLAGS)
-LDLIBS_ALL  := -luv -ljansson -lsqlite3 -lpthread -lm -static-libstdc++ -static-libgcc $(LDLIBS)
+LDLIBS_ALL  := -luv -ljansson -lsqlite3 -lssl -lcrypto -lpthread -lm -static-libstdc++ -static-libgcc $(LDLIBS)
 
 ifeq ($(VARIANT),release)
 COMMON += -O3 -D_FORTIFY_SOURCE=2
@@ -113,7 +113,7 @@ static: ## one statically linked binary, build/release/headrace-static
 	$(MAKE) $(O)/headrace-static
 $(O)/headrace-static: $(O)/src/main.o $(LIB)
 	@echo "  LD   $@"
-	$(Q)$(CXX) $(COMMON) $(LTO) -static $(WRAP) $(LDFLAGS) -o $@ $^ -l:libuv_a.a -ljansson -lsqlite3 -lpthread -ldl -lrt -lm
+	$(Q)$(CXX) $(COMMON) $(LTO) -static $(WRAP) $(LDFLAGS) -o $@ $^ -l:libuv_a.a -ljansson -lsqlite3 -lssl -lcrypto -lpthread -ldl -lrt -lm
 
 check: layers headers fmt-check man-check units ## the cheap gate: borders, headers, format, manual page, unit and virtual tests
 	tests/run --build $(O) unit virtual

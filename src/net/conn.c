@@ -21,9 +21,11 @@
 
 static int conn_interest(const struct conn *c) {
 	int interest = c->hears_close ? UV_DISCONNECT : 0;
+	if (c->tls && tls_is_shaking(c->tls)) /* what the owner wants comes later */
+		return interest | (tls_wants_write(c->tls) ? UV_WRITABLE : UV_READABLE);
 	if (c->wants_read)
 		interest |= UV_READABLE;
-	if (c->out || c->state == CONN_CONNECTING)
+	if (c->out || c->state == CONN_CONNECTING || (c->tls && tls_wants_write(c->tls)))
 		interest |= UV_WRITABLE;
 	/* Who wants nothing still hears of a reset, which every registered socket reports. */
 	return interest || c->has_failed ? interest : UV_PRIORITIZED;
@@ -43,15 +45,45 @@ static void conn_apply_interest(struct conn *c, int interest) {
 
 static void conn_flush(struct conn *c);
 
+/* One step of the handshake. The first bytes have often come with its last ones. */
+static void conn_shake(struct conn *c) {
+	int r = tls_shake(c->tls);
+	c->sent_bytes = tls_sent_bytes(c->tls);
+	if (r == 0) {
+		c->state = CONN_OPEN;
+		c->can_read = true;
+		conn_flush(c);
+	} else if (r != TLS_E_AGAIN) {
+		c->is_broken = c->can_read = true;
+	}
+	conn_apply_interest(c, conn_interest(c));
+}
+
 static void conn_on_connected(struct conn *c) {
 	int error = 0;
 	socklen_t len = sizeof(error);
 	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 || error)
 		c->is_broken = true;
-	else
+	else if (c->tls) {
+		conn_shake(c);
+		return;
+	} else
 		c->state = CONN_OPEN;
 	conn_flush(c);
 	conn_apply_interest(c, conn_interest(c));
+}
+
+static void conn_on_connecting_event(struct conn *c, int events) {
+	if (c->tls && tls_is_shaking(c->tls))
+		conn_shake(c);
+	else if (events & (UV_WRITABLE | UV_DISCONNECT))
+		conn_on_connected(c);
+}
+
+static void conn_on_writable(struct conn *c) {
+	conn_flush(c);
+	if (unlikely(c->tls) && !c->out && tls_wants_write(c->tls)) /* who reads, or ends, goes on */
+		c->can_read = true;
 }
 
 static void conn_on_event(uv_poll_t *poll, int status, int events) {
@@ -67,13 +99,12 @@ static void conn_on_event(uv_poll_t *poll, int status, int events) {
 		return;
 	}
 	if (c->state == CONN_CONNECTING) {
-		if (events & (UV_WRITABLE | UV_DISCONNECT))
-			conn_on_connected(c);
+		conn_on_connecting_event(c, events);
 		loop_wake(c->loop, c->job);
 		return;
 	}
 	if (events & UV_WRITABLE)
-		conn_flush(c);
+		conn_on_writable(c);
 	if (events & UV_READABLE)
 		c->can_read = true;
 	if (events & UV_DISCONNECT) {
@@ -133,6 +164,22 @@ int conn_connect(struct conn *c, struct loop *l, const struct sockaddr *addr, st
 	return conn_start(c, l, fd, job, on_closed, CONN_CONNECTING);
 }
 
+void conn_secure(struct conn *c, struct tls *tls) {
+	assert(!c->tls && c->state != CONN_CLOSED && !c->out);
+	c->tls = tls;
+	tls_bind(tls, c->fd);
+	if (c->state == CONN_CONNECTING)
+		return;
+	c->state = CONN_CONNECTING;
+	conn_shake(c); /* the first bytes are often here */
+	if (c->is_broken)
+		loop_wake(c->loop, c->job);
+}
+
+const char *conn_tls_failure(const struct conn *c) {
+	return c->tls ? tls_failure(c->tls) : NULL;
+}
+
 static void conn_drop_out(struct conn *c) {
 	while (c->out) {
 		struct conn_out *o = c->out;
@@ -158,6 +205,7 @@ void conn_close(struct conn *c) {
 	buf_unref(&c->loop->bufs, &c->stash);
 	if (c->loop->read_owner == c)
 		c->loop->read_owner = NULL;
+	tls_free(&c->tls);
 	uv_close((uv_handle_t *)&c->poll, conn_on_handle_closed);
 	close(c->fd);
 	c->fd = -1;
@@ -173,6 +221,10 @@ void conn_reset(struct conn *c) {
 
 void conn_shutdown(struct conn *c) {
 	assert(!c->out);
+	if (c->tls && tls_finish(c->tls) == TLS_E_AGAIN) {
+		conn_apply_interest(c, conn_interest(c));
+		return;
+	}
 	shutdown(c->fd, SHUT_WR);
 }
 
@@ -194,7 +246,30 @@ static void conn_park(struct conn *c, size_t room) {
 	c->unread.p = b->data;
 }
 
+/* An end that TLS has read out of the socket already makes no event. */
+static int conn_read_tls(struct conn *c, char *at, size_t max, size_t *n_out) {
+	if (c->state == CONN_CONNECTING) {
+		c->can_read = false;
+		return c->is_broken ? CONN_E_BROKEN : CONN_E_AGAIN;
+	}
+	int r = tls_read(c->tls, at, max, n_out);
+	if (r == 0)
+		c->can_read = *n_out == max || c->peer_closed || tls_has_ended(c->tls);
+	else if (r == TLS_E_AGAIN)
+		c->can_read = false;
+	if (r == TLS_E_BROKEN)
+		c->is_broken = true;
+	if (r == TLS_E_AGAIN)
+		conn_want_read(c, true);
+	if (tls_wants_write(c->tls))
+		conn_apply_interest(c, conn_interest(c));
+	_Static_assert((int)TLS_E_AGAIN == CONN_E_AGAIN && (int)TLS_E_EOF == CONN_E_EOF, "one and the same");
+	return r > TLS_E_EOF ? CONN_E_BROKEN : r;
+}
+
 static int conn_read(struct conn *c, char *at, size_t max, size_t *n_out) {
+	if (unlikely(c->tls))
+		return conn_read_tls(c, at, max, n_out);
 	ssize_t n = recv(c->fd, at, max, 0);
 	if (n > 0) {
 		if ((size_t)n < max && !c->peer_closed)
@@ -283,8 +358,20 @@ static void conn_keep(struct conn *c, const char *p, size_t n, struct buf *owner
 	}
 }
 
+static ssize_t conn_write_tls(struct conn *c, const struct iovec *iov, size_t n) {
+	size_t taken = 0;
+	int r = tls_write(c->tls, iov, n, &taken);
+	c->sent_bytes = tls_sent_bytes(c->tls);
+	if (r == 0 || r == TLS_E_AGAIN)
+		return (ssize_t)taken;
+	c->is_broken = c->can_read = true;
+	return -1;
+}
+
 /* Bytes taken by the socket, 0 when it takes none now, -1 when it is broken. */
 static ssize_t conn_write(struct conn *c, const struct iovec *iov, size_t n) {
+	if (unlikely(c->tls))
+		return conn_write_tls(c, iov, n);
 	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = n };
 	ssize_t sent = n == 1 ? send(c->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
 			      : sendmsg(c->fd, &msg, MSG_NOSIGNAL);

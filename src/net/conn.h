@@ -13,15 +13,19 @@
  * of any conn of the thread.
  *
  * Interest in reading is dropped lazily: only when bytes arrive that nobody wants.
- * The peer's close is reported even then. TLS will sit below this interface.
+ * The peer's close is reported even then.
+ *
+ * With conn_secure() TLS is spoken on the socket (net/tls.h), and all of this is about what
+ * TLS carries. Until its handshake is over the conn is connecting, on either side.
  */
 #pragma once
 
 #include "base/slice.h"
 #include "net/loop.h"
+#include "net/tls.h"
 
 enum conn_state {
-	CONN_CONNECTING = 1,
+	CONN_CONNECTING = 1, /* or shaking hands */
 	CONN_OPEN,
 	CONN_CLOSED,
 };
@@ -30,7 +34,7 @@ enum conn_state {
 enum conn_outcome {
 	CONN_E_AGAIN = 1, /* nothing to read now */
 	CONN_E_EOF,       /* the peer ended its side in order */
-	CONN_E_BROKEN,    /* reset, timed out, unreachable */
+	CONN_E_BROKEN,    /* reset, timed out, unreachable; TLS: not TLS, or ended without a word */
 	CONN_E_FULL,      /* the limit of conn_more() is reached */
 };
 
@@ -68,7 +72,8 @@ struct conn {
 	struct conn_out *out; /* waiting pieces, first to last */
 	struct conn_out *out_last;
 	size_t out_bytes;
-	uint64_t sent_bytes; /* handed to the socket since it was opened */
+	uint64_t sent_bytes; /* that the socket took since it was opened, TLS's own among them */
+	struct tls *tls;     /* NULL: plain */
 };
 
 _Static_assert(sizeof(struct conn) <= 320, "a connection is cheap");
@@ -84,6 +89,15 @@ must_use int conn_open(
 must_use int conn_connect(struct conn *c, struct loop *l, const struct sockaddr *addr, struct job *job,
     void (*on_closed)(struct conn *));
 
+/*
+ * Right after one of these: TLS by this session, which is the conn's from now on. The
+ * handshake has no deadline of its own; when it fails the conn is broken.
+ */
+void conn_secure(struct conn *c, struct tls *tls);
+
+/* What a handshake failed for, in words; NULL: none has failed. */
+const char *conn_tls_failure(const struct conn *c);
+
 /* Has the kernel find out within two minutes that a silent peer is gone without a word. */
 void conn_keep_alive(int fd);
 
@@ -92,7 +106,8 @@ void conn_keep_alive(int fd);
 void conn_close(struct conn *c);
 void conn_reset(struct conn *c);
 
-/* FIN after what waits was sent; reading goes on. */
+/* FIN, and TLS's farewell before it; reading goes on. Nothing may wait to be sent. While the socket is full
+ * it is yet to be done: to be called again at the next wake, after which it does nothing. */
 void conn_shutdown(struct conn *c);
 
 /* Reads at most `max` bytes into `unread` if that is empty. 0: there is something. */

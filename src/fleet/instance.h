@@ -84,6 +84,11 @@ struct instance {
 
 _Static_assert(offsetof(struct instance, learned.first_token_s) == 64, "what choices read is a line");
 
+/* Whom its certificate must name, NUL-terminated; NULL: it speaks no TLS. */
+static inline const char *instance_tls_host(const struct instance *inst) {
+	return inst->spec.is_tls ? inst->spec.host.p : NULL;
+}
+
 /* Copies the texts. One reference, the caller's. NULL when all slots are taken. */
 must_use struct instance *instance_new(const struct instance_spec *spec);
 

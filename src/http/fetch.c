@@ -32,6 +32,7 @@ const char *fetch_outcome_text(enum fetch_outcome outcome) {
 		[FETCH_E_BROKEN] = "connection ended",
 		[FETCH_E_MALFORMED] = "not valid HTTP/1.1",
 		[FETCH_E_TOO_LARGE] = "too large",
+		[FETCH_E_TLS] = "TLS handshake failed",
 		[FETCH_E_LOCAL] = "no descriptor, memory or port of our own",
 	};
 	assert(outcome > 0 && outcome < n_elems(texts));
@@ -59,6 +60,7 @@ static void fetch_end(struct fetch_link *l, int outcome) {
 	struct slice body = { l->body, outcome ? 0 : l->body_bytes };
 	char *text = l->body;
 	l->body = NULL;
+	f->failure = conn_tls_failure(&l->conn);
 	fetch_link_close(l);
 	f->on_done(f, outcome, status, body);
 	free(text);
@@ -139,6 +141,8 @@ static int fetch_receive(struct fetch_link *l) {
 }
 
 static enum fetch_outcome fetch_failure(const struct fetch_link *l, int r) {
+	if (conn_tls_failure(&l->conn))
+		return FETCH_E_TLS;
 	if (fetch_is_connecting(l))
 		return FETCH_E_CONNECT;
 	if (r == CALL_E_AGAIN)
@@ -230,15 +234,34 @@ static enum fetch_outcome fetch_refusal(int error) {
 	}
 }
 
-void fetch_start(struct fetch *f, struct loop *loop, const struct sockaddr_storage *address,
-    const struct fetch_request *request) {
-	assert(!f->link);
+/* A connection that is on its way, NULL when there is none, for the reason in *r_out. */
+static struct fetch_link *fetch_connect(struct loop *loop, const struct sockaddr_storage *address,
+    const struct fetch_request *request, int *r_out) {
+	struct tls *tls = request->tls_host && loop->tls ? tls_connect(loop->tls, request->tls_host) : NULL;
+	if (request->tls_host && !tls) {
+		*r_out = -ENOMEM;
+		return NULL;
+	}
 	struct fetch_link *l = calloc(1, sizeof(*l));
 	job_init(&l->job, fetch_run);
 	timer_init(&l->timer, fetch_on_timer);
-	int r = conn_connect(&l->conn, loop, (const struct sockaddr *)address, &l->job, fetch_on_closed);
-	if (r < 0) {
+	*r_out = conn_connect(&l->conn, loop, (const struct sockaddr *)address, &l->job, fetch_on_closed);
+	if (*r_out < 0) {
+		tls_free(&tls);
 		free(l);
+		return NULL;
+	}
+	if (tls)
+		conn_secure(&l->conn, tls);
+	return l;
+}
+
+void fetch_start(struct fetch *f, struct loop *loop, const struct sockaddr_storage *address,
+    const struct fetch_request *request) {
+	assert(!f->link);
+	int r;
+	struct fetch_link *l = fetch_connect(loop, address, request, &r);
+	if (!l) {
 		f->on_done(f, (int)fetch_refusal(-r), 0, (struct slice){ NULL, 0 });
 		return;
 	}

@@ -17,6 +17,7 @@ enum fetch_outcome {
 	FETCH_E_BROKEN, /* ended before the answer was complete */
 	FETCH_E_MALFORMED,
 	FETCH_E_TOO_LARGE,
+	FETCH_E_TLS,   /* the handshake failed: not the server that was meant, or it does not take us */
 	FETCH_E_LOCAL, /* we are short of descriptors, memory or ports: says nothing about the server */
 };
 
@@ -35,10 +36,11 @@ typedef void (*fetch_part_fn)(struct fetch *f, struct slice part);
 struct fetch_request {
 	struct slice method; /* empty: GET */
 	struct slice authority, path;
-	struct slice accept; /* empty: application/json */
-	struct slice bearer; /* empty: no Authorization */
-	struct slice body;   /* application/json; sent when p is not NULL */
-	struct slice fields; /* more of the head: lines, each with its CRLF */
+	struct slice accept;  /* empty: application/json */
+	struct slice bearer;  /* empty: no Authorization */
+	struct slice body;    /* application/json; sent when p is not NULL */
+	struct slice fields;  /* more of the head: lines, each with its CRLF */
+	const char *tls_host; /* TLS is spoken, with who proves to be it; NULL: plain */
 };
 
 struct fetch {
@@ -47,6 +49,7 @@ struct fetch {
 	fetch_part_fn on_part; /* NULL: the whole body is given to on_done */
 	uint64_t timeout_ms;   /* of which connecting may take FETCH_CONNECT_MS */
 	size_t body_bytes_max;
+	const char *failure;        /* FETCH_E_TLS: why, for people; static */
 	struct origin_try *attempt; /* origin's: it goes over the origin's addresses */
 };
 

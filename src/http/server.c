@@ -12,6 +12,7 @@
 #define LINGER_MS        2000
 #define LINGER_BYTES_MAX (1u << 20)
 #define TRIM_MS          5000
+#define HANDSHAKE_MS     5000
 #define FAREWELL_MS      1000
 #define HUNGRY_HEAD_MAX  4096 /* bytes of an incomplete head that are kept while memory is short */
 
@@ -83,6 +84,8 @@ static void session_on_timer(struct timer *t) {
 			session_refuse(s, &no_head, CAUSE_HEAD_TIMEOUT);
 	} else if (s->state == SESSION_IDLE && s->conn.can_read)
 		loop_timer(s->conn.loop, &s->timer, s->server->limits.head_ms);
+	else if (s->state == SESSION_IDLE && s->conn.tls) /* the client is told, so that it sees no cut */
+		session_linger(s);
 	else if (s->state != SESSION_CALL) /* running on during a call is cheaper than stopping for each */
 		session_close(s, false);
 }
@@ -154,9 +157,25 @@ static void session_run_linger(struct session *s) {
 		session_close(s, false);
 }
 
+/* Over it the client's first request has the time that it would have had without. */
+static void session_run_handshake(struct session *s) {
+	if (s->conn.is_broken) {
+		session_close(s, false);
+		return;
+	}
+	if (s->conn.state == CONN_CONNECTING)
+		return;
+	s->state = SESSION_IDLE;
+	timer_stop(&s->timer);
+	loop_timer(s->conn.loop, &s->timer, s->server->is_closing ? FAREWELL_MS : s->server->limits.head_ms);
+	session_run_head(s);
+}
+
 static void session_run(struct job *job) {
 	struct session *s = container_of(job, struct session, job);
-	if (s->state == SESSION_LINGER)
+	if (s->state == SESSION_HANDSHAKE)
+		session_run_handshake(s);
+	else if (s->state == SESSION_LINGER)
 		session_run_linger(s);
 	else if (s->state == SESSION_IDLE || s->state == SESSION_HEAD)
 		session_run_head(s);
@@ -220,8 +239,21 @@ struct slice session_peer(const struct session *s, char room[46]) {
 
 /* --- the server ----------------------------------------------------------- */
 
+/* Nothing can be read before the handshake is over; it begins at once. */
+static void session_secure(struct session *s, struct tls *tls) {
+	s->state = SESSION_HANDSHAKE;
+	loop_timer(s->conn.loop, &s->timer, HANDSHAKE_MS);
+	conn_secure(&s->conn, tls);
+}
+
 static void server_on_accept(struct listener *l, int fd, const struct sockaddr_storage *peer) {
 	struct server *server = container_of(l, struct server, listener);
+	struct tls *tls = server->tls ? tls_accept(server->tls) : NULL;
+	if (server->tls && !tls) {
+		close(fd);
+		listener_client_gone(l);
+		return;
+	}
 	struct session *s = slab_get_zeroed(&server->slab);
 	s->server = server;
 	s->state = SESSION_IDLE;
@@ -230,12 +262,17 @@ static void server_on_accept(struct listener *l, int fd, const struct sockaddr_s
 	job_init(&s->job, session_run);
 	timer_init(&s->timer, session_on_timer);
 	if (conn_open(&s->conn, server->loop, fd, &s->job, session_on_closed) < 0) {
+		tls_free(&tls);
 		slab_put(&server->slab, s);
 		listener_client_gone(l);
 		return;
 	}
 	list_push(&server->sessions, &s->link);
 	server_count(server, 1);
+	if (tls) {
+		session_secure(s, tls);
+		return;
+	}
 	loop_timer(
 	    server->loop, &s->timer, server->limits.head_ms); /* silence at the start is no keep-alive */
 	s->conn.can_read = true; /* the request has often come with the connection */

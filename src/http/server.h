@@ -8,6 +8,8 @@
  * in the socket, but for what one read brought together with the head. A malformed head
  * or an expired head deadline is answered here and ends the connection.
  *
+ * With `tls` set new clients must speak TLS. A handshake has HANDSHAKE_MS, a constant.
+ *
  * The handler embeds struct call in an object of its own. From begin() until
  * session_next() or session_abort() the connection's events wake the call's owner.
  */
@@ -17,10 +19,11 @@
 #include "net/listener.h"
 
 enum session_state {
-	SESSION_IDLE = 1, /* between requests */
-	SESSION_HEAD,     /* part of a head has come */
-	SESSION_CALL,     /* a request is the handler's */
-	SESSION_LINGER,   /* answered and half closed: reads on so that the answer is not lost to a reset */
+	SESSION_HANDSHAKE = 1, /* of TLS */
+	SESSION_IDLE,          /* between requests */
+	SESSION_HEAD,          /* part of a head has come */
+	SESSION_CALL,          /* a request is the handler's */
+	SESSION_LINGER, /* answered and half closed: reads on so that the answer is not lost to a reset */
 	SESSION_CLOSED,
 };
 
@@ -76,7 +79,8 @@ struct server {
 	_Atomic uint32_t n_sessions; /* written by the loop's thread alone */
 	_Atomic bool is_closing;     /* the accept queue was taken */
 	struct timer trim;
-	uint8_t dialect; /* enum reply_dialect, of all refusals; set after opening */
+	uint8_t dialect;        /* enum reply_dialect, of all refusals; set after opening */
+	struct tls_server *tls; /* the owner's, set after opening and changed at any time; NULL: plain */
 };
 
 /* Takes the listening socket. */

@@ -1,5 +1,7 @@
 #include "http/upstream.h"
 
+#include <errno.h>
+
 #include "net/tcp_ack.h"
 
 #define TRIM_MS 5000
@@ -90,18 +92,36 @@ struct upstream *upstream_get(struct upstream_pool *p, struct instance *inst, st
 	return up;
 }
 
+/* The session for a new connection; *tls_out NULL: it is plain. */
+static int upstream_tls(const struct upstream_pool *p, const struct instance *inst, struct tls **tls_out) {
+	*tls_out = NULL;
+	if (!inst->spec.is_tls)
+		return 0;
+	if (!p->loop->tls)
+		return -EPROTONOSUPPORT;
+	*tls_out = tls_connect(p->loop->tls, inst->spec.host.p);
+	return *tls_out ? 0 : -ENOMEM;
+}
+
 int upstream_connect(struct upstream_pool *p, struct instance *inst, const struct sockaddr_storage *addr,
     struct job *job, struct upstream **up_out) {
+	struct tls *tls;
+	int r = upstream_tls(p, inst, &tls);
+	if (r < 0)
+		return r;
 	struct upstream *up = slab_get_zeroed(&p->slab);
 	list_init(&up->link);
 	job_init(&up->idle_job, upstream_on_idle_event);
 	timer_init(&up->idle_timer, upstream_on_idle_timer);
 	up->pool = p;
-	int r = conn_connect(&up->conn, p->loop, (const struct sockaddr *)addr, job, upstream_on_closed);
+	r = conn_connect(&up->conn, p->loop, (const struct sockaddr *)addr, job, upstream_on_closed);
 	if (r < 0) {
+		tls_free(&tls);
 		slab_put(&p->slab, up);
 		return r;
 	}
+	if (tls)
+		conn_secure(&up->conn, tls);
 	up->instance = instance_ref(inst);
 	p->n_lent++;
 	*up_out = up;

@@ -45,7 +45,8 @@ void upstream_pool_deinit(struct upstream_pool *p);
 /* An idle connection to the instance, or NULL. Its events wake `job` from now on. */
 struct upstream *upstream_get(struct upstream_pool *p, struct instance *inst, struct job *job);
 
-/* A new connection, connecting. Negative: what the system said (-EMFILE, -ENETUNREACH, ...). */
+/* A new connection, connecting; with TLS where the instance's url says so. Negative: what the system said
+ * (-EMFILE, -ENETUNREACH, ...). */
 must_use int upstream_connect(struct upstream_pool *p, struct instance *inst,
     const struct sockaddr_storage *addr, struct job *job, struct upstream **up_out);
 

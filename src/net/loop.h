@@ -40,6 +40,7 @@ struct mail {
 };
 
 struct conn;
+struct tls_client;
 
 struct loop {
 	uv_loop_t uv;
@@ -60,6 +61,7 @@ struct loop {
 
 	char *read_buf;          /* LOOP_READ_BYTES, lent to one conn at a time */
 	struct conn *read_owner; /* the conn whose unread bytes stand in read_buf, or NULL */
+	struct tls_client *tls;  /* the owner's, for connections that are made here; NULL: none with TLS */
 	char *scratch;           /* LOOP_SCRATCH_BYTES, for heads and chunk lines of one send */
 
 	uint64_t n_slow_turns;  /* turns of more than 5 ms */

@@ -382,10 +382,14 @@ static uint32_t address_at(const struct exchange *x, uint32_t n) {
 	return (x->first_address + n) % x->view->snapshot->rows[x->row].n_addresses;
 }
 
+static enum cause refusal_of(const struct conn *c) {
+	return conn_tls_failure(c) ? CAUSE_TLS_FAILED : CAUSE_CONNECT_FAILED;
+}
+
 static enum next step_connect(struct exchange *x) {
 	if (x->upstream) { /* woken: how did it go? */
 		if (x->upstream->conn.is_broken)
-			return connect_failed(x, CAUSE_CONNECT_FAILED);
+			return connect_failed(x, refusal_of(&x->upstream->conn));
 		if (x->upstream->conn.state == CONN_CONNECTING)
 			return WAIT;
 		instance_succeeded(x->ticket.instance);

@@ -31,6 +31,7 @@ static void checkup_ask(struct checkup *c) {
 		.authority = c->authority,
 		.path = c->is_second_path ? SLICE("/v1/models") : SLICE("/health"),
 		.bearer = c->bearer,
+		.tls_host = c->tls_host,
 	};
 
 	fetch_start(&c->fetch, c->loop, &c->addresses[(c->first + c->n_tried) % c->n_addresses], &request);
@@ -47,6 +48,7 @@ void checkup_start(struct checkup *c, const struct instance *inst, const struct 
 	c->began_ns = clock_now_ns();
 	c->authority = inst->spec.authority;
 	c->bearer = bearer;
+	c->tls_host = c->kind == CHECKUP_ENGINE ? instance_tls_host(inst) : NULL;
 	for (uint32_t i = 0; c->kind == CHECKUP_SITTER && i < n; i++)
 		port_next(&c->addresses[i]);
 	checkup_ask(c);

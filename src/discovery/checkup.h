@@ -34,6 +34,7 @@ struct checkup {
 	struct sockaddr_storage addresses[INSTANCE_ADDRESSES_MAX];
 	uint32_t n_addresses, first, n_tried;
 	struct slice authority, bearer; /* good until it is done */
+	const char *tls_host;           /* likewise */
 	uint64_t began_ns;
 	bool is_second_path;
 };

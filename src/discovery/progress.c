@@ -44,6 +44,7 @@ static void progress_ask_counters(struct progress *p, fetch_fn on_answer) {
 		.path = SLICE("/metrics"),
 		.accept = SLICE("text/plain"),
 		.bearer = p->bearer,
+		.tls_host = p->tls_host,
 	};
 
 	progress_ask(p, &request, p->answer_ms, on_answer);
@@ -91,6 +92,7 @@ static void progress_send_canary(struct progress *p) {
 		.authority = p->authority,
 		.path = p->is_second_path ? SLICE("/v1/chat/completions") : SLICE("/v1/completions"),
 		.bearer = p->bearer,
+		.tls_host = p->tls_host,
 		.body = slice_of(text),
 	};
 
@@ -150,6 +152,7 @@ void progress_start(struct progress *p, const struct progress_question *question
 	p->address = *question->address;
 	p->authority = question->instance->spec.authority;
 	p->bearer = question->bearer;
+	p->tls_host = instance_tls_host(question->instance);
 	p->model = question->model.p ? strndup(question->model.p, question->model.n) : NULL;
 	p->is_hung = question->is_hung;
 	p->is_second_path = p->is_mute = p->is_refused = false;

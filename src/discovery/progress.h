@@ -27,6 +27,7 @@ struct progress {
 	uint64_t answer_ms, pause_ms;
 	struct sockaddr_storage address;
 	struct slice authority, bearer; /* good until it is done */
+	const char *tls_host;           /* likewise */
 	char *model;                    /* of the canary; NULL: none is sent */
 	double sum;                     /* of its counters, the first time */
 	bool has_sum, is_hung, is_second_path;

@@ -102,6 +102,7 @@ static void watch_ask_models(struct watch *w) {
 	const struct fetch_request request = {
 		.authority = w->instance->spec.authority,
 		.bearer = slice_of(w->watcher->every.api_key),
+		.tls_host = instance_tls_host(w->instance),
 		.path = w->tries_short_path ? SLICE("/models") : SLICE("/v1/models"),
 	};
 	fetch_start(&w->fetch, w->watcher->loop, &w->addresses[w->address % w->n_addresses], &request);
@@ -123,6 +124,8 @@ static void watch_not_listed(struct watch *w, int outcome, unsigned status) {
 			line_text(&e.line, SLICE("reason"), slice_of(fetch_outcome_text(outcome)));
 		else if (status == 200)
 			line_text(&e.line, SLICE("reason"), SLICE("not a model list"));
+		if (outcome == FETCH_E_TLS)
+			line_text(&e.line, SLICE("tls"), slice_of(w->fetch.failure));
 		log_end(&e);
 	}
 	if (status)

@@ -250,3 +250,7 @@ unsigned text_distance(struct slice a, struct slice b) {
 void text_print_url(char *url, size_t size, const char *host, uint16_t port) {
 	snprintf(url, size, strchr(host, ':') ? "http://[%s]:%u" : "http://%s:%u", host, port);
 }
+
+void text_print_tls_url(char *url, size_t size, const char *host, uint16_t port) {
+	snprintf(url, size, strchr(host, ':') ? "https://[%s]:%u" : "https://%s:%u", host, port);
+}

@@ -54,6 +54,8 @@ const char *text_print_size(uint64_t bytes, char line[static TEXT_PRINT_BYTES]);
 
 /* "http://host:port", with an IPv6 address in brackets; cut to `size` bytes, the NUL among them. */
 void text_print_url(char *url, size_t size, const char *host, uint16_t port);
+/* The same with https. */
+void text_print_tls_url(char *url, size_t size, const char *host, uint16_t port);
 
 /*
  * How many letters must be put in, taken out or changed to make b of a: for "did you

@@ -29,13 +29,11 @@ static const char *check_url(const char *text) {
 	struct text_url url;
 
 	if (!text_url(slice_of(text), &url))
-		return "expected http://HOST[:PORT]";
-	if (slice_is(url.scheme, SLICE("https")))
-		return "TLS to engines is not built yet: expected http://HOST[:PORT]";
-	if (!slice_is(url.scheme, SLICE("http")))
-		return "unknown scheme: expected http://HOST[:PORT]";
+		return "expected http://HOST[:PORT] or https://HOST[:PORT]";
+	if (!slice_is(url.scheme, SLICE("http")) && !slice_is(url.scheme, SLICE("https")))
+		return "unknown scheme: expected http://HOST[:PORT] or https://HOST[:PORT]";
 	if (url.path.n && !slice_eq(url.path, SLICE("/")))
-		return "an engine's url has no path: expected http://HOST[:PORT]";
+		return "an engine's url has no path: expected http://HOST[:PORT] or https://HOST[:PORT]";
 	return NULL;
 }
 
@@ -83,7 +81,8 @@ static const char *const log_levels[] = { "debug", "info", "warn", "error", NULL
 #define ROUTER(member)   AT(struct router_config, member)
 
 static const struct option worker_fields[] = {
-	{ "", "url", .arg = "URL", .help = "where the engine listens: http://HOST[:PORT]",
+	{ "", "url", .arg = "URL",
+	    .help = "where the engine listens: http://HOST[:PORT] or https://HOST[:PORT]",
 	    .type = OPTION_STRING, .check = check_url, .required = true, WORKER(url) },
 	{ "", "models", .help = "the model ids that it serves; without any it is asked, again and again",
 	    .type = OPTION_LIST, WORKER(models) },
@@ -169,6 +168,31 @@ static const struct option rows[] = {
 	{ "metrics", "port", .flag = "prometheus-port",
 	    .help = "its port, if not the admin one; 0 is the admin one", .type = OPTION_UINT,
 	    .max = UINT16_MAX, ROUTER(metrics_port) },
+
+	{ "tls", "certificates", .flag = "tls-certificates", .arg = "CHAIN:KEY...",
+	    .help =
+		"PEM files of certificate chain and key, or one with both: with any, clients must speak TLS; "
+		"who names no host of theirs is shown the first",
+	    .type = OPTION_LIST, ROUTER(tls.certificates) },
+	{ "tls", "certificate", .flag = "ssl-certfile", .arg = "FILE",
+	    .help = "the same for one certificate, as uvicorn and vLLM name it: its chain",
+	    .type = OPTION_STRING, ROUTER(tls.chain) },
+	{ "tls", "key", .flag = "ssl-keyfile", .arg = "FILE", .help = "and its key, if not in the same file",
+	    .type = OPTION_STRING, ROUTER(tls.key) },
+	{ "tls", "client_ca", .flag = "ssl-ca-certs", .arg = "FILE",
+	    .help = "clients must show a certificate that one of these has signed", .type = OPTION_STRING,
+	    ROUTER(tls.server.client_ca) },
+	{ "tls", "engine_ca", .arg = "FILE",
+	    .help = "who may have signed the certificates of https engines, in place of the system's",
+	    .type = OPTION_STRING, ROUTER(tls.client.ca) },
+	{ "tls", "engine_insecure",
+	    .help = "whether engines are believed whatever certificate they show; for tests",
+	    .type = OPTION_BOOL, .def = "false", ROUTER(tls.client.is_insecure) },
+	{ "tls", "engine_certificate", .arg = "FILE", .help = "certificate chain to show to https engines",
+	    .type = OPTION_STRING, ROUTER(tls.client.certificate.chain) },
+	{ "tls", "engine_key", .flag = "engine-certificate-key", .arg = "FILE",
+	    .help = "and its key, if not in the same file", .type = OPTION_STRING,
+	    ROUTER(tls.client.certificate.key) },
 
 	{ "timeout", "head", .help = "for a request's head, from its first byte to its last",
 	    .type = OPTION_DURATION, .def = "10s", .min = 1, .max = HOUR_MS, ROUTER(timeout.head_ms) },
@@ -416,6 +440,7 @@ static const struct option_table tables[] = {
 	{ "router", "the data plane" },
 	{ "admin", "the listener for health, metrics and state" },
 	{ "metrics", "a listener for metrics alone" },
+	{ "tls", "encryption and who is who, towards clients and engines" },
 	{ "timeout", "how long the router waits" },
 	{ "policy", "routing" },
 	{ "locality", "where requests go first" },
@@ -590,14 +615,15 @@ static void make_inspect_rules(struct option_set *set, struct router_config *con
 /* Fills what follows from the url, which was checked. */
 static void complete_worker(struct option_set *set, struct router_worker *worker) {
 	struct text_url url;
-	size_t n_bytes = sizeof("http://[]:65535") + strlen(worker->url);
+	size_t n_bytes = sizeof("https://[]:65535") + strlen(worker->url);
 	char *text = option_alloc(set, n_bytes);
 
 	if (!text_url(slice_of(worker->url), &url))
 		assert(!"a url that was checked");
 	worker->host = lower_copy(set, url.host);
 	worker->port = url.port;
-	text_print_url(text, n_bytes, worker->host, worker->port);
+	worker->is_tls = slice_is(url.scheme, SLICE("https"));
+	(worker->is_tls ? text_print_tls_url : text_print_url)(text, n_bytes, worker->host, worker->port);
 	worker->url = text;
 	if (!worker->name || !worker->name[0])
 		worker->name = text;
@@ -785,6 +811,56 @@ static void place_log(
 	verify_log(set, path, *file_inout);
 }
 
+static struct tls_files tls_files(struct option_set *set, const char *text) {
+	const char *colon = strrchr(text, ':');
+	struct tls_files files = { text, text };
+
+	if (colon) {
+		char *chain = option_alloc(set, (size_t)(colon - text) + 1);
+		memcpy(chain, text, (size_t)(colon - text));
+		files = (struct tls_files){ chain, colon + 1 };
+	}
+	return files;
+}
+
+static void collect_certificates(struct option_set *set, struct router_tls *tls) {
+	size_t n_all = tls->certificates.n + 1;
+	struct tls_files *all = option_alloc(set, n_all * sizeof(*all));
+
+	if (tls->chain[0])
+		all[tls->server.n++] = (struct tls_files){ tls->chain, tls->key[0] ? tls->key : tls->chain };
+	for (size_t i = 0; i < tls->certificates.n; i++)
+		all[tls->server.n++] = tls_files(set, tls->certificates.items[i]);
+	tls->server.certificates = all;
+	if (!tls->client.certificate.key[0])
+		tls->client.certificate.key = tls->client.certificate.chain;
+}
+
+/* The files are read once here, so that --check finds what is wrong with them. */
+static void verify_tls(struct option_set *set, struct router_tls *tls) {
+	char why[TLS_WHY_BYTES];
+
+	if (tls->key[0] && !tls->chain[0])
+		option_mistake(set, "tls.key", "there is no certificate for it");
+	if (tls->client.certificate.key[0] && !tls->client.certificate.chain[0])
+		option_mistake(set, "tls.engine_key", "there is no certificate for it");
+	collect_certificates(set, tls);
+	if (tls->server.client_ca[0] && !tls->server.n)
+		option_mistake(
+		    set, "tls.client_ca", "there is no certificate of our own, so that nobody is asked");
+	struct tls_server *server = tls->server.n ? tls_server_new(&tls->server, why) : NULL;
+	if (tls->server.n && !server)
+		option_mistake(set, tls->chain[0] ? "tls.certificate" : "tls.certificates", "%s", why);
+	tls_server_unref(&server);
+	if (!tls->client.ca[0] && !tls->client.certificate.chain[0])
+		return;
+	struct tls_client *client = tls_client_new(&tls->client, why);
+	if (!client)
+		option_mistake(
+		    set, tls->client.ca[0] ? "tls.engine_ca" : "tls.engine_certificate", "%s", why);
+	tls_client_unref(&client);
+}
+
 static void verify(struct option_set *set, void *arg) {
 	struct router_config *config = arg;
 
@@ -793,6 +869,7 @@ static void verify(struct option_set *set, void *arg) {
 	verify_listeners(set, config);
 	place_log(set, config, "log.access", &config->log_access);
 	place_log(set, config, "explain.log", &config->explain.log);
+	verify_tls(set, &config->tls);
 	policy_config_verify(set, config);
 	lower_headers(set, &config->request_id_headers);
 	make_inspect_rules(set, config);

@@ -11,6 +11,7 @@
 #include "base/option.h"
 #include "discovery/static_file.h"
 #include "http/reply.h"
+#include "net/tls_context.h"
 #include "policy/policy_options.h"
 #include "router/inspect.h"
 
@@ -20,13 +21,14 @@ enum router_dialect { ROUTER_HEADRACE, ROUTER_INFINILM };
 enum router_half_close { ROUTER_HALF_CLOSE_ABORT, ROUTER_HALF_CLOSE_SERVE };
 
 struct router_worker {
-	const char *url;           /* "http://host:port": lower case, the port always there, no path */
-	const char *host;          /* lower case, without brackets */
-	const char *name;          /* the url when not given */
+	const char *url;  /* "http://host:port", or https: lower case, the port always there, no path */
+	const char *host; /* lower case, without brackets */
+	const char *name; /* the url when not given */
 	struct option_list models; /* none: ask the engine */
 	struct option_map labels;
 	uint16_t port;
 	uint32_t weight; /* 0 to 1,000,000 */
+	bool is_tls;
 };
 
 struct router_workers {
@@ -55,6 +57,14 @@ struct router_health {
 	uint64_t interval_ms, timeout_ms, slow_start_ms;
 	uint64_t stall_timeout_ms; /* 0: silence is no evidence */
 	unsigned errors_max;
+};
+
+/* Files: what they hold is the certificates' (router/certificates.h). */
+struct router_tls {
+	struct option_list certificates; /* as written: "CHAIN:KEY", or one file with both */
+	const char *chain, *key;         /* the same by the names of other servers' flags */
+	struct tls_server_files server;  /* made of these; n 0: clients speak no TLS */
+	struct tls_client_files client;  /* for engines */
 };
 
 struct router_explain {
@@ -105,6 +115,7 @@ struct router_config {
 	char table_file[4096]; /* where the table of the registry is kept; "": nowhere */
 	struct router_health health;
 	struct router_explain explain;
+	struct router_tls tls;
 	struct option_list worker_urls; /* as written; they are in workers, too */
 	struct router_workers workers;  /* [[worker]], then worker_urls; one per host and port */
 	struct option_set *options;     /* owner of all of this; for option_dump() */

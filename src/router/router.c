@@ -21,12 +21,14 @@
 #include "net/resolver.h"
 #include "net/signals.h"
 #include "policy/session_table.h"
+#include "router/certificates.h"
 #include "router/report.h"
 #include "router/worker.h"
 
 #define FD_RESERVE     32u /* log, admin clients, probes, what libraries open */
 #define DRAIN_CHECK_MS 20
-#define PUBLISH_MS     20 /* between two snapshots: news that come one by one share one */
+#define TICKET_KEY_MS  (12 * 3600 * 1000u) /* and how old a certificate is that nobody told us of */
+#define PUBLISH_MS     20                  /* between two snapshots: news that come one by one share one */
 
 enum control_state {
 	CONTROL_RUNNING = 1,
@@ -49,7 +51,8 @@ struct control {
 	bool has_metrics_listener;
 	struct report report;
 	struct signals signals;
-	struct timer drain, publish;
+	struct timer drain, publish, renewal;
+	struct certificates certificates;
 	uint64_t published_ms;
 	uint64_t drain_until_ms;
 	enum control_state state;
@@ -210,7 +213,9 @@ static int control_add_worker(struct control *c, const struct router_worker *w) 
 		.models = pairs_of_list(&w->models, models),
 		.labels = pairs_of_map(&w->labels, labels),
 	};
-	spec.instance.authority = slice_skip(spec.instance.url, strlen("http://"));
+	spec.instance.is_tls = w->is_tls;
+	spec.instance.authority =
+	    slice_skip(spec.instance.url, w->is_tls ? strlen("https://") : strlen("http://"));
 	int r = fleet_upsert(c->fleet, SOURCE_STATIC, &spec);
 	free(models);
 	free(labels);
@@ -237,6 +242,50 @@ static bool control_fill_fleet(struct control *c) {
 			return false;
 	}
 	return true;
+}
+
+/* --- certificates ------------------------------------------------------------------- */
+
+static bool control_open_tls(struct control *c) {
+	char why[TLS_WHY_BYTES];
+	if (certificates_init(&c->certificates, c->config, why))
+		return true;
+	fprintf(stderr, "headrace router: tls: %s\n", why);
+	return false;
+}
+
+/* The control thread asks engines, too. */
+static void control_give_tls(struct control *c) {
+	const struct certificates *now = &c->certificates;
+	tls_client_unref(&c->loop.tls);
+	c->loop.tls = tls_client_ref(now->client);
+	for (unsigned i = 0; i < c->router.n_workers; i++)
+		worker_give_tls(
+		    &c->router.workers[i], tls_server_ref(now->server), tls_client_ref(now->client));
+}
+
+static void control_reload_tls(struct control *c) {
+	char why[TLS_WHY_BYTES];
+	struct log_event e;
+	bool is_good = certificates_reload(&c->certificates, why);
+	if (is_good)
+		control_give_tls(c);
+	log_begin(&e, is_good ? LOG_INFO : LOG_ERROR,
+	    is_good ? "certificates read again" : "certificates cannot be read: the old ones stay");
+	if (!is_good)
+		line_text(&e.line, SLICE("reason"), slice_of(why));
+	log_end(&e);
+}
+
+static bool control_has_tls(const struct control *c) {
+	return c->certificates.server || c->certificates.client;
+}
+
+/* Ticket keys are no older than that, and files that were changed without a word are found. */
+static void control_on_renewal(struct timer *t) {
+	struct control *c = container_of(t, struct control, renewal);
+	control_reload_tls(c);
+	loop_timer(&c->loop, &c->renewal, TICKET_KEY_MS);
 }
 
 /* --- descriptors and sockets ------------------------------------------------------ */
@@ -312,6 +361,7 @@ static void control_stop(struct control *c) {
 		worker_stop(&c->router.workers[i]);
 	timer_stop(&c->drain);
 	timer_stop(&c->publish);
+	timer_stop(&c->renewal);
 	watcher_deinit(&c->watcher);
 	health_deinit(&c->health);
 	scraper_deinit(&c->scraper);
@@ -355,6 +405,10 @@ static void control_on_drain(struct timer *t) {
 
 static void control_on_signal(struct signals *signals, int number) {
 	struct control *c = container_of(signals, struct control, signals);
+	if (number == SIGHUP) {
+		control_reload_tls(c);
+		return;
+	}
 	if (c->state != CONTROL_RUNNING) { /* a second one: now */
 		control_stop(c);
 		return;
@@ -409,6 +463,8 @@ static bool control_start_workers(struct control *c, uint16_t *port_out) {
 			return false;
 		}
 		worker_adopt(&router->workers[i], snapshot_ref(c->snapshot));
+		worker_take_tls(&router->workers[i], tls_server_ref(c->certificates.server),
+		    tls_client_ref(c->certificates.client));
 	}
 	router->clients.n_max = control_client_limit();
 	for (unsigned i = 0; i < router->n_workers; i++)
@@ -420,7 +476,8 @@ static void control_say_ready(const struct control *c, uint16_t port) {
 	char url[TEXT_URL_BYTES];
 	struct log_event e;
 	log_begin(&e, LOG_INFO, "router is listening");
-	text_print_url(url, sizeof(url), c->config->host, port);
+	(c->certificates.server ? text_print_tls_url : text_print_url)(
+	    url, sizeof(url), c->config->host, port);
 	line_text(&e.line, SLICE("data"), slice_of(url));
 	text_print_url(url, sizeof(url), c->config->admin_host, listener_port(c->admin.server.listener.fd));
 	line_text(&e.line, SLICE("admin"), slice_of(url));
@@ -431,7 +488,7 @@ static void control_say_ready(const struct control *c, uint16_t port) {
 }
 
 static bool control_start(struct control *c) {
-	static const int signals[] = { SIGTERM, SIGINT };
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
 	struct router *router = &c->router;
 	const struct router_config *config = c->config;
 
@@ -454,8 +511,8 @@ static bool control_start(struct control *c) {
 	loop_setup_process();
 	c->fleet = fleet_new();
 	timer_init(&c->publish, control_on_publish);
-	if (loop_init(&c->loop, &router->budget) < 0 || !control_fill_fleet(c) || !control_open_registry(c) ||
-	    !control_open_logs(c) || !control_open_admin(c))
+	if (loop_init(&c->loop, &router->budget) < 0 || !control_open_tls(c) || !control_fill_fleet(c) ||
+	    !control_open_registry(c) || !control_open_logs(c) || !control_open_admin(c))
 		return false;
 	c->snapshot = fleet_build(c->fleet);
 	c->report.snapshot = c->snapshot;
@@ -463,6 +520,10 @@ static bool control_start(struct control *c) {
 	control_open_scraper(c);
 	uint16_t port;
 	timer_init(&c->drain, control_on_drain);
+	timer_init(&c->renewal, control_on_renewal);
+	c->loop.tls = tls_client_ref(c->certificates.client);
+	if (control_has_tls(c))
+		loop_timer(&c->loop, &c->renewal, TICKET_KEY_MS);
 	signals_init(&c->signals, &c->loop, signals, n_elems(signals), control_on_signal);
 	if (!control_start_workers(c, &port))
 		return false;
@@ -485,6 +546,8 @@ static void control_free(struct control *c) {
 	/* A name server that is silent holds loop_deinit() and exit() up; all that matters is written. */
 	if (resolver_n_running())
 		_exit(0);
+	tls_client_unref(&c->loop.tls);
+	certificates_deinit(&c->certificates);
 	loop_deliver(&c->loop); /* what the workers answered last: it is lent from this loop's pool */
 	loop_deinit(&c->loop);
 	endpoint_server_deinit(&c->admin);

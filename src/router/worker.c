@@ -166,6 +166,13 @@ void worker_adopt(struct worker *w, struct snapshot *snapshot) {
 		worker_view_release(w, &old);
 }
 
+void worker_take_tls(struct worker *w, struct tls_server *server, struct tls_client *client) {
+	tls_server_unref(&w->server.tls);
+	tls_client_unref(&w->loop.tls);
+	w->server.tls = server;
+	w->loop.tls = client;
+}
+
 /* --- mail ------------------------------------------------------------------------ */
 
 struct worker_mail {
@@ -185,6 +192,25 @@ static void deliver_snapshot(struct mail *mail) {
 	struct worker_mail *m = container_of(mail, struct worker_mail, mail);
 	worker_adopt(m->worker, m->snapshot);
 	free(m);
+}
+
+struct tls_mail {
+	struct mail mail;
+	struct worker *worker;
+	struct tls_server *server;
+	struct tls_client *client;
+};
+
+static void deliver_tls(struct mail *mail) {
+	struct tls_mail *m = container_of(mail, struct tls_mail, mail);
+	worker_take_tls(m->worker, m->server, m->client);
+	free(m);
+}
+
+void worker_give_tls(struct worker *w, struct tls_server *server, struct tls_client *client) {
+	struct tls_mail *m = calloc(1, sizeof(*m));
+	*m = (struct tls_mail){ .worker = w, .server = server, .client = client };
+	loop_post(&w->loop, &m->mail, deliver_tls);
 }
 
 static void deliver_drain(struct mail *mail) {
@@ -226,6 +252,7 @@ void worker_join(struct worker *w) {
 	free(w->keys);
 	decision_ring_deinit(&w->decisions);
 	worker_view_release(w, &w->view);
+	worker_take_tls(w, NULL, NULL);
 	loop_deinit(&w->loop);
 	upstream_pool_deinit(&w->pool);
 	server_deinit(&w->server);

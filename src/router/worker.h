@@ -94,6 +94,11 @@ void worker_adopt(struct worker *w, struct snapshot *snapshot);
 /* By mail: the fleet as it is now. Takes over the reference. */
 void worker_publish(struct worker *w, struct snapshot *snapshot);
 
+/* What sessions that begin from now on speak TLS with. Takes over the references. On the worker's thread, or
+ * before it is started; worker_give_tls() is the same by mail. */
+void worker_take_tls(struct worker *w, struct tls_server *server, struct tls_client *client);
+void worker_give_tls(struct worker *w, struct tls_server *server, struct tls_client *client);
+
 /* By mail: stop accepting (the queue is taken first); idle clients are closed. */
 void worker_drain(struct worker *w);
 

@@ -238,6 +238,37 @@ static void many_of_one_engine(void **state) {
 #define NAME_64  "m123456789abcdefm123456789abcdefm123456789abcdefm123456789abcdef"
 #define NAME_256 NAME_64 NAME_64 NAME_64 NAME_64
 
+static void which_engines_speak_tls(void **state) {
+	struct reading r = read_config("--worker-urls http://a https://B HTTPS://[::1]:8443", NULL);
+	const struct router_worker *w = r.config.workers.items;
+
+	assert_string_equal(r.mistakes, "");
+	assert_string_equal(w[0].url, "http://a:80");
+	assert_false(w[0].is_tls);
+	assert_string_equal(w[1].url, "https://b:443");
+	assert_true(w[1].is_tls);
+	assert_string_equal(w[2].url, "https://[::1]:8443");
+	assert_true(w[2].is_tls);
+	release(&r);
+}
+
+/* That they cannot be read is another matter. */
+static void certificates_are_listed(void **state) {
+	struct reading r = read_config("--ssl-certfile a.pem --ssl-keyfile a.key --engine-certificate e.pem",
+	    "[tls]\ncertificates = ['b.pem:b.key', 'c.pem']\n");
+	const struct router_tls *tls = &r.config.tls;
+
+	assert_int_equal(tls->server.n, 3);
+	assert_string_equal(tls->server.certificates[0].chain, "a.pem");
+	assert_string_equal(tls->server.certificates[0].key, "a.key");
+	assert_string_equal(tls->server.certificates[1].chain, "b.pem");
+	assert_string_equal(tls->server.certificates[1].key, "b.key");
+	assert_string_equal(tls->server.certificates[2].chain, "c.pem");
+	assert_string_equal(tls->server.certificates[2].key, "c.pem");
+	assert_string_equal(tls->client.certificate.key, "e.pem");
+	release(&r);
+}
+
 static void mistakes(void **state) {
 	static const struct {
 		const char *flags, *toml, *line;
@@ -272,13 +303,27 @@ static void mistakes(void **state) {
 		{ "--session-members user,user", NULL,
 		    "--session-members: \"user\" is not known, or there twice: expected some "
 		    "of " INSPECT_MEMBERS_NAMES "\n" },
-		{ "--worker-urls a:8000", NULL, "--worker-urls: expected http://HOST[:PORT]\n" },
-		{ "--worker-urls https://a", NULL,
-		    "--worker-urls: TLS to engines is not built yet: expected http://HOST[:PORT]\n" },
+		{ "--worker-urls a:8000", NULL,
+		    "--worker-urls: expected http://HOST[:PORT] or https://HOST[:PORT]\n" },
+		{ "--worker-urls https://a https://A:443", NULL,
+		    "--worker-urls: https://a:443 is there twice\n" },
+		{ "--ssl-certfile /no/chain", NULL,
+		    "--ssl-certfile: /no/chain: No such file or directory\n" },
+		{ "--tls-certificates /dev/null:/no/key", NULL,
+		    "--tls-certificates: /dev/null: there is no certificate in it\n" },
+		{ "--ssl-keyfile /no/key", NULL, "--ssl-keyfile: there is no certificate for it\n" },
+		{ "--ssl-ca-certs /no/ca", NULL,
+		    "--ssl-ca-certs: there is no certificate of our own, so that nobody is asked\n" },
+		{ "--engine-ca /no/ca", NULL, "--engine-ca: /no/ca: No such file or directory\n" },
+		{ "--engine-certificate /no/chain", NULL,
+		    "--engine-certificate: /no/chain: No such file or directory\n" },
+		{ "--engine-certificate-key /no/key", NULL,
+		    "--engine-certificate-key: there is no certificate for it\n" },
 		{ "--worker-urls ftp://a", NULL,
-		    "--worker-urls: unknown scheme: expected http://HOST[:PORT]\n" },
+		    "--worker-urls: unknown scheme: expected http://HOST[:PORT] or https://HOST[:PORT]\n" },
 		{ "--worker-urls http://a/v1", NULL,
-		    "--worker-urls: an engine's url has no path: expected http://HOST[:PORT]\n" },
+		    "--worker-urls: an engine's url has no path: expected http://HOST[:PORT] or "
+		    "https://HOST[:PORT]\n" },
 		{ "--worker-urls http://a http://A:80/", NULL,
 		    "--worker-urls: http://a:80 is there twice\n" },
 		{ "--worker-urls http://a", "[[worker]]\nurl = 'http://a'\n",
@@ -852,6 +897,8 @@ int main(void) {
 		cmocka_unit_test(header_names_are_lowered),
 		cmocka_unit_test(sessions_are_looked_for_in_order),
 		cmocka_unit_test(many_of_one_engine),
+		cmocka_unit_test(which_engines_speak_tls),
+		cmocka_unit_test(certificates_are_listed),
 		cmocka_unit_test(mistakes),
 		cmocka_unit_test(ids_of_single_requests_are_no_sessions),
 		cmocka_unit_test(labels_of_other_models_are_told),

@@ -33,10 +33,23 @@ static int engine_bind(const struct mock_config *config) {
 	return fd;
 }
 
+/* False: a message was printed. */
+static bool engine_secure(const struct mock_config *config) {
+	const struct tls_files files = { config->chain, config->key[0] ? config->key : config->chain };
+	char why[TLS_WHY_BYTES];
+	if (!files.chain[0])
+		return true;
+	mock.server.tls = tls_server_new(
+	    &(struct tls_server_files){ .certificates = &files, .n = 1, .client_ca = "" }, why);
+	if (!mock.server.tls)
+		fprintf(stderr, "headrace mock-engine: %s\n", why);
+	return mock.server.tls;
+}
+
 static void announce(const struct mock_config *config, uint16_t port) {
 	bool is_v6 = strchr(config->host, ':');
-	printf("mock engine on http://%s%s%s:%u (models ", is_v6 ? "[" : "", config->host, is_v6 ? "]" : "",
-	    port);
+	printf("mock engine on http%s://%s%s%s:%u (models ", config->chain[0] ? "s" : "", is_v6 ? "[" : "",
+	    config->host, is_v6 ? "]" : "", port);
 	for (size_t i = 0; i < config->models.n; i++)
 		printf("%s%s", i ? "," : "", config->models.items[i]);
 	printf(")\n");
@@ -54,10 +67,13 @@ static int serve(const struct mock_config *config) {
 		fprintf(stderr, "headrace mock-engine: %s\n", strerror(-r));
 		return 1;
 	}
+	if (!engine_secure(config))
+		return 1;
 	catch_signals();
 	announce(config, port);
 	mock_run(&mock);
 	mock_close(&mock);
+	tls_server_unref(&mock.server.tls);
 	return 0;
 }
 

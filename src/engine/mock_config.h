@@ -19,6 +19,7 @@ struct mock_config {
 	uint32_t n_running_max;
 	uint32_t n_cache_blocks, n_block_tokens;
 	uint32_t n_tokens_default, n_model_tokens;
+	const char *chain, *key; /* PEM files; "": no TLS */
 	const char *fault_text;
 	struct fault_plan fault;
 	enum mock_reply reply;

@@ -59,7 +59,10 @@ static void say_error(char *why, const char *file, const char *otherwise) {
 
 	if (ERR_SYSTEM_ERROR(error))
 		say_why(why, file, strerror(ERR_GET_REASON(error)));
-	else if (ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE)
+	else if (ERR_GET_REASON(error) == ERR_R_INTERRUPTED_OR_CANCELLED) /* by no_pass_phrase() */
+		say_why(why, file, "its key has a pass phrase");
+	else if (ERR_GET_REASON(error) == ERR_R_UNSUPPORTED ||
+	    (ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE))
 		say_why(why, file, otherwise);
 	else
 		say_why(why, file, reason ? reason : otherwise);

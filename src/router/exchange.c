@@ -363,6 +363,7 @@ static enum next step_pick(struct exchange *x) {
 	x->first_address =
 	    instance_good_address(x->ticket.instance, x->view->snapshot->rows[x->row].n_addresses);
 	x->n_addresses = 0;
+	x->is_tls_refused = false;
 	x->n_attempts++;
 	if (!x->at.routed)
 		x->at.routed = now_ns(x);
@@ -382,14 +383,17 @@ static uint32_t address_at(const struct exchange *x, uint32_t n) {
 	return (x->first_address + n) % x->view->snapshot->rows[x->row].n_addresses;
 }
 
-static enum cause refusal_of(const struct conn *c) {
-	return conn_tls_failure(c) ? CAUSE_TLS_FAILED : CAUSE_CONNECT_FAILED;
+/* One address that was taken for somebody else's says more than others that refuse. */
+static enum cause refusal_cause(struct exchange *x) {
+	if (x->upstream && conn_tls_failure(&x->upstream->conn))
+		x->is_tls_refused = true;
+	return x->is_tls_refused ? CAUSE_TLS_FAILED : CAUSE_CONNECT_FAILED;
 }
 
 static enum next step_connect(struct exchange *x) {
 	if (x->upstream) { /* woken: how did it go? */
 		if (x->upstream->conn.is_broken)
-			return connect_failed(x, refusal_of(&x->upstream->conn));
+			return connect_failed(x, refusal_cause(x));
 		if (x->upstream->conn.state == CONN_CONNECTING)
 			return WAIT;
 		instance_succeeded(x->ticket.instance);
@@ -403,7 +407,7 @@ static enum next step_connect(struct exchange *x) {
 
 	const struct snapshot_row *row = &x->view->snapshot->rows[x->row];
 	if (x->n_addresses >= row->n_addresses)
-		return connect_failed(x, CAUSE_CONNECT_FAILED);
+		return connect_failed(x, refusal_cause(x));
 	const struct sockaddr_storage *to = &row->addresses[address_at(x, x->n_addresses++)];
 	int r = upstream_connect(&x->worker->pool, x->ticket.instance, to, &x->job, &x->upstream);
 	if ((r == -EMFILE || r == -ENFILE) &&
@@ -416,7 +420,7 @@ static enum next step_connect(struct exchange *x) {
 	if (r == -EADDRNOTAVAIL && row->n_addresses == 1) /* our ports to it are used up: not its fault */
 		return try_another(x, CAUSE_OVERLOADED);
 	if (r < 0)
-		return connect_failed(x, CAUSE_CONNECT_FAILED);
+		return connect_failed(x, refusal_cause(x));
 	call_want(&x->down, false); /* the rest of the body waits in the socket */
 	return WAIT;
 }

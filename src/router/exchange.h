@@ -76,6 +76,7 @@ struct exchange {
 	bool is_repeatable;    /* GET, HEAD, OPTIONS: counts as unsent until the first byte */
 	bool keeps_replay;     /* hold has the whole of what was sent */
 	bool is_upload_broken; /* the engine takes no more of the body; its answer may still come */
+	bool is_tls_refused;   /* by an address of this instance */
 	bool is_engine_kept;   /* the engine keeps its connection after this answer */
 	bool ends_connection;  /* the client's connection is not kept */
 	uint8_t id_n, method_n;

@@ -80,6 +80,7 @@ class Fleet:
 
 class Page:
     """What Engine says, of an engine that somebody else has started."""
+    certificate = None
     get, post, fault, ledger, count = Engine.get, Engine.post, Engine.fault, Engine.ledger, Engine.count
 
     def __init__(self, url):

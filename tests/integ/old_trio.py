@@ -77,6 +77,7 @@ class Server:
                 job()
         self.run(loop)
 
+    certificate = None
     get, post = Program.get, Program.post
 
     def stop(self):

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -30,8 +31,12 @@ def eventually(condition, seconds=60):
         time.sleep(0.01)
 
 
-def http(**how):
-    return httpx.Client(timeout=60, verify=False, **how)      # the certificates take long to load
+def http(certificate=None, **how):
+    verify = False                                            # the certificates take long to load
+    if certificate:
+        verify = ssl._create_unverified_context()
+        verify.load_cert_chain(certificate)
+    return httpx.Client(timeout=60, verify=verify, **how)
 
 
 class Program:
@@ -88,12 +93,14 @@ class Program:
         self.process.terminate()
         assert self.process.wait(60) == 0, self.output()
 
+    certificate = None      # what http() shows where TLS asks for it
+
     def get(self, path, **how):
-        with http() as client:
+        with http(self.certificate) as client:
             return client.get(self.url + path, **how)
 
     def post(self, path, **how):
-        with http() as client:
+        with http(self.certificate) as client:
             return client.post(self.url + path, **how)
 
     def descriptors(self):
@@ -114,7 +121,7 @@ class Engine(Program):
         self.models, self.flags, self.host = models, flags, host
         self.port = port or free_port()
         self.authority = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-        self.url = f"http://{self.authority}"
+        self.url = f"http{'s' if '--ssl-certfile' in flags else ''}://{self.authority}"
         super().__init__("mock-engine", "--itl", "1ms", "--prefill-rate", 0, "--host", host, "--port", self.port, "--models", ",".join(models), *flags)
         self.await_ready(lambda: self.get("/v1/models").status_code in (200, 401))
 
@@ -149,13 +156,15 @@ class Router(Program):
 
     What has `declared` models (a FakeWorker) is not asked for them. Tables come as keyword arguments:
     Router([engine], timeout={"first_byte": "1s"}). ready is the number of workers to wait for. Requests go
-    round, unless a test says otherwise: most count who got how many.
+    round, unless a test says otherwise: most count who got how many. A router that asks clients who they are is
+    shown `certificate`.
     """
 
     def __init__(self, engines, *flags, port=None, ready=None, weights=None, labels=None, stdout=None, env=None, how=None,
-                 **tables):
-        self.port, self.admin_port = port or free_port(), free_port()
-        self.url, self.admin_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin_port}"
+                 certificate=None, **tables):
+        self.port, self.admin_port, self.certificate = port or free_port(), free_port(), certificate
+        scheme = "https" if {"certificate", "certificates"} & set(tables.get("tls", {})) else "http"
+        self.url, self.admin_url = f"{scheme}://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin_port}"
         config = Path(tempfile.mkdtemp(prefix="headrace-config-"), "router.toml")
         self.access = config.with_name("access.log")
         tables = {"router": {}, "admin": {}, "timeout": {}, "log": {}, "discovery": {}} | tables

@@ -494,7 +494,7 @@ const struct option_schema router_config_schema = {
 		.signals =
 		    "SIGTERM and SIGINT end the router gently: not ready for [timeout] announce, then no new "
 		    "connections, then up to [timeout] drain for open requests; exit status 0. A second one ends it "
-		    "at once.\n",
+		    "at once. SIGHUP reads the files of [tls] again; if one is wrong, all stays as it was.\n",
 		.examples =
 		    "Two engines on one machine:\n"
 		    "  headrace router --worker-urls http://127.0.0.1:8000 http://127.0.0.1:8001\n"

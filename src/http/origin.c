@@ -28,6 +28,7 @@ struct origin {
 	origin_may_ask_fn may_ask; /* NULL: all of them */
 	void *context;
 	uint16_t port;
+	bool is_tls;
 	bool is_literal; /* nothing to look up */
 	bool is_resolving;
 	bool has_failed; /* a connect, since the last lookup */
@@ -205,6 +206,7 @@ static void origin_try_ask(struct origin_try *t, const struct fetch_request *q) 
 	t->request.fields = origin_copy(&at, q->fields);
 	t->request.body = origin_copy(&at, q->body);
 	t->request.authority = slice_of(t->origin->authority);
+	t->request.tls_host = t->origin->is_tls ? t->origin->host : NULL;
 }
 
 void origin_fetch(struct origin *o, struct fetch *f, const struct fetch_request *request) {
@@ -243,9 +245,13 @@ static bool origin_take_path(struct origin *o, struct slice path) {
 	return true;
 }
 
+static bool origin_speaks(const struct loop *loop, struct slice scheme) {
+	return slice_is(scheme, SLICE("http")) || (slice_is(scheme, SLICE("https")) && loop && loop->tls);
+}
+
 struct origin *origin_new(struct loop *loop, struct slice url) {
 	struct text_url parts;
-	if (url.n > ORIGIN_URL_MAX || !text_url(url, &parts) || !slice_is(parts.scheme, SLICE("http")))
+	if (url.n > ORIGIN_URL_MAX || !text_url(url, &parts) || !origin_speaks(loop, parts.scheme))
 		return NULL;
 	struct origin *o = calloc(1, sizeof(*o));
 	if (!origin_take_path(o, parts.path)) {
@@ -258,7 +264,8 @@ struct origin *origin_new(struct loop *loop, struct slice url) {
 	o->port = parts.port;
 	memcpy(o->authority, authority.p, authority.n);
 	memcpy(o->host, parts.host.p, parts.host.n);
-	text_print_url(o->url, sizeof(o->url), o->host, o->port);
+	o->is_tls = slice_is(parts.scheme, SLICE("https"));
+	(o->is_tls ? text_print_tls_url : text_print_url)(o->url, sizeof(o->url), o->host, o->port);
 	list_init(&o->attempts);
 	o->resolver = resolver_new(origin_on_addresses, o);
 	o->is_literal = resolver_is_address(o->host, o->port, &o->addresses[0]);

@@ -18,7 +18,7 @@
 struct origin; /* opaque, on the heap: lookups outlive it */
 
 /* url: "http://host[:port]"; a trailing slash is cut, a path in it is put in front of every request's.
- * NULL: not such a url. */
+ * https where the loop has what it takes. NULL: not such a url. */
 must_use struct origin *origin_new(struct loop *loop, struct slice url);
 /* Cancels its fetches without a callback. */
 void origin_free(struct origin **origin);
@@ -27,7 +27,7 @@ void origin_free(struct origin **origin);
 typedef bool (*origin_may_ask_fn)(void *context, const struct sockaddr_storage *address);
 void origin_restrict(struct origin *o, origin_may_ask_fn may_ask, void *context);
 
-/* "http://host:port", NUL-terminated. */
+/* "http://host:port", or https, NUL-terminated. */
 const char *origin_url(const struct origin *o);
 
 /*

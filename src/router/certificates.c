@@ -1,6 +1,9 @@
 #include "router/certificates.h"
 
-static bool has_engines(const struct router_config *config) {
+/* Is there anybody to speak TLS to? */
+static bool has_others(const struct router_config *config) {
+	if (tls_options_is_https(config->registry_url))
+		return true;
 	for (size_t i = 0; i < config->workers.n; i++)
 		if (config->workers.items[i].is_tls)
 			return true;
@@ -11,9 +14,9 @@ static bool has_engines(const struct router_config *config) {
 static bool certificates_read(struct certificates *c, char *why) {
 	const struct router_tls *tls = &c->config->tls;
 
-	if (tls->server.n && !(c->server = tls_server_new(&tls->server, why)))
+	if (tls->server.files.n && !(c->server = tls_server_new(&tls->server.files, why)))
 		return false;
-	if (has_engines(c->config) && !(c->client = tls_client_new(&tls->client, why)))
+	if (has_others(c->config) && !(c->client = tls_client_new(&tls->client, why)))
 		return false;
 	return true;
 }

@@ -12,7 +12,7 @@
 struct certificates {
 	const struct router_config *config;
 	struct tls_server *server; /* NULL: clients speak no TLS */
-	struct tls_client *client; /* NULL: no engine does */
+	struct tls_client *client; /* NULL: neither engines nor the registry do */
 };
 
 /* The config must outlive it. False: `why` says which file and what; nothing is held. */

@@ -42,8 +42,9 @@ static const char *check_registry(const char *text) {
 
 	if (!text[0])
 		return NULL;
-	if (!text_url(slice_of(text), &url) || !slice_is(url.scheme, SLICE("http")) || strlen(text) > 512)
-		return "expected http://HOST[:PORT]";
+	if (!text_url(slice_of(text), &url) || strlen(text) > 512 ||
+	    !(slice_is(url.scheme, SLICE("http")) || slice_is(url.scheme, SLICE("https"))))
+		return "expected http://HOST[:PORT] or https://HOST[:PORT]";
 	return NULL;
 }
 
@@ -173,22 +174,23 @@ static const struct option rows[] = {
 	    .help =
 		"PEM files of certificate chain and key, or one with both: with any, clients must speak TLS; "
 		"who names no host of theirs is shown the first",
-	    .type = OPTION_LIST, ROUTER(tls.certificates) },
+	    .type = OPTION_LIST, ROUTER(tls.server.certificates) },
 	{ "tls", "certificate", .flag = "ssl-certfile", .arg = "FILE",
 	    .help = "the same for one certificate, as uvicorn and vLLM name it: its chain",
-	    .type = OPTION_STRING, ROUTER(tls.chain) },
+	    .type = OPTION_STRING, ROUTER(tls.server.chain) },
 	{ "tls", "key", .flag = "ssl-keyfile", .arg = "FILE", .help = "and its key, if not in the same file",
-	    .type = OPTION_STRING, ROUTER(tls.key) },
+	    .type = OPTION_STRING, ROUTER(tls.server.key) },
 	{ "tls", "client_ca", .flag = "ssl-ca-certs", .arg = "FILE",
 	    .help = "clients must show a certificate that one of these has signed", .type = OPTION_STRING,
-	    ROUTER(tls.server.client_ca) },
+	    ROUTER(tls.server.files.client_ca) },
 	{ "tls", "engine_ca", .arg = "FILE",
-	    .help = "who may have signed the certificates of https engines, in place of the system's",
+	    .help = "who may have signed the certificates of https engines and registries, in place of the "
+		    "system's",
 	    .type = OPTION_STRING, ROUTER(tls.client.ca) },
 	{ "tls", "engine_insecure",
-	    .help = "whether engines are believed whatever certificate they show; for tests",
+	    .help = "whether they are believed whatever certificate they show; for tests",
 	    .type = OPTION_BOOL, .def = "false", ROUTER(tls.client.is_insecure) },
-	{ "tls", "engine_certificate", .arg = "FILE", .help = "certificate chain to show to https engines",
+	{ "tls", "engine_certificate", .arg = "FILE", .help = "certificate chain to show to them",
 	    .type = OPTION_STRING, ROUTER(tls.client.certificate.chain) },
 	{ "tls", "engine_key", .flag = "engine-certificate-key", .arg = "FILE",
 	    .help = "and its key, if not in the same file", .type = OPTION_STRING,
@@ -811,56 +813,6 @@ static void place_log(
 	verify_log(set, path, *file_inout);
 }
 
-static struct tls_files tls_files(struct option_set *set, const char *text) {
-	const char *colon = strrchr(text, ':');
-	struct tls_files files = { text, text };
-
-	if (colon) {
-		char *chain = option_alloc(set, (size_t)(colon - text) + 1);
-		memcpy(chain, text, (size_t)(colon - text));
-		files = (struct tls_files){ chain, colon + 1 };
-	}
-	return files;
-}
-
-static void collect_certificates(struct option_set *set, struct router_tls *tls) {
-	size_t n_all = tls->certificates.n + 1;
-	struct tls_files *all = option_alloc(set, n_all * sizeof(*all));
-
-	if (tls->chain[0])
-		all[tls->server.n++] = (struct tls_files){ tls->chain, tls->key[0] ? tls->key : tls->chain };
-	for (size_t i = 0; i < tls->certificates.n; i++)
-		all[tls->server.n++] = tls_files(set, tls->certificates.items[i]);
-	tls->server.certificates = all;
-	if (!tls->client.certificate.key[0])
-		tls->client.certificate.key = tls->client.certificate.chain;
-}
-
-/* The files are read once here, so that --check finds what is wrong with them. */
-static void verify_tls(struct option_set *set, struct router_tls *tls) {
-	char why[TLS_WHY_BYTES];
-
-	if (tls->key[0] && !tls->chain[0])
-		option_mistake(set, "tls.key", "there is no certificate for it");
-	if (tls->client.certificate.key[0] && !tls->client.certificate.chain[0])
-		option_mistake(set, "tls.engine_key", "there is no certificate for it");
-	collect_certificates(set, tls);
-	if (tls->server.client_ca[0] && !tls->server.n)
-		option_mistake(
-		    set, "tls.client_ca", "there is no certificate of our own, so that nobody is asked");
-	struct tls_server *server = tls->server.n ? tls_server_new(&tls->server, why) : NULL;
-	if (tls->server.n && !server)
-		option_mistake(set, tls->chain[0] ? "tls.certificate" : "tls.certificates", "%s", why);
-	tls_server_unref(&server);
-	if (!tls->client.ca[0] && !tls->client.certificate.chain[0])
-		return;
-	struct tls_client *client = tls_client_new(&tls->client, why);
-	if (!client)
-		option_mistake(
-		    set, tls->client.ca[0] ? "tls.engine_ca" : "tls.engine_certificate", "%s", why);
-	tls_client_unref(&client);
-}
-
 static void verify(struct option_set *set, void *arg) {
 	struct router_config *config = arg;
 
@@ -869,7 +821,8 @@ static void verify(struct option_set *set, void *arg) {
 	verify_listeners(set, config);
 	place_log(set, config, "log.access", &config->log_access);
 	place_log(set, config, "explain.log", &config->explain.log);
-	verify_tls(set, &config->tls);
+	tls_options_verify_server(set, &config->tls.server);
+	tls_options_verify_client(set, &config->tls.client, "tls.engine_");
 	policy_config_verify(set, config);
 	lower_headers(set, &config->request_id_headers);
 	make_inspect_rules(set, config);

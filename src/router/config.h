@@ -11,7 +11,7 @@
 #include "base/option.h"
 #include "discovery/static_file.h"
 #include "http/reply.h"
-#include "net/tls_context.h"
+#include "net/tls_options.h"
 #include "policy/policy_options.h"
 #include "router/inspect.h"
 
@@ -59,12 +59,10 @@ struct router_health {
 	unsigned errors_max;
 };
 
-/* Files: what they hold is the certificates' (router/certificates.h). */
+/* What the files hold is the certificates' (router/certificates.h). */
 struct router_tls {
-	struct option_list certificates; /* as written: "CHAIN:KEY", or one file with both */
-	const char *chain, *key;         /* the same by the names of other servers' flags */
-	struct tls_server_files server;  /* made of these; n 0: clients speak no TLS */
-	struct tls_client_files client;  /* for engines */
+	struct tls_server_options server;
+	struct tls_client_files client; /* for engines and the registry */
 };
 
 struct router_explain {

@@ -248,8 +248,10 @@ static bool control_fill_fleet(struct control *c) {
 
 static bool control_open_tls(struct control *c) {
 	char why[TLS_WHY_BYTES];
-	if (certificates_init(&c->certificates, c->config, why))
+	if (certificates_init(&c->certificates, c->config, why)) {
+		c->loop.tls = tls_client_ref(c->certificates.client);
 		return true;
+	}
 	fprintf(stderr, "headrace router: tls: %s\n", why);
 	return false;
 }
@@ -521,7 +523,6 @@ static bool control_start(struct control *c) {
 	uint16_t port;
 	timer_init(&c->drain, control_on_drain);
 	timer_init(&c->renewal, control_on_renewal);
-	c->loop.tls = tls_client_ref(c->certificates.client);
 	if (control_has_tls(c))
 		loop_timer(&c->loop, &c->renewal, TICKET_KEY_MS);
 	signals_init(&c->signals, &c->loop, signals, n_elems(signals), control_on_signal);

@@ -258,13 +258,13 @@ static void certificates_are_listed(void **state) {
 	    "[tls]\ncertificates = ['b.pem:b.key', 'c.pem']\n");
 	const struct router_tls *tls = &r.config.tls;
 
-	assert_int_equal(tls->server.n, 3);
-	assert_string_equal(tls->server.certificates[0].chain, "a.pem");
-	assert_string_equal(tls->server.certificates[0].key, "a.key");
-	assert_string_equal(tls->server.certificates[1].chain, "b.pem");
-	assert_string_equal(tls->server.certificates[1].key, "b.key");
-	assert_string_equal(tls->server.certificates[2].chain, "c.pem");
-	assert_string_equal(tls->server.certificates[2].key, "c.pem");
+	assert_int_equal(tls->server.files.n, 3);
+	assert_string_equal(tls->server.files.certificates[0].chain, "a.pem");
+	assert_string_equal(tls->server.files.certificates[0].key, "a.key");
+	assert_string_equal(tls->server.files.certificates[1].chain, "b.pem");
+	assert_string_equal(tls->server.files.certificates[1].key, "b.key");
+	assert_string_equal(tls->server.files.certificates[2].chain, "c.pem");
+	assert_string_equal(tls->server.files.certificates[2].key, "c.pem");
 	assert_string_equal(tls->client.certificate.key, "e.pem");
 	release(&r);
 }

@@ -96,9 +96,38 @@ static void registry_on_alarm(int number) {
 	_exit(1);
 }
 
+/* False: all is as it was, and `why` says why. */
+static bool registry_take_certificates(struct registry *r, char *why) {
+	const struct tls_server_files *files = &r->config.tls.files;
+	struct tls_server *next = files->n ? tls_server_new(files, why) : NULL;
+
+	if (files->n && !next)
+		return false;
+	tls_server_unref(&r->routes.server.server.tls);
+	r->routes.server.server.tls = next;
+	return true;
+}
+
+static void registry_reload(struct registry *r) {
+	char why[TLS_WHY_BYTES];
+	struct log_event e;
+	bool is_good = registry_take_certificates(r, why);
+
+	log_begin(&e, is_good ? LOG_INFO : LOG_ERROR,
+	    is_good ? "certificates read again" : "certificates cannot be read: the old ones stay");
+	if (!is_good)
+		line_text(&e.line, SLICE("reason"), slice_of(why));
+	log_end(&e);
+}
+
 static void registry_on_signal(struct signals *signals, int number) {
 	struct registry *r = container_of(signals, struct registry, signals);
 	struct log_event e;
+
+	if (number == SIGHUP) {
+		registry_reload(r);
+		return;
+	}
 
 	if (r->is_draining) { /* a second one: now, also where the disk does not answer */
 		signal(SIGALRM, registry_on_alarm);
@@ -187,7 +216,7 @@ static bool registry_fill_roster(struct registry *r) {
 }
 
 static void registry_begin(struct registry *r) {
-	static const int signals[] = { SIGTERM, SIGINT };
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
 	const struct roster_filter all = { .healthy = ROSTER_ANY };
 	const struct roster_entry *e = NULL;
 
@@ -211,7 +240,8 @@ static void registry_say_ready(const struct registry *r, uint16_t port) {
 	char url[TEXT_URL_BYTES];
 
 	roster_counts(r->roster, &n);
-	text_print_url(url, sizeof(url), r->config.host, port);
+	(r->routes.server.server.tls ? text_print_tls_url : text_print_url)(
+	    url, sizeof(url), r->config.host, port);
 	log_begin(&e, LOG_INFO, "registry is listening");
 	line_text(&e.line, SLICE("url"), slice_of(url));
 	if (r->config.store == REGISTRY_SQLITE)
@@ -240,6 +270,11 @@ static bool registry_start(struct registry *r) {
 	registry_begin(r);
 	if (registry_routes_open(&r->routes, fd) < 0)
 		return false;
+	char why[TLS_WHY_BYTES];
+	if (!registry_take_certificates(r, why)) {
+		fprintf(stderr, "headrace registry: tls: %s\n", why);
+		return false;
+	}
 	registry_say_ready(r, listener_port(fd));
 	return true;
 }
@@ -249,6 +284,7 @@ static void registry_free(struct registry *r) {
 	if (resolver_n_running())
 		_exit(0);
 	loop_deinit(&r->loop);
+	tls_server_unref(&r->routes.server.server.tls);
 	registry_routes_deinit(&r->routes);
 	watchers_deinit(&r->watchers);
 	store_free(&r->store);

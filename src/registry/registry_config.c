@@ -57,6 +57,18 @@ static const struct option rows[] = {
 	{ "registry", "max_records", .help = "how many records there may be; beyond is 503",
 	    .type = OPTION_UINT, .def = "20000", .min = 1, .max = 1000000, AT(n_records_max) },
 
+	{ "tls", "certificates", .flag = "tls-certificates", .arg = "CHAIN:KEY...",
+	    .help =
+		"PEM files of certificate chain and key, or one with both: with any, all must speak TLS; who "
+		"names no host of theirs is shown the first",
+	    .type = OPTION_LIST, AT(tls.certificates) },
+	{ "tls", "certificate", .flag = "ssl-certfile", .arg = "FILE", .help = "the chain of a single one",
+	    .type = OPTION_STRING, AT(tls.chain) },
+	{ "tls", "key", .flag = "ssl-keyfile", .arg = "FILE", .help = "and its key, if not in the same file",
+	    .type = OPTION_STRING, AT(tls.key) },
+	{ "tls", "client_ca", .flag = "ssl-ca-certs", .arg = "FILE",
+	    .help = "others must show a certificate that one of these has signed", .type = OPTION_STRING,
+	    AT(tls.files.client_ca) },
 	{ "log", "level", .help = "events below it are not written", .type = OPTION_ENUM,
 	    .choices = log_levels, .def = "info", AT(log_level) },
 };
@@ -65,6 +77,7 @@ static const struct option rows[] = {
 
 static const struct option_table tables[] = {
 	{ "registry", "the registry" },
+	{ "tls", "encryption and who is who" },
 	{ "log", "what is written to standard error" },
 };
 
@@ -97,7 +110,8 @@ static const struct option_schema schema = {
 		    "Called as infini-registry it listens at 0.0.0.0 unless told otherwise. Intervals and timeouts "
 		    "without a unit are seconds.",
 		.signals = "SIGTERM and SIGINT stop it in order: what was asked is answered, what was taken is stored. "
-			   "READY=1 is sent to $NOTIFY_SOCKET once it listens.",
+			   "READY=1 is sent to $NOTIFY_SOCKET once it listens. SIGHUP reads the files of [tls] again; if "
+			   "one is wrong, all stays as it was.",
 		.examples = " headrace registry --host 0.0.0.0 --state-dir /var/lib/headrace\n"
 			    " curl -N -H 'Accept: text/event-stream' 'localhost:8081/services?watch=1'",
 	},
@@ -134,6 +148,7 @@ static void verify(struct option_set *set, void *arg) {
 		if (!address_range_parse(slice_of(config->allow.items[i]), &ranges[i]))
 			assert(option_mistakes(set) > 0); /* check_range() has said so */
 	config->ranges = ranges;
+	tls_options_verify_server(set, &config->tls);
 	if (config->ttl_ms % 1000)
 		option_mistake(set, "registry.ttl", "expected whole seconds");
 	if (!config->state_dir[0])

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/option.h"
+#include "net/tls_options.h"
 #include "registry/address_range.h"
 
 enum registry_store { REGISTRY_SQLITE, REGISTRY_MEMORY };
@@ -26,6 +27,7 @@ struct registry_config {
 	uint64_t cleanup_interval_ms;
 	uint64_t body_limit_bytes;
 	uint32_t n_records_max;
+	struct tls_server_options tls;
 	enum log_level log_level;
 };
 

@@ -15,7 +15,7 @@ class Registry(Program):
     def __init__(self, *flags, port=None, state_dir=None, env=None):
         self.flags, self.env = flags, env
         self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if '--ssl-certfile' in flags else ''}://127.0.0.1:{self.port}"
         self.state_dir = state_dir
         where = ["--state-dir", state_dir] if state_dir else ["--store", "memory"]
         super().__init__("registry", "--port", self.port, *where, *flags, env=env)

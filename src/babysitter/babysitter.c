@@ -496,6 +496,18 @@ static void say_ready(const struct babysitter *b) {
 	free(command);
 }
 
+/* False: a message was printed. */
+static bool open_tls(struct babysitter *b) {
+	char why[TLS_WHY_BYTES];
+
+	if (!tls_options_is_https(b->config.registry_url))
+		return true;
+	b->loop.tls = tls_client_new(&b->config.tls, why);
+	if (!b->loop.tls)
+		fprintf(stderr, "headrace babysitter: tls: %s\n", why);
+	return b->loop.tls;
+}
+
 static bool babysitter_start(struct babysitter *b) {
 	const struct babysitter_config *c = &b->config;
 
@@ -510,6 +522,8 @@ static bool babysitter_start(struct babysitter *b) {
 	int r = loop_init(&b->loop, &b->budget);
 	if (r < 0)
 		return fail("loop", r);
+	if (!open_tls(b))
+		return false;
 	b->origin = c->registry_url[0] ? origin_new(&b->loop, slice_of(c->registry_url)) : NULL;
 	if (c->registry_url[0] && !b->origin)
 		return fail(c->registry_url, EINVAL);
@@ -528,6 +542,7 @@ static void babysitter_free(struct babysitter *b) {
 	/* A name server that is silent holds loop_deinit() and exit() up; all that matters is done. */
 	if (resolver_n_running())
 		_exit(b->exit_code);
+	tls_client_unref(&b->loop.tls);
 	loop_deinit(&b->loop);
 	endpoint_server_deinit(&b->server);
 	backend_deinit(&b->backend);

@@ -83,8 +83,9 @@ static const char *check_registry(const char *text) {
 
 	if (!text[0])
 		return NULL;
-	if (!text_url(slice_of(text), &url) || !slice_is(url.scheme, SLICE("http")))
-		return "expected http://HOST[:PORT]";
+	if (!text_url(slice_of(text), &url) ||
+	    !(slice_is(url.scheme, SLICE("http")) || slice_is(url.scheme, SLICE("https"))))
+		return "expected http://HOST[:PORT] or https://HOST[:PORT]";
 	return NULL;
 }
 
@@ -207,6 +208,16 @@ static const struct option rows[] = {
 	{ "babysitter", "cgroup", .help = "give the engine a cgroup of its own where one can be made",
 	    .type = OPTION_BOOL, .def = "true", AT(use_cgroup) },
 
+	{ "tls", "ca", .flag = "tls-ca", .arg = "FILE",
+	    .help = "who may have signed its certificate, in place of the system's", .type = OPTION_STRING,
+	    AT(tls.ca) },
+	{ "tls", "insecure", .flag = "tls-insecure",
+	    .help = "whether it is believed whatever certificate it shows; for tests", .type = OPTION_BOOL,
+	    .def = "false", AT(tls.is_insecure) },
+	{ "tls", "certificate", .flag = "tls-certificate", .arg = "FILE",
+	    .help = "certificate chain to show to it", .type = OPTION_STRING, AT(tls.certificate.chain) },
+	{ "tls", "key", .flag = "tls-key", .arg = "FILE", .help = "and its key, if not in the same file",
+	    .type = OPTION_STRING, AT(tls.certificate.key) },
 	{ "backend", "type", .flag = "service-type", .arg = "TYPE",
 	    .help = "command, vllm, mock, infinilm, infinilm-rust, sglang or llama.cpp",
 	    .type = OPTION_STRING, .def = "command", .check = check_type, AT(backend.type_text) },
@@ -281,6 +292,7 @@ static const struct option rows[] = {
 
 static const struct option_table tables[] = {
 	{ "babysitter", "itself, and when it restarts; in the file these may stand at the top" },
+	{ "tls", "whom it believes to be an https registry" },
 	{ "backend", "the engine" },
 	{ "probe", "how it finds out whether the engine serves" },
 	{ "log", "what the engine says" },
@@ -495,6 +507,7 @@ static void verify(struct option_set *set, void *arg) {
 	struct babysitter_config *config = arg;
 	struct babysitter_backend *b = &config->backend;
 
+	tls_options_verify_client(set, &config->tls, "tls.");
 	if (config->port == 0)
 		option_mistake(set, "babysitter.port", "is missing");
 	if (!find_type(b->type_text, &b->type))

@@ -12,6 +12,7 @@
 #include "babysitter/spawn.h"
 #include "base/log.h"
 #include "base/option.h"
+#include "net/tls_options.h"
 
 enum backend_type {
 	BACKEND_COMMAND,
@@ -56,6 +57,7 @@ struct babysitter_config {
 	const char *listen;
 	const char *advertise; /* "": found out when the registry's address is known */
 	const char *registry_url, *router_url;
+	struct tls_client_files tls; /* for an https registry */
 	const char *token;
 	const char *state_dir;
 	uint32_t n_restarts_max;

@@ -9,9 +9,11 @@ import httpx
 import openai
 import pytest
 
+from babysitting import Babysitter, mock
 from certs import Authority
-from program import KEY, PROMPT, chat_body, eventually, hard_close, raw_request, read_to_end
+from program import KEY, PROMPT, Router, chat_body, eventually, hard_close, raw_request, read_to_end
 from ports import free_port
+from registryprogram import Registry
 
 LOCAL = ("DNS:localhost", "IP:127.0.0.1")
 ENDLESS = chat_body(stream=True, max_tokens=100000)
@@ -362,3 +364,23 @@ def test_an_engine_is_not_told_who_we_are_before_we_know_it(router, start, autho
     front = router([server], "--engine-ca", authority.ca, "--engine-certificate", authority.issue("DNS:router"))
     assert front.chat().status_code == 502
     assert server.clients == []
+
+
+# --- the fleet --------------------------------------------------------------------------------
+
+def test_the_registry_and_those_who_ask_it(start, authority):
+    path = authority.issue(*LOCAL)
+    registry = start(Registry, "--ssl-certfile", path)
+    sitter = start(Babysitter, mock("m"), registry, flags=("--tls-ca", authority.ca))
+    front = start(Router, [], "--registry-url", registry.url, "--engine-ca", authority.ca, ready=1)
+    assert front.chat().status_code == 200
+    authority.issue(*LOCAL, to=authority.folder / "next.pem")
+    with open(authority.folder / "next.pem", "rb") as new, open(path, "wb") as out:
+        out.write(new.read())
+    registry.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "certificates read again" in registry.output())
+    other = start(Babysitter, mock("m"), registry, name="other", flags=("--tls-ca", Authority("other").ca))
+    eventually(lambda: "TLS handshake failed" in other.output())
+    assert {name.split("-")[0] for name in registry.names()} == {"eng"}
+    sitter.stop()
+    eventually(lambda: front.ready_workers() == 0)

@@ -105,8 +105,11 @@ static void conn_on_event(uv_poll_t *poll, int status, int events) {
 	}
 	if (events & UV_WRITABLE)
 		conn_on_writable(c);
-	if (events & UV_READABLE)
+	if (events & UV_READABLE) {
 		c->can_read = true;
+		if (unlikely(c->tls) && !c->wants_read && tls_hears_end(c->tls)) /* a FIN may never follow */
+			c->peer_closed = true;
+	}
 	if (events & UV_DISCONNECT) {
 		c->peer_closed = c->can_read = true;
 		c->hears_close = false; /* level-triggered: once is enough */

@@ -215,6 +215,18 @@ bool tls_has_ended(const struct tls *t) {
 	return t->end;
 }
 
+bool tls_hears_end(struct tls *t) {
+	char byte;
+	size_t n;
+
+	assert(t->is_open);
+	tls_enter(t);
+	int r = t->end ? t->end : SSL_peek_ex(t->ssl, &byte, 1, &n) == 1 ? 0 : tls_outcome(t, 0);
+	if (r && r != TLS_E_AGAIN)
+		t->end = (uint8_t)r;
+	return r == TLS_E_EOF;
+}
+
 /* The first record of what is to be sent; copied unless it stands in one piece. */
 static struct slice tls_gather(const struct iovec *pieces, size_t n, size_t skip) {
 	static _Thread_local char record[RECORD_BYTES];

@@ -42,6 +42,9 @@ bool tls_is_shaking(const struct tls *t); /* begun, and not done */
 must_use int tls_read(struct tls *t, char *at, size_t max, size_t *n_out);
 bool tls_has_ended(const struct tls *t);
 
+/* Looks without reading whether the next thing that was said is that all was said. */
+bool tls_hears_end(struct tls *t);
+
 /*
  * As much as the socket takes, small pieces together in records. *n_out bytes are done
  * with; the others must be given again, in pieces of any shape, and more behind them if

@@ -150,10 +150,10 @@ def test_a_client_that_leaves(engine, router, authority, how):
     if how == "farewell":
         with pytest.raises((ssl.SSLError, OSError)):        # the other side has data on the way
             s.unwrap()
-        s.close()
     else:
         hard_close(s) if how == "reset" else s.close()
     eventually(lambda: worker.count("cancelled") == 1)
+    s.close()
     record, = front.log(1)
     assert record["status"] == 499 and record["cause"] == "client_gone"
 

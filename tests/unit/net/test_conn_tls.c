@@ -248,6 +248,16 @@ static void who_leaves_while_nobody_reads_is_noticed(void **state) {
 	pair_close(&p);
 }
 
+static void a_farewell_while_nobody_reads_is_noticed(void **state) {
+	struct pair p;
+	pair_accept_open(&p);
+	conn_want_read(&p.conn, false);
+	assert_int_equal(tls_finish(p.far), 0);
+	rig_until(&p.rig, p.conn.peer_closed);
+	assert_int_equal(conn_fill(&p.conn, 100), CONN_E_EOF);
+	pair_close(&p);
+}
+
 static void a_farewell_is_said(void **state) {
 	char room[16];
 	struct pair p;
@@ -286,6 +296,7 @@ int main(void) {
 		cmocka_unit_test(a_cut_is_no_end),
 		cmocka_unit_test(an_end_is_read_behind_what_came_before),
 		cmocka_unit_test(who_leaves_while_nobody_reads_is_noticed),
+		cmocka_unit_test(a_farewell_while_nobody_reads_is_noticed),
 		cmocka_unit_test(a_farewell_is_said),
 		cmocka_unit_test(closing_says_nothing),
 	};

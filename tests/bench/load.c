@@ -18,6 +18,9 @@
  * modes say "ready" when the window begins, and leave when standard input ends, so that
  * a proxy can be looked at before its clients are gone.
  *
+ * With --tls the proxy is spoken to with TLS, whoever it is; handshakes are in the time of the first request
+ * of a connection.
+ *
  * Every byte of every answer is checked: status, framing, length, that it is for this
  * request, with --routed also that it came from an engine that has the model. What fails
  * is counted by kind, and the first one described on standard error. With --clock PID,..
@@ -30,6 +33,7 @@
 #include "bench/kit.h"
 #include "bench/reader.h"
 #include "bench/shape.h"
+#include "net/tls.h"
 
 #define BUFFER_BYTES (64 * 1024)
 #define EVENTS_MAX   256
@@ -65,7 +69,9 @@ static const char *const fault_names[] = { "connect", "closed", "framing", "stat
 enum flow_state { FLOW_FREE, FLOW_BUSY, FLOW_OPEN, FLOW_OVER };
 
 struct flow {
-	int fd; /* -1 between connections */
+	int fd;          /* -1 between connections */
+	struct tls *tls; /* NULL: plain, or between connections */
+	bool is_shaken;
 	enum flow_state state;
 	unsigned index, model;
 	uint64_t due_ns;
@@ -83,6 +89,7 @@ struct flow {
 struct load {
 	enum mode mode;
 	bool routed;
+	struct tls_client *tls; /* NULL: plain */
 	struct kit_ports ports;
 	unsigned n_flows;
 	uint64_t window_ms, warm_ms, interval_ns;
@@ -179,6 +186,7 @@ static void flow_set_free(struct load *l, struct flow *f) {
 }
 
 static void flow_close(struct flow *f) {
+	tls_free(&f->tls);
 	if (f->fd >= 0)
 		close(f->fd);
 	f->fd = -1;
@@ -206,6 +214,29 @@ static void flow_count(struct load *l, uint64_t at_ns, uint64_t delay_ns) {
 		histogram_add(&l->delay, delay_ns);
 }
 
+/* As sendmsg(), behind the handshake. */
+static ssize_t flow_send_tls(struct flow *f, const struct msghdr *message) {
+	size_t n = 0;
+	int r = f->is_shaken ? 0 : tls_shake(f->tls);
+
+	f->is_shaken |= r == 0;
+	if (r == 0)
+		r = tls_write(f->tls, message->msg_iov, message->msg_iovlen, &n);
+	if (n || r == 0)
+		return (ssize_t)n;
+	errno = r == TLS_E_AGAIN ? EAGAIN : EPROTO;
+	return -1;
+}
+
+/* As recv(); an answer, or the events of one wake, fit the buffer. */
+static ssize_t flow_recv_tls(struct load *l, struct flow *f) {
+	size_t n;
+	int r = tls_read(f->tls, l->buffer, sizeof(l->buffer), &n);
+
+	errno = r == TLS_E_AGAIN ? EAGAIN : EPROTO;
+	return r == 0 ? (ssize_t)n : r == TLS_E_EOF ? 0 : -1;
+}
+
 /* False when the flow failed. */
 static bool flow_write(struct load *l, struct flow *f) {
 	size_t own_end = l->own_at + l->n_own;
@@ -222,13 +253,14 @@ static bool flow_write(struct load *l, struct flow *f) {
 			    (struct iovec){ (char *)piece[i].p + n_skipped, piece[i].n - n_skipped };
 	}
 	struct msghdr message = { .msg_iov = iov, .msg_iovlen = n_iov };
-	ssize_t n = sendmsg(f->fd, &message, MSG_NOSIGNAL);
+	ssize_t n = f->tls ? flow_send_tls(f, &message) : sendmsg(f->fd, &message, MSG_NOSIGNAL);
 	if (n < 0 && errno != EAGAIN) {
 		flow_fail(l, f, FAULT_CLOSED, SLICE("while writing"));
 		return false;
 	}
 	f->n_written += n < 0 ? 0 : (size_t)n;
-	if (f->blocked != (f->n_written < n_all)) {
+	bool blocked = f->n_written < n_all && (!f->tls || tls_wants_write(f->tls));
+	if (f->blocked != blocked) {
 		f->blocked = !f->blocked;
 		kit_watch(l->epoll, EPOLL_CTL_MOD, f->fd, EPOLLIN | (f->blocked ? EPOLLOUT : 0), f);
 	}
@@ -245,6 +277,9 @@ static void flow_start(struct load *l, struct flow *f, uint64_t due_ns) {
 			flow_fail(l, f, FAULT_CONNECT, slice_of(strerror(errno)));
 			return;
 		}
+		if (l->tls && (f->tls = tls_connect(l->tls, "localhost")))
+			tls_bind(f->tls, f->fd);
+		f->is_shaken = false;
 		kit_watch(l->epoll, EPOLL_CTL_ADD, f->fd, EPOLLIN, f);
 		f->blocked = false;
 		f->answer.step = READER_HEAD;
@@ -352,7 +387,11 @@ static void flow_on_end(struct load *l, struct flow *f, struct slice rest, uint6
 }
 
 static void flow_read(struct load *l, struct flow *f) {
-	ssize_t n = recv(f->fd, l->buffer, sizeof(l->buffer), 0);
+	if (f->tls && !f->is_shaken) {
+		flow_write(l, f);
+		return;
+	}
+	ssize_t n = f->tls ? flow_recv_tls(l, f) : recv(f->fd, l->buffer, sizeof(l->buffer), 0);
 	uint64_t now_ns = kit_now_ns(), first_ns = 0;
 	struct slice in = { l->buffer, n > 0 ? (size_t)n : 0 }, part;
 
@@ -568,11 +607,20 @@ static void load_add_clocks(struct load *l, const char *pids) {
 			kit_die("load: no such processes: %s", pids);
 }
 
+static void load_use_tls(struct load *l) {
+	const struct tls_client_files any = { .ca = "", .certificate = { "", "" }, .is_insecure = true };
+	char why[TLS_WHY_BYTES];
+
+	l->tls = tls_client_new(&any, why);
+	if (!l->tls)
+		kit_die("load: %s", why);
+}
+
 static void load_parse(struct load *l, int argc, char **argv) {
 	static const struct option options[] = { { "ports", 1, 0, 'p' }, { "connections", 1, 0, 'c' },
 		{ "window-ms", 1, 0, 'w' }, { "warm-ms", 1, 0, 'm' }, { "rate", 1, 0, 'r' },
 		{ "body-bytes", 1, 0, 'b' }, { "clock", 1, 0, 'k' }, { "routed", 0, 0, 'o' },
-		{ "models", 1, 0, 'n' }, { "shared-bytes", 1, 0, 's' }, { 0 } };
+		{ "models", 1, 0, 'n' }, { "shared-bytes", 1, 0, 's' }, { "tls", 0, 0, 't' }, { 0 } };
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -603,6 +651,9 @@ static void load_parse(struct load *l, int argc, char **argv) {
 			break;
 		case 'n':
 			l->n_models = (unsigned)u64_max(1, kit_uint(optarg, SHAPE_N_MODELS));
+			break;
+		case 't':
+			load_use_tls(l);
 			break;
 		case 's':
 			l->shared_bytes = kit_uint(optarg, 100000000);

@@ -22,6 +22,9 @@ within each round. CPU per operation is the growth of the CPU clocks of the prox
                 died or hangs. An operation is a repetition; p50 is the median, p99 the maximum
     registry    headrace alone: 10,000 records, then 1,000 heartbeats a second over kept connections, with
                 probes as by default. An operation is a heartbeat, timed from when it was due
+    tls         chat with 64 connections that speak TLS 1.3 and are kept; nginx, HAProxy and headrace, one P-256
+                certificate for all
+    tls_sse     sse over TLS
     decide      headrace's policies alone: what a choice takes among 8, 64 and 1,000 instances, and the
                 lookup of a prompt of 195 blocks in an index of 64 MiB. An operation is a choice
 
@@ -48,7 +51,7 @@ from pathlib import Path
 import beats
 import delays
 import report
-from subjects import SUBJECTS, Place, Unavailable, end, pinned
+from subjects import SUBJECTS, TLS_WORKLOADS, Place, Unavailable, end, pinned
 
 CHAT_CONNECTIONS = (1, 64, 256)
 CHAT_CLOSE = 64  # the level that targets and rates refer to
@@ -57,7 +60,8 @@ PROMPT_BYTES = 400_000
 SHARED_BYTES = PROMPT_BYTES * 95 // 100
 SHARED_CONNECTIONS = 32
 SHARED_RATE_PER_S = 100
-WORKLOADS = ("chat", "sse", "idle", "prompt400k", "shared400k", "latency")
+PLAIN = ("chat", "sse", "idle", "prompt400k", "shared400k", "latency")
+WORKLOADS = (*PLAIN, *TLS_WORKLOADS)
 ALSO = ("fleet", "registry", "decide")  # of no subject but our own
 
 
@@ -100,6 +104,8 @@ class Load:
             command += ["--clock", ",".join(map(str, pids))]
         if self.subject.routed and not self.place.is_crowd:
             command += ["--routed"]
+        if self.subject.is_tls:
+            command += ["--tls"]
         child = subprocess.Popen(
             pinned(self.place.load_cpu, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -161,7 +167,7 @@ class Bench:
         for workload in workloads:
             measure = getattr(self, workload)
             place = self.crowd if workload == "shared400k" else self.place
-            subjects = [s for s in self.subjects if workload in (s.workloads or WORKLOADS)]
+            subjects = [s for s in self.subjects if workload in (s.workloads or PLAIN)]
             for index in range(self.profile.rounds):
                 for subject in subjects:
                     say_progress(f"{workload} {index + 1}/{self.profile.rounds} {subject.name}")
@@ -195,6 +201,15 @@ class Bench:
         options = ("--warm-ms", self.profile.warm_ms, "--window-ms", self.profile.sse_ms)
         result = load.run("sse", self.profile.sse_streams, *options)
         self.add("sse", index, subject, self.profile.sse_streams, result, events_per_s=20, event_bytes=200)
+
+    def tls(self, index, subject, running, load):
+        result = self.closed(load, CHAT_CLOSE, self.profile.chat_ms)
+        self.add("tls", index, subject, CHAT_CLOSE, result)
+
+    def tls_sse(self, index, subject, running, load):
+        options = ("--warm-ms", self.profile.warm_ms, "--window-ms", self.profile.sse_ms)
+        result = load.run("sse", self.profile.sse_streams, *options)
+        self.add("tls_sse", index, subject, self.profile.sse_streams, result, events_per_s=20, event_bytes=200)
 
     def idle(self, index, subject, running, load):
         streams = min(self.profile.idle_streams, self.place.n_streams)

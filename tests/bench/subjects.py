@@ -14,6 +14,7 @@ import random
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 import urllib.request
@@ -24,6 +25,7 @@ N_ENGINES = 8
 N_CROWD = 100
 MODELS = [f"model-{i:02}" for i in range(16)]
 START_S = 15
+TLS_WORKLOADS = ("tls", "tls_sse")
 
 
 class Unavailable(Exception):
@@ -81,6 +83,16 @@ class Place:
 
     def tool(self, name):
         return self.program(f"release/tests/bench/{name}")
+
+    def certificate(self):
+        """One for all who speak TLS: chain and key in one file."""
+        path = self.folder / "tls.pem"
+        if not path.exists():
+            made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+            made += ["-days", "2", "-subj", "/CN=localhost", "-keyout", str(path), "-out", f"{path}.crt"]
+            subprocess.run(made, check=True, capture_output=True)
+            path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
+        return path
 
     def engine_list(self):
         return ",".join(map(str, self.engine_ports))
@@ -161,7 +173,8 @@ class Subject:
     name = None
     routed = False  # sends a request to an engine that has its model
     has_admin = False
-    workloads = None  # those it is measured in; None: all
+    is_tls = False
+    workloads = None  # those it is measured in; None: all that are plain
 
     def version(self, place):
         return ""
@@ -196,7 +209,7 @@ class Subject:
         body = json.dumps({"messages": [], "model": MODELS[0]})
         deadline = time.monotonic() + START_S
         while proxy.process.poll() is None and time.monotonic() < deadline:
-            connection = http.client.HTTPConnection("127.0.0.1", proxy.ports[0], timeout=5)
+            connection = self.connection(proxy.ports[0])
             try:
                 connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
                 if connection.getresponse().status == 200:
@@ -208,9 +221,15 @@ class Subject:
             time.sleep(0.02)
         raise Unavailable(f"does not start: {proxy.last_words()}")
 
+    def connection(self, port):
+        if not self.is_tls:
+            return http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        context = ssl._create_unverified_context()
+        return http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
+
     def write(self, place, template, folder, engine_line, **values):
         """Fills peers/NAME.in: @KEY@ for each value, @ENGINES@ by one `engine_line` an engine."""
-        values |= {"DIR": folder, "STREAMS": place.n_streams + 250, "CONNECTIONS": 5 * place.n_streams // 2 + 1000}
+        values = {"TLS": ""} | values | {"DIR": folder, "STREAMS": place.n_streams + 250, "CONNECTIONS": 5 * place.n_streams // 2 + 1000}
         values["ENGINES"] = "\n".join(
             engine_line.format(port=port, index=i, models=json.dumps(place.models_of(i)))
             for i, port in enumerate(place.engine_ports)
@@ -243,6 +262,9 @@ class Nginx(Subject):
         program = place.program("tools/bin/nginx")
         return subprocess.run([program, "-v"], capture_output=True, text=True).stderr.strip().split()[-1]
 
+    def tls(self, place):
+        return ""
+
     def command(self, place, folder, port, admin_port):
         config = self.write(
             place,
@@ -251,6 +273,7 @@ class Nginx(Subject):
             "\t\tserver 127.0.0.1:{port};",
             PORT=port,
             USER="user root;" * (os.geteuid() == 0),
+            TLS=self.tls(place),
         )
         return [place.program("tools/bin/nginx"), "-e", "stderr", "-p", str(folder), "-c", config]
 
@@ -262,8 +285,12 @@ class Haproxy(Subject):
         program = place.program("tools/bin/haproxy")
         return "haproxy/" + subprocess.run([program, "-v"], capture_output=True, text=True).stdout.split()[2]
 
+    def tls(self, place):
+        return ""
+
     def command(self, place, folder, port, admin_port):
-        config = self.write(place, "haproxy.cfg", folder, "\tserver engine{index} 127.0.0.1:{port}", PORT=port)
+        server = "\tserver engine{index} 127.0.0.1:{port}"
+        config = self.write(place, "haproxy.cfg", folder, server, PORT=port, TLS=self.tls(place))
         return [place.program("tools/bin/haproxy"), "-db", "-q", "-f", config]
 
 
@@ -300,9 +327,13 @@ class Headrace(Subject):
         asked = subprocess.run([place.program("release/headrace"), "--version"], capture_output=True, text=True)
         return asked.stdout.strip().splitlines()[0] if asked.returncode == 0 and asked.stdout.strip() else ""
 
+    def tls(self, place):
+        return ""
+
     def command(self, place, folder, port, admin_port):
         worker = '\n[[worker]]\nurl = "http://127.0.0.1:{port}"\nmodels = {models}'
-        config = self.write(place, "headrace.toml", folder, worker, PORT=port, ADMIN_PORT=admin_port, POLICY=self.policy)
+        values = {"PORT": port, "ADMIN_PORT": admin_port, "POLICY": self.policy, "TLS": self.tls(place)}
+        config = self.write(place, "headrace.toml", folder, worker, **values)
         return [place.program("release/headrace"), "router", "--config", config]
 
 
@@ -314,4 +345,37 @@ class HeadraceRoundRobin(Headrace):
     workloads = ("chat", "prompt400k", "shared400k")
 
 
-SUBJECTS = [Direct(), Floor(), Nginx(), Haproxy(), Aiohttp(), Headrace(), HeadraceRoundRobin()]
+class NginxTls(Nginx):
+    name, is_tls, workloads = "nginx_tls", True, TLS_WORKLOADS
+
+    def tls(self, place):
+        pem = place.certificate()
+        return f" ssl;\n\t\tssl_certificate {pem};\n\t\tssl_certificate_key {pem};\n\t\tssl_protocols TLSv1.2 TLSv1.3"
+
+
+class HaproxyTls(Haproxy):
+    name, is_tls, workloads = "haproxy_tls", True, TLS_WORKLOADS
+
+    def tls(self, place):
+        return f" ssl crt {place.certificate()} alpn http/1.1"
+
+
+class HeadraceTls(Headrace):
+    name, is_tls, workloads = "headrace_tls", True, TLS_WORKLOADS
+
+    def tls(self, place):
+        return f'[tls]\ncertificates = ["{place.certificate()}"]\n'
+
+
+SUBJECTS = [
+    Direct(),
+    Floor(),
+    Nginx(),
+    Haproxy(),
+    Aiohttp(),
+    Headrace(),
+    HeadraceRoundRobin(),
+    NginxTls(),
+    HaproxyTls(),
+    HeadraceTls(),
+]

@@ -344,6 +344,69 @@ static void what_is_not_tls_is_refused(void **state) {
 	scene_close(&s);
 }
 
+/* What a client says first, as its bytes. */
+static size_t record_hello(const struct scene *s, char *hello, size_t size) {
+	struct link l;
+	link_open_scene(&l, s, "a.example");
+	assert_int_equal(tls_shake(l.client), TLS_E_AGAIN);
+	ssize_t n = recv(l.fds[0], hello, size, 0);
+	assert_true(n > 100 && (size_t)n < size);
+	link_close(&l);
+	return (size_t)n;
+}
+
+/* Lengths, the server name and protocols among them: nothing of it is believed unseen. */
+static void a_garbled_hello_opens_nothing(void **state) {
+	enum { ROUNDS = 3000 };
+	char hello[2048], said[2048];
+	struct scene s;
+	struct rng rng;
+	rng_init(&rng, 11);
+	scene_open(&s);
+	size_t n = record_hello(&s, hello, sizeof(hello)), n_broken = 0;
+	struct tls_server *server = server_of(&s);
+	struct tls_client *client = client_of(&s);
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		struct link l;
+		size_t from = rng_below(&rng, 4) ? 5 : 0; /* mostly behind the record's head */
+		memcpy(said, hello, n);
+		for (uint64_t i = rng_below(&rng, 4); i < 4; i++)
+			said[from + rng_below(&rng, n - from)] = (char)rng_next(&rng);
+		link_open(&l, server, client, "a.example");
+		rig_say(l.fds[1], (struct slice){ said, n });
+		int r = tls_shake(l.server);
+		assert_true(r == TLS_E_AGAIN || r == TLS_E_BROKEN);
+		n_broken += r == TLS_E_BROKEN;
+		close(l.fds[1]);
+		l.fds[1] = -1;
+		assert_int_equal(tls_shake(l.server), TLS_E_BROKEN);
+		assert_non_null(tls_failure(l.server));
+		link_close(&l);
+	}
+	assert_true(n_broken > ROUNDS / 10 && n_broken < ROUNDS); /* some of each */
+	tls_server_unref(&server);
+	tls_client_unref(&client);
+	scene_close(&s);
+}
+
+static void nobody_shakes_hands_again(void **state) {
+	struct scene s;
+	struct link l;
+	scene_open(&s);
+	link_open_scene(&l, &s, "a.example");
+	SSL_set_max_proto_version(l.client->ssl, TLS1_2_VERSION); /* 1.3 has no such thing */
+	SSL_clear_options(l.client->ssl, SSL_OP_NO_RENEGOTIATION);
+	assert_true(link_shakes(&l));
+	assert_int_equal(SSL_renegotiate(l.client->ssl), 1);
+	assert_int_equal(tls_shake(l.client), TLS_E_AGAIN);
+	assert_int_equal(hears(l.server), TLS_E_AGAIN);
+	assert_int_equal(SSL_num_renegotiations(l.server->ssl), 0);
+	assert_int_equal(tls_shake(l.client), TLS_E_BROKEN);
+	assert_string_equal(tls_failure(l.client), "no renegotiation");
+	link_close(&l);
+	scene_close(&s);
+}
+
 /* --- tickets ----------------------------------------------------------------------------- */
 
 /* One handshake; *session is offered, and then the newest. True: it was taken. */
@@ -417,6 +480,52 @@ static void an_end_without_a_word_is_a_cut(void **state) {
 	say(l.server, "still"); /* one side's end is not the other's */
 	assert_hears(l.client, "still");
 	link_close(&l);
+	scene_close(&s);
+}
+
+/* What happens to the second of two records on its way. */
+static void a_record_that_is_not_whole_is_never_heard(void **state) {
+	static const struct {
+		size_t at; /* 0: nothing is changed; the record begins with kind, version, length */
+		unsigned char value;
+		size_t n_cut;
+		int outcome;
+	} cases[] = {
+		{ 0, 0, 1, TLS_E_TRUNCATED },  /* all but the last byte */
+		{ 0, 0, 30, TLS_E_TRUNCATED }, /* its head and no more */
+		{ 0, 0, 34, TLS_E_TRUNCATED }, /* one byte */
+		{ 34, 0, 0, TLS_E_BROKEN },    /* the last byte of its tag */
+		{ 5, 0, 0, TLS_E_BROKEN },     /* the first of what it carries */
+		{ 3, 0xff, 0, TLS_E_BROKEN },  /* longer than any may be */
+		{ 1, 9, 0, TLS_E_BROKEN },     /* a version that never was */
+		{ 0, 0, 0, 0 },
+	};
+	static const char text[] = "0123456789abc";
+	struct scene s;
+	scene_open(&s);
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		unsigned char record[64];
+		struct link l;
+		link_open_scene(&l, &s, "a.example");
+		assert_true(link_shakes(&l));
+		say(l.client, "whole");
+		assert_hears(l.server, "whole");
+		say(l.client, text);
+		assert_int_equal(recv(l.fds[0], record, sizeof(record), 0), 35);
+		if (cases[i].at)
+			record[cases[i].at] =
+			    (unsigned char)(record[cases[i].at] == cases[i].value ? 1 : cases[i].value);
+		rig_say(l.fds[1], (struct slice){ (char *)record, 35 - cases[i].n_cut });
+		if (cases[i].n_cut)
+			shutdown(l.fds[1], SHUT_WR);
+		if (cases[i].n_cut) /* the end is behind what is there */
+			assert_int_equal(hears(l.server), TLS_E_AGAIN);
+		if (cases[i].outcome == 0)
+			assert_hears(l.server, text);
+		else
+			assert_int_equal(hears(l.server), cases[i].outcome);
+		link_close(&l);
+	}
 	scene_close(&s);
 }
 
@@ -589,8 +698,11 @@ int main(void) {
 		cmocka_unit_test(only_our_protocol_is_chosen),
 		cmocka_unit_test(clients_must_show_who_they_are),
 		cmocka_unit_test(what_is_not_tls_is_refused),
+		cmocka_unit_test(a_garbled_hello_opens_nothing),
+		cmocka_unit_test(nobody_shakes_hands_again),
 		cmocka_unit_test(a_ticket_is_good_for_its_name_alone),
 		cmocka_unit_test(an_end_without_a_word_is_a_cut),
+		cmocka_unit_test(a_record_that_is_not_whole_is_never_heard),
 		cmocka_unit_test(pieces_of_all_sizes_arrive_in_order),
 		cmocka_unit_test(small_pieces_share_a_record),
 		cmocka_unit_test(a_farewell_waits_for_room),

@@ -32,6 +32,8 @@ static void server_count(struct server *s, int change) {
 
 static void session_close(struct session *s, bool reset) {
 	assert(s->state != SESSION_CLOSED);
+	if (s->state == SESSION_HANDSHAKE)
+		s->server->n_handshakes--;
 	s->state = SESSION_CLOSED;
 	timer_stop(&s->timer);
 	job_cancel(&s->job);
@@ -53,6 +55,14 @@ static void session_linger(struct session *s) {
 		conn_shutdown(&s->conn);
 	conn_want_read(&s->conn, true);
 	loop_wake(s->conn.loop, &s->job);
+}
+
+/* Between requests. A client with TLS is told, so that it sees no cut. */
+static void session_dismiss(struct session *s) {
+	if (s->conn.tls)
+		session_linger(s);
+	else
+		session_close(s, false);
 }
 
 /* head: what was read of the request's. */
@@ -84,8 +94,8 @@ static void session_on_timer(struct timer *t) {
 			session_refuse(s, &no_head, CAUSE_HEAD_TIMEOUT);
 	} else if (s->state == SESSION_IDLE && s->conn.can_read)
 		loop_timer(s->conn.loop, &s->timer, s->server->limits.head_ms);
-	else if (s->state == SESSION_IDLE && s->conn.tls) /* the client is told, so that it sees no cut */
-		session_linger(s);
+	else if (s->state == SESSION_IDLE)
+		session_dismiss(s);
 	else if (s->state != SESSION_CALL) /* running on during a call is cheaper than stopping for each */
 		session_close(s, false);
 }
@@ -166,6 +176,9 @@ static void session_run_handshake(struct session *s) {
 	if (s->conn.state == CONN_CONNECTING)
 		return;
 	s->state = SESSION_IDLE;
+	s->server->n_handshakes--;
+	list_remove(&s->link);
+	list_push(&s->server->sessions, &s->link);
 	timer_stop(&s->timer);
 	loop_timer(s->conn.loop, &s->timer, s->server->is_closing ? FAREWELL_MS : s->server->limits.head_ms);
 	session_run_head(s);
@@ -239,8 +252,17 @@ struct slice session_peer(const struct session *s, char room[46]) {
 
 /* --- the server ----------------------------------------------------------- */
 
+/* Whoever has been at it for longest gives way: who means it needs milliseconds. */
+static void server_limit_handshakes(struct server *s) {
+	if (s->n_handshakes >= s->n_handshakes_max)
+		session_close(container_of(list_first(&s->handshakes), struct session, link), false);
+}
+
 /* Nothing can be read before the handshake is over; it begins at once. */
 static void session_secure(struct session *s, struct tls *tls) {
+	server_limit_handshakes(s->server);
+	list_push(&s->server->handshakes, &s->link);
+	s->server->n_handshakes++;
 	s->state = SESSION_HANDSHAKE;
 	loop_timer(s->conn.loop, &s->timer, HANDSHAKE_MS);
 	conn_secure(&s->conn, tls);
@@ -267,12 +289,12 @@ static void server_on_accept(struct listener *l, int fd, const struct sockaddr_s
 		listener_client_gone(l);
 		return;
 	}
-	list_push(&server->sessions, &s->link);
 	server_count(server, 1);
 	if (tls) {
 		session_secure(s, tls);
 		return;
 	}
+	list_push(&server->sessions, &s->link);
 	loop_timer(
 	    server->loop, &s->timer, server->limits.head_ms); /* silence at the start is no keep-alive */
 	s->conn.can_read = true; /* the request has often come with the connection */
@@ -289,6 +311,8 @@ int server_open(struct server *s, struct loop *loop, int fd, struct client_budge
     const struct server_limits *limits, const struct server_handler *handler, void *context) {
 	*s = (struct server){ .loop = loop, .handler = handler, .context = context, .limits = *limits };
 	list_init(&s->sessions);
+	list_init(&s->handshakes);
+	s->n_handshakes_max = SERVER_HANDSHAKES_MAX;
 	slab_init(&s->slab, sizeof(struct session));
 	timer_init(&s->trim, server_on_trim);
 	loop_timer(loop, &s->trim, TRIM_MS);
@@ -308,13 +332,14 @@ void server_drain(struct server *s) {
 					     the way */
 			loop_timer(s->loop, &session->timer, FAREWELL_MS);
 		else if (!session->conn.can_read && !session->conn.unread.n)
-			session_close(session, false);
+			session_dismiss(session);
 	}
 }
 
 void server_close(struct server *s) {
 	server_drain(s);
 	timer_stop(&s->trim);
+	list_splice(&s->sessions, &s->handshakes);
 	list_each_safe (it, &s->sessions) {
 		struct session *session = container_of(it, struct session, link);
 		assert(session->state != SESSION_CALL);

@@ -8,7 +8,8 @@
  * in the socket, but for what one read brought together with the head. A malformed head
  * or an expired head deadline is answered here and ends the connection.
  *
- * With `tls` set new clients must speak TLS. A handshake has HANDSHAKE_MS, a constant.
+ * With `tls` set new clients must speak TLS. A handshake has HANDSHAKE_MS, a constant; when
+ * too many are under way the oldest of them is ended for each that begins.
  *
  * The handler embeds struct call in an object of its own. From begin() until
  * session_next() or session_abort() the connection's events wake the call's owner.
@@ -34,7 +35,7 @@ struct session {
 	struct conn conn;
 	struct job job;
 	struct timer timer;
-	struct list link; /* server->sessions */
+	struct list link; /* server->sessions; in a handshake server->handshakes */
 	struct server *server;
 	union {
 		struct sockaddr sa;
@@ -68,6 +69,8 @@ struct server_handler {
 	    struct server *server, const struct head *head, enum cause cause, struct reply *reply);
 };
 
+#define SERVER_HANDSHAKES_MAX 1024
+
 struct server {
 	struct loop *loop;
 	const struct server_handler *handler;
@@ -76,6 +79,9 @@ struct server {
 	struct listener listener;
 	struct slab slab;
 	struct list sessions;
+	struct list handshakes; /* the oldest first */
+	uint32_t n_handshakes;
+	uint32_t n_handshakes_max;   /* SERVER_HANDSHAKES_MAX; may be set after opening, not 0 */
 	_Atomic uint32_t n_sessions; /* written by the loop's thread alone */
 	_Atomic bool is_closing;     /* the accept queue was taken */
 	struct timer trim;

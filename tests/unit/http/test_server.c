@@ -4,6 +4,7 @@
 
 #include "http/reply.h"
 #include "http/server.h"
+#include "unit/net/certs.h"
 
 /* --- a handler that says what it heard ------------------------------------------------ */
 
@@ -613,6 +614,37 @@ static void peers_have_addresses(void **state) {
 	}
 }
 
+/* --- TLS ----------------------------------------------------------------------------------- */
+
+static void too_many_handshakes_end_the_oldest(void **state) {
+	struct house *h = house_open(&patient);
+	char why[TLS_WHY_BYTES], byte;
+	struct certs certs;
+	int fds[4];
+	certs_open(&certs);
+	const struct cert *a = certs_make(&certs, "a", "DNS:a.example", NULL);
+	const struct tls_files files = { a->path, a->path };
+	h->server.tls = tls_server_new(
+	    &(struct tls_server_files){ .certificates = &files, .n = 1, .client_ca = "" }, why);
+	assert_non_null(h->server.tls);
+	h->server.n_handshakes_max = 2;
+	for (unsigned i = 0; i < n_elems(fds); i++) {
+		fds[i] = rig_connect(h->port);
+		if (i < 2)
+			rig_until(&h->rig, h->server.n_handshakes == i + 1);
+		else
+			rig_until(&h->rig, recv(fds[i - 2], &byte, 1, MSG_DONTWAIT) == 0);
+	}
+	assert_int_equal(h->server.n_handshakes, 2);
+	assert_int_equal(h->server.n_sessions, 2);
+	assert_int_equal(h->budget.n_open, 2);
+	for (unsigned i = 0; i < n_elems(fds); i++)
+		close(fds[i]);
+	tls_server_unref(&h->server.tls);
+	certs_close(&certs);
+	house_close(h);
+}
+
 int main(void) {
 	loop_setup_process();
 	const struct CMUnitTest tests[] = {
@@ -638,6 +670,7 @@ int main(void) {
 		cmocka_unit_test(who_never_asks_does_not_hold_a_drain_up),
 		cmocka_unit_test(a_close_ends_everybody),
 		cmocka_unit_test(peers_have_addresses),
+		cmocka_unit_test(too_many_handshakes_end_the_oldest),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,11 +35,12 @@ def trusting(authority, *alpn, certificate=None):
     return context
 
 
-def connect(router, context, name="localhost"):
+def connect(router, context, name="localhost", session=None):
+    """An end without a farewell raises."""
     s = socket.create_connection(("127.0.0.1", router.port), 60)
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
-        return context.wrap_socket(s, server_hostname=name)
+        return context.wrap_socket(s, server_hostname=name, suppress_ragged_eofs=False, session=session)
     except BaseException:
         s.close()
         raise
@@ -162,8 +163,51 @@ def test_an_idle_client_is_told(engine, router, authority):
     front = router([engine(["m"])], timeout={"keepalive": "100ms"}, tls={"certificates": [authority.issue(*LOCAL)]})
     with connect(front, trusting(authority)) as s:
         s.sendall(raw_request(chat_body()))
-        assert read_to_end(s)[1] == "fin"       # an end without a farewell would raise
+        assert read_to_end(s)[1] == "fin"
     assert len(front.log(1)) == 1
+
+
+def test_an_idle_client_is_told_of_the_end(front, authority):
+    with connect(front, trusting(authority)) as idle, connect(front, trusting(authority)) as fresh:
+        idle.sendall(raw_request(chat_body()))
+        read_to_end(idle, b'"usage"')
+        front.stop()
+        assert read_to_end(idle)[1] == "fin"
+        assert read_to_end(fresh) == (b"", "fin")
+
+
+def resumed(front, context, session):
+    """-> whether the session was taken, and the newest."""
+    with connect(front, context, session=session) as s:
+        assert chat(s, chat_body())[0] == 200
+        return s.session_reused, s.session
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_sessions_are_resumed(front, authority, version):
+    """By every thread, until the certificates are read again."""
+    context = trusting(authority)
+    context.maximum_version = version
+    was_resumed, session = resumed(front, context, None)
+    assert not was_resumed
+    for _ in range(16):
+        was_resumed, session = resumed(front, context, session)
+        assert was_resumed
+    front.process.send_signal(signal.SIGHUP)
+    eventually(lambda: not resumed(front, context, session)[0])
+
+
+def test_tls_to_a_plain_port(engine, router, authority):
+    front = router([engine(["m"])])
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    hello = trusting(authority).wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        hello.do_handshake()
+    with socket.create_connection(("127.0.0.1", front.port), 60) as s:
+        s.sendall(outgoing.read())
+        answer, how = read_to_end(s)
+        assert answer.startswith(b"HTTP/1.1 400 ") and how == "fin"
+    assert front.chat().status_code == 200
 
 
 def test_what_an_idle_stream_takes(engine, router, authority):

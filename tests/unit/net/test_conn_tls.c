@@ -225,6 +225,26 @@ static void a_cut_is_no_end(void **state) {
 	pair_close(&p);
 }
 
+/* Its head is there, so that TLS waits for the rest while the socket has nothing to say but that it ended. */
+static void a_cut_record_is_a_cut(void **state) {
+	for (unsigned is_late = 0; is_late < 2; is_late++) {
+		struct pair p;
+		pair_accept_open(&p);
+		char room;
+		size_t n = 0;
+		assert_false(far_hears(&p, &room, 1, &n)); /* unread bytes would make it a reset */
+		conn_want_read(&p.conn, !is_late);
+		rig_say(p.far_fd, SLICE("\x17\x03\x03\x00\x20 part"));
+		if (!is_late)
+			rig_until(&p.rig, p.conn.can_read && conn_fill(&p.conn, 100) == CONN_E_AGAIN);
+		far_leaves(&p);
+		rig_until(&p.rig, p.conn.peer_closed);
+		rig_until(&p.rig, p.conn.can_read && conn_fill(&p.conn, 100) != CONN_E_AGAIN);
+		assert_int_equal(conn_fill(&p.conn, 100), CONN_E_BROKEN);
+		pair_close(&p);
+	}
+}
+
 static void an_end_is_read_behind_what_came_before(void **state) {
 	struct pair p;
 	pair_accept_open(&p);
@@ -294,6 +314,7 @@ int main(void) {
 		cmocka_unit_test(another_server_breaks_it),
 		cmocka_unit_test(who_leaves_in_the_handshake_is_noticed),
 		cmocka_unit_test(a_cut_is_no_end),
+		cmocka_unit_test(a_cut_record_is_a_cut),
 		cmocka_unit_test(an_end_is_read_behind_what_came_before),
 		cmocka_unit_test(who_leaves_while_nobody_reads_is_noticed),
 		cmocka_unit_test(a_farewell_while_nobody_reads_is_noticed),

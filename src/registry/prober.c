@@ -25,11 +25,12 @@ struct probe {
 };
 
 bool prober_target_url(const struct prober_target *t, char url[static PROBER_URL_MAX]) {
+	const char *scheme = slice_is(slice_head(t->url, 8), SLICE("https://")) ? "https" : "http";
 	bool is_bare_ipv6 = t->host.n && memchr(t->host.p, ':', t->host.n) && t->host.p[0] != '[';
 	int n;
 
 	if (t->is_openai && t->port < UINT16_MAX)
-		n = snprintf(url, PROBER_URL_MAX, "http://%s%.*s%s:%u", is_bare_ipv6 ? "[" : "",
+		n = snprintf(url, PROBER_URL_MAX, "%s://%s%.*s%s:%u", scheme, is_bare_ipv6 ? "[" : "",
 		    (int)t->host.n, t->host.p, is_bare_ipv6 ? "]" : "", t->port + 1u);
 	else
 		n = snprintf(url, PROBER_URL_MAX, "%.*s", (int)t->url.n, t->url.p);

@@ -4,7 +4,7 @@
  * Each target has its own moment, spread over the interval by chance and shifted a
  * little each time, so that many never come at once; at most PROBER_ACTIVE_MAX are
  * asked at a time, the others wait in line. Healthy is any 2xx in time. A url that we
- * cannot ask (https) is nobody's fault: its health stays what it was. An address that may
+ * cannot ask (no http) is nobody's fault: its health stays what it was. An address that may
  * not be asked, whatever name led to it, is as one where nobody is.
  *
  * One thread, the loop's. Results come from a job of the prober's own, never from
@@ -63,6 +63,7 @@ struct prober_wish {
 /* Asks now, or waits for the answer that is under way. False: there is no such name. */
 must_use bool prober_ask(struct prober *p, struct slice name, struct prober_wish *wish);
 
-/* "http://host:port" + what is in front of "/health"; in `url`. False: it does not fit. For tests. */
+/* "http://host:port", or https where the record's url is; + what is in front of "/health"; in `url`. False:
+ * it does not fit. For tests. */
 #define PROBER_URL_MAX 512
 must_use bool prober_target_url(const struct prober_target *target, char url[static PROBER_URL_MAX]);

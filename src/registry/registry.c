@@ -17,6 +17,7 @@
 #include "base/descriptors.h"
 #include "base/notify.h"
 #include "base/text.h"
+#include "net/certificates.h"
 #include "net/signals.h"
 #include "registry/registry_change.h"
 #include "registry/registry_routes.h"
@@ -37,6 +38,7 @@ struct registry {
 	struct watchers watchers;
 	struct prober prober;
 	struct signals signals;
+	struct certificates certificates;
 	struct timer tick, sweep, drain;
 	uint64_t drain_until_ms;
 	bool is_draining;
@@ -77,6 +79,7 @@ static void registry_stop(struct registry *r) {
 	prober_deinit(&r->prober);
 	registry_routes_close(&r->routes);
 	signals_close(&r->signals);
+	certificates_close(&r->certificates);
 	loop_stop(&r->loop);
 }
 
@@ -96,28 +99,28 @@ static void registry_on_alarm(int number) {
 	_exit(1);
 }
 
-/* False: all is as it was, and `why` says why. */
-static bool registry_take_certificates(struct registry *r, char *why) {
-	const struct tls_server_files *files = &r->config.tls.files;
-	struct tls_server *next = files->n ? tls_server_new(files, why) : NULL;
+static void registry_take_certificates(struct certificates *now) {
+	struct registry *r = container_of(now, struct registry, certificates);
 
-	if (files->n && !next)
-		return false;
 	tls_server_unref(&r->routes.server.server.tls);
-	r->routes.server.server.tls = next;
-	return true;
+	r->routes.server.server.tls = tls_server_ref(now->server);
 }
 
-static void registry_reload(struct registry *r) {
+/* False: a message was printed. */
+static bool registry_open_tls(struct registry *r) {
 	char why[TLS_WHY_BYTES];
-	struct log_event e;
-	bool is_good = registry_take_certificates(r, why);
 
-	log_begin(&e, is_good ? LOG_INFO : LOG_ERROR,
-	    is_good ? "certificates read again" : "certificates cannot be read: the old ones stay");
-	if (!is_good)
-		line_text(&e.line, SLICE("reason"), slice_of(why));
-	log_end(&e);
+	r->certificates = (struct certificates){
+		.server_files = &r->config.tls.files,
+		.client_files = &r->config.peer,
+		.on_change = registry_take_certificates,
+	};
+	if (!certificates_open(&r->certificates, &r->loop, why)) {
+		fprintf(stderr, "headrace registry: tls: %s\n", why);
+		return false;
+	}
+	registry_take_certificates(&r->certificates);
+	return true;
 }
 
 static void registry_on_signal(struct signals *signals, int number) {
@@ -125,7 +128,7 @@ static void registry_on_signal(struct signals *signals, int number) {
 	struct log_event e;
 
 	if (number == SIGHUP) {
-		registry_reload(r);
+		certificates_reload(&r->certificates);
 		return;
 	}
 
@@ -270,11 +273,8 @@ static bool registry_start(struct registry *r) {
 	registry_begin(r);
 	if (registry_routes_open(&r->routes, fd) < 0)
 		return false;
-	char why[TLS_WHY_BYTES];
-	if (!registry_take_certificates(r, why)) {
-		fprintf(stderr, "headrace registry: tls: %s\n", why);
+	if (!registry_open_tls(r))
 		return false;
-	}
 	registry_say_ready(r, listener_port(fd));
 	return true;
 }
@@ -285,6 +285,7 @@ static void registry_free(struct registry *r) {
 		_exit(0);
 	loop_deinit(&r->loop);
 	tls_server_unref(&r->routes.server.server.tls);
+	certificates_deinit(&r->certificates);
 	registry_routes_deinit(&r->routes);
 	watchers_deinit(&r->watchers);
 	store_free(&r->store);

@@ -69,6 +69,17 @@ static const struct option rows[] = {
 	{ "tls", "client_ca", .flag = "ssl-ca-certs", .arg = "FILE",
 	    .help = "others must show a certificate that one of these has signed", .type = OPTION_STRING,
 	    AT(tls.files.client_ca) },
+	{ "tls", "peer_ca", .flag = "peer-ca", .arg = "FILE",
+	    .help = "who may have signed the certificates of those who are probed by https, in place of the "
+		    "system's",
+	    .type = OPTION_STRING, AT(peer.ca) },
+	{ "tls", "peer_insecure", .flag = "peer-insecure",
+	    .help = "whether they are believed whatever certificate they show; for tests",
+	    .type = OPTION_BOOL, .def = "false", AT(peer.is_insecure) },
+	{ "tls", "peer_certificate", .flag = "peer-certificate", .arg = "FILE",
+	    .help = "certificate chain to show to them", .type = OPTION_STRING, AT(peer.certificate.chain) },
+	{ "tls", "peer_key", .flag = "peer-certificate-key", .arg = "FILE",
+	    .help = "and its key, if not in the same file", .type = OPTION_STRING, AT(peer.certificate.key) },
 	{ "log", "level", .help = "events below it are not written", .type = OPTION_ENUM,
 	    .choices = log_levels, .def = "info", AT(log_level) },
 };
@@ -149,6 +160,7 @@ static void verify(struct option_set *set, void *arg) {
 			assert(option_mistakes(set) > 0); /* check_range() has said so */
 	config->ranges = ranges;
 	tls_options_verify_server(set, &config->tls);
+	tls_options_verify_client(set, &config->peer, "tls.peer_");
 	if (config->ttl_ms % 1000)
 		option_mistake(set, "registry.ttl", "expected whole seconds");
 	if (!config->state_dir[0])

@@ -28,6 +28,7 @@ struct registry_config {
 	uint64_t body_limit_bytes;
 	uint32_t n_records_max;
 	struct tls_server_options tls;
+	struct tls_client_files peer; /* for those who are probed by https */
 	enum log_level log_level;
 };
 

@@ -59,7 +59,7 @@ struct router_health {
 	unsigned errors_max;
 };
 
-/* What the files hold is the certificates' (router/certificates.h). */
+/* What the files hold is the certificates' (net/certificates.h). */
 struct router_tls {
 	struct tls_server_options server;
 	struct tls_client_files client; /* for engines and the registry */

@@ -18,17 +18,16 @@
 #include "discovery/registry_source.h"
 #include "discovery/scrape.h"
 #include "discovery/watch.h"
+#include "net/certificates.h"
 #include "net/resolver.h"
 #include "net/signals.h"
 #include "policy/session_table.h"
-#include "router/certificates.h"
 #include "router/report.h"
 #include "router/worker.h"
 
 #define FD_RESERVE     32u /* log, admin clients, probes, what libraries open */
 #define DRAIN_CHECK_MS 20
-#define TICKET_KEY_MS  (12 * 3600 * 1000u) /* and how old a certificate is that nobody told us of */
-#define PUBLISH_MS     20                  /* between two snapshots: news that come one by one share one */
+#define PUBLISH_MS     20 /* between two snapshots: news that come one by one share one */
 
 enum control_state {
 	CONTROL_RUNNING = 1,
@@ -51,7 +50,7 @@ struct control {
 	bool has_metrics_listener;
 	struct report report;
 	struct signals signals;
-	struct timer drain, publish, renewal;
+	struct timer drain, publish;
 	struct certificates certificates;
 	uint64_t published_ms;
 	uint64_t drain_until_ms;
@@ -246,48 +245,32 @@ static bool control_fill_fleet(struct control *c) {
 
 /* --- certificates ------------------------------------------------------------------- */
 
-static bool control_open_tls(struct control *c) {
-	char why[TLS_WHY_BYTES];
-	if (certificates_init(&c->certificates, c->config, why)) {
-		c->loop.tls = tls_client_ref(c->certificates.client);
-		return true;
-	}
-	fprintf(stderr, "headrace router: tls: %s\n", why);
-	return false;
+/* Is there anybody to speak TLS to? Whom a registry will name is not known. */
+static bool has_tls_peers(const struct router_config *config) {
+	for (size_t i = 0; i < config->workers.n; i++)
+		if (config->workers.items[i].is_tls)
+			return true;
+	return config->registry_url[0];
 }
 
-/* The control thread asks engines, too. */
-static void control_give_tls(struct control *c) {
-	const struct certificates *now = &c->certificates;
-	tls_client_unref(&c->loop.tls);
-	c->loop.tls = tls_client_ref(now->client);
+static void control_give_tls(struct certificates *now) {
+	struct control *c = container_of(now, struct control, certificates);
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_give_tls(
 		    &c->router.workers[i], tls_server_ref(now->server), tls_client_ref(now->client));
 }
 
-static void control_reload_tls(struct control *c) {
+static bool control_open_tls(struct control *c) {
 	char why[TLS_WHY_BYTES];
-	struct log_event e;
-	bool is_good = certificates_reload(&c->certificates, why);
-	if (is_good)
-		control_give_tls(c);
-	log_begin(&e, is_good ? LOG_INFO : LOG_ERROR,
-	    is_good ? "certificates read again" : "certificates cannot be read: the old ones stay");
-	if (!is_good)
-		line_text(&e.line, SLICE("reason"), slice_of(why));
-	log_end(&e);
-}
-
-static bool control_has_tls(const struct control *c) {
-	return c->certificates.server || c->certificates.client;
-}
-
-/* Ticket keys are no older than that, and files that were changed without a word are found. */
-static void control_on_renewal(struct timer *t) {
-	struct control *c = container_of(t, struct control, renewal);
-	control_reload_tls(c);
-	loop_timer(&c->loop, &c->renewal, TICKET_KEY_MS);
+	c->certificates = (struct certificates){
+		.server_files = &c->config->tls.server.files,
+		.client_files = has_tls_peers(c->config) ? &c->config->tls.client : NULL,
+		.on_change = control_give_tls,
+	};
+	if (certificates_open(&c->certificates, &c->loop, why))
+		return true;
+	fprintf(stderr, "headrace router: tls: %s\n", why);
+	return false;
 }
 
 /* --- descriptors and sockets ------------------------------------------------------ */
@@ -363,7 +346,7 @@ static void control_stop(struct control *c) {
 		worker_stop(&c->router.workers[i]);
 	timer_stop(&c->drain);
 	timer_stop(&c->publish);
-	timer_stop(&c->renewal);
+	certificates_close(&c->certificates);
 	watcher_deinit(&c->watcher);
 	health_deinit(&c->health);
 	scraper_deinit(&c->scraper);
@@ -408,7 +391,7 @@ static void control_on_drain(struct timer *t) {
 static void control_on_signal(struct signals *signals, int number) {
 	struct control *c = container_of(signals, struct control, signals);
 	if (number == SIGHUP) {
-		control_reload_tls(c);
+		certificates_reload(&c->certificates);
 		return;
 	}
 	if (c->state != CONTROL_RUNNING) { /* a second one: now */
@@ -522,9 +505,6 @@ static bool control_start(struct control *c) {
 	control_open_scraper(c);
 	uint16_t port;
 	timer_init(&c->drain, control_on_drain);
-	timer_init(&c->renewal, control_on_renewal);
-	if (control_has_tls(c))
-		loop_timer(&c->loop, &c->renewal, TICKET_KEY_MS);
 	signals_init(&c->signals, &c->loop, signals, n_elems(signals), control_on_signal);
 	if (!control_start_workers(c, &port))
 		return false;
@@ -547,7 +527,6 @@ static void control_free(struct control *c) {
 	/* A name server that is silent holds loop_deinit() and exit() up; all that matters is written. */
 	if (resolver_n_running())
 		_exit(0);
-	tls_client_unref(&c->loop.tls);
 	certificates_deinit(&c->certificates);
 	loop_deliver(&c->loop); /* what the workers answered last: it is lent from this loop's pool */
 	loop_deinit(&c->loop);

@@ -114,6 +114,9 @@ static void where_it_asks(void **state) {
 		    "http://[::1]:2" },
 		{ { .host = { "[::1]", 5 }, .url = { "x", 1 }, .port = 1, .is_openai = true },
 		    "http://[::1]:2" },
+		{ { .host = { "h", 1 }, .url = { "https://e:1", 11 }, .port = 1, .is_openai = true },
+		    "https://h:2" },
+		{ { .host = { "h", 1 }, .url = { "https://e:1", 11 }, .port = 1 }, "https://e:1" },
 	};
 	char url[PROBER_URL_MAX], long_url[PROBER_URL_MAX + 1];
 

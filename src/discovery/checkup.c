@@ -48,7 +48,7 @@ void checkup_start(struct checkup *c, const struct instance *inst, const struct 
 	c->began_ns = clock_now_ns();
 	c->authority = inst->spec.authority;
 	c->bearer = bearer;
-	c->tls_host = c->kind == CHECKUP_ENGINE ? instance_tls_host(inst) : NULL;
+	c->tls_host = instance_tls_host(inst); /* of both: the babysitter of such an engine does likewise */
 	for (uint32_t i = 0; c->kind == CHECKUP_SITTER && i < n; i++)
 		port_next(&c->addresses[i]);
 	checkup_ask(c);

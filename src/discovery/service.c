@@ -1,6 +1,7 @@
 #include "discovery/service.h"
 
 #include "base/text.h"
+#include "net/tls_options.h"
 
 static struct slice text_in(const json_t *object, const char *key) {
 	const json_t *value = json_object_get(object, key);
@@ -170,18 +171,25 @@ static json_t *keep(const json_t *record) {
 	return kept;
 }
 
+static bool is_secure(const json_t *record) {
+	const char *url = json_string_value(json_object_get(record, "url"));
+
+	return url && tls_options_is_https(url);
+}
+
 static void read_target(struct service *s) {
 	struct instance_spec *spec = &s->spec.instance;
 	struct slice host = text_in(s->kept, "host");
-	size_t room = sizeof("http://[]:65535") + host.n;
+	size_t room = sizeof("https://[]:65535") + host.n;
 
 	s->url = malloc(room);
 	spec->port = (uint16_t)json_integer_value(json_object_get(s->kept, "port"));
-	text_print_url(s->url, room, host.p, spec->port);
+	spec->is_tls = is_secure(s->kept);
+	(spec->is_tls ? text_print_tls_url : text_print_url)(s->url, room, host.p, spec->port);
 	spec->name = service_name(s->kept);
 	spec->host = host;
 	spec->url = slice_of(s->url);
-	spec->authority = slice_skip(spec->url, strlen("http://"));
+	spec->authority = slice_skip(spec->url, spec->is_tls ? strlen("https://") : strlen("http://"));
 }
 
 /* All that a record can have much of. NULL, or what there is too much of. */

@@ -88,6 +88,13 @@ static void a_target_is_made_of_host_and_port(void **state) {
 	assert_text(s->spec.instance.url, "http://[::1]:65535");
 	assert_text(s->spec.instance.authority, "[::1]:65535");
 	assert_text(s->spec.instance.host, "::1");
+	assert_false(s->spec.instance.is_tls);
+	service_free(&s);
+
+	s = parsed("{" ENGINE ",\"url\":\"HTTPS://elsewhere:1\"," TYPE "}");
+	assert_text(s->spec.instance.url, "https://h:8000");
+	assert_text(s->spec.instance.authority, "h:8000");
+	assert_true(s->spec.instance.is_tls);
 	service_free(&s);
 }
 

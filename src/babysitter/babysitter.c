@@ -26,6 +26,7 @@
 #include "base/descriptors.h"
 #include "base/notify.h"
 #include "base/text.h"
+#include "net/certificates.h"
 #include "net/route.h"
 #include "net/signals.h"
 
@@ -63,6 +64,7 @@ struct babysitter {
 	struct job step;
 	enum life life;
 	int exit_code;
+	struct certificates certificates;
 	bool is_registering;   /* the place is ours: so are the names */
 	uint64_t seen_spawned; /* the process that is, or was last, looked at */
 	char prefix[OUTPUT_PREFIX_MAX];
@@ -75,7 +77,7 @@ struct babysitter {
 static json_t *make_record(const struct babysitter *b, const char *name, uint16_t port, json_t *metadata) {
 	char url[TEXT_URL_BYTES];
 
-	text_print_url(url, sizeof(url), b->host, port);
+	(b->config.tls.files.n ? text_print_tls_url : text_print_url)(url, sizeof(url), b->host, port);
 	uint64_t ttl_s = (N_LEASE_HEARTBEATS * b->config.heartbeat_ms + 999) / 1000;
 	return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:I, s:o}", "name", name, "host", b->host,
 	    "hostname", b->host, "port", port, "url", url, "status", "running", "ttl",
@@ -218,6 +220,7 @@ static void babysitter_end(struct babysitter *b) {
 	endpoint_server_close(&b->server);
 	keeper_close(&b->keeper);
 	signals_close(&b->signals);
+	certificates_close(&b->certificates);
 	loop_stop(&b->loop);
 }
 
@@ -235,9 +238,37 @@ static void on_registered(struct registrar *r) {
 	loop_wake(&b->loop, &b->step);
 }
 
+/* --- certificates ------------------------------------------------------------------------- */
+
+static void babysitter_take_certificates(struct certificates *now) {
+	struct babysitter *b = container_of(now, struct babysitter, certificates);
+
+	tls_server_unref(&b->server.server.tls);
+	b->server.server.tls = tls_server_ref(now->server);
+}
+
+/* False: a message was printed. */
+static bool babysitter_open_tls(struct babysitter *b) {
+	char why[TLS_WHY_BYTES];
+
+	b->certificates = (struct certificates){
+		.server_files = &b->config.tls.files,
+		.client_files = &b->config.peer,
+		.on_change = babysitter_take_certificates,
+	};
+	if (certificates_open(&b->certificates, &b->loop, why))
+		return true;
+	fprintf(stderr, "headrace babysitter: tls: %s\n", why);
+	return false;
+}
+
 static void on_signal(struct signals *signals, int number) {
 	struct babysitter *b = container_of(signals, struct babysitter, signals);
 
+	if (number == SIGHUP) {
+		certificates_reload(&b->certificates);
+		return;
+	}
 	if (b->life == LIFE_LEAVING) { /* a second one: nobody is waited for */
 		timer_stop(&b->patience);
 		keeper_tell(&b->keeper, CHILD_E_STOP);
@@ -435,6 +466,7 @@ static void make_rules(struct babysitter *b) {
 		.timeout_ms = c->probe.timeout_ms,
 		.completion = c->probe.completion,
 		.bearer = slice_of(c->probe.api_key),
+		.tls_name = c->tls.files.n ? c->advertise : NULL,
 	};
 }
 
@@ -461,7 +493,7 @@ static void babysitter_init_parts(struct babysitter *b) {
 }
 
 static bool babysitter_open(struct babysitter *b) {
-	static const int signals[] = { SIGTERM, SIGINT };
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
 	const struct babysitter_config *c = &b->config;
 	struct log_ring *ring = log_writer_ring(b->log, 0);
 
@@ -475,6 +507,7 @@ static bool babysitter_open(struct babysitter *b) {
 	    &b->server, &b->loop, fd, babysitter_routes_rows, babysitter_routes_n_rows, &b->routes, c->token);
 	if (r < 0)
 		return fail("endpoints", r);
+	babysitter_take_certificates(&b->certificates);
 	r = keeper_open(&b->keeper, &b->loop, &b->keeper_config, ring, on_change);
 	if (r < 0)
 		return fail(b->keeper.refused[0] ? b->keeper.refused : "keeper", r);
@@ -496,18 +529,6 @@ static void say_ready(const struct babysitter *b) {
 	free(command);
 }
 
-/* False: a message was printed. */
-static bool open_tls(struct babysitter *b) {
-	char why[TLS_WHY_BYTES];
-
-	if (!tls_options_is_https(b->config.registry_url))
-		return true;
-	b->loop.tls = tls_client_new(&b->config.tls, why);
-	if (!b->loop.tls)
-		fprintf(stderr, "headrace babysitter: tls: %s\n", why);
-	return b->loop.tls;
-}
-
 static bool babysitter_start(struct babysitter *b) {
 	const struct babysitter_config *c = &b->config;
 
@@ -522,7 +543,7 @@ static bool babysitter_start(struct babysitter *b) {
 	int r = loop_init(&b->loop, &b->budget);
 	if (r < 0)
 		return fail("loop", r);
-	if (!open_tls(b))
+	if (!babysitter_open_tls(b))
 		return false;
 	b->origin = c->registry_url[0] ? origin_new(&b->loop, slice_of(c->registry_url)) : NULL;
 	if (c->registry_url[0] && !b->origin)
@@ -542,7 +563,8 @@ static void babysitter_free(struct babysitter *b) {
 	/* A name server that is silent holds loop_deinit() and exit() up; all that matters is done. */
 	if (resolver_n_running())
 		_exit(b->exit_code);
-	tls_client_unref(&b->loop.tls);
+	tls_server_unref(&b->server.server.tls);
+	certificates_deinit(&b->certificates);
 	loop_deinit(&b->loop);
 	endpoint_server_deinit(&b->server);
 	backend_deinit(&b->backend);

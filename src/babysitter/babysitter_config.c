@@ -208,16 +208,32 @@ static const struct option rows[] = {
 	{ "babysitter", "cgroup", .help = "give the engine a cgroup of its own where one can be made",
 	    .type = OPTION_BOOL, .def = "true", AT(use_cgroup) },
 
-	{ "tls", "ca", .flag = "tls-ca", .arg = "FILE",
-	    .help = "who may have signed its certificate, in place of the system's", .type = OPTION_STRING,
-	    AT(tls.ca) },
-	{ "tls", "insecure", .flag = "tls-insecure",
-	    .help = "whether it is believed whatever certificate it shows; for tests", .type = OPTION_BOOL,
-	    .def = "false", AT(tls.is_insecure) },
-	{ "tls", "certificate", .flag = "tls-certificate", .arg = "FILE",
-	    .help = "certificate chain to show to it", .type = OPTION_STRING, AT(tls.certificate.chain) },
-	{ "tls", "key", .flag = "tls-key", .arg = "FILE", .help = "and its key, if not in the same file",
-	    .type = OPTION_STRING, AT(tls.certificate.key) },
+	{ "tls", "certificates", .flag = "tls-certificates", .arg = "CHAIN:KEY...",
+	    .help = "PEM files of certificate chain and key, or one with both: with any, all must speak TLS "
+		    "to the "
+		    "babysitter, and to the engine, whose own arguments say with which certificate; "
+		    "advertise says "
+		    "the name that both have",
+	    .type = OPTION_LIST, AT(tls.certificates) },
+	{ "tls", "certificate", .flag = "ssl-certfile", .arg = "FILE", .help = "the chain of a single one",
+	    .type = OPTION_STRING, AT(tls.chain) },
+	{ "tls", "key", .flag = "ssl-keyfile", .arg = "FILE", .help = "and its key, if not in the same file",
+	    .type = OPTION_STRING, AT(tls.key) },
+	{ "tls", "client_ca", .flag = "ssl-ca-certs", .arg = "FILE",
+	    .help = "who asks the babysitter must show a certificate that one of these has signed",
+	    .type = OPTION_STRING, AT(tls.files.client_ca) },
+	{ "tls", "peer_ca", .flag = "peer-ca", .arg = "FILE",
+	    .help =
+		"who may have signed the certificates of the engine and of an https registry, in place of "
+		"the system's",
+	    .type = OPTION_STRING, AT(peer.ca) },
+	{ "tls", "peer_insecure", .flag = "peer-insecure",
+	    .help = "whether they are believed whatever certificate they show; for tests",
+	    .type = OPTION_BOOL, .def = "false", AT(peer.is_insecure) },
+	{ "tls", "peer_certificate", .flag = "peer-certificate", .arg = "FILE",
+	    .help = "certificate chain to show to them", .type = OPTION_STRING, AT(peer.certificate.chain) },
+	{ "tls", "peer_key", .flag = "peer-certificate-key", .arg = "FILE",
+	    .help = "and its key, if not in the same file", .type = OPTION_STRING, AT(peer.certificate.key) },
 	{ "backend", "type", .flag = "service-type", .arg = "TYPE",
 	    .help = "command, vllm, mock, infinilm, infinilm-rust, sglang or llama.cpp",
 	    .type = OPTION_STRING, .def = "command", .check = check_type, AT(backend.type_text) },
@@ -292,7 +308,7 @@ static const struct option rows[] = {
 
 static const struct option_table tables[] = {
 	{ "babysitter", "itself, and when it restarts; in the file these may stand at the top" },
-	{ "tls", "whom it believes to be an https registry" },
+	{ "tls", "encryption and who is who" },
 	{ "backend", "the engine" },
 	{ "probe", "how it finds out whether the engine serves" },
 	{ "log", "what the engine says" },
@@ -324,7 +340,8 @@ const struct option_schema babysitter_config_schema = {
 		    "a unit are seconds.",
 		.signals = "SIGTERM and SIGINT deregister, wait until the engine has finished what it has, "
 			   "--drain-timeout at most, end it and all it has started, and exit with 0. A second "
-			   "one waits neither for requests nor for the registry.",
+			   "one waits neither for requests nor for the registry. SIGHUP reads the files of [tls] "
+			   "again; if one is wrong, all stays as it was.",
 		.examples = " headrace babysitter --port 8100 --service-type mock --models llama \\\n"
 			    "     --registry-url http://registry:8081\n"
 			    " headrace babysitter --config engine.toml --host 0.0.0.0",
@@ -507,7 +524,11 @@ static void verify(struct option_set *set, void *arg) {
 	struct babysitter_config *config = arg;
 	struct babysitter_backend *b = &config->backend;
 
-	tls_options_verify_client(set, &config->tls, "tls.");
+	tls_options_verify_server(set, &config->tls);
+	tls_options_verify_client(set, &config->peer, "tls.peer_");
+	if (config->tls.files.n && !config->advertise[0])
+		option_mistake(
+		    set, "babysitter.advertise", "is missing: the name that the certificates are for");
 	if (config->port == 0)
 		option_mistake(set, "babysitter.port", "is missing");
 	if (!find_type(b->type_text, &b->type))

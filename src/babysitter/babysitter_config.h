@@ -57,7 +57,8 @@ struct babysitter_config {
 	const char *listen;
 	const char *advertise; /* "": found out when the registry's address is known */
 	const char *registry_url, *router_url;
-	struct tls_client_files tls; /* for an https registry */
+	struct tls_server_options tls; /* with any, the engine speaks TLS too, as who is advertised */
+	struct tls_client_files peer;  /* for the engine then, and an https registry */
 	const char *token;
 	const char *state_dir;
 	uint32_t n_restarts_max;

@@ -63,7 +63,8 @@ static void get_info(struct endpoint_call *c) {
 	const char *host = routes->host[0] ? routes->host : config->host;
 	char url[TEXT_URL_BYTES];
 
-	text_print_url(url, sizeof(url), host, (uint16_t)(config->port + 1));
+	(config->tls.files.n ? text_print_tls_url : text_print_url)(
+	    url, sizeof(url), host, (uint16_t)(config->port + 1));
 	endpoint_answer_json(c, 200,
 	    json_pack("{s:s, s:s, s:i, s:s, s:s, s:o, s:I, s:I, s:s}", "name", config->name, "host", host,
 		"port", config->port + 1, "url", url, "service_type",

@@ -20,21 +20,29 @@ static void readiness_ask(struct readiness *r, enum readiness_step step);
 
 /* --- where ---------------------------------------------------------------------------- */
 
-void readiness_url(char url[static ORIGIN_URL_MAX], const char *host, uint16_t port) {
+void readiness_url(char url[static ORIGIN_URL_MAX], const char *host, uint16_t port, bool is_tls) {
 	if (text_is_wildcard(slice_of(host)))
 		host = strchr(host, ':') ? "::1" : "127.0.0.1";
-	text_print_url(url, ORIGIN_URL_MAX, host, port);
+	(is_tls ? text_print_tls_url : text_print_url)(url, ORIGIN_URL_MAX, host, port);
+}
+
+static struct origin *readiness_open_origin(struct readiness *r, const char *url) {
+	struct origin *o = origin_new(r->loop, slice_of(url));
+
+	assert(o);
+	if (r->rules->tls_name)
+		origin_expect(o, r->rules->tls_name);
+	return o;
 }
 
 static void readiness_open_origins(struct readiness *r, uint16_t port) {
 	char url[ORIGIN_URL_MAX], other[ORIGIN_URL_MAX];
 
-	readiness_url(url, r->rules->host, port);
-	readiness_url(other, "127.0.0.1", port);
-	r->origins[0] = origin_new(r->loop, slice_of(url));
-	r->origins[1] = strcmp(url, other) ? origin_new(r->loop, slice_of(other)) : NULL;
+	readiness_url(url, r->rules->host, port, r->rules->tls_name);
+	readiness_url(other, "127.0.0.1", port, r->rules->tls_name);
+	r->origins[0] = readiness_open_origin(r, url);
+	r->origins[1] = strcmp(url, other) ? readiness_open_origin(r, other) : NULL;
 	r->origin = 0;
-	assert(r->origins[0]);
 }
 
 /* --- the list --------------------------------------------------------------------------- */

@@ -27,7 +27,8 @@ struct readiness_rules {
 	const char *host; /* where the engine listens; one that stands for all will do */
 	uint64_t interval_ms, timeout_ms;
 	bool completion;
-	struct slice bearer; /* the engine's key; empty: none */
+	struct slice bearer;  /* the engine's key; empty: none */
+	const char *tls_name; /* the engine speaks TLS, with a certificate of this name; NULL: plain */
 };
 
 struct readiness;
@@ -74,8 +75,8 @@ struct origin *readiness_origin(const struct readiness *r);
 /* Serving, and the last looks do not all say otherwise. */
 bool readiness_is_good(const struct readiness *r);
 
-/* Writes "http://host:port" of the place to look for an engine that listens at host. */
-void readiness_url(char url[static ORIGIN_URL_MAX], const char *host, uint16_t port);
+/* Writes "http://host:port", or https, of the place to look for an engine that listens at host. */
+void readiness_url(char url[static ORIGIN_URL_MAX], const char *host, uint16_t port, bool is_tls);
 
 /* The list in {"data": [...]} or [...], objects with an id alone; NULL: it is neither. */
 must_use json_t *readiness_read_list(struct slice body);

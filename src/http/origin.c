@@ -29,7 +29,8 @@ struct origin {
 	void *context;
 	uint16_t port;
 	bool is_tls;
-	bool is_literal; /* nothing to look up */
+	const char *name; /* of its certificate */
+	bool is_literal;  /* nothing to look up */
 	bool is_resolving;
 	bool has_failed; /* a connect, since the last lookup */
 };
@@ -206,7 +207,7 @@ static void origin_try_ask(struct origin_try *t, const struct fetch_request *q) 
 	t->request.fields = origin_copy(&at, q->fields);
 	t->request.body = origin_copy(&at, q->body);
 	t->request.authority = slice_of(t->origin->authority);
-	t->request.tls_host = t->origin->is_tls ? t->origin->host : NULL;
+	t->request.tls_host = t->origin->is_tls ? t->origin->name : NULL;
 }
 
 void origin_fetch(struct origin *o, struct fetch *f, const struct fetch_request *request) {
@@ -265,6 +266,7 @@ struct origin *origin_new(struct loop *loop, struct slice url) {
 	memcpy(o->authority, authority.p, authority.n);
 	memcpy(o->host, parts.host.p, parts.host.n);
 	o->is_tls = slice_is(parts.scheme, SLICE("https"));
+	o->name = o->host;
 	(o->is_tls ? text_print_tls_url : text_print_url)(o->url, sizeof(o->url), o->host, o->port);
 	list_init(&o->attempts);
 	o->resolver = resolver_new(origin_on_addresses, o);
@@ -289,6 +291,10 @@ void origin_restrict(struct origin *o, origin_may_ask_fn may_ask, void *context)
 	o->may_ask = may_ask;
 	o->context = context;
 	o->n_addresses = origin_choose(o, o->addresses, o->n_addresses, o->addresses);
+}
+
+void origin_expect(struct origin *o, const char *name) {
+	o->name = name;
 }
 
 const char *origin_url(const struct origin *o) {

@@ -27,6 +27,10 @@ void origin_free(struct origin **origin);
 typedef bool (*origin_may_ask_fn)(void *context, const struct sockaddr_storage *address);
 void origin_restrict(struct origin *o, origin_may_ask_fn may_ask, void *context);
 
+/* With https: whom it must prove to be, in place of the url's host; `name` must outlive it. Before the first
+ * fetch. */
+void origin_expect(struct origin *o, const char *name);
+
 /* "http://host:port", or https, NUL-terminated. */
 const char *origin_url(const struct origin *o);
 

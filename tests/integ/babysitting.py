@@ -179,8 +179,9 @@ class Babysitter(Program):
                  metadata=None, babysitter=None, how=None, **tables):
         self.name, self.engine_port = name, port or free_port(2)
         self.port = self.engine_port + 1
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.engine_url = f"http://127.0.0.1:{self.engine_port}"
+        scheme = "https" if "certificates" in tables.get("tls", {}) else "http"
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
+        self.engine_url = f"{scheme}://127.0.0.1:{self.engine_port}"
         self.state_dir = state_dir or tempfile.mkdtemp(prefix="state-")
         config = Path(tempfile.mkdtemp(prefix="config-"), "babysitter.toml")
         top = {"name": name, "port": self.engine_port}

@@ -236,7 +236,7 @@ def test_what_an_idle_stream_takes(engine, router, authority):
 
 # --- certificates change --------------------------------------------------------------------
 
-def serial(front, authority):
+def serial(front, authority, name="localhost"):
     with connect(front, trusting(authority)) as s:
         return int(s.getpeercert()["serialNumber"], 16)
 
@@ -415,7 +415,7 @@ def test_an_engine_is_not_told_who_we_are_before_we_know_it(router, start, autho
 def test_the_registry_and_those_who_ask_it(start, authority):
     path = authority.issue(*LOCAL)
     registry = start(Registry, "--ssl-certfile", path)
-    sitter = start(Babysitter, mock("m"), registry, flags=("--tls-ca", authority.ca))
+    sitter = start(Babysitter, mock("m"), registry, flags=("--peer-ca", authority.ca))
     front = start(Router, [], "--registry-url", registry.url, "--engine-ca", authority.ca, ready=1)
     assert front.chat().status_code == 200
     authority.issue(*LOCAL, to=authority.folder / "next.pem")
@@ -423,8 +423,48 @@ def test_the_registry_and_those_who_ask_it(start, authority):
         out.write(new.read())
     registry.process.send_signal(signal.SIGHUP)
     eventually(lambda: "certificates read again" in registry.output())
-    other = start(Babysitter, mock("m"), registry, name="other", flags=("--tls-ca", Authority("other").ca))
+    other = start(Babysitter, mock("m"), registry, name="other", flags=("--peer-ca", Authority("other").ca))
     eventually(lambda: "TLS handshake failed" in other.output())
     assert {name.split("-")[0] for name in registry.names()} == {"eng"}
     sitter.stop()
     eventually(lambda: front.ready_workers() == 0)
+
+
+@pytest.mark.parametrize("knows", ["all", "none"])
+def test_a_fleet_all_of_which_speaks_tls(start, authority, knows):
+    """Its babysitter is asked by the registry, its engine by the babysitter and by the router; or by nobody who does not
+    believe them."""
+    path = authority.issue("DNS:localhost")
+    ca = authority.ca if knows == "all" else Authority("other").ca
+    registry = start(Registry, "--ssl-certfile", authority.issue(*LOCAL), "--peer-ca", ca, "--health-interval", "200ms")
+    sitter = start(Babysitter, mock("m") | {"args": ["--ssl-certfile", path]}, registry,
+                   babysitter={"advertise": "localhost"}, tls={"certificates": [path], "peer_ca": str(authority.ca)})
+    front = start(Router, [], "--registry-url", registry.url, "--engine-ca", authority.ca, ready=1)
+    record = registry.record("eng-server")
+    assert record["url"] == f"https://localhost:{sitter.engine_port}"
+    assert registry.record("eng")["url"] == f"https://localhost:{sitter.port}"
+    assert sitter.get("/info").json()["url"] == f"https://localhost:{sitter.port}"
+    assert sitter.get("/models").json()["data"][0]["id"] == "m"
+    assert front.chat().status_code == 200
+    expected = "healthy" if knows == "all" else "unhealthy"
+    eventually(lambda: registry.record("eng-server")["health_status"] == expected)
+
+    before = serial(sitter, authority)
+    authority.issue("DNS:localhost", to=authority.folder / "next.pem")
+    with open(authority.folder / "next.pem", "rb") as new, open(path, "wb") as out:
+        out.write(new.read())
+    sitter.process.send_signal(signal.SIGHUP)
+    eventually(lambda: serial(sitter, authority) > before)
+    assert sitter.health()["state"] == "ready"
+
+
+def test_an_engine_that_a_babysitter_does_not_believe(start, authority):
+    """It is not what it was meant to be: nobody is sent there."""
+    path, other = authority.issue("DNS:localhost"), authority.issue("DNS:other")
+    registry = start(Registry)
+    sitter = start(Babysitter, mock("m") | {"args": ["--ssl-certfile", other]}, registry, ready=False,
+                   babysitter={"advertise": "localhost"}, tls={"certificates": [path], "peer_ca": str(authority.ca)})
+    eventually(lambda: "eng" in registry.names())
+    with httpx.Client(verify=False) as client:
+        sitter.await_ready(lambda: client.get(sitter.engine_url + "/health").status_code == 200)
+    assert sitter.state() == "starting" and registry.names() == ["eng"]

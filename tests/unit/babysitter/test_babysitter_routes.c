@@ -23,6 +23,10 @@ void origin_free(struct origin **o) {
 	*o = NULL;
 }
 
+void origin_expect(struct origin *o, const char *name) {
+	assert_non_null(name);
+}
+
 const char *origin_url(const struct origin *o) {
 	return "http://engine";
 }

@@ -13,6 +13,7 @@ static struct fetch *flying;
 /* An origin is its url here. */
 struct origin {
 	char url[ORIGIN_URL_MAX];
+	const char *name;
 };
 
 struct origin *origin_new(struct loop *loop, struct slice url) {
@@ -26,10 +27,15 @@ void origin_free(struct origin **o) {
 	*o = NULL;
 }
 
+void origin_expect(struct origin *o, const char *name) {
+	o->name = name;
+}
+
 void origin_fetch(struct origin *o, struct fetch *f, const struct fetch_request *q) {
 	assert_true(n_asked < N_ASKED && !flying);
-	snprintf(asked[n_asked], sizeof(asked[0]), "%.*s %s%.*s", (int)q->method.n, q->method.p,
-	    o->url + strlen("http://"), (int)q->path.n, q->path.p);
+	const char *where = o->name ? o->url : o->url + strlen("http://");
+	snprintf(asked[n_asked], sizeof(asked[0]), "%.*s %.20s%.60s%.*s", (int)q->method.n, q->method.p,
+	    o->name ? o->name : "", where, (int)q->path.n, q->path.p);
 	snprintf(bodies[n_asked], sizeof(bodies[0]), "%.*s", (int)q->body.n, q->body.p ? q->body.p : "");
 	n_asked++;
 	flying = f;
@@ -283,9 +289,22 @@ static void hosts_that_stand_for_all_are_looked_for_here(void **state) {
 	};
 	char url[ORIGIN_URL_MAX];
 	for (size_t i = 0; i < n_elems(rows); i++) {
-		readiness_url(url, rows[i][0], PORT);
+		readiness_url(url, rows[i][0], PORT, false);
 		assert_string_equal(url, rows[i][1]);
 	}
+	readiness_url(url, "::", PORT, true);
+	assert_string_equal(url, "https://[::1]:8100");
+}
+
+/* At this machine it has another name. */
+static void an_engine_with_tls_must_be_the_one_that_is_advertised(void **state) {
+	struct scene *s = scene_open("0.0.0.0", false);
+	s->rules.tls_name = "e.example";
+	readiness_start(&s->r, PORT);
+	expect(s, "GET e.examplehttps://127.0.0.1:8100/v1/models");
+	answer(200, "{\"data\":[{\"id\":\"m\"}]}");
+	assert_int_equal(s->n_ready, 1);
+	scene_close(s);
 }
 
 static void it_can_be_stopped_and_started_at_any_time(void **state) {
@@ -317,6 +336,7 @@ int main(void) {
 		cmocka_unit_test(models_that_come_later_are_learned),
 		cmocka_unit_test(a_host_where_nothing_listens_is_not_the_last_word),
 		cmocka_unit_test(hosts_that_stand_for_all_are_looked_for_here),
+		cmocka_unit_test(an_engine_with_tls_must_be_the_one_that_is_advertised),
 		cmocka_unit_test(it_can_be_stopped_and_started_at_any_time),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

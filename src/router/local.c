@@ -3,6 +3,7 @@
 #include <jansson.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "policy/session_table.h"
 
 struct local_state {
@@ -100,10 +101,12 @@ static json_t *service_metadata(const struct snapshot_row *row) {
 /* The port next to the engine's is the babysitter's, where there is one. */
 static json_t *service_sitter(const struct snapshot_row *row) {
 	const struct instance_spec *spec = &row->instance->spec;
-	bool is_ipv6 = memchr(spec->host.p, ':', spec->host.n);
+	char url[TEXT_URL_BYTES];
 	if (row->source != SOURCE_REGISTRY || spec->port == UINT16_MAX)
 		return json_null();
-	return json_sprintf(is_ipv6 ? "http://[%s]:%d" : "http://%s:%d", spec->host.p, spec->port + 1);
+	(spec->is_tls ? text_print_tls_url : text_print_url)(
+	    url, sizeof(url), spec->host.p, (uint16_t)(spec->port + 1));
+	return json_string(url);
 }
 
 /* Since it came; what the slot had counted before was another's. */

@@ -446,6 +446,8 @@ def test_a_fleet_all_of_which_speaks_tls(start, authority, knows):
     assert sitter.get("/info").json()["url"] == f"https://localhost:{sitter.port}"
     assert sitter.get("/models").json()["data"][0]["id"] == "m"
     assert front.chat().status_code == 200
+    shown, = front.get("/services").json()["services"]
+    assert (shown["url"], shown["babysitter_url"]) == (record["url"], registry.record("eng")["url"])
     expected = "healthy" if knows == "all" else "unhealthy"
     eventually(lambda: registry.record("eng-server")["health_status"] == expected)
 

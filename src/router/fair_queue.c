@@ -1,0 +1,205 @@
+#include "router/fair_queue.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* One tenant's waiters of one class, in the order in which they came. */
+struct flow {
+	struct list waiters;
+	struct list link; /* in the class's flows while there are any */
+};
+
+struct tenant {
+	_Atomic uint64_t n_spent;
+	double lift; /* what it could have had while it was away */
+	uint32_t weight, n_waiting;
+	struct flow flows[FAIR_CLASSES];
+};
+
+struct class {
+	struct list flows;
+	struct list by_age;
+	uint32_t n;
+};
+
+struct fair_queue {
+	struct class classes[FAIR_CLASSES];
+	uint32_t n, n_max, n_tenants;
+	struct tenant tenants[];
+};
+
+struct fair_queue *fair_queue_new(const uint32_t *weights, uint32_t n_tenants, uint32_t n_max) {
+	assert(n_tenants > 0 && n_tenants <= FAIR_TENANTS_MAX);
+	struct fair_queue *q = calloc(1, sizeof(*q) + n_tenants * sizeof(q->tenants[0]));
+
+	q->n_max = n_max;
+	q->n_tenants = n_tenants;
+	for (unsigned c = 0; c < FAIR_CLASSES; c++) {
+		list_init(&q->classes[c].flows);
+		list_init(&q->classes[c].by_age);
+	}
+	for (uint32_t t = 0; t < n_tenants; t++) {
+		assert(weights[t] > 0);
+		q->tenants[t].weight = weights[t];
+		for (unsigned c = 0; c < FAIR_CLASSES; c++) {
+			list_init(&q->tenants[t].flows[c].waiters);
+			list_init(&q->tenants[t].flows[c].link);
+		}
+	}
+	return q;
+}
+
+void fair_queue_free(struct fair_queue **queue) {
+	assert(!*queue || !(*queue)->n);
+	free(*queue);
+	*queue = NULL;
+}
+
+void fair_queue_spend(struct fair_queue *q, uint32_t tenant, uint64_t n_tokens) {
+	assert(tenant < q->n_tenants);
+	atomic_fetch_add_explicit(&q->tenants[tenant].n_spent, n_tokens, memory_order_relaxed);
+}
+
+static double counter_of(const struct tenant *t) {
+	return (double)atomic_load_explicit(&t->n_spent, memory_order_relaxed) / t->weight + t->lift;
+}
+
+static struct tenant *tenant_of(const struct flow *flow, unsigned class) {
+	return container_of(flow - class, struct tenant, flows[0]);
+}
+
+/* Of those that wait, in any class; INFINITY: nobody does. */
+static double least_counter(const struct fair_queue *q) {
+	double least = INFINITY;
+
+	for (unsigned c = 0; c < FAIR_CLASSES; c++)
+		list_each (l, &q->classes[c].flows)
+			least = fmin(least, counter_of(tenant_of(container_of(l, struct flow, link), c)));
+	return least;
+}
+
+/* It begins to wait where the others are by now. */
+static void catch_up(struct fair_queue *q, struct tenant *t) {
+	double least = least_counter(q);
+
+	if (!isinf(least))
+		t->lift += fmax(0, least - counter_of(t));
+}
+
+static struct fair_waiter *youngest_above(const struct fair_queue *q, unsigned class) {
+	for (unsigned c = FAIR_CLASSES; --c > class;)
+		if (q->classes[c].n)
+			return container_of(q->classes[c].by_age.prev, struct fair_waiter, by_age);
+	return NULL;
+}
+
+struct fair_waiter *fair_queue_put(struct fair_queue *q, struct fair_waiter *w) {
+	struct fair_waiter *out = NULL;
+
+	assert(w->tenant < q->n_tenants && w->class < FAIR_CLASSES);
+	if (q->n == q->n_max) {
+		out = youngest_above(q, w->class);
+		if (!out)
+			return w;
+		fair_queue_remove(q, out);
+	}
+	struct tenant *t = &q->tenants[w->tenant];
+	struct flow *flow = &t->flows[w->class];
+
+	if (!t->n_waiting++)
+		catch_up(q, t);
+	if (list_is_empty(&flow->waiters))
+		list_push(&q->classes[w->class].flows, &flow->link);
+	list_init(&w->link);
+	list_init(&w->by_age);
+	list_push(&flow->waiters, &w->link);
+	list_push(&q->classes[w->class].by_age, &w->by_age);
+	q->classes[w->class].n++;
+	q->n++;
+	return out;
+}
+
+void fair_queue_remove(struct fair_queue *q, struct fair_waiter *w) {
+	struct tenant *t = &q->tenants[w->tenant];
+	struct flow *flow = &t->flows[w->class];
+
+	assert(list_is_linked(&w->link) && q->n > 0);
+	list_remove(&w->link);
+	list_remove(&w->by_age);
+	if (list_is_empty(&flow->waiters))
+		list_remove(&flow->link);
+	t->n_waiting--;
+	q->classes[w->class].n--;
+	q->n--;
+}
+
+static struct fair_waiter *first_with_room(const struct flow *flow, fair_room_fn has_room, void *context) {
+	list_each (l, &flow->waiters) {
+		struct fair_waiter *w = container_of(l, struct fair_waiter, link);
+
+		if (has_room(context, w))
+			return w;
+	}
+	return NULL;
+}
+
+static struct fair_waiter *next_of_class(
+    const struct fair_queue *q, unsigned class, fair_room_fn has_room, void *context) {
+	struct fair_waiter *next = NULL;
+	double least = INFINITY;
+
+	list_each (l, &q->classes[class].flows) {
+		const struct flow *flow = container_of(l, struct flow, link);
+		double counter = counter_of(tenant_of(flow, class));
+		struct fair_waiter *w = counter < least ? first_with_room(flow, has_room, context) : NULL;
+
+		if (w) {
+			least = counter;
+			next = w;
+		}
+	}
+	return next;
+}
+
+struct fair_waiter *fair_queue_take(struct fair_queue *q, fair_room_fn has_room, void *context) {
+	for (unsigned c = 0; c < FAIR_CLASSES && q->n; c++) {
+		struct fair_waiter *w = next_of_class(q, c, has_room, context);
+
+		if (w) {
+			fair_queue_remove(q, w);
+			return w;
+		}
+	}
+	return NULL;
+}
+
+struct fair_waiter *fair_queue_expire(struct fair_queue *q, uint64_t now_ms) {
+	for (unsigned c = 0; c < FAIR_CLASSES && q->n; c++) {
+		list_each (l, &q->classes[c].by_age) {
+			struct fair_waiter *w = container_of(l, struct fair_waiter, by_age);
+
+			if (w->ends_ms > now_ms)
+				continue;
+			fair_queue_remove(q, w);
+			return w;
+		}
+	}
+	return NULL;
+}
+
+uint32_t fair_queue_n(const struct fair_queue *q) {
+	return q->n;
+}
+
+uint32_t fair_queue_n_class(const struct fair_queue *q, unsigned class) {
+	assert(class < FAIR_CLASSES);
+	return q->classes[class].n;
+}
+
+uint32_t fair_queue_position(const struct fair_queue *q, const struct fair_waiter *waiter) {
+	uint32_t n = 0;
+
+	for (unsigned c = 0; c < waiter->class; c++)
+		n += q->classes[c].n;
+	return n + q->classes[waiter->class].n - 1;
+}

@@ -75,13 +75,13 @@ struct option {
 	size_t n_fields, item_bytes; /* ARRAY */
 	size_t offset, bytes;        /* the member in the program's struct, or in the item's; 0 bytes: none */
 	enum option_type type;
-	bool in_seconds; /* DURATION: a number without a unit is taken, as seconds */
-	bool at_spaces;  /* LIST: text is split at white space alone; items may be empty */
-	bool is_whole;   /* LIST: a text is one item, whatever is in it */
-	bool can_be_off; /* DURATION: "off" and 0 are taken although they are below min */
-	bool required;   /* of a field: every item must have it */
-	bool reserved;   /* for a later version: any value is taken, to no effect */
-	bool secret;     /* never shown */
+	uint16_t unit_ms; /* DURATION: what a number without a unit counts; 0: the unit must be there */
+	bool at_spaces;   /* LIST: text is split at white space alone; items may be empty */
+	bool is_whole;    /* LIST: a text is one item, whatever is in it */
+	bool can_be_off;  /* DURATION: "off" and 0 are taken although they are below min */
+	bool required;    /* of a field: every item must have it */
+	bool reserved;    /* for a later version: any value is taken, to no effect */
+	bool secret;      /* never shown */
 };
 
 struct option_table {

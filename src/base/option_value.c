@@ -61,7 +61,7 @@ json_t *option_value_of_text(const struct option *row, struct slice text) {
 
 	if (row->type == OPTION_LIST)
 		return split_list(row, text);
-	if ((is_number || row->in_seconds) && text_uint(text, INT64_MAX, &number))
+	if ((is_number || row->unit_ms) && text_uint(text, INT64_MAX, &number))
 		return json_integer((json_int_t)number);
 	if (row->type == OPTION_NUMBER && decimal_parse(text, REAL_MAX, &real))
 		return json_real(real);
@@ -179,16 +179,16 @@ static bool read_number(const struct option *row, const json_t *value, uint64_t 
 			*number_out = 0;
 			return true;
 		}
-		if (!row->in_seconds || !text_uint(text, UINT64_MAX / 1000, number_out))
+		if (!row->unit_ms || !text_uint(text, UINT64_MAX / row->unit_ms, number_out))
 			return text_duration_ms(text, number_out);
-		*number_out *= 1000;
+		*number_out *= row->unit_ms;
 		return true;
 	}
 	if (!json_is_integer(value) || json_integer_value(value) < 0)
 		return false;
 	*number_out = (uint64_t)json_integer_value(value);
-	if (row->in_seconds && *number_out <= INT64_MAX / 1000) {
-		*number_out *= 1000;
+	if (row->unit_ms && *number_out <= INT64_MAX / row->unit_ms) {
+		*number_out *= row->unit_ms;
 		return true;
 	}
 	return row->type != OPTION_DURATION || *number_out == 0; /* 10 of what? */

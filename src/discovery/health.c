@@ -138,7 +138,8 @@ static void monitor_look(struct monitor *m, bool has_gap) {
 	struct health_evidence seen;
 
 	h->evidence(h->context, m->instance->slot, &seen);
-	if (avoid_until_ms != m->avoid_until_ms && avoid_until_ms > now_ms)
+	if (avoid_until_ms != m->avoid_until_ms && avoid_until_ms > now_ms &&
+	    !(avoid_until_ms & INSTANCE_RESTS))
 		health_state_refused(&m->state, now_ms);
 	m->avoid_until_ms = avoid_until_ms;
 	health_state_answers(&m->state, (uint32_t)(seen.n_good - m->seen.n_good),

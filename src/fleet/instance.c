@@ -119,6 +119,13 @@ void instance_avoid(struct instance *inst, uint64_t now_ms) {
 	atomic_store_explicit(&inst->avoid_until_ms, now_ms + wait_ms, memory_order_relaxed);
 }
 
+void instance_rest(struct instance *inst, uint64_t now_ms, uint64_t ms) {
+	uint64_t until_ms = now_ms + u64_min(ms, INSTANCE_AVOID_MAX_MS);
+
+	if (!instance_is_avoided(inst, until_ms - 1))
+		atomic_store_explicit(&inst->avoid_until_ms, until_ms | INSTANCE_RESTS, memory_order_relaxed);
+}
+
 void instance_succeeded(struct instance *inst) {
 	/* Reads first: in health, which is nearly always, the line stays shared. */
 	if (atomic_load_explicit(&inst->n_failures, memory_order_relaxed) == 0)

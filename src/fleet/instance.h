@@ -102,6 +102,9 @@ void instance_unref(struct instance **inst); /* accepts NULL, clears */
  */
 void instance_avoid(struct instance *inst, uint64_t now_ms);
 
+/* It asked to be left alone for a while: no new traffic until then, at most INSTANCE_AVOID_MAX_MS. */
+void instance_rest(struct instance *inst, uint64_t now_ms, uint64_t ms);
+
 /* It answered: nothing is held against it any more. */
 void instance_succeeded(struct instance *inst);
 
@@ -119,6 +122,13 @@ static inline uint32_t instance_good_address(const struct instance *inst, uint32
 /* `address` is below INSTANCE_ADDRESSES_MAX. */
 void instance_set_good_address(struct instance *inst, uint32_t address);
 
+/* In avoid_until_ms: at its own wish, which is no failure. */
+#define INSTANCE_RESTS (UINT64_C(1) << 63)
+
+static inline uint64_t instance_avoided_until_ms(const struct instance *inst) {
+	return atomic_load_explicit(&inst->avoid_until_ms, memory_order_relaxed) & ~INSTANCE_RESTS;
+}
+
 static inline bool instance_is_avoided(const struct instance *inst, uint64_t now_ms) {
-	return atomic_load_explicit(&inst->avoid_until_ms, memory_order_relaxed) > now_ms;
+	return instance_avoided_until_ms(inst) > now_ms;
 }

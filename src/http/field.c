@@ -16,6 +16,7 @@ static const struct {
 	{ { "trailer", 7 }, FIELD_TRAILER, 0 },
 	{ { "connection", 10 }, FIELD_CONNECTION, HOP },
 	{ { "keep-alive", 10 }, FIELD_KEEP_ALIVE, HOP },
+	{ { "retry-after", 11 }, FIELD_RETRY_AFTER, 0 },
 	{ { "content-type", 12 }, FIELD_CONTENT_TYPE, PROTECTED },
 	{ { "x-request-id", 12 }, FIELD_X_REQUEST_ID, 0 },
 	{ { "authorization", 13 }, FIELD_AUTHORIZATION, PROTECTED },

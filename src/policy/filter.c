@@ -498,7 +498,7 @@ uint32_t filter_codes(const struct filter_ask *ask, uint32_t row) {
 /* --- what codes go by ----------------------------------------------------------------------------- */
 
 static double left_ms(const struct pick_input *input, const struct instance *inst) {
-	uint64_t until_ms = atomic_load_explicit(&inst->avoid_until_ms, memory_order_relaxed);
+	uint64_t until_ms = instance_avoided_until_ms(inst);
 	uint64_t now_ms = input->now_ns / 1000000u;
 
 	return until_ms > now_ms ? (double)(until_ms - now_ms) : 0;

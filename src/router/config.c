@@ -70,6 +70,16 @@ static const char *check_tag(const char *text) {
 	return !text[0] || strpbrk(text, ", ") ? "expected a tag without commas and blanks" : NULL;
 }
 
+static enum retry_status read_status(const char *text) {
+	uint64_t status;
+
+	return text_uint(slice_of(text), 599, &status) ? retry_status_of((unsigned)status) : RETRY_STATUSES;
+}
+
+static const char *check_status(const char *text) {
+	return read_status(text) == RETRY_STATUSES ? "expected one of 408, 429, 500, 502, 503, 504" : NULL;
+}
+
 static const char *const dialects[] = { "headrace", "infinilm", NULL };
 static const char *const half_closes[] = { "abort", "serve", NULL };
 static const char *const privacy_levels[] = { "public", "internal", "confidential", "restricted", NULL };
@@ -370,12 +380,12 @@ static const struct option rows[] = {
 	{ "discovery", "registry_token", .arg = "TOKEN", .help = "bearer token for the registry",
 	    .type = OPTION_STRING, .check = option_check_token, .secret = true, ROUTER(registry_token) },
 	{ "discovery", "registry_sync_interval", .help = "how often a registry without a watch is asked",
-	    .type = OPTION_DURATION, .def = "10s", .min = 100, .max = HOUR_MS, .in_seconds = true,
+	    .type = OPTION_DURATION, .def = "10s", .min = 100, .max = HOUR_MS, .unit_ms = 1000,
 	    ROUTER(registry_sync_ms) },
 	{ "discovery", "service_removal_grace_period",
 	    .help = "how long an engine stays that the registry does not list any more; one that was "
 		    "deregistered leaves at once",
-	    .type = OPTION_DURATION, .def = "60s", .max = 24 * HOUR_MS, .in_seconds = true,
+	    .type = OPTION_DURATION, .def = "60s", .max = 24 * HOUR_MS, .unit_ms = 1000,
 	    ROUTER(registry_grace_ms) },
 	{ "discovery", "static_services", .arg = "FILE",
 	    .help = "a JSON file of engines as InfiniLM-SVC's router has it, besides those named here",
@@ -387,10 +397,10 @@ static const struct option rows[] = {
 	{ "health", "passive", .help = "whether failed requests and silent streams are evidence",
 	    .type = OPTION_BOOL, .def = "true", ROUTER(health.is_passive) },
 	{ "health", "interval", .flag = "health-interval", .help = "between two probes of an engine",
-	    .type = OPTION_DURATION, .def = "5s", .min = 50, .max = HOUR_MS, .in_seconds = true,
+	    .type = OPTION_DURATION, .def = "5s", .min = 50, .max = HOUR_MS, .unit_ms = 1000,
 	    ROUTER(health.interval_ms) },
 	{ "health", "timeout", .flag = "health-timeout", .help = "for a probe's answer",
-	    .type = OPTION_DURATION, .def = "3s", .min = 1, .max = HOUR_MS, .in_seconds = true,
+	    .type = OPTION_DURATION, .def = "3s", .min = 1, .max = HOUR_MS, .unit_ms = 1000,
 	    ROUTER(health.timeout_ms) },
 	{ "health", "max_errors",
 	    .help = "failures in a row that make an engine unhealthy; a refused connection does at once",
@@ -420,10 +430,37 @@ static const struct option rows[] = {
 		    "tokens and hashes, no text; off is none",
 	    .type = OPTION_STRING, .def = "off", ROUTER(explain.log) },
 
-	{ "retry", "attempts", .help = "how often one request is tried; 1 is no retry", .type = OPTION_UINT,
-	    .reserved = true },
-	{ "retry", "sent", .help = "whether a request that may have reached an engine is repeated",
-	    .type = OPTION_BOOL, .reserved = true },
+	{ "retry", "attempts", .flag = "retry-max-retries",
+	    .help = "how often one request is sent at most, if engines refuse it; 1 is no retry. What never "
+		    "reached an engine is not counted",
+	    .type = OPTION_UINT, .def = "3", .min = 1, .max = RETRY_ATTEMPTS_MAX, ROUTER(retry.attempts) },
+	{ "retry", "statuses", .flag = "retry-statuses", .arg = "STATUS...",
+	    .help = "answers that are taken as refusals, of 408, 429, 500, 502, 503, 504: another engine is "
+		    "asked",
+	    .type = OPTION_LIST, .def = "429,503", .check = check_status, ROUTER(retry_statuses) },
+	{ "retry", "sent", .flag = "retry-sent",
+	    .help = "whether a request is repeated, too, when the connection broke before any answer and the "
+		    "engine may have begun",
+	    .type = OPTION_BOOL, .def = "false", ROUTER(retry.sent) },
+	{ "retry", "backoff", .flag = "retry-initial-backoff-ms",
+	    .help = "the wait before the first retry; a number is milliseconds", .type = OPTION_DURATION,
+	    .def = "25ms", .max = 60000, .unit_ms = 1, ROUTER(retry.backoff_ms) },
+	{ "retry", "backoff_max", .flag = "retry-max-backoff-ms",
+	    .help = "the longest such wait, also of those that engines ask for by Retry-After; a number is "
+		    "milliseconds",
+	    .type = OPTION_DURATION, .def = "1s", .max = 3600000, .unit_ms = 1,
+	    ROUTER(retry.backoff_max_ms) },
+	{ "retry", "multiplier", .flag = "retry-backoff-multiplier", .arg = "TIMES",
+	    .help = "so many times as long is each wait as the one before", .type = OPTION_NUMBER, .def = "2",
+	    .min = OPTION_ONE, .max = 100 * OPTION_ONE, ROUTER(retry.multiplier) },
+	{ "retry", "jitter", .flag = "retry-jitter-factor", .arg = "PART",
+	    .help = "a wait is shorter or longer by up to this part of it", .type = OPTION_NUMBER,
+	    .def = "0.2", .max = OPTION_ONE, ROUTER(retry.jitter) },
+	{ "retry", "budget", .flag = "retry-budget", .arg = "PART",
+	    .help = "retries of a model by its requests of the last ten seconds or so; 0 is no retry",
+	    .type = OPTION_NUMBER, .def = "0.2", .max = OPTION_ONE, ROUTER(retry.budget) },
+	{ "retry", "disabled", .flag = "disable-retries", .help = "whether no request is sent twice",
+	    .type = OPTION_BOOL, .def = "false", ROUTER(are_retries_disabled) },
 	{ "breaker", "enabled", .help = "whether engines that fail are left alone", .type = OPTION_BOOL,
 	    .reserved = true },
 	{ "sse", "heartbeat", .help = "between two comments in a silent stream", .type = OPTION_DURATION,
@@ -813,6 +850,17 @@ static void place_log(
 	verify_log(set, path, *file_inout);
 }
 
+static void complete_retry(struct router_config *config) {
+	struct retry_options *retry = &config->retry;
+
+	retry->refusals = 0;
+	for (size_t i = 0; i < config->retry_statuses.n; i++)
+		retry->refusals |= (uint8_t)(1u << read_status(config->retry_statuses.items[i]));
+	if (config->are_retries_disabled)
+		retry->attempts = 1;
+	retry->backoff_max_ms = u64_max(retry->backoff_max_ms, retry->backoff_ms);
+}
+
 static void verify(struct option_set *set, void *arg) {
 	struct router_config *config = arg;
 
@@ -838,6 +886,7 @@ static void verify(struct option_set *set, void *arg) {
 		option_warning(set, "worker", "there is none: the router will not be ready");
 	if (config->registry_url[0])
 		choose_table_file(set, config);
+	complete_retry(config);
 	config->timeout.first_byte_all = option_is_given(set, "timeout.first_byte");
 }
 

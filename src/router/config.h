@@ -14,6 +14,7 @@
 #include "net/tls_options.h"
 #include "policy/policy_options.h"
 #include "router/inspect.h"
+#include "router/retry.h"
 
 /* Whose defaults and errors: ours, or those of InfiniLM-SVC's router. */
 enum router_dialect { ROUTER_HEADRACE, ROUTER_INFINILM };
@@ -114,6 +115,9 @@ struct router_config {
 	struct router_health health;
 	struct router_explain explain;
 	struct router_tls tls;
+	struct retry_options retry;
+	struct option_list retry_statuses; /* as given; retry has them */
+	bool are_retries_disabled;
 	struct option_list worker_urls; /* as written; they are in workers, too */
 	struct router_workers workers;  /* [[worker]], then worker_urls; one per host and port */
 	struct option_set *options;     /* owner of all of this; for option_dump() */

@@ -90,10 +90,10 @@ static void drop_upstream(struct exchange *x) {
 	upstream_close(&x->upstream);
 }
 
-/* This instance did not take the request: another one may. */
-static enum next try_another(struct exchange *x, enum cause cause) {
+/* This instance did not take the request: another one may. `status`: of what it said; 0: nothing. */
+static enum next try_another(struct exchange *x, enum cause cause, unsigned status) {
 	drop_upstream(x);
-	journal_left(x, cause);
+	journal_left(x, cause, status);
 	x->tried[x->n_tried++] = x->ticket.instance->slot;
 	release_instance(x, false);
 	x->last_cause = (uint8_t)cause; /* what to say when nobody is left */
@@ -106,7 +106,31 @@ static enum next connect_failed(struct exchange *x, enum cause cause) {
 	if (x->n_addresses < x->view->snapshot->rows[x->row].n_addresses)
 		return go(x, STEP_CONNECT);
 	instance_avoid(x->ticket.instance, loop_now_ms(&x->worker->loop));
-	return try_another(x, cause);
+	return try_another(x, cause, 0);
+}
+
+/* Whether an engine that may have had it gets it again, or another one; if so, that is paid for. */
+static bool may_retry(struct exchange *x) {
+	const struct retry_options *options = &x->worker->router->config->retry;
+	struct retry_budget *budget = &x->worker->budgets[x->model->label];
+
+	if (!x->keeps_replay || x->n_interim || x->n_sends >= options->attempts ||
+	    x->reason == PICK_RESPONSE_OWNER) /* nobody else has what it asks for */
+		return false;
+	bool is_paid = retry_budget_take(budget, options, loop_now_ms(&x->worker->loop));
+	metric_add(is_paid ? &x->worker->metrics->retries : &x->worker->metrics->retries_denied, 1);
+	return is_paid;
+}
+
+/* Not at once: what could not be done now may be possible then. */
+static enum next retry(struct exchange *x, enum cause cause, unsigned status, uint64_t least_ms) {
+	const struct retry_options *options = &x->worker->router->config->retry;
+
+	x->backoff_ms = (uint32_t)u64_max(retry_wait_ms(options, x->n_sends, &x->worker->rng), least_ms);
+	x->may_return = true;
+	call_want(&x->down, false); /* the rest of the body waits in the socket */
+	(void)try_another(x, cause, status);
+	return go(x, STEP_BACK_OFF);
 }
 
 /* The engine's connection ended before its answer began. */
@@ -118,11 +142,13 @@ static enum next lost_before_answer(struct exchange *x, enum cause cause) {
 	bool replayable = x->keeps_replay && !x->n_interim;
 	bool repeatable = x->is_repeatable && x->n_sends < EXCHANGE_SENDS_MAX;
 
+	if (nothing_came && !stale && !repeatable && x->worker->router->config->retry.sent && may_retry(x))
+		return retry(x, cause, 0, 0);
 	if (!nothing_came || !replayable || !(stale || repeatable))
 		return exchange_fail(x, cause);
 	metric_add(&x->worker->metrics->unsent_retries, 1);
 	if (!stale)
-		return try_another(x, cause);
+		return try_another(x, cause, 0);
 	drop_upstream(x);
 	return go(x, STEP_CONNECT);
 }
@@ -348,6 +374,11 @@ static enum next step_pick(struct exchange *x) {
 	uint64_t pick_ns = 0;
 	int r =
 	    x->n_tried < EXCHANGE_TRIES_MAX ? pick_instance(x, &input, &pick, &pick_ns) : PICK_E_NONE_LEFT;
+	if (r == PICK_E_NONE_LEFT && x->may_return) { /* those that refused it before */
+		x->may_return = false;
+		x->n_tried = 0;
+		return NEXT;
+	}
 	if (r == 0 && pick.reason >= PICK_ALL_AVOIDED && x->n_tried >= AVOIDED_TRIES_MAX)
 		r = PICK_E_NONE_LEFT; /* the fleet is away, as others have found before */
 	if (r) {
@@ -355,6 +386,9 @@ static enum next step_pick(struct exchange *x) {
 		return exchange_fail(x, cause_of(x, r));
 	}
 
+	if (!x->n_attempts)
+		retry_budget_pay(&x->worker->budgets[x->model->label], &x->worker->router->config->retry,
+		    loop_now_ms(&x->worker->loop));
 	metric_add(&x->worker->metrics->picks, 1);
 	ticket_open(&x->ticket, &x->worker->policies, &input, &pick);
 	journal_picked(x, &input, &pick, pick_ns);
@@ -418,7 +452,7 @@ static enum next step_connect(struct exchange *x) {
 	if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
 		return exchange_fail(x, CAUSE_OVERLOADED);
 	if (r == -EADDRNOTAVAIL && row->n_addresses == 1) /* our ports to it are used up: not its fault */
-		return try_another(x, CAUSE_OVERLOADED);
+		return try_another(x, CAUSE_OVERLOADED, 0);
 	if (r < 0)
 		return connect_failed(x, refusal_cause(x));
 	call_want(&x->down, false); /* the rest of the body waits in the socket */
@@ -492,11 +526,12 @@ static void drop_replay(struct exchange *x) {
 	hold_free(&x->hold, bufs(x));
 }
 
-/* Keeps a copy for another try, unless the connection is fresh or the copy would be large. */
+/* Keeps a copy for another try, unless there is none or the copy would be large. */
 static void keep_replay(struct exchange *x, const struct call_in *in) {
 	if (!x->keeps_replay)
 		return;
-	if (x->hold.bytes + in->bytes <= REPLAY_BYTES_MAX && x->upstream->is_reused &&
+	bool is_of_use = x->upstream->is_reused || x->n_sends < x->worker->router->config->retry.attempts;
+	if (x->hold.bytes + in->bytes <= REPLAY_BYTES_MAX && is_of_use &&
 	    hold_append(&x->hold, bufs(x), in->pieces, in->n))
 		return;
 	drop_replay(x);
@@ -685,6 +720,26 @@ static enum next relay_head(struct exchange *x, const struct head *answer) {
 	return go(x, STEP_RELAY);
 }
 
+/* The engine says that it did nothing. Does another one get the request, or the client the refusal? */
+static bool is_refused(struct exchange *x, const struct head *answer, uint64_t *wait_ms_out) {
+	const struct retry_options *options = &x->worker->router->config->retry;
+	bool has_others = x->n_tried + 1u < x->model->n_candidates;
+
+	if (!retry_is_refusal(options, answer->status))
+		return false;
+	uint64_t after_ms =
+	    retry_after_ms(head_find(answer, FIELD_RETRY_AFTER), (int64_t)(clock_wall_ms() / 1000));
+	if (after_ms)
+		instance_rest(x->ticket.instance, loop_now_ms(&x->worker->loop), after_ms);
+	*wait_ms_out = has_others ? 0 : after_ms;
+	return *wait_ms_out <= options->backoff_max_ms && may_retry(x);
+}
+
+/* The wait before a retry. The client's leaving ends it, like any other. */
+static enum next step_back_off(struct exchange *x) {
+	return x->backoff_ms ? WAIT : go(x, STEP_PICK);
+}
+
 static enum next step_await_head(struct exchange *x) {
 	struct head_room room;
 	enum cause cause = pump_up(x);
@@ -693,6 +748,7 @@ static enum next step_await_head(struct exchange *x) {
 	if (!x->moved_ms && x->up.out_is_done && !call_pending(&x->up)) /* it has all that it needs */
 		x->moved_ms = loop_now_ms(&x->worker->loop);
 	for (;;) {
+		uint64_t wait_ms;
 		int r = call_recv_head(&x->up, &room, x->is_head ? METHOD_HEAD : METHOD_OTHER);
 		if (r == CALL_E_AGAIN)
 			return WAIT;
@@ -700,6 +756,8 @@ static enum next step_await_head(struct exchange *x) {
 			return exchange_fail(x, CAUSE_UPSTREAM_MALFORMED);
 		if (r)
 			return lost_before_answer(x, CAUSE_UPSTREAM_CLOSED);
+		if (room.head.status >= 200 && is_refused(x, &room.head, &wait_ms))
+			return retry(x, CAUSE_UPSTREAM_REFUSED, room.head.status, wait_ms);
 		if (room.head.status >= 200)
 			return relay_head(x, &room.head);
 		cause = relay_interim(x, &room.head);
@@ -872,6 +930,7 @@ static const struct {
 	[STEP_CONNECT] = { step_connect, "connect" },
 	[STEP_SEND] = { step_send, "send" },
 	[STEP_AWAIT_HEAD] = { step_await_head, "await_head" },
+	[STEP_BACK_OFF] = { step_back_off, "back_off" },
 	[STEP_RELAY] = { step_relay, "relay" },
 	[STEP_REFUSE] = { step_refuse, "refuse" },
 	[STEP_SETTLE] = { step_settle, "settle" },
@@ -901,6 +960,8 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 	case STEP_CONNECT:
 		return (struct deadline){ t->connect_ms, CAUSE_CONNECT_TIMEOUT,
 			(uint64_t)x->n_attempts << 32 | x->n_addresses };
+	case STEP_BACK_OFF:
+		return (struct deadline){ x->backoff_ms, CAUSE_UPSTREAM_REFUSED, x->n_sends };
 	case STEP_RELAY:
 		return (struct deadline){ t->stream_idle_ms, CAUSE_STREAM_STALLED,
 			x->up.in_bytes + x->down.in_bytes };
@@ -953,6 +1014,8 @@ static enum next on_late(struct exchange *x) {
 	enum cause cause = (enum cause)x->wait_cause;
 	if (cause == CAUSE_CONNECT_TIMEOUT)
 		return connect_failed(x, cause);
+	if (x->step == STEP_BACK_OFF && cause == CAUSE_UPSTREAM_REFUSED) /* the wait is over */
+		return go(x, STEP_PICK);
 	if (cause == CAUSE_BODY_TIMEOUT && buf_is_over_budget(bufs(x))) /* it is us who do not read */
 		cause = CAUSE_OVERLOADED;
 	return exchange_fail(x, cause);

@@ -26,6 +26,7 @@ enum exchange_step {
 	STEP_CONNECT,
 	STEP_SEND,
 	STEP_AWAIT_HEAD,
+	STEP_BACK_OFF,
 	STEP_RELAY,
 	STEP_REFUSE,
 	STEP_SETTLE,
@@ -33,7 +34,7 @@ enum exchange_step {
 
 #define EXCHANGE_TRIES_MAX  64 /* instances of which none took the request */
 #define EXCHANGE_SENDS_MAX  8  /* times that it is sent, where that is allowed at all */
-#define EXCHANGE_TEXT_MAX   152
+#define EXCHANGE_TEXT_MAX   144
 #define EXCHANGE_METHOD_MAX 16
 #define EXCHANGE_NO_ROW     UINT32_MAX
 
@@ -64,6 +65,7 @@ struct exchange {
 	uint32_t row;           /* picked last, of the view's snapshot; EXCHANGE_NO_ROW: none */
 	uint32_t first_address; /* of the row, to begin with */
 	uint32_t n_addresses;   /* of the row that were tried */
+	uint32_t backoff_ms;    /* of STEP_BACK_OFF */
 	uint32_t decision;      /* the record of its picks; DECISION_NONE: none */
 	uint16_t tried[EXCHANGE_TRIES_MAX];
 	uint8_t n_tried, n_attempts, n_sends, n_interim;
@@ -71,6 +73,7 @@ struct exchange {
 	uint8_t last_cause;    /* why the instance tried last did not do */
 	uint8_t wait_cause;    /* what it means when the deadline passes */
 	uint16_t status;       /* sent to the client; 0: none yet */
+	bool may_return;       /* those that refused it may be asked again */
 	bool has_continued;    /* 100 Continue was sent */
 	bool is_head;          /* HEAD: the answer has no body */
 	bool is_repeatable;    /* GET, HEAD, OPTIONS: counts as unsent until the first byte */

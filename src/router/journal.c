@@ -36,12 +36,6 @@ void journal_declined(
 	decision_refuse(journal_decision(x), &x->worker->policies, input, cause, pick_ns);
 }
 
-void journal_left(struct exchange *x, enum cause cause) {
-	struct decision *d = journal_decision(x);
-	if (d)
-		decision_failed(d, cause);
-}
-
 void journal_answered(const struct exchange *x) {
 	atomic_store_explicit(&x->worker->tallies[x->ticket.instance->slot].answered_ms,
 	    loop_now_ms(&x->worker->loop), memory_order_relaxed);
@@ -73,9 +67,10 @@ static const struct instance *journal_instance(const struct exchange *x) {
 
 /* Is it the instance's fault? Refusing for lack of room is none, nor is a client that leaves or a limit of
  * ours. */
-static bool journal_is_fault(const struct exchange *x, unsigned status) {
-	switch ((enum cause)x->cause) {
+static bool journal_is_fault(enum cause cause, unsigned status) {
+	switch (cause) {
 	case CAUSE_NONE:
+	case CAUSE_UPSTREAM_REFUSED:
 		return status >= 500 && status != 501 && status != 503;
 	case CAUSE_UPSTREAM_CLOSED:
 	case CAUSE_UPSTREAM_MALFORMED:
@@ -113,10 +108,26 @@ static void journal_tally(const struct exchange *x, unsigned slot, unsigned stat
 	metric_add(&t->n_requests, 1);
 	if (status >= 500 || x->cause == CAUSE_STREAM_BROKEN || x->cause == CAUSE_STREAM_STALLED)
 		metric_add(&t->n_errors, 1);
-	if (journal_is_fault(x, status) || journal_is_hung(x, slot))
+	if (journal_is_fault((enum cause)x->cause, status) || journal_is_hung(x, slot))
 		metric_add(&t->n_faults, 1);
 	else if (x->cause == CAUSE_NONE && status < 500)
 		metric_add(&t->n_good, 1);
+}
+
+/* What was never sent says nothing here: a connect that fails is told of elsewhere (instance_avoid). */
+void journal_left(struct exchange *x, enum cause cause, unsigned status) {
+	struct worker_tally *t = &x->worker->tallies[x->ticket.instance->slot];
+	struct decision *d = journal_decision(x);
+	bool is_fault = journal_is_fault(cause, status);
+	if (d)
+		decision_failed(d, cause);
+	if (!status && !is_fault)
+		return;
+	metric_add(&t->n_requests, 1);
+	if (status >= 500 || is_fault)
+		metric_add(&t->n_errors, 1);
+	if (is_fault)
+		metric_add(&t->n_faults, 1);
 }
 
 /* Exactly one of the four. What the router answers instead of an engine it rejects, unless an engine is to

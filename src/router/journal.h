@@ -13,8 +13,8 @@ void journal_picked(
 /* None was, at this try, which took so long. The input's model is NULL when nobody has it. */
 void journal_declined(struct exchange *x, const struct pick_input *input, enum cause cause, uint64_t pick_ns);
 
-/* The instance did not take the request; another one may. */
-void journal_left(struct exchange *x, enum cause cause);
+/* The instance did not take the request, or said so by this status; another one may. */
+void journal_left(struct exchange *x, enum cause cause, unsigned status);
 
 /* The answer has begun, with content: its instance works. */
 void journal_answered(const struct exchange *x);

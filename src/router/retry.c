@@ -5,22 +5,17 @@
 
 #define BUDGET_MS 10000.0 /* what came then counts e times less */
 
+enum retry_status retry_status_of(unsigned status) {
+	static const uint16_t statuses[RETRY_STATUSES] = { 408, 429, 500, 502, 503, 504 };
+	unsigned i = 0;
+
+	while (i < RETRY_STATUSES && statuses[i] != status)
+		i++;
+	return (enum retry_status)i;
+}
+
 bool retry_is_refusal(const struct retry_options *options, unsigned status) {
-	switch (status) {
-	case 429:
-	case 503:
-		return true;
-	case 408:
-		return options->has_timeout;
-	case 500:
-		return options->has_500;
-	case 502:
-		return options->has_502;
-	case 504:
-		return options->has_504;
-	default:
-		return false;
-	}
+	return options->refusals >> retry_status_of(status) & 1;
 }
 
 uint64_t retry_wait_ms(const struct retry_options *options, uint32_t n_attempts, struct rng *rng) {

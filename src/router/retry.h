@@ -17,14 +17,20 @@
 
 #define RETRY_ATTEMPTS_MAX 64u
 
+/* The statuses that may be refusals. */
+enum retry_status { RETRY_408, RETRY_429, RETRY_500, RETRY_502, RETRY_503, RETRY_504, RETRY_STATUSES };
+
+/* RETRY_STATUSES: it is none of them. */
+enum retry_status retry_status_of(unsigned status);
+
 struct retry_options {
 	uint32_t attempts; /* at all, the first among them; 1: no retry. At most RETRY_ATTEMPTS_MAX */
 	bool sent;         /* also where the connection broke and the engine may have begun */
-	bool has_timeout, has_500, has_502, has_504; /* refusals, too: 408, 500, 502, 504 */
-	uint64_t backoff_ms, backoff_max_ms;         /* before the first retry, and the longest */
-	double multiplier;                           /* 1 or more: from one wait to the next */
-	double jitter; /* 0 to 1: part of a wait that it may be shorter or longer */
-	double budget; /* 0 to 1: retries by requests; 0: none */
+	uint8_t refusals;  /* bits of enum retry_status: answers that say that nothing was done */
+	uint64_t backoff_ms, backoff_max_ms; /* before the first retry, and the longest */
+	double multiplier;                   /* 1 or more: from one wait to the next */
+	double jitter;                       /* 0 to 1: part of a wait that it may be shorter or longer */
+	double budget;                       /* 0 to 1: retries by requests; 0: none */
 };
 
 /* Is such an answer an explicit refusal? */

@@ -7,6 +7,7 @@
 
 #include "base/heap.h"
 #include "base/log.h"
+#include "fleet/label.h"
 #include "router/exchange.h"
 #include "router/forward.h"
 #include "router/journal.h"
@@ -112,6 +113,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 	tap_scratch_init(&w->tap, &w->loop.bufs);
 	w->metrics = calloc(1, sizeof(*w->metrics));
 	w->tallies = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->tallies));
+	w->budgets = calloc(LABELS, sizeof(*w->budgets));
 	w->streams = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->streams));
 	w->log = router->log ? log_writer_ring(router->log, index) : NULL;
 	w->replay = router->replay ? log_writer_ring(router->replay, index) : NULL;
@@ -259,6 +261,7 @@ void worker_join(struct worker *w) {
 	slab_deinit(&w->exchanges);
 	free(w->metrics);
 	free(w->tallies);
+	free(w->budgets);
 	free(w->streams);
 }
 

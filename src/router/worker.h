@@ -63,6 +63,7 @@ struct worker {
 	struct policy_set policies;
 	uint64_t *keys; /* of the prompt that is picked for; room for PROMPT_BLOCKS_MAX */
 	struct decision_ring decisions;
+	struct retry_budget *budgets; /* by label of the model */
 	struct view *view;
 	struct slab exchanges;
 	struct list active; /* exchanges at work */

@@ -7,7 +7,8 @@
  * - each request that was accepted has one line and at most one answer, with its status;
  * - what ended well is complete at the client, what did not is not, or is a refusal;
  * - what engines got is well-formed, and is meant for them;
- * - a request that is not safe to repeat arrived at one connection at most;
+ * - a request that is not safe to repeat arrived at one connection at most, or, where that is allowed, at
+ *   no more than were allowed;
  * - nothing went to an engine once a byte of the answer had gone to the client.
  *
  * If all peers were honest besides: answers and bodies are the ones of that tag, went
@@ -34,6 +35,7 @@ struct ledger {
 	struct ledger_row rows[LEDGER_ROWS_MAX];
 	unsigned n_rows;
 	bool is_honest;
+	unsigned n_sends_max; /* of what is not safe to repeat */
 	const char *wrong;
 };
 
@@ -258,7 +260,7 @@ static inline void ledger_check_client(struct ledger *l, const struct peer *clie
 static inline void ledger_check_row(struct ledger *l, const struct ledger_row *row) {
 	bool is_safe = strcmp(row->method, "GET") == 0 || strcmp(row->method, "HEAD") == 0 ||
 	    strcmp(row->method, "OPTIONS") == 0;
-	if (!is_safe && row->n_arrived > 1)
+	if (!is_safe && row->n_arrived > l->n_sends_max)
 		ledger_blame(l, "a request that is not safe to repeat was repeated");
 	if (row->first_heard && row->last_sent > row->first_heard)
 		ledger_blame(l, "a request was sent when its answer had begun");
@@ -275,6 +277,7 @@ static inline const char *ledger_check(const struct world *w, bool is_honest) {
 		return NULL;
 	l->n_rows = (unsigned)w->worker.n_ids;
 	l->is_honest = is_honest;
+	l->n_sends_max = w->config.retry.sent ? 4 : 1;
 	l->wrong = NULL;
 	memset(l->rows, 0, l->n_rows * sizeof(l->rows[0]));
 	ledger_read_log(l, w);

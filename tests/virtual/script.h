@@ -334,6 +334,10 @@ static inline void act_option(struct script *s, struct slice arg) {
 	struct router_config *config = &s->w->config;
 	size_t n = arg.n ? script_number(slice_skip(arg, 1)) : 0;
 	switch (arg.n ? arg.p[0] : 0) {
+	case 'a':
+		config->retry.attempts = 1 + (uint32_t)(n % 4);
+		config->retry.sent = true; /* for the rest of the play */
+		break;
 	case 'b':
 		config->body_limit_bytes = n;
 		break;

@@ -231,6 +231,12 @@ static inline void world_configure(struct router_config *config) {
 		.policy = "round_robin",
 		.policies.policy = policy_find(SLICE("round_robin")),
 		.registry_url = "",
+		.retry = { .attempts = 1, /* tests and scripts say more */
+		    .refusals = 1u << RETRY_429 | 1u << RETRY_503,
+		    .backoff_ms = 50,
+		    .backoff_max_ms = 1000,
+		    .multiplier = 2,
+		    .budget = 1 },
 		.explain.n_records = 7, /* fewer than requests at work, now and then */
 	};
 	inspect_rules_init(&config->inspect, NULL, 0);

@@ -661,7 +661,7 @@ struct lenient {
 
 static const struct option lenient_rows[] = {
 	{ "main", "wait", .help = "w", .type = OPTION_DURATION, .def = "5", .min = 500, .max = 60000,
-	    .in_seconds = true, AT(struct lenient, wait_ms) },
+	    .unit_ms = 1000, AT(struct lenient, wait_ms) },
 	{ "main", "strict", .help = "s", .type = OPTION_DURATION, AT(struct lenient, strict_ms) },
 	{ "sub", "words", .help = "w", .type = OPTION_LIST, .at_spaces = true, AT(struct lenient, words) },
 	{ "sub", "lines", .help = "l", .type = OPTION_LIST, .is_whole = true, AT(struct lenient, lines) },

@@ -28,6 +28,7 @@ static const struct {
 	{ "Cookie", FIELD_COOKIE, false, true },
 	{ "Date", FIELD_DATE, false, false },
 	{ "X-Request-Id", FIELD_X_REQUEST_ID, false, false },
+	{ "Retry-After", FIELD_RETRY_AFTER, false, false },
 };
 
 static void every_field_is_found_in_any_case(void **state) {

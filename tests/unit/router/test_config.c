@@ -447,16 +447,46 @@ static void too_many_workers(void **state) {
 }
 
 static void reserved_keys_are_taken(void **state) {
-	struct reading r = read_config("--worker-urls http://a",
-	    "retry.attempts = 1\nretry.sent = true\nbreaker.enabled = true\nsse.heartbeat = '15s'\n");
+	struct reading r =
+	    read_config("--worker-urls http://a", "breaker.enabled = true\nsse.heartbeat = '15s'\n");
 	size_t n_lines = 0;
 
 	for (const char *line = r.mistakes; *line; line += strcspn(line, "\n") + 1) {
 		assert_non_null(strstr(line, "warning: has no effect yet\n"));
 		n_lines++;
 	}
-	assert_int_equal(n_lines, 4);
+	assert_int_equal(n_lines, 2);
 	assert_int_equal(option_mistakes(r.config.options), 0);
+	release(&r);
+}
+
+static void retries_are_read(void **state) {
+	struct reading r = read_config("--worker-urls http://a", "");
+	const struct retry_options *retry = &r.config.retry;
+
+	assert_string_equal(r.mistakes, "");
+	assert_int_equal(retry->attempts, 3);
+	assert_int_equal(retry->refusals, 1u << RETRY_429 | 1u << RETRY_503);
+	assert_int_equal(retry->backoff_ms, 25);
+	assert_false(retry->sent);
+	release(&r);
+	/* As vLLM's router spells them. */
+	r = read_config(
+	    "--worker-urls http://a --retry-max-retries 7 --retry-initial-backoff-ms 50 "
+	    "--retry-max-backoff-ms 30000 --retry-backoff-multiplier 1.5 --retry-jitter-factor 0.3",
+	    "retry.statuses = ['502', '503']\nretry.sent = true\n");
+	retry = &r.config.retry;
+	assert_string_equal(r.mistakes, "");
+	assert_int_equal(retry->attempts, 7);
+	assert_int_equal(retry->refusals, 1u << RETRY_502 | 1u << RETRY_503);
+	assert_true(retry->backoff_ms == 50 && retry->backoff_max_ms == 30000);
+	assert_true(retry->multiplier == 1.5 && retry->jitter == 0.3 && retry->sent);
+	release(&r);
+	r = read_config("--worker-urls http://a --disable-retries", "");
+	assert_int_equal(r.config.retry.attempts, 1);
+	release(&r);
+	r = read_config("--worker-urls http://a", "retry.statuses = ['404']\n");
+	assert_non_null(strstr(r.mistakes, "expected one of 408, 429, 500, 502, 503, 504"));
 	release(&r);
 }
 
@@ -905,6 +935,7 @@ int main(void) {
 		cmocka_unit_test(values_at_their_limits),
 		cmocka_unit_test(too_many_workers),
 		cmocka_unit_test(reserved_keys_are_taken),
+		cmocka_unit_test(retries_are_read),
 		cmocka_unit_test(the_dump_reads_back),
 		cmocka_unit_test(every_flag_leads_to_its_row),
 		cmocka_unit_test(the_flags_of_the_contract),

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "discovery/checkup.h"
 #include "discovery/progress.h"
+#include "fleet/guard.h"
 
 #define TICK_MS       100u
 #define GAP_MS        2000u /* between two ticks: the process stood still */
@@ -67,8 +68,10 @@ static void monitor_apply(struct monitor *m) {
 		if (to == INSTANCE_UNHEALTHY) /* is it back? */
 			m->probe_at_ms =
 			    u64_min(m->probe_at_ms, health_now(h) + health_state_probe_wait_ms(&m->state));
-		if (from == INSTANCE_UNHEALTHY) /* workers held it against it, too */
+		if (from == INSTANCE_UNHEALTHY) { /* workers held it against it, too */
 			instance_succeeded(m->instance);
+			guard_relent(m->instance, health_now(h));
+		}
 	}
 	fleet_set_share(h->fleet, m->instance, health_state_share(&m->state, health_now(h)),
 	    health_state_is_refusing(&m->state));
@@ -134,12 +137,11 @@ static void monitor_probe(struct monitor *m) {
 static void monitor_look(struct monitor *m, bool has_gap) {
 	struct health *h = m->health;
 	uint64_t now_ms = health_now(h);
-	uint64_t avoid_until_ms = atomic_load_explicit(&m->instance->avoid_until_ms, memory_order_relaxed);
+	uint64_t avoid_until_ms = instance_refused_until_ms(m->instance);
 	struct health_evidence seen;
 
 	h->evidence(h->context, m->instance->slot, &seen);
-	if (avoid_until_ms != m->avoid_until_ms && avoid_until_ms > now_ms &&
-	    !(avoid_until_ms & INSTANCE_RESTS))
+	if (avoid_until_ms != m->avoid_until_ms && avoid_until_ms > now_ms)
 		health_state_refused(&m->state, now_ms);
 	m->avoid_until_ms = avoid_until_ms;
 	health_state_answers(&m->state, (uint32_t)(seen.n_good - m->seen.n_good),
@@ -250,7 +252,7 @@ static struct monitor *monitor_new(struct health *h, const struct snapshot_row *
 	progress_init(&m->progress, h->loop, h->options.timeout_ms, h->options.stall_ms, monitor_on_progress);
 	m->began_ms = health_now(h);
 	m->probe_at_ms = m->began_ms + rng_below(&h->rng, spread_ms + 1);
-	m->avoid_until_ms = atomic_load_explicit(&row->instance->avoid_until_ms, memory_order_relaxed);
+	m->avoid_until_ms = instance_refused_until_ms(row->instance);
 	h->evidence(h->context, m->instance->slot, &m->seen);
 	atomic_store_explicit(&m->instance->n_requests_before, m->seen.n_requests, memory_order_relaxed);
 	atomic_store_explicit(&m->instance->n_errors_before, m->seen.n_errors, memory_order_relaxed);

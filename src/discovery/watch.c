@@ -223,8 +223,8 @@ static void watch_free(struct watch *w) {
 
 static void watch_tick(struct watch *w) {
 	uint64_t now = watch_now(w);
-	uint64_t avoid_until_ms = atomic_load_explicit(&w->instance->avoid_until_ms, memory_order_relaxed);
-	if (avoid_until_ms && avoid_until_ms != w->avoid_until_seen_ms && !(avoid_until_ms & INSTANCE_RESTS))
+	uint64_t avoid_until_ms = instance_refused_until_ms(w->instance);
+	if (avoid_until_ms && avoid_until_ms != w->avoid_until_seen_ms)
 		watch_resolve_soon(w);
 	w->avoid_until_seen_ms = avoid_until_ms;
 	if (now >= w->resolve_at_ms)

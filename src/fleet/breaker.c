@@ -13,7 +13,9 @@ struct parts {
 	uint64_t ms;
 };
 
-#define N_OPENS_MAX     31u
+#define N_OPENS_MASK    31u
+#define N_OPENS_MAX     30u
+#define N_OPENS_BY_HAND 31u /* it was tripped: for open_max, until it was closed again */
 #define GENERATION_MASK 0xfffu
 #define MS_MASK         ((UINT64_C(1) << 36) - 1)
 
@@ -22,7 +24,7 @@ static struct parts unpack(uint64_t word) {
 		.state = (enum breaker_state)(word & 3),
 		.is_probed = word >> 2 & 1,
 		.count = word >> 3 & 0xff,
-		.n_opens = word >> 11 & N_OPENS_MAX,
+		.n_opens = word >> 11 & N_OPENS_MASK,
 		.generation = word >> 16 & GENERATION_MASK,
 		.ms = word >> 28,
 	};
@@ -54,6 +56,13 @@ const char *breaker_state_text(enum breaker_state state) {
 	return texts[state];
 }
 
+const char *breaker_outcome_text(enum breaker_outcome outcome) {
+	static const char *const texts[BREAKER_OUTCOMES] = { "good", "bad", "neutral" };
+
+	assert((unsigned)outcome < BREAKER_OUTCOMES);
+	return texts[outcome];
+}
+
 struct breaker_view breaker_peek(const struct breaker *b, uint64_t now_ms) {
 	struct parts p = unpack(atomic_load_explicit(&b->word, memory_order_relaxed));
 	bool is_over = p.state == BREAKER_OPEN && p.ms <= now_ms;
@@ -74,17 +83,19 @@ bool breaker_acquire(struct breaker *b, uint64_t now_ms, struct breaker_permit *
 		struct parts p = unpack(word);
 
 		if (p.state == BREAKER_CLOSED) {
-			*permit_out = (struct breaker_permit){ p.generation, false };
+			*permit_out = (struct breaker_permit){ .generation = p.generation };
 			return true;
 		}
 		if (p.state == BREAKER_OPEN && p.ms > now_ms)
 			return false;
 		if (p.is_probed)
 			return false;
-		if (p.state == BREAKER_OPEN)
+		bool is_first = p.state == BREAKER_OPEN;
+
+		if (is_first)
 			enter(&p, BREAKER_HALF_OPEN, 0);
 		p.is_probed = true;
-		*permit_out = (struct breaker_permit){ p.generation, true };
+		*permit_out = (struct breaker_permit){ p.generation, true, is_first };
 		if (swap(b, &word, &p))
 			return true;
 	}
@@ -154,23 +165,42 @@ bool breaker_settle(struct breaker *b, const struct breaker_limits *limits, stru
 	}
 }
 
-void breaker_trip(struct breaker *b, const struct breaker_limits *limits, uint64_t now_ms) {
+enum breaker_state breaker_trip(struct breaker *b, const struct breaker_limits *limits, uint64_t now_ms) {
 	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
+	enum breaker_state before;
 	struct parts p;
 
 	do {
 		p = unpack(word);
+		before = p.state;
 		enter(&p, BREAKER_OPEN, now_ms + limits->open_max_ms);
+		p.n_opens = N_OPENS_BY_HAND;
 	} while (!swap(b, &word, &p));
+	return before;
 }
 
-void breaker_reset(struct breaker *b) {
+enum breaker_state breaker_reset(struct breaker *b) {
+	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
+	enum breaker_state before;
+	struct parts p;
+
+	do {
+		p = unpack(word);
+		before = p.state;
+		enter(&p, BREAKER_CLOSED, 0);
+		p.n_opens = 0;
+	} while (!swap(b, &word, &p));
+	return before;
+}
+
+void breaker_relent(struct breaker *b, uint64_t now_ms) {
 	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
 	struct parts p;
 
 	do {
 		p = unpack(word);
-		enter(&p, BREAKER_CLOSED, 0);
-		p.n_opens = 0;
+		if (p.state != BREAKER_OPEN || p.n_opens == N_OPENS_BY_HAND || p.ms <= now_ms)
+			return;
+		p.ms = now_ms;
 	} while (!swap(b, &word, &p));
 }

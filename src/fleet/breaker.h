@@ -45,6 +45,7 @@ struct breaker {
 struct breaker_permit {
 	uint16_t generation;
 	bool is_probe;
+	bool is_first; /* of the probes: it was open until now */
 };
 
 enum breaker_outcome {
@@ -52,6 +53,11 @@ enum breaker_outcome {
 	BREAKER_BAD,
 	BREAKER_NEUTRAL, /* it says nothing of the instance: the client left, it was busy */
 };
+
+#define BREAKER_OUTCOMES 3
+
+/* "good", "bad", "neutral". */
+const char *breaker_outcome_text(enum breaker_outcome outcome);
 
 struct breaker_view {
 	enum breaker_state state; /* an open one whose time is over shows as half-open */
@@ -76,12 +82,16 @@ static inline bool breaker_is_passable(const struct breaker *b, uint64_t now_ms)
 must_use bool breaker_acquire(struct breaker *b, uint64_t now_ms, struct breaker_permit *permit_out);
 
 /*
- * The request is over, or will not be made. True when that opened or closed it. `seed` moves the open
- * time by up to a tenth to either side, so that not all routers probe at once.
+ * The request is over, or will not be made. True when that moved it: to open by a bad end, to closed by a
+ * good one, from half-open if it was a probe, else from closed. `seed` moves the open time by up to a tenth
+ * to either side, so that not all routers probe at once.
  */
 bool breaker_settle(struct breaker *b, const struct breaker_limits *limits, struct breaker_permit permit,
     enum breaker_outcome outcome, uint64_t seed, uint64_t now_ms);
 
-/* By hand: open for open_max_ms; closed, as if nothing had happened. */
-void breaker_trip(struct breaker *b, const struct breaker_limits *limits, uint64_t now_ms);
-void breaker_reset(struct breaker *b);
+/* By hand: open for open_max_ms; closed, as if nothing had happened. What it was before. */
+enum breaker_state breaker_trip(struct breaker *b, const struct breaker_limits *limits, uint64_t now_ms);
+enum breaker_state breaker_reset(struct breaker *b);
+
+/* There is word from elsewhere that it works: the open time is over, unless it was tripped by hand. */
+void breaker_relent(struct breaker *b, uint64_t now_ms);

@@ -107,6 +107,15 @@ void instance_unref(struct instance **inst_ptr) {
 	free(inst);
 }
 
+/* The flag of the breaker is nobody's here. */
+static void set_avoided(struct instance *inst, uint64_t until_ms) {
+	uint64_t word = atomic_load_explicit(&inst->avoid_until_ms, memory_order_relaxed);
+
+	while (!atomic_compare_exchange_weak_explicit(&inst->avoid_until_ms, &word,
+	    (word & INSTANCE_GUARDED) | until_ms, memory_order_relaxed, memory_order_relaxed))
+		;
+}
+
 void instance_avoid(struct instance *inst, uint64_t now_ms) {
 	uint32_t n = atomic_load_explicit(&inst->n_failures, memory_order_relaxed);
 	uint64_t wait_ms = u64_min((uint64_t)INSTANCE_AVOID_MIN_MS << n, INSTANCE_AVOID_MAX_MS);
@@ -116,14 +125,14 @@ void instance_avoid(struct instance *inst, uint64_t now_ms) {
 		return;
 	if (wait_ms < INSTANCE_AVOID_MAX_MS)
 		atomic_store_explicit(&inst->n_failures, n + 1, memory_order_relaxed);
-	atomic_store_explicit(&inst->avoid_until_ms, now_ms + wait_ms, memory_order_relaxed);
+	set_avoided(inst, now_ms + wait_ms);
 }
 
 void instance_rest(struct instance *inst, uint64_t now_ms, uint64_t ms) {
 	uint64_t until_ms = now_ms + u64_min(ms, INSTANCE_AVOID_MAX_MS);
 
 	if (!instance_is_avoided(inst, until_ms - 1))
-		atomic_store_explicit(&inst->avoid_until_ms, until_ms | INSTANCE_RESTS, memory_order_relaxed);
+		set_avoided(inst, until_ms | INSTANCE_RESTS);
 }
 
 void instance_succeeded(struct instance *inst) {
@@ -131,7 +140,7 @@ void instance_succeeded(struct instance *inst) {
 	if (atomic_load_explicit(&inst->n_failures, memory_order_relaxed) == 0)
 		return;
 	atomic_store_explicit(&inst->n_failures, 0, memory_order_relaxed);
-	atomic_store_explicit(&inst->avoid_until_ms, 0, memory_order_relaxed);
+	set_avoided(inst, 0);
 }
 
 void instance_set_good_address(struct instance *inst, uint32_t address) {

@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 
 #include "base/slice.h"
+#include "fleet/breaker.h"
 #include "fleet/learned.h"
 
 /* Living instances in the process, and so the length of every array indexed by slot. */
@@ -68,6 +69,7 @@ struct instance {
 	struct learned learned;
 
 	struct instance_spec spec;   /* its slices point behind the struct; a NUL follows each */
+	struct breaker breaker;      /* to be moved through fleet/guard.h alone */
 	_Atomic uint32_t n_failures; /* in a row, as far as they set avoid_until_ms */
 	_Atomic uint32_t refs;
 	_Atomic uint16_t good_address;
@@ -80,6 +82,8 @@ struct instance {
 	_Atomic uint64_t response_us; /* what the last good probe took; 0: there was none */
 	/* What the workers' counters for the slot were when it was given: the rest is this instance's. */
 	_Atomic uint64_t n_requests_before, n_errors_before;
+	_Atomic uint64_t failed_ms; /* when an attempt failed last, as its breaker has it; 0: never */
+	_Atomic uint32_t n_moves[BREAKER_STATES][BREAKER_STATES]; /* of its breaker: [from][to] */
 };
 
 _Static_assert(offsetof(struct instance, learned.first_token_s) == 64, "what choices read is a line");
@@ -122,11 +126,26 @@ static inline uint32_t instance_good_address(const struct instance *inst, uint32
 /* `address` is below INSTANCE_ADDRESSES_MAX. */
 void instance_set_good_address(struct instance *inst, uint32_t address);
 
-/* In avoid_until_ms: at its own wish, which is no failure. */
-#define INSTANCE_RESTS (UINT64_C(1) << 63)
+/* In avoid_until_ms: at its own wish, which is no failure; its breaker is not closed (fleet/guard.h). */
+#define INSTANCE_RESTS   (UINT64_C(1) << 63)
+#define INSTANCE_GUARDED (UINT64_C(1) << 62)
+
+/* Nothing is held against it, by one load. */
+static inline bool instance_is_clear(const struct instance *inst, uint64_t now_ms) {
+	return atomic_load_explicit(&inst->avoid_until_ms, memory_order_relaxed) <= now_ms;
+}
 
 static inline uint64_t instance_avoided_until_ms(const struct instance *inst) {
-	return atomic_load_explicit(&inst->avoid_until_ms, memory_order_relaxed) & ~INSTANCE_RESTS;
+	const uint64_t flags = INSTANCE_RESTS | INSTANCE_GUARDED;
+
+	return atomic_load_explicit(&inst->avoid_until_ms, memory_order_relaxed) & ~flags;
+}
+
+/* The same as far as connects failed; 0: it rests. */
+static inline uint64_t instance_refused_until_ms(const struct instance *inst) {
+	uint64_t word = atomic_load_explicit(&inst->avoid_until_ms, memory_order_relaxed);
+
+	return word & INSTANCE_RESTS ? 0 : word & ~INSTANCE_GUARDED;
 }
 
 static inline bool instance_is_avoided(const struct instance *inst, uint64_t now_ms) {

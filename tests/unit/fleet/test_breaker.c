@@ -79,10 +79,12 @@ static void half_open_lets_one_through_at_a_time(void **state) {
 	assert_int_equal(breaker_peek(&b, 1000).state, BREAKER_HALF_OPEN);
 	assert_true(breaker_is_passable(&b, 1000));
 	probe = acquire(&b, 1000);
-	assert_true(probe.is_probe);
+	assert_true(probe.is_probe && probe.is_first);
 	assert_true(refuses(&b, 1000) && refuses(&b, 100000) && !breaker_is_passable(&b, 1000));
 	assert_false(end(&b, probe, BREAKER_NEUTRAL, 1001)); /* shows nothing: the next one may */
-	assert_false(once(&b, BREAKER_GOOD, 1002));
+	probe = acquire(&b, 1002);
+	assert_true(probe.is_probe && !probe.is_first);
+	assert_false(end(&b, probe, BREAKER_GOOD, 1002));
 	assert_int_equal(breaker_peek(&b, 1002).n_successes, 1);
 	assert_true(once(&b, BREAKER_GOOD, 1003));
 	assert_int_equal(breaker_peek(&b, 1003).state, BREAKER_CLOSED);
@@ -149,11 +151,39 @@ static void by_hand_it_opens_and_closes(void **state) {
 
 	for (unsigned i = 0; i < 300; i++)
 		assert_false(breaker_settle(&b, &never, acquire(&b, 0), BREAKER_BAD, 0, 0));
-	breaker_trip(&b, &never, 10);
+	assert_int_equal(breaker_trip(&b, &never, 10), BREAKER_CLOSED);
 	assert_int_equal(breaker_peek(&b, 10).remaining_ms, 5000);
 	assert_true(refuses(&b, 5009) && !refuses(&b, 5010));
-	breaker_reset(&b);
+	assert_int_equal(breaker_reset(&b), BREAKER_HALF_OPEN); /* somebody probes */
 	assert_false(refuses(&b, 0));
+}
+
+static void good_word_ends_the_wait_unless_it_was_tripped(void **state) {
+	struct breaker b = opened(0);
+
+	breaker_relent(&b, 10);
+	assert_int_equal(breaker_peek(&b, 10).state, BREAKER_HALF_OPEN);
+	assert_true(once(&b, BREAKER_BAD, 10)); /* it counts as before */
+	assert_int_equal(breaker_peek(&b, 10).remaining_ms, 1000 * 2 - 100);
+	breaker_relent(&b, 20);
+	once(&b, BREAKER_GOOD, 20);
+	breaker_relent(&b, 20); /* half-open: nothing to do */
+	once(&b, BREAKER_GOOD, 20);
+	breaker_relent(&b, 20);
+	assert_int_equal(breaker_peek(&b, 20).state, BREAKER_CLOSED);
+	breaker_trip(&b, &limits, 20);
+	breaker_relent(&b, 30);
+	assert_int_equal(breaker_peek(&b, 30).remaining_ms, 4990);
+	assert_true(once(&b, BREAKER_BAD, 5020)); /* for so long again */
+	breaker_relent(&b, 5030);
+	assert_in_range(breaker_peek(&b, 5020).remaining_ms, 4500, 5500);
+	once(&b, BREAKER_GOOD, 12000);
+	once(&b, BREAKER_GOOD, 12000);
+	once(&b, BREAKER_GOOD, 12000); /* works again: it was never tripped */
+	for (unsigned i = 0; i < 3; i++)
+		once(&b, BREAKER_BAD, 12000);
+	breaker_relent(&b, 12001);
+	assert_int_equal(breaker_peek(&b, 12001).state, BREAKER_HALF_OPEN);
 }
 
 /* A look changes nothing, however often. */
@@ -208,6 +238,7 @@ int main(void) {
 		cmocka_unit_test(the_seed_moves_the_open_time_by_a_tenth),
 		cmocka_unit_test(late_ends_of_an_older_generation_are_ignored),
 		cmocka_unit_test(by_hand_it_opens_and_closes),
+		cmocka_unit_test(good_word_ends_the_wait_unless_it_was_tripped),
 		cmocka_unit_test(to_look_is_free_of_effects),
 		cmocka_unit_test(of_64_threads_one_probes),
 	};

@@ -56,6 +56,7 @@ int reply_send(struct call *call, const struct reply *r) {
 #define FOR_MODEL .before = "No healthy services available for model '", .after = "'"
 static const struct reply_error infinilm[N_CAUSES] = {
 	[CAUSE_NO_INSTANCE] = { .status = 503, .message = "No healthy services available", FOR_MODEL },
+	[CAUSE_BREAKERS_OPEN] = { .status = 503, .message = "No healthy services available", FOR_MODEL },
 	[CAUSE_MODEL_NOT_FOUND] = { .status = 503, .message = "No healthy services available", FOR_MODEL },
 	[CAUSE_CONNECT_FAILED] = { .status = 503, .message = "Service unavailable - connection refused" },
 	[CAUSE_CONNECT_TIMEOUT] = { .status = 504, .message = "Service timeout" },
@@ -109,7 +110,8 @@ int reply_refuse(struct call *call, struct reply *reply, enum cause cause, const
     enum reply_dialect dialect) {
 	char *text = reply_error_text(cause, detail, dialect);
 	reply->status = reply_error(cause, dialect).status;
-	reply->retry_after_s = cause_row(cause)->retry_after_s;
+	if (!reply->retry_after_s)
+		reply->retry_after_s = cause_row(cause)->retry_after_s;
 	reply->content_type = SLICE("application/json");
 	reply->body = slice_of(text);
 	int r = reply_send(call, reply);

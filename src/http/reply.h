@@ -51,6 +51,7 @@ struct reply_error reply_error(enum cause cause, enum reply_dialect dialect);
 /* The error object as JSON text; the caller frees it. detail: what it is about (the model), or NULL. */
 must_use char *reply_error_text(enum cause cause, const char *detail, enum reply_dialect dialect);
 
-/* reply_send() of a refusal; of `reply` the flags and the request id are used. */
+/* reply_send() of a refusal; of `reply` the flags, the request id and retry_after_s, where it is not 0, are
+ * used. */
 must_use int reply_refuse(
     struct call *call, struct reply *reply, enum cause cause, const char *detail, enum reply_dialect dialect);

@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "fleet/guard.h"
 #include "policy/choice.h"
 #include "policy/locality.h"
 #include "policy/session_table.h"
@@ -229,6 +230,23 @@ static enum filter_code first_refusal(const struct filter_ask *ask, const struct
 
 #define CANDIDATES_AHEAD 12u /* fetched before their turn: instances lie anywhere */
 
+/*
+ * Something is held against this one: does it leave the range? What else speaks against one whose breaker is
+ * open counts more: to wait for that would be in vain.
+ */
+static cold bool is_shunned(
+    const struct filter_ask *ask, const struct subject *s, bool takes_avoided, struct filtered *f) {
+	uint64_t now_ms = ask->input->now_ns / 1000000u;
+
+	if (guard_is_passable(s->instance, now_ms))
+		return !takes_avoided && instance_is_avoided(s->instance, now_ms);
+	bool tried = is_tried(ask->input, s->instance->slot);
+	enum filter_code code = tried ? FILTER_ALREADY_TRIED : first_refusal(ask, s);
+
+	f->refused |= BIT(tried || (code && code < FILTER_BREAKER_OPEN) ? code : FILTER_BREAKER_OPEN);
+	return true;
+}
+
 /* Makes those of the range the eligible ones against whom nothing speaks. */
 static void filter_range(
     struct policy_set *set, const struct filter_ask *ask, struct range range, struct filtered *f) {
@@ -242,7 +260,8 @@ static void filter_range(
 
 		if (i + CANDIDATES_AHEAD < range.end)
 			__builtin_prefetch(c[CANDIDATES_AHEAD].instance);
-		if (!range.takes_avoided && instance_is_avoided(c->instance, now_ms))
+		if (!instance_is_clear(c->instance, now_ms) &&
+		    is_shunned(ask, &(struct subject){ c->instance, &traits[i] }, range.takes_avoided, f))
 			continue;
 		if (!asks_nothing) {
 			enum filter_code code =
@@ -290,6 +309,8 @@ static uint32_t request_codes(const struct filter_ask *ask, const struct subject
 	for (uint32_t rest = checks_of(ask, &least); rest; rest &= rest - 1)
 		if (refuses[__builtin_ctz(rest)](ask, subject))
 			codes |= rest & -rest;
+	if (!guard_is_passable(subject->instance, input->now_ns / 1000000u))
+		codes |= BIT(FILTER_BREAKER_OPEN);
 	if (instance_is_avoided(subject->instance, input->now_ns / 1000000u))
 		codes |= BIT(FILTER_AVOIDED);
 	if (is_tried(input, subject->instance->slot))
@@ -337,8 +358,10 @@ static uint32_t owner_codes(const struct filter_ask *ask, uint32_t owner) {
 
 /* All of it passes within moments. */
 static bool is_passing(uint32_t codes) {
-	return codes &&
-	    !(codes & ~(BIT(FILTER_AVOIDED) | BIT(FILTER_AT_CAPACITY) | BIT(FILTER_SLO_UNATTAINABLE)));
+	const uint32_t passing = BIT(FILTER_BREAKER_OPEN) | BIT(FILTER_AVOIDED) | BIT(FILTER_AT_CAPACITY) |
+	    BIT(FILTER_SLO_UNATTAINABLE);
+
+	return codes && !(codes & ~passing);
 }
 
 static bool is_owner_waited_for(const struct filter_ask *ask) {
@@ -405,6 +428,7 @@ int filter_outcome(uint32_t refused) {
 		[FILTER_RESIDENCY_MISSING] = PICK_E_PRIVACY,
 		[FILTER_REGION_DENIED] = PICK_E_PRIVACY,
 		[FILTER_ACCELERATOR_MISSING] = PICK_E_ACCELERATOR,
+		[FILTER_BREAKER_OPEN] = PICK_E_OPEN,
 		[FILTER_AT_CAPACITY] = PICK_E_FULL,
 		[FILTER_SLO_UNATTAINABLE] = PICK_E_LATE,
 		[FILTER_OVER_COST] = PICK_E_COST,
@@ -414,6 +438,25 @@ int filter_outcome(uint32_t refused) {
 
 	assert(refused > BIT(FILTER_NONE));
 	return outcomes[31 - __builtin_clz(refused)];
+}
+
+static uint64_t open_ms(const struct instance *inst, uint64_t now_ms) {
+	return breaker_peek(&inst->breaker, now_ms).remaining_ms;
+}
+
+uint64_t filter_open_ms(const struct policy_set *set, const struct pick_input *input) {
+	const struct model *model = input->model;
+	struct filter_ask ask = filter_ask(set, input);
+	uint64_t least_ms = UINT64_MAX;
+
+	for (uint32_t i = 0; i < model->n_candidates + model->n_reserve; i++) {
+		const struct candidate *c = &model->candidates[i];
+		struct subject s = { c->instance, snapshot_traits(set->snapshot, c) };
+
+		if (!guard_is_passable(c->instance, input->now_ns / 1000000u) && !first_refusal(&ask, &s))
+			least_ms = u64_min(least_ms, open_ms(c->instance, input->now_ns / 1000000u));
+	}
+	return least_ms == UINT64_MAX ? 0 : least_ms;
 }
 
 /* --- explanations --------------------------------------------------------------------------------- */
@@ -516,6 +559,9 @@ static struct filter_detail detail_of(
 		    struct filter_detail){ (double)needed_tokens(ask), (double)s->traits->context_tokens };
 	case FILTER_CLEARANCE_LOW:
 		return (struct filter_detail){ (double)ask->privacy, (double)s->traits->clearance };
+	case FILTER_BREAKER_OPEN:
+		return (
+		    struct filter_detail){ (double)open_ms(s->instance, ask->input->now_ns / 1000000u), NAN };
 	case FILTER_AVOIDED:
 		return (struct filter_detail){ left_ms(ask->input, s->instance), NAN };
 	case FILTER_AT_CAPACITY:

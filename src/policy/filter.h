@@ -7,15 +7,16 @@
  *
  * What nobody said of an instance is held against it where privacy is at stake, and only there:
  * who is not labelled is cleared for public requests alone. No last resort crosses that, or any
- * other filter that is more than a judgement of health. Two figures are known to err: the size
+ * other filter that is more than a judgement of health; nor does it an open breaker, which is opened by what
+ * happened to requests and lets one through from time to time. Two figures are known to err: the size
  * of a prompt is an estimate, and what a route was refused for once may have been that one
  * request. So before nobody is left those are taken for whom half the prompt would do, or who
  * refused such requests.
  *
  * Of those that are left only the owner stays when the request is about a stored response. When only
- * what passes speaks against the owner (avoided, at capacity, late) nobody stays: the client is to come
- * again. Requests about a response by its path cost no generation, and may make room: neither a capacity
- * nor a deadline keeps them out.
+ * what passes speaks against the owner (its breaker, avoided, at capacity, late) nobody stays: the client is
+ * to come again. Requests about a response by its path cost no generation, and may make room: neither a
+ * capacity nor a deadline keeps them out.
  */
 #pragma once
 
@@ -36,7 +37,7 @@ enum filter_code {
 	FILTER_RESIDENCY_MISSING,
 	FILTER_REGION_DENIED,
 	FILTER_ACCELERATOR_MISSING,
-	FILTER_BREAKER_OPEN,
+	FILTER_BREAKER_OPEN, /* or half-open, and somebody is there to see */
 	FILTER_UNHEALTHY,
 	FILTER_AVOIDED, /* a connect failed within the last seconds */
 	FILTER_AT_CAPACITY,
@@ -57,6 +58,7 @@ const char *filter_text(enum filter_code code);
  *     context_too_small   tokens of prompt and output                  tokens of the context
  *     clearance_low       enum privacy, of the request                 of the instance
  *     feature_missing     1 << enum feature: those that are missing
+ *     breaker_open        milliseconds until a request is let through; 0: one is there
  *     avoided             milliseconds until it no longer is
  *     at_capacity         requests in flight                           its capacity
  *     slo_unattainable    milliseconds that are predicted              the deadline
@@ -101,6 +103,10 @@ struct filtered filter_all(struct policy_set *set, const struct pick_input *inpu
 /* What it means that nobody is left: an enum pick_outcome, by the filter that removed the last ones, or the
  * owner. */
 int filter_outcome(uint32_t refused);
+
+/* After PICK_E_OPEN: in so many milliseconds the first breaker lets a request such as this one through; 0:
+ * who knows. Linear in the model's candidates. */
+uint64_t filter_open_ms(const struct policy_set *set, const struct pick_input *input);
 
 /*
  * All that speaks against a row of the set's snapshot, candidate or not: a mask of 1 << enum filter_code; 0:

@@ -63,6 +63,7 @@ struct decision {
 	uint8_t n_alternatives, n_listed; /* of the rejected ones */
 	uint8_t id_n, asked_n;
 	bool is_panic; /* the unhealthy were among those to choose from */
+	bool is_probe; /* the last one was, by its breaker */
 	bool has_session, has_actual, has_scores, is_settled;
 	struct decision_choice chosen, alternatives[DECISION_ALTERNATIVES]; /* best first */
 	struct decision_rejected rejected[DECISION_REJECTED];

@@ -95,6 +95,7 @@ static const struct {
 	[FILTER_FEATURE_MISSING] = { "missing", NULL },
 	[FILTER_CONTEXT_TOO_SMALL] = { "needed_tokens", "context_tokens" },
 	[FILTER_CLEARANCE_LOW] = { "needed", "clearance" },
+	[FILTER_BREAKER_OPEN] = { "left_ms", NULL },
 	[FILTER_AVOIDED] = { "left_ms", NULL },
 	[FILTER_AT_CAPACITY] = { "in_flight", "capacity" },
 	[FILTER_SLO_UNATTAINABLE] = { "predicted_ms", "deadline_ms" },
@@ -196,6 +197,7 @@ struct decision_why decision_why_of(const struct decision *d) {
 		.ring = (enum pick_ring)d->ring,
 		.is_retry = d->n_attempts > 1,
 		.is_panic = d->is_panic,
+		.is_probe = d->is_probe,
 		.score = d->has_scores ? (double)d->chosen.score.total : NAN,
 		.next_score = next ? (double)next->score.total : NAN };
 

@@ -6,6 +6,7 @@
 
 #define RETRY "retry_exclude"
 #define PANIC "panic_mode"
+#define PROBE "probe_permit"
 
 static const char *const reasons[PICK_REASONS] = {
 	[PICK_ONLY_CANDIDATE] = "nobody else is left",
@@ -49,7 +50,7 @@ static const char *const rejections[FILTER_CODES] = {
 	[FILTER_RESIDENCY_MISSING] = "is not where the data may go",
 	[FILTER_REGION_DENIED] = "is not where the operator wants it",
 	[FILTER_ACCELERATOR_MISSING] = "does not run on the accelerator that is asked for",
-	[FILTER_BREAKER_OPEN] = "its breaker is open",
+	[FILTER_BREAKER_OPEN] = "failed too often lately",
 	[FILTER_UNHEALTHY] = "is unhealthy",
 	[FILTER_AVOIDED] = "could not be connected to within the last seconds",
 	[FILTER_AT_CAPACITY] = "is full",
@@ -81,11 +82,13 @@ unsigned decision_reasons(const struct decision_why *why, const char *words[stat
 		words[n++] = RETRY;
 	if (why->is_panic)
 		words[n++] = PANIC;
+	if (why->is_probe)
+		words[n++] = PROBE;
 	return n;
 }
 
 bool decision_is_reason(const char *word) {
-	bool is_one = !strcmp(word, RETRY) || !strcmp(word, PANIC);
+	bool is_one = !strcmp(word, RETRY) || !strcmp(word, PANIC) || !strcmp(word, PROBE);
 
 	for (unsigned i = 0; i < PICK_REASONS && !is_one; i++)
 		is_one = !strcmp(word, pick_reason_text((enum pick_reason)i));
@@ -121,6 +124,8 @@ char *decision_reasoning(const struct decision_why *why) {
 		fputs("; others were tried before it (" RETRY ")", out);
 	if (why->is_panic)
 		fputs("; most are unhealthy, so that those are asked, too (" PANIC ")", out);
+	if (why->is_probe)
+		fputs("; to see if it works again (" PROBE ")", out);
 	if (!isnan(why->score))
 		fprintf(out, "; score %.4g", why->score);
 	if (why->next.n && !isnan(why->next_score))
@@ -156,6 +161,10 @@ char *decision_rejection(enum filter_code code, const struct filter_detail *deta
 	else if (code == FILTER_CLEARANCE_LOW)
 		fprintf(out, ": they are %s, it is cleared for %s", privacy_text((enum privacy)value),
 		    privacy_text((enum privacy)limit));
+	else if (code == FILTER_BREAKER_OPEN && value > 0)
+		fprintf(out, ": its breaker is open for %.0f ms more", value);
+	else if (code == FILTER_BREAKER_OPEN)
+		fputs(": its breaker lets one request through at a time, and one is there", out);
 	else if (code == FILTER_AVOIDED)
 		fprintf(out, ": it is left alone for %.0f ms more", value);
 	else if (code == FILTER_AT_CAPACITY)

@@ -18,11 +18,12 @@ struct decision_why {
 	enum pick_reason reason;
 	enum pick_ring ring;
 	bool is_retry, is_panic;
+	bool is_probe;            /* its breaker is half-open */
 	double score, next_score; /* NAN: there is none */
 };
 
 /* The words of `why`, the first the most important; their number. They are static. */
-#define DECISION_REASONS_MAX 4
+#define DECISION_REASONS_MAX 5
 unsigned decision_reasons(const struct decision_why *why, const char *words[static DECISION_REASONS_MAX]);
 
 /* Whether decision_reasons() says this word of any choice, and whether it does of this one. Any thread. */

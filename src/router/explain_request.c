@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "fleet/guard.h"
 #include "fleet/label.h"
 #include "policy/explain.h"
 #include "router/decision_json.h"
@@ -138,6 +139,7 @@ static struct decision_why why_of(const struct explanation *e) {
 	}
 	why.reason = e->reason;
 	why.is_panic = e->is_panic;
+	why.is_probe = guard_is_probing(e->rows[0].instance, clock_now_ns() / 1000000u);
 	why.instance = e->rows[0].instance->spec.name;
 	if (e->has_scores)
 		why.score = (double)e->rows[0].score.total;

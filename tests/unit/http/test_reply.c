@@ -48,6 +48,19 @@ static void a_refusal_is_the_row_of_its_cause(void **state) {
 	wire_close(&w);
 }
 
+static void a_refusal_may_know_better_how_long_to_wait(void **state) {
+	struct reply reply = { .closes = true, .retry_after_s = 42 };
+	struct wire w;
+	wire_open(&w, FRAMING_NONE, 0);
+	assert_int_equal(reply_refuse(&w.call, &reply, CAUSE_BREAKERS_OPEN, NULL, REPLY_PLAIN), 0);
+	wire_heard(&w,
+	    "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 42\r\n"
+	    "connection: close\r\ncontent-length: 107\r\n\r\n"
+	    "{\"error\":\"every instance that could take the request failed too often lately\","
+	    "\"code\":\"no_healthy_instance\"}");
+	wire_close(&w);
+}
+
 static void who_is_gone_is_told(void **state) {
 	struct reply reply = { .closes = true };
 	struct wire w;
@@ -218,6 +231,7 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(answers_are_whole),
 		cmocka_unit_test(a_refusal_is_the_row_of_its_cause),
+		cmocka_unit_test(a_refusal_may_know_better_how_long_to_wait),
 		cmocka_unit_test(who_is_gone_is_told),
 		cmocka_unit_test(it_follows_the_request),
 		cmocka_unit_test(paths_have_dialects),

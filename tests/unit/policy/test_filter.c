@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "base/heap.h"
+#include "fleet/guard.h"
 
 #define RESPONSE  UINT64_C(0x9e3779b97f4a7c15)
 #define BIT(code) (UINT32_C(1) << (code))
@@ -602,6 +603,90 @@ static void a_refused_route_is_avoided_for_a_while(void **state) {
 	picks_close(&p);
 }
 
+static const struct breaker_limits breakers = { .successes = 1, .open_ms = 1000, .open_max_ms = 5000 };
+
+static void trip(struct picks *p, const char *names) {
+	for (; *names; names++)
+		guard_trip(picks_instance(p, (uint32_t)(*names - 'a')), &breakers, 0);
+}
+
+static int outcome_at(struct picks *p, uint64_t now_ms, uint32_t *row_out, uint64_t *open_ms_out) {
+	uint16_t slots[PICKS_ROWS_MAX];
+	struct pick_input input = stands_input(p, "", slots);
+	struct pick_result result;
+
+	input.now_ns = now_ms * 1000000;
+	int r = policy_pick(&p->set, &input, &result);
+	*row_out = r ? UINT32_MAX : result.row;
+	*open_ms_out = r ? filter_open_ms(&p->set, &input) : 0;
+	return r;
+}
+
+/* While there are others, and then neither: nobody is asked before its time, not even as a last resort. */
+static void an_open_breaker_is_not_crossed(void **state) {
+	static const struct stand stands[] = { { .labels = NULL }, { .labels = NULL },
+		{ .labels = NULL, .state = INSTANCE_UNHEALTHY } };
+	struct breaker_permit permit;
+	uint64_t open_ms;
+	struct picks p;
+	uint32_t row;
+
+	stands_open(&p, "round_robin", stands, 3);
+	trip(&p, "a");
+	assert_string_equal(stands_picked(&p, ""), "b");
+	assert_int_equal(codes(&p, 0), BIT(FILTER_BREAKER_OPEN));
+	assert_string_equal(stands_picked(&p, "b"), "c"); /* the ill before it */
+	assert_string_equal(stands_picked(&p, "bc"), OUTCOME(PICK_E_NONE_LEFT));
+	trip(&p, "bc");
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_OPEN));
+	assert_int_equal(codes(&p, 2), BIT(FILTER_BREAKER_OPEN) | BIT(FILTER_UNHEALTHY));
+	guard_trip(picks_instance(&p, 1), &(struct breaker_limits){ .open_max_ms = 4000 }, 0);
+	assert_int_equal(outcome_at(&p, 1000, &row, &open_ms), PICK_E_OPEN);
+	assert_int_equal(open_ms, 3000);
+	assert_int_equal(outcome_at(&p, 4000, &row, &open_ms), 0); /* half-open: as any other */
+	assert_int_equal(row, 1);
+	assert_true(guard_admit(picks_instance(&p, 1), 4000, &permit));
+	assert_int_equal(outcome_at(&p, 4000, &row, &open_ms), PICK_E_OPEN);
+	assert_int_equal(open_ms, 0); /* when that one ends */
+	assert_int_equal(codes(&p, 1), BIT(FILTER_BREAKER_OPEN));
+	picks_close(&p);
+}
+
+/* To wait for a breaker helps only where nothing else is in the way. */
+static void what_else_speaks_against_it_counts_more(void **state) {
+	static const struct stand stands[] = { { .labels = "capabilities=chat" },
+		{ .labels = "capabilities=chat capacity=1" }, { .labels = "capabilities=rerank" } };
+	uint16_t slots[PICKS_ROWS_MAX];
+	struct picks p;
+
+	stands_open(&p, "round_robin", stands, 3);
+	p.demand.capability = CAPABILITY_RERANK;
+	trip(&p, "c");
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_OPEN));
+	trip(&p, "ab");
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_OPEN));
+	p.demand.capability = CAPABILITY_SPEECH;
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_CAPABILITY));
+	assert_int_equal(codes(&p, 0), BIT(FILTER_CAPABILITY_MISSING) | BIT(FILTER_BREAKER_OPEN));
+	/* Only those are waited for who could have it. */
+	p.demand.capability = CAPABILITY_CHAT;
+	guard_reset(picks_instance(&p, 2));
+	guard_trip(picks_instance(&p, 2), &(struct breaker_limits){ .open_max_ms = 1 }, 0);
+	struct pick_input input = stands_input(&p, "", slots);
+	assert_int_equal(filter_open_ms(&p.set, &input), 5000);
+	input = stands_input(&p, "a", slots);
+	assert_int_equal(filter_open_ms(&p.set, &input), 5000);
+	input = stands_input(&p, "ab", slots);
+	assert_int_equal(filter_open_ms(&p.set, &input), 0);
+	/* Who was tried has its own reason. */
+	assert_string_equal(stands_picked(&p, "a"), OUTCOME(PICK_E_NONE_LEFT));
+	/* Who is merely full will have room sooner. */
+	guard_reset(picks_instance(&p, 1));
+	picks_charge(&p, 1, 1);
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_FULL));
+	picks_close(&p);
+}
+
 /* For thousands of fleets and requests: who is picked has no code but one of health, and who is picked by
  * nobody has one, unless it is in reserve. */
 static void picks_and_codes_agree(void **state) {
@@ -638,6 +723,8 @@ static void picks_and_codes_agree(void **state) {
 		instance_avoid(picks_instance(&p, (uint32_t)rng_below(&rng, n)), 0);
 		picks_keep_response(&p, (uint32_t)rng_below(&rng, n), RESPONSE, 0);
 		p.demand.response = rng_below(&rng, 2) * RESPONSE;
+		if (rng_below(&rng, 2))
+			guard_trip(picks_instance(&p, (uint32_t)rng_below(&rng, n)), &breakers, 0);
 		struct pick_input input = stands_input(&p, "", slots);
 		if (!input.model || policy_pick(&p.set, &input, &result)) {
 			n_refused++;
@@ -778,6 +865,9 @@ static void an_owner_that_is_out_for_a_moment_is_waited_for(void **state) {
 	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_OWNER));
 	p.demand.deadline_ms = 0;
 	assert_string_equal(stands_picked(&p, ""), "a");
+	trip(&p, "a");
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_OWNER));
+	guard_reset(picks_instance(&p, 0));
 	instance_avoid(picks_instance(&p, 0), 0);
 	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_OWNER));
 	/* All are: then it is asked all the same. */
@@ -914,6 +1004,8 @@ int main(void) {
 		cmocka_unit_test(in_a_panic_the_ill_are_eligible),
 		cmocka_unit_test(the_last_filter_is_the_reason),
 		cmocka_unit_test(a_refused_route_is_avoided_for_a_while),
+		cmocka_unit_test(an_open_breaker_is_not_crossed),
+		cmocka_unit_test(what_else_speaks_against_it_counts_more),
 		cmocka_unit_test(picks_and_codes_agree),
 		cmocka_unit_test(codes_of_candidates_allocate_nothing),
 		cmocka_unit_test(a_stored_response_is_asked_for_where_it_is),

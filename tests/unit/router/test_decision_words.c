@@ -24,6 +24,10 @@ static void rejections_have_their_numbers(void **state) {
 	    FILTER_FEATURE_MISSING, tools, NAN, "lacks a feature that is asked for: tools, logprobs");
 	assert_rejection(FILTER_AVOIDED, 700, NAN,
 	    "could not be connected to within the last seconds: it is left alone for 700 ms more");
+	assert_rejection(
+	    FILTER_BREAKER_OPEN, 700, NAN, "failed too often lately: its breaker is open for 700 ms more");
+	assert_rejection(FILTER_BREAKER_OPEN, 0, NAN,
+	    "failed too often lately: its breaker lets one request through at a time, and one is there");
 	assert_rejection(FILTER_AT_CAPACITY, 4, 4, "is full: 4 requests in flight, it takes 4");
 	assert_rejection(
 	    FILTER_SLO_UNATTAINABLE, 1234.4f, 500, "would be too late: 1234 ms are predicted, 500 allowed");
@@ -42,6 +46,7 @@ static void numbers_have_names(void **state) {
 		{ FILTER_CLEARANCE_LOW, { PRIVACY_INTERNAL, PRIVACY_PUBLIC },
 		    "{\"needed\":\"internal\",\"clearance\":\"public\"}" },
 		{ FILTER_FEATURE_MISSING, { 1u << FEATURE_TOOLS, NAN }, "{\"missing\":[\"tools\"]}" },
+		{ FILTER_BREAKER_OPEN, { 0, NAN }, "{\"left_ms\":0}" },
 		{ FILTER_AVOIDED, { 700, NAN }, "{\"left_ms\":700}" },
 		{ FILTER_AT_CAPACITY, { 5, 4 }, "{\"in_flight\":5,\"capacity\":4}" },
 		{ FILTER_SLO_UNATTAINABLE, { 12.5f, 1 }, "{\"predicted_ms\":12.5,\"deadline_ms\":1}" },
@@ -84,20 +89,22 @@ static void a_choice_has_all_its_reasons(void **state) {
 	assert_int_equal(decision_reasons(&why, words), 1);
 	why.reason = PICK_LOWEST_TTFT;
 	why.ring = PICK_RING_REGION;
-	why.is_retry = why.is_panic = true;
+	why.is_retry = why.is_panic = why.is_probe = true;
 	why.score = 0.125;
 	why.next = SLICE("b");
 	why.next_score = 0.5;
 	assert_reasoning(&why,
 	    "a: its first token is expected soonest, as the policy counts (lowest_ttft); in its region, "
 	    "outside of its zone (spill_region); others were tried before it (retry_exclude); most are "
-	    "unhealthy, so that those are asked, too (panic_mode); score 0.125, next b with 0.5");
-	assert_int_equal(decision_reasons(&why, words), 4);
+	    "unhealthy, so that those are asked, too (panic_mode); to see if it works again (probe_permit); "
+	    "score 0.125, next b with 0.5");
+	assert_int_equal(decision_reasons(&why, words), 5);
 	assert_string_equal(words[0], "lowest_ttft");
 	assert_string_equal(words[1], "spill_region");
 	assert_string_equal(words[2], "retry_exclude");
 	assert_string_equal(words[3], "panic_mode");
-	for (unsigned i = 0; i < 4; i++)
+	assert_string_equal(words[4], "probe_permit");
+	for (unsigned i = 0; i < 5; i++)
 		assert_true(decision_is_reason(words[i]) && decision_has_reason(&why, words[i]));
 	assert_true(decision_is_reason("local_zone") && !decision_has_reason(&why, "local_zone"));
 	assert_false(decision_is_reason("") || decision_is_reason("why"));

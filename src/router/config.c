@@ -172,6 +172,11 @@ static const struct option rows[] = {
 	    .def = "127.0.0.1", .check = option_check_host, ROUTER(admin_host) },
 	{ "admin", "port", .help = "its port", .type = OPTION_UINT, .def = "29000", .min = 1,
 	    .max = UINT16_MAX, ROUTER(admin_port) },
+	{ "admin", "key", .arg = "KEY",
+	    .help = "bearer token for what changes something there; without one only clients of this machine "
+		    "may, "
+		    "who need none",
+	    .type = OPTION_STRING, .check = option_check_token, .secret = true, ROUTER(admin_key) },
 
 	{ "metrics", "host", .flag = "prometheus-host", .arg = "HOST",
 	    .help = "address of /metrics, if not the admin one", .type = OPTION_STRING,
@@ -461,8 +466,35 @@ static const struct option rows[] = {
 	    .type = OPTION_NUMBER, .def = "0.2", .max = OPTION_ONE, ROUTER(retry.budget) },
 	{ "retry", "disabled", .flag = "disable-retries", .help = "whether no request is sent twice",
 	    .type = OPTION_BOOL, .def = "false", ROUTER(are_retries_disabled) },
-	{ "breaker", "enabled", .help = "whether engines that fail are left alone", .type = OPTION_BOOL,
-	    .reserved = true },
+	{ "breaker", "enabled", .flag = "breaker-enabled",
+	    .help =
+		"whether an engine that fails again and again is left alone for a while, and then gets one "
+		"request at a time until it works",
+	    .type = OPTION_BOOL, .def = "true", ROUTER(breaker.is_enabled) },
+	{ "breaker", "failures", .flag = "cb-failure-threshold",
+	    .help =
+		"so many attempts in a row that fail open an engine's breaker: no connection, a broken one, "
+		"no answer in time, 5xx but 501 and 503",
+	    .type = OPTION_UINT, .def = "10", .min = 1, .max = BREAKER_COUNT_MAX,
+	    ROUTER(breaker.limits.failures) },
+	{ "breaker", "successes", .flag = "cb-success-threshold",
+	    .help = "so many good ones in a row close it again", .type = OPTION_UINT, .def = "3", .min = 1,
+	    .max = BREAKER_COUNT_MAX, ROUTER(breaker.limits.successes) },
+	{ "breaker", "open", .flag = "cb-timeout-duration-secs",
+	    .help = "how long it stays open, within a tenth; twice as long each time that it fails again",
+	    .type = OPTION_DURATION, .def = "60s", .min = 1, .max = BREAKER_OPEN_MAX_MS, .unit_ms = 1000,
+	    ROUTER(breaker.limits.open_ms) },
+	{ "breaker", "open_max", .flag = "breaker-open-max",
+	    .help = "the longest, and how long one is open that was tripped by hand", .type = OPTION_DURATION,
+	    .def = "5m", .min = 1, .max = BREAKER_OPEN_MAX_MS, .unit_ms = 1000,
+	    ROUTER(breaker.limits.open_max_ms) },
+	{ "breaker", "window", .flag = "cb-window-duration-secs",
+	    .help = "failures in a row count together when the first is no older than this",
+	    .type = OPTION_DURATION, .def = "120s", .min = 1, .max = HOUR_MS, .unit_ms = 1000,
+	    ROUTER(breaker.limits.window_ms) },
+	{ "breaker", "disabled", .flag = "disable-circuit-breaker",
+	    .help = "the contrary of enabled, as vLLM's router has it", .type = OPTION_BOOL, .def = "false",
+	    ROUTER(breaker.is_disabled) },
 	{ "sse", "heartbeat", .help = "between two comments in a silent stream", .type = OPTION_DURATION,
 	    .reserved = true },
 	{ "", "worker", .help = "one engine each", .type = OPTION_ARRAY, .fields = worker_fields,
@@ -861,6 +893,13 @@ static void complete_retry(struct router_config *config) {
 	retry->backoff_max_ms = u64_max(retry->backoff_max_ms, retry->backoff_ms);
 }
 
+/* Those that nothing but a hand opens. */
+static void complete_breaker(struct router_breaker *breaker) {
+	if (!breaker->is_enabled || breaker->is_disabled)
+		breaker->limits.failures = 0;
+	breaker->limits.open_max_ms = u64_max(breaker->limits.open_max_ms, breaker->limits.open_ms);
+}
+
 static void verify(struct option_set *set, void *arg) {
 	struct router_config *config = arg;
 
@@ -887,6 +926,7 @@ static void verify(struct option_set *set, void *arg) {
 	if (config->registry_url[0])
 		choose_table_file(set, config);
 	complete_retry(config);
+	complete_breaker(&config->breaker);
 	config->timeout.first_byte_all = option_is_given(set, "timeout.first_byte");
 }
 

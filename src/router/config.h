@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/option.h"
 #include "discovery/static_file.h"
+#include "fleet/breaker.h"
 #include "http/reply.h"
 #include "net/tls_options.h"
 #include "policy/policy_options.h"
@@ -72,6 +73,11 @@ struct router_explain {
 	const char *log;    /* of requests, to be played again: as log_access */
 };
 
+struct router_breaker {
+	bool is_enabled, is_disabled;
+	struct breaker_limits limits; /* failures is 0 when there are to be none */
+};
+
 struct router_config {
 	/* [router] */
 	enum router_dialect dialect;
@@ -87,6 +93,7 @@ struct router_config {
 	/* [admin], [metrics]: metrics default to the admin address, so both are always set here */
 	const char *admin_host, *metrics_host;
 	uint16_t admin_port, metrics_port;
+	const char *admin_key; /* "": none */
 	struct router_timeouts timeout;
 	/* [policy] */
 	const char *policy;                /* a name of policy_table */
@@ -118,6 +125,7 @@ struct router_config {
 	struct retry_options retry;
 	struct option_list retry_statuses; /* as given; retry has them */
 	bool are_retries_disabled;
+	struct router_breaker breaker;
 	struct option_list worker_urls; /* as written; they are in workers, too */
 	struct router_workers workers;  /* [[worker]], then worker_urls; one per host and port */
 	struct option_set *options;     /* owner of all of this; for option_dump() */

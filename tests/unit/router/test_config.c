@@ -447,16 +447,49 @@ static void too_many_workers(void **state) {
 }
 
 static void reserved_keys_are_taken(void **state) {
-	struct reading r =
-	    read_config("--worker-urls http://a", "breaker.enabled = true\nsse.heartbeat = '15s'\n");
+	struct reading r = read_config("--worker-urls http://a", "sse.heartbeat = '15s'\n");
 	size_t n_lines = 0;
 
 	for (const char *line = r.mistakes; *line; line += strcspn(line, "\n") + 1) {
 		assert_non_null(strstr(line, "warning: has no effect yet\n"));
 		n_lines++;
 	}
-	assert_int_equal(n_lines, 2);
+	assert_int_equal(n_lines, 1);
 	assert_int_equal(option_mistakes(r.config.options), 0);
+	release(&r);
+}
+
+static void breakers_are_read(void **state) {
+	static const char *const off[] = { "--disable-circuit-breaker", "--breaker-enabled false" };
+	struct reading r = read_config("--worker-urls http://a", "");
+	const struct breaker_limits *limits = &r.config.breaker.limits;
+
+	assert_string_equal(r.mistakes, "");
+	assert_true(limits->failures == 10 && limits->successes == 3);
+	assert_true(limits->open_ms == 60000 && limits->open_max_ms == 300000 && limits->window_ms == 120000);
+	assert_string_equal(r.config.admin_key, "");
+	release(&r);
+	/* As vLLM's router spells them. */
+	r = read_config("--worker-urls http://a --cb-failure-threshold 5 --cb-success-threshold 2 "
+			"--cb-timeout-duration-secs 600 --cb-window-duration-secs 30",
+	    "admin.key = 'secret'\n");
+	limits = &r.config.breaker.limits;
+	assert_string_equal(r.mistakes, "");
+	assert_true(limits->failures == 5 && limits->successes == 2);
+	assert_true(limits->open_ms == 600000 && limits->open_max_ms == 600000 && limits->window_ms == 30000);
+	assert_string_equal(r.config.admin_key, "secret");
+	release(&r);
+	for (size_t i = 0; i < n_elems(off); i++) {
+		char flags[96];
+
+		snprintf(flags, sizeof(flags), "--worker-urls http://a %s", off[i]);
+		r = read_config(flags, "");
+		assert_string_equal(r.mistakes, "");
+		assert_int_equal(r.config.breaker.limits.failures, 0);
+		release(&r);
+	}
+	r = read_config("--worker-urls http://a --cb-failure-threshold 0", "");
+	assert_int_equal(option_mistakes(r.config.options), 1);
 	release(&r);
 }
 
@@ -936,6 +969,7 @@ int main(void) {
 		cmocka_unit_test(too_many_workers),
 		cmocka_unit_test(reserved_keys_are_taken),
 		cmocka_unit_test(retries_are_read),
+		cmocka_unit_test(breakers_are_read),
 		cmocka_unit_test(the_dump_reads_back),
 		cmocka_unit_test(every_flag_leads_to_its_row),
 		cmocka_unit_test(the_flags_of_the_contract),

@@ -13,6 +13,7 @@
 #include "router/forward.h"
 #include "router/journal.h"
 #include "router/local.h"
+#include "router/permit.h"
 
 #define DOWN_READ_BYTES  65536u /* what a client that does not read can make us hold */
 #define DOWN_READ_HUNGRY 4096u  /* the same while memory is short: answers go on, since they end */
@@ -73,14 +74,15 @@ static bool is_last(const struct exchange *x, const struct session *session) {
 
 /* --- engines: charge, release, retry ---------------------------------------- */
 
-/* `answered`: what it says of its usage, and how long it took, is a lesson. */
-static void release_instance(struct exchange *x, bool answered) {
+/* The attempt is over. What a whole answer says of its usage, and how long it took, is a lesson. */
+static void release_instance(struct exchange *x, enum cause cause, unsigned status) {
 	const struct tap *tap = &x->tap;
 	struct ticket_usage usage = { .prompt_tokens = tap->tokens_in,
 		.cached_tokens = tap->tokens_cached,
 		.output_tokens = tap->has_usage ? tap->tokens_out : tap->n_events,
 		.has_cached = tap->has_cached };
-	ticket_close(&x->ticket, &x->worker->policies, answered ? &usage : NULL);
+	permit_settle(x, cause, status);
+	ticket_close(&x->ticket, &x->worker->policies, cause ? NULL : &usage);
 }
 
 static void drop_upstream(struct exchange *x) {
@@ -95,7 +97,7 @@ static enum next try_another(struct exchange *x, enum cause cause, unsigned stat
 	drop_upstream(x);
 	journal_left(x, cause, status);
 	x->tried[x->n_tried++] = x->ticket.instance->slot;
-	release_instance(x, false);
+	release_instance(x, cause, status);
 	x->last_cause = (uint8_t)cause; /* what to say when nobody is left */
 	return go(x, STEP_PICK);
 }
@@ -318,6 +320,7 @@ enum cause exchange_cause(int outcome) {
 		[PICK_E_LATE] = CAUSE_SLO_UNATTAINABLE,
 		[PICK_E_COST] = CAUSE_OVER_BUDGET,
 		[PICK_E_OWNER] = CAUSE_OWNER_BUSY,
+		[PICK_E_OPEN] = CAUSE_BREAKERS_OPEN,
 	};
 
 	return (enum cause)causes[outcome];
@@ -348,6 +351,14 @@ static enum next fail_without_model(struct exchange *x) {
 	make_demand(x, any, &demand);
 	journal_declined(x, &input, cause, 0);
 	return exchange_fail(x, cause);
+}
+
+static enum next pick_failed(
+    struct exchange *x, const struct pick_input *input, int outcome, uint64_t pick_ns) {
+	if (outcome == PICK_E_OPEN)
+		x->retry_after_s = permit_retry_after_s(x, input);
+	journal_declined(x, input, cause_of(x, outcome), pick_ns);
+	return exchange_fail(x, cause_of(x, outcome));
 }
 
 static enum next step_pick(struct exchange *x) {
@@ -381,10 +392,10 @@ static enum next step_pick(struct exchange *x) {
 	}
 	if (r == 0 && pick.reason >= PICK_ALL_AVOIDED && x->n_tried >= AVOIDED_TRIES_MAX)
 		r = PICK_E_NONE_LEFT; /* the fleet is away, as others have found before */
-	if (r) {
-		journal_declined(x, &input, cause_of(x, r), pick_ns);
-		return exchange_fail(x, cause_of(x, r));
-	}
+	if (r)
+		return pick_failed(x, &input, r, pick_ns);
+	if (!permit_take(x, pick.instance))
+		return NEXT;
 
 	if (!x->n_attempts)
 		retry_budget_pay(&x->worker->budgets[x->model->label], &x->worker->router->config->retry,
@@ -805,7 +816,7 @@ static enum next step_relay(struct exchange *x) {
 			return WAIT; /* one read a turn: the others wait too */
 	}
 	finish_upstream(x);
-	release_instance(x, true);
+	release_instance(x, CAUSE_NONE, x->status);
 	call_want(&x->down, false); /* nobody wants the rest of its body */
 	return call_pending(&x->down) ? WAIT : go(x, STEP_SETTLE);
 }
@@ -823,7 +834,8 @@ static const char *model_name(const struct exchange *x, char room[MODEL_NAME_ROO
 /* What the error is about, as text, where it says so. */
 static const char *refusal_detail(const struct exchange *x, enum cause cause, char room[MODEL_NAME_ROOM]) {
 	bool is_of_model = cause == CAUSE_MODEL_NOT_FOUND ||
-	    (cause == CAUSE_NO_INSTANCE && x->dialect == REPLY_INFINILM && find_name(x).n);
+	    ((cause == CAUSE_NO_INSTANCE || cause == CAUSE_BREAKERS_OPEN) && x->dialect == REPLY_INFINILM &&
+		find_name(x).n);
 	if (is_of_model)
 		return model_name(x, room);
 	if (cause != CAUSE_UNKNOWN_HEADER)
@@ -840,10 +852,11 @@ static enum next step_refuse(struct exchange *x) {
 	enum cause cause = (enum cause)x->cause;
 	char name[MODEL_NAME_ROOM];
 	const char *detail = refusal_detail(x, cause, name);
-	struct reply reply = { .request_id = exchange_id(x) };
+	struct reply reply = { .request_id = exchange_id(x), .retry_after_s = x->retry_after_s };
 	if (d && x->worker->router->config->explain.has_headers)
 		reply.decision = decision_text(d, room);
 	drop_upstream(x);
+	release_instance(x, cause, 0); /* what follows is our word, not the instance's */
 	reply_follow(&reply, request_head(x), x->ends_connection || is_last(x, session_of(&x->down)));
 	reply.closes |= !call_is_received(&x->down) || cause == CAUSE_BODY_MALFORMED;
 	x->ends_connection = reply.closes;
@@ -894,7 +907,7 @@ static void settle_down(struct exchange *x) {
 static enum next step_settle(struct exchange *x) {
 	struct worker *w = x->worker;
 	drop_upstream(x);
-	release_instance(x, false);
+	release_instance(x, (enum cause)x->cause, x->status);
 	if (x->cause == CAUSE_CLIENT_GONE)
 		metric_add(&w->metrics->client_aborts, 1);
 	settle_down(x);

@@ -64,24 +64,26 @@ struct exchange {
 	uint64_t progress;      /* what had been achieved of it when the deadline was set */
 	uint32_t row;           /* picked last, of the view's snapshot; EXCHANGE_NO_ROW: none */
 	uint32_t first_address; /* of the row, to begin with */
-	uint32_t n_addresses;   /* of the row that were tried */
 	uint32_t backoff_ms;    /* of STEP_BACK_OFF */
 	uint32_t decision;      /* the record of its picks; DECISION_NONE: none */
 	uint16_t tried[EXCHANGE_TRIES_MAX];
+	struct breaker_permit permit; /* of the ticket's instance, while that is open */
+	uint8_t n_addresses;          /* of the row that were tried */
 	uint8_t n_tried, n_attempts, n_sends, n_interim;
 	uint8_t step, cause, reason, dialect;
-	uint8_t last_cause;    /* why the instance tried last did not do */
-	uint8_t wait_cause;    /* what it means when the deadline passes */
-	uint16_t status;       /* sent to the client; 0: none yet */
-	bool may_return;       /* those that refused it may be asked again */
-	bool has_continued;    /* 100 Continue was sent */
-	bool is_head;          /* HEAD: the answer has no body */
-	bool is_repeatable;    /* GET, HEAD, OPTIONS: counts as unsent until the first byte */
-	bool keeps_replay;     /* hold has the whole of what was sent */
-	bool is_upload_broken; /* the engine takes no more of the body; its answer may still come */
-	bool is_tls_refused;   /* by an address of this instance */
-	bool is_engine_kept;   /* the engine keeps its connection after this answer */
-	bool ends_connection;  /* the client's connection is not kept */
+	uint8_t last_cause;     /* why the instance tried last did not do */
+	uint8_t wait_cause;     /* what it means when the deadline passes */
+	uint16_t status;        /* sent to the client; 0: none yet */
+	uint16_t retry_after_s; /* what a refusal says; 0: as its cause has it */
+	bool may_return;        /* those that refused it may be asked again */
+	bool has_continued;     /* 100 Continue was sent */
+	bool is_head;           /* HEAD: the answer has no body */
+	bool is_repeatable;     /* GET, HEAD, OPTIONS: counts as unsent until the first byte */
+	bool keeps_replay;      /* hold has the whole of what was sent */
+	bool is_upload_broken;  /* the engine takes no more of the body; its answer may still come */
+	bool is_tls_refused;    /* by an address of this instance */
+	bool is_engine_kept;    /* the engine keeps its connection after this answer */
+	bool ends_connection;   /* the client's connection is not kept */
 	uint8_t id_n, method_n;
 	uint16_t path_n;
 	char text[EXCHANGE_TEXT_MAX]; /* request id, method, path without query (cut): what the log needs at

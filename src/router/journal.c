@@ -23,6 +23,7 @@ void journal_picked(
 		d = decision_find(ring, x->decision);
 	}
 	decision_pick(d, &x->worker->policies, input, pick, pick_ns);
+	d->is_probe = x->permit.is_probe;
 	d->predicted_tokens = x->ticket.cached_tokens;
 }
 
@@ -65,8 +66,6 @@ static const struct instance *journal_instance(const struct exchange *x) {
 	return x->row == EXCHANGE_NO_ROW ? NULL : x->view->snapshot->rows[x->row].instance;
 }
 
-/* Is it the instance's fault? Refusing for lack of room is none, nor is a client that leaves or a limit of
- * ours. */
 static bool journal_is_fault(enum cause cause, unsigned status) {
 	switch (cause) {
 	case CAUSE_NONE:
@@ -103,12 +102,16 @@ static bool journal_is_hung(const struct exchange *x, unsigned slot) {
 	return true;
 }
 
+bool journal_blames(const struct exchange *x, unsigned slot, enum cause cause, unsigned status) {
+	return journal_is_fault(cause, status) || journal_is_hung(x, slot);
+}
+
 static void journal_tally(const struct exchange *x, unsigned slot, unsigned status) {
 	struct worker_tally *t = &x->worker->tallies[slot];
 	metric_add(&t->n_requests, 1);
 	if (status >= 500 || x->cause == CAUSE_STREAM_BROKEN || x->cause == CAUSE_STREAM_STALLED)
 		metric_add(&t->n_errors, 1);
-	if (journal_is_fault((enum cause)x->cause, status) || journal_is_hung(x, slot))
+	if (journal_blames(x, slot, (enum cause)x->cause, status))
 		metric_add(&t->n_faults, 1);
 	else if (x->cause == CAUSE_NONE && status < 500)
 		metric_add(&t->n_good, 1);

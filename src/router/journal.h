@@ -22,6 +22,12 @@ void journal_answered(const struct exchange *x);
 /* Content events passed to the client just now: first-token and inter-token times. */
 void journal_tokens(struct exchange *x, unsigned n_events);
 
+/*
+ * Is it the fault of the instance that has this slot that the exchange, or an attempt, ended so? Refusing for
+ * lack of room is none, nor is a client that leaves, unless it hangs, or a limit of ours.
+ */
+bool journal_blames(const struct exchange *x, unsigned slot, enum cause cause, unsigned status);
+
 /* At settle, once. */
 void journal_write(struct exchange *x);
 

@@ -23,8 +23,9 @@
 /* What this worker counts for one instance; read by all. */
 struct worker_tally {
 	metric_cell n_requests, n_errors;
-	metric_cell n_good, n_faults; /* of them, those that say something of the instance */
-	_Atomic uint64_t answered_ms; /* when an answer's content began last */
+	metric_cell n_good, n_faults;             /* of them, those that say something of the instance */
+	metric_cell n_outcomes[BREAKER_OUTCOMES]; /* of attempts, as its breaker has them */
+	_Atomic uint64_t answered_ms;             /* when an answer's content began last */
 	/* Event streams at it now, those that are silent for long, and requests that wait as long for a first
 	 * byte. */
 	_Atomic uint32_t n_streams, n_stalled, n_waiting;

@@ -338,6 +338,9 @@ static inline void act_option(struct script *s, struct slice arg) {
 		config->retry.attempts = 1 + (uint32_t)(n % 4);
 		config->retry.sent = true; /* for the rest of the play */
 		break;
+	case 'B':
+		config->breaker.limits.failures = (uint32_t)(n % 8);
+		break;
 	case 'b':
 		config->body_limit_bytes = n;
 		break;
@@ -461,6 +464,7 @@ static inline void script_renew(struct world *w) {
 	for (uint32_t i = 0; i < snap->n_rows; i++) {
 		snap->rows[i].instance->avoid_until_ms = 0;
 		snap->rows[i].instance->n_failures = 0;
+		snap->rows[i].instance->breaker.word = 0;
 	}
 	rng_init(&w->worker.rng, 1);
 	struct policy_set fresh = {

@@ -167,8 +167,8 @@ static void act_of_fate(struct author *a) {
 
 /* How this play differs from others from the start. */
 static void set_the_stage(struct author *a) {
-	static const char *const options[] = { "oa1", "oa2", "oa3", "oi1048576", "oi500", "oh2000", "ob1000",
-		"oc1", "of1", "om40000", "or1", "or20", "ow1", "ow20", "ot3000" };
+	static const char *const options[] = { "oa1", "oa2", "oa3", "oB1", "oB2", "oB3", "oi1048576", "oi500",
+		"oh2000", "ob1000", "oc1", "of1", "om40000", "or1", "or20", "ow1", "ow20", "ot3000" };
 	for (unsigned n = below(a, 4); n > 0; n--)
 		bytes_printf(&a->play, "%s\n", options[below(a, n_elems(options))]);
 }

@@ -185,6 +185,19 @@ static inline uint64_t world_held(struct world *w) {
 	return w->router.budget.used_bytes;
 }
 
+/* Each attempt was settled with its instance's breaker once, and no probe is under way. */
+static inline bool world_are_breakers_settled(const struct world *w) {
+	const struct snapshot *snap = w->worker.view->snapshot;
+	uint64_t n = 0;
+	for (unsigned slot = 0; slot < WORLD_SLOTS_MAX; slot++)
+		for (unsigned i = 0; i < BREAKER_OUTCOMES; i++)
+			n += metric_read(&w->worker.tallies[slot].n_outcomes[i]);
+	for (uint32_t i = 0; i < snap->n_rows; i++)
+		if (breaker_peek(&snap->rows[i].instance->breaker, 0).is_probed)
+			return false;
+	return n == metric_read(&w->worker.metrics->picks);
+}
+
 /* All clients are gone: what is left of their requests? NULL: nothing. Idle connections to engines are
  * closed. */
 static inline const char *world_is_wrong(struct world *w) {
@@ -197,6 +210,8 @@ static inline const char *world_is_wrong(struct world *w) {
 		return "load is charged for a request that has ended";
 	if (!list_is_empty(&worker->active) || worker->exchanges.n_lent)
 		return "an exchange is left";
+	if (!world_are_breakers_settled(w))
+		return "attempts are not settled with their breakers";
 	if (!list_is_empty(&worker->server.sessions) || worker->server.slab.n_lent ||
 	    worker->server.n_sessions)
 		return "a session is left";
@@ -237,6 +252,11 @@ static inline void world_configure(struct router_config *config) {
 		    .backoff_max_ms = 1000,
 		    .multiplier = 2,
 		    .budget = 1 },
+		.breaker.limits = { .failures = 0, /* likewise */
+		    .successes = 2,
+		    .window_ms = 10000,
+		    .open_ms = 1000,
+		    .open_max_ms = 4000 },
 		.explain.n_records = 7, /* fewer than requests at work, now and then */
 	};
 	inspect_rules_init(&config->inspect, NULL, 0);

@@ -63,14 +63,18 @@ static void write_label(FILE *out, const char *label, const char *value) {
 	fputc('"', out);
 }
 
-void metric_write_row(FILE *out, const char *name, const char *label, const char *value, double n) {
+void metric_write_labelled(
+    FILE *out, const char *name, const struct metric_label *labels, size_t n_labels, double n) {
 	fputs(name, out);
-	if (label) {
-		fputc('{', out);
-		write_label(out, label, value);
-		fputc('}', out);
+	for (size_t i = 0; i < n_labels; i++) {
+		fputc(i ? ',' : '{', out);
+		write_label(out, labels[i].name, labels[i].value);
 	}
-	fprintf(out, " %.15g\n", n);
+	fprintf(out, n_labels ? "} %.15g\n" : " %.15g\n", n);
+}
+
+void metric_write_row(FILE *out, const char *name, const char *label, const char *value, double n) {
+	metric_write_labelled(out, name, &(struct metric_label){ label, value }, label != NULL, n);
 }
 
 void metric_write_one(FILE *out, const char *name, const char *type, const char *help, double n) {

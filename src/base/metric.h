@@ -69,5 +69,12 @@ void metric_write_requests(FILE *out, struct metric_shard *const *shards, size_t
 void metric_write_family(FILE *out, const char *name, const char *type, const char *help);
 void metric_write_row(FILE *out, const char *name, const char *label, const char *value, double n);
 
+/* The same with as many labels as there are. */
+struct metric_label {
+	const char *name, *value;
+};
+void metric_write_labelled(
+    FILE *out, const char *name, const struct metric_label *labels, size_t n_labels, double n);
+
 /* A family of one row without labels. */
 void metric_write_one(FILE *out, const char *name, const char *type, const char *help, double n);

@@ -71,6 +71,35 @@ static bool prepare_decision(
 	return true;
 }
 
+static bool prepare_breakers(
+    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
+	snprintf(target, TARGET_BYTES, "/breakers");
+	return true;
+}
+
+/* Names are urls where nobody gave one: they are percent-encoded. The body is one of no bytes: a POST. */
+static bool prepare_breaker(const char *word, const char *act, char *target, struct slice *body_out) {
+	static const char plain[] = "-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+	size_t n = (size_t)snprintf(target, TARGET_BYTES, "/breakers/");
+
+	for (const char *p = word; *p && n + 16 < TARGET_BYTES; p++)
+		n += (size_t)snprintf(
+		    target + n, TARGET_BYTES - n, strchr(plain, *p) ? "%c" : "%%%02X", (unsigned char)*p);
+	snprintf(target + n, TARGET_BYTES - n, "/%s", act);
+	*body_out = (struct slice){ calloc(1, 1), 0 };
+	return true;
+}
+
+static bool prepare_trip(
+    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
+	return prepare_breaker(word, "trip", target, body_out);
+}
+
+static bool prepare_reset(
+    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
+	return prepare_breaker(word, "reset", target, body_out);
+}
+
 static bool prepare_config(
     const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
 	snprintf(target, TARGET_BYTES, "/config");
@@ -87,6 +116,9 @@ static const struct verb verbs[] = {
 	{ "explain", NULL, prepare_explain, show_explanation },
 	{ "decisions", NULL, prepare_decisions, show_decisions },
 	{ "decision", "ID", prepare_decision, show_decision },
+	{ "breakers", NULL, prepare_breakers, show_breakers },
+	{ "trip", "NAME", prepare_trip, show_breakers },
+	{ "reset", "NAME", prepare_reset, show_breakers },
 	{ "config", NULL, prepare_config, NULL },
 	{ "metrics", NULL, prepare_metrics, NULL },
 };
@@ -99,11 +131,14 @@ static const struct verb *find_verb(const struct ctl_words *words) {
 		if (!strcmp(words->items[0], verbs[i].name))
 			verb = &verbs[i];
 	if (!words->n)
-		say("what?", "explain, decisions, decision ID, config or metrics; --help says more");
+		say("what?",
+		    "explain, decisions, decision ID, breakers, trip NAME, reset NAME, config or metrics; "
+		    "--help "
+		    "says more");
 	else if (!verb)
 		say(words->items[0], "no such question; --help lists them");
 	else if (words->n != 1u + (verb->word != NULL))
-		say(verb->name, verb->word ? "needs one id" : "takes no more words");
+		say(verb->name, verb->word ? "needs one word more" : "takes no more words");
 	else
 		return verb;
 	return NULL;

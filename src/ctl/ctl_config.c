@@ -60,7 +60,7 @@ static const struct option rows[] = {
 	    .help = "explain: where it would be sent; without one, by its members", .type = OPTION_STRING,
 	    .check = check_path, AT(path) },
 	{ "ctl", "header", .arg = "'NAME: VALUE'",
-	    .help = "explain: a header field of the request; may be repeated", .type = OPTION_LIST,
+	    .help = "a header field of the request, of explain's too; may be repeated", .type = OPTION_LIST,
 	    .is_whole = true, .check = check_header, AT(headers) },
 	{ "ctl", "limit", .help = "decisions: how many, the newest first", .type = OPTION_UINT, .def = "20",
 	    .min = 1, .max = LIMIT_MAX, AT(limit) },
@@ -78,7 +78,7 @@ static const struct option_table tables[] = { { "ctl", "questions to a router" }
 
 static const struct option_schema schema = {
 	.program = "headrace ctl",
-	.summary = "ask a running router why requests went where they went",
+	.summary = "ask a running router why requests went where they went, and open and close breakers",
 	.main_table = "ctl",
 	.env_prefix = "HEADRACE",
 	.tables = tables,
@@ -91,6 +91,9 @@ static const struct option_schema schema = {
 		    "  explain        where a request would go now, and why, without sending it\n"
 		    "  decisions      what was decided last\n"
 		    "  decision ID    one decision: by its own id or by that of its request\n"
+		    "  breakers       the circuit breakers of the engines\n"
+		    "  trip NAME      opens the breaker of the engine of this name, for [breaker] open_max\n"
+		    "  reset NAME     closes it\n"
 		    "  config         the router's values in effect\n"
 		    "  metrics        its metrics, as they are scraped\n"
 		    "Exit status: 0 when there was an answer, 1 when there was none or it says no, 2 for mistakes in "
@@ -103,6 +106,9 @@ static const struct option_schema schema = {
 		    "500'\n"
 		    "Why did that go there? The id is in the answer's x-request-id:\n"
 		    "  headrace ctl decision edace6085758a57e0000000000000005\n"
+		    "Nothing more for this engine, for a while; from another machine, with the router's [admin] key:\n"
+		    "  headrace ctl trip http://10.0.0.7:8000\n"
+		    "  headrace ctl --admin http://10.0.0.5:29000 --header 'authorization: Bearer KEY' reset gpu-7\n"
 		    "What was done for another router, for a program:\n"
 		    "  headrace ctl --admin http://10.0.0.5:29000 decisions --limit 100 --json\n",
 	},

@@ -183,6 +183,46 @@ void show_decisions(const json_t *answer, FILE *out) {
 	grid_deinit(&g);
 }
 
+/* --- breakers ----------------------------------------------------------------------------- */
+
+/* Milliseconds as seconds. */
+static void add_seconds(struct grid *g, const json_t *object, const char *key) {
+	const json_t *value = json_object_get(object, key);
+
+	if (json_is_number(value))
+		grid_add(g, "%.1f", json_number_value(value) / 1000);
+	else
+		grid_add(g, "-");
+}
+
+void show_breakers(const json_t *answer, FILE *out) {
+	static const char *const names[] = { "INSTANCE", "STATE", "FAILURES", "SUCCESSES", "LEFT_S",
+		"LAST_FAILURE_S", "GOOD", "BAD", "NEUTRAL" };
+	const json_t *list = json_object_get(answer, "breakers");
+	struct grid g;
+
+	begin_grid(&g, names, n_elems(names));
+	for (unsigned i = 2; i < n_elems(names); i++)
+		g.is_number[i] = true;
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const json_t *b = json_array_get(list, i), *outcomes = json_object_get(b, "outcomes");
+
+		grid_add(&g, "%s", text_of(b, "instance"));
+		grid_add(&g, "%s", text_of(b, "state"));
+		add_number(&g, b, "failures", 0);
+		add_number(&g, b, "successes", 0);
+		add_seconds(&g, b, "left_ms");
+		add_seconds(&g, b, "last_failure_ms");
+		add_number(&g, outcomes, "good", 0);
+		add_number(&g, outcomes, "bad", 0);
+		add_number(&g, outcomes, "neutral", 0);
+	}
+	grid_print(&g, out);
+	grid_deinit(&g);
+}
+
+/* --- one decision ------------------------------------------------------------------------- */
+
 static void put_outcome(const json_t *d, FILE *out) {
 	const json_t *attempts = json_object_get(d, "attempts"), *actual;
 

@@ -256,6 +256,9 @@ static struct monitor *monitor_new(struct health *h, const struct snapshot_row *
 	h->evidence(h->context, m->instance->slot, &m->seen);
 	atomic_store_explicit(&m->instance->n_requests_before, m->seen.n_requests, memory_order_relaxed);
 	atomic_store_explicit(&m->instance->n_errors_before, m->seen.n_errors, memory_order_relaxed);
+	for (unsigned i = 0; i < BREAKER_OUTCOMES; i++)
+		atomic_store_explicit(
+		    &m->instance->n_outcomes_before[i], m->seen.n_outcomes[i], memory_order_relaxed);
 	return m;
 }
 

@@ -23,9 +23,10 @@ struct health_options {
 
 /* What all workers have counted for an instance's slot since they started, and what they see now. */
 struct health_evidence {
-	uint64_t n_requests, n_errors; /* as they are shown */
-	uint64_t n_good, n_faults;     /* answers; those that say something of the instance */
-	uint64_t answered_ms;          /* when an answer's content began last */
+	uint64_t n_requests, n_errors;         /* as they are shown */
+	uint64_t n_good, n_faults;             /* answers; those that say something of the instance */
+	uint64_t n_outcomes[BREAKER_OUTCOMES]; /* of attempts; shown, too */
+	uint64_t answered_ms;                  /* when an answer's content began last */
 	uint32_t n_streams, n_stalled, n_waiting;
 };
 typedef void (*health_evidence_fn)(void *context, unsigned slot, struct health_evidence *evidence_out);

@@ -81,7 +81,7 @@ struct instance {
 	/* For those who show it; written by the control thread. */
 	_Atomic uint64_t response_us; /* what the last good probe took; 0: there was none */
 	/* What the workers' counters for the slot were when it was given: the rest is this instance's. */
-	_Atomic uint64_t n_requests_before, n_errors_before;
+	_Atomic uint64_t n_requests_before, n_errors_before, n_outcomes_before[BREAKER_OUTCOMES];
 	_Atomic uint64_t failed_ms; /* when an attempt failed last, as its breaker has it; 0: never */
 	_Atomic uint32_t n_moves[BREAKER_STATES][BREAKER_STATES]; /* of its breaker: [from][to] */
 };

@@ -377,13 +377,15 @@ static bool endpoint_is_equal(struct slice a, struct slice b) {
 	return !differs;
 }
 
-static bool endpoint_is_allowed(const struct endpoint_call *c) {
-	struct slice token = slice_of(c->server->token);
+bool endpoint_has_token(const struct endpoint_call *c, struct slice token) {
 	struct slice given = head_find(head_of(c), FIELD_AUTHORIZATION);
-	if (!c->row->writes || !token.n)
-		return true;
 	return slice_is(slice_head(given, 7), SLICE("bearer ")) &&
 	    endpoint_is_equal(slice_trim(slice_skip(given, 7)), token);
+}
+
+static bool endpoint_is_allowed(const struct endpoint_call *c) {
+	struct slice token = slice_of(c->server->token);
+	return !c->row->writes || !token.n || endpoint_has_token(c, token);
 }
 
 static size_t endpoint_body_max(const struct endpoint_call *c) {

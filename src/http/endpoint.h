@@ -76,6 +76,8 @@ struct slice endpoint_body(const struct endpoint_call *c);
 struct slice endpoint_peer(struct endpoint_call *c, char room[static ENDPOINT_PEER_BYTES]);
 /* Whether the client is on this machine: its address is of the loopback. */
 bool endpoint_is_local(struct endpoint_call *c);
+/* Whether it came with this bearer token, found in a time that says nothing about the token. */
+bool endpoint_has_token(const struct endpoint_call *c, struct slice token);
 /* Whether the client asked for text/event-stream. */
 bool endpoint_wants_events(const struct endpoint_call *c);
 

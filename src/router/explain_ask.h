@@ -1,6 +1,6 @@
 /*
  * explain_ask: a question that is under way to workers, and the HTTP call that waits for
- * it. Private to router/explain*.c.
+ * it. Private to router/explain*.c, but for its refusals, which are those of the admin port.
  *
  * Embedded at the start of what is asked. Belongs to the control thread; a worker has it, as
  * mail, between the posting and the answer, and then reads all but `call`.

@@ -86,6 +86,12 @@ static json_t *load_json(const struct load_sum *load) {
 	    (json_int_t)load->decode_tokens);
 }
 
+static json_t *breaker_json(const struct instance *inst) {
+	struct breaker_view view = breaker_peek(&inst->breaker, clock_now_ns() / 1000000u);
+
+	return json_string(breaker_state_text(view.state));
+}
+
 static json_t *row_json(const struct query *q, uint32_t i) {
 	const struct explain_row *row = &q->e.rows[i];
 	bool is_eligible = i < q->e.n_eligible;
@@ -95,6 +101,7 @@ static json_t *row_json(const struct query *q, uint32_t i) {
 	json_object_set_new(json, "serial", json_integer(row->instance->serial));
 	json_object_set_new(
 	    json, "state", json_string(instance_state_text(q->snapshot->rows[row->row].state)));
+	json_object_set_new(json, "breaker", breaker_json(row->instance));
 	json_object_set_new(json, "eligible", json_boolean(is_eligible));
 	json_object_set_new(json, "codes", codes_json(row->codes));
 	json_object_set_new(json, "rejections", why_json(row));

@@ -134,12 +134,14 @@ static json_t *service_weight(const struct snapshot_row *row) {
 static json_t *service_info(const struct local_state *s, uint32_t row_index) {
 	const struct snapshot_row *row = &s->snap->rows[row_index];
 	const struct instance *inst = row->instance;
-	json_t *info = json_pack("{s:o, s:o, s:i, s:o, s:o, s:b, s:s, s:f, s:o, s:o, s:o}", "name",
+	struct breaker_view breaker = breaker_peek(&inst->breaker, loop_now_ms(&s->worker->loop));
+	json_t *info = json_pack("{s:o, s:o, s:i, s:o, s:o, s:b, s:s, s:s, s:f, s:o, s:o, s:o}", "name",
 	    text_of(inst->spec.name), "host", text_of(inst->spec.host), "port", (int)inst->spec.port, "url",
 	    text_of(inst->spec.url), "babysitter_url", service_sitter(row), "healthy",
-	    snapshot_is_routable(s->snap, row_index), "status", instance_state_text(row->state),
-	    "response_time", (double)metric_read(&inst->response_us) / 1e6, "weight", service_weight(row),
-	    "models", pairs_keys(row->models), "metadata", service_metadata(row));
+	    snapshot_is_routable(s->snap, row_index), "status", instance_state_text(row->state), "breaker",
+	    breaker_state_text(breaker.state), "response_time", (double)metric_read(&inst->response_us) / 1e6,
+	    "weight", service_weight(row), "models", pairs_keys(row->models), "metadata",
+	    service_metadata(row));
 	service_count(s->worker->router, inst, info);
 	return info;
 }

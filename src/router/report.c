@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "fleet/label.h"
+#include "router/breakers.h"
 
 static void write_gauges(const struct router *router, FILE *out) {
 	uint64_t n_active = 0, n_clients = 0, n_engines = 0, lag_ns = 0;
@@ -231,6 +232,7 @@ static void write_metrics(void *context, FILE *out) {
 	if (r->router->prefixes)
 		write_prefixes(r->router->prefixes, out);
 	write_health(r, out);
+	breakers_write_metrics(r->router, r->snapshot, out);
 	write_figures(r, out);
 	write_scrapes(r, out);
 	if (r->registry)
@@ -269,6 +271,9 @@ const struct endpoint report_admin_endpoints[] = {
 	{ METHOD_GET, "/decisions", .run = explain_decisions },
 	{ METHOD_GET, "/decisions/{id}", .run = explain_decision },
 	{ METHOD_POST, "/explain", .run = explain_request, .body_bytes_max = EXPLAIN_BODY_BYTES_MAX },
+	{ METHOD_GET, "/breakers", .run = breakers_list },
+	{ METHOD_POST, "/breakers/{name}/trip", .run = breakers_trip, .writes = true },
+	{ METHOD_POST, "/breakers/{name}/reset", .run = breakers_reset, .writes = true },
 	{ METHOD_GET, "/liveness", .run = answer_liveness },
 };
 const size_t report_n_admin_endpoints = n_elems(report_admin_endpoints);

@@ -133,6 +133,8 @@ static void control_evidence(void *context, unsigned slot, struct health_evidenc
 		out->n_errors += metric_read(&t->n_errors);
 		out->n_good += metric_read(&t->n_good);
 		out->n_faults += metric_read(&t->n_faults);
+		for (unsigned k = 0; k < BREAKER_OUTCOMES; k++)
+			out->n_outcomes[k] += metric_read(&t->n_outcomes[k]);
 		out->answered_ms =
 		    u64_max(out->answered_ms, atomic_load_explicit(&t->answered_ms, memory_order_relaxed));
 		out->n_waiting += atomic_load_explicit(&t->n_waiting, memory_order_relaxed);

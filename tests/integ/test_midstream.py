@@ -88,7 +88,7 @@ def test_a_stream_cut_at_every_byte_of_an_event(fake, router):
     def script(peer):
         peer.request()
         peer.send(STREAM_HEAD, chunk(EVENT), chunk(EVENT[:next(cuts)]))
-    front = router([fake(script)])
+    front = router([fake(script)], breaker={"enabled": False})     # it fails again and again
     for cut in range(1, len(EVENT) - 1):
         with front.connect() as s:
             s.sendall(raw_request(chat_body(stream=True)))
@@ -158,7 +158,7 @@ def test_the_sdk_sees_the_error(engine, router):
 
 def test_after_it_all_nothing_is_in_flight(engine, router):
     workers = [engine(["m"], "--fault", "reset:2") for _ in range(2)]
-    front = router(workers)
+    front = router(workers, breaker={"enabled": False})        # they fail again and again
     for _ in range(50):
         with front.connect() as s:
             s.sendall(raw_request(chat_body(**ENDLESS)))

@@ -169,9 +169,11 @@ static void labels_are_escaped(void **state) {
 	metric_write_family(out, "a_total", "gauge", "Some.");
 	metric_write_row(out, "a_total", NULL, NULL, 1234567890123.0);
 	metric_write_row(out, "a_total", "x", "\"", 0.5);
+	metric_write_labelled(out, "a_total", (struct metric_label[]){ { "x", "y" }, { "z", "\n" } }, 2, 3);
 	fclose(out);
 	assert_string_equal(text,
-	    "# HELP a_total Some.\n# TYPE a_total gauge\na_total 1234567890123\na_total{x=\"\\\"\"} 0.5\n");
+	    "# HELP a_total Some.\n# TYPE a_total gauge\na_total 1234567890123\na_total{x=\"\\\"\"} 0.5\n"
+	    "a_total{x=\"y\",z=\"\\n\"} 3\n");
 	free(text);
 }
 

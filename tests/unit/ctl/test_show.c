@@ -120,6 +120,18 @@ static void a_decision_says_what_became_of_it(void **state) {
 	    "a         -      is left alone\n");
 }
 
+static void breakers_are_a_table(void **state) {
+	assert_shown(show_breakers,
+	    "{\"breakers\":[{\"instance\":\"a\",\"state\":\"open\",\"failures\":0,\"successes\":0,\"probed\":"
+	    "false,"
+	    "\"left_ms\":41250,\"last_failure_ms\":18750,\"outcomes\":{\"good\":5120,\"bad\":12,\"neutral\":"
+	    "3}},"
+	    "{\"instance\":\"b\",\"state\":\"closed\",\"failures\":2,\"last_failure_ms\":null}]}",
+	    "INSTANCE  STATE   FAILURES  SUCCESSES  LEFT_S  LAST_FAILURE_S  GOOD  BAD  NEUTRAL\n"
+	    "a         open           0          0    41.2            18.8  5120   12        3\n"
+	    "b         closed         2          -       -               -     -    -        -\n");
+}
+
 /* Of another version, say. */
 static void what_is_not_there_is_a_dash(void **state) {
 	char *is = shown(show_decisions, "{\"decisions\":[{\"id\":\"0-1\"}]}");
@@ -128,6 +140,7 @@ static void what_is_not_there_is_a_dash(void **state) {
 	free(is);
 	free(shown(show_decisions, "{}"));
 	free(shown(show_decision, "{\"chosen\":1,\"attempts\":{},\"rejected\":[3],\"alternatives\":[null]}"));
+	free(shown(show_breakers, "{\"breakers\":[3,{\"outcomes\":[]}]}"));
 	free(shown(show_explanation, "{\"rows\":[1,{\"codes\":[5]}],\"demand\":[]}"));
 }
 
@@ -137,6 +150,7 @@ int main(void) {
 		cmocka_unit_test(an_explanation_is_a_table),
 		cmocka_unit_test(a_refusal_is_said),
 		cmocka_unit_test(a_decision_says_what_became_of_it),
+		cmocka_unit_test(breakers_are_a_table),
 		cmocka_unit_test(what_is_not_there_is_a_dash),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

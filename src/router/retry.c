@@ -49,7 +49,7 @@ static bool read_date(struct slice value, int64_t *seconds_out) {
 	char text[32];
 	struct tm tm = { .tm_year = 0 };
 
-	if (value.n >= sizeof(text))
+	if (!value.n || value.n >= sizeof(text))
 		return false;
 	memcpy(text, value.p, value.n);
 	text[value.n] = '\0';

@@ -56,6 +56,7 @@ static void retry_after_is_seconds_or_a_date(void **state) {
 
 	assert_int_equal(retry_after_ms(SLICE("3"), now_s), 3000);
 	assert_int_equal(retry_after_ms(SLICE("0"), now_s), 0);
+	assert_int_equal(retry_after_ms((struct slice){ NULL, 0 }, now_s), 0); /* there was none */
 	assert_int_equal(retry_after_ms(SLICE("99999999999999999999999"), now_s), RETRY_AFTER_MAX_MS);
 	assert_int_equal(retry_after_ms(SLICE("Sun, 06 Nov 1994 08:49:57 GMT"), now_s), 20000);
 	assert_int_equal(retry_after_ms(SLICE("Sun, 06 Nov 1994 08:49:17 GMT"), now_s), 0);

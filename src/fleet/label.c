@@ -13,7 +13,7 @@ struct label_set {
 	uint16_t buckets[BUCKETS]; /* a label, or 0 */
 };
 
-static struct label_set sets[LABEL_KINDS] = { { .n_texts = 1 }, { .n_texts = 1 } };
+static struct label_set sets[LABEL_KINDS] = { { .n_texts = 1 }, { .n_texts = 1 }, { .n_texts = 1 } };
 
 uint32_t label_intern(enum label_kind kind, struct slice name) {
 	struct label_set *set = &sets[kind];

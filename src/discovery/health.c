@@ -127,8 +127,8 @@ static void monitor_probe(struct monitor *m) {
 	}
 	if (!checkup_is_busy(&m->engine)) {
 		h->n_probing++;
-		checkup_start(
-		    &m->engine, m->instance, row->addresses, row->n_addresses, slice_of(h->options.api_key));
+		checkup_start(&m->engine, m->instance, row->addresses, row->n_addresses,
+		    instance_key(&m->instance->spec, h->options.api_key));
 	}
 }
 
@@ -181,7 +181,7 @@ static void monitor_inquire(struct monitor *m) {
 	    &(struct progress_question){
 		.instance = m->instance,
 		.address = &row->addresses[instance_good_address(m->instance, row->n_addresses)],
-		.bearer = slice_of(h->options.api_key),
+		.bearer = instance_key(&m->instance->spec, h->options.api_key),
 		.model = h->options.has_canary && row->models.n ? row->models.items[0].key
 								: (struct slice){ NULL, 0 },
 		.is_hung = health_state_is_hung(&m->state),

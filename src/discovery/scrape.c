@@ -139,7 +139,7 @@ static void scrape_ask(struct scrape *s, const struct snapshot_row *row) {
 		.authority = s->instance->spec.authority,
 		.path = SLICE("/metrics"),
 		.accept = SLICE("text/plain"),
-		.bearer = slice_of(s->scraper->options.api_key),
+		.bearer = instance_key(&s->instance->spec, s->scraper->options.api_key),
 		.tls_host = instance_tls_host(s->instance),
 	};
 	uint32_t address = instance_good_address(s->instance, row->n_addresses) + s->n_refused;

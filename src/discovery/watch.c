@@ -101,7 +101,7 @@ static void watch_ask_models(struct watch *w) {
 	w->models_at_ms = watch_now(w) + (w->has_answered ? w->watcher->every.models_ms : FIRST_RETRY_MS);
 	const struct fetch_request request = {
 		.authority = w->instance->spec.authority,
-		.bearer = slice_of(w->watcher->every.api_key),
+		.bearer = instance_key(&w->instance->spec, w->watcher->every.api_key),
 		.tls_host = instance_tls_host(w->instance),
 		.path = w->tries_short_path ? SLICE("/models") : SLICE("/v1/models"),
 	};

@@ -33,7 +33,7 @@ bool instance_state_may_follow(enum instance_state from, enum instance_state to)
 bool instance_spec_eq(const struct instance_spec *a, const struct instance_spec *b) {
 	return slice_eq(a->name, b->name) && slice_eq(a->url, b->url) &&
 	    slice_eq(a->authority, b->authority) && slice_eq(a->host, b->host) && a->port == b->port &&
-	    a->rank == b->rank && a->is_tls == b->is_tls;
+	    slice_eq(a->key, b->key) && a->rank == b->rank && a->is_tls == b->is_tls;
 }
 
 static bool slot_take(uint16_t *slot_out) {
@@ -66,7 +66,7 @@ struct instance *instance_new(const struct instance_spec *spec) {
 
 	if (!slot_take(&slot))
 		return NULL;
-	size_t n_text = spec->name.n + spec->url.n + spec->authority.n + spec->host.n + 4;
+	size_t n_text = spec->name.n + spec->url.n + spec->authority.n + spec->host.n + spec->key.n + 5;
 	size_t bytes = (sizeof(struct instance) + n_text + 63) / 64 * 64;
 	struct instance *inst = aligned_alloc(alignof(struct instance), bytes);
 	char *at = (char *)(inst + 1);
@@ -78,6 +78,7 @@ struct instance *instance_new(const struct instance_spec *spec) {
 	inst->spec.url = packed_text(&at, spec->url);
 	inst->spec.authority = packed_text(&at, spec->authority);
 	inst->spec.host = packed_text(&at, spec->host);
+	inst->spec.key = packed_text(&at, spec->key);
 	inst->seed = XXH3_64bits_withSeed(spec->authority.p, spec->authority.n, spec->rank);
 	inst->slot = slot;
 	inst->serial = atomic_fetch_add_explicit(&n_made, 1, memory_order_relaxed) + 1;

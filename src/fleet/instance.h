@@ -56,10 +56,16 @@ struct instance_spec {
 	struct slice url;       /* as configured */
 	struct slice authority; /* value of the Host header */
 	struct slice host;      /* name or address to resolve, IPv6 without brackets */
+	struct slice key;       /* what it is shown as a bearer token; empty: nothing of its own */
 	uint16_t port;
 	uint16_t rank; /* data-parallel rank; 0 where there are none */
 	bool is_tls;
 };
+
+/* The bearer token for it: its own, else `other`; empty: none. */
+static inline struct slice instance_key(const struct instance_spec *spec, const char *other) {
+	return spec->key.n ? spec->key : slice_of(other);
+}
 
 bool instance_spec_eq(const struct instance_spec *a, const struct instance_spec *b);
 

@@ -38,6 +38,21 @@ static void every_part_of_a_spec_counts(void **state) {
 	assert_false(instance_spec_eq(&a, &b));
 	b = a, b.is_tls = true;
 	assert_false(instance_spec_eq(&a, &b));
+	b = a, b.key = SLICE("secret");
+	assert_false(instance_spec_eq(&a, &b));
+}
+
+static void who_has_no_key_takes_the_others(void **state) {
+	struct instance_spec spec = scene_target("a");
+
+	assert_int_equal(instance_key(&spec, NULL).n, 0);
+	assert_true(slice_eq(instance_key(&spec, "all"), SLICE("all")));
+	char key[] = "own";
+	spec.key = slice_of(key);
+	struct instance *inst = instance_new(&spec);
+	key[0] = 'X';
+	assert_string_equal(instance_key(&inst->spec, "all").p, "own");
+	instance_unref(&inst);
 }
 
 static void a_slot_is_reused_after_the_last_reference(void **state) {
@@ -203,6 +218,7 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(texts_are_copied_and_terminated),
 		cmocka_unit_test(every_part_of_a_spec_counts),
+		cmocka_unit_test(who_has_no_key_takes_the_others),
 		cmocka_unit_test(a_slot_is_reused_after_the_last_reference),
 		cmocka_unit_test(slots_end_at_the_ceiling),
 		cmocka_unit_test(avoidance_doubles_to_its_ceiling),

@@ -15,6 +15,7 @@
 
 #include <sys/resource.h>
 
+#include "base/text.h"
 #include "base/utf8.h"
 #include "http/reply.h"
 
@@ -383,9 +384,28 @@ bool endpoint_has_token(const struct endpoint_call *c, struct slice token) {
 	    endpoint_is_equal(slice_trim(slice_skip(given, 7)), token);
 }
 
-static bool endpoint_is_allowed(const struct endpoint_call *c) {
+/* The host of an authority is this machine by its own name: no name that somebody's DNS leads here. */
+static bool endpoint_names_us(struct slice authority) {
+	struct slice host;
+	uint16_t port;
+	return text_authority(authority, 80, &host, &port) &&
+	    (slice_is(host, SLICE("localhost")) || slice_has_prefix(host, SLICE("127.")) ||
+		slice_is(host, SLICE("::1")));
+}
+
+/* A program on this machine, and no web page that its browser shows: those send an origin, or come by a name.
+ */
+static bool endpoint_is_of_here(struct endpoint_call *c) {
+	const struct head *head = head_of(c);
+	return endpoint_is_local(c) && endpoint_names_us(head_find(head, FIELD_HOST)) &&
+	    !head_find_name(head, SLICE("origin")).p;
+}
+
+static bool endpoint_is_allowed(struct endpoint_call *c) {
 	struct slice token = slice_of(c->server->token);
-	return !c->row->writes || !token.n || endpoint_has_token(c, token);
+	if (!c->row->writes || (token.n && endpoint_has_token(c, token)))
+		return true;
+	return c->server->is_guarded ? endpoint_is_of_here(c) : !token.n;
 }
 
 static size_t endpoint_body_max(const struct endpoint_call *c) {
@@ -413,7 +433,10 @@ static bool endpoint_admit(struct endpoint_call *c) {
 	else if (!c->row)
 		endpoint_refuse(c, CAUSE_NOT_ALLOWED, endpoint_allow(methods, allow));
 	else if (!endpoint_is_allowed(c))
-		endpoint_answer_error(c, 401, "invalid_api_key", "this needs the right bearer token");
+		endpoint_answer_error(c, 401, "invalid_api_key",
+		    c->server->is_guarded
+			? "this is for programs on this machine, or needs the right bearer token"
+			: "this needs the right bearer token");
 	else if (found.n && !endpoint_decode(found, false, endpoint_text(c), &c->param_bytes))
 		endpoint_answer_error(
 		    c, 400, "bad_request", "the path is not percent-encoded as it should be");
@@ -645,6 +668,7 @@ int endpoint_server_open(struct endpoint_server *s, struct loop *loop, int fd, c
 	s->n_rows = n_rows;
 	s->context = context;
 	s->token = token;
+	s->is_guarded = false;
 	s->running = NULL;
 	s->bodies_bytes = 0;
 	list_init(&s->active);

@@ -40,6 +40,9 @@ struct endpoint_server {
 	size_t n_rows;
 	void *context;
 	const char *token; /* bearer token for rows that write; NULL or "": none needed */
+	/* Set after opening: rows that write are for who brings the token, and for programs on this machine.
+	 */
+	bool is_guarded;
 	/* private */
 	struct client_budget clients; /* half of the descriptors that the process may have, at open */
 	struct slab calls;

@@ -35,6 +35,8 @@ int reply_send(struct call *call, const struct reply *r) {
 		call_put_field(&o, SLICE("allow"), r->allow);
 	if (r->authenticate.n)
 		call_put_field(&o, SLICE("www-authenticate"), r->authenticate);
+	if (r->fields.n)
+		call_put_text(&o, r->fields);
 	if (r->closes)
 		call_put_field(&o, SLICE("connection"), SLICE("close"));
 	else if (r->keeps_http10)

@@ -20,6 +20,7 @@ struct reply {
 	struct slice decision;   /* likewise: x-headrace-decision */
 	struct slice allow;      /* methods, with 405 */
 	struct slice authenticate; /* the challenge, with 401 */
+	struct slice fields;       /* more of the head: lines, each with its CRLF */
 };
 
 /* The whole answer, at once. 0 or CALL_E_GONE. */
@@ -51,7 +52,7 @@ struct reply_error reply_error(enum cause cause, enum reply_dialect dialect);
 /* The error object as JSON text; the caller frees it. detail: what it is about (the model), or NULL. */
 must_use char *reply_error_text(enum cause cause, const char *detail, enum reply_dialect dialect);
 
-/* reply_send() of a refusal; of `reply` the flags, the request id and retry_after_s, where it is not 0, are
- * used. */
+/* reply_send() of a refusal; of `reply` the flags and all of its head are used;
+ * without retry_after_s the cause's own. */
 must_use int reply_refuse(
     struct call *call, struct reply *reply, enum cause cause, const char *detail, enum reply_dialect dialect);

@@ -470,6 +470,49 @@ static void writing_needs_the_token(void **state) {
 	scene_close(s);
 }
 
+/* With a guard it is the token, or a program on this machine; a browser that is led here is none. */
+static void writing_is_for_who_is_here(void **state) {
+	static const struct {
+		const char *fields;
+		bool is_good;
+	} cases[] = {
+		{ "Host: 127.0.0.1:29000\r\n", true },
+		{ "Host: localhost\r\n", true },
+		{ "Host: LocalHost:29000\r\n", true },
+		{ "Host: [::1]:29000\r\n", true },
+		{ "Host: [::1]:29000\r\nAuthorization: Bearer wrong\r\n", true },
+		{ "Host: router.example\r\n", false },
+		{ "Host: localhost.example\r\n", false },
+		{ "Host: router.example\r\nAuthorization: Bearer secret\r\n", true },
+		{ "Host: 127.0.0.1:29000\r\nOrigin: https://evil.example\r\n", false },
+		{ "Host: 127.0.0.1:29000\r\nOrigin: null\r\n", false },
+		{ "Host: 127.0.0.1:29000\r\nOrigin: https://ops.example\r\nAuthorization: Bearer secret\r\n",
+		    true },
+	};
+	struct scene *s = scene_open_token("secret");
+	s->server.is_guarded = true;
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		char text[256];
+		snprintf(text, sizeof(text), "DELETE /things/a HTTP/1.1\r\n%sConnection: close\r\n\r\n",
+		    cases[i].fields);
+		s->n_run = 0;
+		assert_answers(s, text, cases[i].is_good ? "HTTP/1.1 204 " : "HTTP/1.1 401 ",
+		    cases[i].is_good ? "\r\n\r\n" : "\"code\":\"invalid_api_key\"}");
+		assert_int_equal(s->n_run, cases[i].is_good);
+	}
+	assert_answers(s, "GET /round HTTP/1.1\r\nHost: router.example\r\nConnection: close\r\n\r\n",
+	    "HTTP/1.1 200 ", "round");
+	scene_close(s);
+	s = scene_open_token("");
+	s->server.is_guarded = true;
+	assert_answers(s, "DELETE /things/a HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
+	    "HTTP/1.1 204 ", "");
+	assert_answers(s,
+	    "DELETE /things/a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \r\nConnection: close\r\n\r\n",
+	    "HTTP/1.1 401 ", "programs on this machine");
+	scene_close(s);
+}
+
 /* --- time ----------------------------------------------------------------------------- */
 
 static uint64_t fake_ns;
@@ -961,6 +1004,7 @@ int main(void) {
 		cmocka_unit_test(a_broken_body_is_refused),
 		cmocka_unit_test(who_asks_first_is_told_to_continue),
 		cmocka_unit_test(writing_needs_the_token),
+		cmocka_unit_test(writing_is_for_who_is_here),
 		cmocka_unit_test(a_body_that_stops_is_refused),
 		cmocka_unit_test(a_body_that_drips_is_refused),
 		cmocka_unit_test(no_body_is_taken_without_memory),

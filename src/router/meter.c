@@ -20,6 +20,10 @@ static struct meter_view view_of(uint64_t per_minute, uint64_t until_ns, uint64_
 	};
 }
 
+struct meter_view meter_look(const struct meter *m, uint64_t per_minute, uint64_t now_ns) {
+	return view_of(per_minute, atomic_load_explicit(&m->empty_until_ns, memory_order_relaxed), now_ns);
+}
+
 bool meter_take(
     struct meter *m, uint64_t per_minute, uint64_t n, uint64_t now_ns, struct meter_view *view_out) {
 	uint64_t before_ns = atomic_load_explicit(&m->empty_until_ns, memory_order_relaxed);

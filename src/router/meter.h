@@ -34,5 +34,8 @@ struct meter_view {
 must_use bool meter_take(
     struct meter *m, uint64_t per_minute, uint64_t n, uint64_t now_ns, struct meter_view *view_out);
 
+/* As it is now; nothing is taken. wait_ns is 0. */
+struct meter_view meter_look(const struct meter *m, uint64_t per_minute, uint64_t now_ns);
+
 /* What was taken as `reserved` came to `used`. */
 void meter_settle(struct meter *m, uint64_t per_minute, uint64_t reserved, uint64_t used, uint64_t now_ns);

@@ -1,0 +1,177 @@
+#include "router/rate.h"
+
+#include <stdlib.h>
+
+#include "fleet/label.h"
+
+#define SECOND_NS UINT64_C(1000000000)
+
+struct limits { /* of one tenant and model */
+	struct meter requests, tokens;
+};
+
+struct rate_table {
+	const struct tenant_table *tenants;
+	struct limits **limits; /* by tenant, then by label; NULL: none */
+	uint32_t n;
+	uint64_t per_second;
+	struct meter all; /* its minute is a second: it is told of a time that runs sixty times as fast */
+};
+
+static bool has_limits(const struct tenant *tenant) {
+	return tenant->requests_per_minute || tenant->tokens_per_minute;
+}
+
+struct rate_table *rate_table_new(const struct tenant_table *tenants, uint64_t per_second) {
+	uint32_t n = tenant_table_n(tenants);
+	bool is_limited = per_second;
+
+	for (uint32_t i = 0; i < n; i++)
+		is_limited |= has_limits(tenant_get(tenants, i));
+	if (!is_limited)
+		return NULL;
+	struct rate_table *table = calloc(1, sizeof(*table));
+	*table = (struct rate_table){ .tenants = tenants, .n = n, .per_second = per_second };
+	table->limits = calloc(n, sizeof(struct limits *));
+	for (uint32_t i = 0; i < n; i++)
+		if (has_limits(tenant_get(tenants, i)))
+			table->limits[i] = calloc(LABELS, sizeof(struct limits));
+	return table;
+}
+
+void rate_table_free(struct rate_table **table_ptr) {
+	struct rate_table *table = *table_ptr;
+
+	*table_ptr = NULL;
+	if (!table)
+		return;
+	for (uint32_t i = 0; i < table->n; i++)
+		free(table->limits[i]);
+	free(table->limits);
+	free(table);
+}
+
+static uint16_t seconds_of(uint64_t ns) {
+	return (uint16_t)u64_min(u64_max((ns + SECOND_NS - 1) / SECOND_NS, 1), UINT16_MAX);
+}
+
+static bool take_second(struct rate_table *table, uint64_t now_ns, uint64_t *wait_ns_out) {
+	struct meter_view view;
+
+	if (!table->per_second || meter_take(&table->all, table->per_second, 1, now_ns * 60, &view))
+		return true;
+	*wait_ns_out = view.wait_ns / 60;
+	return false;
+}
+
+/* The tenant's two, then that of all: who is over the own limit takes nothing from the others. */
+static enum cause take_all(struct rate_table *table, uint32_t tenant, const struct rate_claim *claim,
+    uint64_t now_ns, uint64_t *wait_ns_out) {
+	const struct tenant *of = tenant_get(table->tenants, tenant);
+	struct limits *limits = table->limits[tenant] ? &table->limits[tenant][claim->label] : NULL;
+	uint64_t rpm = limits ? of->requests_per_minute : 0, tpm = limits ? of->tokens_per_minute : 0;
+	struct meter_view view;
+
+	if (rpm && !meter_take(&limits->requests, rpm, 1, now_ns, &view)) {
+		*wait_ns_out = view.wait_ns;
+		return CAUSE_REQUEST_RATE;
+	}
+	enum cause cause = CAUSE_NONE;
+	bool has_tokens = !tpm || meter_take(&limits->tokens, tpm, claim->tokens, now_ns, &view);
+	if (!has_tokens) {
+		*wait_ns_out = view.wait_ns;
+		cause = CAUSE_TOKEN_RATE;
+	} else if (!take_second(table, now_ns, wait_ns_out)) {
+		cause = CAUSE_ROUTER_RATE;
+	}
+	if (cause && tpm && has_tokens)
+		meter_settle(&limits->tokens, tpm, claim->tokens, 0, now_ns);
+	if (cause && rpm)
+		meter_settle(&limits->requests, rpm, 1, 0, now_ns);
+	return cause;
+}
+
+enum cause rate_take(struct rate_table *table, uint32_t tenant, uint32_t label, const struct demand *demand,
+    uint64_t now_ns, struct rate_claim *claim) {
+	uint64_t tokens = (uint64_t)demand->prompt_tokens + demand_expected_output(demand), wait_ns = 0;
+
+	assert(!claim->is_taken && label < LABELS);
+	claim->label = (uint16_t)label;
+	claim->prompt_tokens = demand->prompt_tokens;
+	/* At least one, so that who is in debt waits, whatever it asks for. */
+	claim->tokens = (uint32_t)u64_min(u64_max(tokens, 1), UINT32_MAX);
+	enum cause cause = table ? take_all(table, tenant, claim, now_ns, &wait_ns) : CAUSE_NONE;
+	claim->is_taken = !cause;
+	claim->wait_s = cause ? seconds_of(wait_ns) : 0;
+	return cause;
+}
+
+void rate_settle(struct rate_table *table, uint32_t tenant, uint64_t used_tokens, uint64_t now_ns,
+    struct rate_claim *claim) {
+	bool was_taken = claim->is_taken;
+
+	claim->is_taken = false;
+	if (!was_taken || !table || !table->limits[tenant])
+		return;
+	uint64_t tpm = tenant_get(table->tenants, tenant)->tokens_per_minute;
+	if (tpm)
+		meter_settle(
+		    &table->limits[tenant][claim->label].tokens, tpm, claim->tokens, used_tokens, now_ns);
+}
+
+bool rate_is_limited(const struct rate_table *table, uint32_t tenant) {
+	return table && table->limits[tenant];
+}
+
+/* As Go prints durations, which is what OpenAI sends: 20ms, 8.64s, 6m0s, 1h0m0s. Rounded up. */
+static void print_duration(uint64_t ns, char text[static 32]) {
+	uint64_t ms = (ns + 999999) / 1000000, s = ms / 1000;
+	unsigned part = (unsigned)(ms % 1000);
+	int digits = part % 10 ? 3 : part % 100 ? 2 : 1;
+	int n = 0;
+
+	if (ms < 1000) {
+		snprintf(text, 32, "%ums", part);
+		return;
+	}
+	if (s >= 3600)
+		n += snprintf(text, 32, "%uh", (unsigned)(s / 3600));
+	if (s >= 60)
+		n += snprintf(text + n, 32 - (size_t)n, "%um", (unsigned)(s / 60 % 60));
+	n += snprintf(text + n, 32 - (size_t)n, "%u", (unsigned)(s % 60));
+	for (int i = digits; i < 3; i++)
+		part /= 10;
+	if (part)
+		n += snprintf(text + n, 32 - (size_t)n, ".%0*u", digits, part);
+	snprintf(text + n, 32 - (size_t)n, "s");
+}
+
+static size_t put_limit(
+    char *at, size_t size, const char *kind, const struct meter *meter, uint64_t limit, uint64_t now_ns) {
+	struct meter_view view = meter_look(meter, limit, now_ns);
+	char reset[32];
+
+	print_duration(view.full_in_ns, reset);
+	int n = snprintf(at, size,
+	    "x-ratelimit-limit-%s: %llu\r\nx-ratelimit-remaining-%s: %llu\r\nx-ratelimit-reset-%s: %s\r\n",
+	    kind, (unsigned long long)limit, kind, (unsigned long long)view.remaining, kind, reset);
+	assert(n > 0 && (size_t)n < size);
+	return (size_t)n;
+}
+
+struct slice rate_fields(const struct rate_table *table, uint32_t tenant, uint32_t label, uint64_t now_ns,
+    char room[static RATE_FIELDS_BYTES]) {
+	size_t n = 0;
+
+	if (!rate_is_limited(table, tenant))
+		return (struct slice){ room, 0 };
+	const struct tenant *of = tenant_get(table->tenants, tenant);
+	const struct limits *limits = &table->limits[tenant][label];
+	if (of->requests_per_minute)
+		n = put_limit(
+		    room, RATE_FIELDS_BYTES, "requests", &limits->requests, of->requests_per_minute, now_ns);
+	if (of->tokens_per_minute)
+		n += put_limit(room + n, RATE_FIELDS_BYTES - n, "tokens", &limits->tokens,
+		    of->tokens_per_minute, now_ns);
+	return (struct slice){ room, n };
+}

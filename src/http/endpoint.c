@@ -143,6 +143,8 @@ static enum reply_dialect endpoint_dialect(const struct endpoint_call *c) {
 
 static void endpoint_refuse(struct endpoint_call *c, enum cause cause, struct slice allow) {
 	struct reply reply = { .allow = allow };
+	if (cause == CAUSE_ADMIN_KEY)
+		reply.authenticate = SLICE("Bearer");
 	endpoint_begin_answer(c, &reply);
 	endpoint_send_rest(c, reply_refuse(&c->call, &reply, cause, NULL, endpoint_dialect(c)));
 }
@@ -432,11 +434,10 @@ static bool endpoint_admit(struct endpoint_call *c) {
 		endpoint_refuse(c, CAUSE_NOT_FOUND, (struct slice){ NULL, 0 });
 	else if (!c->row)
 		endpoint_refuse(c, CAUSE_NOT_ALLOWED, endpoint_allow(methods, allow));
+	else if (!endpoint_is_allowed(c) && s->is_guarded)
+		endpoint_refuse(c, CAUSE_ADMIN_KEY, (struct slice){ NULL, 0 });
 	else if (!endpoint_is_allowed(c))
-		endpoint_answer_error(c, 401, "invalid_api_key",
-		    c->server->is_guarded
-			? "this is for programs on this machine, or needs the right bearer token"
-			: "this needs the right bearer token");
+		endpoint_answer_error(c, 401, "invalid_api_key", "this needs the right bearer token");
 	else if (found.n && !endpoint_decode(found, false, endpoint_text(c), &c->param_bytes))
 		endpoint_answer_error(
 		    c, 400, "bad_request", "the path is not percent-encoded as it should be");

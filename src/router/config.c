@@ -11,7 +11,10 @@
 #include "base/text.h"
 #include "fleet/instance.h"
 #include "fleet/traits.h"
+#include "router/auth_config.h"
+#include "router/cors.h"
 #include "router/policy_config.h"
+#include "router/rate.h"
 
 #define KIB     (1ULL << 10)
 #define GIB     (1ULL << 30)
@@ -89,6 +92,7 @@ static const char *const log_levels[] = { "debug", "info", "warn", "error", NULL
 
 #define AT(type, member) .offset = offsetof(type, member), .bytes = sizeof(((type *)0)->member)
 #define WORKER(member)   AT(struct router_worker, member)
+#define TENANT(member)   AT(struct tenant, member)
 #define ROUTER(member)   AT(struct router_config, member)
 
 static const struct option worker_fields[] = {
@@ -111,6 +115,37 @@ static const struct option worker_fields[] = {
 		"the "
 		"last",
 	    .type = OPTION_MAP, WORKER(labels) },
+	{ "", "api_key", .arg = "KEY", .help = "bearer token for it, in place of [upstream] api_key",
+	    .type = OPTION_STRING, .check = option_check_token, .secret = true, WORKER(api_key) },
+	{ "", "api_key_file", .arg = "FILE", .help = "a file whose first line is that token",
+	    .type = OPTION_STRING, WORKER(api_key_file) },
+};
+
+static const struct option tenant_fields[] = {
+	{ "", "name", .help = "its name in metrics and decisions", .type = OPTION_STRING,
+	    .check = auth_config_check_tenant, .required = true, TENANT(name) },
+	{ "", "keys", .arg = "sha256:HEX",
+	    .help = "SHA-256 of each of its API keys; keys themselves stand in [auth] keys_file or in the "
+		    "environment",
+	    .type = OPTION_LIST, .check = auth_config_check_digest, TENANT(keys) },
+	{ "", "models",
+	    .help =
+		"the models that it may ask for: ids, or their beginnings and a *; without any all of them",
+	    .type = OPTION_LIST, .check = auth_config_check_pattern, TENANT(models) },
+	{ "", "max_requests", .help = "how many of its requests may be in flight; 0 is no limit",
+	    .type = OPTION_UINT, .max = UINT32_MAX, TENANT(max_requests) },
+	{ "", "requests_per_minute", .help = "requests for each model; 0 is no limit", .type = OPTION_UINT,
+	    .max = RATE_PER_MINUTE_MAX, TENANT(requests_per_minute) },
+	{ "", "tokens_per_minute", .help = "tokens of prompts and answers for each model; 0 is no limit",
+	    .type = OPTION_UINT, .max = RATE_PER_MINUTE_MAX, TENANT(tokens_per_minute) },
+	{ "", "priority", .help = "the best class that its requests may ask for; 0 is the best of all",
+	    .type = OPTION_UINT, .max = TENANT_PRIORITY_MAX, TENANT(priority) },
+	{ "", "weight", .help = "its share among those that wait", .type = OPTION_UINT, .def = "1", .min = 1,
+	    .max = 1000000, TENANT(weight) },
+	{ "", "privacy_floor", .help = "the least that its requests are taken to need", .type = OPTION_ENUM,
+	    .choices = privacy_levels, .def = "public", TENANT(privacy_floor) },
+	{ "", "labels", .arg = "{ KEY = TEXT }", .help = "whatever you want to know of it in /config",
+	    .type = OPTION_MAP, TENANT(labels) },
 };
 
 static const struct option rows[] = {
@@ -160,6 +195,10 @@ static const struct option rows[] = {
 	    .type = OPTION_LIST, .def = INSPECT_MEMBERS_NAMES, ROUTER(session_members) },
 	{ "router", "half_close", .help = "whether a client's FIN before its answer is over ends the request",
 	    .type = OPTION_ENUM, .choices = half_closes, .def = "abort", ROUTER(half_close) },
+	{ "router", "cors_origins", .flag = "cors-allowed-origins", .arg = "ORIGIN...",
+	    .help = "web pages that may read answers: SCHEME://HOST[:PORT], or * for all; without any what "
+		    "engines say of it goes on as it is",
+	    .type = OPTION_LIST, .check = cors_mistake, ROUTER(cors_origins) },
 	{ "router", "worker_urls", .arg = "URL...", .help = "engines, besides those of [[worker]]",
 	    .type = OPTION_LIST, .check = check_url, ROUTER(worker_urls) },
 	{ "router", "state_dir", .arg = "DIR",
@@ -173,10 +212,38 @@ static const struct option rows[] = {
 	{ "admin", "port", .help = "its port", .type = OPTION_UINT, .def = "29000", .min = 1,
 	    .max = UINT16_MAX, ROUTER(admin_port) },
 	{ "admin", "key", .arg = "KEY",
-	    .help = "bearer token for what changes something there; without one only clients of this machine "
-		    "may, "
-		    "who need none",
+	    .help = "bearer token for calls that change something; without it, or for who does not bring it, "
+		    "these are for this machine alone",
 	    .type = OPTION_STRING, .check = option_check_token, .secret = true, ROUTER(admin_key) },
+
+	{ "auth", "keys", .flag = "auth-keys", .arg = "TENANT=KEY...",
+	    .help = "API keys of tenants, or sha256: and their digest: for the environment, from which they "
+		    "are wiped",
+	    .type = OPTION_LIST, .secret = true, ROUTER(auth_keys) },
+	{ "auth", "keys_file", .flag = "auth-keys-file", .arg = "FILE",
+	    .help = "a file of such keys, a line each: tenant, blank, key or sha256:HEX; # begins a comment",
+	    .type = OPTION_STRING, ROUTER(auth_keys_file) },
+	{ "auth", "pass_key", .flag = "auth-pass-key",
+	    .help =
+		"whether clients' keys go on to engines that have none of their own; without keys of ours "
+		"they always do",
+	    .type = OPTION_BOOL, .def = "false", ROUTER(passes_keys) },
+	{ "auth", "validation_urls", .flag = "api-key-validation-urls", .arg = "URL...",
+	    .help = "taken by vLLM's router: not built here, must be empty", .type = OPTION_LIST,
+	    .check = auth_config_check_urls },
+
+	{ "upstream", "api_key", .flag = "api-key", .arg = "KEY",
+	    .help = "bearer token for engines that have none of their own, in place of the client's; for our "
+		    "own questions too, unless [discovery] engine_key says another",
+	    .type = OPTION_STRING, .check = option_check_token, .secret = true, ROUTER(upstream_key) },
+	{ "upstream", "api_key_file", .flag = "api-key-file", .arg = "FILE",
+	    .help = "a file whose first line is that token", .type = OPTION_STRING,
+	    ROUTER(upstream_key_file) },
+
+	{ "rate", "requests_per_second", .flag = "rate-limit-tokens-per-second",
+	    .help = "requests that all clients together may make in a second, as vLLM's router counts "
+		    "tokens; 0 is no limit",
+	    .type = OPTION_UINT, .max = RATE_PER_SECOND_MAX, ROUTER(requests_per_second) },
 
 	{ "metrics", "host", .flag = "prometheus-host", .arg = "HOST",
 	    .help = "address of /metrics, if not the admin one", .type = OPTION_STRING,
@@ -499,17 +566,24 @@ static const struct option rows[] = {
 	    .reserved = true },
 	{ "", "worker", .help = "one engine each", .type = OPTION_ARRAY, .fields = worker_fields,
 	    .n_fields = n_elems(worker_fields), .item_bytes = sizeof(struct router_worker), ROUTER(workers) },
+	{ "", "tenant", .help = "one of those who may ask, with its keys and limits", .type = OPTION_ARRAY,
+	    .fields = tenant_fields, .n_fields = n_elems(tenant_fields), .item_bytes = sizeof(struct tenant),
+	    ROUTER(tenant_items) },
 	{ "", "alias", .help = "other names of models: not built yet, must be empty", .type = OPTION_MAP,
 	    .check = check_alias },
 };
 
 #undef ROUTER
+#undef TENANT
 #undef WORKER
 #undef AT
 
 static const struct option_table tables[] = {
 	{ "router", "the data plane" },
 	{ "admin", "the listener for health, metrics and state" },
+	{ "auth", "who may ask, by API key" },
+	{ "upstream", "what engines are shown" },
+	{ "rate", "how much all may ask for together" },
 	{ "metrics", "a listener for metrics alone" },
 	{ "tls", "encryption and who is who, towards clients and engines" },
 	{ "timeout", "how long the router waits" },
@@ -708,8 +782,9 @@ static void collect_workers(struct option_set *set, struct router_config *config
 		if (i < n_tables)
 			workers[i] = config->workers.items[i];
 		else
-			workers[i] = (struct router_worker){ .url = config->worker_urls.items[i - n_tables],
-				.weight = 1 };
+			workers[i] = (struct router_worker){
+				.url = config->worker_urls.items[i - n_tables], .api_key = "", .weight = 1
+			};
 		complete_worker(set, &workers[i]);
 	}
 	config->workers = (struct router_workers){ workers, n };
@@ -919,6 +994,7 @@ static void verify(struct option_set *set, void *arg) {
 	else
 		verify_workers(set, config);
 	verify_labels(set, config);
+	auth_config_verify(set, config);
 	read_static_services(set, config);
 	if (config->workers.n + config->static_services.n == 0 && !config->registry_url[0] &&
 	    option_mistakes(set) == 0)
@@ -948,6 +1024,7 @@ void router_config_free(struct router_config **config_inout) {
 	if (!config)
 		return;
 	static_file_deinit(&config->static_services);
+	tenant_table_free(&config->tenants);
 	option_set_free(&config->options);
 	free(config);
 }

@@ -16,6 +16,7 @@
 #include "policy/policy_options.h"
 #include "router/inspect.h"
 #include "router/retry.h"
+#include "router/tenant.h"
 
 /* Whose defaults and errors: ours, or those of InfiniLM-SVC's router. */
 enum router_dialect { ROUTER_HEADRACE, ROUTER_INFINILM };
@@ -28,9 +29,15 @@ struct router_worker {
 	const char *name; /* the url when not given */
 	struct option_list models; /* none: ask the engine */
 	struct option_map labels;
+	const char *api_key, *api_key_file; /* that it is shown; "": the default. The former has both */
 	uint16_t port;
 	uint32_t weight; /* 0 to 1,000,000 */
 	bool is_tls;
+};
+
+struct router_tenants {
+	const struct tenant *items;
+	size_t n;
 };
 
 struct router_workers {
@@ -90,10 +97,20 @@ struct router_config {
 	struct option_list session_headers, session_members;
 	struct inspect_rules inspect; /* made of these two */
 	enum router_half_close half_close;
+	struct option_list cors_origins; /* none: origins are the engines' business */
 	/* [admin], [metrics]: metrics default to the admin address, so both are always set here */
 	const char *admin_host, *metrics_host;
 	uint16_t admin_port, metrics_port;
-	const char *admin_key; /* "": none */
+	const char *admin_key; /* "": who is not on this machine changes nothing */
+	/* [auth], [[tenant]] */
+	struct option_list auth_keys; /* wiped once they are read */
+	const char *auth_keys_file;   /* "": none */
+	bool passes_keys;             /* clients' keys go on to engines */
+	struct router_tenants tenant_items;
+	struct tenant_table *tenants; /* of them; NULL: everybody is welcome */
+	/* [upstream] */
+	const char *upstream_key, *upstream_key_file; /* as those of a worker, for all that have none */
+	uint64_t requests_per_second;                 /* [rate]; 0: no limit */
 	struct router_timeouts timeout;
 	/* [policy] */
 	const char *policy;                /* a name of policy_table */

@@ -223,6 +223,8 @@ static void put_choice(json_t *json, const struct decision *d) {
 	json_object_set_new(json, "pick_ns", uint_of(d->pick_ns));
 	json_object_set_new(json, "seed", decision_json_hex(d->seed));
 	json_object_set_new(json, "salt", decision_json_hex(d->salt));
+	json_object_set_new(
+	    json, "tenant", d->salt ? json_string(label_text(LABEL_TENANT, d->tenant)) : json_null());
 }
 
 static void put_demand(json_t *json, const struct decision *d) {

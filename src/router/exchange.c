@@ -14,6 +14,7 @@
 #include "router/journal.h"
 #include "router/local.h"
 #include "router/permit.h"
+#include "router/tenancy.h"
 
 #define DOWN_READ_BYTES  65536u /* what a client that does not read can make us hold */
 #define DOWN_READ_HUNGRY 4096u  /* the same while memory is short: answers go on, since they end */
@@ -157,16 +158,38 @@ static enum next lost_before_answer(struct exchange *x, enum cause cause) {
 
 /* --- the steps --------------------------------------------------------------- */
 
+/* A browser asks what a page may send: no key comes with that. */
+static enum next answer_preflight(struct exchange *x) {
+	char room[CORS_FIELDS_BYTES];
+	struct reply reply = { .request_id = exchange_id(x), .status = 204 };
+	reply_follow(&reply, request_head(x), x->ends_connection);
+	reply.closes |= !call_is_received(&x->down);
+	reply.fields = cors_preflight_fields(&x->worker->router->config->cors_origins, request_head(x), room);
+	x->status = (uint16_t)reply.status;
+	x->ends_connection |= reply.closes;
+	return reply_send(&x->down, &reply) ? exchange_fail(x, CAUSE_CLIENT_GONE) : go(x, STEP_RELAY);
+}
+
 static enum next step_begin(struct exchange *x) {
-	return go(x, local_is_ours(request_head(x)) ? STEP_LOCAL : STEP_ADMIT);
+	const struct head *h = request_head(x);
+	if (cors_is_preflight(&x->worker->router->config->cors_origins, h))
+		return answer_preflight(x);
+	enum cause cause = local_is_open(h) ? CAUSE_NONE : tenancy_admit(x, h);
+	if (cause)
+		return exchange_fail(x, cause);
+	return go(x, local_is_ours(h) ? STEP_LOCAL : STEP_ADMIT);
 }
 
 /* One of our own endpoints. */
 static enum next step_local(struct exchange *x) {
 	struct reply reply = { .request_id = exchange_id(x) };
+	char room[CORS_FIELDS_BYTES];
+	const struct local_question q = { x->worker, x->view->snapshot, request_head(x), tenancy_of(x) };
 	reply_follow(&reply, request_head(x), x->ends_connection);
 	reply.closes |= !call_is_received(&x->down);
-	int r = local_answer(x->worker, x->view->snapshot, request_head(x), &x->down, &reply);
+	if (x->worker->router->config->cors_origins.n)
+		reply.fields = cors_fields(&x->worker->router->config->cors_origins, request_head(x), room);
+	int r = local_answer(&q, &x->down, &reply);
 	x->status = (uint16_t)reply.status;
 	x->ends_connection |= reply.closes;
 	return r ? exchange_fail(x, CAUSE_CLIENT_GONE) : go(x, STEP_RELAY);
@@ -226,9 +249,9 @@ static const struct model *find_model(const struct exchange *x, const struct sna
 	return name.n ? snapshot_model(snap, name) : &snap->any;
 }
 
-/* Whose model it is decides where it goes, and it has not come yet. */
-static bool must_wait(const struct worker *w, const struct inspect *in) {
-	return w->view->snapshot->n_models > 1 && !inspect_is_decided(in);
+/* Whose model it is decides where it goes, or whether it may, and it has not come yet. */
+static bool must_wait(const struct worker *w, const struct tenant *tenant, const struct inspect *in) {
+	return (w->view->snapshot->n_models > 1 || tenant->models.n) && !inspect_is_decided(in);
 }
 
 const struct model *exchange_model(const struct snapshot *snap, const struct inspect *in) {
@@ -251,11 +274,12 @@ static bool policy_waits(const struct policy_set *set, const struct inspect *in)
  * body is waited for whole, since no engine can begin before it has all of it: what is
  * wrong with it is then found before an engine sees it.
  */
-bool exchange_has_enough(const struct worker *w, const struct inspect *in, uint64_t n_bytes) {
+bool exchange_has_enough(
+    const struct worker *w, const struct tenant *tenant, const struct inspect *in, uint64_t n_bytes) {
 	uint64_t limit = w->router->config->inspect_limit_bytes;
 	if (inspect_has_all(in))
 		return true;
-	if (must_wait(w, in))
+	if (must_wait(w, tenant, in))
 		return false;
 	if (w->policies.responses && inspect_may_name_response(in))
 		limit = w->router->config->hold_limit_bytes; /* SDKs name it behind the input */
@@ -265,7 +289,7 @@ bool exchange_has_enough(const struct worker *w, const struct inspect *in, uint6
 }
 
 static bool inspect_is_enough(const struct exchange *x) {
-	return exchange_has_enough(x->worker, &x->inspect, x->hold.bytes);
+	return exchange_has_enough(x->worker, tenancy_of(x), &x->inspect, x->hold.bytes);
 }
 
 /* One receive of the body, held. CALL_E_AGAIN: nothing came, or a cause ends the exchange. */
@@ -275,7 +299,7 @@ static int hold_once(struct exchange *x, enum cause *cause) {
 	if (r)
 		return CALL_E_AGAIN;
 	if (x->hold.bytes + in.bytes > x->worker->router->config->hold_limit_bytes &&
-	    must_wait(x->worker, &x->inspect))
+	    must_wait(x->worker, tenancy_of(x), &x->inspect))
 		*cause = CAUSE_MODEL_LATE;
 	else if (!hold_append(&x->hold, bufs(x), in.pieces, in.n))
 		*cause = CAUSE_OVERLOADED;
@@ -301,7 +325,7 @@ static enum next step_inspect(struct exchange *x) {
 /* What filters and the policy may know of a request for this model; its keys are the worker's scratch. */
 static void make_demand(struct exchange *x, const struct model *model, struct demand *demand) {
 	const struct head *head = request_head(x);
-	worker_demand(x->worker, &x->inspect, model, x->worker->keys, demand);
+	worker_demand(x->worker, &x->inspect, model, tenancy_of(x), demand);
 	demand->seed = worker_seed(exchange_id(x));
 	if (head->framing == FRAMING_LENGTH)
 		worker_expect(x->worker, &x->inspect, model, head->content_length, demand);
@@ -361,8 +385,9 @@ static enum next pick_failed(
 	return exchange_fail(x, cause_of(x, outcome));
 }
 
-static enum next step_pick(struct exchange *x) {
-	/* The policy works on the worker's current snapshot: a request that waited moves to it. */
+/* The policy works on the worker's current snapshot: a request that waited moves to it. Its model may be gone
+ * then. */
+static void move_to_current_view(struct exchange *x) {
 	struct view *old = x->view;
 	if (old != x->worker->view) {
 		x->view = worker_view(x->worker);
@@ -371,6 +396,15 @@ static enum next step_pick(struct exchange *x) {
 	x->model = find_model(x, x->view->snapshot);
 	if (x->view != old)
 		worker_view_release(x->worker, &old);
+}
+
+static enum next step_pick(struct exchange *x) {
+	enum cause cause = CAUSE_NONE;
+	if (!rate_is_taken(&x->claim)) /* whether or not there is such a model */
+		cause = tenancy_permit(x, find_name(x), request_head(x));
+	if (cause)
+		return exchange_fail(x, cause);
+	move_to_current_view(x);
 	if (!x->model)
 		return fail_without_model(x);
 
@@ -381,6 +415,9 @@ static enum next step_pick(struct exchange *x) {
 		.n_tried = x->n_tried,
 		.now_ns = now_ns(x) };
 	make_demand(x, x->model, &demand);
+	cause = tenancy_reserve(x, x->model, &demand);
+	if (cause)
+		return exchange_fail(x, cause);
 	struct pick_result pick;
 	uint64_t pick_ns = 0;
 	int r =
@@ -493,10 +530,24 @@ static void put_upload_end(struct exchange *x, struct call_out *o) {
 	call_put_end(o, has ? &trailer.head : NULL);
 }
 
+/* Ours, for the engine; empty: none. */
+static struct slice upstream_key(const struct exchange *x) {
+	return instance_key(&x->ticket.instance->spec, x->worker->router->config->upstream_key);
+}
+
+/* Keys that clients showed us are not for engines. */
+static bool drops_keys(const struct exchange *x) {
+	const struct router_config *config = x->worker->router->config;
+	return config->tenants && !config->passes_keys;
+}
+
 static enum next step_send(struct exchange *x) {
 	struct session *session = session_of(&x->down);
 	char room[46];
-	struct forward f = { .request_id = exchange_id(x), .peer = session_peer(session, room) };
+	struct forward f = { .request_id = exchange_id(x),
+		.peer = session_peer(session, room),
+		.key = upstream_key(x),
+		.drops_keys = drops_keys(x) };
 	struct call_out o;
 	uint64_t length;
 	enum framing framing;
@@ -626,8 +677,8 @@ static void heed_news(struct exchange *x, struct tap_news news) {
 	if (news.n_content)
 		journal_tokens(x, news.n_content);
 	if (news.response)
-		ticket_keep_response(
-		    &x->ticket, &x->worker->policies, worker_response_key(news.response), now_ns(x));
+		ticket_keep_response(&x->ticket, &x->worker->policies,
+		    worker_response_key(tenancy_of(x), news.response), now_ns(x));
 }
 
 /*
@@ -697,10 +748,14 @@ static const struct forward_explained *explain_choice(
 
 static enum next relay_head(struct exchange *x, const struct head *answer) {
 	struct forward_explained explained;
-	char room[DECISION_TEXT_BYTES];
+	char room[DECISION_TEXT_BYTES], fields_room[TENANCY_FIELDS_BYTES];
+	const struct router *router = x->worker->router;
 	struct forward_answer f = { .request = request_head(x),
 		.request_id = exchange_id(x),
 		.explained = explain_choice(x, &explained, room),
+		.fields = tenancy_fields(x, request_head(x), fields_room),
+		.owns_limits = rate_is_limited(router->rates, x->tenant),
+		.owns_origins = router->config->cors_origins.n,
 		/* The rest of a body that nobody waits for ends the connection. */
 		.is_last =
 		    x->ends_connection || !call_is_received(&x->down) || is_last(x, session_of(&x->down)) };
@@ -834,10 +889,14 @@ static const char *model_name(const struct exchange *x, char room[MODEL_NAME_ROO
 /* What the error is about, as text, where it says so. */
 static const char *refusal_detail(const struct exchange *x, enum cause cause, char room[MODEL_NAME_ROOM]) {
 	bool is_of_model = cause == CAUSE_MODEL_NOT_FOUND ||
+	    (cause == CAUSE_TENANT_DENIED && find_name(x).n) ||
 	    ((cause == CAUSE_NO_INSTANCE || cause == CAUSE_BREAKERS_OPEN) && x->dialect == REPLY_INFINILM &&
 		find_name(x).n);
 	if (is_of_model)
 		return model_name(x, room);
+	const char *limit = tenancy_detail(x, cause, room, MODEL_NAME_ROOM);
+	if (limit)
+		return limit;
 	if (cause != CAUSE_UNKNOWN_HEADER)
 		return NULL;
 	struct slice field = inspect_unknown_field(request_head(x));
@@ -850,9 +909,13 @@ static enum next step_refuse(struct exchange *x) {
 	const struct decision *d = decision_find(&x->worker->decisions, x->decision);
 	char room[DECISION_TEXT_BYTES];
 	enum cause cause = (enum cause)x->cause;
-	char name[MODEL_NAME_ROOM];
+	char name[MODEL_NAME_ROOM], fields[TENANCY_FIELDS_BYTES];
 	const char *detail = refusal_detail(x, cause, name);
-	struct reply reply = { .request_id = exchange_id(x), .retry_after_s = x->retry_after_s };
+	struct reply reply = { .request_id = exchange_id(x),
+		.fields = tenancy_fields(x, request_head(x), fields),
+		.retry_after_s = x->claim.wait_s ? x->claim.wait_s : x->retry_after_s };
+	if (cause == CAUSE_INVALID_KEY)
+		reply.authenticate = SLICE("Bearer");
 	if (d && x->worker->router->config->explain.has_headers)
 		reply.decision = decision_text(d, room);
 	drop_upstream(x);
@@ -908,6 +971,7 @@ static enum next step_settle(struct exchange *x) {
 	struct worker *w = x->worker;
 	drop_upstream(x);
 	release_instance(x, (enum cause)x->cause, x->status);
+	tenancy_settle(x);
 	if (x->cause == CAUSE_CLIENT_GONE)
 		metric_add(&w->metrics->client_aborts, 1);
 	settle_down(x);

@@ -13,8 +13,10 @@
 #pragma once
 
 #include "policy/ticket.h"
+#include "router/cors.h"
 #include "router/hold.h"
 #include "router/inspect.h"
+#include "router/rate.h"
 #include "router/worker.h"
 
 enum exchange_step {
@@ -59,16 +61,18 @@ struct exchange {
 	const struct model *model; /* of the view; NULL until it is known */
 	struct ticket ticket;      /* at the instance that has it; closed: none */
 	struct exchange_times at;
-	uint64_t deadline_ms;   /* of what is waited for now; UINT64_MAX: none */
-	uint64_t moved_ms;      /* since then it is the engine that is waited for; 0: it is not */
-	uint64_t progress;      /* what had been achieved of it when the deadline was set */
-	uint32_t row;           /* picked last, of the view's snapshot; EXCHANGE_NO_ROW: none */
-	uint32_t first_address; /* of the row, to begin with */
-	uint32_t backoff_ms;    /* of STEP_BACK_OFF */
-	uint32_t decision;      /* the record of its picks; DECISION_NONE: none */
+	uint64_t deadline_ms;    /* of what is waited for now; UINT64_MAX: none */
+	uint64_t moved_ms;       /* since then it is the engine that is waited for; 0: it is not */
+	uint64_t progress;       /* what had been achieved of it when the deadline was set */
+	uint32_t row;            /* picked last, of the view's snapshot; EXCHANGE_NO_ROW: none */
+	uint32_t first_address;  /* of the row, to begin with */
+	uint32_t backoff_ms;     /* of STEP_BACK_OFF */
+	uint32_t decision;       /* the record of its picks; DECISION_NONE: none */
+	struct rate_claim claim; /* on what its tenant may use */
 	uint16_t tried[EXCHANGE_TRIES_MAX];
 	struct breaker_permit permit; /* of the ticket's instance, while that is open */
 	uint8_t n_addresses;          /* of the row that were tried */
+	uint16_t tenant;              /* whose it is */
 	uint8_t n_tried, n_attempts, n_sends, n_interim;
 	uint8_t step, cause, reason, dialect;
 	uint8_t last_cause;     /* why the instance tried last did not do */
@@ -90,7 +94,7 @@ struct exchange {
 					 the end */
 };
 
-_Static_assert(sizeof(struct exchange) <= 848, "an open stream costs little");
+_Static_assert(sizeof(struct exchange) <= 864, "an open stream costs little");
 
 /* For the server: a valid head has come. */
 struct job *exchange_begin(struct server *server, struct session *session, const struct head *head);
@@ -102,7 +106,8 @@ enum cause exchange_cause(int outcome);
 const struct model *exchange_model(const struct snapshot *snap, const struct inspect *in);
 
 /* Whether an instance is picked by what the first n_bytes of a body have shown, on the worker's thread. */
-must_use bool exchange_has_enough(const struct worker *w, const struct inspect *in, uint64_t n_bytes);
+must_use bool exchange_has_enough(
+    const struct worker *w, const struct tenant *tenant, const struct inspect *in, uint64_t n_bytes);
 
 /* Ends it now, whatever it is doing (the worker stops). */
 void exchange_kill(struct exchange *x, enum cause cause);

@@ -46,7 +46,7 @@ struct query {
 	enum reply_dialect dialect; /* that the request would be answered in */
 	uint64_t seed;              /* of the id, if the client gave one */
 	struct demand demand;
-	uint64_t keys[PROMPT_BLOCKS_MAX]; /* of the demand */
+	const struct tenant *tenant; /* whose request it would be */
 	/* the worker's answer */
 	enum cause cause; /* of no explanation */
 	uint32_t label;   /* of the model */
@@ -238,7 +238,7 @@ static void query_explain(struct query *q, const struct model *model) {
 	struct worker *w = q->worker;
 	struct pick_input input = { .model = model, .demand = &q->demand, .now_ns = clock_now_ns() };
 
-	worker_demand(w, &q->inspect, model, q->keys, &q->demand);
+	worker_demand(w, &q->inspect, model, q->tenant, &q->demand);
 	worker_expect(w, &q->inspect, model, q->n_body, &q->demand);
 	q->demand.seed = q->seed;
 	q->label = model->label;
@@ -252,11 +252,13 @@ static void deliver_query(struct mail *mail) {
 	const struct snapshot *snap = q->worker->policies.snapshot;
 	const struct model *model = exchange_model(snap, &q->inspect);
 
-	if (!exchange_has_enough(q->worker, &q->inspect, q->n_read)) {
+	if (!exchange_has_enough(q->worker, q->tenant, &q->inspect, q->n_read)) {
 		loop_post(q->ask.explain->loop, &q->mail, deliver_unread);
 		return;
 	}
-	if (model)
+	if (!tenant_may_use(q->tenant, inspect_model(&q->inspect)))
+		q->cause = CAUSE_TENANT_DENIED;
+	else if (model)
 		query_explain(q, model);
 	else
 		q->cause =
@@ -383,9 +385,10 @@ static const char *unknown_field(struct endpoint_call *call, enum cause cause, c
 	return room;
 }
 
-static void query_start(struct endpoint_call *call, struct slice path) {
+static void query_start(struct endpoint_call *call, struct slice path, const struct tenant *tenant) {
 	struct explain *explain = &((struct report *)endpoint_context(call))->explain;
 	struct query *q = calloc(1, sizeof(*q));
+	q->tenant = tenant;
 	enum cause cause = query_begin(q, call, path);
 
 	if (cause) {
@@ -425,5 +428,12 @@ void explain_request(struct endpoint_call *call) {
 		return;
 	}
 	memcpy(room, path.p, path.n); /* it is valid until the next look at the query */
-	query_start(call, (struct slice){ room, path.n });
+	path.p = room;
+	const struct tenant_table *tenants = report->router->config->tenants;
+	struct slice name = endpoint_query(call, "tenant");
+	uint32_t tenant = name.p ? tenant_by_name(tenants, name) : TENANT_ANONYMOUS;
+	if (name.p && tenant == TENANT_ANONYMOUS)
+		explain_error(call, 400, "bad_request", "there is no such tenant");
+	else
+		query_start(call, path, tenant_get(tenants, tenant));
 }

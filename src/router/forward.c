@@ -1,6 +1,7 @@
 #include "router/forward.h"
 
 #include "router/inspect.h"
+#include "router/tenant.h"
 
 #define ID_BYTES_MAX   128
 #define NAME_BYTES_MAX 256
@@ -42,6 +43,7 @@ static void put_forwarded_for(struct call_out *o, const struct head *request, st
 void forward_request(struct call_out *o, const struct head *request, const struct instance *instance,
     const struct forward *f, enum framing framing, uint64_t length) {
 	struct slice host = head_find(request, FIELD_HOST);
+	bool drops_keys = f->drops_keys || f->key.n;
 
 	call_put_request_line(o, head_method(request), head_target(request));
 	call_put_field(o, SLICE("host"), instance->spec.authority);
@@ -52,9 +54,16 @@ void forward_request(struct call_out *o, const struct head *request, const struc
 		    field->id == FIELD_X_FORWARDED_FOR || field->id == FIELD_X_FORWARDED_HOST ||
 		    field->id == FIELD_X_REQUEST_ID || is_doubtful_name(name))
 			continue;
+		if (drops_keys && tenant_is_credential(request, field))
+			continue;
 		if (field->id == FIELD_TRAILER && framing != FRAMING_CHUNKED)
 			continue;
 		call_put_field(o, name, head_value(request, field));
+	}
+	if (f->key.n) {
+		call_put_text(o, SLICE("authorization: Bearer "));
+		call_put_text(o, f->key);
+		call_put_text(o, SLICE("\r\n"));
 	}
 	put_forwarded_for(o, request, f->peer);
 	if (host.n)
@@ -99,12 +108,23 @@ static void put_explained(struct call_out *o, const struct forward_explained *e)
 		call_put_field(o, SLICE("x-headrace-decision"), e->decision);
 }
 
-static void put_response_fields(struct call_out *o, const struct head *answer, bool is_explained) {
+static bool begins_with(struct slice name, struct slice lower) {
+	return name.n >= lower.n && slice_is(slice_head(name, lower.n), lower);
+}
+
+/* What an engine may not say in our place. */
+static bool is_ours(struct slice name, const struct forward_answer *f) {
+	return (f->explained && inspect_is_of_answers(name)) ||
+	    (f->owns_limits && begins_with(name, SLICE("x-ratelimit-"))) ||
+	    (f->owns_origins && begins_with(name, SLICE("access-control-")));
+}
+
+static void put_response_fields(
+    struct call_out *o, const struct head *answer, const struct forward_answer *f) {
 	for (unsigned i = 0; i < answer->n_fields; i++) {
 		const struct field *field = &answer->fields[i];
 		struct slice name = head_name(answer, field);
-		if (!head_is_hop_field(field) && field->id != FIELD_X_REQUEST_ID &&
-		    !(is_explained && inspect_is_of_answers(name)))
+		if (!head_is_hop_field(field) && field->id != FIELD_X_REQUEST_ID && !is_ours(name, f))
 			call_put_field(o, name, head_value(answer, field));
 	}
 }
@@ -115,10 +135,12 @@ bool forward_response(struct call_out *o, const struct head *answer, const struc
 	char digits[20];
 
 	call_put_status_line(o, answer->status);
-	put_response_fields(o, answer, f->explained);
+	put_response_fields(o, answer, f);
 	call_put_field(o, SLICE("x-request-id"), f->request_id);
 	if (f->explained)
 		put_explained(o, f->explained);
+	if (f->fields.n)
+		call_put_text(o, f->fields);
 	if (ends)
 		call_put_field(o, SLICE("connection"), SLICE("close"));
 	else if (f->request->minor == 0)
@@ -130,7 +152,11 @@ bool forward_response(struct call_out *o, const struct head *answer, const struc
 }
 
 void forward_interim(struct call_out *o, const struct head *interim) {
+	static const struct forward_explained explained;
+	static const struct forward_answer all = {
+		.explained = &explained, .owns_limits = true, .owns_origins = true
+	};
 	call_put_status_line(o, interim->status);
-	put_response_fields(o, interim, true);
+	put_response_fields(o, interim, &all);
 	call_put_interim_end(o);
 }

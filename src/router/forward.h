@@ -11,6 +11,8 @@
 struct forward {
 	struct slice request_id;
 	struct slice peer; /* the client's address */
+	struct slice key;  /* ours, for the engine, in place of the client's; empty: none */
+	bool drops_keys;   /* the client's stay here */
 };
 
 /* Request head towards an engine, complete but for the body. */
@@ -30,6 +32,8 @@ struct forward_answer {
 	struct slice request_id;
 	bool is_last; /* the connection is to end after this answer, whatever the client wants */
 	const struct forward_explained *explained; /* NULL: nothing is said */
+	struct slice fields;                       /* more of the head: lines, each with its CRLF */
+	bool owns_limits, owns_origins;            /* x-ratelimit-*, access-control-* are ours alone to say */
 };
 
 /* How the answer is framed for this client. */

@@ -4,10 +4,21 @@
 #include "base/line.h"
 #include "fleet/label.h"
 #include "router/replay.h"
+#include "router/tenancy.h"
 
 /* The record of this exchange; NULL: none was made, or newer ones have taken its place. */
 static struct decision *journal_decision(const struct exchange *x) {
 	return decision_find(&x->worker->decisions, x->decision);
+}
+
+/* A new one. The ring is on. */
+static struct decision *journal_begin(struct exchange *x) {
+	struct decision_ring *ring = &x->worker->decisions;
+	x->decision = decision_begin(ring, exchange_id(x), inspect_model(&x->inspect));
+	struct decision *d = decision_find(ring, x->decision);
+	d->salt = tenancy_of(x)->salt;
+	d->tenant = (uint16_t)tenancy_of(x)->label;
+	return d;
 }
 
 void journal_picked(
@@ -18,10 +29,8 @@ void journal_picked(
 		x->replay = replay_keep(&x->worker->loop.bufs, input->demand);
 	if (!decision_ring_is_on(ring))
 		return;
-	if (!d) {
-		x->decision = decision_begin(ring, exchange_id(x), inspect_model(&x->inspect));
-		d = decision_find(ring, x->decision);
-	}
+	if (!d)
+		d = journal_begin(x);
 	decision_pick(d, &x->worker->policies, input, pick, pick_ns);
 	d->is_probe = x->permit.is_probe;
 	d->predicted_tokens = x->ticket.cached_tokens;
@@ -33,8 +42,7 @@ void journal_declined(
 	struct decision_ring *ring = &x->worker->decisions;
 	if (!decision_ring_is_on(ring) || x->decision != DECISION_NONE)
 		return;
-	x->decision = decision_begin(ring, exchange_id(x), inspect_model(&x->inspect));
-	decision_refuse(journal_decision(x), &x->worker->policies, input, cause, pick_ns);
+	decision_refuse(journal_begin(x), &x->worker->policies, input, cause, pick_ns);
 }
 
 void journal_answered(const struct exchange *x) {
@@ -158,6 +166,7 @@ static void journal_count(struct exchange *x, unsigned status, uint64_t total_ns
 		metric_add(&w->metrics->tokens_out, x->tap.tokens_out);
 	else
 		metric_add(&w->metrics->tokens_estimated, x->tap.n_events);
+	tenancy_count(x, x->tap.tokens_in, x->tap.has_usage ? x->tap.tokens_out : x->tap.n_events);
 	if (x->tap.kind == TAP_EVENTS && !x->cause && !x->tap.is_done)
 		metric_add(&w->metrics->stream_no_done, 1);
 	if (inst)

@@ -10,6 +10,7 @@ struct local_state {
 	const struct worker *worker;
 	const struct head *request;
 	const struct snapshot *snap;
+	const struct tenant *tenant;
 	unsigned n_routable, n_total;
 };
 
@@ -45,7 +46,7 @@ static json_t *model_object(const struct model *m) {
 static json_t *local_models(const struct local_state *s, unsigned *status) {
 	json_t *data = json_array();
 	for (unsigned i = 0; i < s->snap->n_models; i++)
-		if (s->snap->models[i].n_healthy)
+		if (s->snap->models[i].n_healthy && tenant_may_use(s->tenant, s->snap->models[i].name))
 			json_array_append_new(data, model_object(&s->snap->models[i]));
 	return json_pack("{s:s, s:o}", "object", "list", "data", data);
 }
@@ -207,10 +208,10 @@ static struct slice query_session(const struct head *request) {
 	return (struct slice){ rest.p, 0 };
 }
 
-/* Whichever model it was of: a session's hash is salted with that. */
+/* Whichever model it was of: a session's hash is salted with that, and with whose it is. */
 static bool end_session(const struct local_state *s, struct slice text, struct slice model) {
 	struct session_table *sessions = s->worker->router->sessions;
-	uint64_t key = worker_session_key(text, model);
+	uint64_t key = worker_session_key(s->tenant, text, model);
 
 	return key && sessions && session_table_end(sessions, key);
 }
@@ -220,7 +221,7 @@ static json_t *local_finish_session(const struct local_state *s, unsigned *statu
 	struct slice text = decode(query_session(s->request), room);
 	bool is_ended;
 
-	if (!worker_session_key(text, (struct slice){ NULL, 0 })) {
+	if (!worker_session_key(s->tenant, text, (struct slice){ NULL, 0 })) {
 		*status = 400;
 		return json_pack("{s:s, s:s}", "error", "session_id is missing, or no text of 1 to 256 bytes",
 		    "code", "bad_request");
@@ -264,14 +265,22 @@ bool local_is_ours(const struct head *request) {
 	return local_find(request) != NULL;
 }
 
-int local_answer(const struct worker *w, const struct snapshot *snap, const struct head *request,
-    struct call *call, struct reply *reply) {
-	struct local_state s = { .worker = w, .request = request, .snap = snap, .n_total = snap->n_rows };
-	for (unsigned i = 0; i < snap->n_rows; i++)
-		s.n_routable += snapshot_is_routable(snap, i);
+bool local_is_open(const struct head *request) {
+	local_fn make = local_find(request);
+	return make == local_health || make == local_liveness || make == local_readiness;
+}
+
+int local_answer(const struct local_question *q, struct call *call, struct reply *reply) {
+	struct local_state s = { .worker = q->worker,
+		.request = q->request,
+		.snap = q->snap,
+		.tenant = q->tenant,
+		.n_total = q->snap->n_rows };
+	for (unsigned i = 0; i < q->snap->n_rows; i++)
+		s.n_routable += snapshot_is_routable(q->snap, i);
 
 	reply->status = 200;
-	json_t *document = local_find(request)(&s, &reply->status);
+	json_t *document = local_find(q->request)(&s, &reply->status);
 	char *text = json_dumps(document, JSON_COMPACT);
 	assert(text);
 	json_decref(document);

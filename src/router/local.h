@@ -10,9 +10,18 @@
 #include "http/reply.h"
 #include "router/worker.h"
 
+struct local_question {
+	const struct worker *worker;
+	const struct snapshot *snap;
+	const struct head *request;
+	const struct tenant *tenant; /* who asks */
+};
+
 /* True when this method and path are ours. HEAD counts as GET. */
 bool local_is_ours(const struct head *request);
 
+/* True of those that need no key: whether the router is well is for probes to ask. */
+bool local_is_open(const struct head *request);
+
 /* Answers it; reply->status says with what. `reply` carries the connection's flags. 0 or CALL_E_GONE. */
-must_use int local_answer(const struct worker *w, const struct snapshot *snap, const struct head *request,
-    struct call *call, struct reply *reply);
+must_use int local_answer(const struct local_question *question, struct call *call, struct reply *reply);

@@ -95,28 +95,25 @@ enum cause rate_take(struct rate_table *table, uint32_t tenant, uint32_t label, 
     uint64_t now_ns, struct rate_claim *claim) {
 	uint64_t tokens = (uint64_t)demand->prompt_tokens + demand_expected_output(demand), wait_ns = 0;
 
-	assert(!claim->is_taken && label < LABELS);
+	assert(!rate_is_taken(claim) && label < LABELS);
 	claim->label = (uint16_t)label;
 	claim->prompt_tokens = demand->prompt_tokens;
 	/* At least one, so that who is in debt waits, whatever it asks for. */
 	claim->tokens = (uint32_t)u64_min(u64_max(tokens, 1), UINT32_MAX);
 	enum cause cause = table ? take_all(table, tenant, claim, now_ns, &wait_ns) : CAUSE_NONE;
-	claim->is_taken = !cause;
 	claim->wait_s = cause ? seconds_of(wait_ns) : 0;
 	return cause;
 }
 
 void rate_settle(struct rate_table *table, uint32_t tenant, uint64_t used_tokens, uint64_t now_ns,
     struct rate_claim *claim) {
-	bool was_taken = claim->is_taken;
+	uint64_t reserved = rate_is_taken(claim) ? claim->tokens : 0;
+	uint64_t tpm =
+	    table && table->limits[tenant] ? tenant_get(table->tenants, tenant)->tokens_per_minute : 0;
 
-	claim->is_taken = false;
-	if (!was_taken || !table || !table->limits[tenant])
-		return;
-	uint64_t tpm = tenant_get(table->tenants, tenant)->tokens_per_minute;
-	if (tpm)
-		meter_settle(
-		    &table->limits[tenant][claim->label].tokens, tpm, claim->tokens, used_tokens, now_ns);
+	if (reserved && tpm)
+		meter_settle(&table->limits[tenant][claim->label].tokens, tpm, reserved, used_tokens, now_ns);
+	claim->tokens = 0;
 }
 
 bool rate_is_limited(const struct rate_table *table, uint32_t tenant) {

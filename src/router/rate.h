@@ -28,11 +28,15 @@ void rate_table_free(struct rate_table **table); /* accepts NULL, clears */
 
 /* What one request holds. Zeroed: it has asked for nothing. */
 struct rate_claim {
-	uint32_t tokens, prompt_tokens; /* reserved; of them the prompt's */
-	uint16_t label;                 /* of the model that it is for */
-	uint16_t wait_s;                /* refused: when to ask again */
-	bool is_taken;
+	uint32_t tokens;        /* reserved, or refused; 0: neither, or settled */
+	uint32_t prompt_tokens; /* of them */
+	uint16_t label;         /* of the model that it is for */
+	uint16_t wait_s;        /* refused: when to ask again; else 0 */
 };
+
+static inline bool rate_is_taken(const struct rate_claim *claim) {
+	return claim->tokens && !claim->wait_s;
+}
 
 /*
  * Reserves what the request is taken to need, all of it or nothing. CAUSE_NONE, also where nothing is

@@ -220,6 +220,53 @@ static const char *instance_text(uint32_t label) {
 	return label_text(LABEL_INSTANCE, label);
 }
 
+static uint64_t requests_of(const struct worker_tenant *t) {
+	return metric_read(&t->n_requests);
+}
+
+static uint64_t denied_of(const struct worker_tenant *t) {
+	return metric_read(&t->n_denied);
+}
+
+static uint64_t limited_of(const struct worker_tenant *t) {
+	return metric_read(&t->n_limited);
+}
+
+static uint64_t prompt_tokens_of(const struct worker_tenant *t) {
+	return metric_read(&t->tokens_in);
+}
+
+static uint64_t completion_tokens_of(const struct worker_tenant *t) {
+	return metric_read(&t->tokens_out);
+}
+
+static const struct {
+	const char *name, *help;
+	uint64_t (*value)(const struct worker_tenant *t);
+} tenant_values[] = {
+	{ "headrace_tenant_requests_total", "Requests of a tenant that have ended.", requests_of },
+	{ "headrace_tenant_denied_total", "Of them, those for models that are not for it.", denied_of },
+	{ "headrace_tenant_limited_total", "Of them, those beyond a limit of requests or tokens.",
+	    limited_of },
+	{ "headrace_tenant_prompt_tokens_total", "Tokens of its prompts, as engines count them.",
+	    prompt_tokens_of },
+	{ "headrace_tenant_completion_tokens_total", "Tokens of the answers to it.", completion_tokens_of },
+};
+
+static void write_tenants(const struct router *router, FILE *out) {
+	const struct tenant_table *tenants = router->config->tenants;
+	for (size_t v = 0; v < n_elems(tenant_values); v++) {
+		metric_write_family(out, tenant_values[v].name, "counter", tenant_values[v].help);
+		for (uint32_t i = 1; i < tenant_table_n(tenants); i++) {
+			const struct tenant *tenant = tenant_get(tenants, i);
+			uint64_t n = 0;
+			for (unsigned w = 0; w < router->n_workers; w++)
+				n += tenant_values[v].value(&router->workers[w].tenants[tenant->label]);
+			metric_write_row(out, tenant_values[v].name, "tenant", tenant->name, (double)n);
+		}
+	}
+}
+
 static void write_metrics(void *context, FILE *out) {
 	const struct report *r = context;
 	struct metric_shard *shards[LOAD_WORKERS_MAX];
@@ -229,6 +276,8 @@ static void write_metrics(void *context, FILE *out) {
 	metric_write(out, shards, r->router->n_workers);
 	write_gauges(r->router, out);
 	write_instances(r, out);
+	if (r->router->config->tenants)
+		write_tenants(r->router, out);
 	if (r->router->prefixes)
 		write_prefixes(r->router->prefixes, out);
 	write_health(r, out);

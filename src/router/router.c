@@ -209,6 +209,7 @@ static int control_add_worker(struct control *c, const struct router_worker *w) 
 		.instance = { .name = slice_of(w->name),
 		    .url = slice_of(w->url),
 		    .host = slice_of(w->host),
+		    .key = slice_of(w->api_key),
 		    .port = w->port },
 		.weight = w->weight * INSTANCE_WEIGHT_ONE,
 		.models = pairs_of_list(&w->models, models),
@@ -325,8 +326,9 @@ static bool control_open_admin(struct control *c) {
 	int fd = control_bind("admin", config->admin_host, config->admin_port, false);
 	if (fd < 0 ||
 	    endpoint_server_open(&c->admin, &c->loop, fd, report_admin_endpoints, report_n_admin_endpoints,
-		&c->report, NULL) < 0)
+		&c->report, config->admin_key) < 0)
 		return false;
+	c->admin.is_guarded = true;
 	c->admin.server.dialect = (uint8_t)config->errors; /* of one shape on all of the router's ports */
 	c->has_metrics_listener = config->metrics_port != config->admin_port ||
 	    strcmp(config->metrics_host, config->admin_host) != 0;
@@ -492,6 +494,7 @@ static bool control_start(struct control *c) {
 	    session_table_new(config->policies.session_capacity, config->policies.session_idle_ms / 1000);
 	router->responses =
 	    session_table_new(config->policies.session_capacity, config->policies.session_idle_ms / 1000);
+	router->rates = rate_table_new(config->tenants, config->requests_per_second);
 	router->started_ns = clock_now_ns();
 	c->report.router = router;
 	explain_init(&c->report.explain, &c->loop, router);
@@ -541,6 +544,7 @@ static void control_free(struct control *c) {
 	prefix_index_free(&c->router.prefixes);
 	session_table_free(&c->router.sessions);
 	session_table_free(&c->router.responses);
+	rate_table_free(&c->router.rates);
 	free(c->router.workers);
 	router_config_free(&c->config);
 }

@@ -12,8 +12,7 @@
 #include "router/forward.h"
 #include "router/journal.h"
 
-#define GAUGES_MS  500
-#define TENANT_ALL 0u /* whose all requests are: there are no tenants yet */
+#define GAUGES_MS 500
 
 static const struct server_handler handler = { .begin = exchange_begin, .refused = journal_refused };
 
@@ -114,6 +113,8 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 	w->metrics = calloc(1, sizeof(*w->metrics));
 	w->tallies = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->tallies));
 	w->budgets = calloc(LABELS, sizeof(*w->budgets));
+	w->tenants = calloc(LABELS, sizeof(*w->tenants));
+	w->digester = config->tenants ? digester_new() : NULL;
 	w->streams = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->streams));
 	w->log = router->log ? log_writer_ring(router->log, index) : NULL;
 	w->replay = router->replay ? log_writer_ring(router->replay, index) : NULL;
@@ -262,26 +263,30 @@ void worker_join(struct worker *w) {
 	free(w->metrics);
 	free(w->tallies);
 	free(w->budgets);
+	free(w->tenants);
+	digester_free(&w->digester);
 	free(w->streams);
 }
 
-void worker_demand(struct worker *w, const struct inspect *in, const struct model *model, uint64_t *keys,
-    struct demand *out) {
-	const struct inspect_salt salt = { .tenant = TENANT_ALL,
+void worker_demand(struct worker *w, const struct inspect *in, const struct model *model,
+    const struct tenant *tenant, struct demand *out) {
+	const struct inspect_salt salt = { .tenant = tenant->salt,
 		.model = model->name,
 		.tokens_per_byte = policy_tokens_per_byte(&w->policies, model) };
-	inspect_demand(in, &salt, keys, out);
+	inspect_demand(in, &salt, w->keys, out);
+	if (out->privacy < tenant->privacy_floor)
+		out->privacy = tenant->privacy_floor;
 	out->output_tokens = policy_output_tokens(&w->policies, model);
 	if (out->output_max && out->output_max < out->output_tokens)
 		out->output_tokens = out->output_max;
 }
 
-uint64_t worker_session_key(struct slice text, struct slice model) {
-	return inspect_session_of(text, &(struct inspect_salt){ .tenant = TENANT_ALL, .model = model });
+uint64_t worker_session_key(const struct tenant *tenant, struct slice text, struct slice model) {
+	return inspect_session_of(text, &(struct inspect_salt){ .tenant = tenant->salt, .model = model });
 }
 
-uint64_t worker_response_key(uint64_t id_hash) {
-	return inspect_response_key(id_hash, TENANT_ALL);
+uint64_t worker_response_key(const struct tenant *tenant, uint64_t id_hash) {
+	return inspect_response_key(id_hash, tenant->salt);
 }
 
 void worker_expect(const struct worker *w, const struct inspect *in, const struct model *model,

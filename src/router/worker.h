@@ -18,6 +18,7 @@
 #include "policy/policy.h"
 #include "router/config.h"
 #include "router/decision.h"
+#include "router/rate.h"
 #include "router/tap.h"
 
 /* What this worker counts for one instance; read by all. */
@@ -31,6 +32,11 @@ struct worker_tally {
 	_Atomic uint32_t n_streams, n_stalled, n_waiting;
 };
 
+/* What it counts for one tenant; read by all. */
+struct worker_tenant {
+	metric_cell n_requests, n_denied, n_limited, tokens_in, tokens_out;
+};
+
 /* Shared by all workers; filled before the first is started. */
 struct router {
 	const struct router_config *config;
@@ -38,6 +44,7 @@ struct router {
 	struct prefix_index *prefixes;   /* NULL: none is kept */
 	struct session_table *sessions;  /* likewise */
 	struct session_table *responses; /* likewise: who keeps which stored response */
+	struct rate_table *rates;        /* NULL: nothing is limited */
 	struct buf_budget budget;
 	struct client_budget clients;
 	struct worker *workers;
@@ -70,9 +77,11 @@ struct worker {
 	struct list active; /* exchanges at work */
 	struct tap_scratch tap;
 	struct metric_shard *metrics;
-	struct worker_tally *tallies; /* by instance slot */
-	struct log_ring *log;         /* NULL: access log off */
-	struct log_ring *replay;      /* NULL: off */
+	struct worker_tally *tallies;  /* by instance slot */
+	struct worker_tenant *tenants; /* by label of the tenant */
+	struct digester *digester;     /* NULL: there are no keys */
+	struct log_ring *log;          /* NULL: access log off */
+	struct log_ring *replay;       /* NULL: off */
 	char id_prefix[17];
 	char refused_id[32]; /* of the refusal that is being sent */
 	uint64_t n_ids;
@@ -119,14 +128,14 @@ static inline void worker_count_active(struct worker *w, int by) {
 	atomic_store_explicit(&w->n_active, n + (uint32_t)by, memory_order_relaxed);
 }
 
-/* On the worker's thread: what filters and policies may know of a request for this model. As
- * inspect_demand(), with the output that is expected; its seed is 0. */
-void worker_demand(struct worker *w, const struct inspect *in, const struct model *model, uint64_t *keys,
-    struct demand *out);
+/* On the worker's thread: what filters and policies may know of a tenant's request for this model. As
+ * inspect_demand(), with the output that is expected; its seed is 0. Its keys are the worker's scratch. */
+void worker_demand(struct worker *w, const struct inspect *in, const struct model *model,
+    const struct tenant *tenant, struct demand *out);
 
 /* What a session's text, and the hash of a response's id, are in demands; 0: it is no such text. */
-uint64_t worker_session_key(struct slice text, struct slice model);
-uint64_t worker_response_key(uint64_t id_hash);
+uint64_t worker_session_key(const struct tenant *tenant, struct slice text, struct slice model);
+uint64_t worker_response_key(const struct tenant *tenant, uint64_t id_hash);
 
 /* Of a body of `length` bytes of which not all was read: the prompt is taken to be as long. */
 void worker_expect(const struct worker *w, const struct inspect *in, const struct model *model,

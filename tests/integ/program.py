@@ -160,7 +160,7 @@ class Router(Program):
     shown `certificate`.
     """
 
-    def __init__(self, engines, *flags, port=None, ready=None, weights=None, labels=None, stdout=None, env=None, how=None,
+    def __init__(self, engines, *flags, port=None, ready=None, weights=None, labels=None, tenants=(), stdout=None, env=None, how=None,
                  certificate=None, **tables):
         self.port, self.admin_port, self.certificate = port or free_port(), free_port(), certificate
         scheme = "https" if {"certificate", "certificates"} & set(tables.get("tls", {})) else "http"
@@ -185,6 +185,9 @@ class Router(Program):
                 lines.append(f"labels = {toml(labels[i])}")
             if getattr(engine, "declared", None):
                 lines.append(f"models = {toml(engine.declared)}")
+            lines += [f"{key} = {toml(value)}" for key, value in getattr(engine, "more", {}).items()]
+        for tenant in tenants:
+            lines += ["[[tenant]]", *(f"{key} = {toml(value)}" for key, value in tenant.items())]
         config.write_text("\n".join(lines) + "\n")
         super().__init__("router", "--config", config, *flags, stdout=stdout, env=env, **(how or {}))
         ready = len(engines) if ready is None else ready

@@ -42,6 +42,7 @@ static struct reading read_config(const char *flags, const char *toml) {
 
 static void release(struct reading *r) {
 	static_file_deinit(&r->config.static_services);
+	tenant_table_free(&r->config.tenants);
 	option_set_free(&r->config.options);
 	free(r->mistakes);
 }
@@ -942,10 +943,214 @@ static void loading(void **state) {
 	assert_null(config);
 }
 
+/* --- tenants and keys -------------------------------------------------------------------- */
+
+/* sha256 of "k" and of "l" */
+#define K "sha256:8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a"
+#define L "sha256:acac86c0e609ca906f632b0e2dacccb2b77d22b0621f20ebece1a4835b93f6f0"
+
+#define TENANTS "[[tenant]]\nname = 'a'\nkeys = ['" K "']\n[[tenant]]\nname = 'b'\nkeys = ['" L "']\n"
+
+static uint32_t tenant_of_key(const struct router_config *c, const char *key) {
+	struct digester *d = digester_new();
+	uint8_t digest[DIGEST_BYTES];
+
+	digester_sha256(d, slice_of(key), digest);
+	digester_free(&d);
+	return tenant_table_find(c->tenants, digest);
+}
+
+static void tenants_are_read(void **state) {
+	struct reading r = read_config("",
+	    "[[tenant]]\nname = 'a'\nkeys = ['" K "']\nmodels = ['m', 'n-*']\nmax_requests = 4\n"
+	    "requests_per_minute = 60\ntokens_per_minute = 10000\npriority = 2\nweight = 5\n"
+	    "privacy_floor = 'confidential'\n[tenant.labels]\nteam = 'x'\n"
+	    "[[tenant]]\nname = 'b'\nkeys = ['" L "']\n");
+	assert_int_equal(option_mistakes(r.config.options), 0);
+	assert_int_equal(tenant_table_n(r.config.tenants), 3);
+	assert_int_equal(tenant_of_key(&r.config, "k"), 1);
+	assert_int_equal(tenant_of_key(&r.config, "l"), 2);
+	assert_int_equal(tenant_of_key(&r.config, "m"), TENANT_ANONYMOUS);
+	const struct tenant *a = tenant_get(r.config.tenants, 1), *b = tenant_get(r.config.tenants, 2);
+	assert_int_equal(a->models.n, 2);
+	assert_int_equal(a->max_requests, 4);
+	assert_int_equal(a->requests_per_minute, 60);
+	assert_int_equal(a->tokens_per_minute, 10000);
+	assert_int_equal(a->priority, 2);
+	assert_int_equal(a->weight, 5);
+	assert_int_equal(a->privacy_floor, PRIVACY_CONFIDENTIAL);
+	assert_string_equal(a->labels.items[0].value, "x");
+	assert_int_equal(b->weight, 1);
+	assert_int_equal(b->privacy_floor, PRIVACY_PUBLIC);
+	assert_false(r.config.passes_keys);
+	release(&r);
+	r = read_config("", NULL);
+	assert_null(r.config.tenants);
+	release(&r);
+}
+
+/* Writes a file of keys and reads the configuration with it. */
+static struct reading read_keys(const char *flags, const char *lines) {
+	char name[] = "/tmp/headrace-keys-XXXXXX", words[256];
+	int fd = mkstemp(name);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, lines, strlen(lines)), strlen(lines));
+	close(fd);
+	snprintf(words, sizeof(words), "--auth-keys-file %s %s", name, flags);
+	struct reading r = read_config(words, TENANTS);
+	unlink(name);
+	return r;
+}
+
+static void keys_come_from_a_file_and_a_list(void **state) {
+	struct reading r = read_keys("--auth-keys a=listed b=two=2",
+	    "# ours\n\na plain-1\r\n  b\tplain-2  \na " K "\na plain-1\nb last");
+	assert_int_equal(option_mistakes(r.config.options), 0);
+	assert_int_equal(tenant_of_key(&r.config, "plain-1"), 1);
+	assert_int_equal(tenant_of_key(&r.config, "plain-2"), 2);
+	assert_int_equal(tenant_of_key(&r.config, "last"), 2);
+	assert_int_equal(tenant_of_key(&r.config, "listed"), 1);
+	assert_int_equal(tenant_of_key(&r.config, "two=2"), 2);
+	for (size_t i = 0; i < r.config.auth_keys.n; i++) /* nothing of them is left */
+		assert_string_equal(r.config.auth_keys.items[i], "");
+	release(&r);
+}
+
+/* The second reading finds what the first one left there. */
+static void the_environment_keeps_digests(void **state) {
+	static const char *const left =
+	    "a=sha256:8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a,b=" L;
+	char name[] = "HEADRACE_AUTH_KEYS";
+
+	assert_int_equal(setenv(name, "a=k b=" L, 1), 0);
+	for (unsigned round = 0; round < 2; round++) {
+		char variable[512];
+		snprintf(variable, sizeof(variable), "%s=%s", name, getenv(name));
+		struct reading r = { .config.options = option_set_new(&router_config_schema) };
+		option_read_environment(r.config.options, (char *[]){ variable, NULL });
+		option_read_text(r.config.options, "FILE", OPTION_TOML,
+		    SLICE("[[tenant]]\nname = 'a'\n[[tenant]]\nname = 'b'\n"));
+		option_store(r.config.options, &r.config);
+		verify(r.config.options, &r.config);
+		assert_int_equal(option_mistakes(r.config.options), 0);
+		assert_int_equal(tenant_of_key(&r.config, "k"), 1);
+		assert_int_equal(tenant_of_key(&r.config, "l"), 2);
+		assert_string_equal(getenv(name), left);
+		release(&r);
+	}
+	unsetenv(name);
+}
+
+/* Whatever is wrong, no key is told. */
+static void bad_keys_are_refused(void **state) {
+	static const struct {
+		const char *lines, *mistake;
+	} cases[] = {
+		{ "a canary\nb canary\n", "line 2: this key is tenant a's already" },
+		{ "a\n", "line 1: there is no key behind the tenant's name" },
+		{ "canary\n", "line 1: there is no key behind the tenant's name" },
+		{ "c canary\n", "line 1: there is no such tenant" },
+		{ "anonymous canary\n", "line 1: there is no such tenant" },
+		{ "\na canary canary\n", "line 2: a key is printable ASCII without blanks" },
+		{ "a canary\xc3\xa9\n", "line 1: a key is printable ASCII without blanks" },
+		{ "a sha256:canary\n", "line 1: expected 64 hexadecimal digits behind sha256:" },
+		{ "a " L "\n", "line 1: this key is tenant b's already" },
+	};
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		struct reading r = read_keys("", cases[i].lines);
+		if (!strstr(r.mistakes, cases[i].mistake) || strstr(r.mistakes, "canary"))
+			fail_msg("%s -> %s", cases[i].lines, r.mistakes);
+		assert_int_equal(option_mistakes(r.config.options), 1);
+		release(&r);
+	}
+}
+
+static void a_key_is_bounded(void **state) {
+	char line[2048] = "a ";
+
+	for (unsigned n = TENANT_KEY_MAX; n <= 1600; n += n == TENANT_KEY_MAX ? 1 : 1087) {
+		memset(line + 2, 'c', n);
+		line[2 + n] = '\0';
+		struct reading r = read_keys("", line);
+		const char *mistake = n == TENANT_KEY_MAX ? ""
+		    : n < 1000                            ? "longer than 512"
+							  : "line is too long";
+		assert_non_null(strstr(r.mistakes, mistake));
+		assert_int_equal(option_mistakes(r.config.options), n != TENANT_KEY_MAX);
+		assert_null(strstr(r.mistakes, "ccc"));
+		release(&r);
+	}
+}
+
+static void bad_tenants_are_refused(void **state) {
+	static const struct {
+		const char *flags, *toml, *mistake;
+	} cases[] = {
+		{ "", "[[tenant]]\nname = 'a'\n", "no tenant has a key" },
+		{ "", TENANTS "[[tenant]]\nname = 'a'\n", "\"a\" is there twice" },
+		{ "", TENANTS "[[tenant]]\nname = 'c'\nkeys = ['" L "']\n",
+		    "tenant[2].keys: this key is tenant b's already" },
+		{ "", TENANTS "[[tenant]]\nname = 'anonymous'\n", "expected another name" },
+		{ "", TENANTS "[[tenant]]\nname = ''\n", "expected 1 to 64" },
+		{ "", TENANTS "[[tenant]]\nname = 'a=b'\n", "expected 1 to 64" },
+		{ "", TENANTS "[[tenant]]\nkeys = []\n", "name is missing" },
+		{ "", "[[tenant]]\nname = 'a'\nkeys = ['plain']\n", "expected sha256: and 64" },
+		{ "", TENANTS "[[tenant]]\nname = 'c'\nmodels = ['a*b']\n", "expected a model id" },
+		{ "", TENANTS "[[tenant]]\nname = 'c'\npriority = 8\n", "0 to 7" },
+		{ "", TENANTS "[[tenant]]\nname = 'c'\nweight = 0\n", "1 to 1000000" },
+		{ "--auth-keys a=canary", NULL, "--auth-keys: there is no [[tenant]]" },
+		{ "--auth-keys-file /nowhere/keys", TENANTS, "/nowhere/keys: No such file" },
+		{ "--api-key-validation-urls http://x", NULL, "not built" },
+		{ "--api-key k --api-key-file /nowhere/key", NULL, "there is an api_key, too" },
+		{ "--api-key-file /nowhere/key", NULL, "/nowhere/key: No such file" },
+		{ "--cors-allowed-origins http://a/b", NULL, "expected * or SCHEME" },
+	};
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		struct reading r = read_config(cases[i].flags, cases[i].toml);
+		if (!strstr(r.mistakes, cases[i].mistake) || strstr(r.mistakes, "canary") ||
+		    strstr(r.mistakes, "plain"))
+			fail_msg("%zu: %s", i, r.mistakes);
+		assert_true(option_mistakes(r.config.options) > 0);
+		release(&r);
+	}
+}
+
+static void engines_have_keys(void **state) {
+	char name[] = "/tmp/headrace-key-XXXXXX", toml[256];
+	int fd = mkstemp(name);
+
+	assert_int_equal(write(fd, "filed\nrest", 10), 10);
+	close(fd);
+	snprintf(toml, sizeof(toml),
+	    "[[worker]]\nurl = 'http://a'\napi_key = 'own'\n[[worker]]\nurl = 'http://b'\napi_key_file = "
+	    "'%s'\n",
+	    name);
+	struct reading r = read_config("--worker-urls http://c --api-key all", toml);
+	unlink(name);
+	assert_int_equal(option_mistakes(r.config.options), 0);
+	assert_string_equal(r.config.workers.items[0].api_key, "own");
+	assert_string_equal(r.config.workers.items[1].api_key, "filed");
+	assert_string_equal(r.config.workers.items[2].api_key, "");
+	assert_string_equal(r.config.upstream_key, "all");
+	assert_string_equal(r.config.engine_key, "all");
+	release(&r);
+	r = read_config("--api-key all --engine-key asking", NULL);
+	assert_string_equal(r.config.engine_key, "asking");
+	release(&r);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults),
 		cmocka_unit_test(default_timeouts),
+		cmocka_unit_test(tenants_are_read),
+		cmocka_unit_test(keys_come_from_a_file_and_a_list),
+		cmocka_unit_test(the_environment_keeps_digests),
+		cmocka_unit_test(bad_keys_are_refused),
+		cmocka_unit_test(a_key_is_bounded),
+		cmocka_unit_test(bad_tenants_are_refused),
+		cmocka_unit_test(engines_have_keys),
 		cmocka_unit_test(the_dialect_has_other_defaults),
 		cmocka_unit_test(the_environment_has_the_total),
 		cmocka_unit_test(its_flags_are_in_seconds),

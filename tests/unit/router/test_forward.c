@@ -106,6 +106,26 @@ static void trailers_are_marked(void **state) {
 	}
 }
 
+/* Credentials of clients stay here when they are ours to judge, and where we bring our own. */
+static void keys_stay_where_they_belong(void **state) {
+	struct forward f = as_usual;
+	const char *text =
+	    "GET / HTTP/1.1\r\nHost: client.host\r\nAuthorization: Bearer theirs\r\nX-API-Key: "
+	    "theirs\r\nX-Api-Keys: x\r\n\r\n";
+
+	f.drops_keys = true;
+	assert_request(text, &f, FRAMING_NONE, 0,
+	    "GET / HTTP/1.1\r\nhost: engine:8000\r\nX-Api-Keys: x\r\n" OURS("10.0.0.1") "\r\n");
+	f.key = SLICE("ours");
+	assert_request(text, &f, FRAMING_NONE, 0,
+	    "GET / HTTP/1.1\r\nhost: engine:8000\r\nX-Api-Keys: x\r\nauthorization: Bearer ours\r\n" OURS(
+		"10.0.0.1") "\r\n");
+	f.drops_keys = false;
+	assert_request(text, &f, FRAMING_NONE, 0,
+	    "GET / HTTP/1.1\r\nhost: engine:8000\r\nX-Api-Keys: x\r\nauthorization: Bearer ours\r\n" OURS(
+		"10.0.0.1") "\r\n");
+}
+
 static void the_chain_of_addresses_grows(void **state) {
 	assert_request("GET / HTTP/1.1\r\nHost: client.host\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nA: b\r\n"
 		       "x-forwarded-for:\r\nx-forwarded-for: 3.3.3.3\r\n\r\n",
@@ -225,7 +245,9 @@ static void answers_fit_their_clients(void **state) {
 		assert_int_equal(
 		    head_parse_response(&answer, slice_of(rows[i].answer), (enum method)request.head.method),
 		    0);
-		struct forward_answer f = { &request.head, SLICE("id-1"), rows[i].is_last, NULL };
+		struct forward_answer f = {
+			.request = &request.head, .request_id = SLICE("id-1"), .is_last = rows[i].is_last
+		};
 		wire_open(&w, FRAMING_NONE, 0);
 		call_begin(&o, &w.call);
 		assert_int_equal(forward_response(&o, &answer.head, &f), rows[i].ends);
@@ -265,14 +287,49 @@ static void a_choice_is_explained(void **state) {
 		struct wire w;
 		parse_request(&request, NEW);
 		assert_int_equal(head_parse_response(&head, answer, METHOD_GET), 0);
-		struct forward_answer f = { &request.head, SLICE("id-1"), false,
-			rows[i].is_explained ? &explained : NULL };
+		struct forward_answer f = { .request = &request.head,
+			.request_id = SLICE("id-1"),
+			.explained = rows[i].is_explained ? &explained : NULL };
 		wire_open(&w, FRAMING_NONE, 0);
 		call_begin(&o, &w.call);
 		assert_false(forward_response(&o, &head.head, &f));
 		assert_int_equal(call_flush(&o), 0);
 		snprintf(expected, sizeof(expected), "HTTP/1.1 204 No Content\r\n%s", rows[i].fields);
 		wire_heard(&w, expected);
+		wire_close(&w);
+	}
+}
+
+/* Limits and origins that are ours to say are not an engine's as well. */
+static void what_is_ours_to_say_is_said_once(void **state) {
+	static const struct slice answer = SLICE("HTTP/1.1 204 x\r\nX-RateLimit-Limit-Requests: 1\r\n"
+						 "Access-Control-Allow-Origin: *\r\nx-rate: 2\r\n\r\n");
+	static const char *const expected[] = {
+		"X-RateLimit-Limit-Requests: 1\r\nAccess-Control-Allow-Origin: *\r\nx-rate: 2\r\n",
+		"Access-Control-Allow-Origin: *\r\nx-rate: 2\r\n",
+		"X-RateLimit-Limit-Requests: 1\r\nx-rate: 2\r\n",
+		"x-rate: 2\r\n",
+	};
+	for (unsigned i = 0; i < n_elems(expected); i++) {
+		struct head_room request, head;
+		struct call_out o;
+		struct wire w;
+		char text[512];
+		parse_request(&request, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+		assert_int_equal(head_parse_response(&head, answer, METHOD_GET), 0);
+		struct forward_answer f = { .request = &request.head,
+			.request_id = SLICE("id-1"),
+			.fields = SLICE("x-ours: 1\r\nx-mine: 2\r\n"),
+			.owns_limits = i & 1,
+			.owns_origins = i & 2 };
+		wire_open(&w, FRAMING_NONE, 0);
+		call_begin(&o, &w.call);
+		assert_false(forward_response(&o, &head.head, &f));
+		assert_int_equal(call_flush(&o), 0);
+		snprintf(text, sizeof(text),
+		    "HTTP/1.1 204 No Content\r\n%sx-request-id: id-1\r\nx-ours: 1\r\nx-mine: 2\r\n\r\n",
+		    expected[i]);
+		wire_heard(&w, text);
 		wire_close(&w);
 	}
 }
@@ -304,11 +361,13 @@ int main(void) {
 		cmocka_unit_test(doubtful_names_are_dropped),
 		cmocka_unit_test(what_we_say_ourselves_is_said_once),
 		cmocka_unit_test(trailers_are_marked),
+		cmocka_unit_test(keys_stay_where_they_belong),
 		cmocka_unit_test(the_chain_of_addresses_grows),
 		cmocka_unit_test(a_long_chain_stays_whole),
 		cmocka_unit_test(ids_are_chosen),
 		cmocka_unit_test(answers_fit_their_clients),
 		cmocka_unit_test(a_choice_is_explained),
+		cmocka_unit_test(what_is_ours_to_say_is_said_once),
 		cmocka_unit_test(interim_answers_are_whole),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -50,9 +50,9 @@ static void without_limits_there_is_no_table(void **state) {
 	assert_null(rate_table_new(table, 0));
 	assert_null(rate_table_new(NULL, 0));
 	assert_int_equal(rate_take(NULL, 1, 0, &demand, START, &claim), CAUSE_NONE);
-	assert_true(claim.is_taken);
+	assert_true(rate_is_taken(&claim));
 	rate_settle(NULL, 1, 9, START, &claim);
-	assert_false(claim.is_taken);
+	assert_false(rate_is_taken(&claim));
 	assert_false(rate_is_limited(NULL, 1));
 	assert_int_equal(rate_fields(NULL, 1, 0, START, room).n, 0);
 	tenant_table_free(&table);
@@ -66,7 +66,7 @@ static void requests_are_counted_by_tenant_and_model(void **state) {
 		for (unsigned i = 0; i < 3; i++)
 			assert_int_equal(take(&r, COUNTED, label, 1000000, START, &claim), CAUSE_NONE);
 		assert_int_equal(take(&r, COUNTED, label, 1, START, &claim), CAUSE_REQUEST_RATE);
-		assert_false(claim.is_taken);
+		assert_false(rate_is_taken(&claim));
 		assert_int_equal(claim.wait_s, 20);
 	}
 	for (unsigned i = 0; i < 100; i++)

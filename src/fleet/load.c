@@ -49,8 +49,18 @@ static void total_add(struct load *load, unsigned slot, uint64_t counts) {
 	atomic_fetch_add_explicit(&load->totals[slot].counts, counts, memory_order_relaxed);
 }
 
+static bool total_try_add(struct load *load, unsigned slot, uint32_t n_max) {
+	_Atomic uint64_t *counts = &load->totals[slot].counts;
+	uint64_t n = atomic_load_explicit(counts, memory_order_relaxed);
+
+	while ((n & (LOAD_PREFILL - 1)) < n_max)
+		if (atomic_compare_exchange_weak(counts, &n, n + LOAD_PREFILL + 1))
+			return true;
+	return false;
+}
+
 static void total_take(struct load *load, unsigned slot, uint64_t counts) {
-	atomic_fetch_sub_explicit(&load->totals[slot].counts, counts, memory_order_relaxed);
+	atomic_fetch_sub(&load->totals[slot].counts, counts);
 }
 
 void load_set_head(
@@ -61,14 +71,27 @@ void load_set_head(
 	atomic_store_explicit(&cell->head_tokens, prefill_tokens, memory_order_relaxed);
 }
 
-void load_charge(struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens) {
+/* Its total of requests has it already. */
+static void charge(struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens) {
 	struct load_cell *cell = load_cell(load, worker, slot);
 
 	add_count(&cell->n_requests, 1);
 	add_count(&cell->n_prefills, 1);
 	add_tokens(&cell->prefill_tokens, prefill_tokens);
-	total_add(load, slot, LOAD_PREFILL + 1);
 	atomic_fetch_add_explicit(&load->totals[slot].prefill_tokens, prefill_tokens, memory_order_relaxed);
+}
+
+void load_charge(struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens) {
+	total_add(load, slot, LOAD_PREFILL + 1);
+	charge(load, worker, slot, prefill_tokens);
+}
+
+bool load_try_charge(
+    struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens, uint32_t n_max) {
+	if (!total_try_add(load, slot, n_max))
+		return false;
+	charge(load, worker, slot, prefill_tokens);
+	return true;
 }
 
 void load_move(

@@ -67,6 +67,9 @@ void load_set_head(
 
 /* A request that is yet to be prefilled. */
 void load_charge(struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens);
+/* The same where there are fewer than n_max, over all workers: of two that would be the last one, one is. */
+must_use bool load_try_charge(
+    struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens, uint32_t n_max);
 /* Its first token came: it holds so many tokens in decode instead. */
 void load_move(
     struct load *load, unsigned worker, unsigned slot, uint64_t prefill_tokens, uint64_t decode_tokens);
@@ -77,6 +80,12 @@ void load_release_decode(struct load *load, unsigned worker, unsigned slot, uint
 static inline uint64_t load_requests(const struct load *load, unsigned slot) {
 	assert(slot < INSTANCE_SLOTS_MAX);
 	return atomic_load_explicit(&load->totals[slot].counts, memory_order_relaxed) & (LOAD_PREFILL - 1);
+}
+
+/* Ordered with load_release_*(): who says first that it waits and then looks misses no release. */
+static inline bool load_is_below(const struct load *load, unsigned slot, uint32_t n_max) {
+	assert(slot < INSTANCE_SLOTS_MAX);
+	return (atomic_load(&load->totals[slot].counts) & (LOAD_PREFILL - 1)) < n_max;
 }
 
 /* The sum without its head, for those who do not look at it: that one is the worker's. */

@@ -50,3 +50,9 @@ static inline uint32_t demand_expected_output(const struct demand *demand) {
 
 	return demand->output_max && (n == 0 || n > demand->output_max) ? demand->output_max : n;
 }
+
+/* It costs an engine more than an answer from memory: calls about a stored response by its path do not, and
+ * to cancel one makes room. */
+static inline bool demand_is_work(const struct demand *demand) {
+	return !demand->response || demand->capability != CAPABILITY_OTHER;
+}

@@ -157,7 +157,7 @@ static uint32_t checks_of(const struct filter_ask *ask, const struct traits_leas
 	bool lacks =
 	    demand->capability != CAPABILITY_OTHER && !(least->capabilities >> demand->capability & 1);
 	bool has_prices = least->known & (BIT(TRAIT_PRICE_IN) | BIT(TRAIT_PRICE_OUT));
-	bool is_work = !demand->response || demand->capability != CAPABILITY_OTHER;
+	bool is_work = demand_is_work(demand);
 	uint32_t checks = (uint32_t)lacks << FILTER_CAPABILITY_MISSING;
 
 	checks |= (uint32_t)((demand->features & ~least->features) != 0) << FILTER_FEATURE_MISSING;

@@ -127,12 +127,11 @@ static bool is_prefill_only(const struct demand *demand) {
 	return judges >> demand->capability & 1 || demand->output_max == 1;
 }
 
-void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_input *input,
+static void prepare(struct ticket *t, struct policy_set *set, const struct pick_input *input,
     const struct pick_result *pick) {
 	const struct demand *demand = input->demand;
 	const struct policy *policy = policy_of(set, input->model);
 
-	assert(!ticket_is_open(t));
 	*t = (struct ticket){
 		.instance = pick->instance,
 		.opened_ns = input->now_ns,
@@ -148,14 +147,20 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 		.phase = TICKET_PREFILL,
 		.capability = (uint8_t)demand->capability,
 	};
-	if (t->is_several)
-		atomic_fetch_add_explicit(&t->instance->learned.n_several, 1, memory_order_relaxed);
-	locality_keep(set, input, pick);
 	predict(t, set, demand);
 	t->may_overtake = t->n_blocks && may_overtake(t, set);
 	t->charged_tokens = t->prompt_tokens - t->cached_tokens;
-	load_charge(set->load, set->worker, t->instance->slot, t->charged_tokens);
-	enqueue(t, set);
+}
+
+/* It is charged. */
+static void begin(const struct ticket *t, struct policy_set *set, const struct pick_input *input,
+    const struct pick_result *pick) {
+	const struct demand *demand = input->demand;
+	const struct policy *policy = policy_of(set, input->model);
+
+	if (t->is_several)
+		atomic_fetch_add_explicit(&t->instance->learned.n_several, 1, memory_order_relaxed);
+	locality_keep(set, input, pick);
 	if (t->is_looked_up) {
 		choice_own(set->index, t->instance);
 		heed_cache_size(t, set);
@@ -165,6 +170,37 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 		policy->bind(set, input, pick);
 	if (pick->reason == PICK_RESPONSE_OWNER) /* it is not idle */
 		bind_response(set, demand->response, pick->instance, input->now_ns);
+}
+
+void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_input *input,
+    const struct pick_result *pick) {
+	assert(!ticket_is_open(t));
+	prepare(t, set, input, pick);
+	load_charge(set->load, set->worker, t->instance->slot, t->charged_tokens);
+	enqueue(t, set);
+	begin(t, set, input, pick);
+}
+
+bool ticket_try_open(struct ticket *t, struct policy_set *set, const struct pick_input *input,
+    const struct pick_result *pick) {
+	const struct candidate *candidate = &input->model->candidates[set->eligible[pick->at]];
+	uint32_t n_max = snapshot_traits(set->snapshot, candidate)->capacity;
+
+	assert(candidate->instance == pick->instance);
+	if (!n_max || !demand_is_work(input->demand)) {
+		ticket_open(t, set, input, pick);
+		return true;
+	}
+	assert(!ticket_is_open(t));
+	prepare(t, set, input, pick);
+	t->is_capped = true;
+	if (!load_try_charge(set->load, set->worker, t->instance->slot, t->charged_tokens, n_max)) {
+		*t = (struct ticket){ .phase = TICKET_CLOSED };
+		return false;
+	}
+	enqueue(t, set);
+	begin(t, set, input, pick);
+	return true;
 }
 
 /* --- the first token ------------------------------------------------------------------------ */

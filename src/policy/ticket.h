@@ -32,7 +32,8 @@ struct ticket {
 	bool is_looked_up;          /* the index was asked what of it is cached */
 	bool is_several;            /* to the engine: a batch of prompts, or n answers */
 	bool is_prefill_only;       /* embeddings, and the like: an answer takes what the prompt takes */
-	bool may_overtake;          /* what it is believed to find may not be there yet */
+	bool is_capped;    /* the instance takes so many and no more: others may wait for the place */
+	bool may_overtake; /* what it is believed to find may not be there yet */
 	uint8_t phase;
 	uint8_t capability; /* that it was picked for */
 };
@@ -45,6 +46,11 @@ static inline bool ticket_is_open(const struct ticket *t) {
 
 /* After policy_pick() with the same input and no other pick in between. `t` is closed. */
 void ticket_open(
+    struct ticket *t, struct policy_set *set, const struct pick_input *input, const struct pick_result *pick);
+
+/* The same unless the instance has as many requests as it takes by now (traits->capacity): false then, and
+ * nothing has changed. Whoever is told so picks again. */
+must_use bool ticket_try_open(
     struct ticket *t, struct policy_set *set, const struct pick_input *input, const struct pick_result *pick);
 
 /* Its first token came. Again, or on a closed one, does nothing. */

@@ -159,6 +159,48 @@ static void sums_beside_running_workers(void **state) {
 	load_free(&load);
 }
 
+#define MOST 2
+
+/* Counted by itself there are never more in than may be. */
+static void *compete(void *object) {
+	static _Atomic uint32_t n_in;
+	const struct shift *shift = object;
+
+	pthread_barrier_wait(shift->begin);
+	for (unsigned i = 0; i < ROUNDS / 4; i++) {
+		if (!load_try_charge(shift->load, shift->worker, 5, 3, MOST))
+			continue;
+		uint32_t n_before = atomic_fetch_add(&n_in, 1);
+		assert(n_before < MOST);
+		atomic_fetch_sub(&n_in, 1);
+		load_release_prefill(shift->load, shift->worker, 5, 3);
+	}
+	return NULL;
+}
+
+static void of_two_that_would_be_the_last_one_is(void **state) {
+	struct load *load = load_new(WORKERS);
+	struct shift shifts[WORKERS];
+	pthread_t threads[WORKERS];
+	pthread_barrier_t begin;
+
+	assert_true(load_is_below(load, 5, 1) && load_try_charge(load, 0, 5, 7, 1));
+	assert_false(load_is_below(load, 5, 1) || load_try_charge(load, 1, 5, 7, 1));
+	assert_int_equal(load_total(load, 5).prefill_tokens, 7);
+	assert_int_equal(load_total(load, 5).n_prefills, 1);
+	load_release_prefill(load, 0, 5, 7);
+	assert_int_equal(pthread_barrier_init(&begin, NULL, WORKERS), 0);
+	for (unsigned i = 0; i < WORKERS; i++) {
+		shifts[i] = (struct shift){ load, i, &begin };
+		assert_int_equal(pthread_create(&threads[i], NULL, compete, &shifts[i]), 0);
+	}
+	for (unsigned i = 0; i < WORKERS; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	assert_int_equal(load_requests(load, 5), 0);
+	pthread_barrier_destroy(&begin);
+	load_free(&load);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sums_go_over_workers),
@@ -167,6 +209,7 @@ int main(void) {
 		cmocka_unit_test(workers_share_no_cache_line),
 		cmocka_unit_test(a_release_without_a_charge_aborts),
 		cmocka_unit_test(sums_beside_running_workers),
+		cmocka_unit_test(of_two_that_would_be_the_last_one_is),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

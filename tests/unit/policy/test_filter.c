@@ -964,6 +964,35 @@ static void an_owner_is_not_replaced_while_it_is_there(void **state) {
 	picks_close(&p);
 }
 
+/* Two picks are of the same moment: the one that opens its ticket first has the place. */
+static void the_last_place_is_given_once(void **state) {
+	static const struct stand stands[] = { { .labels = "capacity=1" }, { .labels = "capacity=0" } };
+	struct ticket first = { .phase = TICKET_CLOSED }, second = first;
+	uint16_t slots[PICKS_ROWS_MAX];
+	struct pick_result pick;
+	struct picks p;
+
+	stands_open(&p, "round_robin", stands, 2);
+	struct pick_input input = stands_input(&p, "b", slots);
+	assert_int_equal(policy_pick(&p.set, &input, &pick), 0);
+	assert_ptr_equal(pick.instance, picks_instance(&p, 0));
+	assert_true(ticket_try_open(&first, &p.set, &input, &pick) && first.is_capped);
+	assert_false(ticket_try_open(&second, &p.set, &input, &pick));
+	assert_false(ticket_is_open(&second));
+	assert_int_equal(load_requests(p.load, pick.instance->slot), 1);
+	assert_int_equal(policy_pick(&p.set, &input, &pick), PICK_E_NONE_LEFT);
+	ticket_close(&first, &p.set, NULL);
+	assert_int_equal(load_requests(p.load, picks_instance(&p, 0)->slot), 0);
+
+	input = stands_input(&p, "a", slots); /* that one has no cap */
+	assert_int_equal(policy_pick(&p.set, &input, &pick), 0);
+	assert_true(ticket_try_open(&first, &p.set, &input, &pick));
+	assert_true(ticket_try_open(&second, &p.set, &input, &pick) && !second.is_capped);
+	ticket_close(&first, &p.set, NULL);
+	ticket_close(&second, &p.set, NULL);
+	picks_close(&p);
+}
+
 /* A request that goes elsewhere does not move it. */
 static void a_detour_leaves_the_owner(void **state) {
 	uint16_t slots[PICKS_ROWS_MAX];
@@ -1016,6 +1045,7 @@ int main(void) {
 		cmocka_unit_test(what_is_about_a_response_needs_no_room),
 		cmocka_unit_test(an_owner_is_known_while_it_is_asked_for),
 		cmocka_unit_test(a_detour_leaves_the_owner),
+		cmocka_unit_test(the_last_place_is_given_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

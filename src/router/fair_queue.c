@@ -93,16 +93,8 @@ static struct fair_waiter *youngest_above(const struct fair_queue *q, unsigned c
 	return NULL;
 }
 
-struct fair_waiter *fair_queue_put(struct fair_queue *q, struct fair_waiter *w) {
-	struct fair_waiter *out = NULL;
-
-	assert(w->tenant < q->n_tenants && w->class < FAIR_CLASSES);
-	if (q->n == q->n_max) {
-		out = youngest_above(q, w->class);
-		if (!out)
-			return w;
-		fair_queue_remove(q, out);
-	}
+/* One more; its links are the caller's to make. */
+static struct flow *enter(struct fair_queue *q, struct fair_waiter *w) {
 	struct tenant *t = &q->tenants[w->tenant];
 	struct flow *flow = &t->flows[w->class];
 
@@ -112,11 +104,34 @@ struct fair_waiter *fair_queue_put(struct fair_queue *q, struct fair_waiter *w) 
 		list_push(&q->classes[w->class].flows, &flow->link);
 	list_init(&w->link);
 	list_init(&w->by_age);
-	list_push(&flow->waiters, &w->link);
-	list_push(&q->classes[w->class].by_age, &w->by_age);
 	q->classes[w->class].n++;
 	q->n++;
+	return flow;
+}
+
+struct fair_waiter *fair_queue_put(struct fair_queue *q, struct fair_waiter *w) {
+	struct fair_waiter *out = NULL;
+
+	assert(w->tenant < q->n_tenants && w->class < FAIR_CLASSES);
+	if (q->n >= q->n_max) {
+		out = youngest_above(q, w->class);
+		if (!out)
+			return w;
+		fair_queue_remove(q, out);
+	}
+	struct flow *flow = enter(q, w);
+
+	list_push(&flow->waiters, &w->link);
+	list_push(&q->classes[w->class].by_age, &w->by_age);
 	return out;
+}
+
+void fair_queue_return(struct fair_queue *q, struct fair_waiter *w) {
+	assert(w->tenant < q->n_tenants && w->class < FAIR_CLASSES);
+	struct flow *flow = enter(q, w);
+
+	list_push_front(&flow->waiters, &w->link);
+	list_push_front(&q->classes[w->class].by_age, &w->by_age);
 }
 
 void fair_queue_remove(struct fair_queue *q, struct fair_waiter *w) {

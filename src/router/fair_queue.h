@@ -47,6 +47,10 @@ void fair_queue_spend(struct fair_queue *queue, uint32_t tenant, uint64_t n_toke
  */
 must_use struct fair_waiter *fair_queue_put(struct fair_queue *queue, struct fair_waiter *waiter);
 
+/* It was taken out, but could not go: it waits again, before all others of its tenant and class, however
+ * many there are. */
+void fair_queue_return(struct fair_queue *queue, struct fair_waiter *waiter);
+
 /* It waits and shall no longer. */
 void fair_queue_remove(struct fair_queue *queue, struct fair_waiter *waiter);
 

@@ -190,6 +190,24 @@ static void who_waits_too_long_is_out(void **state) {
 }
 
 /* Whatever happens, the counts are those of a list, and nobody is lost or there twice. */
+static void who_returns_is_the_first_again(void **state) {
+	struct fair_waiter *w[3];
+	struct hall h;
+
+	hall_open(&h, equal, 1, 3);
+	for (unsigned i = 0; i < 3; i++)
+		w[i] = come(&h, 0, 1, 0);
+	assert_ptr_equal(take(&h), w[0]);
+	come(&h, 0, 1, 0);
+	fair_queue_return(h.queue, w[0]); /* one more than may be */
+	assert_int_equal(fair_queue_n(h.queue), 4);
+	struct fair_waiter *late = new_waiter(&h, 0, 1, 0);
+	assert_ptr_equal(fair_queue_put(h.queue, late), late);
+	assert_ptr_equal(take(&h), w[0]);
+	assert_ptr_equal(take(&h), w[1]);
+	hall_close(&h);
+}
+
 static void it_agrees_with_a_list(void **state) {
 	bool waits[N_MAX] = { false };
 	uint32_t n = 0;
@@ -239,6 +257,7 @@ int main(void) {
 		cmocka_unit_test(when_it_is_full_the_youngest_of_the_last_class_yields),
 		cmocka_unit_test(a_queue_of_none_takes_nobody),
 		cmocka_unit_test(who_waits_too_long_is_out),
+		cmocka_unit_test(who_returns_is_the_first_again),
 		cmocka_unit_test(it_agrees_with_a_list),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,6 +31,8 @@ int reply_send(struct call *call, const struct reply *r) {
 		call_put_field(&o, SLICE("x-headrace-decision"), r->decision);
 	if (r->retry_after_s)
 		call_put_field(&o, SLICE("retry-after"), call_decimal(r->retry_after_s, digits));
+	if (r->is_final)
+		call_put_field(&o, SLICE("x-should-retry"), SLICE("false"));
 	if (r->allow.n)
 		call_put_field(&o, SLICE("allow"), r->allow);
 	if (r->authenticate.n)

@@ -10,6 +10,7 @@
 struct reply {
 	unsigned status;
 	uint16_t retry_after_s;    /* 0: not said */
+	bool is_final;             /* clients that know the word do not repeat the request by themselves */
 	bool closes;               /* the connection ends after it */
 	bool is_head;              /* to HEAD: no body is sent */
 	bool keeps_http10;         /* the client speaks HTTP/1.0 and asked to keep the connection */

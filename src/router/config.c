@@ -73,6 +73,13 @@ static const char *check_tag(const char *text) {
 	return !text[0] || strpbrk(text, ", ") ? "expected a tag without commas and blanks" : NULL;
 }
 
+static const char *check_requests(const char *text) {
+	uint64_t n;
+
+	return text_uint(slice_of(text), UINT32_MAX, &n) ? NULL
+							 : "expected a number of requests; 0 is no cap";
+}
+
 static enum retry_status read_status(const char *text) {
 	uint64_t status;
 
@@ -83,7 +90,7 @@ static const char *check_status(const char *text) {
 	return read_status(text) == RETRY_STATUSES ? "expected one of 408, 429, 500, 502, 503, 504" : NULL;
 }
 
-static const char *const dialects[] = { "headrace", "infinilm", NULL };
+static const char *const dialects[] = { "headrace", "infinilm", "vllm", NULL };
 static const char *const half_closes[] = { "abort", "serve", NULL };
 static const char *const privacy_levels[] = { "public", "internal", "confidential", "restricted", NULL };
 static const char *const log_formats[] = { "json", NULL };
@@ -150,8 +157,8 @@ static const struct option tenant_fields[] = {
 
 static const struct option rows[] = {
 	{ "router", "dialect",
-	    .help = "whose defaults and errors: our own or those of InfiniLM-SVC's router, whose name, "
-		    "infini-router, chooses them too",
+	    .help = "whose defaults and errors: our own, those of InfiniLM-SVC's router, whose name, "
+		    "infini-router, chooses them too, or those that vLLM's router has for [admission]",
 	    .type = OPTION_ENUM, .choices = dialects, .def = "headrace", ROUTER(dialect) },
 	{ "router", "host", .arg = "HOST", .help = "address to listen on", .type = OPTION_STRING,
 	    .def = "127.0.0.1", .check = option_check_host, ROUTER(host) },
@@ -562,6 +569,22 @@ static const struct option rows[] = {
 	{ "breaker", "disabled", .flag = "disable-circuit-breaker",
 	    .help = "the contrary of enabled, as vLLM's router has it", .type = OPTION_BOOL, .def = "false",
 	    ROUTER(breaker.is_disabled) },
+	{ "admission", "max_requests", .flag = "max-concurrent-requests",
+	    .help = "requests in flight, from the choice of an engine to the last byte; those beyond wait; 0 "
+		    "is no cap, and 32768 the default of the dialect vllm",
+	    .type = OPTION_UINT, .def = "0", .max = UINT32_MAX / 2, ROUTER(admission.max_requests) },
+	{ "admission", "model_requests", .flag = "admission-model-requests",
+	    .help = "the same of each model; engines have their label capacity besides", .type = OPTION_UINT,
+	    .def = "0", .max = UINT32_MAX / 2, ROUTER(admission.model_requests) },
+	{ "admission", "models", .arg = "{ MODEL = N }", .help = "the same of single models",
+	    .type = OPTION_MAP, .check = check_requests, ROUTER(admission.models) },
+	{ "admission", "queue_size", .flag = "queue-size",
+	    .help = "requests that may wait for a place, or for an engine that is not full; 0 refuses them "
+		    "at once",
+	    .type = OPTION_UINT, .def = "100", .max = 1u << 20, ROUTER(admission.queue_size) },
+	{ "admission", "queue_timeout", .flag = "queue-timeout-secs",
+	    .help = "how long one waits at most; a plain number is seconds", .type = OPTION_DURATION,
+	    .def = "60s", .min = 1, .max = HOUR_MS, .unit_ms = 1000, ROUTER(admission.queue_timeout_ms) },
 	{ "sse", "heartbeat", .help = "between two comments in a silent stream", .type = OPTION_DURATION,
 	    .reserved = true },
 	{ "", "worker", .help = "one engine each", .type = OPTION_ARRAY, .fields = worker_fields,
@@ -600,6 +623,7 @@ static const struct option_table tables[] = {
 	{ "health", "health of engines" },
 	{ "explain", "explained choices" },
 	{ "retry", "repeated requests" },
+	{ "admission", "how many requests are in flight, and who waits" },
 	{ "breaker", "circuit breakers" },
 	{ "sse", "event streams" },
 };
@@ -863,6 +887,9 @@ static void use_proxy_timeout(struct option_set *set, struct router_config *conf
 static void apply_dialect(struct option_set *set, struct router_config *config) {
 	if (option_is_called(set, "infini-router"))
 		option_default(set, config, "router.dialect", "infinilm");
+	config->admission.is_vllm = config->dialect == ROUTER_VLLM;
+	if (config->dialect == ROUTER_VLLM)
+		option_default(set, config, "admission.max_requests", "32768");
 	if (config->dialect != ROUTER_INFINILM)
 		return;
 	option_default(set, config, "router.host", "0.0.0.0");

@@ -18,8 +18,8 @@
 #include "router/retry.h"
 #include "router/tenant.h"
 
-/* Whose defaults and errors: ours, or those of InfiniLM-SVC's router. */
-enum router_dialect { ROUTER_HEADRACE, ROUTER_INFINILM };
+/* Whose defaults and errors: ours, those of InfiniLM-SVC's router or, of admission, of vLLM's. */
+enum router_dialect { ROUTER_HEADRACE, ROUTER_INFINILM, ROUTER_VLLM };
 
 enum router_half_close { ROUTER_HALF_CLOSE_ABORT, ROUTER_HALF_CLOSE_SERVE };
 
@@ -72,6 +72,15 @@ struct router_health {
 struct router_tls {
 	struct tls_server_options server;
 	struct tls_client_files client; /* for engines and the registry */
+};
+
+struct router_admission {
+	uint32_t max_requests;    /* in flight; 0: no cap, so below */
+	uint32_t model_requests;  /* of each model */
+	struct option_map models; /* of single ones */
+	uint32_t queue_size;      /* that wait for a place; 0: none may */
+	uint64_t queue_timeout_ms;
+	bool is_vllm; /* refused with 429 and 408 */
 };
 
 struct router_explain {
@@ -137,6 +146,7 @@ struct router_config {
 	const char *state_dir; /* [router]; as given */
 	char table_file[4096]; /* where the table of the registry is kept; "": nowhere */
 	struct router_health health;
+	struct router_admission admission;
 	struct router_explain explain;
 	struct router_tls tls;
 	struct retry_options retry;

@@ -63,6 +63,7 @@ static enum next go(struct exchange *x, enum exchange_step step) {
 static enum next exchange_fail(struct exchange *x, enum cause cause) {
 	bool is_gone = cause == CAUSE_CLIENT_GONE || cause == CAUSE_CLIENT_STALLED;
 	x->cause = (uint8_t)cause;
+	turn_leave(x, cause);
 	return go(x, is_gone || x->down.out_has_begun ? STEP_SETTLE : STEP_REFUSE);
 }
 
@@ -82,8 +83,11 @@ static void release_instance(struct exchange *x, enum cause cause, unsigned stat
 		.cached_tokens = tap->tokens_cached,
 		.output_tokens = tap->has_usage ? tap->tokens_out : tap->n_events,
 		.has_cached = tap->has_cached };
+	bool is_awaited = x->ticket.is_capped;
 	permit_settle(x, cause, status);
 	ticket_close(&x->ticket, &x->worker->policies, cause ? NULL : &usage);
+	if (is_awaited)
+		turn_vacate(x->worker);
 }
 
 static void drop_upstream(struct exchange *x) {
@@ -177,6 +181,7 @@ static enum next step_begin(struct exchange *x) {
 	enum cause cause = local_is_open(h) ? CAUSE_NONE : tenancy_admit(x, h);
 	if (cause)
 		return exchange_fail(x, cause);
+	x->turn.place.tenant = x->tenant;
 	return go(x, local_is_ours(h) ? STEP_LOCAL : STEP_ADMIT);
 }
 
@@ -318,8 +323,22 @@ static enum next step_inspect(struct exchange *x) {
 	if (!call_is_received(&x->down) && send_continue(x))
 		return exchange_fail(x, CAUSE_CLIENT_GONE);
 	if (inspect_is_enough(x))
-		return go(x, STEP_PICK);
+		return go(x, STEP_QUEUE);
 	return WAIT;
+}
+
+/* Its place among those in flight, if its tenant may ask for the model, whether or not there is such a one. */
+static enum next step_queue(struct exchange *x) {
+	enum cause cause = CAUSE_NONE;
+	if (!rate_is_taken(&x->claim))
+		cause = tenancy_permit(x, find_name(x), request_head(x));
+	if (cause)
+		return exchange_fail(x, cause);
+	int r = turn_take(x, &cause);
+	if (!r)
+		return go(x, STEP_PICK);
+	call_want(&x->down, false); /* the rest of the body waits in the socket */
+	return r == TURN_E_WAIT ? WAIT : exchange_fail(x, cause);
 }
 
 /* What filters and the policy may know of a request for this model; its keys are the worker's scratch. */
@@ -327,6 +346,9 @@ static void make_demand(struct exchange *x, const struct model *model, struct de
 	const struct head *head = request_head(x);
 	worker_demand(x->worker, &x->inspect, model, tenancy_of(x), demand);
 	demand->seed = worker_seed(exchange_id(x));
+	if (demand->deadline_ms && x->turn.ends_ms) /* part of it is over */
+		demand->deadline_ms = (uint32_t)u64_max(1,
+		    demand->deadline_ms - u64_min(demand->deadline_ms, (now_ns(x) - x->at.begin) / 1000000u));
 	if (head->framing == FRAMING_LENGTH)
 		worker_expect(x->worker, &x->inspect, model, head->content_length, demand);
 }
@@ -372,6 +394,8 @@ static enum next fail_without_model(struct exchange *x) {
 	enum cause cause = any->n_candidates + any->n_reserve ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE;
 	struct demand demand;
 	struct pick_input input = { .demand = &demand, .now_ns = now_ns(x) };
+	if (turn_again(x, cause))
+		return go(x, STEP_QUEUE);
 	make_demand(x, any, &demand);
 	journal_declined(x, &input, cause, 0);
 	return exchange_fail(x, cause);
@@ -399,11 +423,6 @@ static void move_to_current_view(struct exchange *x) {
 }
 
 static enum next step_pick(struct exchange *x) {
-	enum cause cause = CAUSE_NONE;
-	if (!rate_is_taken(&x->claim)) /* whether or not there is such a model */
-		cause = tenancy_permit(x, find_name(x), request_head(x));
-	if (cause)
-		return exchange_fail(x, cause);
 	move_to_current_view(x);
 	if (!x->model)
 		return fail_without_model(x);
@@ -415,7 +434,7 @@ static enum next step_pick(struct exchange *x) {
 		.n_tried = x->n_tried,
 		.now_ns = now_ns(x) };
 	make_demand(x, x->model, &demand);
-	cause = tenancy_reserve(x, x->model, &demand);
+	enum cause cause = tenancy_reserve(x, x->model, &demand);
 	if (cause)
 		return exchange_fail(x, cause);
 	struct pick_result pick;
@@ -429,16 +448,22 @@ static enum next step_pick(struct exchange *x) {
 	}
 	if (r == 0 && pick.reason >= PICK_ALL_AVOIDED && x->n_tried >= AVOIDED_TRIES_MAX)
 		r = PICK_E_NONE_LEFT; /* the fleet is away, as others have found before */
+	if (r && turn_again(x, cause_of(x, r)))
+		return go(x, STEP_QUEUE);
 	if (r)
 		return pick_failed(x, &input, r, pick_ns);
 	if (!permit_take(x, pick.instance))
 		return NEXT;
+	if (!ticket_try_open(&x->ticket, &x->worker->policies, &input, &pick)) {
+		permit_return(x, pick.instance); /* another worker took the last place there: the next pick knows */
+		return NEXT;
+	}
+	turn_picked(x);
 
 	if (!x->n_attempts)
 		retry_budget_pay(&x->worker->budgets[x->model->label], &x->worker->router->config->retry,
 		    loop_now_ms(&x->worker->loop));
 	metric_add(&x->worker->metrics->picks, 1);
-	ticket_open(&x->ticket, &x->worker->policies, &input, &pick);
 	journal_picked(x, &input, &pick, pick_ns);
 	x->row = pick.row;
 	x->reason = (uint8_t)pick.reason;
@@ -904,6 +929,13 @@ static const char *refusal_detail(const struct exchange *x, enum cause cause, ch
 	return room;
 }
 
+/* The longest of what limits, breakers and the queue say; 0: as the cause has it. */
+static uint32_t retry_after_s(const struct exchange *x, enum cause cause) {
+	uint32_t rest_s = u64_max(x->claim.wait_s, x->retry_after_s);
+
+	return (uint32_t)u64_max(rest_s, turn_retry_after_s(x, cause));
+}
+
 /* The answer is ours: an error that says why. */
 static enum next step_refuse(struct exchange *x) {
 	const struct decision *d = decision_find(&x->worker->decisions, x->decision);
@@ -913,7 +945,8 @@ static enum next step_refuse(struct exchange *x) {
 	const char *detail = refusal_detail(x, cause, name);
 	struct reply reply = { .request_id = exchange_id(x),
 		.fields = tenancy_fields(x, request_head(x), fields),
-		.retry_after_s = x->claim.wait_s ? x->claim.wait_s : x->retry_after_s };
+		.retry_after_s = retry_after_s(x, cause) };
+	reply.is_final = turn_retry_after_s(x, cause) > 0;
 	if (cause == CAUSE_INVALID_KEY)
 		reply.authenticate = SLICE("Bearer");
 	if (d && x->worker->router->config->explain.has_headers)
@@ -971,6 +1004,7 @@ static enum next step_settle(struct exchange *x) {
 	struct worker *w = x->worker;
 	drop_upstream(x);
 	release_instance(x, (enum cause)x->cause, x->status);
+	turn_settle(x, x->tap.tokens_in + (x->tap.has_usage ? x->tap.tokens_out : x->tap.n_events));
 	tenancy_settle(x);
 	if (x->cause == CAUSE_CLIENT_GONE)
 		metric_add(&w->metrics->client_aborts, 1);
@@ -1003,6 +1037,7 @@ static const struct {
 	[STEP_ADMIT] = { step_admit, "admit" },
 	[STEP_LOCAL] = { step_local, "local" },
 	[STEP_INSPECT] = { step_inspect, "inspect" },
+	[STEP_QUEUE] = { step_queue, "queue" },
 	[STEP_PICK] = { step_pick, "pick" },
 	[STEP_CONNECT] = { step_connect, "connect" },
 	[STEP_SEND] = { step_send, "send" },
@@ -1034,6 +1069,10 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 	switch ((enum exchange_step)x->step) {
 	case STEP_INSPECT:
 		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT, x->down.in_bytes };
+	case STEP_QUEUE:
+		return (struct deadline){ x->turn.ends_ms -
+			    u64_min(x->turn.ends_ms, loop_now_ms(&x->worker->loop)) + 1,
+			(enum cause)x->turn.late_cause, 0 };
 	case STEP_CONNECT:
 		return (struct deadline){ t->connect_ms, CAUSE_CONNECT_TIMEOUT,
 			(uint64_t)x->n_attempts << 32 | x->n_addresses };
@@ -1089,7 +1128,7 @@ bool exchange_is_waiting(const struct exchange *x, uint64_t *silent_ms_out) {
 /* The deadline passed. Connecting may go on elsewhere, all else ends here. */
 static enum next on_late(struct exchange *x) {
 	enum cause cause = (enum cause)x->wait_cause;
-	if (cause == CAUSE_CONNECT_TIMEOUT)
+	if (x->step == STEP_CONNECT && cause == CAUSE_CONNECT_TIMEOUT)
 		return connect_failed(x, cause);
 	if (x->step == STEP_BACK_OFF && cause == CAUSE_UPSTREAM_REFUSED) /* the wait is over */
 		return go(x, STEP_PICK);

@@ -17,6 +17,7 @@
 #include "router/hold.h"
 #include "router/inspect.h"
 #include "router/rate.h"
+#include "router/turn.h"
 #include "router/worker.h"
 
 enum exchange_step {
@@ -24,6 +25,7 @@ enum exchange_step {
 	STEP_ADMIT,
 	STEP_LOCAL,
 	STEP_INSPECT,
+	STEP_QUEUE,
 	STEP_PICK,
 	STEP_CONNECT,
 	STEP_SEND,
@@ -60,6 +62,7 @@ struct exchange {
 	struct view *view;
 	const struct model *model; /* of the view; NULL until it is known */
 	struct ticket ticket;      /* at the instance that has it; closed: none */
+	struct turn turn;          /* its place among those in flight */
 	struct exchange_times at;
 	uint64_t deadline_ms;    /* of what is waited for now; UINT64_MAX: none */
 	uint64_t moved_ms;       /* since then it is the engine that is waited for; 0: it is not */
@@ -94,7 +97,7 @@ struct exchange {
 					 the end */
 };
 
-_Static_assert(sizeof(struct exchange) <= 864, "an open stream costs little");
+_Static_assert(sizeof(struct exchange) <= 896, "an open stream costs little");
 
 /* For the server: a valid head has come. */
 struct job *exchange_begin(struct server *server, struct session *session, const struct head *head);

@@ -244,7 +244,8 @@ struct facts {
 	uint64_t response;    /* of the path; 0: it names none */
 	uint64_t origin_zone; /* 0: not said */
 	uint64_t accelerator; /* likewise */
-	uint32_t deadline_ms; /* 0: none */
+	uint64_t wait_ms;     /* likewise; UINT64_MAX: as long as it may */
+	uint32_t deadline_ms; /* likewise */
 };
 
 struct reading {
@@ -414,7 +415,7 @@ __attribute__((constructor)) static void inspect_table_init(void) {
 
 /* ---- the head ----------------------------------------------------------------------- */
 
-enum { OWN_PRIVACY, OWN_ZONE, OWN_COST, OWN_DEADLINE, OWN_ACCELERATOR, N_OWN };
+enum { OWN_PRIVACY, OWN_ZONE, OWN_COST, OWN_DEADLINE, OWN_ACCELERATOR, OWN_PRIORITY, OWN_WAIT, N_OWN };
 
 static const struct slice own_names[N_OWN] = {
 	[OWN_PRIVACY] = { "privacy", 7 },
@@ -422,6 +423,8 @@ static const struct slice own_names[N_OWN] = {
 	[OWN_COST] = { "cost-tolerance", 14 },
 	[OWN_DEADLINE] = { "deadline-ms", 11 },
 	[OWN_ACCELERATOR] = { "accelerator", 11 },
+	[OWN_PRIORITY] = { "priority", 8 },
+	[OWN_WAIT] = { "wait", 4 },
 };
 
 /* The part of a field's name that says which of ours it is; n is 0 when it is none. */
@@ -473,6 +476,35 @@ static bool read_privacy(struct inspect *in, struct slice value) {
 	return in->privacy < PRIVACY_LEVELS;
 }
 
+#define CLASS_NORMAL 4u
+#define CLASS_LAST   7u
+
+static bool read_class(struct inspect *in, struct slice value) {
+	static const struct {
+		struct slice name;
+		uint8_t class;
+	} classes[] = { { { "high", 4 }, 2 }, { { "normal", 6 }, CLASS_NORMAL }, { { "low", 3 }, 6 } };
+	uint64_t number;
+	if (text_uint(value, CLASS_LAST, &number)) {
+		in->class = (uint8_t)number;
+		return true;
+	}
+	for (size_t i = 0; i < n_elems(classes); i++)
+		if (slice_is(value, classes[i].name)) {
+			in->class = classes[i].class;
+			return true;
+		}
+	return false;
+}
+
+static bool read_wait(struct facts *facts, struct slice value) {
+	if (slice_is(value, SLICE("true"))) {
+		facts->wait_ms = UINT64_MAX;
+		return true;
+	}
+	return text_duration_ms(value, &facts->wait_ms) && facts->wait_ms;
+}
+
 /* A head that is being read: the request, what is kept of it, and one of its fields. */
 struct head_reading {
 	struct inspect *in;
@@ -497,6 +529,10 @@ static bool read_own(struct head_reading *h, unsigned own) {
 			return false;
 		h->in->cost_tolerance = (uint8_t)number;
 		return true;
+	case OWN_PRIORITY:
+		return read_class(h->in, h->value);
+	case OWN_WAIT:
+		return read_wait(&h->facts, h->value);
 	default:
 		if (!text_uint(h->value, UINT32_MAX, &number))
 			return false;
@@ -617,7 +653,7 @@ static enum cause body_begin(
 	    : in->body == INSPECT_FORM            ? sizeof(struct form_reading)
 						  : sizeof(struct facts);
 	bool has_facts = facts->session || facts->response || facts->origin_zone || facts->accelerator ||
-	    facts->deadline_ms;
+	    facts->deadline_ms || facts->wait_ms;
 	if (in->body == INSPECT_NOTHING && !has_facts)
 		return CAUSE_NONE;
 	in->buf = buf_new(pool, n_bytes);
@@ -633,7 +669,8 @@ static enum cause body_begin(
 
 enum cause inspect_init(
     struct inspect *in, const struct inspect_rules *rules, struct buf_pool *pool, const struct head *head) {
-	*in = (struct inspect){ .capability = (uint8_t)capability_of(head_method(head), head_path(head)) };
+	*in = (struct inspect){ .capability = (uint8_t)capability_of(head_method(head), head_path(head)),
+		.class = CLASS_NORMAL };
 	struct head_reading h = { .in = in, .facts.rules = rules, .n_better = rules->n_headers };
 	struct slice segment = segment_of_path(head_path(head));
 	in->may_name_response = in->capability == CAPABILITY_RESPONSES || is_responses_verb(segment);
@@ -949,6 +986,12 @@ static void measure_prompt(const struct prompt_chain *prompt, double tokens_per_
 	out->prompt_tokens = (uint32_t)u64_min(n_tokens, UINT32_MAX);
 	out->is_counted = size.n_ids > 0;
 	out->is_batch = size.is_batch || out->capability == CAPABILITY_RERANK;
+}
+
+struct inspect_wishes inspect_wishes(const struct inspect *in) {
+	return (struct inspect_wishes){ .class = in->class,
+		.wait_ms = in->buf ? facts_of(in)->wait_ms : 0,
+		.deadline_ms = in->buf ? facts_of(in)->deadline_ms : 0 };
 }
 
 void inspect_demand(

@@ -41,6 +41,7 @@ struct inspect {
 	uint8_t capability; /* private, see inspect_capability() */
 	uint8_t privacy;
 	uint8_t cost_tolerance;
+	uint8_t class;      /* private, see inspect_wishes() */
 	uint8_t own_fields; /* bits of the fields of ours that were there */
 	bool is_guess;      /* no type was given and no byte has come yet */
 	bool may_be_empty;
@@ -126,6 +127,14 @@ uint64_t inspect_session_of(struct slice text, const struct inspect_salt *with);
  * asks for it by its path names no model. */
 uint64_t inspect_id_hash(struct slice id);
 uint64_t inspect_response_key(uint64_t hash, uint64_t tenant);
+
+/* What its head says of its wait for a place. */
+struct inspect_wishes {
+	uint8_t class;        /* 0 goes first, 7 last */
+	uint64_t wait_ms;     /* that it wants to wait at the most, even for a fleet; 0: not said */
+	uint32_t deadline_ms; /* for its first token; 0: none */
+};
+struct inspect_wishes inspect_wishes(const struct inspect *in);
 
 /*
  * All that is known so far. `keys` has room for PROMPT_BLOCKS_MAX and lives as long as *out is used.

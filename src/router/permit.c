@@ -9,6 +9,11 @@ bool permit_take(struct exchange *x, struct instance *inst) {
 	return guard_admit(inst, loop_now_ms(&x->worker->loop), &x->permit);
 }
 
+void permit_return(struct exchange *x, struct instance *inst) {
+	guard_settle(inst, &x->worker->router->config->breaker.limits, x->permit, BREAKER_NEUTRAL, 0,
+	    loop_now_ms(&x->worker->loop));
+}
+
 static enum breaker_outcome outcome_of(const struct exchange *x, enum cause cause, unsigned status) {
 	bool is_unconnected = cause == CAUSE_CONNECT_FAILED || cause == CAUSE_CONNECT_TIMEOUT;
 

@@ -16,6 +16,9 @@
 /* False: somebody was faster; the next pick leaves this instance out. */
 must_use bool permit_take(struct exchange *x, struct instance *inst);
 
+/* It was taken, and the request does not go there after all. */
+void permit_return(struct exchange *x, struct instance *inst);
+
 /* The attempt ended so; `status` of what the instance said, 0: nothing. Without an open ticket does nothing.
  */
 void permit_settle(struct exchange *x, enum cause cause, unsigned status);

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "fleet/label.h"
 #include "router/breakers.h"
+#include "router/gate_view.h"
 
 static void write_gauges(const struct router *router, FILE *out) {
 	uint64_t n_active = 0, n_clients = 0, n_engines = 0, lag_ns = 0;
@@ -29,6 +30,17 @@ static void write_gauges(const struct router *router, FILE *out) {
 	    "Longest turn of a worker's event loop in the last half second.", (double)lag_ns / 1e9);
 	metric_write_one(out, "headrace_uptime_seconds", "gauge", "Since the start.",
 	    (double)(clock_now_ns() - router->started_ns) / 1e9);
+}
+
+static void write_queue(const struct router *router, FILE *out) {
+	char class[4];
+	metric_write_family(out, "headrace_queue_requests", "gauge",
+	    "Requests that wait for a place among those in flight, by class: 0 goes first.");
+	for (unsigned i = 0; i < FAIR_CLASSES; i++) {
+		snprintf(class, sizeof(class), "%u", i);
+		metric_write_row(
+		    out, "headrace_queue_requests", "class", class, gatekeeper_n_waiting(router->gate, i));
+	}
 }
 
 typedef double (*instance_value_fn)(const struct report *r, const struct instance *inst);
@@ -275,6 +287,7 @@ static void write_metrics(void *context, FILE *out) {
 	metric_write_requests(out, shards, r->router->n_workers, model_text, instance_text);
 	metric_write(out, shards, r->router->n_workers);
 	write_gauges(r->router, out);
+	write_queue(r->router, out);
 	write_instances(r, out);
 	if (r->router->config->tenants)
 		write_tenants(r->router, out);
@@ -305,6 +318,11 @@ static void answer_config(struct endpoint_call *call) {
 	json_decref(config);
 }
 
+static void answer_admission(struct endpoint_call *c) {
+	const struct report *r = endpoint_context(c);
+	endpoint_answer_json(c, 200, gate_view(r->router));
+}
+
 static void answer_liveness(struct endpoint_call *c) {
 	endpoint_answer_json(c, 200, json_pack("{s:s}", "status", "alive"));
 }
@@ -317,6 +335,7 @@ const size_t report_n_metrics_endpoints = n_elems(report_metrics_endpoints);
 const struct endpoint report_admin_endpoints[] = {
 	{ METHOD_GET, "/metrics", .run = answer_metrics },
 	{ METHOD_GET, "/config", .run = answer_config },
+	{ METHOD_GET, "/admission", .run = answer_admission },
 	{ METHOD_GET, "/decisions", .run = explain_decisions },
 	{ METHOD_GET, "/decisions/{id}", .run = explain_decision },
 	{ METHOD_POST, "/explain", .run = explain_request, .body_bytes_max = EXPLAIN_BODY_BYTES_MAX },

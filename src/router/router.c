@@ -41,6 +41,7 @@ struct control {
 	struct router_config *config;
 	struct fleet *fleet;
 	struct snapshot *snapshot; /* the newest, as published */
+	struct admission_tenant *shares;
 	struct watcher watcher;
 	struct health health;
 	struct scraper scraper;
@@ -88,6 +89,7 @@ static void control_publish_now(struct control *c) {
 		prefix_index_widen(c->router.prefixes, next->n_rows);
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_publish(&c->router.workers[i], snapshot_ref(next));
+	gatekeeper_publish(c->router.gate, next);
 	control_say_panics(c->snapshot, next);
 	snapshot_unref(&c->snapshot);
 	c->snapshot = next;
@@ -187,6 +189,38 @@ static void control_open_scraper(struct control *c) {
 		.load = c->router.load };
 	scraper_init(&c->scraper, &c->loop, &options);
 	c->report.scraper = &c->scraper;
+}
+
+/* What each tenant may have of the places, by its number. */
+static struct admission_tenant *shares_of(const struct tenant_table *table, uint32_t n) {
+	struct admission_tenant *shares = calloc(n, sizeof(*shares));
+	for (uint32_t i = 0; i < n; i++) {
+		const struct tenant *tenant = tenant_get(table, i);
+		shares[i] = (struct admission_tenant){ tenant->max_requests, tenant->weight, tenant->priority };
+	}
+	return shares;
+}
+
+static void control_open_gate(struct control *c) {
+	const struct router_admission *config = &c->config->admission;
+	uint32_t n_tenants = tenant_table_n(c->config->tenants);
+	struct router *router = &c->router;
+	c->shares = shares_of(c->config->tenants, n_tenants);
+	const struct admission_limits limits = { .max_requests = config->max_requests,
+		.model_requests = config->model_requests,
+		.models = config->models,
+		.tenants = c->shares,
+		.n_tenants = n_tenants };
+	router->tenants = limits.tenants;
+	router->admission = admission_new(&limits);
+	const struct gatekeeper_options options = { .loop = &c->loop,
+		.admission = router->admission,
+		.load = router->load,
+		.tenants = limits.tenants,
+		.n_tenants = limits.n_tenants,
+		.n_max = config->queue_size };
+	router->gate = gatekeeper_new(&options);
+	gatekeeper_publish(router->gate, c->snapshot);
 }
 
 static struct pairs pairs_of_list(const struct option_list *list, struct pair *room) {
@@ -506,6 +540,7 @@ static bool control_start(struct control *c) {
 		return false;
 	c->snapshot = fleet_build(c->fleet);
 	c->report.snapshot = c->snapshot;
+	control_open_gate(c);
 	control_open_health(c);
 	control_open_scraper(c);
 	uint16_t port;
@@ -534,6 +569,9 @@ static void control_free(struct control *c) {
 		_exit(0);
 	certificates_deinit(&c->certificates);
 	loop_deliver(&c->loop); /* what the workers answered last: it is lent from this loop's pool */
+	gatekeeper_free(&c->router.gate);
+	admission_free(&c->router.admission);
+	free(c->shares);
 	loop_deinit(&c->loop);
 	endpoint_server_deinit(&c->admin);
 	if (c->has_metrics_listener)

@@ -82,6 +82,7 @@ static void worker_on_gauges(struct timer *t) {
 	worker_count_streams(w);
 	buf_pool_report(&w->loop.bufs);
 	slab_trim(&w->exchanges);
+	slab_trim(&w->desk.waiters);
 	loop_timer(&w->loop, &w->gauges, GAUGES_MS);
 }
 
@@ -97,6 +98,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 		return r;
 	list_init(&w->active);
 	slab_init(&w->exchanges, sizeof(struct exchange));
+	turn_desk_init(&w->desk);
 	rng_init_random(&w->rng);
 	upstream_pool_init(&w->pool, &w->loop, config->timeout.pool_idle_ms);
 	w->policies = (struct policy_set){ .options = &config->policies,
@@ -248,7 +250,8 @@ void worker_stop(struct worker *w) {
 
 void worker_join(struct worker *w) {
 	pthread_join(w->thread, NULL);
-	loop_deliver(&w->loop); /* questions, which are answered to the control thread's loop */
+	gatekeeper_deliver(w->router->gate); /* requests that waited have left: it gives their waiters back */
+	loop_deliver(&w->loop);              /* questions, which are answered to the control thread's loop */
 	timer_stop(&w->gauges);
 	tap_scratch_deinit(&w->tap, &w->loop.bufs);
 	policy_set_deinit(&w->policies);
@@ -260,6 +263,7 @@ void worker_join(struct worker *w) {
 	upstream_pool_deinit(&w->pool);
 	server_deinit(&w->server);
 	slab_deinit(&w->exchanges);
+	turn_desk_deinit(&w->desk);
 	free(w->metrics);
 	free(w->tallies);
 	free(w->budgets);

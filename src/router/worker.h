@@ -20,6 +20,7 @@
 #include "router/decision.h"
 #include "router/rate.h"
 #include "router/tap.h"
+#include "router/turn.h"
 
 /* What this worker counts for one instance; read by all. */
 struct worker_tally {
@@ -45,6 +46,9 @@ struct router {
 	struct session_table *sessions;  /* likewise */
 	struct session_table *responses; /* likewise: who keeps which stored response */
 	struct rate_table *rates;        /* NULL: nothing is limited */
+	struct admission *admission;
+	struct gatekeeper *gate; /* on the control thread */
+	const struct admission_tenant *tenants;
 	struct buf_budget budget;
 	struct client_budget clients;
 	struct worker *workers;
@@ -74,6 +78,7 @@ struct worker {
 	struct retry_budget *budgets; /* by label of the model */
 	struct view *view;
 	struct slab exchanges;
+	struct turn_desk desk;
 	struct list active; /* exchanges at work */
 	struct tap_scratch tap;
 	struct metric_shard *metrics;

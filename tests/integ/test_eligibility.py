@@ -132,7 +132,7 @@ def test_who_is_full_gets_no_more(fake, router):
             assert done.wait(60)
             peer.send(answer())
     engines = [fake(hold), fake(hold), fake(serve, declared=["other"])]
-    front = router(engines, labels=[{"capacity": "1"}] * 3, router={"threads": 1})
+    front = router(engines, "--queue-size", "0", labels=[{"capacity": "1"}] * 3, router={"threads": 1})
     results = []
     held = [threading.Thread(target=lambda: results.append(front.chat().status_code)) for _ in range(2)]
     for thread in held:

@@ -29,9 +29,11 @@ struct world {
 	struct router_config config;
 	struct router router;
 	struct worker worker;
+	struct loop control; /* where the gatekeeper lives */
 	struct fleet *fleet;
 	struct bytes log;
 	unsigned n_lines;
+	unsigned n_tenants;
 	struct world_rest rest;
 	size_t variant;   /* of the fleet, for scripts */
 	bool is_spinning; /* woken again and again without doing anything */
@@ -52,10 +54,17 @@ bool log_ring_put(struct log_ring *ring, struct slice line) {
 
 /* False: nobody had anything to tell. */
 static inline bool world_turn(struct world *w) {
+	uint64_t n_moves = net.n_moves;
 	bool any = net_poll();
 	loop_turn(&w->worker.loop);
 	w->worker.loop.is_in_turn = false;
-	any |= !list_is_empty(&w->worker.loop.ready);
+	loop_deliver(&w->control);
+	loop_turn(&w->control);
+	w->control.is_in_turn = false;
+	loop_deliver(&w->worker.loop);
+	any |= !list_is_empty(&w->worker.loop.ready) || !list_is_empty(&w->control.ready);
+	any |= n_moves != net.n_moves; /* by who was woken by mail */
+	any |= atomic_load(&w->control.inbox) || atomic_load(&w->worker.loop.inbox);
 	net_end_turn();
 	return any;
 }
@@ -74,12 +83,16 @@ static inline void world_settle(struct world *w) {
 	}
 }
 
+static inline uint64_t world_next_ns(struct loop *loop) {
+	uint64_t delay_ms = wheel_next_ms(&loop->wheel);
+	return (loop->wheel.now_ms + u64_min(delay_ms, 1u << 30)) * 1000000u;
+}
+
 static inline void world_pass(struct world *w, uint64_t ms) {
 	uint64_t until_ns = net.now_ns + ms * 1000000u;
 	world_settle(w);
 	while (net.now_ns < until_ns) {
-		uint64_t delay_ms = wheel_next_ms(&w->worker.loop.wheel);
-		uint64_t next_ns = (w->worker.loop.wheel.now_ms + u64_min(delay_ms, 1u << 30)) * 1000000u;
+		uint64_t next_ns = u64_min(world_next_ns(&w->worker.loop), world_next_ns(&w->control));
 		net.now_ns = u64_min(next_ns, until_ns);
 		world_settle(w);
 	}
@@ -95,8 +108,10 @@ static inline void world_pause(uint64_t ms) {
 /* The fleet as it is now becomes the worker's view. */
 static inline void world_publish(struct world *w) {
 	struct snapshot *next = fleet_build(w->fleet);
-	if (next)
-		worker_adopt(&w->worker, next);
+	if (!next)
+		return;
+	gatekeeper_publish(w->router.gate, next);
+	worker_adopt(&w->worker, next);
 }
 
 static inline void world_address(unsigned k, unsigned i, struct sockaddr_storage *out) {
@@ -106,7 +121,8 @@ static inline void world_address(unsigned k, unsigned i, struct sockaddr_storage
 }
 
 /* Engine number i, which serves these models (joined by commas) and has this many addresses. */
-static inline void world_set_engine(struct world *w, unsigned i, const char *models, unsigned n_addresses) {
+static inline void world_set_labelled(
+    struct world *w, unsigned i, const char *models, unsigned n_addresses, struct pairs labels) {
 	struct slice rest = slice_of(models), member;
 	struct pair pairs[8];
 	struct pairs list = { pairs, 0 };
@@ -119,6 +135,7 @@ static inline void world_set_engine(struct world *w, unsigned i, const char *mod
 	spec.instance = (struct instance_spec){ .name = slice_of(name), .url = slice_of(url), .port = 8000 };
 	spec.instance.host = slice_of(name);
 	spec.instance.authority = slice_skip(slice_of(url), 7);
+	spec.labels = labels;
 	int r = fleet_upsert(w->fleet, SOURCE_STATIC, &spec);
 	assert(r == 0);
 	world_publish(w);
@@ -133,6 +150,10 @@ static inline void world_set_engine(struct world *w, unsigned i, const char *mod
 			fleet_set_addresses(w->fleet, snap->rows[row].instance, addresses, n_addresses);
 		}
 	world_publish(w);
+}
+
+static inline void world_set_engine(struct world *w, unsigned i, const char *models, unsigned n_addresses) {
+	world_set_labelled(w, i, models, n_addresses, (struct pairs){ NULL, 0 });
 }
 
 static inline void world_remove_engine(struct world *w, unsigned i) {
@@ -212,6 +233,10 @@ static inline const char *world_is_wrong(struct world *w) {
 		return "an exchange is left";
 	if (!world_are_breakers_settled(w))
 		return "attempts are not settled with their breakers";
+	if (worker->desk.waiters.n_lent || admission_is_awaited(w->router.admission))
+		return "a waiter is left";
+	if (atomic_load(&w->router.admission->all.n))
+		return "a place is held";
 	if (!list_is_empty(&worker->server.sessions) || worker->server.slab.n_lent ||
 	    worker->server.n_sessions)
 		return "a session is left";
@@ -271,15 +296,48 @@ static inline void world_configure(struct router_config *config) {
 		.stream_idle_ms = 7000 };
 }
 
+/* Who may be in flight, and who waits, by the configuration. */
+static inline void world_open_gate(struct world *w) {
+	const struct router_admission *config = &w->config.admission;
+	const struct admission_limits limits = { .max_requests = config->max_requests,
+		.model_requests = config->model_requests,
+		.models = config->models,
+		.tenants = w->router.tenants,
+		.n_tenants = w->n_tenants };
+	w->router.admission = admission_new(&limits);
+	w->router.gate = gatekeeper_new(&(struct gatekeeper_options){ .loop = &w->control,
+	    .admission = w->router.admission,
+	    .load = w->router.load,
+	    .tenants = w->router.tenants,
+	    .n_tenants = w->n_tenants,
+	    .n_max = config->queue_size });
+}
+
+static inline void world_close_gate(struct world *w) {
+	gatekeeper_free(&w->router.gate);
+	admission_free(&w->router.admission);
+}
+
+/* With this configuration; nobody is at work. */
+static inline void world_admit(struct world *w, struct router_admission admission) {
+	world_close_gate(w);
+	w->config.admission = admission;
+	world_open_gate(w);
+	gatekeeper_publish(w->router.gate, w->worker.view->snapshot);
+}
+
 /* `models` names those of each engine, joined by commas, and ends with NULL. */
 static inline struct world *world_new(const char *const *models) {
+	static const struct admission_tenant nobody = { .weight = 1 };
 	struct world *w = calloc(1, sizeof(*w));
 	bytes_init(&w->log, SIZE_MAX);
 	world_configure(&w->config);
+	w->n_tenants = 1;
 	w->router = (struct router){ .config = &w->config, .n_workers = 1, .workers = &w->worker };
 	w->router.budget.max_bytes = 16u << 20;
 	w->router.clients.n_max = NET_PEERS_MAX;
 	w->router.load = load_new(1);
+	w->router.tenants = &nobody;
 	w->router.log = (void *)w;
 	w->fleet = fleet_new();
 
@@ -292,6 +350,9 @@ static inline struct world *world_new(const char *const *models) {
 	listener->link = PEER_UP;
 	int r = worker_init(&w->worker, &w->router, 0, listener->fd);
 	assert(r == 0);
+	r = loop_init(&w->control, &w->router.budget);
+	assert(r == 0);
+	world_open_gate(w);
 	world_publish(w);
 	for (unsigned i = 0; models[i]; i++)
 		world_set_engine(w, i, models[i], 1);
@@ -310,6 +371,28 @@ static inline void world_say_goodbye(struct world *w) {
 	world_settle(w);
 }
 
+/* The stop that is posted is all that its thread does. */
+static inline void world_stop(struct world *w) {
+	worker_stop(&w->worker);
+	worker_start(&w->worker);
+	worker_join(&w->worker);
+}
+
+/* What is left without the worker. */
+static inline void world_take_down(struct world **wp) {
+	struct world *w = *wp;
+	*wp = NULL;
+	world_close_gate(w);
+	loop_deinit(&w->control);
+	net_end_turn();
+	net_free();
+	clock_set_source(NULL);
+	fleet_free(&w->fleet);
+	load_free(&w->router.load);
+	bytes_deinit(&w->log);
+	free(w);
+}
+
 /* What was wrong at the end; NULL: nothing. */
 static inline const char *world_free(struct world **wp) {
 	struct world *w = *wp;
@@ -318,15 +401,7 @@ static inline const char *world_free(struct world **wp) {
 	const char *wrong = world_is_wrong(w);
 	if (wrong)
 		return wrong; /* to take it down would only end in an assertion */
-	worker_stop(&w->worker);
-	worker_start(&w->worker); /* the stop that was posted is all that this thread does */
-	worker_join(&w->worker);
-	net_end_turn();
-	net_free();
-	clock_set_source(NULL);
-	fleet_free(&w->fleet);
-	load_free(&w->router.load);
-	bytes_deinit(&w->log);
-	free(w);
+	world_stop(w);
+	world_take_down(&w);
 	return NULL;
 }

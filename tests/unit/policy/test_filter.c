@@ -849,8 +849,8 @@ static void an_owner_that_is_out_for_a_moment_is_waited_for(void **state) {
 	p.demand.response = RESPONSE;
 	p.demand.capability = CAPABILITY_RESPONSES;
 	picks_charge(&p, 0, 2);
-	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_OWNER));
-	assert_string_equal(stands_picked(&p, "bcd"), OUTCOME(PICK_E_OWNER));
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_FULL));
+	assert_string_equal(stands_picked(&p, "bcd"), OUTCOME(PICK_E_FULL));
 	assert_int_equal(codes(&p, 0), BIT(FILTER_AT_CAPACITY));
 	assert_int_equal(codes(&p, 1), BIT(FILTER_RESPONSE_ELSEWHERE));
 	/* Another one speaks against it that does not pass, or it was tried. */
@@ -892,7 +892,7 @@ static void an_owner_that_refused_and_is_full_is_waited_for(void **state) {
 		learned_clear(&picks_instance(&p, r)->learned, CAPABILITY_RESPONSES, input.model->label, 0);
 	assert_string_equal(stands_picked(&p, ""), "a");
 	picks_charge(&p, 0, 2);
-	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_OWNER));
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_FULL));
 	picks_close(&p);
 }
 

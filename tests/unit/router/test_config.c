@@ -524,6 +524,30 @@ static void retries_are_read(void **state) {
 	release(&r);
 }
 
+static void admission_is_read(void **state) {
+	struct reading r = read_config("--worker-urls http://a", "");
+	const struct router_admission *a = &r.config.admission;
+
+	assert_string_equal(r.mistakes, "");
+	assert_true(!a->max_requests && !a->model_requests && !a->models.n && !a->is_vllm);
+	assert_true(a->queue_size == 100 && a->queue_timeout_ms == 60000);
+	release(&r);
+	/* As vLLM's router spells them. */
+	r = read_config(
+	    "--worker-urls http://a --max-concurrent-requests 7 --queue-size 0 --queue-timeout-secs 3",
+	    "admission.model_requests = 5\nadmission.models = { m = '2', n = '0' }\n");
+	assert_string_equal(r.mistakes, "");
+	assert_true(a->max_requests == 7 && a->model_requests == 5 && a->models.n == 2);
+	assert_true(a->queue_size == 0 && a->queue_timeout_ms == 3000);
+	release(&r);
+	r = read_config("--worker-urls http://a --dialect vllm", "");
+	assert_true(a->max_requests == 32768 && a->is_vllm);
+	release(&r);
+	r = read_config("--worker-urls http://a", "admission.models = { m = 'some' }\n");
+	assert_non_null(strstr(r.mistakes, "expected a number of requests; 0 is no cap"));
+	release(&r);
+}
+
 /* What /config shows is a file that says the same. */
 static void the_dump_reads_back(void **state) {
 	struct reading r = read_config("--worker-urls http://b --first-byte off --body-limit 7MiB",
@@ -1175,6 +1199,7 @@ int main(void) {
 		cmocka_unit_test(reserved_keys_are_taken),
 		cmocka_unit_test(retries_are_read),
 		cmocka_unit_test(breakers_are_read),
+		cmocka_unit_test(admission_is_read),
 		cmocka_unit_test(the_dump_reads_back),
 		cmocka_unit_test(every_flag_leads_to_its_row),
 		cmocka_unit_test(the_flags_of_the_contract),

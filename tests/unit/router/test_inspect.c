@@ -1044,6 +1044,27 @@ static void our_headers_are_read(void **state) {
 	assert_int_equal(d.deadline_ms, 7);
 }
 
+static struct inspect_wishes wishes_of(const char *line) {
+	struct inspect in;
+	assert_int_equal(begin(&in, "GET", line), CAUSE_NONE);
+	struct inspect_wishes wishes = inspect_wishes(&in);
+	inspect_deinit(&in, &pool);
+	return wishes;
+}
+
+static void wishes_of_a_wait(void **state) {
+	struct inspect_wishes w = wishes_of("");
+	assert_true(w.class == 4 && !w.wait_ms && !w.deadline_ms);
+	assert_int_equal(wishes_of("x-headrace-priority: High\r\n").class, 2);
+	assert_int_equal(wishes_of("x-headrace-priority: normal\r\n").class, 4);
+	assert_int_equal(wishes_of("x-headrace-priority: low\r\n").class, 6);
+	assert_int_equal(wishes_of("x-headrace-priority: 0\r\n").class, 0);
+	assert_int_equal(wishes_of("x-headrace-priority: 7\r\n").class, 7);
+	assert_true(wishes_of("x-headrace-wait: true\r\n").wait_ms == UINT64_MAX);
+	w = wishes_of("x-headrace-wait: 1500ms\r\nx-headrace-deadline-ms: 9\r\n");
+	assert_true(w.wait_ms == 1500 && w.deadline_ms == 9);
+}
+
 static void bad_ones_of_ours_are_refused(void **state) {
 	static const char *const fields[] = { "x-headrace-privacy: secret",
 		"x-headrace-privacy:", "x-headrace-privacy: public\r\nx-headrace-privacy: public",
@@ -1051,7 +1072,9 @@ static void bad_ones_of_ours_are_refused(void **state) {
 		"x-headrace-cost-tolerance: 1.5", "x-headrace-cost-tolerance:", "x-headrace-deadline-ms: 0",
 		"x-headrace-accelerator:", "x-headrace-accelerator: h100;prefer",
 		"x-headrace-deadline-ms: 4294967296", "x-headrace-deadline-ms: 1s",
-		"x-headrace-origin-zone:" };
+		"x-headrace-origin-zone:", "x-headrace-priority: 8", "x-headrace-priority: -1",
+		"x-headrace-priority: urgent", "x-headrace-priority: 1\r\nx-headrace-priority: 1",
+		"x-headrace-wait: 5", "x-headrace-wait: 0s", "x-headrace-wait: false", "x-headrace-wait:" };
 	char line[400];
 	struct inspect in;
 	for (size_t i = 0; i < n_elems(fields); i++) {
@@ -1202,6 +1225,7 @@ int main(void) {
 		cmocka_unit_test(a_header_counts_more),
 		cmocka_unit_test(the_rules_say_where_to_look),
 		cmocka_unit_test(our_headers_are_read),
+		cmocka_unit_test(wishes_of_a_wait),
 		cmocka_unit_test(bad_ones_of_ours_are_refused),
 		cmocka_unit_test(unknown_ones_of_ours_are_refused),
 		cmocka_unit_test(a_stored_response_is_named),

@@ -19,8 +19,10 @@ static struct scene *scene_open(void) {
 		.interval_ms = 1000, .timeout_ms = 1000, .api_key = ""
 	};
 	static const struct watch_intervals every = { 60000, 1000, 60000, NULL };
+	static struct router_config config;
 	struct scene *s = calloc(1, sizeof(*s));
 	struct control *c = &s->control;
+	c->config = &config;
 	now_ns = 1000000000;
 	clock_set_source(scene_clock);
 	c->router.budget.max_bytes = 1u << 20;
@@ -29,6 +31,7 @@ static struct scene *scene_open(void) {
 	assert_int_equal(loop_init(&c->loop, &c->router.budget), 0);
 	c->snapshot = fleet_build(c->fleet);
 	s->first = c->snapshot->version;
+	control_open_gate(c);
 	health_init(
 	    &c->health, &c->loop, c->fleet, &options, control_evidence, &c->router, control_on_health);
 	watcher_init(&c->watcher, &c->loop, c->fleet, &every, control_on_watch);
@@ -41,6 +44,8 @@ static void scene_close(struct scene *s) {
 	timer_stop(&c->publish);
 	watcher_deinit(&c->watcher);
 	health_deinit(&c->health);
+	gatekeeper_free(&c->router.gate);
+	admission_free(&c->router.admission);
 	loop_deinit(&c->loop);
 	snapshot_unref(&c->snapshot);
 	fleet_free(&c->fleet);

@@ -13,6 +13,7 @@
 #include "router/forward.h"
 #include "router/journal.h"
 #include "router/local.h"
+#include "router/patience.h"
 #include "router/permit.h"
 #include "router/tenancy.h"
 
@@ -338,6 +339,8 @@ static enum next step_queue(struct exchange *x) {
 	if (!r)
 		return go(x, STEP_PICK);
 	call_want(&x->down, false); /* the rest of the body waits in the socket */
+	if (r == TURN_E_WAIT && patience_speak(x))
+		return exchange_fail(x, CAUSE_CLIENT_GONE);
 	return r == TURN_E_WAIT ? WAIT : exchange_fail(x, cause);
 }
 
@@ -681,7 +684,7 @@ static enum cause relay_interim(struct exchange *x, const struct head *interim) 
 	struct call_out o;
 	if (++x->n_interim > INTERIM_MAX)
 		return CAUSE_UPSTREAM_MALFORMED;
-	if (interim->status == 100 || request_head(x)->minor == 0)
+	if (interim->status == 100 || request_head(x)->minor == 0 || x->down.out_has_begun)
 		return CAUSE_NONE;
 	call_begin(&o, &x->down);
 	forward_interim(&o, interim);
@@ -784,8 +787,11 @@ static enum next relay_head(struct exchange *x, const struct head *answer) {
 		/* The rest of a body that nobody waits for ends the connection. */
 		.is_last =
 		    x->ends_connection || !call_is_received(&x->down) || is_last(x, session_of(&x->down)) };
+	bool has_begun = x->down.out_has_begun; /* while it waited for its place */
 	struct call_out o;
 
+	if (has_begun && !patience_fits(answer))
+		return exchange_fail(x, CAUSE_NO_STREAM);
 	x->at.first_byte = now_ns(x);
 	x->status = answer->status;
 	tap_init(&x->tap, answer);
@@ -797,7 +803,8 @@ static enum next relay_head(struct exchange *x, const struct head *answer) {
 		journal_answered(x);
 	}
 	call_begin(&o, &x->down);
-	x->ends_connection = forward_response(&o, answer, &f);
+	if (!has_begun)
+		x->ends_connection = forward_response(&o, answer, &f);
 	x->is_engine_kept = answer->keep_alive;
 	forget_request(x);
 	int r = 0;
@@ -1146,6 +1153,8 @@ static enum next exchange_wait(struct exchange *x) {
 	uint64_t end_ms = exchange_ends_ms(x, now_ms);
 	if (end_ms <= now_ms)
 		return on_late(x);
+	if (x->step == STEP_QUEUE)
+		end_ms = u64_min(end_ms, patience_due_ms(x));
 	if (buf_is_over_budget(bufs(x))) /* looks again soon: others may have given back */
 		end_ms = u64_min(end_ms, now_ms + HUNGRY_RETRY_MS);
 	if (end_ms != UINT64_MAX)

@@ -461,6 +461,117 @@ static void test_an_engine_that_never_starts(void **state) {
 	expect_end(w, 1);
 }
 
+/* --- patience ---------------------------------------------------------------------------------------------
+ */
+
+#define MINUTE                                                                                               \
+	(struct router_admission) {                                                                          \
+		.max_requests = 1, .queue_size = 10, .queue_timeout_ms = 60000                               \
+	}
+
+/* A stream whose client waits, behind one that is at work. */
+static struct peer *come_patiently(struct world *w, const char *line, bool is_streamed) {
+	char text[320];
+	const char *body = is_streamed ? STREAMED : "{\"model\":\"m\"}";
+	snprintf(text, sizeof(text),
+	    "POST " CHAT
+	    " HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n%scontent-length: %zu\r\n\r\n%s",
+	    line, strlen(body), body);
+	return ask(w, text);
+}
+
+static void test_a_stream_that_waits_is_told_so(void **state) {
+	struct world *w = WORLD("m");
+	world_admit(w, MINUTE);
+	struct peer *a = come(w, "a", ""), *b = come_patiently(w, PATIENT, true);
+	world_pass(w, 9990);
+	expect_nothing(b);
+	world_pass(w, 20);
+	assert_true(
+	    parsed_has(peer_unseen(b), "text/event-stream") && parsed_has(peer_unseen(b), ": waiting\n\n"));
+	world_pass(w, 10000);
+	expect_turn(w, a, "a");
+	struct peer *engine = busy();
+	expect_request(engine, "POST " CHAT " HTTP/1.1", STREAMED);
+	say(w, engine, "HTTP/1.1 103 Early Hints\r\n\r\n");
+	say(w, engine, SSE_HEAD);
+	say_chunk(w, engine, "data: {\"choices\":[{}]}\n\n");
+	say_chunk(w, engine, "data: [DONE]\n\n");
+	say(w, engine, "0\r\n\r\n");
+	expect_answer(b, 200, ": waiting\n\n: waiting\n\ndata: {\"choices\":[{}]}\n\ndata: [DONE]\n\n");
+	say(w, b, GET); /* on the same connection */
+	say(w, busy(), ANSWER_OK);
+	expect_answer(b, 200, "ok");
+	expect_end(w, 3);
+}
+
+static void test_only_streams_whose_clients_asked_are_told(void **state) {
+	struct world *w = WORLD("m");
+	world_admit(w, MINUTE);
+	struct peer *a = come(w, "a", ""), *b = come_patiently(w, "", true),
+		    *c = come_patiently(w, PATIENT, false);
+	world_pass(w, 30000);
+	expect_nothing(b);
+	expect_nothing(c);
+	expect_turn(w, a, "a");
+	say(w, busy(), ANSWER_OK);
+	expect_answer(b, 200, "ok");
+	expect_end(w, 3);
+}
+
+/* What goes wrong then is an event. */
+static void test_a_wait_that_was_told_of_ends_in_an_event(void **state) {
+	struct world *w = WORLD("m");
+	world_admit(w, MINUTE);
+	struct peer *a = come(w, "a", ""), *b = come_patiently(w, "x-headrace-wait: 15s\r\n", true);
+	world_pass(w, 15010);
+	struct parsed m = expect_message(b, PARSED_RESPONSE);
+	assert_true(m.status == 200 && !m.is_whole);
+	assert_true(parsed_has(bytes_slice(&m.body), ": waiting\n\ndata: {\"error\":"));
+	assert_true(parsed_has(bytes_slice(&m.body), "\"code\":\"overloaded\""));
+	parsed_deinit(&m);
+	expect_logged(w, 200, "queue_expired");
+	expect_turn(w, a, "a");
+	expect_end(w, 2);
+}
+
+static void test_an_answer_that_is_no_stream_is_an_event(void **state) {
+	static const char *const answers[] = { ANSWER_OK,
+		"HTTP/1.1 400 Bad\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+		"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip\r\n"
+		"content-length: 2\r\n\r\nxx" };
+	for (size_t i = 0; i < n_elems(answers); i++) {
+		struct world *w = WORLD("m");
+		world_admit(w, MINUTE);
+		struct peer *a = come(w, "a", ""), *b = come_patiently(w, PATIENT, true);
+		world_pass(w, 10010);
+		expect_turn(w, a, "a");
+		say(w, busy(), answers[i]);
+		struct parsed m = expect_message(b, PARSED_RESPONSE);
+		assert_true(m.status == 200 && !m.is_whole);
+		assert_true(parsed_has(bytes_slice(&m.body), "\"code\":\"upstream_failed\""));
+		parsed_deinit(&m);
+		expect_logged(w, 200, "no_stream");
+		expect_end(w, 2);
+	}
+}
+
+/* The one that does not read has no place and no bytes of ours but the first. */
+static void test_who_does_not_read_its_comments(void **state) {
+	struct world *w = WORLD("m");
+	world_admit(w, MINUTE);
+	w->config.timeout.write_idle_ms = 0;
+	struct peer *a = come(w, "a", ""), *b = come_patiently(w, PATIENT, true);
+	peer_stall(b, 5);
+	world_pass(w, 45000);
+	assert_false(w->is_spinning);
+	expect_turn(w, a, "a");
+	peer_break(b);
+	world_settle(w);
+	expect_closed(b);
+	expect_end(w, 2);
+}
+
 /* --- anything ------------------------------------------------------------------------------------------ */
 
 #define GUESTS 24
@@ -612,6 +723,11 @@ int main(void) {
 		cmocka_unit_test(test_a_fleet_is_waited_for_on_demand),
 		cmocka_unit_test(test_an_engine_that_starts_is_waited_for),
 		cmocka_unit_test(test_an_engine_that_never_starts),
+		cmocka_unit_test(test_a_stream_that_waits_is_told_so),
+		cmocka_unit_test(test_only_streams_whose_clients_asked_are_told),
+		cmocka_unit_test(test_a_wait_that_was_told_of_ends_in_an_event),
+		cmocka_unit_test(test_an_answer_that_is_no_stream_is_an_event),
+		cmocka_unit_test(test_who_does_not_read_its_comments),
 		cmocka_unit_test(test_any_order_of_events),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

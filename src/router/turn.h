@@ -31,9 +31,9 @@ struct turn {
 	struct waiter *waiter;   /* from the wait's begin until an instance is picked; NULL: there is none */
 	uint64_t ends_ms;        /* it waits no longer than that, all waits together; 0: it never waited */
 	uint32_t charged_tokens; /* that the gatekeeper counts for it already */
-	struct place place;
-	bool is_called;     /* `place` is the waiter's, which has not picked yet */
-	uint8_t late_cause; /* enum cause: what it means when the wait has ended in vain */
+	struct place place;      /* its tenant is the exchange's to set, before the first turn_take() */
+	bool is_called;          /* `place` is the waiter's, which has not picked yet */
+	uint8_t late_cause;      /* enum cause: what it means when the wait has ended in vain */
 };
 
 struct exchange;

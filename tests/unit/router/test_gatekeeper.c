@@ -240,9 +240,108 @@ static void workers_and_gatekeeper(void **state) {
 	house_close(&house);
 }
 
+/* --- in step ------------------------------------------------------------------------------- */
+
+static void turn(struct house *house) {
+	loop_deliver(&house->control);
+	loop_turn(&house->control);
+	house->control.is_in_turn = false;
+}
+
+static void never(struct mail *mail) {
+	fail();
+}
+
+static struct {
+	struct house house;
+	struct loop home;
+	struct guest guests[GUESTS];
+	uint16_t called[GUESTS]; /* tenants, in order */
+	unsigned n_called;
+} scene;
+
+static void on_called(struct mail *mail) {
+	struct waiter *w = container_of(mail, struct waiter, mail);
+
+	assert_int_equal(w->verdict, GATE_CALLED);
+	scene.called[scene.n_called++] = w->place.tenant;
+	atomic_fetch_sub(&scene.house.admission->n_promised[w->place.label], 1);
+	admission_unwait(scene.house.admission, &w->place);
+	container_of(w, struct guest, waiter)->place = w->place;
+}
+
+/* Two tenants without caps of their own, six places. */
+static void open_scene(void) {
+	static const struct admission_tenant equal[] = { { .weight = 1 }, { .weight = 1 } };
+	const struct admission_limits limits = { .max_requests = 6, .tenants = equal, .n_tenants = 2 };
+
+	house_open(&scene.house, ROOM);
+	admission_free(&scene.house.admission);
+	gatekeeper_free(&scene.house.gate);
+	scene.house.admission = admission_new(&limits);
+	scene.house.gate = gatekeeper_new(&(struct gatekeeper_options){ .loop = &scene.house.control,
+	    .admission = scene.house.admission,
+	    .load = scene.house.load,
+	    .tenants = equal,
+	    .n_tenants = 2,
+	    .n_max = ROOM });
+	assert_int_equal(loop_init(&scene.home, &scene.house.budget), 0);
+}
+
+static void ask_all(void) {
+	for (unsigned i = 0; i < ROOM; i++) { /* all of the one, then all of the other */
+		struct waiter *w = &scene.guests[i].waiter;
+
+		*w = (struct waiter){ .place = { .tenant = i >= ROOM / 2 },
+			.fair = { .tenant = i >= ROOM / 2, .class = 4, .ends_ms = UINT64_MAX },
+			.gate = scene.house.gate,
+			.home = &scene.home,
+			.on_verdict = on_called,
+			.on_cancelled = never,
+			.cost_tokens = 100 };
+		admission_wait(scene.house.admission, &w->place);
+		gatekeeper_ask(w);
+	}
+}
+
+/* Places that become free at once are shared as if what they cost had been spent already. */
+static void tenants_share_what_is_free_at_once(void **state) {
+	struct place held[6] = { { .tenant = 0 } };
+	unsigned n[2] = { 0, 0 };
+
+	open_scene();
+	for (unsigned i = 0; i < 6; i++)
+		assert_true(admission_take(scene.house.admission, &held[i]));
+	ask_all();
+	turn(&scene.house);
+	assert_int_equal(gatekeeper_n_waiting(scene.house.gate, 4), ROOM);
+	struct gate_bell bell = { .is_rung = false };
+	for (unsigned i = 0; i < 6; i++)
+		admission_release(scene.house.admission, &held[i]);
+	gatekeeper_tell(scene.house.gate, &bell);
+	gatekeeper_tell(scene.house.gate, &bell); /* rung once */
+	turn(&scene.house);
+	loop_deliver(&scene.home);
+	assert_int_equal(scene.n_called, 6);
+	for (unsigned i = 0; i < 6; i++)
+		n[scene.called[i]]++;
+	assert_true(n[0] == 3 && n[1] == 3);
+	for (unsigned i = 0; i < ROOM; i++)
+		admission_release(scene.house.admission, &scene.guests[i].place);
+	gatekeeper_tell(scene.house.gate, &bell);
+	turn(&scene.house);
+	loop_deliver(&scene.home);
+	assert_int_equal(scene.n_called, ROOM);
+	for (unsigned i = 0; i < ROOM; i++)
+		admission_release(scene.house.admission, &scene.guests[i].place);
+	loop_deinit(&scene.home);
+	house_close(&scene.house);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(workers_and_gatekeeper),
+		cmocka_unit_test(tenants_share_what_is_free_at_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,7 @@
 #include "router/patience.h"
 
+#include "router/tenancy.h"
+
 static bool may_speak(const struct exchange *x) {
 	const struct head *head = (const struct head *)x->head->data;
 
@@ -16,6 +18,7 @@ uint64_t patience_due_ms(const struct exchange *x) {
 /* Whether this is the last answer on the client's connection is said here, as forward_response() would. */
 static void begin_answer(struct exchange *x, struct call_out *o) {
 	const struct head *head = (const struct head *)x->head->data;
+	char fields[TENANCY_FIELDS_BYTES];
 
 	x->ends_connection |= !head->keep_alive || !call_is_received(&x->down) ||
 	    session_is_last(session_of(&x->down)) ||
@@ -24,6 +27,7 @@ static void begin_answer(struct exchange *x, struct call_out *o) {
 	call_put_field(o, SLICE("content-type"), SLICE("text/event-stream"));
 	call_put_field(o, SLICE("cache-control"), SLICE("no-cache"));
 	call_put_field(o, SLICE("x-request-id"), exchange_id(x));
+	call_put_text(o, tenancy_fields(x, head, fields));
 	if (x->ends_connection)
 		call_put_field(o, SLICE("connection"), SLICE("close"));
 	call_put_head_end(o, FRAMING_CHUNKED, 0);

@@ -379,8 +379,8 @@ static void leave_owner(
 	f->reason = PICK_RESPONSE_OWNER;
 }
 
-/* For the owner it is worth to wait or to come again: whoever else got the request could only say that it has no such
- * response. */
+/* For the owner it is worth to wait or to come again: whoever else got the request could only say that it has
+ * no such response. */
 static void leave_nobody(struct filtered *f, uint32_t refused) {
 	*f = (struct filtered){ .reason = f->reason,
 		.refused = refused & BIT(FILTER_AT_CAPACITY) ? BIT(FILTER_AT_CAPACITY)

@@ -328,7 +328,8 @@ static enum next step_inspect(struct exchange *x) {
 	return WAIT;
 }
 
-/* Its place among those in flight, if its tenant may ask for the model, whether or not there is such a one. */
+/* Its place among those in flight, if its tenant may ask for the model, whether or not there is such a one.
+ */
 static enum next step_queue(struct exchange *x) {
 	enum cause cause = CAUSE_NONE;
 	if (!rate_is_taken(&x->claim))
@@ -458,7 +459,8 @@ static enum next step_pick(struct exchange *x) {
 	if (!permit_take(x, pick.instance))
 		return NEXT;
 	if (!ticket_try_open(&x->ticket, &x->worker->policies, &input, &pick)) {
-		permit_return(x, pick.instance); /* another worker took the last place there: the next pick knows */
+		permit_return(
+		    x, pick.instance); /* another worker took the last place there: the next pick knows */
 		return NEXT;
 	}
 	turn_picked(x);

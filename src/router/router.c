@@ -196,7 +196,8 @@ static struct admission_tenant *shares_of(const struct tenant_table *table, uint
 	struct admission_tenant *shares = calloc(n, sizeof(*shares));
 	for (uint32_t i = 0; i < n; i++) {
 		const struct tenant *tenant = tenant_get(table, i);
-		shares[i] = (struct admission_tenant){ tenant->max_requests, tenant->weight, tenant->priority };
+		shares[i] =
+		    (struct admission_tenant){ tenant->max_requests, tenant->weight, tenant->priority };
 	}
 	return shares;
 }

@@ -62,6 +62,7 @@ def test_round_robin_keeps_to_the_weights(engine, router):
 def test_least_load_avoids_the_busy_engine(engine, router):
     engines = [engine(["m"]) for _ in range(2)]
     front = router(engines, policy={"default": "least_load"}, router={"threads": 1}, health={"slow_start": "0s"})
+    eventually(lambda: [s["status"] for s in front.get("/services").json()["services"]] == ["ready"] * 2)   # else: few
     with http() as client, client.stream("POST", front.url + "/v1/chat/completions",
                                          json=chat_body(stream=True, max_tokens=100000)) as stream:
         lines = stream.iter_lines()

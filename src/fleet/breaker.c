@@ -36,8 +36,12 @@ static uint64_t pack(const struct parts *p) {
 }
 
 static bool swap(struct breaker *b, uint64_t *word, const struct parts *p) {
-	return atomic_compare_exchange_weak_explicit(
-	    &b->word, word, pack(p), memory_order_relaxed, memory_order_relaxed);
+	uint64_t found = *word;
+	bool is_done = atomic_compare_exchange_weak_explicit(
+	    &b->word, &found, pack(p), memory_order_relaxed, memory_order_relaxed);
+
+	*word = found;
+	return is_done;
 }
 
 /* A new state is a new generation. */

@@ -69,9 +69,9 @@ struct instance *instance_new(const struct instance_spec *spec) {
 	size_t n_text = spec->name.n + spec->url.n + spec->authority.n + spec->host.n + spec->key.n + 5;
 	size_t bytes = (sizeof(struct instance) + n_text + 63) / 64 * 64;
 	struct instance *inst = aligned_alloc(alignof(struct instance), bytes);
-	char *at = (char *)(inst + 1);
 
 	assert(inst);
+	char *at = (char *)(inst + 1);
 	memset(inst, 0, bytes);
 	inst->spec = *spec;
 	inst->spec.name = packed_text(&at, spec->name);

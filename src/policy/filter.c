@@ -439,6 +439,9 @@ int filter_outcome(uint32_t refused) {
 	};
 
 	assert(refused > BIT(FILTER_NONE));
+	/* Those that were tried did not do: there are others, who will have room again. */
+	if (refused & BIT(FILTER_AT_CAPACITY) && refused & BIT(FILTER_ALREADY_TRIED))
+		return PICK_E_FULL;
 	return outcomes[31 - __builtin_clz(refused)];
 }
 

@@ -189,6 +189,7 @@ bool ticket_try_open(struct ticket *t, struct policy_set *set, const struct pick
 	assert(candidate->instance == pick->instance);
 	if (!n_max || !demand_is_work(input->demand)) {
 		ticket_open(t, set, input, pick);
+		t->is_capped = n_max > 0; /* whoever waits for room there hears of its end */
 		return true;
 	}
 	assert(!ticket_is_open(t));

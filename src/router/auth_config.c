@@ -168,6 +168,7 @@ static void read_tables(struct reading *r, const struct router_tenants *tenants)
 		for (size_t k = 0; k < tenants->items[i].keys.n; k++)
 			add_key(r, (uint32_t)i + 1, slice_of(tenants->items[i].keys.items[k]));
 	}
+	r->path = "tenant";
 }
 
 /* --- tenants ---------------------------------------------------------------------------- */

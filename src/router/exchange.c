@@ -426,6 +426,24 @@ static void move_to_current_view(struct exchange *x) {
 		worker_view_release(x->worker, &old);
 }
 
+/* It goes there: its ticket is open. */
+static enum next begin_attempt(struct exchange *x, const struct pick_result *pick) {
+	if (!x->n_attempts)
+		retry_budget_pay(&x->worker->budgets[x->model->label], &x->worker->router->config->retry,
+		    loop_now_ms(&x->worker->loop));
+	metric_add(&x->worker->metrics->picks, 1);
+	x->row = pick->row;
+	x->reason = (uint8_t)pick->reason;
+	x->first_address =
+	    instance_good_address(x->ticket.instance, x->view->snapshot->rows[x->row].n_addresses);
+	x->n_addresses = 0;
+	x->is_tls_refused = false;
+	x->n_attempts++;
+	if (!x->at.routed)
+		x->at.routed = now_ns(x);
+	return go(x, STEP_CONNECT);
+}
+
 static enum next step_pick(struct exchange *x) {
 	move_to_current_view(x);
 	if (!x->model)
@@ -445,7 +463,8 @@ static enum next step_pick(struct exchange *x) {
 	uint64_t pick_ns = 0;
 	int r =
 	    x->n_tried < EXCHANGE_TRIES_MAX ? pick_instance(x, &input, &pick, &pick_ns) : PICK_E_NONE_LEFT;
-	if (r == PICK_E_NONE_LEFT && x->may_return) { /* those that refused it before */
+	if ((r == PICK_E_NONE_LEFT || (r == PICK_E_FULL && x->n_tried)) &&
+	    x->may_return) { /* who refused it before */
 		x->may_return = false;
 		x->n_tried = 0;
 		return NEXT;
@@ -459,27 +478,12 @@ static enum next step_pick(struct exchange *x) {
 	if (!permit_take(x, pick.instance))
 		return NEXT;
 	if (!ticket_try_open(&x->ticket, &x->worker->policies, &input, &pick)) {
-		permit_return(
-		    x, pick.instance); /* another worker took the last place there: the next pick knows */
-		return NEXT;
+		permit_return(x, pick.instance);
+		return NEXT; /* another worker took the last place there: the next pick knows */
 	}
 	turn_picked(x);
-
-	if (!x->n_attempts)
-		retry_budget_pay(&x->worker->budgets[x->model->label], &x->worker->router->config->retry,
-		    loop_now_ms(&x->worker->loop));
-	metric_add(&x->worker->metrics->picks, 1);
 	journal_picked(x, &input, &pick, pick_ns);
-	x->row = pick.row;
-	x->reason = (uint8_t)pick.reason;
-	x->first_address =
-	    instance_good_address(x->ticket.instance, x->view->snapshot->rows[x->row].n_addresses);
-	x->n_addresses = 0;
-	x->is_tls_refused = false;
-	x->n_attempts++;
-	if (!x->at.routed)
-		x->at.routed = now_ns(x);
-	return go(x, STEP_CONNECT);
+	return begin_attempt(x, &pick);
 }
 
 /* A body that cannot be sent twice goes over a fresh connection, which is never stale. */

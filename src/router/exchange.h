@@ -74,9 +74,10 @@ struct exchange {
 	struct rate_claim claim; /* on what its tenant may use */
 	uint16_t tried[EXCHANGE_TRIES_MAX];
 	struct breaker_permit permit; /* of the ticket's instance, while that is open */
-	uint8_t n_addresses;          /* of the row that were tried */
 	uint16_t tenant;              /* whose it is */
-	uint8_t n_tried, n_attempts, n_sends, n_interim;
+	uint16_t n_attempts;
+	uint8_t n_addresses; /* of the row that were tried */
+	uint8_t n_tried, n_sends, n_interim;
 	uint8_t step, cause, reason, dialect;
 	uint8_t last_cause;     /* why the instance tried last did not do */
 	uint8_t wait_cause;     /* what it means when the deadline passes */

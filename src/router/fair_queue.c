@@ -93,6 +93,25 @@ static struct fair_waiter *youngest_above(const struct fair_queue *q, unsigned c
 	return NULL;
 }
 
+/* Who of its class has the most in line for its weight: the last of those, if the newcomer's would have less.
+ */
+static struct fair_waiter *youngest_of_greediest(const struct fair_queue *q, const struct fair_waiter *w) {
+	double most = (q->tenants[w->tenant].n_waiting + 1.0) / q->tenants[w->tenant].weight;
+	struct fair_waiter *out = NULL;
+
+	list_each (it, &q->classes[w->class].flows) {
+		const struct flow *flow = container_of(it, const struct flow, link);
+		struct fair_waiter *last = container_of(flow->waiters.prev, struct fair_waiter, link);
+		const struct tenant *t = &q->tenants[last->tenant];
+
+		if ((double)t->n_waiting / t->weight > most) {
+			most = (double)t->n_waiting / t->weight;
+			out = last;
+		}
+	}
+	return out;
+}
+
 /* One more; its links are the caller's to make. */
 static struct flow *enter(struct fair_queue *q, struct fair_waiter *w) {
 	struct tenant *t = &q->tenants[w->tenant];
@@ -115,6 +134,8 @@ struct fair_waiter *fair_queue_put(struct fair_queue *q, struct fair_waiter *w) 
 	assert(w->tenant < q->n_tenants && w->class < FAIR_CLASSES);
 	if (q->n >= q->n_max) {
 		out = youngest_above(q, w->class);
+		if (!out)
+			out = youngest_of_greediest(q, w);
 		if (!out)
 			return w;
 		fair_queue_remove(q, out);

@@ -7,8 +7,9 @@
  * are there: nobody saves up a claim (Virtual Token Counter; Y. Sheng et al., "Fairness in Serving Large
  * Language Models", OSDI 2024). Of one tenant and model the one that came first goes first.
  *
- * Bounded: when it is full who comes displaces the youngest of the highest class above its own, or is not
- * taken. Waiters are their owners', linked while they wait.
+ * Bounded: when it is full who comes displaces the youngest of the highest class above its own, or in its own
+ * the youngest of the tenant with the most in line by its weight, if its own has less; or is not taken.
+ * Waiters are their owners', linked while they wait.
  *
  * One thread, but for fair_queue_spend(), which any may call.
  */

@@ -15,7 +15,8 @@ void permit_return(struct exchange *x, struct instance *inst) {
 }
 
 static enum breaker_outcome outcome_of(const struct exchange *x, enum cause cause, unsigned status) {
-	bool is_unconnected = cause == CAUSE_CONNECT_FAILED || cause == CAUSE_CONNECT_TIMEOUT;
+	bool is_unconnected =
+	    cause == CAUSE_CONNECT_FAILED || cause == CAUSE_CONNECT_TIMEOUT || cause == CAUSE_TLS_FAILED;
 
 	if (is_unconnected || journal_blames(x, x->ticket.instance->slot, cause, status))
 		return BREAKER_BAD;

@@ -288,6 +288,9 @@ static bool has_tls_peers(const struct router_config *config) {
 	for (size_t i = 0; i < config->workers.n; i++)
 		if (config->workers.items[i].is_tls)
 			return true;
+	for (size_t i = 0; i < config->static_services.n; i++)
+		if (config->static_services.services[i]->spec.instance.is_tls)
+			return true;
 	return config->registry_url[0];
 }
 

@@ -202,6 +202,10 @@ static void count_refusal(const struct exchange *x, enum cause cause) {
 	case CAUSE_WAIT_TIMEOUT:
 	case CAUSE_QUEUE_EXPIRED:
 	case CAUSE_NO_INSTANCE:
+	case CAUSE_BREAKERS_OPEN:
+	case CAUSE_CONNECT_FAILED:
+	case CAUSE_CONNECT_TIMEOUT:
+	case CAUSE_TLS_FAILED:
 		metric_add(&m->queue_expired, 1);
 		break;
 	case CAUSE_SLO_UNATTAINABLE:
@@ -238,7 +242,7 @@ static int hear(struct exchange *x, enum cause *cause_out) {
 		return TURN_E_REFUSED;
 	}
 	t->place = w->place;
-	t->charged_tokens = w->cost_tokens;
+	t->charged_tokens += w->cost_tokens; /* it may have been called before, picked and refused */
 	t->is_called = true;
 	w->place.held = 0;
 	w->n_vacancies = atomic_load(&a->n_vacancies);
@@ -294,8 +298,10 @@ static enum gate_lack lack_of(const struct exchange *x, enum cause cause) {
 	case CAUSE_INSTANCES_FULL:
 		return GATE_LACKS_VACANCY;
 	case CAUSE_NO_INSTANCE:
+	case CAUSE_BREAKERS_OPEN:
 	case CAUSE_CONNECT_FAILED:
 	case CAUSE_CONNECT_TIMEOUT:
+	case CAUSE_TLS_FAILED:
 		return !x->n_sends && inspect_wishes(&x->inspect).wait_ms ? GATE_LACKS_INSTANCE
 									  : GATE_LACKS_NOTHING;
 	default:

@@ -538,8 +538,8 @@ static void test_a_wait_that_was_told_of_ends_in_an_event(void **state) {
 static void test_an_answer_that_is_no_stream_is_an_event(void **state) {
 	static const char *const answers[] = { ANSWER_OK,
 		"HTTP/1.1 400 Bad\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
-		"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip\r\n"
-		"content-length: 2\r\n\r\nxx" };
+		("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip\r\n"
+		 "content-length: 2\r\n\r\nxx") };
 	for (size_t i = 0; i < n_elems(answers); i++) {
 		struct world *w = WORLD("m");
 		world_admit(w, MINUTE);

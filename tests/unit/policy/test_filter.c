@@ -896,6 +896,20 @@ static void an_owner_that_refused_and_is_full_is_waited_for(void **state) {
 	picks_close(&p);
 }
 
+/* One that was tried did not do; the others have no room now: that is what is to be waited for. */
+static void who_is_full_counts_more_than_who_was_tried(void **state) {
+	static const struct stand limited[3] = { { .labels = NULL }, { .labels = "capacity=1" },
+		{ .labels = "capacity=1" } };
+	struct picks p;
+
+	stands_open(&p, "round_robin", limited, 3);
+	picks_charge(&p, 1, 1);
+	picks_charge(&p, 2, 1);
+	assert_string_equal(stands_picked(&p, ""), "a");
+	assert_string_equal(stands_picked(&p, "a"), OUTCOME(PICK_E_FULL));
+	picks_close(&p);
+}
+
 /* To cancel it makes room, to read it takes none. */
 static void what_is_about_a_response_needs_no_room(void **state) {
 	static const struct stand limited[3] = { { .labels = "capacity=2" } };
@@ -980,7 +994,7 @@ static void the_last_place_is_given_once(void **state) {
 	assert_false(ticket_try_open(&second, &p.set, &input, &pick));
 	assert_false(ticket_is_open(&second));
 	assert_int_equal(load_requests(p.load, pick.instance->slot), 1);
-	assert_int_equal(policy_pick(&p.set, &input, &pick), PICK_E_NONE_LEFT);
+	assert_int_equal(policy_pick(&p.set, &input, &pick), PICK_E_FULL);
 	ticket_close(&first, &p.set, NULL);
 	assert_int_equal(load_requests(p.load, picks_instance(&p, 0)->slot), 0);
 
@@ -1042,6 +1056,7 @@ int main(void) {
 		cmocka_unit_test(an_owner_that_is_not_eligible_is_passed_over),
 		cmocka_unit_test(an_owner_that_is_out_for_a_moment_is_waited_for),
 		cmocka_unit_test(an_owner_that_refused_and_is_full_is_waited_for),
+		cmocka_unit_test(who_is_full_counts_more_than_who_was_tried),
 		cmocka_unit_test(what_is_about_a_response_needs_no_room),
 		cmocka_unit_test(an_owner_is_known_while_it_is_asked_for),
 		cmocka_unit_test(a_detour_leaves_the_owner),

@@ -162,6 +162,33 @@ static void when_it_is_full_the_youngest_of_the_last_class_yields(void **state) 
 	hall_close(&h);
 }
 
+/* In one class who has the most in line, for its weight, yields to who would still have less. */
+static void when_it_is_full_nobody_keeps_all_of_it(void **state) {
+	static const uint32_t weights[] = { 1, 1, 2 };
+	struct fair_waiter *flood[4], *w;
+	struct hall h;
+
+	hall_open(&h, weights, 3, 4);
+	for (unsigned i = 0; i < 4; i++)
+		flood[i] = come(&h, 0, 4, 0);
+	w = new_waiter(&h, 1, 5, 0);
+	assert_ptr_equal(fair_queue_put(h.queue, w), w); /* of a later class */
+	w = new_waiter(&h, 1, 4, 0);
+	assert_ptr_equal(fair_queue_put(h.queue, w), flood[3]);
+	w = new_waiter(&h, 0, 4, 0);
+	assert_ptr_equal(fair_queue_put(h.queue, w), w); /* the flood itself gains nothing */
+	w = new_waiter(&h, 2, 4, 0);
+	assert_ptr_equal(fair_queue_put(h.queue, w), flood[2]);
+	w = new_waiter(&h, 2, 4, 0);
+	assert_ptr_equal(fair_queue_put(h.queue, w), flood[1]); /* two of twice the weight are as one */
+	w = new_waiter(&h, 2, 4, 0);
+	assert_ptr_equal(fair_queue_put(h.queue, w), w);
+	w = new_waiter(&h, 1, 4, 0);
+	assert_ptr_equal(fair_queue_put(h.queue, w), w);
+	assert_int_equal(fair_queue_n(h.queue), 4);
+	hall_close(&h);
+}
+
 static void a_queue_of_none_takes_nobody(void **state) {
 	struct fair_waiter *w;
 	struct hall h;
@@ -255,6 +282,7 @@ int main(void) {
 		cmocka_unit_test(nobody_saves_up),
 		cmocka_unit_test(who_has_no_room_holds_nobody_up),
 		cmocka_unit_test(when_it_is_full_the_youngest_of_the_last_class_yields),
+		cmocka_unit_test(when_it_is_full_nobody_keeps_all_of_it),
 		cmocka_unit_test(a_queue_of_none_takes_nobody),
 		cmocka_unit_test(who_waits_too_long_is_out),
 		cmocka_unit_test(who_returns_is_the_first_again),

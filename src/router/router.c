@@ -40,8 +40,8 @@ struct control {
 	struct router router;
 	struct router_config *config;
 	struct fleet *fleet;
-	struct snapshot *snapshot; /* the newest, as published */
-	struct admission_tenant *shares;
+	struct snapshot *snapshot;       /* the newest, as published */
+	struct admission_tenant *shares; /* of the places, by number of tenant */
 	struct watcher watcher;
 	struct health health;
 	struct scraper scraper;
@@ -222,6 +222,12 @@ static void control_open_gate(struct control *c) {
 		.n_max = config->queue_size };
 	router->gate = gatekeeper_new(&options);
 	gatekeeper_publish(router->gate, c->snapshot);
+}
+
+static void control_close_gate(struct control *c) {
+	gatekeeper_free(&c->router.gate);
+	admission_free(&c->router.admission);
+	free(c->shares);
 }
 
 static struct pairs pairs_of_list(const struct option_list *list, struct pair *room) {
@@ -573,9 +579,7 @@ static void control_free(struct control *c) {
 		_exit(0);
 	certificates_deinit(&c->certificates);
 	loop_deliver(&c->loop); /* what the workers answered last: it is lent from this loop's pool */
-	gatekeeper_free(&c->router.gate);
-	admission_free(&c->router.admission);
-	free(c->shares);
+	control_close_gate(c);
 	loop_deinit(&c->loop);
 	endpoint_server_deinit(&c->admin);
 	if (c->has_metrics_listener)

@@ -44,8 +44,7 @@ static void scene_close(struct scene *s) {
 	timer_stop(&c->publish);
 	watcher_deinit(&c->watcher);
 	health_deinit(&c->health);
-	gatekeeper_free(&c->router.gate);
-	admission_free(&c->router.admission);
+	control_close_gate(c);
 	loop_deinit(&c->loop);
 	snapshot_unref(&c->snapshot);
 	fleet_free(&c->fleet);

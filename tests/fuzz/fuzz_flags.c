@@ -47,7 +47,7 @@ static void check_dump(const struct option_set *set) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 	struct option_set *set = option_set_new(&router_config_schema);
-	struct router_config config;
+	struct router_config config = { .options = set };
 	struct words words = { 0 };
 	char *text = strndup((const char *)data, n);
 
@@ -58,6 +58,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 	verify(set, &config);
 	if (option_mistakes(set) == 0)
 		check_dump(set);
+	static_file_deinit(&config.static_services);
+	tenant_table_free(&config.tenants);
 	option_set_free(&set);
 	free(text);
 	return 0;

@@ -15,6 +15,8 @@ static json_t *dump_of(struct slice text, enum option_format format, size_t *n_m
 	verify(set, &config);
 	*n_mistakes_out = option_mistakes(set);
 	json_t *dump = option_dump(set);
+	static_file_deinit(&config.static_services);
+	tenant_table_free(&config.tenants);
 	option_set_free(&set);
 	return dump;
 }

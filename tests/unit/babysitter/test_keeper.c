@@ -187,7 +187,7 @@ static void jobs_of_the_session_are_asked_as_well(void **state) {
 	assert_int_equal(getsid(yard_number(&y, "job")), y.keeper.pid);
 	assert_int_not_equal(getpgid(yard_number(&y, "job")), y.keeper.pid);
 	yard_stop(&y);
-	assert_true(yard_has_line(&y, "heard"));
+	yard_until(&y, yard_has_line(&y, "heard"));
 	yard_close(&y);
 }
 

@@ -1,0 +1,190 @@
+/*
+ * From a request's head to its turn: what may be answered at once, how much of the body
+ * is waited for, and the place among those in flight.
+ */
+#include "router/steps.h"
+
+#include "router/local.h"
+#include "router/patience.h"
+#include "router/tenancy.h"
+
+#define WHOLE_BYTES 65536u
+
+/* A browser asks what a page may send: no key comes with that. */
+static enum next answer_preflight(struct exchange *x) {
+	char room[CORS_FIELDS_BYTES];
+	struct reply reply = { .request_id = exchange_id(x), .status = 204 };
+	reply_follow(&reply, exchange_head(x), x->ends_connection);
+	reply.closes |= !call_is_received(&x->down);
+	reply.fields =
+	    cors_preflight_fields(&x->worker->router->config->cors_origins, exchange_head(x), room);
+	x->status = (uint16_t)reply.status;
+	x->ends_connection |= reply.closes;
+	return reply_send(&x->down, &reply) ? exchange_fail(x, CAUSE_CLIENT_GONE)
+					    : exchange_go(x, STEP_RELAY);
+}
+
+enum next step_begin(struct exchange *x) {
+	const struct head *h = exchange_head(x);
+	if (cors_is_preflight(&x->worker->router->config->cors_origins, h))
+		return answer_preflight(x);
+	enum cause cause = local_is_open(h) ? CAUSE_NONE : tenancy_admit(x, h);
+	if (cause)
+		return exchange_fail(x, cause);
+	x->turn.place.tenant = x->tenant;
+	return exchange_go(x, local_is_ours(h) ? STEP_LOCAL : STEP_ADMIT);
+}
+
+/* One of our own endpoints. */
+enum next step_local(struct exchange *x) {
+	struct reply reply = { .request_id = exchange_id(x) };
+	char room[CORS_FIELDS_BYTES];
+	const struct local_question q = { x->worker, x->view->snapshot, exchange_head(x), tenancy_of(x) };
+	reply_follow(&reply, exchange_head(x), x->ends_connection);
+	reply.closes |= !call_is_received(&x->down);
+	if (x->worker->router->config->cors_origins.n)
+		reply.fields = cors_fields(&x->worker->router->config->cors_origins, exchange_head(x), room);
+	int r = local_answer(&q, &x->down, &reply);
+	x->status = (uint16_t)reply.status;
+	x->ends_connection |= reply.closes;
+	return r ? exchange_fail(x, CAUSE_CLIENT_GONE) : exchange_go(x, STEP_RELAY);
+}
+
+enum next step_admit(struct exchange *x) {
+	const struct head *h = exchange_head(x);
+	if (buf_is_over_budget(exchange_bufs(x)))
+		return exchange_fail(x, CAUSE_OVERLOADED);
+	if (h->framing == FRAMING_LENGTH && h->content_length > x->worker->router->config->body_limit_bytes)
+		return exchange_fail(x, CAUSE_BODY_TOO_LARGE);
+	enum cause cause =
+	    inspect_init(&x->inspect, &x->worker->router->config->inspect, exchange_bufs(x), h);
+	return cause ? exchange_fail(x, cause) : exchange_go(x, STEP_INSPECT);
+}
+
+int arrival_receive(struct exchange *x, struct call_in *in, enum cause *cause) {
+	*cause = CAUSE_NONE;
+	int r = call_recv(&x->down, LOOP_READ_BYTES, in);
+	if (r == CALL_E_GONE)
+		*cause = CAUSE_CLIENT_GONE;
+	else if (r == CALL_E_BAD)
+		*cause = CAUSE_BODY_MALFORMED;
+	if (r)
+		return r;
+	if (x->down.in_bytes > x->worker->router->config->body_limit_bytes)
+		*cause = CAUSE_BODY_TOO_LARGE;
+	for (size_t i = 0; i < in->n && !*cause; i++)
+		*cause = inspect_feed(&x->inspect, in->pieces[i].p, in->pieces[i].n);
+	if (in->is_end && !*cause)
+		*cause = inspect_finish(&x->inspect);
+	return *cause ? CALL_E_BAD : 0;
+}
+
+static int send_continue(struct exchange *x) {
+	struct call_out o;
+	if (!exchange_head(x)->expects_continue || x->has_continued || x->down.in_bytes ||
+	    call_has_input(&x->down))
+		return 0;
+	x->has_continued = true;
+	call_begin(&o, &x->down);
+	call_put_status_line(&o, 100);
+	call_put_interim_end(&o);
+	return call_flush(&o);
+}
+
+struct slice arrival_model_name(const struct exchange *x) {
+	return x->model ? x->model->name : inspect_model(&x->inspect);
+}
+
+const struct model *arrival_model(const struct exchange *x, const struct snapshot *snap) {
+	struct slice name = arrival_model_name(x);
+	return name.n ? snapshot_model(snap, name) : &snap->any;
+}
+
+/* Whose model it is decides where it goes, or whether it may, and it has not come yet. */
+static bool must_wait(const struct worker *w, const struct tenant *tenant, const struct inspect *in) {
+	return (w->view->snapshot->n_models > 1 || tenant->models.n) && !inspect_is_decided(in);
+}
+
+const struct model *exchange_model(const struct snapshot *snap, const struct inspect *in) {
+	struct slice name = inspect_model(in);
+	return name.n ? snapshot_model(snap, name) : &snap->any;
+}
+
+/* The policy of its model goes by what has yet to come. */
+static bool policy_waits(const struct policy_set *set, const struct inspect *in) {
+	const struct model *model = exchange_model(set->snapshot, in);
+	if (!model || in->body != INSPECT_JSON)
+		return false;
+	return policy_wants_prompt(set, model) ||
+	    (policy_wants_session(set, model) && !(inspect_has_session(in) && inspect_is_decided(in)));
+}
+
+/*
+ * Enough of the body is here to go on: its model is known, if models matter, and the stored response that
+ * it goes on from, which one engine alone has. A small JSON
+ * body is waited for whole, since no engine can begin before it has all of it: what is
+ * wrong with it is then found before an engine sees it.
+ */
+bool exchange_has_enough(
+    const struct worker *w, const struct tenant *tenant, const struct inspect *in, uint64_t n_bytes) {
+	uint64_t limit = w->router->config->inspect_limit_bytes;
+	if (inspect_has_all(in))
+		return true;
+	if (must_wait(w, tenant, in))
+		return false;
+	if (w->policies.responses && inspect_may_name_response(in))
+		limit = w->router->config->hold_limit_bytes; /* SDKs name it behind the input */
+	else if (!policy_waits(&w->policies, in))
+		limit = u64_min(limit, WHOLE_BYTES);
+	return n_bytes >= limit || buf_is_over_budget(&w->loop.bufs);
+}
+
+static bool inspect_is_enough(const struct exchange *x) {
+	return exchange_has_enough(x->worker, tenancy_of(x), &x->inspect, x->hold.bytes);
+}
+
+int arrival_hold(struct exchange *x, enum cause *cause) {
+	struct call_in in;
+	int r = arrival_receive(x, &in, cause);
+	if (r)
+		return CALL_E_AGAIN;
+	if (x->hold.bytes + in.bytes > x->worker->router->config->hold_limit_bytes &&
+	    must_wait(x->worker, tenancy_of(x), &x->inspect))
+		*cause = CAUSE_MODEL_LATE;
+	else if (!hold_append(&x->hold, exchange_bufs(x), in.pieces, in.n))
+		*cause = CAUSE_OVERLOADED;
+	return *cause ? CALL_E_AGAIN : 0;
+}
+
+/* Takes what of the body has come, one read of the socket, and holds it until there is enough. */
+enum next step_inspect(struct exchange *x) {
+	enum cause cause;
+	int r;
+	do
+		r = arrival_hold(x, &cause);
+	while (r == 0 && x->down.conn->unread.n && !inspect_is_enough(x));
+	if (cause)
+		return exchange_fail(x, cause);
+	if (!call_is_received(&x->down) && send_continue(x))
+		return exchange_fail(x, CAUSE_CLIENT_GONE);
+	if (inspect_is_enough(x))
+		return exchange_go(x, STEP_QUEUE);
+	return WAIT;
+}
+
+/* Its place among those in flight, if its tenant may ask for the model, whether or not there is such a one.
+ */
+enum next step_queue(struct exchange *x) {
+	enum cause cause = CAUSE_NONE;
+	if (!rate_is_taken(&x->claim))
+		cause = tenancy_permit(x, arrival_model_name(x), exchange_head(x));
+	if (cause)
+		return exchange_fail(x, cause);
+	int r = turn_take(x, &cause);
+	if (!r)
+		return exchange_go(x, STEP_PICK);
+	call_want(&x->down, false); /* the rest of the body waits in the socket */
+	if (r == TURN_E_WAIT && patience_speak(x))
+		return exchange_fail(x, CAUSE_CLIENT_GONE);
+	return r == TURN_E_WAIT ? WAIT : exchange_fail(x, cause);
+}

@@ -1,0 +1,246 @@
+/*
+ * One attempt at one instance: connect, send, wait for its answer's head; and whether
+ * another attempt follows when nothing came of it.
+ */
+#include "router/steps.h"
+
+#include "base/clock.h"
+#include "router/forward.h"
+#include "router/journal.h"
+#include "router/permit.h"
+
+void attempt_release(struct exchange *x, enum cause cause, unsigned status) {
+	const struct tap *tap = &x->tap;
+	struct ticket_usage usage = { .prompt_tokens = tap->tokens_in,
+		.cached_tokens = tap->tokens_cached,
+		.output_tokens = tap->has_usage ? tap->tokens_out : tap->n_events,
+		.has_cached = tap->has_cached };
+	bool is_awaited = x->ticket.is_capped;
+	permit_settle(x, cause, status);
+	ticket_close(&x->ticket, &x->worker->policies, cause ? NULL : &usage);
+	if (is_awaited)
+		turn_vacate(x->worker);
+}
+
+void attempt_drop(struct exchange *x) {
+	if (!x->upstream)
+		return;
+	call_deinit(&x->up);
+	upstream_close(&x->upstream);
+}
+
+/* This instance did not take the request: another one may. `status`: of what it said; 0: nothing. */
+static enum next attempt_elsewhere(struct exchange *x, enum cause cause, unsigned status) {
+	attempt_drop(x);
+	journal_left(x, cause, status);
+	x->tried[x->n_tried++] = x->ticket.instance->slot;
+	attempt_release(x, cause, status);
+	x->last_cause = (uint8_t)cause; /* what to say when nobody is left */
+	return exchange_go(x, STEP_PICK);
+}
+
+enum next attempt_unconnected(struct exchange *x, enum cause cause) {
+	metric_add(&x->worker->metrics->connect_failures, 1);
+	attempt_drop(x);
+	if (x->n_addresses < x->view->snapshot->rows[x->row].n_addresses)
+		return exchange_go(x, STEP_CONNECT);
+	instance_avoid(x->ticket.instance, loop_now_ms(&x->worker->loop));
+	return attempt_elsewhere(x, cause, 0);
+}
+
+/* Whether an engine that may have had it gets it again, or another one; if so, that is paid for. */
+static bool may_retry(struct exchange *x) {
+	const struct retry_options *options = &x->worker->router->config->retry;
+	struct retry_budget *budget = &x->worker->budgets[x->model->label];
+
+	if (!x->keeps_replay || x->n_interim || x->n_sends >= options->attempts ||
+	    x->reason == PICK_RESPONSE_OWNER) /* nobody else has what it asks for */
+		return false;
+	bool is_paid = retry_budget_take(budget, options, loop_now_ms(&x->worker->loop));
+	metric_add(is_paid ? &x->worker->metrics->retries : &x->worker->metrics->retries_denied, 1);
+	return is_paid;
+}
+
+/* Not at once: what could not be done now may be possible then. */
+static enum next retry(struct exchange *x, enum cause cause, unsigned status, uint64_t least_ms) {
+	const struct retry_options *options = &x->worker->router->config->retry;
+
+	x->backoff_ms = (uint32_t)u64_max(retry_wait_ms(options, x->n_sends, &x->worker->rng), least_ms);
+	x->may_return = true;
+	call_want(&x->down, false); /* the rest of the body waits in the socket */
+	(void)attempt_elsewhere(x, cause, status);
+	return exchange_go(x, STEP_BACK_OFF);
+}
+
+/* The engine's connection ended before its answer began. */
+static enum next lost_before_answer(struct exchange *x, enum cause cause) {
+	struct conn *c = &x->upstream->conn;
+	bool nothing_came = !c->unread.n;
+	bool stale = x->upstream->is_reused &&
+	    (c->sent_bytes == x->upstream->sent_before || (!c->is_broken && upstream_is_unsent(x->upstream)));
+	bool replayable = x->keeps_replay && !x->n_interim;
+	bool repeatable = x->is_repeatable && x->n_sends < EXCHANGE_SENDS_MAX;
+
+	if (nothing_came && !stale && !repeatable && x->worker->router->config->retry.sent && may_retry(x))
+		return retry(x, cause, 0, 0);
+	if (!nothing_came || !replayable || !(stale || repeatable))
+		return exchange_fail(x, cause);
+	metric_add(&x->worker->metrics->unsent_retries, 1);
+	if (!stale)
+		return attempt_elsewhere(x, cause, 0);
+	attempt_drop(x);
+	return exchange_go(x, STEP_CONNECT);
+}
+
+/* A body that cannot be sent twice goes over a fresh connection, which is never stale. */
+static bool may_reuse(const struct exchange *x) {
+	if (call_is_received(&x->down))
+		return true;
+	const struct head *h = exchange_head(x);
+	return h->framing == FRAMING_LENGTH && h->content_length <= REPLAY_BYTES_MAX;
+}
+
+/* Which address is tried after n others: the one that answered last comes first. */
+static uint32_t address_at(const struct exchange *x, uint32_t n) {
+	return (x->first_address + n) % x->view->snapshot->rows[x->row].n_addresses;
+}
+
+/* One address that was taken for somebody else's says more than others that refuse. */
+static enum cause refusal_cause(struct exchange *x) {
+	if (x->upstream && conn_tls_failure(&x->upstream->conn))
+		x->is_tls_refused = true;
+	return x->is_tls_refused ? CAUSE_TLS_FAILED : CAUSE_CONNECT_FAILED;
+}
+
+enum next step_connect(struct exchange *x) {
+	if (x->upstream) { /* woken: how did it go? */
+		if (x->upstream->conn.is_broken)
+			return attempt_unconnected(x, refusal_cause(x));
+		if (x->upstream->conn.state == CONN_CONNECTING)
+			return WAIT;
+		instance_succeeded(x->ticket.instance);
+		instance_set_good_address(x->ticket.instance, address_at(x, x->n_addresses - 1));
+		return exchange_go(x, STEP_SEND);
+	}
+	if (may_reuse(x))
+		x->upstream = upstream_get(&x->worker->pool, x->ticket.instance, &x->job);
+	if (x->upstream)
+		return exchange_go(x, STEP_SEND);
+
+	const struct snapshot_row *row = &x->view->snapshot->rows[x->row];
+	if (x->n_addresses >= row->n_addresses)
+		return attempt_unconnected(x, refusal_cause(x));
+	const struct sockaddr_storage *to = &row->addresses[address_at(x, x->n_addresses++)];
+	int r = upstream_connect(&x->worker->pool, x->ticket.instance, to, &x->job, &x->upstream);
+	if ((r == -EMFILE || r == -ENFILE) &&
+	    x->worker->pool.n_idle) { /* idle ones hold what this one needs */
+		upstream_pool_close_idle(&x->worker->pool);
+		r = upstream_connect(&x->worker->pool, x->ticket.instance, to, &x->job, &x->upstream);
+	}
+	if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
+		return exchange_fail(x, CAUSE_OVERLOADED);
+	if (r == -EADDRNOTAVAIL && row->n_addresses == 1) /* our ports to it are used up: not its fault */
+		return attempt_elsewhere(x, CAUSE_OVERLOADED, 0);
+	if (r < 0)
+		return attempt_unconnected(x, refusal_cause(x));
+	call_want(&x->down, false); /* the rest of the body waits in the socket */
+	return WAIT;
+}
+
+/* Ours, for the engine; empty: none. */
+static struct slice upstream_key(const struct exchange *x) {
+	return instance_key(&x->ticket.instance->spec, x->worker->router->config->upstream_key);
+}
+
+/* Keys that clients showed us are not for engines. */
+static bool drops_keys(const struct exchange *x) {
+	const struct router_config *config = x->worker->router->config;
+	return config->tenants && !config->passes_keys;
+}
+
+enum next step_send(struct exchange *x) {
+	struct session *session = session_of(&x->down);
+	char room[46];
+	struct forward f = { .request_id = exchange_id(x),
+		.peer = session_peer(session, room),
+		.key = upstream_key(x),
+		.drops_keys = drops_keys(x) };
+	struct call_out o;
+	uint64_t length;
+	enum framing framing;
+	enum cause cause = CAUSE_NONE;
+	if (!call_is_received(&x->down) && call_has_input(&x->down) &&
+	    !buf_is_over_budget(exchange_bufs(x))) /* what came while we were connecting */
+		(void)arrival_hold(x, &cause);
+	if (cause)
+		return exchange_fail(x, cause);
+	framing = upload_framing(x, &length);
+	x->at.connected = exchange_now_ns(x);
+	x->n_sends += x->n_sends < UINT8_MAX;
+	x->is_upload_broken = false;
+	x->moved_ms = 0;
+	call_init(&x->up, &x->upstream->conn, FRAMING_NONE, 0);
+	struct buf *at = x->hold.first;
+	call_begin(&o, &x->up);
+	forward_request(&o, exchange_head(x), x->ticket.instance, &f, framing, length);
+	int r = 0;
+	do {
+		struct piece pieces[CALL_PIECES_MAX];
+		size_t n = hold_pieces(&at, pieces, CALL_PIECES_MAX);
+		if (n)
+			call_put_data(&o, pieces, n);
+		if (!at && call_is_received(&x->down))
+			upload_put_end(x, &o);
+		r = call_flush(&o);
+		call_begin(&o, &x->up);
+	} while (at && r == 0);
+	if (r)
+		return lost_before_answer(x, CAUSE_UPSTREAM_CLOSED);
+	return exchange_go(x, STEP_AWAIT_HEAD);
+}
+
+/* The engine says that it did nothing. Does another one get the request, or the client the refusal? */
+static bool is_refused(struct exchange *x, const struct head *answer, uint64_t *wait_ms_out) {
+	const struct retry_options *options = &x->worker->router->config->retry;
+	bool has_others = x->n_tried + 1u < x->model->n_candidates;
+
+	if (!retry_is_refusal(options, answer->status))
+		return false;
+	uint64_t after_ms =
+	    retry_after_ms(head_find(answer, FIELD_RETRY_AFTER), (int64_t)(clock_wall_ms() / 1000));
+	if (after_ms)
+		instance_rest(x->ticket.instance, loop_now_ms(&x->worker->loop), after_ms);
+	*wait_ms_out = has_others ? 0 : after_ms;
+	return *wait_ms_out <= options->backoff_max_ms && may_retry(x);
+}
+
+/* The wait before a retry. The client's leaving ends it, like any other. */
+enum next step_back_off(struct exchange *x) {
+	return x->backoff_ms ? WAIT : exchange_go(x, STEP_PICK);
+}
+
+enum next step_await_head(struct exchange *x) {
+	struct head_room room;
+	enum cause cause = upload_pump(x);
+	if (cause)
+		return exchange_fail(x, cause);
+	if (!x->moved_ms && x->up.out_is_done && !call_pending(&x->up)) /* it has all that it needs */
+		x->moved_ms = loop_now_ms(&x->worker->loop);
+	for (;;) {
+		uint64_t wait_ms;
+		int r = call_recv_head(&x->up, &room, x->is_head ? METHOD_HEAD : METHOD_OTHER);
+		if (r == CALL_E_AGAIN)
+			return WAIT;
+		if (r == CALL_E_BAD)
+			return exchange_fail(x, CAUSE_UPSTREAM_MALFORMED);
+		if (r)
+			return lost_before_answer(x, CAUSE_UPSTREAM_CLOSED);
+		if (room.head.status >= 200 && is_refused(x, &room.head, &wait_ms))
+			return retry(x, CAUSE_UPSTREAM_REFUSED, room.head.status, wait_ms);
+		if (room.head.status >= 200)
+			return answer_begin(x, &room.head);
+		cause = answer_interim(x, &room.head);
+		if (cause)
+			return exchange_fail(x, cause);
+	}
+}

@@ -1,0 +1,156 @@
+/*
+ * Which instance gets a request: the pick with all that filters and policies may know,
+ * and what it means when nobody is there.
+ */
+#include "router/steps.h"
+
+#include "base/clock.h"
+#include "router/journal.h"
+#include "router/permit.h"
+#include "router/tenancy.h"
+
+/* Instances that are avoided are tried, too, when there are no others, but each may cost a connect timeout.
+ */
+#define AVOIDED_TRIES_MAX 8
+
+/* What filters and the policy may know of a request for this model; its keys are the worker's scratch. */
+static void make_demand(struct exchange *x, const struct model *model, struct demand *demand) {
+	const struct head *head = exchange_head(x);
+	worker_demand(x->worker, &x->inspect, model, tenancy_of(x), demand);
+	demand->seed = worker_seed(exchange_id(x));
+	if (demand->deadline_ms && x->turn.ends_ms) /* part of it is over */
+		demand->deadline_ms = (uint32_t)u64_max(1,
+		    demand->deadline_ms -
+			u64_min(demand->deadline_ms, (exchange_now_ns(x) - x->at.begin) / 1000000u));
+	if (head->framing == FRAMING_LENGTH)
+		worker_expect(x->worker, &x->inspect, model, head->content_length, demand);
+}
+
+enum cause exchange_cause(int outcome) {
+	static const uint8_t causes[PICK_OUTCOMES] = {
+		[PICK_E_NONE_LEFT] = CAUSE_NO_INSTANCE,
+		[PICK_E_NONE_EXIST] = CAUSE_NO_INSTANCE,
+		[PICK_E_CAPABILITY] = CAUSE_UNSUPPORTED_CAPABILITY,
+		[PICK_E_FEATURE] = CAUSE_UNSUPPORTED_FEATURE,
+		[PICK_E_CONTEXT] = CAUSE_CONTEXT_LENGTH,
+		[PICK_E_PRIVACY] = CAUSE_PRIVACY_VIOLATION,
+		[PICK_E_FULL] = CAUSE_INSTANCES_FULL,
+		[PICK_E_ACCELERATOR] = CAUSE_ACCELERATOR,
+		[PICK_E_LATE] = CAUSE_SLO_UNATTAINABLE,
+		[PICK_E_COST] = CAUSE_OVER_BUDGET,
+		[PICK_E_OWNER] = CAUSE_OWNER_BUSY,
+		[PICK_E_OPEN] = CAUSE_BREAKERS_OPEN,
+	};
+
+	return (enum cause)causes[outcome];
+}
+
+/* Nobody is left to pick: who were tried failed, or all were refused before. */
+static enum cause cause_of(const struct exchange *x, int outcome) {
+	return outcome == PICK_E_NONE_LEFT && x->last_cause ? (enum cause)x->last_cause
+							    : exchange_cause(outcome);
+}
+
+/* Picks are timed when they are remembered: two looks at the clock are most of what that costs. */
+static int pick_instance(
+    struct exchange *x, const struct pick_input *input, struct pick_result *pick_out, uint64_t *ns_out) {
+	bool is_timed = decision_ring_is_on(&x->worker->decisions);
+	uint64_t begin_ns = is_timed ? clock_now_ns() : 0;
+	int r = policy_pick(&x->worker->policies, input, pick_out);
+	*ns_out = is_timed ? clock_now_ns() - begin_ns : 0;
+	return r;
+}
+
+/* With nobody there, the fleet is what is missing. */
+static enum next fail_without_model(struct exchange *x) {
+	const struct model *any = &x->view->snapshot->any;
+	enum cause cause = any->n_candidates + any->n_reserve ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE;
+	struct demand demand;
+	struct pick_input input = { .demand = &demand, .now_ns = exchange_now_ns(x) };
+	if (turn_again(x, cause))
+		return exchange_go(x, STEP_QUEUE);
+	make_demand(x, any, &demand);
+	journal_declined(x, &input, cause, 0);
+	return exchange_fail(x, cause);
+}
+
+static enum next pick_failed(
+    struct exchange *x, const struct pick_input *input, int outcome, uint64_t pick_ns) {
+	if (outcome == PICK_E_OPEN)
+		x->retry_after_s = permit_retry_after_s(x, input);
+	journal_declined(x, input, cause_of(x, outcome), pick_ns);
+	return exchange_fail(x, cause_of(x, outcome));
+}
+
+/* The policy works on the worker's current snapshot: a request that waited moves to it. Its model may be gone
+ * then. */
+static void move_to_current_view(struct exchange *x) {
+	struct view *old = x->view;
+	if (old != x->worker->view) {
+		x->view = worker_view(x->worker);
+		x->row = EXCHANGE_NO_ROW;
+	}
+	x->model = arrival_model(x, x->view->snapshot);
+	if (x->view != old)
+		worker_view_release(x->worker, &old);
+}
+
+/* It goes there: its ticket is open. */
+static enum next begin_attempt(struct exchange *x, const struct pick_result *pick) {
+	if (!x->n_attempts)
+		retry_budget_pay(&x->worker->budgets[x->model->label], &x->worker->router->config->retry,
+		    loop_now_ms(&x->worker->loop));
+	metric_add(&x->worker->metrics->picks, 1);
+	x->row = pick->row;
+	x->reason = (uint8_t)pick->reason;
+	x->first_address =
+	    instance_good_address(x->ticket.instance, x->view->snapshot->rows[x->row].n_addresses);
+	x->n_addresses = 0;
+	x->is_tls_refused = false;
+	x->n_attempts++;
+	if (!x->at.routed)
+		x->at.routed = exchange_now_ns(x);
+	return exchange_go(x, STEP_CONNECT);
+}
+
+enum next step_pick(struct exchange *x) {
+	move_to_current_view(x);
+	if (!x->model)
+		return fail_without_model(x);
+
+	struct demand demand;
+	struct pick_input input = { .model = x->model,
+		.demand = &demand,
+		.tried = x->tried,
+		.n_tried = x->n_tried,
+		.now_ns = exchange_now_ns(x) };
+	make_demand(x, x->model, &demand);
+	enum cause cause = tenancy_reserve(x, x->model, &demand);
+	if (cause)
+		return exchange_fail(x, cause);
+	struct pick_result pick;
+	uint64_t pick_ns = 0;
+	int r =
+	    x->n_tried < EXCHANGE_TRIES_MAX ? pick_instance(x, &input, &pick, &pick_ns) : PICK_E_NONE_LEFT;
+	if ((r == PICK_E_NONE_LEFT || (r == PICK_E_FULL && x->n_tried)) &&
+	    x->may_return) { /* who refused it before */
+		x->may_return = false;
+		x->n_tried = 0;
+		return NEXT;
+	}
+	if (r == 0 && pick.reason >= PICK_ALL_AVOIDED && x->n_tried >= AVOIDED_TRIES_MAX)
+		r = PICK_E_NONE_LEFT; /* the fleet is away, as others have found before */
+	if (r && turn_again(x, cause_of(x, r)))
+		return exchange_go(x, STEP_QUEUE);
+	if (r)
+		return pick_failed(x, &input, r, pick_ns);
+	if (!permit_take(x, pick.instance))
+		return NEXT;
+	if (!ticket_try_open(&x->ticket, &x->worker->policies, &input, &pick)) {
+		permit_return(x, pick.instance);
+		return NEXT; /* another worker took the last place there: the next pick knows */
+	}
+	turn_picked(x);
+	journal_picked(x, &input, &pick, pick_ns);
+	return begin_attempt(x, &pick);
+}

@@ -1,0 +1,123 @@
+/*
+ * steps: what the steps of an exchange have in common; for the files that are made of
+ * them and for nobody else.
+ *
+ * In the order in which they happen: arrival.c (begin, local, admit, inspect, queue),
+ * choice.c (pick), attempt.c (connect, send, await_head, back_off) with upload.c,
+ * answer.c (relay), settle.c (refuse, settle); exchange.c drives them. A step returns
+ * NEXT when x->step says what follows, WAIT when events or a deadline must come first,
+ * DONE when the exchange is no more. All on the exchange's worker.
+ */
+#pragma once
+
+#include "router/exchange.h"
+
+enum next { NEXT, WAIT, DONE };
+
+#define REPLAY_BYTES_MAX (1u << 20) /* of a body that can be sent again */
+
+static inline struct buf_pool *exchange_bufs(const struct exchange *x) {
+	return &x->worker->loop.bufs;
+}
+
+/* The request's; until the answer begins. */
+static inline const struct head *exchange_head(const struct exchange *x) {
+	return (const struct head *)x->head->data;
+}
+
+static inline uint64_t exchange_now_ns(const struct exchange *x) {
+	return x->worker->loop.now_ns;
+}
+
+static inline const struct router_timeouts *exchange_timeouts(const struct exchange *x) {
+	return &x->worker->router->config->timeout;
+}
+
+static inline enum next exchange_go(struct exchange *x, enum exchange_step step) {
+	x->step = (uint8_t)step;
+	return NEXT;
+}
+
+/*
+ * The one way to fail. A client that is still there and has no answer yet gets one; if it does not take
+ * that, that is the cause.
+ */
+enum next exchange_fail(struct exchange *x, enum cause cause);
+
+/* Whether the client should be told that this answer is the last on its connection: the router is being
+ * stopped. */
+bool exchange_is_last(const struct exchange *x, const struct session *session);
+
+/* --- arrival.c ------------------------------------------------------------------ */
+
+enum next step_begin(struct exchange *x);
+enum next step_local(struct exchange *x);
+enum next step_admit(struct exchange *x);
+enum next step_inspect(struct exchange *x);
+enum next step_queue(struct exchange *x);
+
+/* Reads once from the client and has it scanned; what came is in *in. 0, or CALL_E_AGAIN, or failed. */
+int arrival_receive(struct exchange *x, struct call_in *in, enum cause *cause);
+
+/* The same, held. CALL_E_AGAIN: nothing came, or a cause ends the exchange. */
+int arrival_hold(struct exchange *x, enum cause *cause);
+
+/*
+ * The name of the model that was asked for; empty: of any. Once the body is complete its
+ * scanner is gone: what was found before has the name.
+ */
+struct slice arrival_model_name(const struct exchange *x);
+
+/* NULL: nobody has it. */
+const struct model *arrival_model(const struct exchange *x, const struct snapshot *snap);
+
+/* --- choice.c ------------------------------------------------------------------- */
+
+enum next step_pick(struct exchange *x);
+
+/* --- attempt.c ------------------------------------------------------------------ */
+
+enum next step_connect(struct exchange *x);
+enum next step_send(struct exchange *x);
+enum next step_await_head(struct exchange *x);
+enum next step_back_off(struct exchange *x);
+
+/* The attempt is over. What a whole answer says of its usage, and how long it took, is a lesson. */
+void attempt_release(struct exchange *x, enum cause cause, unsigned status);
+
+/* Its connection, if there is one, ends. */
+void attempt_drop(struct exchange *x);
+
+/* The address did not do: the next one, or another instance. */
+enum next attempt_unconnected(struct exchange *x, enum cause cause);
+
+/* --- upload.c ------------------------------------------------------------------- */
+
+/* Length if we know it by now, whatever the client used. */
+enum framing upload_framing(const struct exchange *x, uint64_t *length);
+
+/* The end of the upload, with the client's trailers; once its head is forgotten nobody knows which may go on.
+ */
+void upload_put_end(struct exchange *x, struct call_out *o);
+
+/* What was sent cannot be sent again. */
+void upload_forget(struct exchange *x);
+
+/* The rest of the body, as it comes: one read of the socket, all of what it brought. */
+enum cause upload_pump(struct exchange *x);
+
+/* --- answer.c ------------------------------------------------------------------- */
+
+enum next step_relay(struct exchange *x);
+
+/* 1xx other than 100, which we have answered ourselves, goes to clients that can read it (RFC 9110
+ * section 15.2). */
+enum cause answer_interim(struct exchange *x, const struct head *interim);
+
+/* The engine's last word on the status has come. */
+enum next answer_begin(struct exchange *x, const struct head *answer);
+
+/* --- settle.c ------------------------------------------------------------------- */
+
+enum next step_refuse(struct exchange *x);
+enum next step_settle(struct exchange *x);

@@ -109,6 +109,14 @@ static const struct forward_explained *explain_choice(
 	return e;
 }
 
+/* Its client has had the head of a stream: what the engine says instead cannot be passed on. */
+static enum next lacks_stream(struct exchange *x, unsigned status) {
+	if (status >= 400) /* refusals cost nothing */
+		x->claim.prompt_tokens = 0;
+	attempt_leave(x, CAUSE_UPSTREAM_REFUSED, status);
+	return exchange_fail(x, CAUSE_NO_STREAM);
+}
+
 enum next answer_begin(struct exchange *x, const struct head *answer) {
 	struct forward_explained explained;
 	char room[DECISION_TEXT_BYTES], fields_room[TENANCY_FIELDS_BYTES];
@@ -126,7 +134,7 @@ enum next answer_begin(struct exchange *x, const struct head *answer) {
 	struct call_out o;
 
 	if (has_begun && !patience_fits(answer))
-		return exchange_fail(x, CAUSE_NO_STREAM);
+		return lacks_stream(x, answer->status);
 	x->at.first_byte = exchange_now_ns(x);
 	x->status = answer->status;
 	tap_init(&x->tap, answer);

@@ -178,6 +178,8 @@ enum next step_queue(struct exchange *x) {
 	enum cause cause = CAUSE_NONE;
 	if (!rate_is_taken(&x->claim))
 		cause = tenancy_permit(x, arrival_model_name(x), exchange_head(x));
+	if (!cause)
+		cause = choice_reserve(x);
 	if (cause)
 		return exchange_fail(x, cause);
 	int r = turn_take(x, &cause);

@@ -29,13 +29,18 @@ void attempt_drop(struct exchange *x) {
 	upstream_close(&x->upstream);
 }
 
-/* This instance did not take the request: another one may. `status`: of what it said; 0: nothing. */
-static enum next attempt_elsewhere(struct exchange *x, enum cause cause, unsigned status) {
+void attempt_leave(struct exchange *x, enum cause cause, unsigned status) {
 	attempt_drop(x);
 	journal_left(x, cause, status);
-	x->tried[x->n_tried++] = x->ticket.instance->slot;
 	attempt_release(x, cause, status);
-	x->last_cause = (uint8_t)cause; /* what to say when nobody is left */
+	x->moved_ms = 0;
+	x->last_cause = (uint8_t)cause;
+}
+
+/* This instance did not take the request: another one may. `status`: of what it said; 0: nothing. */
+static enum next attempt_elsewhere(struct exchange *x, enum cause cause, unsigned status) {
+	x->tried[x->n_tried++] = x->ticket.instance->slot;
+	attempt_leave(x, cause, status);
 	return exchange_go(x, STEP_PICK);
 }
 

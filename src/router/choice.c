@@ -107,10 +107,20 @@ static enum next begin_attempt(struct exchange *x, const struct pick_result *pic
 	    instance_good_address(x->ticket.instance, x->view->snapshot->rows[x->row].n_addresses);
 	x->n_addresses = 0;
 	x->is_tls_refused = false;
+	x->last_cause = CAUSE_NONE;
 	x->n_attempts++;
 	if (!x->at.routed)
 		x->at.routed = exchange_now_ns(x);
 	return exchange_go(x, STEP_CONNECT);
+}
+
+enum cause choice_reserve(struct exchange *x) {
+	const struct model *model = x->worker->router->rates ? arrival_model(x, x->view->snapshot) : NULL;
+	struct demand demand;
+	if (!model || rate_is_taken(&x->claim))
+		return CAUSE_NONE;
+	make_demand(x, model, &demand);
+	return tenancy_reserve(x, model, &demand);
 }
 
 enum next step_pick(struct exchange *x) {

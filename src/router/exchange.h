@@ -79,7 +79,7 @@ struct exchange {
 	uint8_t n_addresses; /* of the row that were tried */
 	uint8_t n_tried, n_sends, n_interim;
 	uint8_t step, cause, reason, dialect;
-	uint8_t last_cause;     /* why the instance tried last did not do */
+	uint8_t last_cause;     /* why the instance tried last did not do, until another is picked */
 	uint8_t wait_cause;     /* what it means when the deadline passes */
 	uint16_t status;        /* sent to the client; 0: none yet */
 	uint16_t retry_after_s; /* what a refusal says; 0: as its cause has it */

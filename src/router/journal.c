@@ -169,7 +169,7 @@ static void journal_count(struct exchange *x, unsigned status, uint64_t total_ns
 	tenancy_count(x, x->tap.tokens_in, x->tap.has_usage ? x->tap.tokens_out : x->tap.n_events);
 	if (x->tap.kind == TAP_EVENTS && !x->cause && !x->tap.is_done)
 		metric_add(&w->metrics->stream_no_done, 1);
-	if (inst)
+	if (inst && !x->last_cause) /* else that was told when it was left */
 		journal_tally(x, inst->slot, status);
 }
 

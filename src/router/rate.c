@@ -105,15 +105,28 @@ enum cause rate_take(struct rate_table *table, uint32_t tenant, uint32_t label, 
 	return cause;
 }
 
-void rate_settle(struct rate_table *table, uint32_t tenant, uint64_t used_tokens, uint64_t now_ns,
+/* What nobody was asked for is given back. */
+static void return_request(
+    struct rate_table *table, const struct tenant *of, struct limits *limits, uint64_t now_ns) {
+	if (limits && of->requests_per_minute)
+		meter_settle(&limits->requests, of->requests_per_minute, 1, 0, now_ns);
+	if (table->per_second)
+		meter_settle(&table->all, table->per_second, 1, 0, now_ns * 60);
+}
+
+void rate_settle(struct rate_table *table, uint32_t tenant, struct rate_use use, uint64_t now_ns,
     struct rate_claim *claim) {
 	uint64_t reserved = rate_is_taken(claim) ? claim->tokens : 0;
-	uint64_t tpm =
-	    table && table->limits[tenant] ? tenant_get(table->tenants, tenant)->tokens_per_minute : 0;
 
-	if (reserved && tpm)
-		meter_settle(&table->limits[tenant][claim->label].tokens, tpm, reserved, used_tokens, now_ns);
 	claim->tokens = 0;
+	if (!table || !reserved)
+		return;
+	const struct tenant *of = tenant_get(table->tenants, tenant);
+	struct limits *limits = table->limits[tenant] ? &table->limits[tenant][claim->label] : NULL;
+	if (limits && of->tokens_per_minute)
+		meter_settle(&limits->tokens, of->tokens_per_minute, reserved, use.tokens, now_ns);
+	if (!use.is_request)
+		return_request(table, of, limits, now_ns);
 }
 
 bool rate_is_limited(const struct rate_table *table, uint32_t tenant) {

@@ -45,8 +45,14 @@ static inline bool rate_is_taken(const struct rate_claim *claim) {
 enum cause rate_take(struct rate_table *table, uint32_t tenant, uint32_t label, const struct demand *demand,
     uint64_t now_ns, struct rate_claim *claim);
 
-/* It has ended, and came to so many tokens. On a claim that is not taken does nothing. */
-void rate_settle(struct rate_table *table, uint32_t tenant, uint64_t used_tokens, uint64_t now_ns,
+/* What a request came to: it counts as one if an engine was asked. */
+struct rate_use {
+	uint64_t tokens;
+	bool is_request;
+};
+
+/* It has ended. On a claim that is not taken does nothing. */
+void rate_settle(struct rate_table *table, uint32_t tenant, struct rate_use use, uint64_t now_ns,
     struct rate_claim *claim);
 
 /* Whether its answers say how much is left. */

@@ -75,6 +75,10 @@ const struct model *arrival_model(const struct exchange *x, const struct snapsho
 
 enum next step_pick(struct exchange *x);
 
+/* What its tenant may use is asked before it waits, not behind; of a model that nobody has yet at the pick.
+ */
+enum cause choice_reserve(struct exchange *x);
+
 /* --- attempt.c ------------------------------------------------------------------ */
 
 enum next step_connect(struct exchange *x);
@@ -84,6 +88,10 @@ enum next step_back_off(struct exchange *x);
 
 /* The attempt is over. What a whole answer says of its usage, and how long it took, is a lesson. */
 void attempt_release(struct exchange *x, enum cause cause, unsigned status);
+
+/* It came to nothing, and what it says of its instance is told now. `status`: of what that said; 0: nothing.
+ */
+void attempt_leave(struct exchange *x, enum cause cause, unsigned status);
 
 /* Its connection, if there is one, ends. */
 void attempt_drop(struct exchange *x);

@@ -60,7 +60,9 @@ static uint64_t used_tokens(const struct exchange *x) {
 }
 
 void tenancy_settle(struct exchange *x) {
-	rate_settle(x->worker->router->rates, x->tenant, used_tokens(x), x->worker->loop.now_ns, &x->claim);
+	struct rate_use use = { .tokens = used_tokens(x), .is_request = x->n_sends };
+
+	rate_settle(x->worker->router->rates, x->tenant, use, x->worker->loop.now_ns, &x->claim);
 }
 
 static uint64_t limit_of(const struct exchange *x, enum cause cause) {

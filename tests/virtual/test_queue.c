@@ -556,6 +556,27 @@ static void test_an_answer_that_is_no_stream_is_an_event(void **state) {
 	}
 }
 
+/* The engine's fault is the engine's, whatever its client was told. */
+static void test_a_fault_behind_a_told_wait_is_counted(void **state) {
+	static const unsigned statuses[] = { 500, 400 };
+	for (unsigned i = 0; i < 2; i++) {
+		struct world *w = WORLD("m");
+		char answer[64];
+		world_admit(w, MINUTE);
+		struct peer *a = come(w, "a", ""), *b = come_patiently(w, PATIENT, true);
+		world_pass(w, 10010);
+		expect_turn(w, a, "a");
+		const struct worker_tally *t = &w->worker.tallies[busy()->engine];
+		snprintf(answer, sizeof(answer), "HTTP/1.1 %u No\r\ncontent-length: 0\r\n\r\n", statuses[i]);
+		say(w, busy(), answer);
+		assert_int_equal(metric_read(&t->n_requests), 2);
+		assert_int_equal(metric_read(&t->n_faults), statuses[i] == 500);
+		assert_int_equal(metric_read(&t->n_outcomes[BREAKER_BAD]), statuses[i] == 500);
+		peer_close(b);
+		expect_end(w, 2);
+	}
+}
+
 /* The one that does not read has no place and no bytes of ours but the first. */
 static void test_who_does_not_read_its_comments(void **state) {
 	struct world *w = WORLD("m");
@@ -727,6 +748,7 @@ int main(void) {
 		cmocka_unit_test(test_only_streams_whose_clients_asked_are_told),
 		cmocka_unit_test(test_a_wait_that_was_told_of_ends_in_an_event),
 		cmocka_unit_test(test_an_answer_that_is_no_stream_is_an_event),
+		cmocka_unit_test(test_a_fault_behind_a_told_wait_is_counted),
 		cmocka_unit_test(test_who_does_not_read_its_comments),
 		cmocka_unit_test(test_any_order_of_events),
 	};

@@ -352,6 +352,23 @@ static void test_safe_methods_are_repeated_elsewhere(void **state) {
 	}
 }
 
+/* What each has failed at is told once, though the request ends after the last of them. */
+static void test_an_attempt_is_tallied_once(void **state) {
+	struct world *w = WORLD("m", "m");
+	struct peer *client = ask(w, GET);
+	for (unsigned i = 0; i < 2; i++) {
+		peer_close(net_newest(-1));
+		world_settle(w);
+	}
+	expect_refusal(client, 502, "upstream_failed");
+	for (unsigned slot = 0; slot < 2; slot++) {
+		assert_int_equal(metric_read(&w->worker.tallies[slot].n_requests), 1);
+		assert_int_equal(metric_read(&w->worker.tallies[slot].n_errors), 1);
+		assert_int_equal(metric_read(&w->worker.tallies[slot].n_faults), 1);
+	}
+	expect_end(w, 1);
+}
+
 static void test_other_methods_are_not(void **state) {
 	static const char *const methods[] = { "PUT", "DELETE", "PATCH", "PROPFIND" };
 	for (size_t i = 0; i < n_elems(methods); i++) {
@@ -434,6 +451,7 @@ int main(void) {
 		cmocka_unit_test(test_post_is_not_repeated),
 		cmocka_unit_test(test_post_on_a_fresh_connection),
 		cmocka_unit_test(test_safe_methods_are_repeated_elsewhere),
+		cmocka_unit_test(test_an_attempt_is_tallied_once),
 		cmocka_unit_test(test_other_methods_are_not),
 		cmocka_unit_test(test_repetition_has_an_end),
 		cmocka_unit_test(test_nothing_is_repeated_once_an_answer_began),

@@ -55,16 +55,23 @@ static struct peer *post_with(struct world *w, const char *fields, const char *b
 #define AS_A "authorization: Bearer key-a\r\n"
 #define AS_B "x-api-key: key-b\r\n"
 
-/* So many of a's tokens for m are left. */
-static uint64_t tokens_left(struct world *w) {
+/* So many of a's for m are left, by this field. */
+static uint64_t left_of(struct world *w, const char *name) {
 	char room[RATE_FIELDS_BYTES];
 	struct slice fields = rate_fields(w->router.rates, A,
 	    snapshot_model(w->worker.view->snapshot, SLICE("m"))->label, w->worker.loop.now_ns, room);
-	const char *name = "x-ratelimit-remaining-tokens: ";
 	const char *at = memmem(fields.p, fields.n, name, strlen(name));
 
 	assert_non_null(at);
 	return strtoul(at + strlen(name), NULL, 10);
+}
+
+static uint64_t tokens_left(struct world *w) {
+	return left_of(w, "x-ratelimit-remaining-tokens: ");
+}
+
+static uint64_t requests_left(struct world *w) {
+	return left_of(w, "x-ratelimit-remaining-requests: ");
 }
 
 /* Nothing is left open: time passes, and all is there again. */
@@ -290,6 +297,33 @@ static void test_a_limit_is_told(void **state) {
 	end(w, 4);
 }
 
+/* Who is over a limit is told so, not kept waiting; who left the queue, or was turned away from it, has used
+ * nothing. */
+static void test_limits_come_before_the_queue(void **state) {
+	static const struct admission_tenant shares[] = { { .weight = 1 }, { .weight = 1 }, { .weight = 1 } };
+	struct world *w = protect(WORLD("m"));
+	w->router.tenants = shares;
+	w->n_tenants = n_elems(shares);
+	world_admit(
+	    w, (struct router_admission){ .max_requests = 1, .queue_size = 1, .queue_timeout_ms = 5000 });
+	struct peer *first = post_with(w, AS_A, BODY), *engine = net_newest(-1);
+
+	struct peer *waits = post_with(w, AS_A, long_body());
+	expect_nothing(waits);
+	assert_true(tokens_left(w) < A_TOKENS / 2);
+	expect_refusal(post_with(w, AS_A, long_body()), 429, "rate_limit_exceeded");
+	assert_int_equal(requests_left(w), 58);
+	expect_refusal(post_with(w, AS_A, BODY), 503, "overloaded"); /* the queue is full */
+	assert_int_equal(requests_left(w), 58);
+	peer_close(waits);
+	world_settle(w);
+	assert_int_equal(requests_left(w), 59);
+	assert_in_range(tokens_left(w), A_TOKENS - 20, A_TOKENS - 1); /* the first one's */
+	say(w, engine, ANSWER_OK);
+	expect_answer(first, 200, "ok");
+	end(w, 4);
+}
+
 /* Refused by an engine, and tried again at another: that is one request, reserved once. */
 static void test_a_retry_reserves_nothing_more(void **state) {
 	struct world *w = protect(WORLD("m", "m"));
@@ -407,6 +441,7 @@ int main(void) {
 		cmocka_unit_test(test_usage_settles_what_was_reserved),
 		cmocka_unit_test(test_every_end_settles),
 		cmocka_unit_test(test_a_limit_is_told),
+		cmocka_unit_test(test_limits_come_before_the_queue),
 		cmocka_unit_test(test_a_retry_reserves_nothing_more),
 		cmocka_unit_test(test_all_have_one_limit_a_second),
 		cmocka_unit_test(test_pages_may_read_if_they_are_allowed),

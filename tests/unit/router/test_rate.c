@@ -41,6 +41,10 @@ static enum cause take(struct rates *r, uint32_t tenant, uint32_t label, uint32_
 	return rate_take(r->table, tenant, label, &demand, now_ns, claim);
 }
 
+static struct rate_use used(uint64_t tokens) {
+	return (struct rate_use){ .tokens = tokens, .is_request = true };
+}
+
 static void without_limits_there_is_no_table(void **state) {
 	struct tenant_table *table = tenant_table_new(tenants, 1);
 	struct rate_claim claim = { .tokens = 0 };
@@ -51,7 +55,7 @@ static void without_limits_there_is_no_table(void **state) {
 	assert_null(rate_table_new(NULL, 0));
 	assert_int_equal(rate_take(NULL, 1, 0, &demand, START, &claim), CAUSE_NONE);
 	assert_true(rate_is_taken(&claim));
-	rate_settle(NULL, 1, 9, START, &claim);
+	rate_settle(NULL, 1, used(9), START, &claim);
 	assert_false(rate_is_taken(&claim));
 	assert_false(rate_is_limited(NULL, 1));
 	assert_int_equal(rate_fields(NULL, 1, 0, START, room).n, 0);
@@ -106,19 +110,31 @@ static void tokens_are_settled_once(void **state) {
 
 	assert_int_equal(take(&r, METERED, 1, 500, START, &claim), CAUSE_NONE);
 	assert_int_equal(take(&r, METERED, 1, 200, START, &other), CAUSE_TOKEN_RATE);
-	rate_settle(r.table, METERED, 400, START, &claim);
+	rate_settle(r.table, METERED, used(400), START, &claim);
 	for (unsigned i = 0; i < 5; i++)
-		rate_settle(r.table, METERED, 0, START, &claim); /* to no effect */
+		rate_settle(r.table, METERED, used(0), START, &claim); /* to no effect */
 	assert_int_equal(take(&r, METERED, 1, 201, START, &other), CAUSE_TOKEN_RATE);
 	assert_int_equal(take(&r, METERED, 1, 200, START, &other), CAUSE_NONE);
 	/* a debt delays whatever comes, tokens or not */
-	rate_settle(r.table, METERED, 1400, START, &other);
+	rate_settle(r.table, METERED, used(1400), START, &other);
 	assert_int_equal(take(&r, METERED, 1, 0, START, &other), CAUSE_TOKEN_RATE);
 	assert_in_range(other.wait_s, 120, 121);
 	/* what was refused has nothing to settle */
-	rate_settle(r.table, METERED, 0, START, &other);
+	rate_settle(r.table, METERED, used(0), START, &other);
 	assert_int_equal(take(&r, METERED, 1, 0, START + 119 * SECOND, &other), CAUSE_TOKEN_RATE);
 	assert_int_equal(take(&r, METERED, 1, 0, START + 121 * SECOND, &other), CAUSE_NONE);
+	rates_free(&r);
+}
+
+/* No engine was asked. */
+static void who_was_turned_away_counts_as_nobody(void **state) {
+	struct rates r = rates_of(5);
+	struct rate_claim claim;
+
+	for (unsigned i = 0; i < 20; i++) {
+		assert_int_equal(take(&r, COUNTED, 1, 10, START, &claim), CAUSE_NONE);
+		rate_settle(r.table, COUNTED, (struct rate_use){ .is_request = false }, START, &claim);
+	}
 	rates_free(&r);
 }
 
@@ -161,7 +177,7 @@ static void fields_are_openais(void **state) {
 	fields = rate_fields(r.table, BOTH, 1, START + 8 * SECOND + 580000000, room);
 	assert_non_null(memmem(fields.p, fields.n, "reset-requests: 0ms\r\n", 21));
 	assert_non_null(memmem(fields.p, fields.n, "reset-tokens: 20ms\r\n", 20));
-	rate_settle(r.table, BOTH, 36600 + 86, START, &claim);
+	rate_settle(r.table, BOTH, used(36600 + 86), START, &claim);
 	fields = rate_fields(r.table, BOTH, 1, START, room);
 	assert_non_null(memmem(fields.p, fields.n, "reset-tokens: 1h0m0s\r\n", 22)); /* no debt is longer */
 	fields = rate_fields(r.table, BOTH, 1, START + 1799999900000, room);
@@ -176,6 +192,7 @@ int main(void) {
 		cmocka_unit_test(requests_are_counted_by_tenant_and_model),
 		cmocka_unit_test(it_is_all_or_nothing),
 		cmocka_unit_test(tokens_are_settled_once),
+		cmocka_unit_test(who_was_turned_away_counts_as_nobody),
 		cmocka_unit_test(what_is_larger_than_the_limit_goes_alone),
 		cmocka_unit_test(all_share_the_seconds),
 		cmocka_unit_test(fields_are_openais),

@@ -139,12 +139,14 @@ static void send_reply(struct mock_call *c, struct reply *reply) {
 		finish(c);
 }
 
-/* Takes the body of the response. */
+/* Takes the body of the response. A health page that says 503 has none and, as vLLM's, does not ask anybody
+ * to come again: with retry-after it would say that it drains. */
 static void respond(struct mock_call *c, struct mock_response *response) {
 	struct bytes body = response->body;
+	bool is_busy = response->status == 429 || response->status == 503;
 	struct reply reply = {
 		.status = response->status,
-		.retry_after_s = response->status == 429 || response->status == 503,
+		.retry_after_s = is_busy && response->content_type,
 		.content_type = slice_of(response->content_type),
 		.allow = slice_of(response->allow),
 		.is_head = c->head && head_of(c)->method == METHOD_HEAD,

@@ -55,12 +55,19 @@ void checkup_start(struct checkup *c, const struct instance *inst, const struct 
 }
 
 /* Another engine may be listening there: a babysitter says that it is one. */
-static bool is_sitter(struct slice body) {
+static enum checkup_outcome judge_sitter(unsigned status, struct slice body) {
 	json_t *health = json_loadb(body.p, body.n, 0, NULL);
-	bool is = json_object_get(health, "babysitter") || json_object_get(health, "infinilm_server_running");
+	bool is_sitter =
+	    json_object_get(health, "babysitter") || json_object_get(health, "infinilm_server_running");
+	const char *state = json_string_value(json_object_get(health, "state"));
+	bool is_draining = state && !strcmp(state, "draining");
 
 	json_decref(health);
-	return is;
+	if (!is_sitter)
+		return CHECKUP_NOTHING;
+	if (status >= 200 && status < 300)
+		return CHECKUP_GOOD;
+	return is_draining ? CHECKUP_DRAINS : CHECKUP_BAD;
 }
 
 /* We had no descriptor or port to ask with. Until fetch tells it apart, this never happens. */
@@ -72,13 +79,12 @@ static enum checkup_outcome checkup_judge(
     const struct checkup *c, int outcome, unsigned status, struct slice body) {
 	if (is_unasked(outcome))
 		return CHECKUP_UNASKED;
-	if (c->kind == CHECKUP_SITTER) {
-		if (outcome || !is_sitter(body))
-			return CHECKUP_NOTHING;
-		return status >= 200 && status < 300 ? CHECKUP_GOOD : CHECKUP_BAD;
-	}
+	if (c->kind == CHECKUP_SITTER)
+		return outcome ? CHECKUP_NOTHING : judge_sitter(status, body);
 	if (outcome == FETCH_E_CONNECT)
 		return CHECKUP_REFUSED;
+	if (status == 503 && c->fetch.has_retry_after)
+		return CHECKUP_DRAINS;
 	return outcome || status >= 500 ? CHECKUP_BAD : CHECKUP_GOOD;
 }
 

@@ -2,9 +2,10 @@
  * checkup: asks one server once whether it is well.
  *
  * An engine is asked for /health and, where there is no such thing, for /v1/models; any
- * answer below 500 is a sign of life, since keys and paths are not ours to judge. A
- * babysitter is asked for its /health, on the same addresses; what is not a babysitter
- * has nothing to say. All addresses are tried before a connect has failed.
+ * answer below 500 is a sign of life, since keys and paths are not ours to judge; 503 with
+ * retry-after says that it drains. A babysitter is asked for its /health, on the same addresses, and drains
+ * when its state is "draining"; what is not a babysitter has nothing to say. All addresses are tried before a
+ * connect has failed.
  *
  * on_done runs once, on the loop's thread; the checkup may then be started again.
  */
@@ -18,6 +19,7 @@ enum checkup_kind { CHECKUP_ENGINE, CHECKUP_SITTER };
 enum checkup_outcome {
 	CHECKUP_GOOD,
 	CHECKUP_BAD,     /* it says so, or does not answer as it should */
+	CHECKUP_DRAINS,  /* it is well and takes no new work, as it says */
 	CHECKUP_REFUSED, /* no address took the connection */
 	CHECKUP_NOTHING, /* it is not what was looked for */
 	CHECKUP_UNASKED, /* we could not: no verdict */

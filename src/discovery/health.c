@@ -64,11 +64,15 @@ static void monitor_apply(struct monitor *m) {
 		m->told = to;
 		h->n_transitions[to]++;
 		monitor_log(m, from);
+		if (!instance_state_may_follow(from, to)) /* a good probe at once */
+			fleet_set_state(h->fleet, m->instance, INSTANCE_UNKNOWN);
 		fleet_set_state(h->fleet, m->instance, to);
 		if (to == INSTANCE_UNHEALTHY) /* is it back? */
 			m->probe_at_ms =
 			    u64_min(m->probe_at_ms, health_now(h) + health_state_probe_wait_ms(&m->state));
-		if (from == INSTANCE_UNHEALTHY) { /* workers held it against it, too */
+		if (from >= INSTANCE_DRAINING && to == INSTANCE_UNKNOWN)
+			m->probe_at_ms = health_now(h); /* it need not be on trial for long */
+		if (from >= INSTANCE_UNHEALTHY) {       /* workers held it against it, too */
 			instance_succeeded(m->instance);
 			guard_relent(m->instance, health_now(h));
 		}
@@ -79,6 +83,15 @@ static void monitor_apply(struct monitor *m) {
 	loop_wake(h->loop, &h->change);
 }
 
+/* As operators and sources want it. */
+static void monitor_heed(struct monitor *m) {
+	const struct health *h = m->health;
+
+	health_state_will(&m->state, fleet_will(h->fleet, m->instance), health_now(h));
+	if (m->state.state != m->told)
+		monitor_apply(m);
+}
+
 /* --- probes --------------------------------------------------------------------------------- */
 
 static void monitor_on_engine(struct checkup *c, enum checkup_outcome outcome, uint64_t took_us) {
@@ -86,6 +99,7 @@ static void monitor_on_engine(struct checkup *c, enum checkup_outcome outcome, u
 	static const enum health_verdict verdicts[] = {
 		[CHECKUP_GOOD] = HEALTH_PROBE_GOOD,
 		[CHECKUP_BAD] = HEALTH_PROBE_BAD,
+		[CHECKUP_DRAINS] = HEALTH_PROBE_DRAINS,
 		[CHECKUP_REFUSED] = HEALTH_PROBE_REFUSED,
 	};
 
@@ -93,7 +107,7 @@ static void monitor_on_engine(struct checkup *c, enum checkup_outcome outcome, u
 		return;
 	assert(outcome < n_elems(verdicts));
 	m->health->n_probes++;
-	m->health->n_failed_probes += outcome != CHECKUP_GOOD;
+	m->health->n_failed_probes += outcome == CHECKUP_BAD || outcome == CHECKUP_REFUSED;
 	if (outcome == CHECKUP_GOOD)
 		atomic_store_explicit(&m->instance->response_us, u64_max(took_us, 1), memory_order_relaxed);
 	health_state_probe(&m->state, verdicts[outcome], health_now(m->health));
@@ -106,7 +120,11 @@ static void monitor_on_sitter(struct checkup *c, enum checkup_outcome outcome, u
 	if (outcome == CHECKUP_UNASKED)
 		return;
 	/* One that ceases to answer cannot hold against the engine what it said before. */
-	health_state_word(&m->state, outcome != CHECKUP_BAD, health_now(m->health));
+	health_state_word(&m->state,
+	    outcome == CHECKUP_BAD          ? HEALTH_WORD_DENIES
+		: outcome == CHECKUP_DRAINS ? HEALTH_WORD_DRAINS
+					    : HEALTH_WORD_SERVES,
+	    health_now(m->health));
 	monitor_apply(m);
 }
 
@@ -334,9 +352,15 @@ void health_sync(struct health *h, struct snapshot *snapshot) {
 		(*m)->is_listed = true;
 		if (is_new)
 			monitor_apply(*m);
+		monitor_heed(*m);
 	}
 	health_let_go(h);
 	snapshot_unref(&old);
 	if (!timer_is_running(&h->tick))
 		loop_timer(h->loop, &h->tick, 0);
+}
+
+void health_heed(struct health *h) {
+	for (uint32_t i = 0; i < h->snapshot->n_rows; i++)
+		monitor_heed(health_monitor(h, i));
 }

@@ -62,3 +62,6 @@ void health_deinit(struct health *h);
  * workers get it: the counters of an instance's slot begin here.
  */
 void health_sync(struct health *h, struct snapshot *snapshot);
+
+/* What is wanted of instances has changed (fleet_set_wish()). */
+void health_heed(struct health *h);

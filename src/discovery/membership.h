@@ -4,7 +4,8 @@
  * Pure: what the registry said comes as JSON, with the time; the fleet is brought up to
  * date at once. A list that does not name an engine is a weaker word than a deletion:
  *
- *   deleted, or its status is no longer "running"    it leaves at once
+ *   its status is "draining"                         it stays and gets no new work
+ *   deleted, or its status is any other but "running" it leaves at once
  *   not listed, its lease is over, or it expired     it leaves when the grace has passed
  *   the registry does not answer                     nobody leaves, and no grace passes
  *   more than 30 % would leave with one stroke       they stay for another 5 min

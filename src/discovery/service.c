@@ -35,14 +35,18 @@ static bool is_alive(const json_t *record) {
 	return !json_is_false(json_object_get(record, "is_healthy"));
 }
 
-static bool is_leaving(const json_t *record) {
+static bool is_draining(const json_t *record) {
+	return slice_eq(text_in(record, "status"), SLICE("draining"));
+}
+
+static bool is_running(const json_t *record) {
 	struct slice status = text_in(record, "status");
 
-	return status.p && !slice_eq(status, SLICE("running"));
+	return !status.p || slice_eq(status, SLICE("running"));
 }
 
 bool service_is_living(const json_t *record) {
-	return is_alive(record) && !is_leaving(record);
+	return is_alive(record) && is_running(record);
 }
 
 static bool is_weight(const json_t *value) {
@@ -227,8 +231,9 @@ int service_read(const json_t *record, struct service **service_out, const char 
 		service_free(&s);
 		return SERVICE_E_BAD;
 	}
-	s->is_alive = is_alive(record);
-	s->is_leaving = is_leaving(record);
+	s->spec.is_draining = is_draining(record);
+	s->is_alive = is_alive(record) || s->spec.is_draining;
+	s->is_leaving = !is_running(record) && !s->spec.is_draining;
 	s->spec.weight = weight_of(record, metadata);
 	read_target(s);
 	s->metadata = metadata ? json_dumps(metadata, JSON_COMPACT) : strdup("{}");

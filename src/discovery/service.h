@@ -27,8 +27,9 @@ struct service {
 	struct fleet_spec spec;
 	json_t *kept;    /* the record without what changes all the time: equal means "no news" */
 	size_t bytes;    /* of that, as compact JSON */
-	bool is_alive;   /* has a lease, as the registry says; true when it does not say */
-	bool is_leaving; /* its status is another one than "running": no new work */
+	bool is_alive;   /* has a lease, as the registry says; true when it does not say; or drains, since
+			  * registries call nobody healthy who does */
+	bool is_leaving; /* its status is neither "running" nor "draining": it serves no more */
 	/* private */
 	struct pair *models, *labels;
 	char *url, *metadata;

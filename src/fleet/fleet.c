@@ -21,13 +21,19 @@ struct lost {
 	char name[];
 };
 
+struct wish {
+	UT_hash_handle hh;
+	struct fleet_wish is;
+	char name[];
+};
+
 struct record {
 	struct instance *instance;
 	enum fleet_source source;
 	enum instance_state state;
 	uint32_t weight;
 	uint8_t share;
-	bool is_refusing, is_denied;
+	bool is_refusing, is_denied, is_draining;
 	bool are_models_known, are_models_declared;
 	uint32_t n_addresses;
 	struct sockaddr_storage *addresses;
@@ -49,8 +55,9 @@ struct record {
 struct fleet {
 	struct record *records[INSTANCE_SLOTS_MAX];
 	struct record *by_slot[INSTANCE_SLOTS_MAX];
-	struct lost *lost;  /* by name */
-	uint32_t n_records; /* each owns a slot, so there are never more than slots */
+	struct lost *lost;   /* by name */
+	struct wish *wishes; /* likewise */
+	uint32_t n_records;  /* each owns a slot, so there are never more than slots */
 	uint64_t n_ages, round, version;
 	bool is_dirty;
 };
@@ -111,6 +118,18 @@ void fleet_forget(struct fleet *fleet, uint64_t kept_ms, uint64_t now_ms) {
 	}
 }
 
+static void wish_free(struct fleet *fleet, struct wish *wish) {
+	HASH_DEL(fleet->wishes, wish); /* NOLINT(clang-analyzer-unix.Malloc) */
+	free(wish);
+}
+
+static struct wish *wish_find(const struct fleet *fleet, struct slice name) {
+	struct wish *wish;
+
+	HASH_FIND(hh, fleet->wishes, name.p, name.n, wish);
+	return wish;
+}
+
 static void record_free(struct fleet *fleet, struct record *record) {
 	assert(fleet->by_slot[record->instance->slot] == record);
 	for (uint32_t i = 0; i < record->models.n; i++)
@@ -126,6 +145,7 @@ static void record_free(struct fleet *fleet, struct record *record) {
 
 void fleet_free(struct fleet **fleet_ptr) {
 	struct fleet *fleet = *fleet_ptr;
+	struct wish *wish, *next;
 
 	if (!fleet)
 		return;
@@ -133,6 +153,9 @@ void fleet_free(struct fleet **fleet_ptr) {
 	for (uint32_t i = 0; i < fleet->n_records; i++)
 		record_free(fleet, fleet->records[i]);
 	fleet_forget(fleet, 0, 0);
+	HASH_ITER(hh, fleet->wishes, wish, next) {
+		wish_free(fleet, wish);
+	}
 	free(fleet);
 }
 
@@ -237,7 +260,8 @@ static void log_mistakes(const struct record *record) {
 
 static bool record_update(struct record *record, const struct fleet_spec *spec) {
 	bool is_declared = spec->models.n > 0;
-	bool is_changed = record->weight != spec->weight || record->are_models_declared != is_declared;
+	bool is_changed = record->weight != spec->weight || record->are_models_declared != is_declared ||
+	    record->is_draining != spec->is_draining;
 
 	if (pairs_replace(&record->labels, spec->labels)) {
 		log_mistakes(record);
@@ -252,6 +276,7 @@ static bool record_update(struct record *record, const struct fleet_spec *spec) 
 	record->are_models_declared = is_declared;
 	record->weight = spec->weight;
 	record->held_until_ms = spec->held_until_ms;
+	record->is_draining = spec->is_draining;
 	return is_changed;
 }
 
@@ -407,6 +432,66 @@ bool fleet_state(const struct fleet *fleet, const struct instance *inst, enum in
 	return record;
 }
 
+/* --- what is wished ------------------------------------------------------------------------- */
+
+int fleet_set_wish(struct fleet *fleet, struct slice name, const struct fleet_wish *wish) {
+	struct wish *w = wish_find(fleet, name);
+
+	assert(wish->state == INSTANCE_UNKNOWN || wish->state >= INSTANCE_DRAINING);
+	assert(wish->weight <= FLEET_WEIGHT_MAX);
+	fleet->is_dirty = true;
+	if (!wish->state && !wish->has_weight) {
+		if (w)
+			wish_free(fleet, w);
+		return 0;
+	}
+	if (!w && HASH_COUNT(fleet->wishes) == FLEET_WISHES_MAX)
+		return FLEET_E_FULL;
+	if (!w) {
+		w = calloc(1, sizeof(*w) + name.n + 1);
+		memcpy(w->name, name.p, name.n);
+		HASH_ADD(hh, fleet->wishes, name[0], (unsigned)name.n, w);
+	}
+	w->is = *wish;
+	return 0;
+}
+
+struct fleet_wish fleet_wish(const struct fleet *fleet, struct slice name) {
+	const struct wish *wish = wish_find(fleet, name);
+
+	return wish ? wish->is : (struct fleet_wish){ .state = INSTANCE_UNKNOWN };
+}
+
+void fleet_each_wish(const struct fleet *fleet,
+    void (*see)(void *context, struct slice name, const struct fleet_wish *wish), void *context) {
+	for (const struct wish *w = fleet->wishes; w; w = w->hh.next)
+		see(context, slice_of(w->name), &w->is);
+}
+
+static enum instance_state worse(enum instance_state a, enum instance_state b) {
+	return a > b ? a : b;
+}
+
+static enum instance_state record_will(const struct fleet *fleet, const struct record *record) {
+	enum instance_state source = record->is_draining ? INSTANCE_DRAINING : INSTANCE_UNKNOWN;
+
+	return worse(fleet_wish(fleet, record->instance->spec.name).state, source);
+}
+
+enum instance_state fleet_will(const struct fleet *fleet, const struct instance *inst) {
+	const struct record *record = fleet_record(fleet, inst);
+
+	return record ? record_will(fleet, record) : INSTANCE_UNKNOWN;
+}
+
+static uint32_t record_weight(const struct fleet *fleet, const struct record *record) {
+	struct fleet_wish wish = fleet_wish(fleet, record->instance->spec.name);
+
+	return wish.has_weight ? wish.weight : record->weight;
+}
+
+/* --- snapshots ------------------------------------------------------------------------------ */
+
 /* By identity, the oldest of one identity first. */
 static int record_identity_cmp(const void *left, const void *right) {
 	const struct record *a = *(struct record *const *)left, *b = *(struct record *const *)right;
@@ -417,9 +502,9 @@ static int record_identity_cmp(const void *left, const void *right) {
 
 /* It was drained or disabled, takes no connections, or its babysitter, which its peers may not have, says
  * that it does not serve. */
-static bool speaks_for_target(const struct record *record) {
-	return record->state >= INSTANCE_DRAINING ||
-	    (record->state == INSTANCE_UNHEALTHY && (record->is_refusing || record->is_denied));
+static bool speaks_for_target(const struct record *record, enum instance_state state) {
+	return state >= INSTANCE_DRAINING ||
+	    (state == INSTANCE_UNHEALTHY && (record->is_refusing || record->is_denied));
 }
 
 /* Finds each record's primary, and passes on to it what a peer says of both. */
@@ -434,13 +519,14 @@ static void fleet_merge(const struct fleet *fleet) {
 		if (!primary || record->n_addresses == 0 ||
 		    identity_cmp(&primary->identity, &record->identity) != 0)
 			primary = record;
+		enum instance_state own = worse(record->state, record_will(fleet, record));
 		record->primary = primary;
-		record->row_state = record->state;
+		record->row_state = own;
 		record->row_share = record->share;
 		record->is_row_refusing = record->is_refusing;
-		if (!speaks_for_target(record) || record->state < primary->row_state)
+		if (!speaks_for_target(record, own) || own < primary->row_state)
 			continue;
-		primary->row_state = record->state;
+		primary->row_state = own;
 		primary->row_share = record->share;
 		primary->is_row_refusing |= record->is_refusing;
 	}
@@ -461,7 +547,7 @@ struct snapshot *fleet_build(struct fleet *fleet) {
 			.instance = record->instance,
 			.source = record->source,
 			.state = record->row_state,
-			.weight = record->weight,
+			.weight = record_weight(fleet, record),
 			.share = record->row_share,
 			.is_refusing = record->is_row_refusing,
 			.are_models_known = record->are_models_known,

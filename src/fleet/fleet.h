@@ -12,6 +12,10 @@
  * all, and if any of them is drained, disabled, or unhealthy since it refuses or its
  * babysitter denies it, so is the row.
  *
+ * What the operator wishes of a name is remembered here and goes before what sources say: it holds for all
+ * records of that name, also for those that come later, until it is wished otherwise. Snapshots have it from
+ * the next build on, whatever health still says.
+ *
  * What sources and engines deliver is theirs: too much of it is a positive outcome,
  * never an assertion. All texts are copied.
  */
@@ -28,6 +32,7 @@
 #define FLEET_MODEL_BYTES_MAX  256        /* one id */
 #define FLEET_MODELS_BYTES_MAX (1u << 20) /* ids and objects of one record */
 #define FLEET_LOST_MAX         4096       /* models; more of them are forgotten at once */
+#define FLEET_WISHES_MAX       INSTANCE_SLOTS_MAX
 
 enum fleet_outcome {
 	FLEET_E_FULL = 1, /* INSTANCE_SLOTS_MAX instances are alive */
@@ -43,6 +48,14 @@ struct fleet_spec {
 	struct pairs labels;
 	struct slice metadata;  /* a JSON object, to be shown and no more; may be empty */
 	uint64_t held_until_ms; /* a new instance is not believed before (fleet/health_state.h); 0: at once */
+	bool is_draining;       /* gets no new work, as its source wants it */
+};
+
+/* The operator's. */
+struct fleet_wish {
+	enum instance_state state; /* INSTANCE_DRAINING or INSTANCE_DISABLED; INSTANCE_UNKNOWN: neither */
+	bool has_weight;
+	uint32_t weight; /* in place of the source's, which 0 to FLEET_WEIGHT_MAX goes for, too */
 };
 
 struct fleet;
@@ -94,6 +107,22 @@ void fleet_set_denied(struct fleet *fleet, const struct instance *inst, bool is_
 
 /* The state as set; a snapshot's row shows it from the next build on. False when it has left. */
 bool fleet_state(const struct fleet *fleet, const struct instance *inst, enum instance_state *state_out);
+
+/*
+ * What the operator wishes of the records of this name, in the fleet or not; with nothing in it, nothing any
+ * more. 0, or FLEET_E_FULL: FLEET_WISHES_MAX names have one.
+ */
+must_use int fleet_set_wish(struct fleet *fleet, struct slice name, const struct fleet_wish *wish);
+
+/* With nothing in it when there is none. */
+struct fleet_wish fleet_wish(const struct fleet *fleet, struct slice name);
+
+/* All names with a wish, in no order. */
+void fleet_each_wish(const struct fleet *fleet,
+    void (*see)(void *context, struct slice name, const struct fleet_wish *wish), void *context);
+
+/* DRAINING or DISABLED as the operator or the record's source wants it; UNKNOWN: neither, or it has left. */
+enum instance_state fleet_will(const struct fleet *fleet, const struct instance *inst);
 
 /* The fleet as it is now, the reference the caller's; NULL when nothing changed since
  * the last one. The first call always builds. */

@@ -48,6 +48,7 @@ const char *health_cause_text(enum health_cause cause) {
 		[HEALTH_CAUSE_HELD_OUT] = "time out is over",
 		[HEALTH_CAUSE_FLAPS] = "it comes and goes",
 		[HEALTH_CAUSE_WILL] = "asked for",
+		[HEALTH_CAUSE_LEAVES] = "it says that it drains",
 	};
 	assert(cause < HEALTH_CAUSES);
 	return text[cause];
@@ -140,6 +141,30 @@ static void health_weigh_progress(struct health_state *h, uint64_t now_ms) {
 		h->n_mute = (uint32_t)size_max(h->n_mute, h->n_stalled);
 }
 
+/* --- somebody's will --------------------------------------------------------------------------- */
+
+/* As wanted by who wants most. */
+static void health_heed(struct health_state *h, enum health_cause cause, uint64_t now_ms) {
+	if (h->asked == INSTANCE_DISABLED) {
+		health_apply(h, HEALTH_EVENT_DISABLE, cause, now_ms);
+	} else if (h->asked == INSTANCE_DRAINING || h->is_leaving || h->is_sitter_leaving) {
+		health_apply(h, HEALTH_EVENT_DRAIN, cause, now_ms);
+	} else if (h->state >= INSTANCE_DRAINING) {
+		health_apply(h, HEALTH_EVENT_ENABLE, cause, now_ms);
+		if (!is_probed(h)) /* nobody would find out */
+			health_apply(h, HEALTH_EVENT_GOOD, cause, now_ms);
+	}
+}
+
+void health_state_will(struct health_state *h, enum instance_state asked, uint64_t now_ms) {
+	assert(asked == INSTANCE_UNKNOWN || asked >= INSTANCE_DRAINING);
+	if (asked == h->asked)
+		return;
+	h->asked = asked;
+	h->news_ms = now_ms;
+	health_heed(h, HEALTH_CAUSE_WILL, now_ms);
+}
+
 /* --- witnesses ------------------------------------------------------------------------------ */
 
 void health_state_hold(struct health_state *h, uint64_t until_ms, uint64_t now_ms) {
@@ -155,7 +180,8 @@ void health_state_probe(struct health_state *h, enum health_verdict verdict, uin
 	switch (verdict) {
 	case HEALTH_PROBE_GOOD:
 		h->n_bad_probes = 0;
-		h->is_refused = false;
+		h->is_refused = h->is_leaving = false;
+		health_heed(h, HEALTH_CAUSE_PROBE, now_ms);
 		if (may_return(h, now_ms))
 			health_apply(h, HEALTH_EVENT_GOOD, HEALTH_CAUSE_PROBE, now_ms);
 		return;
@@ -169,11 +195,19 @@ void health_state_probe(struct health_state *h, enum health_verdict verdict, uin
 	case HEALTH_PROBE_REFUSED:
 		health_state_refused(h, now_ms);
 		return;
+	case HEALTH_PROBE_DRAINS:
+		h->n_bad_probes = 0;
+		h->is_refused = false;
+		h->is_leaving = true;
+		health_heed(h, HEALTH_CAUSE_LEAVES, now_ms);
+		return;
 	}
 }
 
-void health_state_word(struct health_state *h, bool is_serving, uint64_t now_ms) {
-	h->is_denied = !is_serving;
+void health_state_word(struct health_state *h, enum health_word word, uint64_t now_ms) {
+	h->is_denied = word == HEALTH_WORD_DENIES;
+	h->is_sitter_leaving = word == HEALTH_WORD_DRAINS;
+	health_heed(h, h->is_sitter_leaving ? HEALTH_CAUSE_LEAVES : HEALTH_CAUSE_SITTER, now_ms);
 	if (h->is_denied)
 		health_apply(h, HEALTH_EVENT_BAD, HEALTH_CAUSE_SITTER, now_ms);
 }
@@ -280,12 +314,6 @@ void health_state_progress(struct health_state *h, enum health_progress progress
 		health_hold_on(h, now_ms);
 	else
 		health_weigh_progress(h, now_ms);
-}
-
-void health_state_will(struct health_state *h, enum health_event event, uint64_t now_ms) {
-	assert(event >= HEALTH_EVENT_DRAIN && event < HEALTH_EVENTS);
-	h->news_ms = now_ms;
-	health_apply(h, event, HEALTH_CAUSE_WILL, now_ms);
 }
 
 void health_state_tick(struct health_state *h, uint64_t now_ms) {

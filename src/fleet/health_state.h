@@ -15,6 +15,9 @@
  * longer each time, since its probes prove little; so is what goes up and down, or comes and
  * goes. What did no work has to show some before its probes count again.
  *
+ * What drains or is disabled, by an operator's will, a registry's or its own word, is judged by nobody: it
+ * is well, gets no new work, and comes back as something new, on trial until a good probe.
+ *
  * Times are monotonic milliseconds. One thread, the one that owns the fleet.
  */
 #pragma once
@@ -51,13 +54,22 @@ enum health_cause {
 	HEALTH_CAUSE_HELD_OUT, /* its time out is over, and nobody probes it */
 	HEALTH_CAUSE_FLAPS,    /* it leaves the fleet and comes back, again and again */
 	HEALTH_CAUSE_WILL,
+	HEALTH_CAUSE_LEAVES, /* it says itself that it drains */
 };
 
-#define HEALTH_CAUSES 12
+#define HEALTH_CAUSES 13
 
 const char *health_cause_text(enum health_cause cause);
 
-enum health_verdict { HEALTH_PROBE_GOOD, HEALTH_PROBE_BAD, HEALTH_PROBE_REFUSED };
+enum health_verdict {
+	HEALTH_PROBE_GOOD,
+	HEALTH_PROBE_BAD,
+	HEALTH_PROBE_REFUSED,
+	HEALTH_PROBE_DRAINS, /* it takes no new work, by its own word, and is well */
+};
+
+/* A babysitter's, of its engine. */
+enum health_word { HEALTH_WORD_DENIES, HEALTH_WORD_SERVES, HEALTH_WORD_DRAINS };
 
 /* Does it work? */
 enum health_progress {
@@ -91,11 +103,14 @@ struct health_state {
 	uint32_t n_mute;               /* of both, witnesses that it does no work, until it shows some */
 	uint32_t n_flaps;              /* ejections without a long time of health between them */
 	bool is_refused, is_denied;    /* as the last connect, and the babysitter, say */
-	uint64_t news_ms;              /* when anything was heard last */
-	uint64_t trusted_ms;           /* when it worked last, or nobody could say */
-	uint64_t held_until_ms;        /* of what is unhealthy */
-	uint64_t held_ms;              /* how long it was held last */
-	uint64_t recovered_ms;         /* 0: was never ejected */
+	/* It has said that it drains, and no good probe came since; its babysitter says so. */
+	bool is_leaving, is_sitter_leaving;
+	enum instance_state asked; /* DRAINING or DISABLED, by somebody's will; UNKNOWN: neither */
+	uint64_t news_ms;          /* when anything was heard last */
+	uint64_t trusted_ms;       /* when it worked last, or nobody could say */
+	uint64_t held_until_ms;    /* of what is unhealthy */
+	uint64_t held_ms;          /* how long it was held last */
+	uint64_t recovered_ms;     /* 0: was never ejected */
 	struct health_window window;
 };
 
@@ -112,8 +127,8 @@ void health_state_hold(struct health_state *h, uint64_t until_ms, uint64_t now_m
 
 void health_state_probe(struct health_state *h, enum health_verdict verdict, uint64_t now_ms);
 
-/* A babysitter answered: does its engine serve? One that does not answer says nothing. */
-void health_state_word(struct health_state *h, bool is_serving, uint64_t now_ms);
+/* A babysitter answered: what of its engine? One that does not answer has nothing against it. */
+void health_state_word(struct health_state *h, enum health_word word, uint64_t now_ms);
 
 /* A worker's connect failed. */
 void health_state_refused(struct health_state *h, uint64_t now_ms);
@@ -133,8 +148,9 @@ void health_state_acquit(struct health_state *h, uint64_t now_ms);
 /* It was asked, being suspect. */
 void health_state_progress(struct health_state *h, enum health_progress progress, uint64_t now_ms);
 
-/* DRAIN, DISABLE or ENABLE. */
-void health_state_will(struct health_state *h, enum health_event event, uint64_t now_ms);
+/* What is wanted of it by others: INSTANCE_DRAINING, INSTANCE_DISABLED, or INSTANCE_UNKNOWN for neither. It
+ * takes work again when nobody wants otherwise and it does not say itself that it drains. */
+void health_state_will(struct health_state *h, enum instance_state asked, uint64_t now_ms);
 
 void health_state_tick(struct health_state *h, uint64_t now_ms);
 

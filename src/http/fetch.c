@@ -116,6 +116,7 @@ static int fetch_receive_head(struct fetch_link *l) {
 	int r = call_recv_head(&l->call, &room, l->is_head ? METHOD_HEAD : METHOD_GET);
 	if (r)
 		return r;
+	l->fetch->has_retry_after = head_find(&room.head, FIELD_RETRY_AFTER).p;
 	if (room.head.status >= 200)
 		l->status = room.head.status;
 	else if (++l->n_interim > INTERIM_MAX)

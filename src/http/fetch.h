@@ -50,6 +50,7 @@ struct fetch {
 	uint64_t timeout_ms;   /* of which connecting may take FETCH_CONNECT_MS */
 	size_t body_bytes_max;
 	const char *failure;        /* FETCH_E_TLS: why, for people; static */
+	bool has_retry_after;       /* of an answer: it says when to come again */
 	struct origin_try *attempt; /* origin's: it goes over the origin's addresses */
 };
 

@@ -169,8 +169,32 @@ def test_one_that_is_no_longer_running_leaves_at_once(engine, registry, front):
     a, b = engine(["m"]), engine(["m"])
     source = registry(record("a", a.port), record("b", b.port), watch=True)
     router = front(source, ready=2, grace="1h")
-    source.put(record("a", a.port, status="draining"))
+    source.put(record("a", a.port, status="stopped"))
     eventually(lambda: names(router) == {"b"})
+
+
+def test_one_that_drains_finishes_what_it_has(engine, registry, front):
+    """By its status in the registry: a stream goes on, others go elsewhere, and it is no outage."""
+    draining, other = engine(["m"], "--itl", "20ms"), engine(["m"])
+    source = registry(record("draining", draining.port), watch=True)
+    router = front(source, ready=1, grace="1h")
+    with http() as client, client.stream("POST", router.url + "/v1/chat/completions",
+                                         json=chat_body(stream=True, max_tokens=100)) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        source.put(record("other", other.port))
+        eventually(lambda: router.ready_workers() == 2)
+        source.put(record("draining", draining.port, status="draining", is_healthy=False))
+        eventually(lambda: router.ready_workers() == 1)
+        shown = {s["name"]: s for s in router.get("/services").json()["services"]}
+        assert shown["draining"]["status"] == "draining" and shown["draining"]["in_flight"] == 1
+        assert [router.chat().status_code for _ in range(10)] == [200] * 10
+        assert draining.count("started") == 1 and other.count("finished") == 10
+        assert "data: [DONE]" in list(lines)
+    assert router.metric("headrace_instance_transitions_total", to="unhealthy") == 0
+    source.put(record("draining", draining.port))
+    eventually(lambda: router.ready_workers() == 2)
+    eventually(lambda: router.chat().status_code == 200 and draining.count("started") > 1)
 
 
 @both

@@ -174,6 +174,59 @@ static void who_is_not_heard_of_gets_trial_traffic_alone(void **state) {
 	scene_close(s);
 }
 
+/* By its health page: its probes and an outage of requests say nothing then; probes that are good bring it
+ * back. */
+static void an_engine_may_say_that_it_drains(void **state) {
+	struct scene *s = scene_open(1, true);
+
+	far_answer(&s->rig, &s->far, "/health", SLICE("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+	far_until(&s->rig, state_of_first(s) == INSTANCE_READY);
+	far_answer(&s->rig, &s->far, "/health",
+	    SLICE("HTTP/1.1 503 Busy\r\nretry-after: 5\r\ncontent-length: 0\r\n\r\n"));
+	far_until(&s->rig, state_of_first(s) == INSTANCE_DRAINING);
+	for (unsigned i = 0; i < 4; i++)
+		far_answer(
+		    &s->rig, &s->far, "/health", SLICE("HTTP/1.1 503 Gone\r\ncontent-length: 0\r\n\r\n"));
+	s->evidence.n_faults = 100;
+	far_pass(&s->rig, 1000);
+	assert_int_equal(state_of_first(s), INSTANCE_DRAINING);
+	assert_int_equal(s->health.n_transitions[INSTANCE_UNHEALTHY], 0);
+	assert_false(s->snapshot->any.is_panic);
+	assert_int_equal(s->snapshot->any.n_candidates + s->snapshot->any.n_reserve, 0);
+	far_answer(&s->rig, &s->far, "/health", SLICE("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+	far_until(&s->rig, state_of_first(s) == INSTANCE_READY);
+	scene_close(s);
+}
+
+/* The operator's word, also about one that comes after it; it is probed at once when it may serve again. */
+static void what_is_wished_is_heeded(void **state) {
+	struct fleet_wish wish = { .state = INSTANCE_DRAINING };
+	struct scene *s = scene_open(1, true);
+
+	far_answer(&s->rig, &s->far, "/health", SLICE("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+	far_until(&s->rig, state_of_first(s) == INSTANCE_READY);
+	assert_int_equal(fleet_set_wish(s->fleet, SLICE("e0"), &wish), 0);
+	health_heed(&s->health);
+	far_pass(&s->rig, 100);
+	assert_int_equal(state_of_first(s), INSTANCE_DRAINING);
+	assert_int_equal(s->health.n_transitions[INSTANCE_DRAINING], 1);
+	fleet_remove(s->fleet, SOURCE_STATIC, SLICE("e0"));
+	on_change(&s->health);
+	add(s, 0, 0);
+	on_change(&s->health);
+	assert_int_equal(state_of_first(s), INSTANCE_DRAINING);
+	fleet_set_addresses(s->fleet, s->snapshot->rows[0].instance, &s->far.address, 1);
+	on_change(&s->health);
+	wish.state = INSTANCE_UNKNOWN;
+	assert_int_equal(fleet_set_wish(s->fleet, SLICE("e0"), &wish), 0);
+	health_heed(&s->health);
+	uint64_t asked_ns = far_now_ns;
+	far_answer(&s->rig, &s->far, "/health", SLICE("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+	far_until(&s->rig, state_of_first(s) == INSTANCE_READY);
+	assert_in_range(far_now_ns - asked_ns, 0, UINT64_C(1000000) * INTERVAL_MS / 4);
+	scene_close(s);
+}
+
 /* Nobody answers: each keeps a connection until its deadline. */
 static void probes_at_once_are_bounded_and_all_get_theirs(void **state) {
 	enum { N = 600 };
@@ -298,6 +351,8 @@ int main(void) {
 		cmocka_unit_test(probes_at_once_are_bounded_and_all_get_theirs),
 		cmocka_unit_test(who_is_not_heard_of_gets_trial_traffic_alone),
 		cmocka_unit_test(who_comes_and_goes_is_out_from_the_first),
+		cmocka_unit_test(an_engine_may_say_that_it_drains),
+		cmocka_unit_test(what_is_wished_is_heeded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -126,9 +126,38 @@ static void who_is_not_running_leaves_at_once(void **state) {
 	struct town t = town_open();
 
 	put(&t, "a", "");
-	put(&t, "a", ",\"status\":\"draining\"");
+	put(&t, "a", ",\"status\":\"stopped\"");
 	assert_fleet(&t, "");
 	put(&t, "b", ",\"status\":\"starting\""); /* nor does it come */
+	assert_fleet(&t, "");
+	town_close(&t);
+}
+
+static enum instance_state state_of_only(struct town *t) {
+	struct snapshot *snap = fleet_build(t->fleet);
+
+	assert_non_null(snap);
+	assert_int_equal(snap->n_rows, 1);
+	enum instance_state found = snap->rows[0].state;
+	snapshot_unref(&snap);
+	return found;
+}
+
+/* The registry calls it unhealthy as long as it drains: that says nothing. */
+static void who_drains_stays_without_new_work(void **state) {
+	struct town t = town_open();
+
+	put(&t, "a", "");
+	assert_int_equal(state_of_only(&t), INSTANCE_UNKNOWN);
+	put(&t, "a", ",\"status\":\"draining\",\"is_healthy\":false");
+	assert_int_equal(state_of_only(&t), INSTANCE_DRAINING);
+	assert_int_equal(counts(&t).n_missing, 0);
+	pass(&t, 2 * GRACE_MS);
+	put(&t, "a", "");
+	assert_int_equal(state_of_only(&t), INSTANCE_UNKNOWN);
+	put(&t, "a", ",\"status\":\"draining\"");
+	expire(&t, "a");
+	pass(&t, GRACE_MS + TICK_MS);
 	assert_fleet(&t, "");
 	town_close(&t);
 }
@@ -573,6 +602,7 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(who_is_deleted_leaves_at_once),
 		cmocka_unit_test(who_is_not_running_leaves_at_once),
+		cmocka_unit_test(who_drains_stays_without_new_work),
 		cmocka_unit_test(whose_lease_is_over_stays_for_the_grace),
 		cmocka_unit_test(who_is_not_listed_stays_for_the_grace),
 		cmocka_unit_test(while_the_registry_is_away_no_grace_passes),

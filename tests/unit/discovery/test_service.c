@@ -274,13 +274,14 @@ static void labels_and_role_are_kept(void **state) {
 static void who_is_alive_and_who_leaves(void **state) {
 	static const struct {
 		const char *more;
-		bool is_alive, is_leaving;
+		bool is_alive, is_leaving, is_draining;
 	} rows[] = {
-		{ "", true, false },
-		{ ",\"status\":\"running\",\"is_healthy\":true", true, false },
-		{ ",\"status\":\"running\",\"is_healthy\":false", false, false },
-		{ ",\"status\":\"draining\",\"is_healthy\":false", false, true },
-		{ ",\"status\":7,\"is_healthy\":null", true, false },
+		{ "", true, false, false },
+		{ ",\"status\":\"running\",\"is_healthy\":true", true, false, false },
+		{ ",\"status\":\"running\",\"is_healthy\":false", false, false, false },
+		{ ",\"status\":\"draining\",\"is_healthy\":false", true, false, true },
+		{ ",\"status\":\"stopped\",\"is_healthy\":false", false, true, false },
+		{ ",\"status\":7,\"is_healthy\":null", true, false, false },
 	};
 
 	for (size_t i = 0; i < n_elems(rows); i++) {
@@ -290,6 +291,7 @@ static void who_is_alive_and_who_leaves(void **state) {
 		struct service *s = parsed(text);
 		assert_int_equal(s->is_alive, rows[i].is_alive);
 		assert_int_equal(s->is_leaving, rows[i].is_leaving);
+		assert_int_equal(s->spec.is_draining, rows[i].is_draining);
 		service_free(&s);
 	}
 }

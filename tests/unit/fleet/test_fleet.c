@@ -358,6 +358,115 @@ static void a_drained_peer_drains_the_target(void **state) {
 	fleet_free(&fleet);
 }
 
+/* --- the operator's wishes ----------------------------------------------------------------------- */
+
+static void wish(struct fleet *fleet, const char *name, enum instance_state state) {
+	const struct fleet_wish wish = { .state = state };
+
+	assert_int_equal(fleet_set_wish(fleet, slice_of(name), &wish), 0);
+}
+
+static void assert_row(struct fleet *fleet, uint32_t row, enum instance_state expected, uint32_t weight) {
+	struct snapshot *snap = build(fleet);
+
+	assert_string_equal(instance_state_text(snap->rows[row].state), instance_state_text(expected));
+	assert_int_equal(snap->rows[row].weight, weight);
+	assert_int_equal(snap->any.n_candidates + snap->any.n_reserve, expected < INSTANCE_DRAINING);
+	snapshot_unref(&snap);
+}
+
+/* Syncs, a record of the same name elsewhere, its removal and return: the word stands. */
+static void a_wish_outlives_what_sources_say(void **state) {
+	struct fleet_spec spec = spec_of("a");
+	struct fleet *fleet = fleet_new();
+	struct instance *inst = add(fleet, SOURCE_REGISTRY, &spec);
+
+	resolve(fleet, inst, "10.0.0.1");
+	fleet_set_state(fleet, inst, INSTANCE_READY);
+	assert_row(fleet, 0, INSTANCE_READY, 1);
+	wish(fleet, "a", INSTANCE_DRAINING);
+	assert_int_equal(fleet_will(fleet, inst), INSTANCE_DRAINING);
+	assert_row(fleet, 0, INSTANCE_DRAINING, 1); /* before health has heard of it */
+	assert_int_equal(fleet_replace(fleet, SOURCE_REGISTRY, &spec, 1), 0);
+	assert_unchanged(fleet);
+
+	spec.instance.port = 8001;
+	spec.instance.url = SLICE("http://engine:8001");
+	inst = NULL;
+	assert_int_equal(fleet_upsert(fleet, SOURCE_REGISTRY, &spec), 0);
+	assert_row(fleet, 0, INSTANCE_DRAINING, 1);
+
+	assert_int_equal(fleet_remove(fleet, SOURCE_REGISTRY, SLICE("a")), 0);
+	inst = add(fleet, SOURCE_REGISTRY, &spec);
+	resolve(fleet, inst, "10.0.0.1");
+	assert_row(fleet, 0, INSTANCE_DRAINING, 1);
+	wish(fleet, "a", INSTANCE_UNKNOWN);
+	assert_int_equal(fleet_will(fleet, inst), INSTANCE_UNKNOWN);
+	assert_row(fleet, 0, INSTANCE_UNKNOWN, 1);
+	fleet_free(&fleet);
+}
+
+static void a_weight_that_is_wished_goes_before_the_sources(void **state) {
+	struct fleet_spec spec = spec_of("a");
+	struct fleet *fleet = fleet_new();
+	struct instance *inst = add(fleet, SOURCE_STATIC, &spec);
+	struct fleet_wish heavy = { .has_weight = true, .weight = 2500 };
+
+	resolve(fleet, inst, "10.0.0.1");
+	assert_int_equal(fleet_set_wish(fleet, SLICE("a"), &heavy), 0);
+	assert_row(fleet, 0, INSTANCE_UNKNOWN, 2500);
+	spec.weight = 7;
+	assert_int_equal(fleet_upsert(fleet, SOURCE_STATIC, &spec), 0);
+	assert_row(fleet, 0, INSTANCE_UNKNOWN, 2500);
+	wish(fleet, "a", INSTANCE_UNKNOWN);
+	assert_row(fleet, 0, INSTANCE_UNKNOWN, 7);
+	fleet_free(&fleet);
+}
+
+static void a_source_may_drain_too(void **state) {
+	struct fleet_spec spec = spec_of("a");
+	struct fleet *fleet = fleet_new();
+	struct instance *inst = add(fleet, SOURCE_REGISTRY, &spec);
+
+	resolve(fleet, inst, "10.0.0.1");
+	spec.is_draining = true;
+	assert_int_equal(fleet_upsert(fleet, SOURCE_REGISTRY, &spec), 0);
+	assert_row(fleet, 0, INSTANCE_DRAINING, 1);
+	wish(fleet, "a", INSTANCE_DISABLED);
+	assert_int_equal(fleet_will(fleet, inst), INSTANCE_DISABLED);
+	wish(fleet, "a", INSTANCE_UNKNOWN);
+	assert_int_equal(fleet_will(fleet, inst), INSTANCE_DRAINING);
+	spec.is_draining = false;
+	assert_int_equal(fleet_upsert(fleet, SOURCE_REGISTRY, &spec), 0);
+	assert_row(fleet, 0, INSTANCE_UNKNOWN, 1);
+	fleet_free(&fleet);
+}
+
+static void count_wish(void *context, struct slice name, const struct fleet_wish *wish) {
+	unsigned *n = context;
+
+	*n += wish->state == INSTANCE_DRAINING && name.n > 0;
+}
+
+static void wishes_are_bounded(void **state) {
+	const struct fleet_wish drain = { .state = INSTANCE_DRAINING };
+	struct fleet *fleet = fleet_new();
+	unsigned n = 0;
+	char name[16];
+
+	for (unsigned i = 0; i < FLEET_WISHES_MAX; i++) {
+		snprintf(name, sizeof(name), "n%u", i);
+		wish(fleet, name, INSTANCE_DRAINING);
+	}
+	assert_int_equal(fleet_set_wish(fleet, SLICE("more"), &drain), FLEET_E_FULL);
+	wish(fleet, "n1", INSTANCE_DISABLED);
+	wish(fleet, "n0", INSTANCE_UNKNOWN);
+	wish(fleet, "more", INSTANCE_DRAINING);
+	fleet_each_wish(fleet, count_wish, &n);
+	assert_int_equal(n, FLEET_WISHES_MAX - 1);
+	fleet_free(&fleet);
+}
+
 /* It takes no connections; or its babysitter, which only the registry's record has, says that it does not
  * serve. */
 static void a_refusing_or_denied_peer_ejects_the_target(void **state) {
@@ -562,6 +671,10 @@ int main(void) {
 		cmocka_unit_test(equal_identity_is_one_target),
 		cmocka_unit_test(unresolved_records_are_not_one_target),
 		cmocka_unit_test(a_drained_peer_drains_the_target),
+		cmocka_unit_test(a_wish_outlives_what_sources_say),
+		cmocka_unit_test(a_weight_that_is_wished_goes_before_the_sources),
+		cmocka_unit_test(a_source_may_drain_too),
+		cmocka_unit_test(wishes_are_bounded),
 		cmocka_unit_test(a_refusing_or_denied_peer_ejects_the_target),
 		cmocka_unit_test(an_illegal_move_aborts),
 		cmocka_unit_test(addresses_are_a_set_up_to_the_limit),

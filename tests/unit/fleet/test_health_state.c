@@ -74,15 +74,64 @@ static void what_is_out_comes_back_by_good_news_alone(void **state) {
 static void somebodys_will_stands_until_it_is_taken_back(void **state) {
 	struct life l = life_ready();
 
-	health_state_will(&l.h, HEALTH_EVENT_DRAIN, l.now_ms);
+	health_state_will(&l.h, INSTANCE_DRAINING, l.now_ms);
 	probe(&l, HEALTH_PROBE_GOOD);
 	probe(&l, HEALTH_PROBE_REFUSED);
+	pass(&l, 10 * INTERVAL_MS);
 	assert_is(&l, INSTANCE_DRAINING, HEALTH_CAUSE_WILL);
-	health_state_will(&l.h, HEALTH_EVENT_DISABLE, l.now_ms);
+	health_state_will(&l.h, INSTANCE_DISABLED, l.now_ms);
 	assert_int_equal(l.h.state, INSTANCE_DISABLED);
-	health_state_will(&l.h, HEALTH_EVENT_ENABLE, l.now_ms);
+	health_state_will(&l.h, INSTANCE_DRAINING, l.now_ms);
+	assert_int_equal(l.h.state, INSTANCE_DRAINING);
+	health_state_will(&l.h, INSTANCE_UNKNOWN, l.now_ms);
 	assert_is(&l, INSTANCE_UNKNOWN, HEALTH_CAUSE_WILL);
 	assert_int_equal(share(&l), 1);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+	assert_int_equal(share(&l), INSTANCE_SHARE_FULL);
+}
+
+/* There will be no probe to end a trial. */
+static void who_is_not_probed_comes_back_at_once(void **state) {
+	struct life l = life_begin(&unprobed);
+
+	health_state_will(&l.h, INSTANCE_DRAINING, l.now_ms);
+	health_state_will(&l.h, INSTANCE_UNKNOWN, l.now_ms);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+}
+
+/* The engine's own word: no outage, whatever is heard afterwards, until it says that it is well. */
+static void what_drains_by_its_own_word_is_not_ill(void **state) {
+	struct life l = life_ready();
+
+	probe(&l, HEALTH_PROBE_DRAINS);
+	assert_is(&l, INSTANCE_DRAINING, HEALTH_CAUSE_LEAVES);
+	for (unsigned i = 0; i < 2 * ERRORS_MAX; i++)
+		probe(&l, i % 2 ? HEALTH_PROBE_REFUSED : HEALTH_PROBE_BAD);
+	health_state_answers(&l.h, 0, 50, l.now_ms);
+	assert_is(&l, INSTANCE_DRAINING, HEALTH_CAUSE_LEAVES);
+	assert_int_equal(l.h.n_flaps, 0);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_is(&l, INSTANCE_READY, HEALTH_CAUSE_PROBE);
+}
+
+static void both_must_let_go_of_it(void **state) {
+	for (unsigned i = 0; i < 2; i++) {
+		struct life l = life_ready();
+
+		health_state_will(&l.h, INSTANCE_DRAINING, l.now_ms);
+		probe(&l, HEALTH_PROBE_DRAINS);
+		if (i)
+			probe(&l, HEALTH_PROBE_GOOD);
+		else
+			health_state_will(&l.h, INSTANCE_UNKNOWN, l.now_ms);
+		assert_int_equal(l.h.state, INSTANCE_DRAINING);
+		if (!i)
+			probe(&l, HEALTH_PROBE_GOOD);
+		else
+			health_state_will(&l.h, INSTANCE_UNKNOWN, l.now_ms);
+		assert_int_equal(l.h.state, i ? INSTANCE_UNKNOWN : INSTANCE_READY);
+	}
 }
 
 /* --- probes ------------------------------------------------------------------------------- */
@@ -439,7 +488,7 @@ static void waiting_alone_makes_a_suspect(void **state) {
 	health_state_waits(&l.h, 0);
 	assert_false(is_suspect(&l));
 	health_state_waits(&l.h, 1);
-	health_state_will(&l.h, HEALTH_EVENT_DRAIN, l.now_ms); /* it gets no requests: what for? */
+	health_state_will(&l.h, INSTANCE_DRAINING, l.now_ms); /* it gets no requests: what for? */
 	assert_false(is_suspect(&l));
 }
 
@@ -596,7 +645,7 @@ static void any_order_of_events_is_survived(void **state) {
 
 			switch (x % 11) {
 			case 0:
-				probe(&l, (enum health_verdict)(n % 3));
+				probe(&l, n == 29 ? HEALTH_PROBE_DRAINS : (enum health_verdict)(n % 3));
 				break;
 			case 1:
 				health_state_word(&l.h, n % 2, l.now_ms);
@@ -612,8 +661,10 @@ static void any_order_of_events_is_survived(void **state) {
 				break;
 			case 5:
 				if (k == 0)
-					health_state_will(
-					    &l.h, (enum health_event)(HEALTH_EVENT_DRAIN + n % 3), l.now_ms);
+					health_state_will(&l.h,
+					    n % 3 ? (enum instance_state)(INSTANCE_DRAINING + n % 2)
+						  : INSTANCE_UNKNOWN,
+					    l.now_ms);
 				break;
 			case 6:
 				health_state_waits(&l.h, n % 4);
@@ -716,6 +767,9 @@ int main(void) {
 		cmocka_unit_test(every_move_of_the_table_is_legal),
 		cmocka_unit_test(what_is_out_comes_back_by_good_news_alone),
 		cmocka_unit_test(somebodys_will_stands_until_it_is_taken_back),
+		cmocka_unit_test(who_is_not_probed_comes_back_at_once),
+		cmocka_unit_test(what_drains_by_its_own_word_is_not_ill),
+		cmocka_unit_test(both_must_let_go_of_it),
 		cmocka_unit_test(a_new_one_is_on_trial_until_its_first_probe),
 		cmocka_unit_test(bad_probes_in_a_row_eject),
 		cmocka_unit_test(a_refused_connection_ejects_at_once),

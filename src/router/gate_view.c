@@ -38,17 +38,47 @@ static json_t *models_of(const struct admission *a) {
 	return models;
 }
 
+/* null: nobody's. */
+static json_t *tenant_text(const struct router *router, uint32_t tenant) {
+	return tenant == TENANT_ANONYMOUS ? json_null()
+					  : json_string(tenant_get(router->config->tenants, tenant)->name);
+}
+
+/* Those that have a cap, or somebody who waits. */
+static json_t *tenants_of(const struct router *router) {
+	const struct admission *a = router->admission;
+	json_t *tenants = json_array();
+
+	for (uint32_t i = 0; i < a->n_tenants; i++) {
+		const struct cap *cap = &a->tenants[i];
+
+		if (!cap->max && !read_count(&cap->n_waiting))
+			continue;
+		json_t *tenant = json_pack("{s:o}", "tenant", tenant_text(router, i));
+		add_cap(tenant, cap);
+		json_array_append_new(tenants, tenant);
+	}
+	return tenants;
+}
+
+struct queue_view {
+	const struct router *router;
+	json_t *list;
+};
+
 static void see_waiter(void *context, const struct gate_sight *sight) {
 	const struct waiter *w = sight->waiter;
-	json_t *queue = context, *id = json_string(w->id);
+	const struct queue_view *view = context;
+	json_t *id;
 
-	if (json_array_size(queue) == GATE_VIEW_WAITERS_MAX)
+	if (json_array_size(view->list) == GATE_VIEW_WAITERS_MAX)
 		return;
-	json_array_append_new(queue,
-	    json_pack("{s:o, s:i, s:i, s:i, s:o, s:I, s:b}", "id", id ? id : json_null(), "position",
-		(int)sight->position, "class", (int)w->fair.class, "tenant", (int)w->place.tenant, "model",
-		model_text(w->place.label), "waited_ms", (json_int_t)sight->waited_ms, "called_before",
-		w->is_again));
+	id = json_string(w->id);
+	json_array_append_new(view->list,
+	    json_pack("{s:o, s:i, s:i, s:o, s:o, s:I, s:b}", "id", id ? id : json_null(), "position",
+		(int)sight->position, "class", (int)w->fair.class, "tenant",
+		tenant_text(view->router, w->place.tenant), "model", model_text(w->place.label), "waited_ms",
+		(json_int_t)sight->waited_ms, "called_before", w->is_again));
 }
 
 json_t *gate_view(const struct router *router) {
@@ -59,13 +89,14 @@ json_t *gate_view(const struct router *router) {
 	add_cap(view, &router->admission->all);
 	for (unsigned class = 0; class < FAIR_CLASSES; class ++)
 		json_array_append_new(classes, json_integer(gatekeeper_n_waiting(router->gate, class)));
-	gatekeeper_each(router->gate, see_waiter, queue);
+	gatekeeper_each(router->gate, see_waiter, &(struct queue_view){ router, queue });
 	json_object_set_new(view, "queue_size", json_integer(gatekeeper_n_max(router->gate)));
 	json_object_set_new(view, "queue_timeout_ms", json_integer((json_int_t)config->queue_timeout_ms));
 	json_object_set_new(view, "drained_per_second", isnan(rate) ? json_null() : json_real(rate));
 	json_object_set_new(view, "retry_after", json_integer(gatekeeper_retry_after_s(router->gate)));
 	json_object_set_new(view, "classes", classes);
 	json_object_set_new(view, "models", models_of(router->admission));
+	json_object_set_new(view, "tenants", tenants_of(router));
 	json_object_set_new(view, "queue", queue);
 	return view;
 }

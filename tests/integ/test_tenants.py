@@ -2,6 +2,7 @@
 import hashlib
 import re
 import subprocess
+import threading
 
 import anthropic
 import openai
@@ -189,6 +190,27 @@ def test_tokens_are_settled_by_usage(fake, guarded):
     eventually(lambda: len(front.log()) >= 5)
     assert front.metric("headrace_tenant_prompt_tokens_total", tenant="a") == 25
     assert front.metric("headrace_tenant_completion_tokens_total", tenant="a") == 25
+
+
+def test_the_queue_is_shown_by_tenants(fake, guarded):
+    """Their names, caps, and who waits."""
+    may_go = threading.Semaphore(0)
+
+    def script(peer):
+        while peer.request():
+            assert may_go.acquire(timeout=60)
+            peer.send(answer())
+    front = guarded([fake(script)], "--max-concurrent-requests", "4", "--queue-size", "10", a={"max_requests": 1})
+    threads = [threading.Thread(target=front.chat, kwargs={"headers": bearer(KEY)}) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: front.admin("/admission").json()["waiting"] == 2)
+    view = front.admin("/admission").json()
+    assert view["tenants"] == [{"tenant": "a", "max_requests": 1, "requests": 1, "waiting": 2}]
+    assert [w["tenant"] for w in view["queue"]] == ["a", "a"]
+    may_go.release(3)
+    for thread in threads:
+        thread.join()
 
 
 def test_all_share_a_rate(engine, router):

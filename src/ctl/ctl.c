@@ -1,6 +1,7 @@
 #include "ctl/ctl.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,12 +15,12 @@
 
 /* What a verb makes of the arguments. False: it has said what is wrong with them. */
 typedef bool (*prepare_fn)(
-    const struct ctl_config *config, const char *word, char *target, struct slice *body_out);
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out);
 typedef void (*show_fn)(const json_t *answer, FILE *out);
 
 struct verb {
 	const char *name;
-	const char *word; /* what it needs besides; NULL: nothing */
+	const char *words; /* what it needs besides; NULL: nothing */
 	prepare_fn prepare;
 	show_fn show; /* NULL: the answer is printed as it came */
 };
@@ -49,65 +50,107 @@ static bool read_file(const char *path, struct slice *body_out) {
 }
 
 static bool prepare_explain(
-    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
 	snprintf(target, TARGET_BYTES, "/explain%s%s", config->path[0] ? "?path=" : "", config->path);
 	return read_file(config->file, body_out);
 }
 
 /* Names are checked: they stand in a query as they are. */
 static bool prepare_decisions(
-    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
 	snprintf(target, TARGET_BYTES, "/decisions?limit=%u&model=%.512s&instance=%.512s&reason=%.512s",
 	    config->limit, config->model, config->instance, config->reason);
 	return true;
 }
 
 static bool prepare_decision(
-    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
-	for (const char *p = word; *p; p++)
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
+	for (const char *p = words[0]; *p; p++)
 		if (*p <= ' ' || *p > '~' || strchr("/?#%", *p))
-			return say(word, "is no id");
-	snprintf(target, TARGET_BYTES, "/decisions/%.512s", word);
+			return say(words[0], "is no id");
+	snprintf(target, TARGET_BYTES, "/decisions/%.512s", words[0]);
 	return true;
 }
 
 static bool prepare_breakers(
-    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
 	snprintf(target, TARGET_BYTES, "/breakers");
 	return true;
 }
 
-/* Names are urls where nobody gave one: they are percent-encoded. The body is one of no bytes: a POST. */
-static bool prepare_breaker(const char *word, const char *act, char *target, struct slice *body_out) {
+/* An act on somebody of this name. Names are urls where nobody gave one: they are percent-encoded. */
+static bool prepare_act(
+    const char *kind, const char *name, const char *act, char *target, struct slice *body_out) {
 	static const char plain[] = "-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-	size_t n = (size_t)snprintf(target, TARGET_BYTES, "/breakers/");
+	size_t n = (size_t)snprintf(target, TARGET_BYTES, "/%s/", kind);
 
-	for (const char *p = word; *p && n + 16 < TARGET_BYTES; p++)
+	for (const char *p = name; *p && n + 16 < TARGET_BYTES; p++)
 		n += (size_t)snprintf(
 		    target + n, TARGET_BYTES - n, strchr(plain, *p) ? "%c" : "%%%02X", (unsigned char)*p);
 	snprintf(target + n, TARGET_BYTES - n, "/%s", act);
-	*body_out = (struct slice){ calloc(1, 1), 0 };
+	if (!body_out->p) /* one of no bytes: a POST */
+		*body_out = (struct slice){ calloc(1, 1), 0 };
 	return true;
 }
 
 static bool prepare_trip(
-    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
-	return prepare_breaker(word, "trip", target, body_out);
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
+	return prepare_act("breakers", words[0], "trip", target, body_out);
 }
 
 static bool prepare_reset(
-    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
-	return prepare_breaker(word, "reset", target, body_out);
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
+	return prepare_act("breakers", words[0], "reset", target, body_out);
+}
+
+static bool prepare_instances(
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
+	snprintf(target, TARGET_BYTES, "/instances");
+	return true;
+}
+
+static bool prepare_drain(
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
+	return prepare_act("instances", words[0], "drain", target, body_out);
+}
+
+static bool prepare_undrain(
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
+	return prepare_act("instances", words[0], "undrain", target, body_out);
+}
+
+static bool prepare_disable(
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
+	return prepare_act("instances", words[0], "disable", target, body_out);
+}
+
+static bool prepare_enable(
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
+	return prepare_act("instances", words[0], "enable", target, body_out);
+}
+
+static bool prepare_weight(
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
+	bool is_default = !strcmp(words[1], "default");
+	char *end;
+	double weight = strtod(words[1], &end);
+
+	if (!is_default && (end == words[1] || *end || !isfinite(weight)))
+		return say(words[1], "is no weight: a number from 0 to 1000000, or default");
+	json_t *body = json_pack("{s:o}", "weight", is_default ? json_null() : json_real(weight));
+	*body_out = slice_of(json_dumps(body, JSON_COMPACT));
+	json_decref(body);
+	return prepare_act("instances", words[0], "weight", target, body_out);
 }
 
 static bool prepare_config(
-    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
 	snprintf(target, TARGET_BYTES, "/config");
 	return true;
 }
 
 static bool prepare_metrics(
-    const struct ctl_config *config, const char *word, char *target, struct slice *body_out) {
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
 	snprintf(target, TARGET_BYTES, "/metrics");
 	return true;
 }
@@ -119,9 +162,19 @@ static const struct verb verbs[] = {
 	{ "breakers", NULL, prepare_breakers, show_breakers },
 	{ "trip", "NAME", prepare_trip, show_breakers },
 	{ "reset", "NAME", prepare_reset, show_breakers },
+	{ "instances", NULL, prepare_instances, show_instances },
+	{ "drain", "NAME", prepare_drain, show_instances },
+	{ "undrain", "NAME", prepare_undrain, show_instances },
+	{ "disable", "NAME", prepare_disable, show_instances },
+	{ "enable", "NAME", prepare_enable, show_instances },
+	{ "weight", "NAME N", prepare_weight, show_instances },
 	{ "config", NULL, prepare_config, NULL },
 	{ "metrics", NULL, prepare_metrics, NULL },
 };
+
+static unsigned count_words(const struct verb *verb) {
+	return !verb->words ? 0 : strchr(verb->words, ' ') ? 2 : 1;
+}
 
 /* NULL: it has been said what is wrong. */
 static const struct verb *find_verb(const struct ctl_words *words) {
@@ -132,13 +185,17 @@ static const struct verb *find_verb(const struct ctl_words *words) {
 			verb = &verbs[i];
 	if (!words->n)
 		say("what?",
-		    "explain, decisions, decision ID, breakers, trip NAME, reset NAME, config or metrics; "
-		    "--help "
-		    "says more");
+		    "explain, decisions, decision ID, breakers, trip NAME, reset NAME, instances, drain "
+		    "NAME, "
+		    "undrain NAME, disable NAME, enable NAME, weight NAME N, config or metrics; --help says "
+		    "more");
 	else if (!verb)
 		say(words->items[0], "no such question; --help lists them");
-	else if (words->n != 1u + (verb->word != NULL))
-		say(verb->name, verb->word ? "needs one word more" : "takes no more words");
+	else if (words->n != 1u + count_words(verb))
+		say(verb->name,
+		    !verb->words                 ? "takes no more words"
+			: count_words(verb) == 1 ? "needs one word more"
+						 : "needs two words more");
 	else
 		return verb;
 	return NULL;
@@ -212,7 +269,7 @@ int ctl_main(int argc, char **argv) {
 	struct question question = { .url = config->admin, .path = target, .timeout_ms = config->timeout_ms };
 
 	code = 2;
-	if (verb && verb->prepare(config, words.items[1], target, &body)) {
+	if (verb && verb->prepare(config, words.items + 1, target, &body)) {
 		loop_setup_process();
 		question.method = body.p ? SLICE("POST") : SLICE("GET");
 		question.body = body;

@@ -78,7 +78,7 @@ static const struct option_table tables[] = { { "ctl", "questions to a router" }
 
 static const struct option_schema schema = {
 	.program = "headrace ctl",
-	.summary = "ask a running router why requests went where they went, and open and close breakers",
+	.summary = "ask a running router why requests went where they went, drain engines, and move breakers",
 	.main_table = "ctl",
 	.env_prefix = "HEADRACE",
 	.tables = tables,
@@ -94,6 +94,12 @@ static const struct option_schema schema = {
 		    "  breakers       the circuit breakers of the engines\n"
 		    "  trip NAME      opens the breaker of the engine of this name, for [breaker] open_max\n"
 		    "  reset NAME     closes it\n"
+		    "  instances      the engines: their state, who drains them, and their requests\n"
+		    "  drain NAME     no new requests for the engine of this name; those it has end by themselves\n"
+		    "  disable NAME   the same, for one that is meant to stay out\n"
+		    "  undrain NAME, enable NAME\n"
+		    "                 it may serve again\n"
+		    "  weight NAME N  its share of the traffic; default: as the configuration or registry says\n"
 		    "  config         the router's values in effect\n"
 		    "  metrics        its metrics, as they are scraped\n"
 		    "Exit status: 0 when there was an answer, 1 when there was none or it says no, 2 for mistakes in "
@@ -109,6 +115,10 @@ static const struct option_schema schema = {
 		    "Nothing more for this engine, for a while; from another machine, with the router's [admin] key:\n"
 		    "  headrace ctl trip http://10.0.0.7:8000\n"
 		    "  headrace ctl --admin http://10.0.0.5:29000 --header 'authorization: Bearer KEY' reset gpu-7\n"
+		    "Take an engine out, see how many requests are still there, and let it back in:\n"
+		    "  headrace ctl drain gpu-7\n"
+		    "  headrace ctl instances\n"
+		    "  headrace ctl undrain gpu-7\n"
 		    "What was done for another router, for a program:\n"
 		    "  headrace ctl --admin http://10.0.0.5:29000 decisions --limit 100 --json\n",
 	},

@@ -17,7 +17,7 @@ struct ctl_config {
 	bool is_json;
 };
 
-#define CTL_WORDS_MAX 2
+#define CTL_WORDS_MAX 3
 
 /* What stands between the flags: the verb and what it is about. NULL: not given. */
 struct ctl_words {

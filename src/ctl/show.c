@@ -221,6 +221,32 @@ void show_breakers(const json_t *answer, FILE *out) {
 	grid_deinit(&g);
 }
 
+/* --- instances ---------------------------------------------------------------------------- */
+
+void show_instances(const json_t *answer, FILE *out) {
+	static const char *const names[] = { "INSTANCE", "SOURCE", "STATE", "DRAINED_BY", "WEIGHT",
+		"IN_FLIGHT" };
+	const json_t *list = json_object_get(answer, "instances");
+	struct grid g;
+
+	begin_grid(&g, names, n_elems(names));
+	g.is_number[4] = g.is_number[5] = true;
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const json_t *row = json_array_get(list, i);
+		const json_t *weight = json_object_get(row, "weight");
+
+		grid_add(&g, "%s", text_of(row, "instance"));
+		grid_add(&g, "%s", text_of(row, "source"));
+		grid_add(
+		    &g, "%s", json_is_null(json_object_get(row, "state")) ? "absent" : text_of(row, "state"));
+		grid_add(&g, "%s", text_of(row, "drained_by"));
+		add_number(&g, row, "weight", json_is_real(weight) ? 3 : 0);
+		add_number(&g, row, "in_flight", 0);
+	}
+	grid_print(&g, out);
+	grid_deinit(&g);
+}
+
 /* --- one decision ------------------------------------------------------------------------- */
 
 static void put_outcome(const json_t *d, FILE *out) {

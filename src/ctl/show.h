@@ -13,3 +13,4 @@ void show_explanation(const json_t *answer, FILE *out);
 void show_decisions(const json_t *answer, FILE *out);
 void show_decision(const json_t *decision, FILE *out);
 void show_breakers(const json_t *answer, FILE *out);
+void show_instances(const json_t *answer, FILE *out);

@@ -6,6 +6,7 @@
 #include "fleet/label.h"
 #include "router/breakers.h"
 #include "router/gate_view.h"
+#include "router/instances.h"
 
 static void write_gauges(const struct router *router, FILE *out) {
 	uint64_t n_active = 0, n_clients = 0, n_engines = 0, lag_ns = 0;
@@ -342,6 +343,13 @@ const struct endpoint report_admin_endpoints[] = {
 	{ METHOD_GET, "/breakers", .run = breakers_list },
 	{ METHOD_POST, "/breakers/{name}/trip", .run = breakers_trip, .writes = true },
 	{ METHOD_POST, "/breakers/{name}/reset", .run = breakers_reset, .writes = true },
+	{ METHOD_GET, "/instances", .run = instances_list },
+	{ METHOD_POST, "/instances/{name}/drain", .run = instances_drain, .writes = true },
+	{ METHOD_POST, "/instances/{name}/undrain", .run = instances_enable, .writes = true },
+	{ METHOD_POST, "/instances/{name}/disable", .run = instances_disable, .writes = true },
+	{ METHOD_POST, "/instances/{name}/enable", .run = instances_enable, .writes = true },
+	{ METHOD_POST, "/instances/{name}/weight", .run = instances_weight,
+	    .body_bytes_max = INSTANCES_BODY_BYTES_MAX, .writes = true },
 	{ METHOD_GET, "/liveness", .run = answer_liveness },
 };
 const size_t report_n_admin_endpoints = n_elems(report_admin_endpoints);

@@ -18,6 +18,8 @@
 struct report {
 	struct router *router;
 	const struct snapshot *snapshot; /* the newest; the control thread keeps it current */
+	struct fleet *fleet; /* whose wishes an operator may change; then on_wish() makes them known */
+	void (*on_wish)(struct report *r);
 	const struct health *health;
 	const struct scraper *scraper;
 	const struct registry_source *registry; /* NULL: there is none */

@@ -119,6 +119,13 @@ static void control_on_health(struct health *health) {
 	control_publish(container_of(health, struct control, health));
 }
 
+/* What an operator wishes is known to all workers in the order in which they get their mail. */
+static void control_on_wish(struct report *report) {
+	struct control *c = container_of(report, struct control, report);
+	health_heed(&c->health);
+	control_publish_now(c);
+}
+
 static void control_on_registry(struct registry_source *registry) {
 	control_publish(container_of(registry, struct control, registry));
 }
@@ -180,6 +187,8 @@ static void control_open_health(struct control *c) {
 	health_init(
 	    &c->health, &c->loop, c->fleet, &options, control_evidence, &c->router, control_on_health);
 	c->report.health = &c->health;
+	c->report.fleet = c->fleet;
+	c->report.on_wish = control_on_wish;
 }
 
 static void control_open_scraper(struct control *c) {

@@ -133,6 +133,17 @@ static void breakers_are_a_table(void **state) {
 }
 
 /* Of another version, say. */
+static void instances_are_a_table(void **state) {
+	assert_shown(show_instances,
+	    "{\"instances\":[{\"instance\":\"a\",\"source\":\"static\",\"state\":\"draining\",\"drained_by\":"
+	    "\"operator\",\"weight\":2.5,\"in_flight\":3,\"wished\":{}},{\"instance\":\"gone\",\"source\":"
+	    "null,"
+	    "\"state\":null,\"drained_by\":null,\"weight\":null,\"in_flight\":0,\"wished\":{}}]}",
+	    "INSTANCE  SOURCE  STATE     DRAINED_BY  WEIGHT  IN_FLIGHT\n"
+	    "a         static  draining  operator     2.500          3\n"
+	    "gone      -       absent    -                -          0\n");
+}
+
 static void what_is_not_there_is_a_dash(void **state) {
 	char *is = shown(show_decisions, "{\"decisions\":[{\"id\":\"0-1\"}]}");
 
@@ -151,6 +162,7 @@ int main(void) {
 		cmocka_unit_test(a_refusal_is_said),
 		cmocka_unit_test(a_decision_says_what_became_of_it),
 		cmocka_unit_test(breakers_are_a_table),
+		cmocka_unit_test(instances_are_a_table),
 		cmocka_unit_test(what_is_not_there_is_a_dash),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -115,6 +115,21 @@ static void what_drains_by_its_own_word_is_not_ill(void **state) {
 	assert_is(&l, INSTANCE_READY, HEALTH_CAUSE_PROBE);
 }
 
+static void what_its_babysitter_drains_is_not_ill(void **state) {
+	struct life l = life_ready();
+
+	health_state_word(&l.h, HEALTH_WORD_DRAINS, l.now_ms);
+	probe(&l, HEALTH_PROBE_GOOD); /* the engine itself is well */
+	assert_is(&l, INSTANCE_DRAINING, HEALTH_CAUSE_LEAVES);
+	health_state_word(&l.h, HEALTH_WORD_SERVES, l.now_ms);
+	assert_int_equal(l.h.state, INSTANCE_UNKNOWN);
+	probe(&l, HEALTH_PROBE_GOOD);
+	assert_int_equal(l.h.state, INSTANCE_READY);
+	health_state_word(&l.h, HEALTH_WORD_DRAINS, l.now_ms);
+	health_state_word(&l.h, HEALTH_WORD_DENIES, l.now_ms);
+	assert_is(&l, INSTANCE_UNHEALTHY, HEALTH_CAUSE_SITTER);
+}
+
 static void both_must_let_go_of_it(void **state) {
 	for (unsigned i = 0; i < 2; i++) {
 		struct life l = life_ready();
@@ -769,6 +784,7 @@ int main(void) {
 		cmocka_unit_test(somebodys_will_stands_until_it_is_taken_back),
 		cmocka_unit_test(who_is_not_probed_comes_back_at_once),
 		cmocka_unit_test(what_drains_by_its_own_word_is_not_ill),
+		cmocka_unit_test(what_its_babysitter_drains_is_not_ill),
 		cmocka_unit_test(both_must_let_go_of_it),
 		cmocka_unit_test(a_new_one_is_on_trial_until_its_first_probe),
 		cmocka_unit_test(bad_probes_in_a_row_eject),

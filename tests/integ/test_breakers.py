@@ -194,6 +194,51 @@ def test_busy_and_bad_requests_open_nothing(fake, router):
     assert front.metric("headrace_breaker_state") == 0
 
 
+def test_of_64_clients_one_probes_and_questions_are_none(fake, router):
+    """Half-open: an engine that has failed gets one request of all that come at once, and none for being explained."""
+    may_answer = threading.Event()
+    todo = [BROKEN, BROKEN]
+
+    def script(peer):
+        while peer.request():
+            if todo:
+                peer.send(todo.pop())
+                continue
+            assert may_answer.wait(60)
+            peer.send(answer())
+    worker = fake(script)
+    front = router([worker], router={"threads": 4}, breaker={"failures": 2, "successes": 1, "open": "50ms", "open_max": "50ms"})
+    assert ask(front, 2) == [500, 500]
+    eventually(lambda: breakers(front)[worker.url]["left_ms"] == 0)
+    before = breakers(front)[worker.url]
+    moves = front.metric("headrace_breaker_transitions_total")
+
+    def explain(n):
+        with http(base_url=front.admin_url) as client:
+            return [client.post("/explain", json=chat_body()).status_code for _ in range(n)]
+    with ThreadPoolExecutor(8) as pool:
+        assert {s for found in pool.map(explain, [250] * 8) for s in found} == {200}
+    now = breakers(front)[worker.url]
+    assert now | {"last_failure_ms": 0} == before | {"last_failure_ms": 0}
+    assert front.metric("headrace_breaker_transitions_total") == moves and len(worker.requests) == 2
+
+    barrier, statuses = threading.Barrier(64), []
+
+    def come():
+        barrier.wait(60)
+        statuses.extend(ask(front, 1))
+    clients = [threading.Thread(target=come) for _ in range(64)]
+    for c in clients:
+        c.start()
+    eventually(lambda: statuses.count(503) == 63)
+    assert len(worker.requests) == 3 and breakers(front)[worker.url]["probed"]
+    may_answer.set()
+    for c in clients:
+        c.join()
+    assert statuses.count(200) == 1 and len(worker.requests) == 3
+    eventually(lambda: breakers(front)[worker.url]["state"] == "closed")
+
+
 # --- by hand -------------------------------------------------------------------------------------
 
 

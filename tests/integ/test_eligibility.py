@@ -59,6 +59,22 @@ def test_no_last_resort_is_less_private(fake, router):
     assert count(engines) == [0, 0, 0]
 
 
+def test_no_retry_is_less_private(fake, router):
+    """All that are cleared refuse, and there are attempts left: neither who is cleared for less nor who is not
+    labelled is asked, and no header of the client makes them eligible."""
+    def refuse(peer):
+        while peer.request():
+            peer.send(answer(status=b"503 Busy"))
+    engines = [fake(refuse), fake(refuse), fake(serve), fake(serve)]
+    labels = [{"clearance": "confidential"}, {"clearance": "restricted"}, {"clearance": "internal"}, {}]
+    front = router(engines, labels=labels, privacy={"floor": "confidential"},
+                   retry={"attempts": 5, "backoff": "1ms", "backoff_max": "2ms", "budget": 1})
+    for asked in None, "public", "internal":
+        reply = front.chat(headers={"x-headrace-privacy": asked} if asked else {})
+        assert reply.status_code == 503
+    assert min(count(engines)[:2]) >= 3 and count(engines)[2:] == [0, 0]
+
+
 def test_data_stays_where_it_may_reside(fake, router):
     labels = [{"residency": "eu"}, {"residency": "de, eu"}, {"residency": "us"}]
     engines, front = fleet(fake, router, labels, privacy={"residency": ["eu", "de"]})

@@ -105,3 +105,23 @@ def test_a_refusal_is_told_of(engine, router):
     moved = [r for r in records if len(r["attempts"]) == 2]
     assert moved and all(r["attempts"][0]["cause"] == "upstream_refused" and r["attempts"][1]["cause"] == "none" for r in moved)
     assert {r["attempts"][0]["instance"] for r in moved} == {workers[0].url}
+
+
+def test_a_choice_that_dies_before_a_byte_is_left_for_another(fake, router):
+    """Its request is sent once more, elsewhere, and the record names both engines and what became of the first."""
+    def dies(peer):
+        peer.request()
+    workers = [fake(dies), fake(answering(answer())), fake(answering(answer()))]
+    front = router(workers, router={"threads": 1}, retry={"attempts": 2, "sent": True, "budget": 1}, breaker={"enabled": False})
+    for i in range(6):
+        assert front.chat(headers={"x-request-id": f"r{i}"}).status_code == 200
+    n_died = len(workers[0].requests)
+    assert n_died > 0 and sum(len(w.requests) for w in workers) == 6 + n_died
+    moved = [d for d in front.admin("/decisions").json()["decisions"] if d["n_attempts"] == 2]
+    assert len(moved) == n_died
+    for d in moved:
+        first, second = d["attempts"]
+        assert first["instance"] == workers[0].url and first["cause"] != "none"
+        assert second["instance"] == d["chosen"]["instance"] != workers[0].url and second["cause"] == "none"
+        assert "retry_exclude" in d["reasons"]
+        assert (workers[0].url, "already_tried") in [(r["instance"], r["code"]) for r in d["rejected"]]

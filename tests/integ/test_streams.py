@@ -18,13 +18,13 @@ def n_streams():
 class Crowd:
     """Clients over one selector. Each reads its stream to the end, or leaves after some of its events."""
 
-    def __init__(self, front, n, dice):
+    def __init__(self, front, n, dice, requests=(REQUEST,)):
         self.selector, self.dice = selectors.DefaultSelector(), dice
         self.n, self.done, self.left, self.broken = n, 0, 0, []
         self.states = {}
         for i in range(n):
             s = front.connect(source=f"127.0.0.{2 + i % 8}")
-            s.sendall(REQUEST)
+            s.sendall(requests[i % len(requests)])
             s.setblocking(False)
             leaves_after = dice.randrange(12) if dice.random() < 0.6 else None
             self.states[s] = [0, leaves_after, b""]
@@ -39,7 +39,10 @@ class Crowd:
 
     def read(self, s):
         state = self.states[s]
-        data = s.recv(65536)
+        try:
+            data = s.recv(65536)
+        except ConnectionResetError:
+            data = b""
         state[0] += data.count(b"data: ")
         state[2] = (state[2] + data)[-64:]
         if state[2].endswith(b"0\r\n\r\n"):
@@ -105,3 +108,35 @@ def test_all_are_open_at_once_and_cheap(engine, router):
     for s in streams:
         s.close()
     eventually(lambda: nothing_in_flight(front), seconds=60)
+
+
+def test_cancels_and_breaks_balance(engine, router):
+    """Ten thousand streams, a fifth of which their engine cuts in the middle, and clients that leave: what came is
+    what succeeded, failed, was refused or was left, and nothing is at work any more."""
+    n, rounds, dice = 1000, 10, random.Random(10)
+    workers = [engine(["m"], "--itl", "10ms", "--max-num-seqs", 20000) for _ in range(2)]
+    front = router(workers, health={"probe": False, "passive": False}, breaker={"enabled": False})
+    cut = raw_request(chat_body(stream=True, max_tokens=12), headers="x-mock-fault: reset:6\r\n")
+    done = left = broken = 0
+    before = front.metric("headrace_accepted_total"), front.metric("headrace_outcomes_total")
+    for _ in range(rounds):
+        crowd = Crowd(front, n, dice, (REQUEST, REQUEST, cut, REQUEST, REQUEST))
+        while crowd.n_open():
+            crowd.turn()
+        done, left, broken = done + crowd.done, left + crowd.left, broken + len(crowd.broken)
+    assert done + left + broken == n * rounds and min(done, left, broken) > n * rounds // 20
+    eventually(lambda: nothing_in_flight(front))
+    outcomes = {}
+
+    def is_settled():
+        series = front.metrics()
+        outcomes.update({dict(labels)["outcome"]: v for (name, labels), v in series.items() if name == "headrace_outcomes_total"})
+        return series["headrace_active", frozenset()] == 0
+    eventually(is_settled)
+    accepted = front.metric("headrace_accepted_total") - before[0]
+    # Looks at the router's readiness are requests, too; they succeed.
+    assert accepted == front.metric("headrace_outcomes_total") - before[1] == n * rounds
+    assert outcomes["rejected"] == 0 and broken <= outcomes["failed"] <= n * rounds // 5
+    assert outcomes["cancelled"] <= left and outcomes["succeeded"] >= done
+    assert front.metric("headrace_prefill_tokens") == front.metric("headrace_decode_tokens") == 0
+    eventually(lambda: all(sum(w.count(k) for k in ("finished", "cancelled", "failed")) == w.count("started") for w in workers))

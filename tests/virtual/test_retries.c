@@ -428,8 +428,61 @@ static void test_answer_before_the_break_is_passed(void **state) {
 	expect_end(w, 1);
 }
 
+/* --- the waits between ----------------------------------------------------------------------- */
+
+/* From now on, until another engine is asked. */
+static uint64_t wait_of_next_ms(struct world *w, unsigned n_connects) {
+	uint64_t began_ns = net.now_ns;
+
+	while (net_n_connects(-1) == n_connects) {
+		world_pass(w, 1);
+		assert_in_range(net.now_ns - began_ns, 0, 10000000000u);
+	}
+	return (net.now_ns - began_ns) / 1000000u;
+}
+
+/* Each refuses, and the next is another one; waits double, give or take the jitter, to their limit. */
+static void test_each_attempt_is_elsewhere_after_a_wait_within_its_bounds(void **state) {
+	uint64_t least_ms[4] = { UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX }, most_ms[4] = { 0 };
+	static const uint64_t nominal_ms[4] = { 50, 100, 200, 300 };
+
+	for (unsigned n = 0; n < 40; n++) {
+		struct world *w = WORLD("m", "m", "m", "m", "m");
+		unsigned asked = 0;
+
+		w->config.retry.attempts = 5;
+		w->config.retry.jitter = 0.2;
+		w->config.retry.backoff_max_ms = 300;
+		w->config.explain.n_records = 7;
+		rng_init(&w->worker.rng, n);
+		struct peer *client = post(w, CHAT, "{\"model\":\"m\"}");
+		for (unsigned i = 0; i < 5; i++) {
+			struct peer *engine = net_newest(-1);
+			assert_false(asked >> engine->engine & 1); /* not asked before */
+			asked |= 1u << engine->engine;
+			expect_request(engine, "POST " CHAT " HTTP/1.1", "{\"model\":\"m\"}");
+			if (i == 4) {
+				say(w, engine, ANSWER_OK);
+				break;
+			}
+			say(w, engine, "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n");
+			uint64_t ms = wait_of_next_ms(w, i + 1);
+			least_ms[i] = u64_min(least_ms[i], ms);
+			most_ms[i] = u64_max(most_ms[i], ms);
+		}
+		expect_answer(client, 200, "ok");
+		expect_end(w, 1);
+	}
+	for (unsigned i = 0; i < 4; i++) { /* a timer may be a millisecond late */
+		assert_in_range(least_ms[i], nominal_ms[i] * 8 / 10, nominal_ms[i]);
+		assert_in_range(most_ms[i], nominal_ms[i], nominal_ms[i] * 12 / 10 + 2);
+		assert_true(most_ms[i] > least_ms[i]);
+	}
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_each_attempt_is_elsewhere_after_a_wait_within_its_bounds),
 		cmocka_unit_test(test_refused_connect_moves_on_and_avoids),
 		cmocka_unit_test(test_avoidance_ends_and_doubles),
 		cmocka_unit_test(test_all_refuse),

@@ -369,6 +369,156 @@ static void test_all_have_one_limit_a_second(void **state) {
 	end(w, 5);
 }
 
+/* --- who asks for too much ----------------------------------------------------------------------- */
+
+#define FLOOD   8   /* connections on which one tenant asks again as soon as it is answered */
+#define N_CALM  200 /* requests of the other one, one each CALM_MS */
+#define CALM_MS 20u
+#define STEP_MS 2u
+#define WORK_MS 10u
+#define EXPENSIVE                                                                                            \
+	"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 54\r\n\r\n"                    \
+	"{\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":490}}"
+
+/* An engine's connection, and when what it has is answered; 0: it has nothing. */
+static uint64_t due_ms[NET_PEERS_MAX];
+
+static void engines_work(struct world *w, uint64_t now_ms) {
+	for (unsigned i = 1; i < net.n_peers; i++) {
+		struct peer *p = &net.peers[i];
+
+		if (p->engine < 0 || p->was_closed)
+			continue;
+		if (!due_ms[i] && peer_unseen(p).n) {
+			struct parsed m = expect_message(p, PARSED_REQUEST);
+			parsed_deinit(&m);
+			due_ms[i] = now_ms + WORK_MS;
+		} else if (due_ms[i] && now_ms >= due_ms[i]) {
+			due_ms[i] = 0;
+			peer_says(p, EXPENSIVE);
+		}
+	}
+}
+
+static void ask_for(struct peer *client, const char *fields) {
+	static const char body[] = "{\"model\":\"m\",\"max_tokens\":450}";
+	char text[512];
+
+	snprintf(text, sizeof(text),
+	    "POST " CHAT
+	    " HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n%scontent-length: %zu\r\n\r\n%s",
+	    fields, strlen(body), body);
+	peer_says(client, text);
+}
+
+/* The status of its answer, which a limit must have named when it is 429; 0: there is none yet. */
+static unsigned answer_to(struct peer *client) {
+	if (!peer_unseen(client).n)
+		return 0;
+	struct parsed m = expect_message(client, PARSED_RESPONSE);
+	unsigned status = m.status;
+
+	if (status == 429)
+		assert_true(parsed_has(bytes_slice(&m.body), "tokens a minute"));
+	parsed_deinit(&m);
+	return status;
+}
+
+struct flood {
+	struct peer *clients[FLOOD];
+	unsigned n_clients, n[600]; /* answers, by status */
+};
+
+static void flood_on(struct flood *f, bool goes_on) {
+	for (unsigned i = 0; i < f->n_clients; i++) {
+		unsigned status = f->clients[i] ? answer_to(f->clients[i]) : 0;
+
+		if (!status)
+			continue;
+		f->n[status]++;
+		if (goes_on)
+			ask_for(f->clients[i], AS_A);
+		else
+			f->clients[i] = NULL;
+	}
+}
+
+static int u64_order(const void *a, const void *b) {
+	const uint64_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+/* The 99th percentile of what b's requests take while a has so many connections; two requests are served at a
+ * time. */
+static uint64_t calm_p99_ms(unsigned n_flood, unsigned *n_refused_out) {
+	static const struct admission_tenant shares[] = { { 0, 1, 0 }, { 0, 1, 0 }, { 0, 1, 0 } };
+	static const struct tenant pair[] = {
+		{ .name = "a", .tokens_per_minute = A_TOKENS, .weight = 1 },
+		{ .name = "b", .weight = 1 },
+	};
+	struct world *w = WORLD("m");
+	uint64_t took_ms[N_CALM], asked_ms = 0;
+	struct flood flood = { .n_clients = n_flood };
+	unsigned n_calm = 0, n_asked = 0;
+
+	memset(due_ms, 0, sizeof(due_ms));
+	w->config.tenants = tenant_table_new(pair, n_elems(pair));
+	w->worker.digester = digester_new();
+	w->router.rates = rate_table_new(w->config.tenants, 0);
+	add_key(w, A, "key-a");
+	add_key(w, B, "key-b");
+	world_close_gate(w);
+	w->router.tenants = shares;
+	w->n_tenants = n_elems(shares);
+	w->config.admission =
+	    (struct router_admission){ .max_requests = 2, .queue_size = 100, .queue_timeout_ms = 5000 };
+	world_open_gate(w);
+	gatekeeper_publish(w->router.gate, w->worker.view->snapshot);
+	struct peer *calm = net_client();
+	for (unsigned i = 0; i < n_flood; i++)
+		ask_for(flood.clients[i] = net_client(), AS_A);
+	for (uint64_t now_ms = 1; n_calm < N_CALM; now_ms += STEP_MS) {
+		assert_in_range(now_ms, 1, 100 * N_CALM * CALM_MS);
+		if (n_asked == n_calm && now_ms >= 1 + n_asked * CALM_MS) {
+			ask_for(calm, AS_B);
+			asked_ms = now_ms;
+			n_asked++;
+		}
+		world_pass(w, STEP_MS);
+		engines_work(w, now_ms);
+		world_settle(w);
+		flood_on(&flood, true);
+		unsigned status = answer_to(calm);
+		if (status) {
+			assert_int_equal(status, 200);
+			took_ms[n_calm++] = now_ms - asked_ms;
+		}
+	}
+	for (uint64_t now_ms = 1u << 20; now_ms < (1u << 20) + 200; now_ms += STEP_MS) {
+		world_pass(w, STEP_MS);
+		engines_work(w, now_ms);
+		world_settle(w);
+		flood_on(&flood, false);
+	}
+	*n_refused_out = flood.n[429];
+	unsigned n_served = flood.n[200];
+	assert_in_range(n_served, n_flood ? 1 : 0, 3); /* its tokens are for no more */
+	end(w, N_CALM + n_served + flood.n[429]);
+	qsort(took_ms, N_CALM, sizeof(took_ms[0]), u64_order);
+	return took_ms[N_CALM * 99 / 100];
+}
+
+static void test_who_is_over_its_tokens_keeps_nobody_else_waiting(void **state) {
+	unsigned n_refused;
+	uint64_t quiet_ms = calm_p99_ms(0, &n_refused);
+	assert_int_equal(n_refused, 0);
+	uint64_t flooded_ms = calm_p99_ms(FLOOD, &n_refused);
+
+	assert_true(n_refused > 20 * N_CALM);
+	assert_int_equal(flooded_ms, quiet_ms);
+}
+
 /* --- pages --------------------------------------------------------------------------------------- */
 
 static const char *const pages[] = { "https://chat.example" };
@@ -444,6 +594,7 @@ int main(void) {
 		cmocka_unit_test(test_limits_come_before_the_queue),
 		cmocka_unit_test(test_a_retry_reserves_nothing_more),
 		cmocka_unit_test(test_all_have_one_limit_a_second),
+		cmocka_unit_test(test_who_is_over_its_tokens_keeps_nobody_else_waiting),
 		cmocka_unit_test(test_pages_may_read_if_they_are_allowed),
 		cmocka_unit_test(test_pages_are_engines_business_by_default),
 	};

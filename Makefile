@@ -64,7 +64,7 @@ BENCH  := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/bench/*.c))
 # `make V=1` shows the commands.
 Q := $(if $(V),,@)
 
-.PHONY: all static units fuzzers benchtools check fmt fmt-check layers headers lint cov man man-check clean help compdb
+.PHONY: all static units fuzzers benchtools check fmt fmt-check layers headers named-tests lint cov man man-check clean help compdb
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -115,7 +115,7 @@ $(O)/headrace-static: $(O)/src/main.o $(LIB)
 	@echo "  LD   $@"
 	$(Q)$(CXX) $(COMMON) $(LTO) -static $(WRAP) $(LDFLAGS) -o $@ $^ -l:libuv_a.a -ljansson -lsqlite3 -lssl -lcrypto -lpthread -ldl -lrt -lm
 
-check: layers headers fmt-check man-check units ## the cheap gate: borders, headers, format, manual page, unit and virtual tests
+check: layers headers fmt-check named-tests man-check units ## the cheap gate: borders, headers, format, names of tests, manual page, unit and virtual tests
 	tests/run --build $(O) unit virtual
 
 layers:
@@ -123,6 +123,9 @@ layers:
 
 headers:
 	$(Q)tools/headers $(CC) $(CPPFLAGS_ALL) -std=c17 $(CWARN)
+
+named-tests:
+	$(Q)tools/named-tests
 
 FORMATTED := $(wildcard src/*.[ch] src/*/*.[ch] src/*/*.cpp tests/*/*.[ch] tests/*/*/*.[ch])
 fmt: ## clang-format 14 over the tree

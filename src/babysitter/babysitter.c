@@ -29,6 +29,7 @@
 #include "net/certificates.h"
 #include "net/route.h"
 #include "net/signals.h"
+#include "net/watchdog.h"
 
 #define BUDGET_BYTES       (64u << 20)
 #define DEREGISTER_MS      1000  /* while the engine drains and stops: no more than this on top */
@@ -65,6 +66,7 @@ struct babysitter {
 	enum life life;
 	int exit_code;
 	struct certificates certificates;
+	struct watchdog watchdog;
 	bool is_registering;   /* the place is ours: so are the names */
 	uint64_t seen_spawned; /* the process that is, or was last, looked at */
 	char prefix[OUTPUT_PREFIX_MAX];
@@ -206,6 +208,7 @@ static bool is_deregistered(const struct babysitter *b) {
 
 static void babysitter_end(struct babysitter *b) {
 	b->life = LIFE_ENDED;
+	watchdog_stop(&b->watchdog);
 	timer_stop(&b->patience);
 	timer_stop(&b->retry);
 	timer_stop(&b->port_line);
@@ -554,6 +557,7 @@ static bool babysitter_start(struct babysitter *b) {
 	say_ready(b);
 	babysitter_find_host(b);
 	keeper_tell(&b->keeper, CHILD_E_START);
+	watchdog_start(&b->watchdog, &b->loop, NULL, 0);
 	notify_ready();
 	return true;
 }
@@ -565,6 +569,7 @@ static void babysitter_free(struct babysitter *b) {
 		_exit(b->exit_code);
 	tls_server_unref(&b->server.server.tls);
 	certificates_deinit(&b->certificates);
+	watchdog_free(&b->watchdog);
 	loop_deinit(&b->loop);
 	endpoint_server_deinit(&b->server);
 	backend_deinit(&b->backend);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/text.h"
 
 int notify_manager(const char *state) {
 	const char *path = getenv("NOTIFY_SOCKET");
@@ -33,6 +34,14 @@ int notify_manager(const char *state) {
 	    : 0;
 	close(fd);
 	return r;
+}
+
+uint64_t notify_watchdog_ms(void) {
+	const char *text = getenv("WATCHDOG_USEC");
+	uint64_t us = 0;
+	if (!getenv("NOTIFY_SOCKET") || !text || !text_uint(slice_of(text), UINT64_MAX, &us))
+		return 0;
+	return us / 1000;
 }
 
 void notify_ready(void) {

@@ -11,5 +11,11 @@
 /* state: "READY=1", "STOPPING=1". 0: sent, or nobody wants to know; else a negative errno. */
 int notify_manager(const char *state);
 
+/*
+ * Within which the manager wants to hear WATCHDOG=1, again and again ($WATCHDOG_USEC); 0: it does not.
+ * $WATCHDOG_PID is not looked at: a successor that we start inherits ours.
+ */
+uint64_t notify_watchdog_ms(void);
+
 /* READY=1; what failed is in the log. */
 void notify_ready(void);

@@ -19,6 +19,7 @@
 #include "base/text.h"
 #include "net/certificates.h"
 #include "net/signals.h"
+#include "net/watchdog.h"
 #include "registry/registry_change.h"
 #include "registry/registry_routes.h"
 
@@ -39,6 +40,7 @@ struct registry {
 	struct prober prober;
 	struct signals signals;
 	struct certificates certificates;
+	struct watchdog watchdog;
 	struct timer tick, sweep, drain;
 	uint64_t drain_until_ms;
 	bool is_draining;
@@ -73,6 +75,7 @@ static bool registry_may_ask(struct prober *p, const struct sockaddr_storage *ad
 /* --- the end ---------------------------------------------------------------------------- */
 
 static void registry_stop(struct registry *r) {
+	watchdog_stop(&r->watchdog);
 	timer_stop(&r->drain);
 	timer_stop(&r->tick);
 	store_close(r->store);
@@ -275,6 +278,7 @@ static bool registry_start(struct registry *r) {
 		return false;
 	if (!registry_open_tls(r))
 		return false;
+	watchdog_start(&r->watchdog, &r->loop, NULL, 0);
 	registry_say_ready(r, listener_port(fd));
 	return true;
 }
@@ -283,6 +287,7 @@ static void registry_free(struct registry *r) {
 	/* A name server that is silent holds loop_deinit() and exit() up; all that matters is stored. */
 	if (resolver_n_running())
 		_exit(0);
+	watchdog_free(&r->watchdog);
 	loop_deinit(&r->loop);
 	tls_server_unref(&r->routes.server.server.tls);
 	certificates_deinit(&r->certificates);

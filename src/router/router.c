@@ -21,6 +21,7 @@
 #include "net/certificates.h"
 #include "net/resolver.h"
 #include "net/signals.h"
+#include "net/watchdog.h"
 #include "policy/session_table.h"
 #include "router/report.h"
 #include "router/worker.h"
@@ -53,6 +54,7 @@ struct control {
 	struct signals signals;
 	struct timer drain, publish;
 	struct certificates certificates;
+	struct watchdog watchdog;
 	uint64_t published_ms;
 	uint64_t drain_until_ms;
 	enum control_state state;
@@ -401,6 +403,7 @@ static bool control_open_admin(struct control *c) {
 static void control_stop(struct control *c) {
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_stop(&c->router.workers[i]);
+	watchdog_stop(&c->watchdog);
 	timer_stop(&c->drain);
 	timer_stop(&c->publish);
 	certificates_close(&c->certificates);
@@ -509,8 +512,12 @@ static bool control_start_workers(struct control *c, uint16_t *port_out) {
 		    tls_client_ref(c->certificates.client));
 	}
 	router->clients.n_max = control_client_limit();
-	for (unsigned i = 0; i < router->n_workers; i++)
+	struct loop *loops[LOAD_WORKERS_MAX];
+	for (unsigned i = 0; i < router->n_workers; i++) {
+		loops[i] = &router->workers[i].loop;
 		worker_start(&router->workers[i]);
+	}
+	watchdog_start(&c->watchdog, &c->loop, loops, router->n_workers);
 	return true;
 }
 
@@ -581,6 +588,7 @@ static bool control_start(struct control *c) {
 static void control_free(struct control *c) {
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_join(&c->router.workers[i]);
+	watchdog_free(&c->watchdog);
 	log_writer_free(&c->router.log);
 	log_writer_free(&c->router.replay);
 	/* A name server that is silent holds loop_deinit() and exit() up; all that matters is written. */

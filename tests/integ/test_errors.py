@@ -2,10 +2,11 @@
 import gzip
 import http.client
 import json
+import resource
 
 import pytest
 
-from program import chat_body, raw_request, read_to_end
+from program import chat_body, http, raw_request, read_to_end
 
 PATHS = ["/v1/chat/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens"]
 
@@ -65,6 +66,18 @@ def test_512_levels_are_allowed(fleet):
 def test_a_hundred_thousand_levels(fleet):
     body = b'{"a":' + b"[" * 100000
     check(fleet.post("/v1/chat/completions", content=body), 400, "invalid_json", "/v1/chat/completions")
+
+
+def test_depth_costs_no_stack(engine, router):
+    """Each thread has 256 KiB of it."""
+    limit = (256 << 10, 256 << 10)
+    front = router([engine(["m"])], how={"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_STACK, limit)})
+    for body, status in ((b'{"a":' + b"[" * 100000, 400), (b"[" * 100000 + b"]" * 100000, 400),
+                         (b'{"a":' + b'{"a":' * 510 + b"1" + b"}" * 510 + b',"model":"m","messages":[{"role":"user","content":"x"}]}', 200)):
+        reply = front.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+        assert reply.status_code == status, reply.text
+        with http() as client:      # and the control thread
+            assert client.post(front.admin_url + "/explain", content=body, headers={"content-type": "application/json"}).status_code < 500
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -16,8 +16,9 @@ from ports import free_port
 BIN = os.environ.get("HEADRACE_BIN", "build/release/headrace")
 
 # They go through everything in every run and may be found in no log, metric or dump: Router.stop() looks.
-KEY = "sk-canary-5e1f0a77"
+KEY = "sk-canary-5e1f0a77"      # what begins with it is found as well
 PROMPT = "canary prompt: the water of the Aare"
+PAGES = ("/metrics", "/config", "/admission", "/decisions?limit=1000", "/breakers")
 
 
 def eventually(condition, seconds=60):
@@ -198,7 +199,7 @@ class Router(Program):
         return answer.json().get("healthy_workers", 0)
 
     def stop(self):
-        exposed = "" if self.process.poll() is not None else self.metrics_text() + self.admin("/config").text
+        exposed = "" if self.process.poll() is not None else "".join(self.admin(page).text for page in PAGES)
         super().stop()
         exposed += self.output() + (self.access.read_text(errors="replace") if self.access.is_file() else "")
         assert KEY not in exposed and PROMPT not in exposed

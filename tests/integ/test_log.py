@@ -6,7 +6,8 @@ import subprocess
 import pytest
 
 from fakeworker import answer
-from program import KEY, PROMPT, chat_body, eventually, http, raw_request, read_to_end
+from ports import free_port
+from program import KEY, PAGES, PROMPT, chat_body, eventually, http, raw_request, read_to_end
 
 FIELDS = set("ts id method path model instance status bytes_in bytes_out queue_ms connect_ms first_byte_ms "
              "first_token_ms total_ms tokens_in tokens_out tokens_estimated reason attempts cause".split())
@@ -52,19 +53,23 @@ def test_no_line_can_be_forged(fake, router):
         while peer.request():
             peer.send(answer())
     front = router([fake(script)])
-    forged = b'"}\n{"status":200,"id":"forged'
-    n = 0
+    n, get, post = 0, b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+    fields = (b"User-Agent", b"X-Request-Id", b"X-Session-Id", b"Authorization", b"X-Api-Key", b"X-Headrace-Priority")
     for byte in range(256):
-        b = bytes([byte])
-        body = json.dumps({"model": f"m{chr(byte)}\n" + forged.decode()}).encode()
-        for head in (b"POST /%s%s HTTP/1.1\r\n" % (b, forged.replace(b"\n", b)), b"POST / HTTP/1.1\r\nUser-Agent: x%s%s\r\n" % (b, forged),
-                     b"POST / HTTP/1.1\r\nX-Request-Id: %s%s\r\n" % (b, forged), b"POST / HTTP/1.1\r\nContent-Type: application/json\r\n"):
+        forged = b'x"}%s{"status":200,"id":"forged' % bytes([byte])
+        body = json.dumps({"model": forged.decode("latin-1")}).encode()
+        for head, rest in ((b"GET /%s HTTP/1.1\r\n" % forged, b""), (post % len(body), body),
+                           *((get + b"%s: %s\r\n" % (field, forged), b"") for field in fields)):
             with front.connect() as s:
-                s.sendall(head + b"Host: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                s.sendall(head + b"Host: a\r\nConnection: close\r\n\r\n" + rest)
                 n += read_to_end(s)[0].startswith(b"HTTP/1.1 ")
     records = front.log(n)
     assert len(records) == n
     assert all(r.keys() == FIELDS and r["id"] != "forged" for r in records)
+    assert n == 8 * 256 and {200, 400, 404} <= {r["status"] for r in records}
+    assert all(json.loads(text) for text in (front.folder / "stderr").read_text().splitlines())
+    decisions = front.admin("/decisions?limit=1000").json()["decisions"]
+    assert decisions and all(d["id"] != "forged" for d in decisions)
 
 
 def test_prompts_and_keys_are_in_no_log(engine, router):
@@ -75,6 +80,34 @@ def test_prompts_and_keys_are_in_no_log(engine, router):
             front.post(path, json=chat_body(), headers=headers)
             front.post(path, content=json.dumps(chat_body())[:-1], headers=headers)
     front.log(12)
+
+
+def test_no_secret_comes_out(engine, router, tmp_path):
+    """Keys of a tenant, of the administrator, of engines, of the registry; a prompt: right ones, wrong ones, and where they do not belong.
+    All of them begin like KEY, so that the fixture looks for them wherever the router speaks."""
+    keys = tmp_path / "keys"
+    keys.write_text(f"a {KEY}-tenant\n")
+    worker = engine(["m"], "--api-key", f"{KEY}-engine")
+    front = router([worker], tenants=[{"name": "a"}], auth={"keys_file": str(keys)}, admin={"key": f"{KEY}-admin"}, log={"level": "debug"},
+                   env={"HEADRACE_DISCOVERY_ENGINE_KEY": f"{KEY}-engine", "HEADRACE_DISCOVERY_REGISTRY_TOKEN": f"{KEY}-registry"},
+                   discovery={"registry_url": f"http://127.0.0.1:{free_port()}"}, explain={"headers": True})
+    heard = ""
+
+    def ask(url, key, **how):
+        with http() as client:
+            reply = client.request(how.pop("method", "POST"), url, headers={"authorization": f"Bearer {KEY}-{key}"}, **how)
+        return reply.status_code, str(reply.headers) + reply.text
+    for key, wanted in (("tenant", 200), ("wrong", 401), ("admin", 401), ("engine", 401)):
+        for body in {"json": chat_body()}, {"content": json.dumps(chat_body())[:-1]}, {"json": chat_body("other")}:
+            status, text = ask(front.url + "/v1/chat/completions", key, **body)
+            heard += text if status != 200 else ""
+            assert status == wanted or wanted == 200
+        heard += ask(front.url + "/v1/models", key, method="GET")[1]
+        for path in "/explain", "/breakers/x/trip", "/nothing", "/config?key=" + KEY:
+            heard += ask(front.admin_url + path, key, json=chat_body())[1]
+    heard += "".join(front.admin(page).text for page in PAGES)
+    assert len(front.log(12)) >= 12 and '"a"' in heard
+    assert KEY not in heard and PROMPT not in heard
 
 
 def test_off(engine, router):

@@ -326,6 +326,34 @@ static void test_deadlines_that_are_off(void **state) {
  * It may be the router that was late (a paused process): what has come by the time at which it looks
  * counts, whatever the clock says.
  */
+static uint64_t wall_ms;
+
+static uint64_t fake_wall(void) {
+	return wall_ms;
+}
+
+/* A day on, a day back, and before the epoch's first second: no deadline looks at it, and no time is
+ * negative. */
+static void test_wall_clock_jumps(void **state) {
+	const uint64_t day_ms = 86400000, times_ms[] = { 20000 * day_ms, 20001 * day_ms, 19999 * day_ms, 0 };
+	struct world *w = WORLD("m");
+	clock_set_wall_source(fake_wall);
+	wall_ms = times_ms[0];
+	struct peer *client = post(w, CHAT, STREAMED), *engine = net_newest(0);
+	for (size_t i = 0; i < n_elems(times_ms); i++) {
+		wall_ms = times_ms[i];
+		say(w, engine, i ? "a\r\ndata: {}\n\n\r\n" : SSE_HEAD);
+		world_pass(w, 1000);
+	}
+	say(w, engine, "0\r\n\r\n");
+	expect_answer(client, 200, "data: {}\n\ndata: {}\n\ndata: {}\n\n");
+	expect_logged(w, 200, "none");
+	assert_null(memmem(w->log.p, w->log.n, "_ms\":-", 6));
+	assert_non_null(memmem(w->log.p, w->log.n, "\"total_ms\":4", 12));
+	expect_end(w, 1);
+	clock_set_wall_source(NULL);
+}
+
 static void test_pause_while_connecting(void **state) {
 	struct world *w = WORLD("m", "m");
 	net.moods[0][0] = net.moods[1][0] = MOOD_SILENT;
@@ -455,6 +483,7 @@ int main(void) {
 		cmocka_unit_test(test_total_in_the_answer),
 		cmocka_unit_test(test_total_at_the_end_of_the_answer),
 		cmocka_unit_test(test_deadlines_that_are_off),
+		cmocka_unit_test(test_wall_clock_jumps),
 		cmocka_unit_test(test_pause_while_connecting),
 		cmocka_unit_test(test_pause_between_requests),
 		cmocka_unit_test(test_pause_within_a_head),

@@ -101,6 +101,7 @@ void mock_close(struct mock *m) {
 	timer_stop(&m->tick);
 	server_close(&m->server);
 	loop_deinit(&m->loop);
+	server_deinit(&m->server);
 	slab_deinit(&m->slab);
 	bytes_deinit(&m->events);
 	mock_core_deinit(m);

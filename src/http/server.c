@@ -5,6 +5,7 @@
 #include "http/server.h"
 
 #include <arpa/inet.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "http/reply.h"
@@ -19,6 +20,24 @@
 static void session_run(struct job *job);
 
 static const struct head no_head = { .base = "" };
+
+struct door {
+	struct listener listener;
+	struct server *server;
+	struct list link;
+};
+
+/* Gives its place back, which may be what any of the doors waits for. */
+static void server_client_gone(struct server *s) {
+	struct list *first = list_first(&s->doors);
+	list_each (it, &s->doors) {
+		struct listener *l = &container_of(it, struct door, link)->listener;
+		if (it == first)
+			listener_client_gone(l);
+		else
+			listener_resume(l);
+	}
+}
 
 static void session_on_closed(struct conn *c) {
 	struct session *s = container_of(c, struct session, conn);
@@ -43,7 +62,7 @@ static void session_close(struct session *s, bool reset) {
 		conn_reset(&s->conn);
 	else
 		conn_close(&s->conn);
-	listener_client_gone(&s->server->listener);
+	server_client_gone(s->server);
 }
 
 /* Everything is said: FIN, then wait for the client's, so that unread input does not turn into a reset. */
@@ -269,11 +288,11 @@ static void session_secure(struct session *s, struct tls *tls) {
 }
 
 static void server_on_accept(struct listener *l, int fd, const struct sockaddr_storage *peer) {
-	struct server *server = container_of(l, struct server, listener);
+	struct server *server = container_of(l, struct door, listener)->server;
 	struct tls *tls = server->tls ? tls_accept(server->tls) : NULL;
 	if (server->tls && !tls) {
 		close(fd);
-		listener_client_gone(l);
+		server_client_gone(server);
 		return;
 	}
 	struct session *s = slab_get_zeroed(&server->slab);
@@ -286,7 +305,7 @@ static void server_on_accept(struct listener *l, int fd, const struct sockaddr_s
 	if (conn_open(&s->conn, server->loop, fd, &s->job, session_on_closed) < 0) {
 		tls_free(&tls);
 		slab_put(&server->slab, s);
-		listener_client_gone(l);
+		server_client_gone(server);
 		return;
 	}
 	server_count(server, 1);
@@ -316,13 +335,28 @@ int server_open(struct server *s, struct loop *loop, int fd, struct client_budge
 	slab_init(&s->slab, sizeof(struct session));
 	timer_init(&s->trim, server_on_trim);
 	loop_timer(loop, &s->trim, TRIM_MS);
-	return listener_open(&s->listener, loop, fd, budget, server_on_accept);
+	s->clients = budget;
+	list_init(&s->doors);
+	return fd < 0 ? 0 : server_listen(s, fd);
+}
+
+int server_listen(struct server *s, int fd) {
+	struct door *door = calloc(1, sizeof(*door));
+	door->server = s;
+	list_init(&door->link);
+	list_push(&s->doors, &door->link);
+	return listener_open(&door->listener, s->loop, fd, s->clients, server_on_accept);
+}
+
+void server_leave(struct server *s) {
+	list_each (it, &s->doors)
+		listener_close(&container_of(it, struct door, link)->listener);
 }
 
 void server_drain(struct server *s) {
 	if (s->is_closing)
 		return;
-	listener_close(&s->listener);
+	server_leave(s);
 	s->is_closing = true;
 	list_each_safe (it, &s->sessions) {
 		struct session *session = container_of(it, struct session, link);
@@ -348,5 +382,8 @@ void server_close(struct server *s) {
 }
 
 void server_deinit(struct server *s) {
+	list_each_safe (it, &s->doors)
+		free(container_of(it, struct door, link));
+	list_init(&s->doors);
 	slab_deinit(&s->slab);
 }

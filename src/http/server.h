@@ -1,5 +1,5 @@
 /*
- * server: the clients' side of HTTP/1.1 on one thread: a listener, its sessions, and
+ * server: the clients' side of HTTP/1.1 on one thread: its listeners, its sessions, and
  * what to do with a request.
  *
  * A session is one client's connection: it waits for heads, judges them, hands each
@@ -76,7 +76,7 @@ struct server {
 	const struct server_handler *handler;
 	void *context; /* the handler's own */
 	struct server_limits limits;
-	struct listener listener;
+	struct list doors; /* a listener each; most have one */
 	struct slab slab;
 	struct list sessions;
 	struct list handshakes; /* the oldest first */
@@ -84,14 +84,21 @@ struct server {
 	uint32_t n_handshakes_max;   /* SERVER_HANDSHAKES_MAX; may be set after opening, not 0 */
 	_Atomic uint32_t n_sessions; /* written by the loop's thread alone */
 	_Atomic bool is_closing;     /* the accept queue was taken */
+	struct client_budget *clients;
 	struct timer trim;
 	uint8_t dialect;        /* enum reply_dialect, of all refusals; set after opening */
 	struct tls_server *tls; /* the owner's, set after opening and changed at any time; NULL: plain */
 };
 
-/* Takes the listening socket. */
+/* Takes the listening socket; -1: none yet. */
 must_use int server_open(struct server *s, struct loop *loop, int fd, struct client_budget *budget,
     const struct server_limits *limits, const struct server_handler *handler, void *context);
+
+/* Takes one socket more to accept from. Not after server_leave(). */
+must_use int server_listen(struct server *s, int fd);
+
+/* Stops accepting (queues taken first); sessions go on. Who else has the sockets accepts from them still. */
+void server_leave(struct server *s);
 
 /* Stops accepting (queue taken first), closes idle sessions; those at work close after their answer. */
 void server_drain(struct server *s);

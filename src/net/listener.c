@@ -4,6 +4,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "net/conn.h"
@@ -36,16 +37,55 @@ int listener_bind(const struct sockaddr *addr, bool reuse_port) {
 	return fd;
 }
 
-int listener_bind_host(const char *host, uint16_t port, bool reuse_port) {
+/* The caller frees it; NULL: there is none. */
+static struct addrinfo *listener_find(const char *host, uint16_t port) {
 	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
 	struct addrinfo *found;
 	char service[8];
 	snprintf(service, sizeof(service), "%u", port);
-	if (getaddrinfo(host, service, &hints, &found) != 0)
+	return getaddrinfo(host, service, &hints, &found) == 0 ? found : NULL;
+}
+
+int listener_bind_host(const char *host, uint16_t port, bool reuse_port) {
+	struct addrinfo *found = listener_find(host, port);
+	if (!found)
 		return -EADDRNOTAVAIL;
 	int fd = listener_bind(found->ai_addr, reuse_port);
 	freeaddrinfo(found);
 	return fd;
+}
+
+/* Port and address; a scope tells link-local ones apart. */
+static bool is_same_address(const struct sockaddr *a, const struct sockaddr *b) {
+	const struct sockaddr_in *a4 = (const void *)a, *b4 = (const void *)b;
+	const struct sockaddr_in6 *a6 = (const void *)a, *b6 = (const void *)b;
+	if (a->sa_family != b->sa_family)
+		return false;
+	if (a->sa_family == AF_INET)
+		return a4->sin_port == b4->sin_port && a4->sin_addr.s_addr == b4->sin_addr.s_addr;
+	return a->sa_family == AF_INET6 && a6->sin6_port == b6->sin6_port &&
+	    a6->sin6_scope_id == b6->sin6_scope_id &&
+	    memcmp(&a6->sin6_addr, &b6->sin6_addr, sizeof(a6->sin6_addr)) == 0;
+}
+
+static bool is_listening(int fd) {
+	int type = 0, listens = 0;
+	socklen_t n = sizeof(type);
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) < 0 || type != SOCK_STREAM)
+		return false;
+	n = sizeof(listens);
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n) == 0 && listens;
+}
+
+bool listener_is_at_host(int fd, const char *host, uint16_t port) {
+	struct sockaddr_storage at = { .ss_family = AF_UNSPEC };
+	socklen_t n = sizeof(at);
+	struct addrinfo *found = listener_find(host, port);
+	bool is_there = found && is_listening(fd) && getsockname(fd, (struct sockaddr *)&at, &n) == 0 &&
+	    is_same_address((struct sockaddr *)&at, found->ai_addr);
+	if (found)
+		freeaddrinfo(found);
+	return is_there;
 }
 
 uint16_t listener_port(int fd) {
@@ -60,7 +100,7 @@ uint16_t listener_port(int fd) {
 	return ntohs(at.sa.sa_family == AF_INET6 ? at.in6.sin6_port : at.in.sin_port);
 }
 
-static void listener_resume(struct listener *l) {
+void listener_resume(struct listener *l) {
 	if (l->is_closing || !l->is_paused)
 		return;
 	l->is_paused = false;

@@ -44,11 +44,17 @@ must_use int listener_bind_host(const char *host, uint16_t port, bool reuse_port
 /* The port that the socket is bound to: it may have been picked by the kernel. 0: not known. */
 uint16_t listener_port(int fd);
 
+/* Whether it is a stream socket that listens at the first address of that host name or address. May block. */
+must_use bool listener_is_at_host(int fd, const char *host, uint16_t port);
+
 must_use int listener_open(struct listener *l, struct loop *loop, int fd, struct client_budget *budget,
     void (*on_accept)(struct listener *, int, const struct sockaddr_storage *));
 
 /* A client of this listener's thread is gone: gives its place back. */
 void listener_client_gone(struct listener *l);
 
-/* Accepts what waits in the queue, then closes the socket. */
+/* Somebody else's place has become free. */
+void listener_resume(struct listener *l);
+
+/* Accepts what waits in the queue, then closes the socket. Other processes that have it lose nothing. */
 void listener_close(struct listener *l);

@@ -50,6 +50,7 @@ struct control {
 	bool has_registry, is_started; /* the workers are */
 	struct endpoint_server admin, metrics;
 	bool has_metrics_listener;
+	uint16_t admin_port;
 	struct report report;
 	struct signals signals;
 	struct timer drain, publish;
@@ -383,6 +384,7 @@ static bool control_open_admin(struct control *c) {
 	    endpoint_server_open(&c->admin, &c->loop, fd, report_admin_endpoints, report_n_admin_endpoints,
 		&c->report, config->admin_key) < 0)
 		return false;
+	c->admin_port = listener_port(fd);
 	c->admin.is_guarded = true;
 	c->admin.server.dialect = (uint8_t)config->errors; /* of one shape on all of the router's ports */
 	c->has_metrics_listener = config->metrics_port != config->admin_port ||
@@ -528,7 +530,7 @@ static void control_say_ready(const struct control *c, uint16_t port) {
 	(c->certificates.server ? text_print_tls_url : text_print_url)(
 	    url, sizeof(url), c->config->host, port);
 	line_text(&e.line, SLICE("data"), slice_of(url));
-	text_print_url(url, sizeof(url), c->config->admin_host, listener_port(c->admin.server.listener.fd));
+	text_print_url(url, sizeof(url), c->config->admin_host, c->admin_port);
 	line_text(&e.line, SLICE("admin"), slice_of(url));
 	line_uint(&e.line, SLICE("instances"), c->snapshot->n_rows);
 	line_uint(&e.line, SLICE("threads"), c->router.n_workers);

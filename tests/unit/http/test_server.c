@@ -614,6 +614,83 @@ static void peers_have_addresses(void **state) {
 	}
 }
 
+/* --- several doors -------------------------------------------------------------------------- */
+
+static void ask_once(struct house *h, int client) {
+	unsigned n = h->n_begun;
+	rig_say(client, SLICE("GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
+	rig_until(&h->rig, h->n_begun == n + 1 && !h->at_work);
+}
+
+static void clients_come_by_each_door(void **state) {
+	struct house *h = house_open(&patient);
+	uint16_t other;
+	assert_int_equal(server_listen(&h->server, rig_listen(&other)), 0);
+	int clients[] = { rig_connect(h->port), rig_connect(other) };
+	for (unsigned i = 0; i < n_elems(clients); i++)
+		ask_once(h, clients[i]);
+	assert_int_equal(h->server.n_sessions, 2);
+	assert_int_equal(h->budget.n_open, 2);
+	close(clients[0]);
+	close(clients[1]);
+	house_close(h);
+}
+
+static void a_place_is_found_by_each_door(void **state) {
+	struct house *h = house_open(&patient);
+	uint16_t other;
+	h->budget.n_max = 1;
+	assert_int_equal(server_listen(&h->server, rig_listen(&other)), 0);
+	int first = rig_connect(h->port);
+	ask_once(h, first);
+	int second = rig_connect(other);
+	rig_spin(&h->rig, 5);
+	assert_int_equal(h->server.n_sessions, 1);
+	close(first);
+	ask_once(h, second);
+	assert_int_equal(h->server.n_sessions, 1);
+	assert_int_equal(h->budget.n_open, 1);
+	close(second);
+	house_close(h);
+}
+
+static void a_server_without_a_door_waits_for_one(void **state) {
+	static const struct server_handler handler = { .begin = echo_begin, .refused = echo_refused };
+	struct house *h = calloc(1, sizeof(*h));
+	h->budget.n_max = 100;
+	rig_open(&h->rig);
+	assert_int_equal(server_open(&h->server, &h->rig.loop, -1, &h->budget, &patient, &handler, h), 0);
+	assert_int_equal(server_listen(&h->server, rig_listen(&h->port)), 0);
+	int client = rig_connect(h->port);
+	ask_once(h, client);
+	close(client);
+	house_close(h);
+}
+
+/* Who has been let in is served; somebody else has the socket, and what comes from now on. */
+static void a_socket_that_is_left_goes_on_elsewhere(void **state) {
+	struct house *h = house_open(&patient);
+	uint16_t port;
+	int fd = rig_listen(&port), shared = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	assert_int_equal(server_listen(&h->server, fd), 0);
+	int before = rig_connect(port); /* waits in the queue: it is taken */
+	server_leave(&h->server);
+	assert_int_equal(h->server.n_sessions, 1);
+	int after = rig_connect(port);
+	ask_once(h, before);
+	ask_once(h, before);
+	assert_int_equal(h->server.n_sessions, 1);
+	int accepted = rig_accept(shared);
+	assert_true(accepted >= 0);
+	server_drain(&h->server);
+	close(before);
+	rig_until(&h->rig, h->server.n_sessions == 0);
+	close(after);
+	close(accepted);
+	close(shared);
+	house_close(h);
+}
+
 /* --- TLS ----------------------------------------------------------------------------------- */
 
 static void too_many_handshakes_end_the_oldest(void **state) {
@@ -670,6 +747,10 @@ int main(void) {
 		cmocka_unit_test(who_never_asks_does_not_hold_a_drain_up),
 		cmocka_unit_test(a_close_ends_everybody),
 		cmocka_unit_test(peers_have_addresses),
+		cmocka_unit_test(clients_come_by_each_door),
+		cmocka_unit_test(a_place_is_found_by_each_door),
+		cmocka_unit_test(a_server_without_a_door_waits_for_one),
+		cmocka_unit_test(a_socket_that_is_left_goes_on_elsewhere),
 		cmocka_unit_test(too_many_handshakes_end_the_oldest),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -179,6 +179,31 @@ static void a_full_house_can_be_closed(void **state) {
 	door_close(&d);
 }
 
+static void a_socket_is_where_it_is(void **state) {
+	uint16_t port;
+	int fd = rig_listen(&port), plain = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_storage at = rig_loopback(0);
+	assert_true(listener_is_at_host(fd, "127.0.0.1", port));
+	assert_false(listener_is_at_host(fd, "127.0.0.1", (uint16_t)(port + 1)));
+	assert_false(listener_is_at_host(fd, "127.0.0.2", port));
+	assert_false(listener_is_at_host(fd, "::1", port));
+	assert_false(listener_is_at_host(fd, "no.such.host.invalid", port));
+	assert_int_equal(bind(plain, (struct sockaddr *)&at, sizeof(struct sockaddr_in)), 0);
+	assert_false(listener_is_at_host(plain, "127.0.0.1", listener_port(plain))); /* it does not listen */
+	assert_false(listener_is_at_host(STDIN_FILENO, "127.0.0.1", port));
+	close(plain);
+	close(fd);
+}
+
+static void ipv6_sockets_are_where_they_are(void **state) {
+	int fd = listener_bind_host("::1", 0, true);
+	if (fd < 0)
+		skip(); /* no IPv6 here */
+	assert_true(listener_is_at_host(fd, "::1", listener_port(fd)));
+	assert_false(listener_is_at_host(fd, "::", listener_port(fd)));
+	close(fd);
+}
+
 int main(void) {
 	loop_setup_process();
 	const struct CMUnitTest tests[] = {
@@ -190,6 +215,8 @@ int main(void) {
 		cmocka_unit_test(without_descriptors_it_waits),
 		cmocka_unit_test(a_close_takes_the_queue_first),
 		cmocka_unit_test(a_full_house_can_be_closed),
+		cmocka_unit_test(a_socket_is_where_it_is),
+		cmocka_unit_test(ipv6_sockets_are_where_they_are),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

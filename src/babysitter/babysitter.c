@@ -447,7 +447,7 @@ static void make_rules(struct babysitter *b) {
 			.cpus = c->backend.cpu_set,
 			.death_signal = SIGKILL,
 			.cgroup_fd = -1,
-			.lock_fd = -1,
+			.kept_fd = -1,
 		},
 		.rules = {
 			.start_ms = c->start_timeout_ms,

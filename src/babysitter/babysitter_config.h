@@ -9,9 +9,9 @@
  */
 #pragma once
 
-#include "babysitter/spawn.h"
 #include "base/log.h"
 #include "base/option.h"
+#include "base/spawn.h"
 #include "net/tls_options.h"
 
 enum backend_type {

@@ -13,7 +13,7 @@
 #pragma once
 
 #include "babysitter/cgroup.h"
-#include "babysitter/spawn.h"
+#include "base/spawn.h"
 #include "net/fd_event.h"
 #include "net/signals.h"
 

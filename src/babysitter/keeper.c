@@ -198,7 +198,7 @@ int keeper_open(struct keeper *k, struct loop *loop, const struct keeper_config 
 		abort();
 	k->env = make_environment(k);
 	k->plan.env = k->env;
-	k->plan.lock_fd = k->claim.lock_fd;
+	k->plan.kept_fd = k->claim.lock_fd;
 	k->plan.cgroup_fd = -1; /* until the place is ours */
 	return 0;
 }

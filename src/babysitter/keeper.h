@@ -21,7 +21,7 @@
 #include "babysitter/claim.h"
 #include "babysitter/group.h"
 #include "babysitter/output.h"
-#include "babysitter/spawn.h"
+#include "base/spawn.h"
 
 struct keeper_config {
 	const char *name;      /* of the service; names the lock and the cgroup */

@@ -25,7 +25,7 @@ static _Noreturn void sitter_main(const char *folder, char *const *command) {
 	sitter.config = (struct keeper_config){
 		.name = "engine",
 		.state_dir = folder,
-		.plan = { .argv = (const char *const *)command, .cgroup_fd = -1, .lock_fd = -1 },
+		.plan = { .argv = (const char *const *)command, .cgroup_fd = -1, .kept_fd = -1 },
 		.rules = { .stop_ms = 50,
 		    .healthy_ms = CHILD_HEALTHY_MS,
 		    .restart_delay_ms = 1,

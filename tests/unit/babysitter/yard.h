@@ -49,7 +49,7 @@ static inline void yard_init(struct yard *y) {
 	y->config = (struct keeper_config){
 		.name = "engine",
 		.state_dir = y->folder,
-		.plan = { .argv = y->argv, .death_signal = SIGKILL, .cgroup_fd = -1, .lock_fd = -1 },
+		.plan = { .argv = y->argv, .death_signal = SIGKILL, .cgroup_fd = -1, .kept_fd = -1 },
 		.rules = { .stop_ms = 10000,
 		    .healthy_ms = CHILD_HEALTHY_MS,
 		    .max_restarts = UINT32_MAX,

@@ -1,4 +1,4 @@
-/* Each step that can fail says so by name. What a child gets is in test_keeper.c. */
+/* Each step that can fail says so by name. What a child gets is in babysitter/test_keeper.c, too. */
 #include "unit/unit.h"
 
 #include <errno.h>
@@ -9,12 +9,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "babysitter/spawn.h"
+#include "base/spawn.h"
 
 static const char *const exits_3[] = { "/bin/sh", "-c", "exit 3", NULL };
 
 static struct spawn_plan plan_of(const char *const *argv) {
-	return (struct spawn_plan){ .argv = argv, .cgroup_fd = -1, .lock_fd = -1 };
+	return (struct spawn_plan){ .argv = argv, .cgroup_fd = -1, .kept_fd = -1 };
 }
 
 static void close_all(const struct spawned *s) {
@@ -98,7 +98,7 @@ static void other_steps_fail(void **state) {
 	plan.cpus = &none;
 	expect_failure(&plan, "affinity", EINVAL);
 	plan = plan_of(exits_3);
-	plan.lock_fd = 1000000;
+	plan.kept_fd = 1000000;
 	expect_failure(&plan, "descriptors", EBADF);
 }
 
@@ -110,6 +110,49 @@ static void a_cgroup_that_takes_nobody_is_done_without(void **state) {
 	assert_int_equal(run(&plan, &failed, &failure), 3);
 	assert_int_equal(failed, 0);
 	close(plan.cgroup_fd);
+}
+
+/* argv[0] is only a name then. */
+static void a_path_may_differ_from_the_name(void **state) {
+	const char *const argv[] = { "no-such-program-anywhere", "-c", "exit 5", NULL };
+	struct spawn_plan plan = plan_of(argv);
+	struct spawn_failure failure;
+	int failed;
+	plan.path = "/bin/sh";
+	assert_int_equal(run(&plan, &failed, &failure), 5);
+	assert_int_equal(failed, 0);
+}
+
+/* The shell finds out: its session is the sixth field, and 3 is one of ours. */
+static void session_and_output_may_be_ours(void **state) {
+	const char *const argv[] = { "/bin/sh", "-c",
+		"read a b c d e session rest </proc/$$/stat; echo $session; echo heard >&2", NULL };
+	struct spawn_plan plan = plan_of(argv);
+	char said[32] = { 0 }, ours[32];
+	struct spawned s;
+	int fds[2], saved = dup(STDOUT_FILENO);
+	plan.keeps_session = plan.keeps_stdout = true;
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	fflush(stdout);
+	dup2(fds[1], STDOUT_FILENO);
+	int r = spawn_start(&plan, &s);
+	dup2(saved, STDOUT_FILENO);
+	close(saved);
+	close(fds[1]);
+	assert_int_equal(r, 0);
+	assert_int_equal(s.out_fd, -1);
+	await_readable(fds[0]);
+	assert_true(read(fds[0], said, sizeof(said) - 1) > 0);
+	snprintf(ours, sizeof(ours), "%d\n", (int)getsid(0));
+	assert_string_equal(said, ours);
+	await_readable(s.err_fd);
+	assert_int_equal(read(s.err_fd, said, 6), 6);
+	assert_memory_equal(said, "heard\n", 6);
+	assert_int_equal(waitpid(s.pid, NULL, 0), s.pid);
+	close(fds[0]);
+	close(s.pidfd);
+	close(s.report_fd);
+	close(s.err_fd);
 }
 
 static void not_known_before_exec(void **state) {
@@ -182,6 +225,8 @@ int main(void) {
 		cmocka_unit_test(the_path_is_the_childs),
 		cmocka_unit_test(other_steps_fail),
 		cmocka_unit_test(a_cgroup_that_takes_nobody_is_done_without),
+		cmocka_unit_test(a_path_may_differ_from_the_name),
+		cmocka_unit_test(session_and_output_may_be_ours),
 		cmocka_unit_test(not_known_before_exec),
 		cmocka_unit_test(no_descriptor_is_left),
 		cmocka_unit_test(without_standard_descriptors),

@@ -1,4 +1,4 @@
-#include "babysitter/spawn.h"
+#include "base/spawn.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +28,7 @@ struct spawn_steps {
 };
 
 static int step_session(const struct spawn_steps *s) {
-	return setsid() < 0 ? -errno : 0;
+	return !s->plan->keeps_session && setsid() < 0 ? -errno : 0;
 }
 
 static int step_death_signal(const struct spawn_steps *s) {
@@ -42,12 +42,12 @@ static int step_death_signal(const struct spawn_steps *s) {
 /* Descriptors of the parent's that somebody forgot to mark are closed by exec as well. */
 static int step_descriptors(const struct spawn_steps *s) {
 	const struct spawn_pipes *p = s->pipes;
-	if (dup2(p->null, STDIN_FILENO) < 0 || dup2(p->out[1], STDOUT_FILENO) < 0 ||
-	    dup2(p->err[1], STDERR_FILENO) < 0)
+	if (dup2(p->null, STDIN_FILENO) < 0 || dup2(p->err[1], STDERR_FILENO) < 0 ||
+	    (p->out[1] >= 0 && dup2(p->out[1], STDOUT_FILENO) < 0))
 		return -errno;
 	if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) < 0 && errno != ENOSYS && errno != EINVAL)
 		return -errno;
-	if (s->plan->lock_fd >= 0 && fcntl(s->plan->lock_fd, F_SETFD, 0) < 0)
+	if (s->plan->kept_fd >= 0 && fcntl(s->plan->kept_fd, F_SETFD, 0) < 0)
 		return -errno;
 	return 0;
 }
@@ -95,7 +95,7 @@ static int step_signals(const struct spawn_steps *s) {
 static int step_exec(const struct spawn_steps *s) {
 	if (s->plan->env)
 		environ = (char **)(uintptr_t)s->plan->env;
-	execvp(s->plan->argv[0], (char *const *)(uintptr_t)s->plan->argv);
+	execvp(s->plan->path ? s->plan->path : s->plan->argv[0], (char *const *)(uintptr_t)s->plan->argv);
 	return -errno;
 }
 
@@ -171,9 +171,9 @@ static int open_pair(int fds[2]) {
 	return 0;
 }
 
-static int pipes_open(struct spawn_pipes *p) {
+static int pipes_open(struct spawn_pipes *p, const struct spawn_plan *plan) {
 	*p = (struct spawn_pipes){ { -1, -1 }, { -1, -1 }, { -1, -1 }, -1 };
-	int r = open_pair(p->out);
+	int r = plan->keeps_stdout ? 0 : open_pair(p->out);
 	if (r == 0)
 		r = open_pair(p->err);
 	if (r == 0)
@@ -208,7 +208,7 @@ static pid_t fork_masked(const struct spawn_steps *s) {
 int spawn_start(const struct spawn_plan *plan, struct spawned *out) {
 	struct spawn_pipes pipes;
 	assert(plan->argv && plan->argv[0]);
-	int r = pipes_open(&pipes);
+	int r = pipes_open(&pipes, plan);
 	if (r < 0)
 		return r;
 	struct spawn_steps s = { .plan = plan, .pipes = &pipes, .parent = getpid() };
@@ -227,7 +227,8 @@ int spawn_start(const struct spawn_plan *plan, struct spawned *out) {
 		return r;
 	}
 	*out = (struct spawned){ pid, pidfd, pipes.report[0], pipes.out[0], pipes.err[0] };
-	close(pipes.out[1]);
+	if (pipes.out[1] >= 0)
+		close(pipes.out[1]);
 	close(pipes.err[1]);
 	close(pipes.report[1]);
 	close(pipes.null);

@@ -392,6 +392,11 @@ bool registry_source_init(struct registry_source *s, struct loop *loop, struct f
 	return true;
 }
 
+void registry_source_leave_file(struct registry_source *s) {
+	timer_stop(&s->save_timer);
+	file_save_free(&s->save);
+}
+
 void registry_source_deinit(struct registry_source *s) {
 	timer_stop(&s->next);
 	timer_stop(&s->tick);

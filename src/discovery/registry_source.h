@@ -71,6 +71,9 @@ must_use bool registry_source_init(struct registry_source *s, struct loop *loop,
     const struct registry_options *options, void (*on_change)(struct registry_source *s));
 void registry_source_deinit(struct registry_source *s);
 
+/* The file is somebody else's from now on. */
+void registry_source_leave_file(struct registry_source *s);
+
 /* Milliseconds since the registry was heard; UINT64_MAX: it never was. A watch that goes on is being heard.
  */
 uint64_t registry_source_age_ms(const struct registry_source *s);

@@ -22,7 +22,7 @@ enum next exchange_fail(struct exchange *x, enum cause cause) {
 
 bool exchange_is_last(const struct exchange *x, const struct session *session) {
 	return session_is_last(session) ||
-	    atomic_load_explicit(&x->worker->router->is_draining, memory_order_relaxed);
+	    atomic_load_explicit(&x->worker->router->is_leaving, memory_order_relaxed);
 }
 
 /* --- the driver ---------------------------------------------------------------- */

@@ -22,7 +22,7 @@ static void begin_answer(struct exchange *x, struct call_out *o) {
 
 	x->ends_connection |= !head->keep_alive || !call_is_received(&x->down) ||
 	    session_is_last(session_of(&x->down)) ||
-	    atomic_load_explicit(&x->worker->router->is_draining, memory_order_relaxed);
+	    atomic_load_explicit(&x->worker->router->is_leaving, memory_order_relaxed);
 	call_put_status_line(o, 200);
 	call_put_field(o, SLICE("content-type"), SLICE("text/event-stream"));
 	call_put_field(o, SLICE("cache-control"), SLICE("no-cache"));

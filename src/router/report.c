@@ -324,6 +324,11 @@ static void answer_admission(struct endpoint_call *c) {
 	endpoint_answer_json(c, 200, gate_view(r->router));
 }
 
+static void ask_upgrade(struct endpoint_call *c) {
+	const struct report *r = endpoint_context(c);
+	upgrade_ask(r->upgrade, c);
+}
+
 static void answer_liveness(struct endpoint_call *c) {
 	endpoint_answer_json(c, 200, json_pack("{s:s}", "status", "alive"));
 }
@@ -350,6 +355,7 @@ const struct endpoint report_admin_endpoints[] = {
 	{ METHOD_POST, "/instances/{name}/enable", .run = instances_enable, .writes = true },
 	{ METHOD_POST, "/instances/{name}/weight", .run = instances_weight,
 	    .body_bytes_max = INSTANCES_BODY_BYTES_MAX, .writes = true },
+	{ METHOD_POST, "/admin/upgrade", .run = ask_upgrade, .writes = true },
 	{ METHOD_GET, "/liveness", .run = answer_liveness },
 };
 const size_t report_n_admin_endpoints = n_elems(report_admin_endpoints);

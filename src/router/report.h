@@ -13,6 +13,7 @@
 #include "fleet/snapshot.h"
 #include "http/endpoint.h"
 #include "router/explain.h"
+#include "router/upgrade.h"
 #include "router/worker.h"
 
 struct report {
@@ -24,6 +25,7 @@ struct report {
 	const struct scraper *scraper;
 	const struct registry_source *registry; /* NULL: there is none */
 	struct explain explain;
+	struct upgrade *upgrade;
 };
 
 /* Both tables take a struct report as context. */

@@ -5,6 +5,7 @@
 #include "router/router.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <unistd.h>
@@ -24,16 +25,27 @@
 #include "net/watchdog.h"
 #include "policy/session_table.h"
 #include "router/report.h"
+#include "router/succession.h"
+#include "router/upgrade.h"
 #include "router/worker.h"
 
 #define FD_RESERVE     32u /* log, admin clients, probes, what libraries open */
 #define DRAIN_CHECK_MS 20
-#define PUBLISH_MS     20 /* between two snapshots: news that come one by one share one */
+#define PUBLISH_MS     20   /* between two snapshots: news that come one by one share one */
+#define WARM_MS        5000 /* of what a successor waits for: an instance that is silent is not */
 
 enum control_state {
-	CONTROL_RUNNING = 1,
+	CONTROL_STARTING = 1, /* not accepting: the process before us still does */
+	CONTROL_RUNNING,
 	CONTROL_ANNOUNCING, /* not ready, still accepting */
 	CONTROL_DRAINING,   /* not accepting, streams finish */
+};
+
+/* That we listen on, open while we are running; -1: none. */
+struct control_sockets {
+	int *data;
+	size_t n_data;
+	int admin, metrics;
 };
 
 struct control {
@@ -47,18 +59,21 @@ struct control {
 	struct health health;
 	struct scraper scraper;
 	struct registry_source registry;
-	bool has_registry, is_started; /* the workers are */
+	bool has_registry, is_started; /* the workers are there */
+	struct control_sockets sockets;
+	struct succession succession;
+	struct upgrade upgrade;
 	struct endpoint_server admin, metrics;
-	bool has_metrics_listener;
-	uint16_t admin_port;
 	struct report report;
 	struct signals signals;
-	struct timer drain, publish;
+	struct timer drain, publish, warm;
+	uint64_t warm_until_ms;
 	struct certificates certificates;
 	struct watchdog watchdog;
 	uint64_t published_ms;
 	uint64_t drain_until_ms;
 	enum control_state state;
+	bool is_told; /* to stop */
 };
 
 /* --- fleet -------------------------------------------------------------------- */
@@ -362,38 +377,79 @@ static int control_bind(const char *what, const char *host, uint16_t port, bool 
 	return fd;
 }
 
-/* One socket a worker on one port; first bound alone, since a taken port is an error and not half the
- * traffic. */
-static bool control_bind_data(struct control *c, int *fds, uint16_t *port_out) {
+/* The one that the process before us gave us, where that is the same address; else one of our own. */
+static int control_socket(struct control *c, const char *what, const char *host, uint16_t port) {
+	int fd = handed_take(&c->succession.handed, what);
+	if (fd >= 0 && listener_is_at_host(fd, host, port))
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return control_bind(what, host, port, false);
+}
+
+/* All that we were given of our address: who waits in their queues is ours. */
+static void control_take_data(struct control *c) {
+	struct control_sockets *s = &c->sockets;
 	const struct router_config *config = c->config;
-	int probe = control_bind("data", config->host, config->port, false);
+	int fd;
+	s->data = calloc(size_max(c->succession.handed.n, c->router.n_workers), sizeof(*s->data));
+	while ((fd = handed_take(&c->succession.handed, "data")) >= 0)
+		if (listener_is_at_host(fd, config->host, config->port))
+			s->data[s->n_data++] = fd;
+		else
+			close(fd);
+}
+
+static bool control_bind_data(struct control *c) {
+	int fd = control_bind("data", c->config->host, c->config->port, true);
+	if (fd >= 0)
+		c->sockets.data[c->sockets.n_data++] = fd;
+	return fd >= 0;
+}
+
+/*
+ * One socket a worker on one port; first bound alone, since a taken port is an error and not half the
+ * traffic. What a successor lacks it binds when it accepts: on a socket of ours new clients wait at once.
+ */
+static bool control_open_data(struct control *c) {
+	control_take_data(c);
+	if (c->sockets.n_data)
+		return true;
+	int probe = control_bind("data", c->config->host, c->config->port, false);
 	if (probe < 0)
 		return false;
-	*port_out = listener_port(probe);
 	close(probe);
-	for (unsigned i = 0; i < c->router.n_workers; i++)
-		if ((fds[i] = control_bind("data", config->host, *port_out, true)) < 0)
+	while (c->sockets.n_data < c->router.n_workers)
+		if (!control_bind_data(c))
 			return false;
 	return true;
 }
 
+static bool control_open_sockets(struct control *c) {
+	const struct router_config *config = c->config;
+	bool has_metrics = config->metrics_port != config->admin_port ||
+	    strcmp(config->metrics_host, config->admin_host) != 0;
+	c->sockets = (struct control_sockets){ .admin = -1, .metrics = -1 };
+	c->sockets.admin = control_socket(c, "admin", config->admin_host, config->admin_port);
+	if (c->sockets.admin >= 0 && has_metrics)
+		c->sockets.metrics = control_socket(c, "metrics", config->metrics_host, config->metrics_port);
+	return c->sockets.admin >= 0 && (!has_metrics || c->sockets.metrics >= 0) && control_open_data(c);
+}
+
+static bool control_has_metrics(const struct control *c) {
+	return c->sockets.metrics >= 0;
+}
+
 static bool control_open_admin(struct control *c) {
 	const struct router_config *config = c->config;
-	int fd = control_bind("admin", config->admin_host, config->admin_port, false);
-	if (fd < 0 ||
-	    endpoint_server_open(&c->admin, &c->loop, fd, report_admin_endpoints, report_n_admin_endpoints,
-		&c->report, config->admin_key) < 0)
+	if (endpoint_server_open(&c->admin, &c->loop, c->sockets.admin, report_admin_endpoints,
+		report_n_admin_endpoints, &c->report, config->admin_key) < 0)
 		return false;
-	c->admin_port = listener_port(fd);
 	c->admin.is_guarded = true;
 	c->admin.server.dialect = (uint8_t)config->errors; /* of one shape on all of the router's ports */
-	c->has_metrics_listener = config->metrics_port != config->admin_port ||
-	    strcmp(config->metrics_host, config->admin_host) != 0;
-	if (!c->has_metrics_listener)
+	if (!control_has_metrics(c))
 		return true;
-	fd = control_bind("metrics", config->metrics_host, config->metrics_port, false);
-	if (fd < 0 ||
-	    endpoint_server_open(&c->metrics, &c->loop, fd, report_metrics_endpoints,
+	if (endpoint_server_open(&c->metrics, &c->loop, c->sockets.metrics, report_metrics_endpoints,
 		report_n_metrics_endpoints, &c->report, NULL) < 0)
 		return false;
 	c->metrics.server.dialect = (uint8_t)config->errors;
@@ -408,6 +464,8 @@ static void control_stop(struct control *c) {
 	watchdog_stop(&c->watchdog);
 	timer_stop(&c->drain);
 	timer_stop(&c->publish);
+	upgrade_deinit(&c->upgrade);
+	succession_end(&c->succession);
 	certificates_close(&c->certificates);
 	watcher_deinit(&c->watcher);
 	health_deinit(&c->health);
@@ -415,7 +473,7 @@ static void control_stop(struct control *c) {
 	if (c->has_registry)
 		registry_source_deinit(&c->registry);
 	endpoint_server_close(&c->admin);
-	if (c->has_metrics_listener)
+	if (control_has_metrics(c))
 		endpoint_server_close(&c->metrics);
 	signals_close(&c->signals);
 	loop_stop(&c->loop);
@@ -431,6 +489,11 @@ static bool control_has_clients(const struct control *c) {
 	return false;
 }
 
+/* Those of the process before us are ours as well: who stops us stops all of the service. */
+static bool control_is_empty(const struct control *c) {
+	return !control_has_clients(c) && !succession_has_predecessor(&c->succession);
+}
+
 static void control_on_drain(struct timer *t) {
 	struct control *c = container_of(t, struct control, drain);
 	uint64_t now = loop_now_ms(&c->loop);
@@ -443,32 +506,85 @@ static void control_on_drain(struct timer *t) {
 		line_uint(&e.line, SLICE("drain_ms"), c->config->timeout.drain_ms);
 		log_end(&e);
 		c->drain_until_ms = now + c->config->timeout.drain_ms;
-	} else if (!control_has_clients(c) || now >= c->drain_until_ms) {
+	} else if (control_is_empty(c) || now >= c->drain_until_ms) {
 		control_stop(c);
 		return;
 	}
 	loop_timer(&c->loop, &c->drain, DRAIN_CHECK_MS);
 }
 
-static void control_on_signal(struct signals *signals, int number) {
-	struct control *c = container_of(signals, struct control, signals);
-	if (number == SIGHUP) {
-		certificates_reload(&c->certificates);
-		return;
-	}
-	if (c->state != CONTROL_RUNNING) { /* a second one: now */
+/* Clients come no more, those who are here stay for [timeout] announce and get no more than that answer. */
+static void control_begin_drain(struct control *c) {
+	c->state = CONTROL_ANNOUNCING;
+	atomic_store_explicit(&c->router.is_leaving, true, memory_order_relaxed);
+	loop_timer(&c->loop, &c->drain, c->config->timeout.announce_ms);
+}
+
+static void control_on_stop(struct control *c) {
+	struct log_event e;
+	if (c->state == CONTROL_STARTING) /* nobody has come, and the process before us goes on */
+		_exit(1);
+	if (c->is_told) { /* a second time: now */
 		control_stop(c);
 		return;
 	}
-	struct log_event e;
+	c->is_told = true;
+	if (c->state != CONTROL_RUNNING) /* another process has taken over: this is what we do already */
+		return;
+	upgrade_cancel(&c->upgrade, "the router is being stopped");
 	log_begin(&e, LOG_INFO, "stopping: not ready, still accepting");
 	line_uint(&e.line, SLICE("announce_ms"), c->config->timeout.announce_ms);
 	log_end(&e);
 	notify_manager("STOPPING=1");
-	c->state = CONTROL_ANNOUNCING;
 	atomic_store_explicit(&c->router.is_draining, true, memory_order_relaxed);
-	loop_timer(&c->loop, &c->drain, c->config->timeout.announce_ms);
+	control_begin_drain(c);
 }
+
+static void control_on_signal(struct signals *signals, int number) {
+	struct control *c = container_of(signals, struct control, signals);
+	if (number == SIGHUP)
+		certificates_reload(&c->certificates);
+	else if (number == SIGUSR2 && c->state == CONTROL_RUNNING)
+		upgrade_start(&c->upgrade);
+	else if (number != SIGUSR2)
+		control_on_stop(c);
+}
+
+/* --- another process takes our place ------------------------------------------------------ */
+
+static size_t control_collect(struct upgrade *u, struct handed **items_out) {
+	const struct control *c = container_of(u, struct control, upgrade);
+	const struct control_sockets *s = &c->sockets;
+	struct handed *items = calloc(s->n_data + 3, sizeof(*items));
+	size_t n = 0;
+	for (size_t i = 0; i < s->n_data; i++)
+		items[n++] = (struct handed){ "data", s->data[i] };
+	items[n++] = (struct handed){ "admin", s->admin };
+	if (s->metrics >= 0)
+		items[n++] = (struct handed){ "metrics", s->metrics };
+	if (fcntl(STDERR_FILENO, F_GETFD) >= 0)
+		items[n++] = (struct handed){ "stderr", STDERR_FILENO };
+	*items_out = items;
+	return n;
+}
+
+/*
+ * It accepts; we are as ready as before for whom we have, who are told by each answer to come again by
+ * another connection.
+ */
+static void control_on_successor(struct upgrade *u) {
+	struct control *c = container_of(u, struct control, upgrade);
+	for (unsigned i = 0; i < c->router.n_workers; i++)
+		worker_leave(&c->router.workers[i]);
+	endpoint_server_drain(&c->admin);
+	if (control_has_metrics(c))
+		endpoint_server_drain(&c->metrics);
+	if (c->has_registry)
+		registry_source_leave_file(&c->registry);
+	control_begin_drain(c);
+}
+
+static const struct upgrade_owner upgrade_owner = { control_collect, control_on_successor };
 
 /* --- the start ------------------------------------------------------------------------ */
 
@@ -495,16 +611,15 @@ static bool control_open_logs(struct control *c) {
 	    control_open_log(c, "log of choices", c->config->explain.log, &c->router.replay);
 }
 
-static bool control_start_workers(struct control *c, uint16_t *port_out) {
+/* Before they run: what they publish, count and accept waits. */
+static bool control_make_workers(struct control *c) {
 	struct router *router = &c->router;
-	int fds[LOAD_WORKERS_MAX] = { 0 };
-	if (!control_bind_data(c, fds, port_out))
-		return false;
+	const struct control_sockets *s = &c->sockets;
 	if (router->prefixes)
 		prefix_index_widen(router->prefixes, c->snapshot->n_rows);
 	router->workers = calloc(router->n_workers, sizeof(*router->workers));
 	for (unsigned i = 0; i < router->n_workers; i++) {
-		int r = worker_init(&router->workers[i], router, i, fds[i]);
+		int r = worker_init(&router->workers[i], router, i, i < s->n_data ? s->data[i] : -1);
 		if (r < 0) {
 			fprintf(stderr, "headrace router: worker %u: %s\n", i, strerror(-r));
 			return false;
@@ -513,24 +628,21 @@ static bool control_start_workers(struct control *c, uint16_t *port_out) {
 		worker_take_tls(&router->workers[i], tls_server_ref(c->certificates.server),
 		    tls_client_ref(c->certificates.client));
 	}
+	for (size_t i = router->n_workers; i < s->n_data; i++) /* the process before us had more */
+		if (server_listen(&router->workers[i % router->n_workers].server, s->data[i]) < 0)
+			return false;
 	router->clients.n_max = control_client_limit();
-	struct loop *loops[LOAD_WORKERS_MAX];
-	for (unsigned i = 0; i < router->n_workers; i++) {
-		loops[i] = &router->workers[i].loop;
-		worker_start(&router->workers[i]);
-	}
-	watchdog_start(&c->watchdog, &c->loop, loops, router->n_workers);
 	return true;
 }
 
-static void control_say_ready(const struct control *c, uint16_t port) {
+static void control_say_ready(const struct control *c) {
 	char url[TEXT_URL_BYTES];
 	struct log_event e;
 	log_begin(&e, LOG_INFO, "router is listening");
 	(c->certificates.server ? text_print_tls_url : text_print_url)(
-	    url, sizeof(url), c->config->host, port);
+	    url, sizeof(url), c->config->host, c->config->port);
 	line_text(&e.line, SLICE("data"), slice_of(url));
-	text_print_url(url, sizeof(url), c->config->admin_host, c->admin_port);
+	text_print_url(url, sizeof(url), c->config->admin_host, c->config->admin_port);
 	line_text(&e.line, SLICE("admin"), slice_of(url));
 	line_uint(&e.line, SLICE("instances"), c->snapshot->n_rows);
 	line_uint(&e.line, SLICE("threads"), c->router.n_workers);
@@ -538,13 +650,66 @@ static void control_say_ready(const struct control *c, uint16_t port) {
 	notify_ready();
 }
 
+/* Clients may come. Workers for which there is no socket, beyond the first, do without. */
+static bool control_accept(struct control *c) {
+	struct router *router = &c->router;
+	for (size_t i = c->sockets.n_data; i < router->n_workers && control_bind_data(c); i++)
+		if (server_listen(&router->workers[i].server, c->sockets.data[i]) < 0)
+			return false;
+	if (!control_open_admin(c))
+		return false;
+	c->state = CONTROL_RUNNING;
+	struct loop *loops[LOAD_WORKERS_MAX];
+	for (unsigned i = 0; i < router->n_workers; i++) {
+		loops[i] = &router->workers[i].loop;
+		worker_start(&router->workers[i]);
+	}
+	watchdog_start(&c->watchdog, &c->loop, loops, router->n_workers);
+	control_say_ready(c);
+	return true;
+}
+
+/* --- in another process's place ------------------------------------------------------------ */
+
+static void control_on_go(struct succession *s) {
+	struct control *c = container_of(s, struct control, succession);
+	handed_list_free(&s->handed);
+	if (!control_accept(c))
+		_exit(1);
+}
+
+/* Somebody would be told that a model does not exist, or that nobody serves it. */
+static bool control_is_warm(const struct control *c) {
+	for (uint32_t i = 0; i < c->snapshot->n_rows; i++) {
+		const struct snapshot_row *row = &c->snapshot->rows[i];
+		bool may_serve = row->state == INSTANCE_READY || row->state == INSTANCE_DEGRADED;
+		if (row->state == INSTANCE_UNKNOWN || (may_serve && !row->are_models_known))
+			return false;
+	}
+	return !c->has_registry || c->registry.is_heard || c->registry.counts.n_failures;
+}
+
+static void control_on_warm(struct timer *t) {
+	struct control *c = container_of(t, struct control, warm);
+	if (control_is_warm(c) || loop_now_ms(&c->loop) >= c->warm_until_ms)
+		succession_offer(&c->succession, &c->loop, control_on_go);
+	else
+		loop_timer(&c->loop, &c->warm, PUBLISH_MS);
+}
+
+static void control_begin_warming(struct control *c) {
+	timer_init(&c->warm, control_on_warm);
+	loop_timer(&c->loop, &c->warm, PUBLISH_MS);
+	c->warm_until_ms = loop_now_ms(&c->loop) + WARM_MS;
+}
+
 static bool control_start(struct control *c) {
-	static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR2 };
 	struct router *router = &c->router;
 	const struct router_config *config = c->config;
 
 	log_set_level(config->log_level);
-	c->state = CONTROL_RUNNING;
+	c->state = CONTROL_STARTING;
 	router->config = config;
 	router->n_workers =
 	    config->n_threads ? config->n_threads : (unsigned)size_min(count_cpus(), LOAD_WORKERS_MAX);
@@ -563,18 +728,21 @@ static bool control_start(struct control *c) {
 	loop_setup_process();
 	c->fleet = fleet_new();
 	timer_init(&c->publish, control_on_publish);
-	if (loop_init(&c->loop, &router->budget) < 0 || !control_open_tls(c) || !control_fill_fleet(c) ||
-	    !control_open_registry(c) || !control_open_logs(c) || !control_open_admin(c))
+	if (!succession_begin(&c->succession) || loop_init(&c->loop, &router->budget) < 0 ||
+	    !control_open_tls(c) || !control_fill_fleet(c) || !control_open_registry(c) ||
+	    !control_open_logs(c) || !control_open_sockets(c))
 		return false;
+	upgrade_init(&c->upgrade, &c->loop, &upgrade_owner);
+	c->upgrade.timeout_ms = config->timeout.upgrade_ms;
+	c->report.upgrade = &c->upgrade;
 	c->snapshot = fleet_build(c->fleet);
 	c->report.snapshot = c->snapshot;
 	control_open_gate(c);
 	control_open_health(c);
 	control_open_scraper(c);
-	uint16_t port;
 	timer_init(&c->drain, control_on_drain);
 	signals_init(&c->signals, &c->loop, signals, n_elems(signals), control_on_signal);
-	if (!control_start_workers(c, &port))
+	if (!control_make_workers(c))
 		return false;
 	struct watch_intervals every = { config->models_interval_ms, config->models_timeout_ms,
 		config->resolve_interval_ms, config->engine_key };
@@ -583,7 +751,9 @@ static bool control_start(struct control *c) {
 	health_sync(&c->health, c->snapshot);
 	scraper_sync(&c->scraper, c->snapshot);
 	c->is_started = true;
-	control_say_ready(c, port);
+	if (!succession_has_predecessor(&c->succession))
+		return control_accept(c);
+	control_begin_warming(c);
 	return true;
 }
 
@@ -601,7 +771,7 @@ static void control_free(struct control *c) {
 	control_close_gate(c);
 	loop_deinit(&c->loop);
 	endpoint_server_deinit(&c->admin);
-	if (c->has_metrics_listener)
+	if (control_has_metrics(c))
 		endpoint_server_deinit(&c->metrics);
 	snapshot_unref(&c->snapshot);
 	fleet_free(&c->fleet);
@@ -611,6 +781,7 @@ static void control_free(struct control *c) {
 	session_table_free(&c->router.responses);
 	rate_table_free(&c->router.rates);
 	free(c->router.workers);
+	free(c->sockets.data);
 	router_config_free(&c->config);
 }
 

@@ -218,6 +218,12 @@ void worker_give_tls(struct worker *w, struct tls_server *server, struct tls_cli
 	loop_post(&w->loop, &m->mail, deliver_tls);
 }
 
+static void deliver_leave(struct mail *mail) {
+	struct worker_mail *m = container_of(mail, struct worker_mail, mail);
+	server_leave(&m->worker->server);
+	free(m);
+}
+
 static void deliver_drain(struct mail *mail) {
 	struct worker_mail *m = container_of(mail, struct worker_mail, mail);
 	server_drain(&m->worker->server);
@@ -238,6 +244,10 @@ static void deliver_stop(struct mail *mail) {
 
 void worker_publish(struct worker *w, struct snapshot *snapshot) {
 	worker_post(w, deliver_snapshot, snapshot);
+}
+
+void worker_leave(struct worker *w) {
+	worker_post(w, deliver_leave, NULL);
 }
 
 void worker_drain(struct worker *w) {

@@ -55,6 +55,7 @@ struct router {
 	unsigned n_workers;
 	struct log_writer *log, *replay; /* NULL: off */
 	_Atomic bool is_draining;        /* readiness says no */
+	_Atomic bool is_leaving;         /* each answer is the last on its connection */
 	uint64_t started_ns;
 };
 
@@ -99,7 +100,8 @@ struct worker {
 	uint64_t resumed_ms;            /* the end of the last standstill */
 };
 
-/* Builds it on the control thread; the loop is not running. Takes the listening socket. */
+/* Builds it on the control thread; the loop is not running. Takes the listening socket; -1: it comes later,
+ * by server_listen(). */
 must_use int worker_init(struct worker *w, struct router *router, unsigned index, int listen_fd);
 
 void worker_start(struct worker *w);
@@ -115,7 +117,10 @@ void worker_publish(struct worker *w, struct snapshot *snapshot);
 void worker_take_tls(struct worker *w, struct tls_server *server, struct tls_client *client);
 void worker_give_tls(struct worker *w, struct tls_server *server, struct tls_client *client);
 
-/* By mail: stop accepting (the queue is taken first); idle clients are closed. */
+/* By mail: stop accepting (the queue is taken first); clients stay. */
+void worker_leave(struct worker *w);
+
+/* By mail: the same, and idle clients are closed. */
 void worker_drain(struct worker *w);
 
 /* By mail: cut what is still at work and end the thread. Then join and free. */

@@ -1,0 +1,77 @@
+#include "router/succession.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+bool succession_begin(struct succession *s) {
+	*s = (struct succession){ .channel = -1 };
+	int r = handover_inherited();
+	if (r == -1)
+		return true;
+	if (r >= 0) {
+		s->channel = r;
+		r = handover_receive(r, &s->handed);
+	}
+	if (r < 0)
+		fprintf(stderr, "headrace router: no sockets from the process before this one: %s\n",
+		    strerror(-r));
+	return r >= 0;
+}
+
+/* From now on we write to where it does, and not through it. */
+static void take_stderr(struct succession *s) {
+	int fd = handed_take(&s->handed, "stderr");
+	if (fd < 0)
+		return;
+	dup2(fd, STDERR_FILENO);
+	close(fd);
+}
+
+static void succession_go(struct succession *s) {
+	s->is_waiting = false;
+	take_stderr(s);
+	s->on_go(s);
+}
+
+/* Its end is told as well as its word. */
+static void succession_run(struct job *job) {
+	struct succession *s = container_of(job, struct succession, job);
+	char word[HANDOVER_WORD_BYTES];
+	int r;
+	while ((r = handover_hear(s->channel, word)) == 0)
+		if (s->is_waiting && strcmp(word, "go") == 0)
+			succession_go(s);
+	if (r == -EAGAIN)
+		return;
+	succession_end(s);
+	if (s->is_waiting)
+		succession_go(s);
+}
+
+void succession_offer(struct succession *s, struct loop *loop, void (*on_go)(struct succession *s)) {
+	assert(succession_has_predecessor(s));
+	s->loop = loop;
+	s->on_go = on_go;
+	s->is_waiting = true;
+	job_init(&s->job, succession_run);
+	int r = handover_say(s->channel, "ready");
+	if (r == 0)
+		r = fd_event_open(&s->said, loop, s->channel, &s->job);
+	if (r < 0) { /* it is gone */
+		succession_end(s);
+		succession_go(s);
+	}
+}
+
+void succession_end(struct succession *s) {
+	if (s->channel < 0)
+		return;
+	if (s->said.handle) {
+		job_cancel(&s->job);
+		fd_event_close(&s->said);
+	}
+	close(s->channel);
+	s->channel = -1;
+}

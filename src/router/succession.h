@@ -1,0 +1,35 @@
+/*
+ * succession: our part when another process started us to take its place (net/handover.h).
+ *
+ * We take the sockets that it gave us, start without accepting anything, say that we are
+ * ready, and accept when it says that we may. Should it be gone by then, we accept as well.
+ * Until it ends we know that it is there: who stops us stops it, too, and it may still have
+ * clients. Control thread.
+ */
+#pragma once
+
+#include "net/fd_event.h"
+#include "net/handover.h"
+
+struct succession {
+	int channel; /* -1: there is no predecessor, or none any more */
+	struct handed_list handed;
+	struct loop *loop;
+	struct fd_event said;
+	struct job job;
+	bool is_waiting; /* for its word */
+	void (*on_go)(struct succession *s);
+};
+
+/* Takes what we were given, if there is anything. False: that did not work, and standard error says why. */
+must_use bool succession_begin(struct succession *s);
+
+static inline bool succession_has_predecessor(const struct succession *s) {
+	return s->channel >= 0;
+}
+
+/* Says that we are ready; on_go is called once, from the loop. */
+void succession_offer(struct succession *s, struct loop *loop, void (*on_go)(struct succession *s));
+
+/* Before the loop ends; may be called twice. */
+void succession_end(struct succession *s);

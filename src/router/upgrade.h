@@ -1,0 +1,71 @@
+/*
+ * upgrade: starts the binary that stands where ours was started from, gives it our listening
+ * sockets, and tells the owner when it serves in our place.
+ *
+ * Reaction to what the new process says and to its end (docs/states/upgrade.dot). Until it
+ * says that it is ready nothing changes: when it ends, says nothing in time or is called off,
+ * it is killed and reaped, and the reason is in the log and in the answer to who asked. Once it
+ * has been told to go on it is on its own, also when we end.
+ *
+ * What it writes to standard error before that comes through us: its last line is the best
+ * reason there is. Control thread.
+ */
+#pragma once
+
+#include "base/spawn.h"
+#include "http/endpoint.h"
+#include "net/fd_event.h"
+#include "net/handover.h"
+
+enum upgrade_state {
+	UPGRADE_IDLE = 1,
+	UPGRADE_STARTING, /* the new process lives and is not ready */
+	UPGRADE_ENDING,   /* it has failed and was killed: its end is waited for */
+	UPGRADE_DONE,     /* it serves */
+};
+
+#define UPGRADE_WHY_BYTES  512
+#define UPGRADE_LINE_BYTES 256
+
+struct upgrade;
+
+struct upgrade_owner {
+	/* What is given away: fills `items`, returns how many there are; called once for each start. */
+	size_t (*collect)(struct upgrade *u, struct handed **items_out);
+	/* It serves: to stop accepting is the owner's part. */
+	void (*on_done)(struct upgrade *u);
+};
+
+struct upgrade {
+	struct loop *loop;
+	const struct upgrade_owner *owner;
+	char *path;  /* absolute, links in it are followed at each start; NULL: not known */
+	char **argv; /* as it was; one block */
+	enum upgrade_state state;
+	uint64_t timeout_ms; /* for the new process to be ready; may be set at any time */
+	struct spawned child;
+	int channel;
+	struct fd_event said, ended, wrote; /* on the channel, the process, its standard error */
+	struct job job;
+	struct timer timer;
+	struct endpoint_call *asker; /* NULL: nobody waits for the outcome */
+	char why[UPGRADE_WHY_BYTES]; /* of the last failure */
+	char line[UPGRADE_LINE_BYTES];
+	size_t n_line;
+	bool is_line_whole; /* the next byte begins another one */
+};
+
+/* Looks at how this process was started: before anything changes its folder or its arguments. */
+void upgrade_init(struct upgrade *u, struct loop *loop, const struct upgrade_owner *owner);
+
+/* A process that is not ready yet is killed; one that serves is let go. Before the loop ends. */
+void upgrade_deinit(struct upgrade *u);
+
+/* False: it could not be begun, and u->why says why, as does the log. */
+bool upgrade_start(struct upgrade *u);
+
+/* As upgrade_start(); the call is answered when the outcome is known. */
+void upgrade_ask(struct upgrade *u, struct endpoint_call *call);
+
+/* Calls it off, unless it is done. why: what is said of it. */
+void upgrade_cancel(struct upgrade *u, const char *why);

@@ -65,6 +65,11 @@ static void session_close(struct session *s, bool reset) {
 	server_client_gone(s->server);
 }
 
+/* What is still to be sent is lost: its missing end must be seen, however the answer is framed. */
+static void session_give_up(struct session *s) {
+	session_close(s, s->conn.out);
+}
+
 /* Everything is said: FIN, then wait for the client's, so that unread input does not turn into a reset. */
 static void session_linger(struct session *s) {
 	s->state = SESSION_LINGER;
@@ -116,7 +121,7 @@ static void session_on_timer(struct timer *t) {
 	else if (s->state == SESSION_IDLE)
 		session_dismiss(s);
 	else if (s->state != SESSION_CALL) /* running on during a call is cheaper than stopping for each */
-		session_close(s, false);
+		session_give_up(s);
 }
 
 static void session_begin(struct session *s, const struct head *head) {
@@ -183,7 +188,7 @@ static void session_run_linger(struct session *s) {
 	s->lingered_bytes += (uint32_t)s->conn.unread.n;
 	conn_consume(&s->conn, s->conn.unread.n);
 	if ((r && r != CONN_E_AGAIN) || s->lingered_bytes > LINGER_BYTES_MAX)
-		session_close(s, false);
+		session_give_up(s);
 }
 
 /* Over it the client's first request has the time that it would have had without. */
@@ -370,6 +375,15 @@ void server_drain(struct server *s) {
 	}
 }
 
+void server_end(struct server *s) {
+	server_drain(s);
+	list_each_safe (it, &s->sessions) {
+		struct session *session = container_of(it, struct session, link);
+		if (session->state == SESSION_HEAD)
+			session_refuse(session, &no_head, CAUSE_STOPPING);
+	}
+}
+
 void server_close(struct server *s) {
 	server_drain(s);
 	timer_stop(&s->trim);
@@ -377,7 +391,7 @@ void server_close(struct server *s) {
 	list_each_safe (it, &s->sessions) {
 		struct session *session = container_of(it, struct session, link);
 		assert(session->state != SESSION_CALL);
-		session_close(session, false);
+		session_give_up(session);
 	}
 }
 

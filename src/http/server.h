@@ -103,6 +103,9 @@ void server_leave(struct server *s);
 /* Stops accepting (queue taken first), closes idle sessions; those at work close after their answer. */
 void server_drain(struct server *s);
 
+/* The same, and who is in the middle of a head is told that this is being stopped. */
+void server_end(struct server *s);
+
 /* Closes everything. Calls at work must have been ended by their owners. */
 void server_close(struct server *s);
 

@@ -26,6 +26,8 @@ static enum next answer_preflight(struct exchange *x) {
 
 enum next step_begin(struct exchange *x) {
 	const struct head *h = exchange_head(x);
+	if (unlikely(atomic_load_explicit(&x->worker->router->is_ending, memory_order_relaxed)))
+		return exchange_fail(x, CAUSE_STOPPING);
 	if (cors_is_preflight(&x->worker->router->config->cors_origins, h))
 		return answer_preflight(x);
 	enum cause cause = local_is_open(h) ? CAUSE_NONE : tenancy_admit(x, h);

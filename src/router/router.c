@@ -31,6 +31,7 @@
 
 #define FD_RESERVE     32u /* log, admin clients, probes, what libraries open */
 #define DRAIN_CHECK_MS 20
+#define END_MS         1000 /* for what was written to leave */
 #define PUBLISH_MS     20   /* between two snapshots: news that come one by one share one */
 #define WARM_MS        5000 /* of what a successor waits for: an instance that is silent is not */
 
@@ -39,6 +40,7 @@ enum control_state {
 	CONTROL_RUNNING,
 	CONTROL_ANNOUNCING, /* not ready, still accepting */
 	CONTROL_DRAINING,   /* not accepting, streams finish */
+	CONTROL_ENDING,     /* everybody has been told, and takes what was written for him */
 };
 
 /* That we listen on, open while we are running; -1: none. */
@@ -494,20 +496,40 @@ static bool control_is_empty(const struct control *c) {
 	return !control_has_clients(c) && !succession_has_predecessor(&c->succession);
 }
 
+/* Nobody is waited for any longer, but what they are told must reach them. */
+static void control_end(struct control *c) {
+	struct log_event e;
+	log_begin(&e, LOG_INFO, "stopping: requests at work are refused or cut");
+	log_end(&e);
+	c->state = CONTROL_ENDING;
+	c->drain_until_ms = loop_now_ms(&c->loop) + END_MS;
+	atomic_store_explicit(&c->router.is_ending, true, memory_order_relaxed);
+	for (unsigned i = 0; i < c->router.n_workers; i++)
+		worker_end(&c->router.workers[i]);
+	loop_timer(&c->loop, &c->drain, DRAIN_CHECK_MS);
+}
+
+static void control_drain(struct control *c) {
+	struct log_event e;
+	for (unsigned i = 0; i < c->router.n_workers; i++)
+		worker_drain(&c->router.workers[i]);
+	c->state = CONTROL_DRAINING;
+	log_begin(&e, LOG_INFO, "stopping: not accepting, requests at work finish");
+	line_uint(&e.line, SLICE("drain_ms"), c->config->timeout.drain_ms);
+	log_end(&e);
+	c->drain_until_ms = loop_now_ms(&c->loop) + c->config->timeout.drain_ms;
+}
+
 static void control_on_drain(struct timer *t) {
 	struct control *c = container_of(t, struct control, drain);
-	uint64_t now = loop_now_ms(&c->loop);
-	if (c->state == CONTROL_ANNOUNCING) {
-		for (unsigned i = 0; i < c->router.n_workers; i++)
-			worker_drain(&c->router.workers[i]);
-		c->state = CONTROL_DRAINING;
-		struct log_event e;
-		log_begin(&e, LOG_INFO, "stopping: not accepting, requests at work finish");
-		line_uint(&e.line, SLICE("drain_ms"), c->config->timeout.drain_ms);
-		log_end(&e);
-		c->drain_until_ms = now + c->config->timeout.drain_ms;
-	} else if (control_is_empty(c) || now >= c->drain_until_ms) {
+	bool is_late = c->state != CONTROL_ANNOUNCING && loop_now_ms(&c->loop) >= c->drain_until_ms;
+	if (c->state == CONTROL_ANNOUNCING)
+		control_drain(c);
+	else if (c->state == CONTROL_ENDING ? is_late || !control_has_clients(c) : control_is_empty(c)) {
 		control_stop(c);
+		return;
+	} else if (is_late) {
+		control_end(c);
 		return;
 	}
 	loop_timer(&c->loop, &c->drain, DRAIN_CHECK_MS);
@@ -524,8 +546,8 @@ static void control_on_stop(struct control *c) {
 	struct log_event e;
 	if (c->state == CONTROL_STARTING) /* nobody has come, and the process before us goes on */
 		_exit(1);
-	if (c->is_told) { /* a second time: now */
-		control_stop(c);
+	if (c->is_told) { /* a second time: now; a third one waits for nothing */
+		(c->state == CONTROL_ENDING ? control_stop : control_end)(c);
 		return;
 	}
 	c->is_told = true;

@@ -87,8 +87,10 @@ static void cut_answer(struct exchange *x) {
 		free(event);
 	}
 	/* Chunked and counted answers show by their missing end that they were cut; the others only by a
-	 * reset. */
-	if (gone || x->down.out_framing == FRAMING_CLOSE || call_pending(&x->down))
+	 * reset. Of who does not read nobody knows if it ever will, but a stop is no fault of his. */
+	bool is_silent_end = x->down.out_framing == FRAMING_CLOSE && !x->down.out_is_done;
+	bool is_stuck = call_pending(&x->down) && x->cause != CAUSE_STOPPING;
+	if (gone || is_silent_end || is_stuck)
 		session_abort(&x->down, true);
 	else
 		session_next(&x->down, false);

@@ -230,14 +230,24 @@ static void deliver_drain(struct mail *mail) {
 	free(m);
 }
 
+static void worker_tell_all(struct worker *w) {
+	server_end(&w->server);
+	list_each_safe (it, &w->active)
+		exchange_kill(container_of(it, struct exchange, link), CAUSE_STOPPING);
+	upstream_pool_close_idle(&w->pool);
+}
+
+static void deliver_end(struct mail *mail) {
+	struct worker_mail *m = container_of(mail, struct worker_mail, mail);
+	worker_tell_all(m->worker);
+	free(m);
+}
+
 static void deliver_stop(struct mail *mail) {
 	struct worker_mail *m = container_of(mail, struct worker_mail, mail);
 	struct worker *w = m->worker;
 	free(m);
-	server_drain(&w->server);
-	list_each_safe (it, &w->active)
-		exchange_kill(container_of(it, struct exchange, link), CAUSE_STOPPING);
-	upstream_pool_close_idle(&w->pool);
+	worker_tell_all(w);
 	server_close(&w->server);
 	loop_stop(&w->loop);
 }
@@ -252,6 +262,10 @@ void worker_leave(struct worker *w) {
 
 void worker_drain(struct worker *w) {
 	worker_post(w, deliver_drain, NULL);
+}
+
+void worker_end(struct worker *w) {
+	worker_post(w, deliver_end, NULL);
 }
 
 void worker_stop(struct worker *w) {

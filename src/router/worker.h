@@ -56,6 +56,7 @@ struct router {
 	struct log_writer *log, *replay; /* NULL: off */
 	_Atomic bool is_draining;        /* readiness says no */
 	_Atomic bool is_leaving;         /* each answer is the last on its connection */
+	_Atomic bool is_ending;          /* requests are refused */
 	uint64_t started_ns;
 };
 
@@ -122,6 +123,10 @@ void worker_leave(struct worker *w);
 
 /* By mail: the same, and idle clients are closed. */
 void worker_drain(struct worker *w);
+
+/* By mail: all clients are told, by a refusal, a cut or a close; router->is_ending is set. What is written
+ * for them leaves as they take it, until worker_stop(). */
+void worker_end(struct worker *w);
 
 /* By mail: cut what is still at work and end the thread. Then join and free. */
 void worker_stop(struct worker *w);

@@ -18,6 +18,11 @@ def begin_streams(front, n, tokens):
     return streams
 
 
+def read_to_end_of_one(s):
+    s.sendall(b"GET /liveness HTTP/1.1\r\nhost: t\r\n\r\n")
+    return read_to_end(s, b'"alive"}')[0]
+
+
 def refuses(front):
     try:
         front.connect().close()
@@ -156,16 +161,88 @@ def test_streams_that_outlast_the_limit_end_visibly(engine, router):
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_at_once(engine, router, second):
+def test_a_second_signal_ends_at_once_and_everybody_is_told(fake, router, second):
+    """Who waits for an answer, who is in the middle of one, who has not read what there is, who says nothing."""
+    def script(peer):
+        _, body = peer.request()
+        if b"answer" in body:
+            peer.wait_for_end()
+        peer.send(STREAM_HEAD, *([chunk(b"data: " + b"x" * 60000 + b"\n\n")] * 100 if b"much" in body else []),
+                  chunk(b"data: 1\n\n" + (b"data: half" if b"inside" in body else b"")))
+        peer.wait_for_end()
+    front = router([fake(script)], timeout={"announce": "300s", "drain": "300s"})
+    clients = {}
+    for what in ("answer", "boundary", "inside", "idle", "head"):
+        clients[what] = s = front.connect()
+        if what == "idle":
+            assert read_to_end_of_one(s)
+        elif what == "head":
+            s.sendall(b"GET / HTTP/1.1\r\nhost: ")
+        else:
+            s.sendall(raw_request(chat_body(user=what, stream=what != "answer")))
+            if what != "answer":
+                read_to_end(s, b"data: half" if what == "inside" else b"data: 1\n\n")
+    eventually(lambda: front.metric("headrace_active") == 3)
+    eventually(lambda: front.metric("headrace_connections", side="client") == 5)
+    front.process.terminate()
+    eventually(lambda: front.get("/readiness").status_code == 503)
+    front.process.send_signal(second)
+    ends = {what: read_to_end(s) for what, s in clients.items()}
+    for s in clients.values():
+        s.close()
+    assert front.wait() == 0
+    assert {end for _, end in ends.values()} == {"fin"}
+    for what in ("answer", "head"):
+        assert ends[what][0].startswith(b"HTTP/1.1 503 ") and b"being stopped" in ends[what][0]
+    assert b"being stopped" in ends["boundary"][0] and b"[DONE]" not in ends["boundary"][0]
+    assert b"being stopped" not in ends["inside"][0]
+    assert not any(ends[what][0].endswith(b"0\r\n\r\n") for what in ("boundary", "inside"))
+    assert ends["idle"][0] == b""
+    assert sorted(r["cause"] for r in front.log() if r["cause"] != "none") == ["stopping"] * 4
+
+
+def test_who_reads_late_gets_what_was_written(fake, router):
+    pieces = [chunk(b"data: " + b"x" * 60000 + b"\n\n")] * 100
+
+    def script(peer):
+        peer.request()
+        peer.send(STREAM_HEAD, chunk(b"data: 1\n\n"))
+        try:
+            peer.sock.settimeout(1)
+            peer.send(*pieces)      # more than the sockets on the way hold
+        except TimeoutError:
+            stuck.set()
+        peer.sock.settimeout(60)
+        peer.wait_for_end()
+    stuck = threading.Event()
+    front = router([fake(script)], timeout={"drain": "300s"})
+    s, = begin_streams(front, 1, 1)
+    assert stuck.wait(60)
+    held = front.metric("headrace_held_bytes")
+    assert held > 0
+    front.process.terminate()
+    eventually(lambda: refuses(front))
+    front.process.send_signal(signal.SIGTERM)
+    reply, end = read_to_end(s)
+    s.close()
+    assert end == "fin" and len(reply) > held and not reply.endswith(b"0\r\n\r\n")
+    assert front.wait() == 0
+
+
+def test_who_never_reads_does_not_hold_the_end_up(engine, router):
+    """Nor do those who do not close."""
     worker = engine(["m"], "--itl", "20ms")
     front = router([worker], timeout={"drain": "300s"})
-    begin_streams(front, 5, 100000)
+    streams = begin_streams(front, 5, 100000)
     front.process.terminate()
     eventually(lambda: refuses(front))
     assert front.process.poll() is None
-    front.process.send_signal(second)
-    front.wait()
+    front.process.send_signal(signal.SIGTERM)
+    assert front.wait() == 0
     eventually(lambda: worker.count("cancelled") == 5)
+    for s in streams:
+        reply, _ = read_to_end(s)
+        assert b"[DONE]" not in reply and not reply.endswith(b"0\r\n\r\n")
 
 
 def test_sigint_drains_too(engine, router):

@@ -227,7 +227,8 @@ static void stop_all(struct world *w) {
 static void test_stop_in_every_step(void **state) {
 	for (size_t i = 0; i < n_elems(scenes); i++) {
 		struct scene s = scenes[i]();
-		bool has_begun = parsed_has(bytes_slice(&s.client->got), "HTTP/1.1 200");
+		bool has_begun = scenes[i] == scene_blocked_answer ||
+		    parsed_has(bytes_slice(&s.client->got), "HTTP/1.1 200");
 		stop_all(s.w);
 		if (s.engine)
 			expect_closed(s.engine);
@@ -235,14 +236,38 @@ static void test_stop_in_every_step(void **state) {
 		world_settle(s.w);
 		if (scenes[i] == scene_interim)
 			expect_answer(s.client, 103, "");
-		if (scenes[i] == scene_blocked_answer)
-			expect_closed(s.client);
-		else if (has_begun)
+		if (has_begun) /* who had not taken what there was takes it first */
 			expect_cut(s.client, NULL);
 		else
 			expect_refusal(s.client, 503, "overloaded");
 		expect_end(s.w, 1);
 	}
+}
+
+/* What comes while the router tells everybody that it ends. */
+static void test_who_comes_late_is_refused(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *late = net_client();
+	atomic_store(&w->router.is_ending, true);
+	say(w, late, GET);
+	expect_refusal(late, 503, "overloaded");
+	expect_logged(w, 503, "stopping");
+	expect_end(w, 1);
+}
+
+/* It gets all that there is when it reads again; nothing of it is reset. */
+static void test_stop_while_a_client_does_not_read(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = ask(w, "GET /x HTTP/1.0\r\n\r\n");
+	peer_stall(client, 50);
+	say(w, net_newest(0), "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+	stop_all(w);
+	assert_false(client->was_shut);
+	peer_stall(client, SIZE_MAX);
+	world_settle(w);
+	assert_true(client->was_shut && !client->was_reset);
+	assert_true(slice_eq(slice_skip(bytes_slice(&client->got), client->got.n - 3), SLICE("abc")));
+	expect_end(w, 1);
 }
 
 /* All of the answer is here, but the client has not taken it: what is missing must be seen to miss. */
@@ -294,6 +319,8 @@ int main(void) {
 		cmocka_unit_test(test_half_closed_client_that_breaks),
 		cmocka_unit_test(test_half_closed_client_within_its_body),
 		cmocka_unit_test(test_stop_in_every_step),
+		cmocka_unit_test(test_who_comes_late_is_refused),
+		cmocka_unit_test(test_stop_while_a_client_does_not_read),
 		cmocka_unit_test(test_stop_while_the_client_reads_the_end),
 		cmocka_unit_test(test_drain),
 	};

@@ -614,13 +614,32 @@ static void peers_have_addresses(void **state) {
 	}
 }
 
-/* --- several doors -------------------------------------------------------------------------- */
-
 static void ask_once(struct house *h, int client) {
 	unsigned n = h->n_begun;
 	rig_say(client, SLICE("GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
 	rig_until(&h->rig, h->n_begun == n + 1 && !h->at_work);
 }
+
+static void at_the_end_all_are_told(void **state) {
+	struct house *h = house_open(&patient);
+	int idle = rig_connect(h->port), half = rig_connect(h->port);
+	char reply[512] = { 0 };
+	ask_once(h, idle);
+	rig_say(half, SLICE("GET / HTTP/1.1\r\n"));
+	rig_until(
+	    &h->rig, container_of(h->server.sessions.prev, struct session, link)->state == SESSION_HEAD);
+	server_end(&h->server);
+	assert_int_equal(h->refused, CAUSE_STOPPING);
+	rig_until(&h->rig, recv(half, reply, sizeof(reply) - 1, MSG_DONTWAIT) > 0);
+	assert_non_null(strstr(reply, "HTTP/1.1 503 "));
+	assert_non_null(strstr(reply, "being stopped"));
+	close(half);
+	close(idle);
+	rig_until(&h->rig, h->server.n_sessions == 0);
+	house_close(h);
+}
+
+/* --- several doors -------------------------------------------------------------------------- */
 
 static void clients_come_by_each_door(void **state) {
 	struct house *h = house_open(&patient);
@@ -747,6 +766,7 @@ int main(void) {
 		cmocka_unit_test(who_never_asks_does_not_hold_a_drain_up),
 		cmocka_unit_test(a_close_ends_everybody),
 		cmocka_unit_test(peers_have_addresses),
+		cmocka_unit_test(at_the_end_all_are_told),
 		cmocka_unit_test(clients_come_by_each_door),
 		cmocka_unit_test(a_place_is_found_by_each_door),
 		cmocka_unit_test(a_server_without_a_door_waits_for_one),

@@ -11,6 +11,7 @@
 #include "net/loop.h"
 
 #define REQUEST_BYTES_MAX (8u << 20) /* what the admin port takes */
+#define UPGRADE_MS        3660000    /* the router gives up before: [timeout] upgrade is an hour at most */
 #define TARGET_BYTES      2048u
 
 /* What a verb makes of the arguments. False: it has said what is wrong with them. */
@@ -22,7 +23,8 @@ struct verb {
 	const char *name;
 	const char *words; /* what it needs besides; NULL: nothing */
 	prepare_fn prepare;
-	show_fn show; /* NULL: the answer is printed as it came */
+	show_fn show;         /* NULL: the answer is printed as it came */
+	uint64_t patience_ms; /* its answer may take as long; 0: no longer than others */
 };
 
 static bool say(const char *what, const char *why) {
@@ -143,6 +145,14 @@ static bool prepare_weight(
 	return prepare_act("instances", words[0], "weight", target, body_out);
 }
 
+/* The body is one of no bytes: a POST. */
+static bool prepare_upgrade(
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
+	snprintf(target, TARGET_BYTES, "/admin/upgrade");
+	*body_out = (struct slice){ calloc(1, 1), 0 };
+	return true;
+}
+
 static bool prepare_config(
     const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
 	snprintf(target, TARGET_BYTES, "/config");
@@ -156,20 +166,21 @@ static bool prepare_metrics(
 }
 
 static const struct verb verbs[] = {
-	{ "explain", NULL, prepare_explain, show_explanation },
-	{ "decisions", NULL, prepare_decisions, show_decisions },
-	{ "decision", "ID", prepare_decision, show_decision },
-	{ "breakers", NULL, prepare_breakers, show_breakers },
-	{ "trip", "NAME", prepare_trip, show_breakers },
-	{ "reset", "NAME", prepare_reset, show_breakers },
-	{ "instances", NULL, prepare_instances, show_instances },
-	{ "drain", "NAME", prepare_drain, show_instances },
-	{ "undrain", "NAME", prepare_undrain, show_instances },
-	{ "disable", "NAME", prepare_disable, show_instances },
-	{ "enable", "NAME", prepare_enable, show_instances },
-	{ "weight", "NAME N", prepare_weight, show_instances },
-	{ "config", NULL, prepare_config, NULL },
-	{ "metrics", NULL, prepare_metrics, NULL },
+	{ "explain", NULL, prepare_explain, show_explanation, 0 },
+	{ "decisions", NULL, prepare_decisions, show_decisions, 0 },
+	{ "decision", "ID", prepare_decision, show_decision, 0 },
+	{ "breakers", NULL, prepare_breakers, show_breakers, 0 },
+	{ "trip", "NAME", prepare_trip, show_breakers, 0 },
+	{ "reset", "NAME", prepare_reset, show_breakers, 0 },
+	{ "instances", NULL, prepare_instances, show_instances, 0 },
+	{ "drain", "NAME", prepare_drain, show_instances, 0 },
+	{ "undrain", "NAME", prepare_undrain, show_instances, 0 },
+	{ "disable", "NAME", prepare_disable, show_instances, 0 },
+	{ "enable", "NAME", prepare_enable, show_instances, 0 },
+	{ "weight", "NAME N", prepare_weight, show_instances, 0 },
+	{ "upgrade", NULL, prepare_upgrade, show_upgrade, UPGRADE_MS },
+	{ "config", NULL, prepare_config, NULL, 0 },
+	{ "metrics", NULL, prepare_metrics, NULL, 0 },
 };
 
 static unsigned count_words(const struct verb *verb) {
@@ -187,7 +198,8 @@ static const struct verb *find_verb(const struct ctl_words *words) {
 		say("what?",
 		    "explain, decisions, decision ID, breakers, trip NAME, reset NAME, instances, drain "
 		    "NAME, "
-		    "undrain NAME, disable NAME, enable NAME, weight NAME N, config or metrics; --help says "
+		    "undrain NAME, disable NAME, enable NAME, weight NAME N, upgrade, config or metrics; "
+		    "--help says "
 		    "more");
 	else if (!verb)
 		say(words->items[0], "no such question; --help lists them");
@@ -266,13 +278,14 @@ int ctl_main(int argc, char **argv) {
 	char target[TARGET_BYTES];
 	char *fields = join_headers(&config->headers);
 	struct slice body = { NULL, 0 };
-	struct question question = { .url = config->admin, .path = target, .timeout_ms = config->timeout_ms };
+	struct question question = { .url = config->admin, .path = target };
 
 	code = 2;
 	if (verb && verb->prepare(config, words.items + 1, target, &body)) {
 		loop_setup_process();
 		question.method = body.p ? SLICE("POST") : SLICE("GET");
 		question.body = body;
+		question.timeout_ms = u64_max(config->timeout_ms, verb->patience_ms);
 		question.fields = (struct slice){ fields, strlen(fields) };
 		code = run(verb, config, &question) ? 0 : 1;
 	}

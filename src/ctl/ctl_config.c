@@ -78,7 +78,7 @@ static const struct option_table tables[] = { { "ctl", "questions to a router" }
 
 static const struct option_schema schema = {
 	.program = "headrace ctl",
-	.summary = "ask a running router why requests went where they went, drain engines, and move breakers",
+	.summary = "ask a running router why requests went where they went, drain engines, move breakers, and upgrade it",
 	.main_table = "ctl",
 	.env_prefix = "HEADRACE",
 	.tables = tables,
@@ -100,6 +100,8 @@ static const struct option_schema schema = {
 		    "  undrain NAME, enable NAME\n"
 		    "                 it may serve again\n"
 		    "  weight NAME N  its share of the traffic; default: as the configuration or registry says\n"
+		    "  upgrade        starts the binary that stands where the router was started from; it takes over without "
+		    "a request lost, or nothing changes and it is told why\n"
 		    "  config         the router's values in effect\n"
 		    "  metrics        its metrics, as they are scraped\n"
 		    "Exit status: 0 when there was an answer, 1 when there was none or it says no, 2 for mistakes in "

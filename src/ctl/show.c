@@ -312,3 +312,8 @@ void show_decision(const json_t *d, FILE *out) {
 	put_outcome(d, out);
 	put_candidates(d, out);
 }
+
+void show_upgrade(const json_t *answer, FILE *out) {
+	put_line(out, "process %lld serves now, started from %s", (long long)integer_of(answer, "pid"),
+	    text_of(answer, "path"));
+}

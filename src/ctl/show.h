@@ -14,3 +14,4 @@ void show_decisions(const json_t *answer, FILE *out);
 void show_decision(const json_t *decision, FILE *out);
 void show_breakers(const json_t *answer, FILE *out);
 void show_instances(const json_t *answer, FILE *out);
+void show_upgrade(const json_t *answer, FILE *out);

@@ -666,7 +666,10 @@ const struct option_schema router_config_schema = {
 		.signals =
 		    "SIGTERM and SIGINT end the router gently: not ready for [timeout] announce, then no new "
 		    "connections, then up to [timeout] drain for open requests; exit status 0. A second one ends it "
-		    "at once. SIGHUP reads the files of [tls] again; if one is wrong, all stays as it was.\n",
+		    "at once: who has no answer gets an error, streams are cut, and all have a second to take that. "
+		    "SIGUSR2 starts the binary that stands where this one was started from, with the same arguments; it takes over the "
+		    "listening sockets when it is ready, and the old process ends as after SIGTERM. If it is not ready within [timeout] "
+		    "upgrade, or ends, all stays as it was. SIGHUP reads the files of [tls] again; if one is wrong, all stays as it was.\n",
 		.examples =
 		    "Two engines on one machine:\n"
 		    "  headrace router --worker-urls http://127.0.0.1:8000 http://127.0.0.1:8001\n"

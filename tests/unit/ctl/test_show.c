@@ -155,6 +155,12 @@ static void what_is_not_there_is_a_dash(void **state) {
 	free(shown(show_explanation, "{\"rows\":[1,{\"codes\":[5]}],\"demand\":[]}"));
 }
 
+static void an_upgrade_is_a_line(void **state) {
+	assert_shown(show_upgrade, "{\"pid\":17,\"path\":\"/usr/bin/headrace\"}",
+	    "process 17 serves now, started from /usr/bin/headrace\n");
+	free(shown(show_upgrade, "{}"));
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(cells_stand_in_columns),
@@ -163,6 +169,7 @@ int main(void) {
 		cmocka_unit_test(a_decision_says_what_became_of_it),
 		cmocka_unit_test(breakers_are_a_table),
 		cmocka_unit_test(instances_are_a_table),
+		cmocka_unit_test(an_upgrade_is_a_line),
 		cmocka_unit_test(what_is_not_there_is_a_dash),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

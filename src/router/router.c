@@ -551,8 +551,11 @@ static void control_on_stop(struct control *c) {
 		return;
 	}
 	c->is_told = true;
-	if (c->state != CONTROL_RUNNING) /* another process has taken over: this is what we do already */
+	if (c->state != CONTROL_RUNNING) { /* another process has taken over */
+		log_begin(&e, LOG_INFO, "stopping: this process does so already");
+		log_end(&e);
 		return;
+	}
 	upgrade_cancel(&c->upgrade, "the router is being stopped");
 	log_begin(&e, LOG_INFO, "stopping: not ready, still accepting");
 	line_uint(&e.line, SLICE("announce_ms"), c->config->timeout.announce_ms);
@@ -577,6 +580,7 @@ static void control_on_signal(struct signals *signals, int number) {
 static size_t control_collect(struct upgrade *u, struct handed **items_out) {
 	const struct control *c = container_of(u, struct control, upgrade);
 	const struct control_sockets *s = &c->sockets;
+	u->timeout_ms = c->config->timeout.upgrade_ms;
 	struct handed *items = calloc(s->n_data + 3, sizeof(*items));
 	size_t n = 0;
 	for (size_t i = 0; i < s->n_data; i++)
@@ -725,13 +729,9 @@ static void control_begin_warming(struct control *c) {
 	c->warm_until_ms = loop_now_ms(&c->loop) + WARM_MS;
 }
 
-static bool control_start(struct control *c) {
-	static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR2 };
+static void control_make_tables(struct control *c) {
 	struct router *router = &c->router;
 	const struct router_config *config = c->config;
-
-	log_set_level(config->log_level);
-	c->state = CONTROL_STARTING;
 	router->config = config;
 	router->n_workers =
 	    config->n_threads ? config->n_threads : (unsigned)size_min(count_cpus(), LOAD_WORKERS_MAX);
@@ -744,6 +744,26 @@ static bool control_start(struct control *c) {
 	router->responses =
 	    session_table_new(config->policies.session_capacity, config->policies.session_idle_ms / 1000);
 	router->rates = rate_table_new(config->tenants, config->requests_per_second);
+}
+
+static void control_begin_watching(struct control *c) {
+	const struct router_config *config = c->config;
+	struct watch_intervals every = { config->models_interval_ms, config->models_timeout_ms,
+		config->resolve_interval_ms, config->engine_key };
+	watcher_init(&c->watcher, &c->loop, c->fleet, &every, control_on_watch);
+	watcher_sync(&c->watcher, c->snapshot);
+	health_sync(&c->health, c->snapshot);
+	scraper_sync(&c->scraper, c->snapshot);
+	c->is_started = true;
+}
+
+static bool control_start(struct control *c) {
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR2 };
+	struct router *router = &c->router;
+
+	log_set_level(c->config->log_level);
+	c->state = CONTROL_STARTING;
+	control_make_tables(c);
 	router->started_ns = clock_now_ns();
 	c->report.router = router;
 	explain_init(&c->report.explain, &c->loop, router);
@@ -755,7 +775,6 @@ static bool control_start(struct control *c) {
 	    !control_open_logs(c) || !control_open_sockets(c))
 		return false;
 	upgrade_init(&c->upgrade, &c->loop, &upgrade_owner);
-	c->upgrade.timeout_ms = config->timeout.upgrade_ms;
 	c->report.upgrade = &c->upgrade;
 	c->snapshot = fleet_build(c->fleet);
 	c->report.snapshot = c->snapshot;
@@ -766,13 +785,7 @@ static bool control_start(struct control *c) {
 	signals_init(&c->signals, &c->loop, signals, n_elems(signals), control_on_signal);
 	if (!control_make_workers(c))
 		return false;
-	struct watch_intervals every = { config->models_interval_ms, config->models_timeout_ms,
-		config->resolve_interval_ms, config->engine_key };
-	watcher_init(&c->watcher, &c->loop, c->fleet, &every, control_on_watch);
-	watcher_sync(&c->watcher, c->snapshot);
-	health_sync(&c->health, c->snapshot);
-	scraper_sync(&c->scraper, c->snapshot);
-	c->is_started = true;
+	control_begin_watching(c);
 	if (!succession_has_predecessor(&c->succession))
 		return control_accept(c);
 	control_begin_warming(c);

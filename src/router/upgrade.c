@@ -160,8 +160,8 @@ static void upgrade_finish(struct upgrade *u) {
 	log_begin(&e, LOG_INFO, "upgraded: the new process accepts, this one does not any more");
 	line_uint(&e.line, SLICE("pid"), (uint64_t)u->child.pid);
 	log_end(&e);
+	u->owner->on_done(u); /* before the answer: who asks again then asks the new one */
 	upgrade_answer(u, true);
-	u->owner->on_done(u);
 }
 
 /* --- what is heard of it ------------------------------------------------------------------- */

@@ -30,7 +30,8 @@ enum upgrade_state {
 struct upgrade;
 
 struct upgrade_owner {
-	/* What is given away: fills `items`, returns how many there are; called once for each start. */
+	/* What is given away: fills `items` (malloc), returns how many there are; called once for each start.
+	 * Sets u->timeout_ms. */
 	size_t (*collect)(struct upgrade *u, struct handed **items_out);
 	/* It serves: to stop accepting is the owner's part. */
 	void (*on_done)(struct upgrade *u);
@@ -42,7 +43,7 @@ struct upgrade {
 	char *path;  /* absolute, links in it are followed at each start; NULL: not known */
 	char **argv; /* as it was; one block */
 	enum upgrade_state state;
-	uint64_t timeout_ms; /* for the new process to be ready; may be set at any time */
+	uint64_t timeout_ms; /* for the new process to be ready */
 	struct spawned child;
 	int channel;
 	struct fd_event said, ended, wrote; /* on the channel, the process, its standard error */

@@ -218,7 +218,8 @@ def test_it_is_told_by_each_answer_and_stays_ready(upgradable, fake, engine):
         answer = kept.get("/readiness")
         assert (answer.status_code, answer.headers["connection"]) == (200, "close")
         assert "connection" not in kept.get("/readiness").headers     # that was the new one
-    os.kill(front.first.pid, signal.SIGTERM)        # it is leaving already
+    front.first.terminate()
+    eventually(lambda: "stopping: this process does so already" in front.output())
     front.first.send_signal(signal.SIGTERM)         # at once
     front.await_end(front.first.pid)
 

@@ -1,8 +1,8 @@
 """Refusals: status, stable code, and the shape of the API that was called."""
 import gzip
-import http.client
 import json
 import resource
+from http.client import HTTPConnection
 
 import pytest
 
@@ -142,7 +142,7 @@ def test_a_head_that_does_not_end_is_408(router, engine):
 
 
 def test_errors_do_not_end_the_connection(fleet):
-    client = http.client.HTTPConnection("127.0.0.1", fleet.port, timeout=60)
+    client = HTTPConnection("127.0.0.1", fleet.port, timeout=60)
     client.connect()
     client.auto_open = False        # one that was closed stays closed
     for body, status in [({"model": "no such"}, 404), (chat_body(), 200)] * 5:

@@ -9,6 +9,7 @@ import pytest
 import test_notify
 from program import eventually
 from test_notify import manager  # noqa: F401, a fixture
+from test_upgrade import upgradable  # noqa: F401
 
 PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 17, 0x4206, 0x4207, 0x40000000
 LIMIT = {"WATCHDOG_USEC": "400000"}
@@ -60,3 +61,15 @@ def test_a_thread_that_stands_still_is_the_end_of_that(start, manager):  # noqa:
         assert one.admin("/metrics").status_code == 200       # the control thread itself is well
     assert manager.hear() == b"WATCHDOG=1"
     eventually(lambda: "all threads move again" in one.output())
+
+
+def test_a_successor_is_told_of_as_well(upgradable, engine, manager):  # noqa: F811
+    """It inherits the manager's wish from the process that started it."""
+    front = upgradable([engine(["m"])], env=manager.env | LIMIT)
+    assert manager.hear() == b"READY=1"
+    old = front.pid
+    front.upgrade()
+    front.await_end(old)
+    while manager.has_heard():
+        manager.hear()
+    assert {manager.hear() for _ in range(3)} == {b"WATCHDOG=1"}

@@ -237,22 +237,20 @@ static bool is_empty(const json_t *value) {
 	return json_is_string(value) ? json_string_length(value) == 0 : json_array_size(value) == 0;
 }
 
-static json_t *dump_value(const struct option *row, const json_t *value);
-
 static json_t *dump_items(const struct option *row, const json_t *value) {
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < json_array_size(value); i++) {
 		json_t *object = json_object();
 		for (const struct option *f = row->fields; f < row->fields + row->n_fields; f++)
-			json_object_set_new(
-			    object, f->key, dump_value(f, json_object_get(json_array_get(value, i), f->key)));
+			json_object_set_new(object, f->key,
+			    option_set_dump(f, json_object_get(json_array_get(value, i), f->key)));
 		json_array_append_new(list, object);
 	}
 	return list;
 }
 
-static json_t *dump_value(const struct option *row, const json_t *value) {
+json_t *option_set_dump(const struct option *row, const json_t *value) {
 	if (row->secret && !is_empty(value))
 		return json_string("(secret)");
 	return row->type == OPTION_ARRAY ? dump_items(row, value) : json_deep_copy(value);
@@ -271,7 +269,7 @@ json_t *option_dump(const struct option_set *set) {
 			table = json_object();
 			json_object_set_new(root, row->table, table);
 		}
-		json_object_set_new(table, row->key, dump_value(row, set->found[i].value));
+		json_object_set_new(table, row->key, option_set_dump(row, set->found[i].value));
 	}
 	return root;
 }
@@ -284,6 +282,22 @@ static int check(const struct option_set *set) {
 		return 2;
 	puts("configuration is good");
 	return 0;
+}
+
+static void read_sources(struct option_set *set, void *config, option_verify_fn verify) {
+	if (set->file)
+		option_read_file(set, set->file);
+	option_read_environment(set, environ);
+	option_store(set, config);
+	if (verify)
+		verify(set, config);
+}
+
+size_t option_read_again(
+    struct option_set *set, int argc, char *const *argv, void *config, option_verify_fn verify) {
+	(void)option_read_flags(set, argc, argv);
+	read_sources(set, config, verify);
+	return set->n_mistakes;
 }
 
 int option_start(struct option_set *set, int argc, char *const *argv, void *config, option_verify_fn verify) {
@@ -303,12 +317,7 @@ int option_start(struct option_set *set, int argc, char *const *argv, void *conf
 	case OPTION_RUN:
 		break;
 	}
-	if (set->file)
-		option_read_file(set, set->file);
-	option_read_environment(set, environ);
-	option_store(set, config);
-	if (verify)
-		verify(set, config);
+	read_sources(set, config, verify);
 	if (command == OPTION_CHECK)
 		return check(set);
 	option_print_mistakes(set, stderr);

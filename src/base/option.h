@@ -82,6 +82,7 @@ struct option {
 	bool required;    /* of a field: every item must have it */
 	bool reserved;    /* for a later version: any value is taken, to no effect */
 	bool secret;      /* never shown */
+	bool fixed;       /* holds until the program ends: another value needs another start */
 };
 
 struct option_table {
@@ -182,3 +183,7 @@ typedef void (*option_verify_fn)(struct option_set *set, void *config);
  * to stderr. Returns -1 when the program is to run, otherwise its exit code (0 or 2).
  */
 int option_start(struct option_set *set, int argc, char *const *argv, void *config, option_verify_fn verify);
+
+/* The same sources again, for a program that runs: nothing is printed. Returns option_mistakes(). */
+must_use size_t option_read_again(
+    struct option_set *set, int argc, char *const *argv, void *config, option_verify_fn verify);

@@ -31,7 +31,7 @@ static const char *arg_of(const struct option *row) {
 static void facts_of(const struct option *row, char line[static OPTION_LINE_BYTES]) {
 	char choices[256] = "", range[128] = "", def[128] = "";
 	const char *facts[] = { choices, range, row->required ? "required" : "", def,
-		row->reserved ? "reserved: no effect yet" : "" };
+		row->reserved ? "reserved: no effect yet" : "", row->fixed ? "not changed by a reload" : "" };
 	size_t n = 0;
 
 	if (row->choices) {

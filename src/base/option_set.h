@@ -37,5 +37,8 @@ void option_set_blame(struct option_set *set, enum option_source source, const c
 /* A mistake about a path of the file, or, if that is "", about a line of it (0: the whole). */
 void option_set_blame_file(struct option_set *set, const char *path, int line, const char *text);
 
+/* A value as it is shown: secrets masked. The caller owns it. */
+json_t *option_set_dump(const struct option *row, const json_t *value);
+
 /* A warning about a path of the file. */
 void option_set_warn_file(struct option_set *set, const char *path, const char *text);

@@ -161,11 +161,11 @@ static const struct option rows[] = {
 		    "infini-router, chooses them too, or those that vLLM's router has for [admission]",
 	    .type = OPTION_ENUM, .choices = dialects, .def = "headrace", ROUTER(dialect) },
 	{ "router", "host", .arg = "HOST", .help = "address to listen on", .type = OPTION_STRING,
-	    .def = "127.0.0.1", .check = option_check_host, ROUTER(host) },
+	    .def = "127.0.0.1", .check = option_check_host, ROUTER(host), .fixed = true },
 	{ "router", "port", .help = "port to listen on", .type = OPTION_UINT, .def = "30000", .min = 1,
-	    .max = UINT16_MAX, ROUTER(port) },
+	    .max = UINT16_MAX, ROUTER(port), .fixed = true },
 	{ "router", "threads", .help = "worker threads; 0 is one per CPU", .type = OPTION_UINT, .def = "0",
-	    .max = 256, ROUTER(n_threads) },
+	    .max = 256, ROUTER(n_threads), .fixed = true },
 	{ "router", "body_limit", .help = "largest body of a request; beyond is 413", .type = OPTION_SIZE,
 	    .def = "512MiB", .min = KIB, .max = 1024 * GIB, ROUTER(body_limit_bytes) },
 	{ "router", "inspect_limit",
@@ -181,7 +181,8 @@ static const struct option rows[] = {
 	    .type = OPTION_SIZE, .def = "64MiB", .min = KIB, .max = 1024 * GIB, ROUTER(hold_limit_bytes) },
 	{ "router", "hold_memory",
 	    .help = "what held bodies, heads and unread output may take together; beyond is 503",
-	    .type = OPTION_SIZE, .def = "256MiB", .min = KIB, .max = 1024 * GIB, ROUTER(hold_memory_bytes) },
+	    .type = OPTION_SIZE, .def = "256MiB", .min = KIB, .max = 1024 * GIB, ROUTER(hold_memory_bytes),
+	    .fixed = true },
 	{ "router", "request_id_headers", .arg = "NAME...",
 	    .help = "headers that may bring a request's id; the first that is there and well-formed counts",
 	    .type = OPTION_LIST, .def = "x-request-id,x-correlation-id,x-trace-id,request-id",
@@ -212,12 +213,12 @@ static const struct option rows[] = {
 	    .help = "where the last table of the registry is kept, for a start while it is away; without one "
 		    "$STATE_DIRECTORY, $XDG_STATE_HOME/headrace or ~/.local/state/headrace, which is made if "
 		    "need be",
-	    .type = OPTION_STRING, ROUTER(state_dir) },
+	    .type = OPTION_STRING, ROUTER(state_dir), .fixed = true },
 
 	{ "admin", "host", .arg = "HOST", .help = "address of the admin listener", .type = OPTION_STRING,
-	    .def = "127.0.0.1", .check = option_check_host, ROUTER(admin_host) },
+	    .def = "127.0.0.1", .check = option_check_host, ROUTER(admin_host), .fixed = true },
 	{ "admin", "port", .help = "its port", .type = OPTION_UINT, .def = "29000", .min = 1,
-	    .max = UINT16_MAX, ROUTER(admin_port) },
+	    .max = UINT16_MAX, ROUTER(admin_port), .fixed = true },
 	{ "admin", "key", .arg = "KEY",
 	    .help = "bearer token for calls that change something; without it, or for who does not bring it, "
 		    "these are for this machine alone",
@@ -254,10 +255,10 @@ static const struct option rows[] = {
 
 	{ "metrics", "host", .flag = "prometheus-host", .arg = "HOST",
 	    .help = "address of /metrics, if not the admin one", .type = OPTION_STRING,
-	    .check = check_host_or_none, ROUTER(metrics_host) },
+	    .check = check_host_or_none, ROUTER(metrics_host), .fixed = true },
 	{ "metrics", "port", .flag = "prometheus-port",
 	    .help = "its port, if not the admin one; 0 is the admin one", .type = OPTION_UINT,
-	    .max = UINT16_MAX, ROUTER(metrics_port) },
+	    .max = UINT16_MAX, ROUTER(metrics_port), .fixed = true },
 
 	{ "tls", "certificates", .flag = "tls-certificates", .arg = "CHAIN:KEY...",
 	    .help =
@@ -327,7 +328,7 @@ static const struct option rows[] = {
 	    .type = OPTION_LIST, ROUTER(given_policies) },
 	{ "policy", "prefix_index_mb", .flag = "prefix-index-mb",
 	    .help = "memory for what is known of the engines' prefix caches, MiB; 0 keeps no index",
-	    .type = OPTION_UINT, .def = "64", .max = 4096, ROUTER(prefix_index_mib) },
+	    .type = OPTION_UINT, .def = "64", .max = 4096, ROUTER(prefix_index_mib), .fixed = true },
 	{ "policy", "prefill", .flag = "prefill-policy",
 	    .help = "for engines that only prefill; to no effect while there are no such roles",
 	    .type = OPTION_STRING, .choices = policy_config_names, .def = "cache_aware" },
@@ -365,12 +366,12 @@ static const struct option rows[] = {
 	{ "session", "idle", .flag = "session-idle",
 	    .help = "a session unused for so long is over, and the engine of a stored response forgotten",
 	    .type = OPTION_DURATION, .def = "2h", .min = 60000, .max = 144 * HOUR_MS,
-	    ROUTER(policies.session_idle_ms) },
+	    ROUTER(policies.session_idle_ms), .fixed = true },
 	{ "session", "capacity", .flag = "session-capacity",
 	    .help = "so many sessions are known at a time, the latest, and as many stored responses; 8 bytes "
 		    "each",
 	    .type = OPTION_UINT, .def = "131072", .min = 64, .max = 1 << 27,
-	    ROUTER(policies.session_capacity) },
+	    ROUTER(policies.session_capacity), .fixed = true },
 	{ "session", "overload", .flag = "session-overload", .arg = "TIMES",
 	    .help =
 		"an engine with so many times the requests in flight of the others is left by its sessions",
@@ -433,13 +434,13 @@ static const struct option rows[] = {
 	    .type = OPTION_UINT, .def = "0", .max = UINT32_MAX, ROUTER(policies.cost_ceiling) },
 
 	{ "log", "access", .arg = "FILE", .help = "one line a request; - is standard output, off is none",
-	    .type = OPTION_STRING, .def = "-", ROUTER(log_access) },
+	    .type = OPTION_STRING, .def = "-", ROUTER(log_access), .fixed = true },
 	{ "log", "format", .help = "form of the lines", .type = OPTION_STRING, .choices = log_formats,
 	    .def = "json" },
 	{ "log", "level", .help = "least of the events that are logged", .type = OPTION_ENUM,
 	    .choices = log_levels, .def = "info", ROUTER(log_level) },
 	{ "log", "dir", .arg = "DIR", .help = "where log files go that are not named from the root",
-	    .type = OPTION_STRING, ROUTER(log_dir) },
+	    .type = OPTION_STRING, ROUTER(log_dir), .fixed = true },
 
 	{ "discovery", "interval", .help = "how often engines without declared models are asked for them",
 	    .type = OPTION_DURATION, .def = "10s", .min = 100, .max = 24 * HOUR_MS,
@@ -458,7 +459,7 @@ static const struct option rows[] = {
 	    .check = option_check_token, .secret = true, ROUTER(engine_key) },
 	{ "discovery", "registry_url", .arg = "URL",
 	    .help = "the registry that knows the engines, besides those named here", .type = OPTION_STRING,
-	    .check = check_registry, ROUTER(registry_url) },
+	    .check = check_registry, ROUTER(registry_url), .fixed = true },
 	{ "discovery", "registry_token", .arg = "TOKEN", .help = "bearer token for the registry",
 	    .type = OPTION_STRING, .check = option_check_token, .secret = true, ROUTER(registry_token) },
 	{ "discovery", "registry_sync_interval", .help = "how often a registry without a watch is asked",
@@ -506,11 +507,11 @@ static const struct option rows[] = {
 	    .type = OPTION_BOOL, .def = "false", ROUTER(explain.has_headers) },
 	{ "explain", "ring", .flag = "explain-ring",
 	    .help = "choices that each thread remembers for the admin port's /decisions; 0 is none",
-	    .type = OPTION_UINT, .def = "1024", .max = 1u << 16, ROUTER(explain.n_records) },
+	    .type = OPTION_UINT, .def = "1024", .max = 1u << 16, ROUTER(explain.n_records), .fixed = true },
 	{ "explain", "log", .flag = "explain-log", .arg = "FILE",
 	    .help = "one line a request, for headrace sim to play it again under another policy: times, "
 		    "tokens and hashes, no text; off is none",
-	    .type = OPTION_STRING, .def = "off", ROUTER(explain.log) },
+	    .type = OPTION_STRING, .def = "off", ROUTER(explain.log), .fixed = true },
 
 	{ "retry", "attempts", .flag = "retry-max-retries",
 	    .help = "how often one request is sent at most, if engines refuse it; 1 is no retry. What never "
@@ -1048,6 +1049,21 @@ int router_config_load(int argc, char *const *argv, struct router_config **confi
 		router_config_free(&config);
 	*config_out = config;
 	return code;
+}
+
+struct router_config *router_config_read(int argc, char *const *argv, char **mistakes_out) {
+	struct router_config *config = calloc(1, sizeof(*config));
+	size_t n_bytes;
+	FILE *out = open_memstream(mistakes_out, &n_bytes);
+
+	assert(out);
+	config->options = option_set_new(&router_config_schema);
+	size_t n = option_read_again(config->options, argc, argv, config, verify);
+	option_print_mistakes(config->options, out);
+	fclose(out);
+	if (n)
+		router_config_free(&config);
+	return config;
 }
 
 void router_config_free(struct router_config **config_inout) {

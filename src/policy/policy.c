@@ -204,6 +204,7 @@ struct adoption {
 	void **tables;
 	void *cells;
 	size_t cell_bytes;
+	bool is_retuned;                 /* the options are others: tables are not taken over */
 	uint16_t at[INSTANCE_SLOTS_MAX]; /* for struct past; what earlier models left in it does no harm */
 };
 
@@ -230,7 +231,7 @@ static void adopt_table(
 
 	if (!policy->build || model->n_candidates == 0)
 		return;
-	if (old && !policy->builds_always && are_rows_eq(a, model, old)) {
+	if (old && !policy->builds_always && !a->is_retuned && are_rows_eq(a, model, old)) {
 		void **was = &a->set->tables[index_of(a->set->snapshot, old)];
 
 		*own = *was;
@@ -240,7 +241,18 @@ static void adopt_table(
 	*own = policy->build(a->snap, model, a->set->options);
 }
 
-/* `old` is the same model in the snapshot of the set, or NULL. Its policy is the same, too. */
+/* The same model in the snapshot of the set; NULL: there is none that this policy has picked for. */
+static const struct model *model_before(
+    const struct adoption *a, const struct policy *policy, const struct model *model) {
+	const struct snapshot *snap = a->set->snapshot;
+	const struct model *old = NULL;
+
+	if (snap)
+		old = model == &a->snap->any ? &snap->any : snapshot_model(snap, model->name);
+	return old && policy_of(a->set, old) == policy ? old : NULL;
+}
+
+/* `old` is what model_before() says. */
 static void adopt_model(
     struct adoption *a, const struct policy *policy, const struct model *model, const struct model *old) {
 	const struct policy_set *set = a->set;
@@ -279,19 +291,24 @@ static void adopt_scratch(struct policy_set *set, uint32_t n_rows) {
 	set->n_eligible = 0;
 }
 
-void policy_set_adopt(struct policy_set *set, struct snapshot *snap) {
-	const struct snapshot *old = set->snapshot;
-	struct adoption a = { .set = set, .snap = snap };
+static void adopt_all(struct adoption *a, const struct policy *const *policies) {
+	const struct snapshot *snap = a->snap;
+
+	a->cells = calloc(1, snap->n_candidates * a->cell_bytes + 1);
+	a->tables = calloc(snap->n_models + 1, sizeof(*a->tables));
+	for (uint32_t i = 0; i <= snap->n_models; i++) {
+		const struct model *model = i ? &snap->models[i - 1] : &snap->any;
+		const struct policy *policy = policies[index_of(snap, model)];
+
+		adopt_model(a, policy, model, model_before(a, policy, model));
+	}
+}
+
+static void adopt(struct policy_set *set, struct snapshot *snap, bool is_retuned) {
+	struct adoption a = { .set = set, .snap = snap, .is_retuned = is_retuned };
 	const struct policy **policies = choose_policies(set->options, snap, &a.cell_bytes);
 
-	a.cells = calloc(1, snap->n_candidates * a.cell_bytes + 1);
-	a.tables = calloc(snap->n_models + 1, sizeof(*a.tables));
-	adopt_model(&a, policies[snap->n_models], &snap->any, old ? &old->any : NULL);
-	for (uint32_t i = 0; i < snap->n_models; i++) {
-		const struct model *model = &snap->models[i];
-
-		adopt_model(&a, policies[i], model, old ? snapshot_model(old, model->name) : NULL);
-	}
+	adopt_all(&a, policies);
 	free_tables(set);
 	free(set->cells);
 	free(set->policies);
@@ -307,6 +324,16 @@ void policy_set_adopt(struct policy_set *set, struct snapshot *snap) {
 	snapshot_ref(snap);
 	snapshot_unref(&set->snapshot);
 	set->snapshot = snap;
+}
+
+void policy_set_adopt(struct policy_set *set, struct snapshot *snap) {
+	adopt(set, snap, false);
+}
+
+void policy_set_retune(struct policy_set *set, const struct policy_options *options) {
+	set->options = options;
+	if (set->snapshot)
+		adopt(set, set->snapshot, true);
 }
 
 /* --- a pick ------------------------------------------------------------------------------- */

@@ -71,7 +71,8 @@ struct policy_set {
 	uint8_t *rings;                /* of each model, by origin (policy/locality.c) */
 };
 
-/* `set` has options, load, worker, rng, index, sessions and responses; all outlive it. */
+/* `set` has options, load, worker, rng, index, sessions and responses; all outlive it, but for the
+ * options, see policy_set_retune(). */
 void policy_set_init(struct policy_set *set);
 void policy_set_deinit(struct policy_set *set);
 
@@ -98,6 +99,13 @@ uint32_t policy_output_tokens(const struct policy_set *set, const struct model *
  * snapshot, not per request.
  */
 void policy_set_adopt(struct policy_set *set, struct snapshot *snap);
+
+/*
+ * From now on picks go by these options, which outlive the set or the next ones; the snapshot is the same. A
+ * model whose policy is another one begins as a new model does. Before the first snapshot it is as if they
+ * had been there from the start.
+ */
+void policy_set_retune(struct policy_set *set, const struct policy_options *options);
 
 enum pick_reason {
 	PICK_ONLY_CANDIDATE, /* filters and rings left one */

@@ -6,27 +6,52 @@
 
 enum { HOLDS_ALL = 1, HOLDS_TENANT = 2, HOLDS_MODEL = 4 };
 
+static uint32_t max_of(const struct cap *cap) {
+	return atomic_load_explicit(&cap->max, memory_order_relaxed);
+}
+
+static void set_max(struct cap *cap, uint32_t max) {
+	atomic_store_explicit(&cap->max, max, memory_order_relaxed);
+}
+
+/* Each is set once: a cap is never seen as another one on its way. */
+static void limit_models(struct admission *a, const struct admission_limits *limits) {
+	uint32_t max[LABELS];
+
+	for (uint32_t label = 0; label < LABELS; label++)
+		max[label] = limits->model_requests;
+	for (size_t i = 0; i < limits->models.n; i++) {
+		const struct option_pair *pair = &limits->models.items[i];
+		uint64_t n;
+
+		if (text_uint(slice_of(pair->value), UINT32_MAX, &n))
+			max[label_intern(LABEL_MODEL, slice_of(pair->name))] = (uint32_t)n;
+	}
+	for (uint32_t label = LABEL_OTHER + 1; label < LABELS; label++)
+		set_max(&a->models[label], max[label]);
+}
+
+void admission_limit(struct admission *a, const struct admission_limits *limits) {
+	bool has_caps = limits->max_requests || limits->model_requests || limits->models.n;
+
+	assert(limits->n_tenants > 0 && limits->n_tenants <= ADMISSION_TENANTS_MAX);
+	set_max(&a->all, limits->max_requests);
+	limit_models(a, limits);
+	for (uint32_t i = 0; i < ADMISSION_TENANTS_MAX; i++) {
+		uint32_t max = i < limits->n_tenants ? limits->tenants[i].max_requests : 0;
+
+		set_max(&a->tenants[i], max);
+		has_caps |= max > 0;
+	}
+	atomic_store_explicit(&a->has_caps, has_caps, memory_order_relaxed);
+}
+
 struct admission *admission_new(const struct admission_limits *limits) {
 	struct admission *a = aligned_alloc(alignof(struct admission), sizeof(*a));
 
-	assert(limits->n_tenants > 0 && a);
-	*a = (struct admission){ .all.max = limits->max_requests, .n_tenants = limits->n_tenants };
-	a->tenants = calloc(limits->n_tenants, sizeof(*a->tenants));
-	a->has_caps = limits->max_requests || limits->model_requests || limits->models.n;
-	for (uint32_t i = 0; i < limits->n_tenants; i++) {
-		a->tenants[i].max = limits->tenants[i].max_requests;
-		a->has_caps |= a->tenants[i].max > 0;
-	}
-	for (uint32_t label = LABEL_OTHER + 1; label < LABELS; label++)
-		a->models[label].max = limits->model_requests;
-	for (size_t i = 0; i < limits->models.n; i++) {
-		const struct option_pair *pair = &limits->models.items[i];
-		uint32_t label = label_intern(LABEL_MODEL, slice_of(pair->name));
-		uint64_t n;
-
-		if (label != LABEL_OTHER && text_uint(slice_of(pair->value), UINT32_MAX, &n))
-			a->models[label].max = (uint32_t)n;
-	}
+	assert(a);
+	memset(a, 0, sizeof(*a));
+	admission_limit(a, limits);
 	return a;
 }
 
@@ -41,22 +66,19 @@ void admission_free(struct admission **admission) {
 	if (!a)
 		return;
 	assert(is_unused(&a->all));
-	for (uint32_t i = 0; i < a->n_tenants; i++)
+	for (uint32_t i = 0; i < ADMISSION_TENANTS_MAX; i++)
 		assert(is_unused(&a->tenants[i]));
 	for (uint32_t label = 0; label < LABELS; label++)
 		assert(is_unused(&a->models[label]) && !atomic_load(&a->n_promised[label]));
-	free(a->tenants);
 	free(a);
 }
 
 /* --- caps -------------------------------------------------------------------------- */
 
-static bool cap_take(struct cap *cap) {
+static bool cap_take(struct cap *cap, uint32_t max) {
 	uint32_t n = atomic_load_explicit(&cap->n, memory_order_relaxed);
 
-	if (!cap->max)
-		return true;
-	while (n < cap->max)
+	while (n < max)
 		if (atomic_compare_exchange_weak(&cap->n, &n, n + 1))
 			return true;
 	return false;
@@ -69,7 +91,9 @@ static void cap_release(struct cap *cap) {
 }
 
 static bool cap_has_room(const struct cap *cap) {
-	return !cap->max || atomic_load(&cap->n) < cap->max;
+	uint32_t max = max_of(cap);
+
+	return !max || atomic_load(&cap->n) < max;
 }
 
 /* If all that wait got one, no place would be left. */
@@ -77,7 +101,9 @@ static bool cap_is_contended(const struct cap *cap) {
 	uint64_t n = atomic_load_explicit(&cap->n, memory_order_relaxed);
 	uint64_t n_waiting = atomic_load_explicit(&cap->n_waiting, memory_order_relaxed);
 
-	return cap->max && n_waiting && n + n_waiting >= cap->max;
+	uint64_t max = max_of(cap);
+
+	return max && n_waiting && n + n_waiting >= max;
 }
 
 static void cap_unwait(struct cap *cap) {
@@ -89,7 +115,7 @@ static void cap_unwait(struct cap *cap) {
 /* --- places ------------------------------------------------------------------------ */
 
 static struct cap *tenant_of(struct admission *a, const struct place *place) {
-	assert(place->tenant < a->n_tenants);
+	assert(place->tenant < ADMISSION_TENANTS_MAX);
 	return &a->tenants[place->tenant];
 }
 
@@ -100,9 +126,13 @@ static struct cap *model_of(struct admission *a, const struct place *place) {
 
 /* True when it is held, or there is no cap. */
 static bool take_part(struct cap *cap, struct place *place, uint8_t part) {
-	if (!cap_take(cap))
+	uint32_t max = max_of(cap); /* once: it may change between two looks */
+
+	if (!max)
+		return true;
+	if (!cap_take(cap, max))
 		return false;
-	place->held |= cap->max ? part : 0;
+	place->held |= part;
 	return true;
 }
 
@@ -127,7 +157,7 @@ void admission_release(struct admission *a, struct place *place) {
 }
 
 bool admission_has_room(const struct admission *a, const struct place *place) {
-	assert(place->tenant < a->n_tenants && place->label < LABELS);
+	assert(place->tenant < ADMISSION_TENANTS_MAX && place->label < LABELS);
 	return cap_has_room(&a->all) && cap_has_room(&a->tenants[place->tenant]) &&
 	    cap_has_room(&a->models[place->label]);
 }

@@ -9,6 +9,9 @@
  * Who gets no place may wait for one (router/gatekeeper.h). Here is only how many do, so that
  * who releases a place knows that somebody is to be told, and who comes knows that others were there before.
  *
+ * Caps may change at any time: what is in flight stays, and what began while there was none is not counted in
+ * a new one.
+ *
  * Atomics, any thread, no locks. The order makes that nobody is forgotten: who waits says so first and
  * looks then; who releases does so first and then looks who waits.
  */
@@ -20,6 +23,8 @@
 #include "base/option.h"
 #include "fleet/label.h"
 
+#define ADMISSION_TENANTS_MAX 4096u
+
 /* What a tenant may; by its index, 0 for requests that are nobody's. */
 struct admission_tenant {
 	uint32_t max_requests; /* 0: no cap */
@@ -28,24 +33,23 @@ struct admission_tenant {
 };
 
 struct admission_limits {
-	uint32_t max_requests;    /* 0: no cap; so below */
-	uint32_t model_requests;  /* of each model */
-	struct option_map models; /* of single ones: a number each, that was checked */
-	const struct admission_tenant *tenants;
-	uint32_t n_tenants; /* 1 or more */
+	uint32_t max_requests;                  /* 0: no cap; so below */
+	uint32_t model_requests;                /* of each model */
+	struct option_map models;               /* of single ones: a number each, that was checked */
+	const struct admission_tenant *tenants; /* by number; of weight 0: nobody's */
+	uint32_t n_tenants;                     /* 1 or more, up to ADMISSION_TENANTS_MAX */
 };
 
 struct cap {
 	_Atomic uint32_t n; /* that have a place; not counted without a cap */
 	_Atomic uint32_t n_waiting;
-	uint32_t max; /* 0: none */
+	_Atomic uint32_t max; /* 0: none */
 };
 
 struct admission {
 	alignas(64) struct cap all;
-	bool has_caps;
-	uint32_t n_tenants;
-	struct cap *tenants;
+	_Atomic bool has_caps;
+	struct cap tenants[ADMISSION_TENANTS_MAX];
 	struct cap models[LABELS];           /* by label; those that share LABEL_OTHER have no cap */
 	_Atomic uint32_t n_promised[LABELS]; /* that were called, and have not picked yet */
 	/* What may let those go on whose pick found nobody: times that an instance had room again while
@@ -61,6 +65,9 @@ struct place {
 
 /* On the control thread: labels are made for the models that are named. Copies what it needs. */
 must_use struct admission *admission_new(const struct admission_limits *limits);
+
+/* On the control thread: other limits. Who waits may have room now: the gatekeeper is to look. */
+void admission_limit(struct admission *admission, const struct admission_limits *limits);
 
 /* Nobody waits and no place is held. */
 void admission_free(struct admission **admission);
@@ -85,7 +92,8 @@ static inline bool admission_is_awaited(const struct admission *a) {
 
 /* There are no caps, and nobody waits for anything else: a place is nothing. */
 static inline bool admission_is_open(const struct admission *a) {
-	return !a->has_caps && !atomic_load_explicit(&a->all.n_waiting, memory_order_relaxed);
+	return !atomic_load_explicit(&a->has_caps, memory_order_relaxed) &&
+	    !atomic_load_explicit(&a->all.n_waiting, memory_order_relaxed);
 }
 
 /* Those who wait came first, and there may not be enough for them: a newcomer is not to pass them. */

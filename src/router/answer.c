@@ -97,7 +97,7 @@ static void answer_mark_move(struct exchange *x) {
 static const struct forward_explained *explain_choice(
     const struct exchange *x, struct forward_explained *e, char room[static DECISION_TEXT_BYTES]) {
 	const struct decision *d = decision_find(&x->worker->decisions, x->decision);
-	if (!x->worker->router->config->explain.has_headers)
+	if (!exchange_config(x)->explain.has_headers)
 		return NULL;
 	*e = (struct forward_explained){ .instance = x->ticket.instance->spec.name,
 		.reason = slice_of(pick_reason_text((enum pick_reason)x->reason)),
@@ -120,13 +120,12 @@ static enum next lacks_stream(struct exchange *x, unsigned status) {
 enum next answer_begin(struct exchange *x, const struct head *answer) {
 	struct forward_explained explained;
 	char room[DECISION_TEXT_BYTES], fields_room[TENANCY_FIELDS_BYTES];
-	const struct router *router = x->worker->router;
 	struct forward_answer f = { .request = exchange_head(x),
 		.request_id = exchange_id(x),
 		.explained = explain_choice(x, &explained, room),
 		.fields = tenancy_fields(x, exchange_head(x), fields_room),
-		.owns_limits = rate_is_limited(router->rates, x->tenant),
-		.owns_origins = router->config->cors_origins.n,
+		.owns_limits = rate_is_limited(x->settings->rates, x->tenant),
+		.owns_origins = exchange_config(x)->cors_origins.n,
 		/* The rest of a body that nobody waits for ends the connection. */
 		.is_last = x->ends_connection || !call_is_received(&x->down) ||
 		    exchange_is_last(x, session_of(&x->down)) };

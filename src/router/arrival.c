@@ -16,8 +16,7 @@ static enum next answer_preflight(struct exchange *x) {
 	struct reply reply = { .request_id = exchange_id(x), .status = 204 };
 	reply_follow(&reply, exchange_head(x), x->ends_connection);
 	reply.closes |= !call_is_received(&x->down);
-	reply.fields =
-	    cors_preflight_fields(&x->worker->router->config->cors_origins, exchange_head(x), room);
+	reply.fields = cors_preflight_fields(&exchange_config(x)->cors_origins, exchange_head(x), room);
 	x->status = (uint16_t)reply.status;
 	x->ends_connection |= reply.closes;
 	return reply_send(&x->down, &reply) ? exchange_fail(x, CAUSE_CLIENT_GONE)
@@ -28,7 +27,7 @@ enum next step_begin(struct exchange *x) {
 	const struct head *h = exchange_head(x);
 	if (unlikely(atomic_load_explicit(&x->worker->router->is_ending, memory_order_relaxed)))
 		return exchange_fail(x, CAUSE_STOPPING);
-	if (cors_is_preflight(&x->worker->router->config->cors_origins, h))
+	if (cors_is_preflight(&exchange_config(x)->cors_origins, h))
 		return answer_preflight(x);
 	enum cause cause = local_is_open(h) ? CAUSE_NONE : tenancy_admit(x, h);
 	if (cause)
@@ -44,8 +43,8 @@ enum next step_local(struct exchange *x) {
 	const struct local_question q = { x->worker, x->view->snapshot, exchange_head(x), tenancy_of(x) };
 	reply_follow(&reply, exchange_head(x), x->ends_connection);
 	reply.closes |= !call_is_received(&x->down);
-	if (x->worker->router->config->cors_origins.n)
-		reply.fields = cors_fields(&x->worker->router->config->cors_origins, exchange_head(x), room);
+	if (exchange_config(x)->cors_origins.n)
+		reply.fields = cors_fields(&exchange_config(x)->cors_origins, exchange_head(x), room);
 	int r = local_answer(&q, &x->down, &reply);
 	x->status = (uint16_t)reply.status;
 	x->ends_connection |= reply.closes;
@@ -56,10 +55,9 @@ enum next step_admit(struct exchange *x) {
 	const struct head *h = exchange_head(x);
 	if (buf_is_over_budget(exchange_bufs(x)))
 		return exchange_fail(x, CAUSE_OVERLOADED);
-	if (h->framing == FRAMING_LENGTH && h->content_length > x->worker->router->config->body_limit_bytes)
+	if (h->framing == FRAMING_LENGTH && h->content_length > exchange_config(x)->body_limit_bytes)
 		return exchange_fail(x, CAUSE_BODY_TOO_LARGE);
-	enum cause cause =
-	    inspect_init(&x->inspect, &x->worker->router->config->inspect, exchange_bufs(x), h);
+	enum cause cause = inspect_init(&x->inspect, &exchange_config(x)->inspect, exchange_bufs(x), h);
 	return cause ? exchange_fail(x, cause) : exchange_go(x, STEP_INSPECT);
 }
 
@@ -72,7 +70,7 @@ int arrival_receive(struct exchange *x, struct call_in *in, enum cause *cause) {
 		*cause = CAUSE_BODY_MALFORMED;
 	if (r)
 		return r;
-	if (x->down.in_bytes > x->worker->router->config->body_limit_bytes)
+	if (x->down.in_bytes > exchange_config(x)->body_limit_bytes)
 		*cause = CAUSE_BODY_TOO_LARGE;
 	for (size_t i = 0; i < in->n && !*cause; i++)
 		*cause = inspect_feed(&x->inspect, in->pieces[i].p, in->pieces[i].n);
@@ -127,22 +125,22 @@ static bool policy_waits(const struct policy_set *set, const struct inspect *in)
  * body is waited for whole, since no engine can begin before it has all of it: what is
  * wrong with it is then found before an engine sees it.
  */
-bool exchange_has_enough(
-    const struct worker *w, const struct tenant *tenant, const struct inspect *in, uint64_t n_bytes) {
-	uint64_t limit = w->router->config->inspect_limit_bytes;
+bool exchange_has_enough(const struct worker *w, const struct settings *settings, const struct tenant *tenant,
+    const struct inspect *in, uint64_t n_bytes) {
+	uint64_t limit = settings->config->inspect_limit_bytes;
 	if (inspect_has_all(in))
 		return true;
 	if (must_wait(w, tenant, in))
 		return false;
 	if (w->policies.responses && inspect_may_name_response(in))
-		limit = w->router->config->hold_limit_bytes; /* SDKs name it behind the input */
+		limit = settings->config->hold_limit_bytes; /* SDKs name it behind the input */
 	else if (!policy_waits(&w->policies, in))
 		limit = u64_min(limit, WHOLE_BYTES);
 	return n_bytes >= limit || buf_is_over_budget(&w->loop.bufs);
 }
 
 static bool inspect_is_enough(const struct exchange *x) {
-	return exchange_has_enough(x->worker, tenancy_of(x), &x->inspect, x->hold.bytes);
+	return exchange_has_enough(x->worker, x->settings, tenancy_of(x), &x->inspect, x->hold.bytes);
 }
 
 int arrival_hold(struct exchange *x, enum cause *cause) {
@@ -150,7 +148,7 @@ int arrival_hold(struct exchange *x, enum cause *cause) {
 	int r = arrival_receive(x, &in, cause);
 	if (r)
 		return CALL_E_AGAIN;
-	if (x->hold.bytes + in.bytes > x->worker->router->config->hold_limit_bytes &&
+	if (x->hold.bytes + in.bytes > exchange_config(x)->hold_limit_bytes &&
 	    must_wait(x->worker, tenancy_of(x), &x->inspect))
 		*cause = CAUSE_MODEL_LATE;
 	else if (!hold_append(&x->hold, exchange_bufs(x), in.pieces, in.n))

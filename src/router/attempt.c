@@ -55,7 +55,7 @@ enum next attempt_unconnected(struct exchange *x, enum cause cause) {
 
 /* Whether an engine that may have had it gets it again, or another one; if so, that is paid for. */
 static bool may_retry(struct exchange *x) {
-	const struct retry_options *options = &x->worker->router->config->retry;
+	const struct retry_options *options = &exchange_config(x)->retry;
 	struct retry_budget *budget = &x->worker->budgets[x->model->label];
 
 	if (!x->keeps_replay || x->n_interim || x->n_sends >= options->attempts ||
@@ -68,7 +68,7 @@ static bool may_retry(struct exchange *x) {
 
 /* Not at once: what could not be done now may be possible then. */
 static enum next retry(struct exchange *x, enum cause cause, unsigned status, uint64_t least_ms) {
-	const struct retry_options *options = &x->worker->router->config->retry;
+	const struct retry_options *options = &exchange_config(x)->retry;
 
 	x->backoff_ms = (uint32_t)u64_max(retry_wait_ms(options, x->n_sends, &x->worker->rng), least_ms);
 	x->may_return = true;
@@ -86,7 +86,7 @@ static enum next lost_before_answer(struct exchange *x, enum cause cause) {
 	bool replayable = x->keeps_replay && !x->n_interim;
 	bool repeatable = x->is_repeatable && x->n_sends < EXCHANGE_SENDS_MAX;
 
-	if (nothing_came && !stale && !repeatable && x->worker->router->config->retry.sent && may_retry(x))
+	if (nothing_came && !stale && !repeatable && exchange_config(x)->retry.sent && may_retry(x))
 		return retry(x, cause, 0, 0);
 	if (!nothing_came || !replayable || !(stale || repeatable))
 		return exchange_fail(x, cause);
@@ -154,12 +154,12 @@ enum next step_connect(struct exchange *x) {
 
 /* Ours, for the engine; empty: none. */
 static struct slice upstream_key(const struct exchange *x) {
-	return instance_key(&x->ticket.instance->spec, x->worker->router->config->upstream_key);
+	return instance_key(&x->ticket.instance->spec, exchange_config(x)->upstream_key);
 }
 
 /* Keys that clients showed us are not for engines. */
 static bool drops_keys(const struct exchange *x) {
-	const struct router_config *config = x->worker->router->config;
+	const struct router_config *config = exchange_config(x);
 	return config->tenants && !config->passes_keys;
 }
 
@@ -206,7 +206,7 @@ enum next step_send(struct exchange *x) {
 
 /* The engine says that it did nothing. Does another one get the request, or the client the refusal? */
 static bool is_refused(struct exchange *x, const struct head *answer, uint64_t *wait_ms_out) {
-	const struct retry_options *options = &x->worker->router->config->retry;
+	const struct retry_options *options = &exchange_config(x)->retry;
 	bool has_others = x->n_tried + 1u < x->model->n_candidates;
 
 	if (!retry_is_refusal(options, answer->status))

@@ -164,9 +164,10 @@ static void read_tables(struct reading *r, const struct router_tenants *tenants)
 	r->path = path;
 	r->where[0] = '\0';
 	for (size_t i = 0; i < tenants->n; i++) {
+		uint32_t tenant = tenant_by_name(r->table, slice_of(tenants->items[i].name));
 		snprintf(path, sizeof(path), "tenant[%zu].keys", i);
 		for (size_t k = 0; k < tenants->items[i].keys.n; k++)
-			add_key(r, (uint32_t)i + 1, slice_of(tenants->items[i].keys.items[k]));
+			add_key(r, tenant, slice_of(tenants->items[i].keys.items[k]));
 	}
 	r->path = "tenant";
 }
@@ -247,6 +248,11 @@ static void make_tenants(struct option_set *set, struct router_config *config) {
 	if (!tenants->n || !verify_names(set, tenants))
 		return;
 	r.table = tenant_table_new(tenants->items, (uint32_t)tenants->n);
+	if (!r.table) {
+		option_mistake(set, "tenant",
+		    "there are too many with those of earlier configurations that requests still use");
+		return;
+	}
 	r.digester = digester_new();
 	config->tenants = r.table;
 	read_tables(&r, tenants);

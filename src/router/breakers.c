@@ -83,7 +83,7 @@ static void change(struct endpoint_call *c, change_fn fn) {
 	for (uint32_t i = 0; i < snap->n_rows; i++) {
 		if (!slice_eq(snap->rows[i].instance->spec.name, name))
 			continue;
-		fn(snap->rows[snap->rows[i].primary].instance, &r->router->config->breaker.limits,
+		fn(snap->rows[snap->rows[i].primary].instance, &r->router->settings->config->breaker.limits,
 		    clock_now_ns() / 1000000u);
 		n++;
 	}

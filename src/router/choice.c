@@ -98,7 +98,7 @@ static void move_to_current_view(struct exchange *x) {
 /* It goes there: its ticket is open. */
 static enum next begin_attempt(struct exchange *x, const struct pick_result *pick) {
 	if (!x->n_attempts)
-		retry_budget_pay(&x->worker->budgets[x->model->label], &x->worker->router->config->retry,
+		retry_budget_pay(&x->worker->budgets[x->model->label], &exchange_config(x)->retry,
 		    loop_now_ms(&x->worker->loop));
 	metric_add(&x->worker->metrics->picks, 1);
 	x->row = pick->row;
@@ -115,7 +115,7 @@ static enum next begin_attempt(struct exchange *x, const struct pick_result *pic
 }
 
 enum cause choice_reserve(struct exchange *x) {
-	const struct model *model = x->worker->router->rates ? arrival_model(x, x->view->snapshot) : NULL;
+	const struct model *model = x->settings->rates ? arrival_model(x, x->view->snapshot) : NULL;
 	struct demand demand;
 	if (!model || rate_is_taken(&x->claim))
 		return CAUSE_NONE;

@@ -1,9 +1,9 @@
 /*
- * config: what the router was told, read once and never changed.
+ * config: what the router was told, never changed once it is read.
  *
- * Made by router_config_load() on the main thread before any other exists, then
- * shared read-only. The struct owns everything its members point to. Times are
- * milliseconds, sizes bytes.
+ * Made by router_config_load() on the main thread before any other exists, or by router_config_read() while
+ * the router runs (router/reload.h), then shared read-only. The struct owns everything its members point to.
+ * Times are milliseconds, sizes bytes.
  */
 #pragma once
 
@@ -166,6 +166,14 @@ struct router_config {
  */
 must_use int router_config_load(int argc, char *const *argv, struct router_config **config_out);
 
+/*
+ * Reads the same again while the router runs: the control thread, which is the one that looks at the
+ * environment. Returns a configuration to change to, or NULL. What there is to say, mistakes and warnings,
+ * one a line, is in *mistakes_out, the caller's to free; what cannot change is not among it.
+ */
+must_use struct router_config *router_config_read(int argc, char *const *argv, char **mistakes_out);
+
+/* Accepts NULL, clears. Any thread. */
 void router_config_free(struct router_config **config);
 
 extern const struct option_schema router_config_schema;

@@ -171,7 +171,7 @@ static bool is_client_gone(struct exchange *x) {
 		return true;
 	if (x->down.out_is_done && !call_pending(&x->down))
 		return false; /* it has taken all of its answer */
-	if (x->worker->router->config->half_close == ROUTER_HALF_CLOSE_ABORT)
+	if (exchange_config(x)->half_close == ROUTER_HALF_CLOSE_ABORT)
 		return true;
 	if (call_is_received(&x->down))
 		conn_ignore_peer_close(x->down.conn);
@@ -228,6 +228,7 @@ struct job *exchange_begin(struct server *server, struct session *session, const
 	worker_count_active(w, +1);
 	metric_add(&w->metrics->accepted, 1);
 	x->view = worker_view(w);
+	x->settings = worker_settings(w);
 	x->head = head_copy(&w->loop.bufs, head);
 	keep_text(x, head);
 	x->dialect = (uint8_t)reply_dialect((enum reply_dialect)server->dialect, head_path(head));

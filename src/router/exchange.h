@@ -60,6 +60,7 @@ struct exchange {
 	struct inspect inspect;
 	struct tap tap;
 	struct view *view;
+	struct settings *settings; /* of when it began */
 	const struct model *model; /* of the view; NULL until it is known */
 	struct ticket ticket;      /* at the instance that has it; closed: none */
 	struct turn turn;          /* its place among those in flight */
@@ -98,7 +99,7 @@ struct exchange {
 					 the end */
 };
 
-_Static_assert(sizeof(struct exchange) <= 896, "an open stream costs little");
+_Static_assert(sizeof(struct exchange) <= 904, "an open stream costs little");
 
 /* For the server: a valid head has come. */
 struct job *exchange_begin(struct server *server, struct session *session, const struct head *head);
@@ -110,8 +111,8 @@ enum cause exchange_cause(int outcome);
 const struct model *exchange_model(const struct snapshot *snap, const struct inspect *in);
 
 /* Whether an instance is picked by what the first n_bytes of a body have shown, on the worker's thread. */
-must_use bool exchange_has_enough(
-    const struct worker *w, const struct tenant *tenant, const struct inspect *in, uint64_t n_bytes);
+must_use bool exchange_has_enough(const struct worker *w, const struct settings *settings,
+    const struct tenant *tenant, const struct inspect *in, uint64_t n_bytes);
 
 /* Ends it now, whatever it is doing (the worker stops). */
 void exchange_kill(struct exchange *x, enum cause cause);
@@ -123,6 +124,11 @@ bool exchange_is_streaming(const struct exchange *x, uint64_t *silent_ms_out);
 /* The same of a request for a model that an engine has had in full and brought nothing for: the head of a
  * stream may come before any work is done. */
 bool exchange_is_waiting(const struct exchange *x, uint64_t *silent_ms_out);
+
+/* What it goes by, from its begin to its end; but picks go by what is the worker's now. */
+static inline const struct router_config *exchange_config(const struct exchange *x) {
+	return x->settings->config;
+}
 
 static inline struct slice exchange_id(const struct exchange *x) {
 	return (struct slice){ x->text, x->id_n };

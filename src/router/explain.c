@@ -28,7 +28,7 @@ void explain_error(struct endpoint_call *call, unsigned status, const char *code
 enum reply_dialect explain_dialect(struct endpoint_call *call) {
 	const struct report *report = endpoint_context(call);
 
-	return reply_dialect(report->router->config->errors, head_path(endpoint_head(call)));
+	return reply_dialect(report->router->settings->config->errors, head_path(endpoint_head(call)));
 }
 
 void explain_refuse(
@@ -203,7 +203,7 @@ static void search_ask(struct search *s) {
 
 static void search_start(struct endpoint_call *call, const struct filter *filter) {
 	struct router *router = ((struct report *)endpoint_context(call))->router;
-	size_t limit = size_min(filter->limit, router->config->explain.n_records);
+	size_t limit = size_min(filter->limit, router->settings->config->explain.n_records);
 	struct search *s = malloc(sizeof(*s) + 2 * limit * sizeof(s->items[0]));
 
 	if (!s) {

@@ -46,7 +46,8 @@ struct query {
 	enum reply_dialect dialect; /* that the request would be answered in */
 	uint64_t seed;              /* of the id, if the client gave one */
 	struct demand demand;
-	const struct tenant *tenant; /* whose request it would be */
+	struct settings *settings;   /* it would go by */
+	const struct tenant *tenant; /* of them: whose request it would be */
 	/* the worker's answer */
 	enum cause cause; /* of no explanation */
 	uint32_t label;   /* of the model */
@@ -180,6 +181,7 @@ static void query_free(struct query *q) {
 	inspect_deinit(&q->inspect, &q->ask.explain->loop->bufs);
 	policy_explanation_free(&q->e);
 	snapshot_unref(&q->snapshot);
+	settings_unref(&q->settings);
 	free(q);
 }
 
@@ -221,9 +223,7 @@ static enum cause query_read(struct query *q, struct slice body) {
 /* Back for more of the body. */
 static void deliver_unread(struct mail *mail) {
 	struct query *q = container_of(mail, struct query, mail);
-	const struct router_config *config = q->ask.explain->router->config;
-
-	if (q->n_read > config->hold_limit_bytes)
+	if (q->n_read > q->settings->config->hold_limit_bytes)
 		q->cause = CAUSE_MODEL_LATE;
 	else if (q->ask.call)
 		q->cause = query_read(q, endpoint_body(q->ask.call));
@@ -252,7 +252,7 @@ static void deliver_query(struct mail *mail) {
 	const struct snapshot *snap = q->worker->policies.snapshot;
 	const struct model *model = exchange_model(snap, &q->inspect);
 
-	if (!exchange_has_enough(q->worker, q->tenant, &q->inspect, q->n_read)) {
+	if (!exchange_has_enough(q->worker, q->settings, q->tenant, &q->inspect, q->n_read)) {
 		loop_post(q->ask.explain->loop, &q->mail, deliver_unread);
 		return;
 	}
@@ -355,7 +355,7 @@ static uint64_t seed_of(const struct head *head, const struct option_list *names
 /* The first piece. CAUSE_NONE, or as what the data port would refuse it. */
 static enum cause query_begin(struct query *q, struct endpoint_call *call, struct slice path) {
 	struct explain *explain = &((struct report *)endpoint_context(call))->explain;
-	const struct router_config *config = explain->router->config;
+	const struct router_config *config = q->settings->config;
 	struct head_room room;
 	char *text;
 	enum cause cause = CAUSE_MALFORMED;
@@ -388,6 +388,7 @@ static const char *unknown_field(struct endpoint_call *call, enum cause cause, c
 static void query_start(struct endpoint_call *call, struct slice path, const struct tenant *tenant) {
 	struct explain *explain = &((struct report *)endpoint_context(call))->explain;
 	struct query *q = calloc(1, sizeof(*q));
+	q->settings = settings_ref(explain->router->settings);
 	q->tenant = tenant;
 	enum cause cause = query_begin(q, call, path);
 
@@ -400,6 +401,7 @@ static void query_start(struct endpoint_call *call, struct slice path, const str
 		return;
 	}
 	inspect_deinit(&q->inspect, &explain->loop->bufs);
+	settings_unref(&q->settings);
 	free(q);
 }
 
@@ -421,15 +423,15 @@ void explain_request(struct endpoint_call *call) {
 	if (!path.p && is_form(type))
 		path = SLICE("/v1/audio/transcriptions");
 	else if (!path.p)
-		path = slice_of(
-		    guess_path(slice_head(endpoint_body(call), report->router->config->inspect_limit_bytes)));
+		path = slice_of(guess_path(
+		    slice_head(endpoint_body(call), report->router->settings->config->inspect_limit_bytes)));
 	if (!is_path(path)) {
 		explain_error(call, 400, "bad_request", "path is no path");
 		return;
 	}
 	memcpy(room, path.p, path.n); /* it is valid until the next look at the query */
 	path.p = room;
-	const struct tenant_table *tenants = report->router->config->tenants;
+	const struct tenant_table *tenants = report->router->settings->config->tenants;
 	struct slice name = endpoint_query(call, "tenant");
 	uint32_t tenant = name.p ? tenant_by_name(tenants, name) : TENANT_ANONYMOUS;
 	if (name.p && tenant == TENANT_ANONYMOUS)

@@ -11,8 +11,10 @@ struct flow {
 
 struct tenant {
 	_Atomic uint64_t n_spent;
-	double lift; /* what it could have had while it was away */
-	uint32_t weight, n_waiting;
+	double lift;     /* what it could have had while it was away */
+	uint32_t weight; /* 0: it never was one, and its lists are none yet */
+	uint32_t n_waiting;
+	bool is_there;
 	struct flow flows[FAIR_CLASSES];
 };
 
@@ -24,28 +26,54 @@ struct class {
 
 struct fair_queue {
 	struct class classes[FAIR_CLASSES];
-	uint32_t n, n_max, n_tenants;
-	struct tenant tenants[];
+	uint32_t n, n_max;
+	struct tenant tenants[FAIR_TENANTS_MAX]; /* memory is used for those that there ever were */
 };
 
-struct fair_queue *fair_queue_new(const uint32_t *weights, uint32_t n_tenants, uint32_t n_max) {
-	assert(n_tenants > 0 && n_tenants <= FAIR_TENANTS_MAX);
-	struct fair_queue *q = calloc(1, sizeof(*q) + n_tenants * sizeof(q->tenants[0]));
+static void open_flows(struct tenant *t) {
+	for (unsigned c = 0; c < FAIR_CLASSES; c++) {
+		list_init(&t->flows[c].waiters);
+		list_init(&t->flows[c].link);
+	}
+}
 
+static double spent_by(const struct tenant *t) {
+	return t->weight ? (double)atomic_load_explicit(&t->n_spent, memory_order_relaxed) / t->weight : 0;
+}
+
+/* Its counter stays where it is, but for somebody new: what was spent on the number is not its. */
+static void set_weight(struct tenant *t, uint32_t weight) {
+	double kept = t->is_there ? spent_by(t) + t->lift : 0;
+
+	assert(weight > 0);
+	if (!t->weight)
+		open_flows(t);
+	t->weight = weight;
+	t->is_there = true;
+	t->lift = kept - spent_by(t);
+}
+
+void fair_queue_limit(struct fair_queue *q, const uint32_t *weights, uint32_t n_tenants, uint32_t n_max) {
+	assert(n_tenants > 0 && n_tenants <= FAIR_TENANTS_MAX);
 	q->n_max = n_max;
-	q->n_tenants = n_tenants;
+	for (uint32_t t = 0; t < FAIR_TENANTS_MAX; t++) {
+		uint32_t weight = t < n_tenants ? weights[t] : 0;
+
+		if (weight && (!q->tenants[t].is_there || weight != q->tenants[t].weight))
+			set_weight(&q->tenants[t], weight);
+		else if (!weight && q->tenants[t].is_there)
+			q->tenants[t].is_there = false;
+	}
+}
+
+struct fair_queue *fair_queue_new(const uint32_t *weights, uint32_t n_tenants, uint32_t n_max) {
+	struct fair_queue *q = calloc(1, sizeof(*q));
+
 	for (unsigned c = 0; c < FAIR_CLASSES; c++) {
 		list_init(&q->classes[c].flows);
 		list_init(&q->classes[c].by_age);
 	}
-	for (uint32_t t = 0; t < n_tenants; t++) {
-		assert(weights[t] > 0);
-		q->tenants[t].weight = weights[t];
-		for (unsigned c = 0; c < FAIR_CLASSES; c++) {
-			list_init(&q->tenants[t].flows[c].waiters);
-			list_init(&q->tenants[t].flows[c].link);
-		}
-	}
+	fair_queue_limit(q, weights, n_tenants, n_max);
 	return q;
 }
 
@@ -56,12 +84,12 @@ void fair_queue_free(struct fair_queue **queue) {
 }
 
 void fair_queue_spend(struct fair_queue *q, uint32_t tenant, uint64_t n_tokens) {
-	assert(tenant < q->n_tenants);
+	assert(tenant < FAIR_TENANTS_MAX);
 	atomic_fetch_add_explicit(&q->tenants[tenant].n_spent, n_tokens, memory_order_relaxed);
 }
 
 static double counter_of(const struct tenant *t) {
-	return (double)atomic_load_explicit(&t->n_spent, memory_order_relaxed) / t->weight + t->lift;
+	return spent_by(t) + t->lift;
 }
 
 static struct tenant *tenant_of(const struct flow *flow, unsigned class) {
@@ -131,7 +159,7 @@ static struct flow *enter(struct fair_queue *q, struct fair_waiter *w) {
 struct fair_waiter *fair_queue_put(struct fair_queue *q, struct fair_waiter *w) {
 	struct fair_waiter *out = NULL;
 
-	assert(w->tenant < q->n_tenants && w->class < FAIR_CLASSES);
+	assert(w->tenant < FAIR_TENANTS_MAX && q->tenants[w->tenant].weight && w->class < FAIR_CLASSES);
 	if (q->n >= q->n_max) {
 		out = youngest_above(q, w->class);
 		if (!out)
@@ -148,7 +176,7 @@ struct fair_waiter *fair_queue_put(struct fair_queue *q, struct fair_waiter *w) 
 }
 
 void fair_queue_return(struct fair_queue *q, struct fair_waiter *w) {
-	assert(w->tenant < q->n_tenants && w->class < FAIR_CLASSES);
+	assert(w->tenant < FAIR_TENANTS_MAX && q->tenants[w->tenant].weight && w->class < FAIR_CLASSES);
 	struct flow *flow = enter(q, w);
 
 	list_push_front(&flow->waiters, &w->link);

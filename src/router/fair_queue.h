@@ -11,6 +11,8 @@
  * the youngest of the tenant with the most in line by its weight, if its own has less; or is not taken.
  * Waiters are their owners', linked while they wait.
  *
+ * Weights and bounds may change at any time: who waits goes on waiting, and tenants keep what they have had.
+ *
  * One thread, but for fair_queue_spend(), which any may call.
  */
 #pragma once
@@ -25,7 +27,7 @@
 struct fair_waiter {
 	struct list link;   /* in its flow */
 	struct list by_age; /* in its class, the youngest last */
-	uint16_t tenant;    /* below the queue's n_tenants */
+	uint16_t tenant;    /* one that the queue knows */
 	uint8_t class;      /* below FAIR_CLASSES; 0 goes first */
 	uint32_t target;    /* what it waits for room at: requests for one target keep their order */
 	uint64_t ends_ms;   /* it waits no longer than that */
@@ -33,8 +35,12 @@ struct fair_waiter {
 
 struct fair_queue;
 
-/* Weights of the tenants: 1 or more each. Up to n_max wait at a time. */
+/* Weights by tenant; 0: there is none of that number. Up to n_max wait at a time. */
 must_use struct fair_queue *fair_queue_new(const uint32_t *weights, uint32_t n_tenants, uint32_t n_max);
+
+/* From now on. Those who are no tenants any more may have waiters still, which go by the weight of before;
+ * who has a number that was nobody's begins afresh. */
+void fair_queue_limit(struct fair_queue *queue, const uint32_t *weights, uint32_t n_tenants, uint32_t n_max);
 
 /* Nobody waits any more. */
 void fair_queue_free(struct fair_queue **queue);

@@ -12,8 +12,10 @@ static uint64_t read_count(const _Atomic uint32_t *n) {
 }
 
 static void add_cap(json_t *to, const struct cap *cap) {
-	json_object_set_new(to, "max_requests", count_or_null(cap->max, cap->max));
-	json_object_set_new(to, "requests", count_or_null(read_count(&cap->n), cap->max));
+	uint64_t max = read_count(&cap->max);
+
+	json_object_set_new(to, "max_requests", count_or_null(max, max));
+	json_object_set_new(to, "requests", count_or_null(read_count(&cap->n), max));
 	json_object_set_new(to, "waiting", count_or_null(read_count(&cap->n_waiting), true));
 }
 
@@ -27,7 +29,7 @@ static json_t *models_of(const struct admission *a) {
 
 	for (uint32_t label = 0; label < LABELS; label++) {
 		const struct cap *cap = &a->models[label];
-		bool has_news = read_count(&cap->n_waiting) || (cap->max && read_count(&cap->n));
+		bool has_news = read_count(&cap->n_waiting) || (read_count(&cap->max) && read_count(&cap->n));
 
 		if (!has_news)
 			continue;
@@ -82,7 +84,7 @@ static void see_waiter(void *context, const struct gate_sight *sight) {
 }
 
 json_t *gate_view(const struct router *router) {
-	const struct router_admission *config = &router->config->admission;
+	const struct router_admission *config = &router->settings->config->admission;
 	double rate = gatekeeper_drain_rate(router->gate);
 	json_t *view = json_object(), *classes = json_array(), *queue = json_array();
 

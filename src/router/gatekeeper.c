@@ -30,7 +30,7 @@ struct gatekeeper {
 	struct admission *admission;
 	const struct load *load;
 	struct fair_queue *queue;
-	uint32_t n_max;
+	_Atomic uint32_t n_max; /* workers look at it */
 	struct snapshot *snapshot;
 	struct job job;
 	struct timer tick;
@@ -196,7 +196,7 @@ static bool is_late(const struct gatekeeper *g, const struct waiter *w) {
 static void enqueue(struct gatekeeper *g, struct waiter *w) {
 	struct fair_waiter *out;
 
-	if (fair_queue_n(g->queue) >= g->n_max)
+	if (fair_queue_n(g->queue) >= gatekeeper_n_max(g))
 		expire(g);
 	out = fair_queue_put(g->queue, &w->fair);
 	if (out == &w->fair) {
@@ -302,16 +302,22 @@ void gatekeeper_tell(struct gatekeeper *g, struct gate_bell *bell) {
 
 /* --- life ------------------------------------------------------------------------------ */
 
+static uint32_t *weights_of(const struct admission_tenant *tenants, uint32_t n) {
+	uint32_t *weights = calloc(n, sizeof(*weights));
+
+	for (uint32_t i = 0; i < n; i++)
+		weights[i] = tenants[i].weight;
+	return weights;
+}
+
 struct gatekeeper *gatekeeper_new(const struct gatekeeper_options *options) {
 	struct gatekeeper *g = calloc(1, sizeof(*g));
-	uint32_t *weights = calloc(options->n_tenants, sizeof(*weights));
+	uint32_t *weights = weights_of(options->tenants, options->n_tenants);
 
-	for (uint32_t i = 0; i < options->n_tenants; i++)
-		weights[i] = options->tenants[i].weight;
 	g->loop = options->loop;
 	g->admission = options->admission;
 	g->load = options->load;
-	g->n_max = options->n_max;
+	atomic_init(&g->n_max, options->n_max);
 	g->queue = fair_queue_new(weights, options->n_tenants, options->n_max);
 	g->retry_after_s = 1;
 	job_init(&g->job, run);
@@ -320,6 +326,16 @@ struct gatekeeper *gatekeeper_new(const struct gatekeeper_options *options) {
 	list_init(&g->waiting);
 	free(weights);
 	return g;
+}
+
+void gatekeeper_limit(
+    struct gatekeeper *g, const struct admission_tenant *tenants, uint32_t n_tenants, uint32_t n_max) {
+	uint32_t *weights = weights_of(tenants, n_tenants);
+
+	fair_queue_limit(g->queue, weights, n_tenants, n_max);
+	atomic_store_explicit(&g->n_max, n_max, memory_order_relaxed);
+	free(weights);
+	loop_wake(g->loop, &g->job);
 }
 
 void gatekeeper_free(struct gatekeeper **gate) {
@@ -366,7 +382,7 @@ uint16_t gatekeeper_retry_after_s(const struct gatekeeper *g) {
 }
 
 uint32_t gatekeeper_n_max(const struct gatekeeper *g) {
-	return g->n_max;
+	return atomic_load_explicit(&g->n_max, memory_order_relaxed);
 }
 
 uint32_t gatekeeper_n_waiting(const struct gatekeeper *g, unsigned class) {

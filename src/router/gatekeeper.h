@@ -77,12 +77,17 @@ struct gatekeeper_options {
 	struct loop *loop; /* the control thread's */
 	struct admission *admission;
 	const struct load *load;
-	const struct admission_tenant *tenants;
+	const struct admission_tenant *tenants; /* by number, as admission has them */
 	uint32_t n_tenants;
 	uint32_t n_max; /* that may wait */
 };
 
 must_use struct gatekeeper *gatekeeper_new(const struct gatekeeper_options *options);
+
+/* Control thread: other tenants, or so many may wait; admission_limit() was called before. Nobody who waits
+ * is sent away. */
+void gatekeeper_limit(
+    struct gatekeeper *gate, const struct admission_tenant *tenants, uint32_t n_tenants, uint32_t n_max);
 
 /* Nobody waits any more; the loop runs no more. */
 void gatekeeper_free(struct gatekeeper **gate);

@@ -96,7 +96,7 @@ static bool journal_is_fault(enum cause cause, unsigned status) {
  */
 static bool journal_is_hung(const struct exchange *x, unsigned slot) {
 	const struct router *router = x->worker->router;
-	uint64_t stall_ms = router->config->health.stall_timeout_ms;
+	uint64_t stall_ms = exchange_config(x)->health.stall_timeout_ms;
 	uint64_t since_ms = u64_max(x->moved_ms, x->worker->resumed_ms); /* we may have stood still */
 	if (x->cause != CAUSE_TOTAL_TIMEOUT && x->cause != CAUSE_CLIENT_GONE)
 		return false;

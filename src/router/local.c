@@ -23,7 +23,7 @@ static json_t *text_of(struct slice s) {
 
 /* As configured; null: there is none. */
 static json_t *registry_url(const struct local_state *s) {
-	const char *url = s->worker->router->config->registry_url;
+	const char *url = s->worker->settings->config->registry_url;
 	return url[0] ? json_string(url) : json_null();
 }
 

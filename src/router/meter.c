@@ -60,3 +60,8 @@ void meter_settle(struct meter *m, uint64_t per_minute, uint64_t reserved, uint6
 	} while (!atomic_compare_exchange_weak_explicit(
 	    &m->empty_until_ns, &before_ns, after_ns, memory_order_relaxed, memory_order_relaxed));
 }
+
+void meter_follow(struct meter *m, const struct meter *other) {
+	atomic_store_explicit(&m->empty_until_ns,
+	    atomic_load_explicit(&other->empty_until_ns, memory_order_relaxed), memory_order_relaxed);
+}

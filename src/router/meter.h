@@ -37,5 +37,8 @@ must_use bool meter_take(
 /* As it is now; nothing is taken. wait_ns is 0. */
 struct meter_view meter_look(const struct meter *m, uint64_t per_minute, uint64_t now_ns);
 
+/* It is as full as the other; before anybody uses it. */
+void meter_follow(struct meter *m, const struct meter *other);
+
 /* What was taken as `reserved` came to `used`. */
 void meter_settle(struct meter *m, uint64_t per_minute, uint64_t reserved, uint64_t used, uint64_t now_ns);

@@ -10,7 +10,7 @@ bool permit_take(struct exchange *x, struct instance *inst) {
 }
 
 void permit_return(struct exchange *x, struct instance *inst) {
-	guard_settle(inst, &x->worker->router->config->breaker.limits, x->permit, BREAKER_NEUTRAL, 0,
+	guard_settle(inst, &exchange_config(x)->breaker.limits, x->permit, BREAKER_NEUTRAL, 0,
 	    loop_now_ms(&x->worker->loop));
 }
 
@@ -34,7 +34,7 @@ void permit_settle(struct exchange *x, enum cause cause, unsigned status) {
 
 	metric_add(&w->tallies[inst->slot].n_outcomes[outcome], 1);
 	guard_settle(
-	    inst, &w->router->config->breaker.limits, x->permit, outcome, seed, loop_now_ms(&w->loop));
+	    inst, &exchange_config(x)->breaker.limits, x->permit, outcome, seed, loop_now_ms(&w->loop));
 }
 
 uint16_t permit_retry_after_s(struct exchange *x, const struct pick_input *input) {

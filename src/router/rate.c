@@ -10,16 +10,44 @@ struct limits { /* of one tenant and model */
 	struct meter requests, tokens;
 };
 
+/* What there is of one tenant, in all tables that limit it alike. */
+struct account {
+	_Atomic uint32_t refs;
+	struct limits limits[LABELS];
+};
+
 struct rate_table {
 	const struct tenant_table *tenants;
-	struct limits **limits; /* by tenant, then by label; NULL: none */
+	struct account **accounts; /* by tenant; NULL: without limits */
 	uint32_t n;
 	uint64_t per_second;
 	struct meter all; /* its minute is a second: it is told of a time that runs sixty times as fast */
 };
 
-static bool has_limits(const struct tenant *tenant) {
-	return tenant->requests_per_minute || tenant->tokens_per_minute;
+static bool has_limits(const struct tenant_table *tenants, uint32_t i) {
+	const struct tenant *tenant = tenant_is_there(tenants, i) ? tenant_get(tenants, i) : NULL;
+
+	return tenant && (tenant->requests_per_minute || tenant->tokens_per_minute);
+}
+
+static struct account *account_new(void) {
+	struct account *account = calloc(1, sizeof(*account));
+
+	atomic_init(&account->refs, 1);
+	return account;
+}
+
+static void account_unref(struct account **account_ptr) {
+	struct account *account = *account_ptr;
+
+	*account_ptr = NULL;
+	if (account && atomic_fetch_sub_explicit(&account->refs, 1, memory_order_acq_rel) == 1)
+		free(account);
+}
+
+/* Its limits for a model; NULL: there are none. */
+static struct limits *limits_of(const struct rate_table *table, uint32_t tenant, uint32_t label) {
+	return table->accounts[tenant] ? &table->accounts[tenant]->limits[label] : NULL;
 }
 
 struct rate_table *rate_table_new(const struct tenant_table *tenants, uint64_t per_second) {
@@ -27,16 +55,54 @@ struct rate_table *rate_table_new(const struct tenant_table *tenants, uint64_t p
 	bool is_limited = per_second;
 
 	for (uint32_t i = 0; i < n; i++)
-		is_limited |= has_limits(tenant_get(tenants, i));
+		is_limited |= has_limits(tenants, i);
 	if (!is_limited)
 		return NULL;
 	struct rate_table *table = calloc(1, sizeof(*table));
 	*table = (struct rate_table){ .tenants = tenants, .n = n, .per_second = per_second };
-	table->limits = calloc(n, sizeof(struct limits *));
+	table->accounts = calloc(n, sizeof(struct account *));
 	for (uint32_t i = 0; i < n; i++)
-		if (has_limits(tenant_get(tenants, i)))
-			table->limits[i] = calloc(LABELS, sizeof(struct limits));
+		if (has_limits(tenants, i))
+			table->accounts[i] = account_new();
 	return table;
+}
+
+static struct meter *meter_of(struct limits *limits, bool is_of_tokens) {
+	return is_of_tokens ? &limits->tokens : &limits->requests;
+}
+
+static void follow_kind(struct account *account, struct account *before, bool is_of_tokens) {
+	for (uint32_t label = 0; label < LABELS; label++)
+		meter_follow(meter_of(&account->limits[label], is_of_tokens),
+		    meter_of(&before->limits[label], is_of_tokens));
+}
+
+static void follow_tenant(struct rate_table *table, const struct rate_table *before, uint32_t i) {
+	const struct tenant *now = tenant_get(table->tenants, i), *then = tenant_get(before->tenants, i);
+	bool are_requests_eq = now->requests_per_minute == then->requests_per_minute;
+	bool are_tokens_eq = now->tokens_per_minute == then->tokens_per_minute;
+
+	assert(!strcmp(now->name, then->name)); /* one number, one tenant */
+	if (are_requests_eq && are_tokens_eq) {
+		account_unref(&table->accounts[i]);
+		table->accounts[i] = before->accounts[i];
+		atomic_fetch_add_explicit(&table->accounts[i]->refs, 1, memory_order_relaxed);
+		return;
+	}
+	if (are_requests_eq)
+		follow_kind(table->accounts[i], before->accounts[i], false);
+	if (are_tokens_eq)
+		follow_kind(table->accounts[i], before->accounts[i], true);
+}
+
+void rate_table_follow(struct rate_table *table, const struct rate_table *before) {
+	if (!table || !before)
+		return;
+	if (table->per_second == before->per_second)
+		meter_follow(&table->all, &before->all);
+	for (uint32_t i = 0; i < table->n && i < before->n; i++)
+		if (table->accounts[i] && before->accounts[i])
+			follow_tenant(table, before, i);
 }
 
 void rate_table_free(struct rate_table **table_ptr) {
@@ -46,8 +112,8 @@ void rate_table_free(struct rate_table **table_ptr) {
 	if (!table)
 		return;
 	for (uint32_t i = 0; i < table->n; i++)
-		free(table->limits[i]);
-	free(table->limits);
+		account_unref(&table->accounts[i]);
+	free(table->accounts);
 	free(table);
 }
 
@@ -68,7 +134,7 @@ static bool take_second(struct rate_table *table, uint64_t now_ns, uint64_t *wai
 static enum cause take_all(struct rate_table *table, uint32_t tenant, const struct rate_claim *claim,
     uint64_t now_ns, uint64_t *wait_ns_out) {
 	const struct tenant *of = tenant_get(table->tenants, tenant);
-	struct limits *limits = table->limits[tenant] ? &table->limits[tenant][claim->label] : NULL;
+	struct limits *limits = limits_of(table, tenant, claim->label);
 	uint64_t rpm = limits ? of->requests_per_minute : 0, tpm = limits ? of->tokens_per_minute : 0;
 	struct meter_view view;
 
@@ -122,7 +188,7 @@ void rate_settle(struct rate_table *table, uint32_t tenant, struct rate_use use,
 	if (!table || !reserved)
 		return;
 	const struct tenant *of = tenant_get(table->tenants, tenant);
-	struct limits *limits = table->limits[tenant] ? &table->limits[tenant][claim->label] : NULL;
+	struct limits *limits = limits_of(table, tenant, claim->label);
 	if (limits && of->tokens_per_minute)
 		meter_settle(&limits->tokens, of->tokens_per_minute, reserved, use.tokens, now_ns);
 	if (!use.is_request)
@@ -130,7 +196,7 @@ void rate_settle(struct rate_table *table, uint32_t tenant, struct rate_use use,
 }
 
 bool rate_is_limited(const struct rate_table *table, uint32_t tenant) {
-	return table && table->limits[tenant];
+	return table && table->accounts[tenant];
 }
 
 /* As Go prints durations, which is what OpenAI sends: 20ms, 8.64s, 6m0s, 1h0m0s. Rounded up. */
@@ -176,7 +242,7 @@ struct slice rate_fields(const struct rate_table *table, uint32_t tenant, uint32
 	if (!rate_is_limited(table, tenant))
 		return (struct slice){ room, 0 };
 	const struct tenant *of = tenant_get(table->tenants, tenant);
-	const struct limits *limits = &table->limits[tenant][label];
+	const struct limits *limits = limits_of(table, tenant, label);
 	if (of->requests_per_minute)
 		n = put_limit(
 		    room, RATE_FIELDS_BYTES, "requests", &limits->requests, of->requests_per_minute, now_ns);

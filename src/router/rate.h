@@ -6,7 +6,7 @@
  * is expected; when it has ended it is settled by what it came to. Each limit is a meter (router/meter.h):
  * who was idle has a minute's worth, or a second's, at once.
  *
- * The table is made before the workers start and shared by all of them; calls come from any thread and
+ * The table is made on the control thread and shared by all workers; calls come from any thread and
  * take no locks. Without any limit there is no table (NULL), which all functions take. Models beyond the
  * first thousand share the meters of `other`. Times are monotonic nanoseconds.
  */
@@ -24,7 +24,11 @@ struct rate_table;
 
 /* `per_second`: requests of all; 0: no limit. NULL when nothing is limited. The tenants must outlive it. */
 must_use struct rate_table *rate_table_new(const struct tenant_table *tenants, uint64_t per_second);
-void rate_table_free(struct rate_table **table); /* accepts NULL, clears */
+void rate_table_free(struct rate_table **table); /* accepts NULL, clears; on any thread */
+
+/* Limits of tenants that are the same in the table before this one go on as full as they are there. Before
+ * the table is shared; both may be NULL. */
+void rate_table_follow(struct rate_table *table, const struct rate_table *before);
 
 /* What one request holds. Zeroed: it has asked for nothing. */
 struct rate_claim {

@@ -267,10 +267,12 @@ static const struct {
 };
 
 static void write_tenants(const struct router *router, FILE *out) {
-	const struct tenant_table *tenants = router->config->tenants;
+	const struct tenant_table *tenants = router->settings->config->tenants;
 	for (size_t v = 0; v < n_elems(tenant_values); v++) {
 		metric_write_family(out, tenant_values[v].name, "counter", tenant_values[v].help);
 		for (uint32_t i = 1; i < tenant_table_n(tenants); i++) {
+			if (!tenant_is_there(tenants, i))
+				continue;
 			const struct tenant *tenant = tenant_get(tenants, i);
 			uint64_t n = 0;
 			for (unsigned w = 0; w < router->n_workers; w++)
@@ -290,7 +292,7 @@ static void write_metrics(void *context, FILE *out) {
 	write_gauges(r->router, out);
 	write_queue(r->router, out);
 	write_instances(r, out);
-	if (r->router->config->tenants)
+	if (r->router->settings->config->tenants)
 		write_tenants(r->router, out);
 	if (r->router->prefixes)
 		write_prefixes(r->router->prefixes, out);
@@ -308,7 +310,7 @@ static void answer_metrics(struct endpoint_call *c) {
 
 static void answer_config(struct endpoint_call *call) {
 	const struct report *r = endpoint_context(call);
-	const struct router_config *c = r->router->config;
+	const struct router_config *c = r->router->settings->config;
 	json_t *config = option_dump(c->options);
 	/* Unset, metrics are where admin is. */
 	json_object_set_new(config, "metrics",

@@ -53,10 +53,9 @@ struct control_sockets {
 struct control {
 	struct loop loop;
 	struct router router;
-	struct router_config *config;
+	const struct router_config *config; /* of the newest settings */
 	struct fleet *fleet;
-	struct snapshot *snapshot;       /* the newest, as published */
-	struct admission_tenant *shares; /* of the places, by number of tenant */
+	struct snapshot *snapshot; /* the newest, as published */
 	struct watcher watcher;
 	struct health health;
 	struct scraper scraper;
@@ -220,35 +219,16 @@ static void control_open_scraper(struct control *c) {
 	c->report.scraper = &c->scraper;
 }
 
-/* What each tenant may have of the places, by its number. */
-static struct admission_tenant *shares_of(const struct tenant_table *table, uint32_t n) {
-	struct admission_tenant *shares = calloc(n, sizeof(*shares));
-	for (uint32_t i = 0; i < n; i++) {
-		const struct tenant *tenant = tenant_get(table, i);
-		shares[i] =
-		    (struct admission_tenant){ tenant->max_requests, tenant->weight, tenant->priority };
-	}
-	return shares;
-}
-
 static void control_open_gate(struct control *c) {
-	const struct router_admission *config = &c->config->admission;
-	uint32_t n_tenants = tenant_table_n(c->config->tenants);
 	struct router *router = &c->router;
-	c->shares = shares_of(c->config->tenants, n_tenants);
-	const struct admission_limits limits = { .max_requests = config->max_requests,
-		.model_requests = config->model_requests,
-		.models = config->models,
-		.tenants = c->shares,
-		.n_tenants = n_tenants };
-	router->tenants = limits.tenants;
+	const struct admission_limits limits = settings_limits(router->settings);
 	router->admission = admission_new(&limits);
 	const struct gatekeeper_options options = { .loop = &c->loop,
 		.admission = router->admission,
 		.load = router->load,
 		.tenants = limits.tenants,
 		.n_tenants = limits.n_tenants,
-		.n_max = config->queue_size };
+		.n_max = c->config->admission.queue_size };
 	router->gate = gatekeeper_new(&options);
 	gatekeeper_publish(router->gate, c->snapshot);
 }
@@ -256,7 +236,6 @@ static void control_open_gate(struct control *c) {
 static void control_close_gate(struct control *c) {
 	gatekeeper_free(&c->router.gate);
 	admission_free(&c->router.admission);
-	free(c->shares);
 }
 
 static struct pairs pairs_of_list(const struct option_list *list, struct pair *room) {
@@ -732,9 +711,9 @@ static void control_begin_warming(struct control *c) {
 static void control_make_tables(struct control *c) {
 	struct router *router = &c->router;
 	const struct router_config *config = c->config;
-	router->config = config;
 	router->n_workers =
 	    config->n_threads ? config->n_threads : (unsigned)size_min(count_cpus(), LOAD_WORKERS_MAX);
+	router->settings = settings_new(config, router->n_workers, NULL);
 	router->budget.max_bytes = config->hold_memory_bytes;
 	router->load = load_new(router->n_workers);
 	if (config->prefix_index_mib)
@@ -743,7 +722,6 @@ static void control_make_tables(struct control *c) {
 	    session_table_new(config->policies.session_capacity, config->policies.session_idle_ms / 1000);
 	router->responses =
 	    session_table_new(config->policies.session_capacity, config->policies.session_idle_ms / 1000);
-	router->rates = rate_table_new(config->tenants, config->requests_per_second);
 }
 
 static void control_begin_watching(struct control *c) {
@@ -814,20 +792,22 @@ static void control_free(struct control *c) {
 	prefix_index_free(&c->router.prefixes);
 	session_table_free(&c->router.sessions);
 	session_table_free(&c->router.responses);
-	rate_table_free(&c->router.rates);
 	free(c->router.workers);
 	free(c->sockets.data);
-	router_config_free(&c->config);
+	settings_unref(&c->router.settings);
 }
 
 int router_main(int argc, char **argv) {
 	static struct control control; /* large, and one a process */
 	struct control *c = &control;
-	int r = router_config_load(argc, argv, &c->config);
+	struct router_config *config;
+	int r = router_config_load(argc, argv, &config);
 	if (r >= 0)
 		return r;
+	c->config = config;
 	if (!control_start(c))
 		return 1; /* the system takes back what was opened */
+	settings_own(c->router.settings, config);
 	loop_run(&c->loop);
 	control_free(c);
 	return 0;

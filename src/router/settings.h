@@ -5,7 +5,8 @@
  * Never changed: a reload (router/reload.h) makes new ones and gives them to all workers. A request takes
  * those of its worker when it begins and keeps them until it ends, so that it ends under what it began
  * under; the last one to go, on whatever thread, takes the old configuration along. How many requests of
- * a worker use them is counted there, without atomics; workers that do, and the control thread, hold a reference.
+ * a worker use them is counted there, without atomics; workers that do, and the control thread, hold a
+ * reference.
  */
 #pragma once
 
@@ -30,8 +31,9 @@ struct settings {
 };
 
 /*
- * On the control thread. One reference, the caller's. Meters go on as in `before` (NULL: there is nothing before)
- * where their limits are the same. The configuration must outlive the settings; settings_own() hands it over.
+ * On the control thread. One reference, the caller's. Meters go on as in `before` (NULL: there is nothing
+ * before) where their limits are the same. The configuration must outlive the settings; settings_own() hands
+ * it over.
  */
 must_use struct settings *settings_new(
     const struct router_config *config, unsigned n_workers, const struct settings *before);

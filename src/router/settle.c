@@ -56,7 +56,7 @@ enum next step_refuse(struct exchange *x) {
 	reply.is_final = turn_retry_after_s(x, cause) > 0;
 	if (cause == CAUSE_INVALID_KEY)
 		reply.authenticate = SLICE("Bearer");
-	if (d && x->worker->router->config->explain.has_headers)
+	if (d && exchange_config(x)->explain.has_headers)
 		reply.decision = decision_text(d, room);
 	attempt_drop(x);
 	attempt_release(x, cause, 0); /* what follows is our word, not the instance's */
@@ -130,6 +130,7 @@ enum next step_settle(struct exchange *x) {
 	hold_free(&x->hold, exchange_bufs(x));
 	buf_unref(exchange_bufs(x), &x->head);
 	worker_view_release(w, &x->view);
+	settings_release(&x->settings, w->index);
 	panic_subject(NULL, NULL);
 	slab_put(&w->exchanges, x);
 	return DONE;

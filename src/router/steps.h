@@ -30,7 +30,7 @@ static inline uint64_t exchange_now_ns(const struct exchange *x) {
 }
 
 static inline const struct router_timeouts *exchange_timeouts(const struct exchange *x) {
-	return &x->worker->router->config->timeout;
+	return &exchange_config(x)->timeout;
 }
 
 static inline enum next exchange_go(struct exchange *x, enum exchange_step step) {

@@ -4,7 +4,7 @@
 
 enum cause tenancy_admit(struct exchange *x, const struct head *request) {
 	const struct worker *w = x->worker;
-	enum cause cause = tenant_admit(w->router->config->tenants, w->digester, request, &x->tenant);
+	enum cause cause = tenant_admit(exchange_config(x)->tenants, w->digester, request, &x->tenant);
 
 	if (cause)
 		metric_add(&w->metrics->keys_refused, 1);
@@ -32,7 +32,7 @@ enum cause tenancy_reserve(struct exchange *x, const struct model *model, const 
 	if (rate_is_taken(&x->claim))
 		return CAUSE_NONE;
 	enum cause cause =
-	    rate_take(w->router->rates, x->tenant, model->label, demand, w->loop.now_ns, &x->claim);
+	    rate_take(x->settings->rates, x->tenant, model->label, demand, w->loop.now_ns, &x->claim);
 	if (cause)
 		metric_add(&w->tenants[tenancy_of(x)->label].n_limited, 1);
 	return cause;
@@ -62,7 +62,7 @@ static uint64_t used_tokens(const struct exchange *x) {
 void tenancy_settle(struct exchange *x) {
 	struct rate_use use = { .tokens = used_tokens(x), .is_request = x->n_sends };
 
-	rate_settle(x->worker->router->rates, x->tenant, use, x->worker->loop.now_ns, &x->claim);
+	rate_settle(x->settings->rates, x->tenant, use, x->worker->loop.now_ns, &x->claim);
 }
 
 static uint64_t limit_of(const struct exchange *x, enum cause cause) {
@@ -72,7 +72,7 @@ static uint64_t limit_of(const struct exchange *x, enum cause cause) {
 	case CAUSE_TOKEN_RATE:
 		return tenancy_of(x)->tokens_per_minute;
 	case CAUSE_ROUTER_RATE:
-		return x->worker->router->config->requests_per_second;
+		return exchange_config(x)->requests_per_second;
 	default:
 		return 0;
 	}
@@ -90,15 +90,14 @@ const char *tenancy_detail(const struct exchange *x, enum cause cause, char *roo
 
 struct slice tenancy_fields(
     const struct exchange *x, const struct head *request, char room[static TENANCY_FIELDS_BYTES]) {
-	const struct router *router = x->worker->router;
 	static const struct slice no_retry = { "x-should-retry: false\r\n", 23 };
 	size_t n = 0;
 
-	if (router->config->cors_origins.n)
-		n = cors_fields(&router->config->cors_origins, request, room).n;
+	if (exchange_config(x)->cors_origins.n)
+		n = cors_fields(&exchange_config(x)->cors_origins, request, room).n;
 	if (!x->claim.tokens) /* it has come to no limit yet */
 		return (struct slice){ room, n };
-	n += rate_fields(router->rates, x->tenant, x->claim.label, x->worker->loop.now_ns, room + n).n;
+	n += rate_fields(x->settings->rates, x->tenant, x->claim.label, x->worker->loop.now_ns, room + n).n;
 	if (x->claim.wait_s > SOON_S) {
 		memcpy(room + n, no_retry.p, no_retry.n);
 		n += no_retry.n;

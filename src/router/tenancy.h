@@ -9,7 +9,7 @@
 #define TENANCY_FIELDS_BYTES (CORS_FIELDS_BYTES + RATE_FIELDS_BYTES + 32u)
 
 static inline const struct tenant *tenancy_of(const struct exchange *x) {
-	return tenant_get(x->worker->router->config->tenants, x->tenant);
+	return settings_tenant(x->settings, x->tenant);
 }
 
 /* Who asks. CAUSE_NONE, or why it is refused. */

@@ -15,7 +15,7 @@ struct key {
 };
 
 struct tenant_table {
-	struct tenant *tenants;
+	struct tenant *tenants; /* by number; without a name: nobody's */
 	uint32_t n;
 	struct key *keys; /* open addressing, never more than half full */
 	uint32_t n_slots; /* a power of two */
@@ -31,20 +31,36 @@ static uint64_t salt_of(const char *name) {
 	return salt ? salt : 1;
 }
 
+/* False: there is no number for it. */
+static bool put_tenant(struct tenant_table *table, const struct tenant *tenant) {
+	uint32_t number = tenant_number_take(slice_of(tenant->name));
+
+	if (!number)
+		return false;
+	if (number >= table->n) {
+		table->tenants = realloc(table->tenants, (number + 1) * sizeof(*table->tenants));
+		memset(table->tenants + table->n, 0, (number + 1 - table->n) * sizeof(*table->tenants));
+		table->n = number + 1;
+	}
+	assert(!table->tenants[number].name);
+	table->tenants[number] = *tenant;
+	table->tenants[number].salt = salt_of(tenant->name);
+	table->tenants[number].label = label_intern(LABEL_TENANT, slice_of(tenant->name));
+	return true;
+}
+
 struct tenant_table *tenant_table_new(const struct tenant *tenants, uint32_t n) {
 	struct tenant_table *table = calloc(1, sizeof(*table));
 
 	assert(n < TENANTS_MAX);
-	table->n = n + 1;
+	table->n = 1;
 	table->tenants = calloc(table->n, sizeof(*table->tenants));
 	table->tenants[TENANT_ANONYMOUS] = anonymous;
-	for (uint32_t i = 0; i < n; i++) {
-		table->tenants[i + 1] = tenants[i];
-		table->tenants[i + 1].salt = salt_of(tenants[i].name);
-		table->tenants[i + 1].label = label_intern(LABEL_TENANT, slice_of(tenants[i].name));
-	}
 	table->n_slots = SLOTS_MIN;
 	table->keys = calloc(table->n_slots, sizeof(*table->keys));
+	for (uint32_t i = 0; i < n && table; i++)
+		if (!put_tenant(table, &tenants[i]))
+			tenant_table_free(&table);
 	return table;
 }
 
@@ -54,6 +70,9 @@ void tenant_table_free(struct tenant_table **table_ptr) {
 	*table_ptr = NULL;
 	if (!table)
 		return;
+	for (uint32_t i = 1; i < table->n; i++)
+		if (table->tenants[i].name)
+			tenant_number_give(i);
 	free(table->tenants);
 	free(table->keys);
 	free(table);
@@ -92,7 +111,7 @@ static void grow(struct tenant_table *table) {
 int tenant_table_add(struct tenant_table *table, uint32_t tenant, const uint8_t digest[static DIGEST_BYTES]) {
 	struct key *key = find(table, digest);
 
-	assert(tenant != TENANT_ANONYMOUS && tenant < table->n);
+	assert(tenant != TENANT_ANONYMOUS && tenant_is_there(table, tenant));
 	if (key->tenant)
 		return key->tenant == tenant ? 0 : TENANT_E_OTHERS;
 	if (table->n_keys == TENANT_KEYS_MAX)
@@ -112,14 +131,32 @@ uint32_t tenant_table_find(const struct tenant_table *table, const uint8_t diges
 	return table ? find(table, digest)->tenant : TENANT_ANONYMOUS;
 }
 
+bool tenant_is_there(const struct tenant_table *table, uint32_t tenant) {
+	return tenant < tenant_table_n(table) && (!table || table->tenants[tenant].name);
+}
+
+/* Digests are as good as random: what they come to by XOR is another sum for other keys. */
+struct tenant_keys tenant_keys_of(const struct tenant_table *table, uint32_t tenant) {
+	struct tenant_keys keys = { .n = 0 };
+
+	for (uint32_t i = 0; table && i < table->n_slots; i++) {
+		if (!table->keys[i].tenant || table->keys[i].tenant != tenant)
+			continue;
+		keys.n++;
+		for (unsigned b = 0; b < DIGEST_BYTES; b++)
+			keys.sum[b] ^= table->keys[i].digest[b];
+	}
+	return keys;
+}
+
 const struct tenant *tenant_get(const struct tenant_table *table, uint32_t tenant) {
-	assert(tenant < tenant_table_n(table));
+	assert(tenant_is_there(table, tenant));
 	return table ? &table->tenants[tenant] : &anonymous;
 }
 
 uint32_t tenant_by_name(const struct tenant_table *table, struct slice name) {
 	for (uint32_t i = 1; i < tenant_table_n(table); i++)
-		if (slice_eq(name, slice_of(table->tenants[i].name)))
+		if (tenant_is_there(table, i) && slice_eq(name, slice_of(table->tenants[i].name)))
 			return i;
 	return TENANT_ANONYMOUS;
 }

@@ -8,6 +8,9 @@
  * Of a key its SHA-256 alone is kept. One is looked up by the first bytes of its digest and compared in
  * constant time with those that begin alike: how long that takes tells something of digests, which say
  * nothing of the keys that they are of, since keys are random and long.
+ *
+ * Tables come and go with configurations: a tenant has the same number in all that there are at a time
+ * (router/tenant_number.h), so that numbers may be missing in a table.
  */
 #pragma once
 
@@ -16,6 +19,7 @@
 #include "base/option.h"
 #include "fleet/privacy.h"
 #include "http/head.h"
+#include "router/tenant_number.h"
 
 #define TENANTS_MAX         1000u /* with the anonymous one */
 #define TENANT_KEYS_MAX     65536u
@@ -41,9 +45,10 @@ struct tenant {
 
 struct tenant_table;
 
-/* On the control thread. The tenants are copied, to the numbers from 1 on in this order; their texts must
- * outlive the table. */
+/* On the control thread. The tenants, of different names, are copied; their texts must outlive the table.
+ * NULL: there are no numbers left for them. */
 must_use struct tenant_table *tenant_table_new(const struct tenant *tenants, uint32_t n);
+/* On any thread. */
 void tenant_table_free(struct tenant_table **table); /* accepts NULL, clears */
 
 enum tenant_outcome {
@@ -55,12 +60,23 @@ enum tenant_outcome {
 must_use int tenant_table_add(
     struct tenant_table *table, uint32_t tenant, const uint8_t digest[static DIGEST_BYTES]);
 
-/* Numbers of tenants are below this. */
+/* Numbers of tenants are below this; those of others may be, too. */
 uint32_t tenant_table_n(const struct tenant_table *table);
+
+/* Whether somebody in the table has the number: the anonymous one, or a tenant. */
+bool tenant_is_there(const struct tenant_table *table, uint32_t tenant);
+
+/* Of all keys of a tenant together: how many, and a sum that is another one for other keys. */
+struct tenant_keys {
+	uint32_t n;
+	uint8_t sum[DIGEST_BYTES];
+};
+struct tenant_keys tenant_keys_of(const struct tenant_table *table, uint32_t tenant);
 
 /* Whose key that is; TENANT_ANONYMOUS: nobody's. */
 uint32_t tenant_table_find(const struct tenant_table *table, const uint8_t digest[static DIGEST_BYTES]);
 
+/* Of a number that is there. */
 const struct tenant *tenant_get(const struct tenant_table *table, uint32_t tenant);
 
 /* By its name; TENANT_ANONYMOUS: there is none, or it is that one. */

@@ -81,17 +81,17 @@ static uint16_t label_of(const struct exchange *x) {
 }
 
 static enum cause full_cause(const struct exchange *x) {
-	return x->worker->router->config->admission.is_vllm ? CAUSE_TOO_MANY : CAUSE_QUEUE_FULL;
+	return exchange_config(x)->admission.is_vllm ? CAUSE_TOO_MANY : CAUSE_QUEUE_FULL;
 }
 
 static enum cause expired_cause(const struct exchange *x) {
-	return x->worker->router->config->admission.is_vllm ? CAUSE_WAIT_TIMEOUT : CAUSE_QUEUE_EXPIRED;
+	return exchange_config(x)->admission.is_vllm ? CAUSE_WAIT_TIMEOUT : CAUSE_QUEUE_EXPIRED;
 }
 
 /* How long it may wait, by the operator's word, its own and its deadline. */
 static void set_end(struct exchange *x, const struct inspect_wishes *wishes) {
 	struct turn *t = &x->turn;
-	uint64_t wait_ms = x->worker->router->config->admission.queue_timeout_ms;
+	uint64_t wait_ms = exchange_config(x)->admission.queue_timeout_ms;
 	uint64_t deadline_ms =
 	    wishes->deadline_ms ? x->at.begin / 1000000u + wishes->deadline_ms : UINT64_MAX;
 
@@ -117,7 +117,7 @@ static uint32_t estimate(const struct exchange *x) {
 static struct waiter *new_waiter(struct exchange *x) {
 	struct inspect_wishes wishes = inspect_wishes(&x->inspect);
 	struct waiter *w = slab_get_zeroed(&x->worker->desk.waiters);
-	const struct admission_tenant *tenant = &x->worker->router->tenants[x->turn.place.tenant];
+	const struct admission_tenant *tenant = &x->settings->shares[x->turn.place.tenant];
 	struct slice id = slice_head(exchange_id(x), sizeof(w->id) - 1);
 
 	if (!x->turn.ends_ms)
@@ -221,7 +221,7 @@ static enum cause refusal_of(const struct exchange *x, enum gate_verdict verdict
 	case GATE_FULL:
 		return full_cause(x);
 	case GATE_DISPLACED:
-		return x->worker->router->config->admission.is_vllm ? CAUSE_TOO_MANY : CAUSE_QUEUE_DISPLACED;
+		return exchange_config(x)->admission.is_vllm ? CAUSE_TOO_MANY : CAUSE_QUEUE_DISPLACED;
 	case GATE_LATE:
 		return CAUSE_SLO_UNATTAINABLE;
 	default:
@@ -367,7 +367,7 @@ void turn_settle(struct exchange *x, uint64_t n_tokens) {
 	struct turn *t = &x->turn;
 
 	turn_leave(x, CAUSE_NONE);
-	if (x->worker->router->admission->n_tenants > 1)
+	if (x->settings->n_tenants > 1)
 		gatekeeper_spend(gate_of(x), t->place.tenant, (int64_t)n_tokens - (int64_t)t->charged_tokens);
 	if (!t->place.held)
 		return;

@@ -29,7 +29,7 @@ struct worker_streams {
 };
 
 static void worker_count(struct worker *w, const struct exchange *x, uint64_t now_ms) {
-	uint64_t stall_ms = w->router->config->health.stall_timeout_ms, silent_ms;
+	uint64_t stall_ms = w->settings->config->health.stall_timeout_ms, silent_ms;
 	bool is_streaming = exchange_is_streaming(x, &silent_ms);
 	if (!is_streaming && !exchange_is_waiting(x, &silent_ms))
 		return;
@@ -47,7 +47,7 @@ static void worker_count(struct worker *w, const struct exchange *x, uint64_t no
  */
 static void worker_count_streams(struct worker *w) {
 	uint64_t now_ms = loop_now_ms(&w->loop);
-	if (!w->router->config->health.stall_timeout_ms)
+	if (!w->settings->config->health.stall_timeout_ms)
 		return;
 	if (now_ms - w->counted_ms > 4 * GAUGES_MS)
 		w->resumed_ms = now_ms;
@@ -86,13 +86,18 @@ static void worker_on_gauges(struct timer *t) {
 	loop_timer(&w->loop, &w->gauges, GAUGES_MS);
 }
 
-int worker_init(struct worker *w, struct router *router, unsigned index, int listen_fd) {
-	const struct router_config *config = router->config;
-	struct server_limits limits = { .head_ms = config->timeout.head_ms,
+static struct server_limits limits_of(const struct router_config *config) {
+	return (struct server_limits){ .head_ms = config->timeout.head_ms,
 		.keepalive_ms = config->timeout.keepalive_ms };
+}
+
+int worker_init(struct worker *w, struct router *router, unsigned index, int listen_fd) {
+	const struct router_config *config = router->settings->config;
+	struct server_limits limits = limits_of(config);
 
 	w->router = router;
 	w->index = index;
+	w->settings = settings_use(settings_ref(router->settings), index);
 	int r = loop_init(&w->loop, &router->budget);
 	if (r < 0)
 		return r;
@@ -171,6 +176,21 @@ void worker_adopt(struct worker *w, struct snapshot *snapshot) {
 		worker_view_release(w, &old);
 }
 
+/* The worker itself is one user of the settings in hand. Timers that run already run on. */
+void worker_take_settings(struct worker *w, struct settings *settings) {
+	const struct router_config *config = settings->config;
+	struct settings *old = w->settings;
+
+	w->settings = settings_use(settings, w->index);
+	w->server.limits = limits_of(config);
+	w->server.dialect = (uint8_t)config->errors;
+	w->pool.idle_ms = config->timeout.pool_idle_ms;
+	if (config->tenants && !w->digester)
+		w->digester = digester_new();
+	policy_set_retune(&w->policies, &config->policies); /* before the old ones may go */
+	settings_release(&old, w->index);
+}
+
 void worker_take_tls(struct worker *w, struct tls_server *server, struct tls_client *client) {
 	tls_server_unref(&w->server.tls);
 	tls_client_unref(&w->loop.tls);
@@ -222,6 +242,24 @@ static void deliver_leave(struct mail *mail) {
 	struct worker_mail *m = container_of(mail, struct worker_mail, mail);
 	server_leave(&m->worker->server);
 	free(m);
+}
+
+struct settings_mail {
+	struct mail mail;
+	struct worker *worker;
+	struct settings *settings;
+};
+
+static void deliver_settings(struct mail *mail) {
+	struct settings_mail *m = container_of(mail, struct settings_mail, mail);
+	worker_take_settings(m->worker, m->settings);
+	free(m);
+}
+
+void worker_give_settings(struct worker *w, struct settings *settings) {
+	struct settings_mail *m = calloc(1, sizeof(*m));
+	*m = (struct settings_mail){ .worker = w, .settings = settings };
+	loop_post(&w->loop, &m->mail, deliver_settings);
 }
 
 static void deliver_drain(struct mail *mail) {
@@ -294,6 +332,7 @@ void worker_join(struct worker *w) {
 	free(w->tenants);
 	digester_free(&w->digester);
 	free(w->streams);
+	settings_release(&w->settings, w->index);
 }
 
 void worker_demand(struct worker *w, const struct inspect *in, const struct model *model,
@@ -331,7 +370,7 @@ uint64_t worker_seed(struct slice id) {
 }
 
 struct slice worker_id_of(struct worker *w, const struct head *request, char room[32]) {
-	const struct option_list *names = &w->router->config->request_id_headers;
+	const struct option_list *names = &w->settings->config->request_id_headers;
 	struct slice given = forward_find_id(request, names->items, names->n);
 	if (given.p)
 		return given;

@@ -3,7 +3,7 @@
  * connections, policy state, counters, exchanges.
  *
  * Nothing in it is touched by another thread but by mail to its loop. What is shared
- * is immutable (the configuration), counted (snapshots), or written by one worker and
+ * is immutable and counted (settings, snapshots), or written by one worker and
  * read by all (load, metrics).
  */
 #pragma once
@@ -16,9 +16,8 @@
 #include "http/upstream.h"
 #include "net/log_writer.h"
 #include "policy/policy.h"
-#include "router/config.h"
 #include "router/decision.h"
-#include "router/rate.h"
+#include "router/settings.h"
 #include "router/tap.h"
 #include "router/turn.h"
 
@@ -40,15 +39,13 @@ struct worker_tenant {
 
 /* Shared by all workers; filled before the first is started. */
 struct router {
-	const struct router_config *config;
+	struct settings *settings; /* the newest: the control thread's, who else wants any asks a worker */
 	struct load *load;
 	struct prefix_index *prefixes;   /* NULL: none is kept */
 	struct session_table *sessions;  /* likewise */
 	struct session_table *responses; /* likewise: who keeps which stored response */
-	struct rate_table *rates;        /* NULL: nothing is limited */
 	struct admission *admission;
 	struct gatekeeper *gate; /* on the control thread */
-	const struct admission_tenant *tenants;
 	struct buf_budget budget;
 	struct client_budget clients;
 	struct worker *workers;
@@ -79,6 +76,7 @@ struct worker {
 	struct decision_ring decisions;
 	struct retry_budget *budgets; /* by label of the model */
 	struct view *view;
+	struct settings *settings; /* of requests that begin now */
 	struct slab exchanges;
 	struct turn_desk desk;
 	struct list active; /* exchanges at work */
@@ -86,7 +84,7 @@ struct worker {
 	struct metric_shard *metrics;
 	struct worker_tally *tallies;  /* by instance slot */
 	struct worker_tenant *tenants; /* by label of the tenant */
-	struct digester *digester;     /* NULL: there are no keys */
+	struct digester *digester;     /* NULL: there were no keys yet */
 	struct log_ring *log;          /* NULL: access log off */
 	struct log_ring *replay;       /* NULL: off */
 	char id_prefix[17];
@@ -118,6 +116,11 @@ void worker_publish(struct worker *w, struct snapshot *snapshot);
 void worker_take_tls(struct worker *w, struct tls_server *server, struct tls_client *client);
 void worker_give_tls(struct worker *w, struct tls_server *server, struct tls_client *client);
 
+/* Of requests that begin from now on, of connections and of picks. Takes over the reference. On the worker's
+ * thread; worker_give_settings() is the same by mail. worker_init() takes the first from the router. */
+void worker_take_settings(struct worker *w, struct settings *settings);
+void worker_give_settings(struct worker *w, struct settings *settings);
+
 /* By mail: stop accepting (the queue is taken first); clients stay. */
 void worker_leave(struct worker *w);
 
@@ -135,6 +138,11 @@ void worker_join(struct worker *w);
 /* On the worker's thread. The view in hand, held until worker_view_release(). */
 struct view *worker_view(struct worker *w);
 void worker_view_release(struct worker *w, struct view **view);
+
+/* On the worker's thread. The settings in hand, held until settings_release(). */
+static inline struct settings *worker_settings(struct worker *w) {
+	return settings_use(w->settings, w->index);
+}
 
 /* One exchange more, or one less, is at work. */
 static inline void worker_count_active(struct worker *w, int by) {

@@ -13,8 +13,12 @@ enum { A = 1, B };
 
 static const char *const a_models[] = { "m", "x-*" };
 static const struct tenant tenants[] = {
-	{ .name = "a", .models = { a_models, 2 }, .tokens_per_minute = A_TOKENS, .requests_per_minute = 60 },
-	{ .name = "b", .privacy_floor = PRIVACY_INTERNAL },
+	{ .name = "a",
+	    .weight = 1,
+	    .models = { a_models, 2 },
+	    .tokens_per_minute = A_TOKENS,
+	    .requests_per_minute = 60 },
+	{ .name = "b", .weight = 1, .privacy_floor = PRIVACY_INTERNAL },
 };
 
 static void add_key(struct world *w, uint32_t tenant, const char *key) {
@@ -26,8 +30,7 @@ static void add_key(struct world *w, uint32_t tenant, const char *key) {
 
 static struct world *protect(struct world *w) {
 	w->config.tenants = tenant_table_new(tenants, n_elems(tenants));
-	w->worker.digester = digester_new();
-	w->router.rates = rate_table_new(w->config.tenants, w->config.requests_per_second);
+	world_reload(w);
 	add_key(w, A, "key-a");
 	add_key(w, B, "key-b");
 	return w;
@@ -35,10 +38,8 @@ static struct world *protect(struct world *w) {
 
 static void end(struct world *w, unsigned n_requests) {
 	struct tenant_table *table = w->config.tenants;
-	struct rate_table *rates = w->router.rates;
 
 	expect_end(w, n_requests);
-	rate_table_free(&rates);
 	tenant_table_free(&table);
 }
 
@@ -58,7 +59,7 @@ static struct peer *post_with(struct world *w, const char *fields, const char *b
 /* So many of a's for m are left, by this field. */
 static uint64_t left_of(struct world *w, const char *name) {
 	char room[RATE_FIELDS_BYTES];
-	struct slice fields = rate_fields(w->router.rates, A,
+	struct slice fields = rate_fields(w->router.settings->rates, A,
 	    snapshot_model(w->worker.view->snapshot, SLICE("m"))->label, w->worker.loop.now_ns, room);
 	const char *at = memmem(fields.p, fields.n, name, strlen(name));
 
@@ -346,7 +347,7 @@ static void test_a_retry_reserves_nothing_more(void **state) {
 static void test_all_have_one_limit_a_second(void **state) {
 	struct world *w = WORLD("m");
 	w->config.requests_per_second = 2;
-	w->router.rates = rate_table_new(NULL, 2);
+	world_reload(w);
 
 	for (unsigned i = 0; i < 2; i++) {
 		struct peer *client = post(w, CHAT, BODY);

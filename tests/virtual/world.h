@@ -33,7 +33,6 @@ struct world {
 	struct fleet *fleet;
 	struct bytes log;
 	unsigned n_lines;
-	unsigned n_tenants;
 	struct world_rest rest;
 	size_t variant;   /* of the fleet, for scripts */
 	bool is_spinning; /* woken again and again without doing anything */
@@ -253,6 +252,8 @@ static inline const char *world_is_wrong(struct world *w) {
 		return "a timer is left";
 	if (worker->view->n_users != 1)
 		return "a view is in use";
+	if (worker->settings->users[0].n != 1 || settings_n_alive() != 1)
+		return "old settings are in use";
 	for (unsigned i = 1; i < net.n_peers; i++)
 		if (net.peers[i].link == PEER_UP && !net.peers[i].was_closed)
 			return "a connection is open";
@@ -299,23 +300,30 @@ static inline void world_configure(struct router_config *config) {
 /* Who may be in flight, and who waits, by the configuration. */
 static inline void world_open_gate(struct world *w) {
 	const struct router_admission *config = &w->config.admission;
-	const struct admission_limits limits = { .max_requests = config->max_requests,
-		.model_requests = config->model_requests,
-		.models = config->models,
-		.tenants = w->router.tenants,
-		.n_tenants = w->n_tenants };
+	const struct admission_limits limits = settings_limits(w->router.settings);
 	w->router.admission = admission_new(&limits);
 	w->router.gate = gatekeeper_new(&(struct gatekeeper_options){ .loop = &w->control,
 	    .admission = w->router.admission,
 	    .load = w->router.load,
-	    .tenants = w->router.tenants,
-	    .n_tenants = w->n_tenants,
+	    .tenants = limits.tenants,
+	    .n_tenants = limits.n_tenants,
 	    .n_max = config->queue_size });
 }
 
 static inline void world_close_gate(struct world *w) {
 	gatekeeper_free(&w->router.gate);
 	admission_free(&w->router.admission);
+}
+
+/* What the configuration says of tenants and limits is in force from now on: new settings of it. */
+static inline void world_reload(struct world *w) {
+	struct settings *old = w->router.settings;
+	w->router.settings = settings_new(&w->config, 1, old);
+	const struct admission_limits limits = settings_limits(w->router.settings);
+	admission_limit(w->router.admission, &limits);
+	gatekeeper_limit(w->router.gate, limits.tenants, limits.n_tenants, w->config.admission.queue_size);
+	worker_take_settings(&w->worker, settings_ref(w->router.settings));
+	settings_unref(&old);
 }
 
 /* With this configuration; nobody is at work. */
@@ -328,16 +336,14 @@ static inline void world_admit(struct world *w, struct router_admission admissio
 
 /* `models` names those of each engine, joined by commas, and ends with NULL. */
 static inline struct world *world_new(const char *const *models) {
-	static const struct admission_tenant nobody = { .weight = 1 };
 	struct world *w = calloc(1, sizeof(*w));
 	bytes_init(&w->log, SIZE_MAX);
 	world_configure(&w->config);
-	w->n_tenants = 1;
-	w->router = (struct router){ .config = &w->config, .n_workers = 1, .workers = &w->worker };
+	w->router = (struct router){ .n_workers = 1, .workers = &w->worker };
+	w->router.settings = settings_new(&w->config, 1, NULL);
 	w->router.budget.max_bytes = 16u << 20;
 	w->router.clients.n_max = NET_PEERS_MAX;
 	w->router.load = load_new(1);
-	w->router.tenants = &nobody;
 	w->router.log = (void *)w;
 	w->fleet = fleet_new();
 
@@ -389,6 +395,7 @@ static inline void world_take_down(struct world **wp) {
 	clock_set_source(NULL);
 	fleet_free(&w->fleet);
 	load_free(&w->router.load);
+	settings_unref(&w->router.settings);
 	bytes_deinit(&w->log);
 	free(w);
 }

@@ -23,6 +23,7 @@ static struct scene *scene_open(void) {
 	struct scene *s = calloc(1, sizeof(*s));
 	struct control *c = &s->control;
 	c->config = &config;
+	c->router.settings = settings_new(&config, 1, NULL);
 	now_ns = 1000000000;
 	clock_set_source(scene_clock);
 	c->router.budget.max_bytes = 1u << 20;
@@ -45,6 +46,7 @@ static void scene_close(struct scene *s) {
 	watcher_deinit(&c->watcher);
 	health_deinit(&c->health);
 	control_close_gate(c);
+	settings_unref(&c->router.settings);
 	loop_deinit(&c->loop);
 	snapshot_unref(&c->snapshot);
 	fleet_free(&c->fleet);

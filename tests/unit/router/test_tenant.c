@@ -150,10 +150,47 @@ static void tenants_have_names_and_salts(void **state) {
 	assert_int_not_equal(tenant_get(table, 1)->salt, 0);
 	assert_int_not_equal(tenant_get(table, 1)->salt, tenant_get(table, 2)->salt);
 	/* of the name alone: another order, another start or another router change nothing */
-	assert_int_equal(tenant_get(again, 1)->salt, tenant_get(table, 2)->salt);
-	assert_int_equal(tenant_get(again, 1)->label, tenant_get(table, 2)->label);
+	assert_int_equal(tenant_get(again, 2)->salt, tenant_get(table, 2)->salt);
+	assert_int_equal(tenant_get(again, 2)->label, tenant_get(table, 2)->label);
 	tenant_table_free(&table);
 	tenant_table_free(&again);
+}
+
+/* A tenant is counted by its number, also by requests of before a reload. */
+static void a_number_is_kept_as_long_as_a_table_has_it(void **state) {
+	static const struct tenant others[] = { { .name = "c", .weight = 1 }, { .name = "b", .weight = 1 } };
+	struct tenant_table *old = tenant_table_new(two, n_elems(two)),
+			    *now = tenant_table_new(others, n_elems(others));
+
+	assert_int_equal(tenant_by_name(now, SLICE("b")), 2);
+	assert_int_equal(tenant_by_name(now, SLICE("c")), 3); /* 1 is a's, of the old table */
+	assert_false(tenant_is_there(now, 1));
+	assert_true(tenant_is_there(now, TENANT_ANONYMOUS));
+	assert_false(tenant_is_there(now, 4));
+	assert_int_equal(tenant_by_name(now, SLICE("a")), TENANT_ANONYMOUS);
+	tenant_table_free(&old);
+	struct tenant_table *next = tenant_table_new(two, n_elems(two));
+	assert_int_equal(tenant_by_name(next, SLICE("a")), 1);
+	assert_int_equal(tenant_by_name(next, SLICE("b")), 2);
+	tenant_table_free(&now);
+	tenant_table_free(&next);
+}
+
+static void other_keys_have_another_sum(void **state) {
+	struct tenant_table *a = tenant_table_new(two, n_elems(two)),
+			    *b = tenant_table_new(two, n_elems(two));
+	uint8_t digest[DIGEST_BYTES] = { 1, 2, 3 }, other[DIGEST_BYTES] = { 1, 2, 4 };
+
+	assert_int_equal(tenant_keys_of(a, 1).n, 0);
+	assert_int_equal(tenant_keys_of(NULL, 0).n, 0);
+	assert_int_equal(tenant_table_add(a, 1, digest), 0);
+	assert_int_equal(tenant_table_add(a, 2, other), 0);
+	assert_int_equal(tenant_table_add(b, 1, digest), 0);
+	struct tenant_keys x = tenant_keys_of(a, 1), y = tenant_keys_of(b, 1), z = tenant_keys_of(a, 2);
+	assert_memory_equal(&x, &y, sizeof(x));
+	assert_memory_not_equal(&x, &z, sizeof(x));
+	tenant_table_free(&a);
+	tenant_table_free(&b);
 }
 
 static void models_are_ids_or_beginnings(void **state) {
@@ -194,6 +231,8 @@ int main(void) {
 		cmocka_unit_test(a_long_key_is_nobodys),
 		cmocka_unit_test(any_number_of_keys_is_found),
 		cmocka_unit_test(tenants_have_names_and_salts),
+		cmocka_unit_test(a_number_is_kept_as_long_as_a_table_has_it),
+		cmocka_unit_test(other_keys_have_another_sum),
 		cmocka_unit_test(models_are_ids_or_beginnings),
 		cmocka_unit_test(digests_are_read_from_text),
 	};

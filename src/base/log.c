@@ -2,19 +2,20 @@
 
 #include <limits.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 
-static enum log_level threshold = LOG_INFO;
+static _Atomic unsigned threshold = LOG_INFO;
 
 void log_set_level(enum log_level level) {
-	threshold = level;
+	atomic_store_explicit(&threshold, level, memory_order_relaxed);
 }
 
 void log_begin(struct log_event *e, enum log_level level, const char *event) {
 	static const char *const names[] = { "debug", "info", "warn", "error" };
-	e->is_wanted = level >= threshold;
+	e->is_wanted = level >= atomic_load_explicit(&threshold, memory_order_relaxed);
 	line_begin(&e->line);
 	line_time(&e->line, SLICE("ts"), clock_wall_ms());
 	line_text(&e->line, SLICE("level"), slice_of(names[level]));

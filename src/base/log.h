@@ -21,7 +21,7 @@ struct log_event {
 	bool is_wanted;
 };
 
-/* Lines below this level are not written. Before threads exist; LOG_INFO at the start. */
+/* Lines below this level are not written. LOG_INFO at the start. */
 void log_set_level(enum log_level level);
 
 /* `event` is a fixed phrase, small letters. */

@@ -1,12 +1,14 @@
 #include "base/notify.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
 
@@ -44,8 +46,9 @@ uint64_t notify_watchdog_ms(void) {
 	return us / 1000;
 }
 
-void notify_ready(void) {
-	int error = notify_manager("READY=1");
+/* What failed is in the log. */
+static void tell(const char *state) {
+	int error = notify_manager(state);
 	struct log_event e;
 
 	if (error >= 0)
@@ -53,4 +56,16 @@ void notify_ready(void) {
 	log_begin(&e, LOG_WARN, "the service manager could not be told");
 	line_text(&e.line, SLICE("why"), slice_of(strerror(-error)));
 	log_end(&e);
+}
+
+void notify_ready(void) {
+	tell("READY=1");
+}
+
+void notify_reloading(void) {
+	char state[64];
+
+	snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%llu",
+	    (unsigned long long)(clock_now_ns() / 1000));
+	tell(state);
 }

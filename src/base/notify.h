@@ -17,5 +17,8 @@ int notify_manager(const char *state);
  */
 uint64_t notify_watchdog_ms(void);
 
+/* RELOADING=1, with the time: READY=1 is to follow, whatever comes of it. */
+void notify_reloading(void);
+
 /* READY=1; what failed is in the log. */
 void notify_ready(void);

@@ -303,17 +303,38 @@ static void health_on_change(struct job *job) {
 	h->on_change(h);
 }
 
+static void health_set_options(struct health *h, const struct health_options *options) {
+	h->options = *options;
+	h->limits = (struct health_limits){ .interval_ms = options->has_probes ? options->interval_ms : 0,
+		.slow_start_ms = options->slow_start_ms,
+		.stall_ms = options->stall_ms,
+		.errors_max = options->errors_max };
+}
+
+/* A probe that is due later than it would be now comes earlier. */
+static void monitor_retune(struct monitor *m) {
+	const struct health *h = m->health;
+
+	m->engine.fetch.timeout_ms = m->sitter.fetch.timeout_ms = h->options.timeout_ms;
+	m->progress.answer_ms = h->options.timeout_ms;
+	m->progress.pause_ms = h->options.stall_ms;
+	m->probe_at_ms = u64_min(m->probe_at_ms, health_now(h) + health_state_probe_wait_ms(&m->state));
+}
+
+void health_retune(struct health *h, const struct health_options *options) {
+	health_set_options(h, options);
+	for (unsigned slot = 0; slot < INSTANCE_SLOTS_MAX; slot++)
+		if (h->monitors[slot])
+			monitor_retune(h->monitors[slot]);
+}
+
 void health_init(struct health *h, struct loop *loop, struct fleet *fleet,
     const struct health_options *options, health_evidence_fn evidence, void *context,
     void (*on_change)(struct health *h)) {
 	memset(h, 0, sizeof(*h));
 	h->loop = loop;
 	h->fleet = fleet;
-	h->options = *options;
-	h->limits = (struct health_limits){ .interval_ms = options->has_probes ? options->interval_ms : 0,
-		.slow_start_ms = options->slow_start_ms,
-		.stall_ms = options->stall_ms,
-		.errors_max = options->errors_max };
+	health_set_options(h, options);
 	h->evidence = evidence;
 	h->context = context;
 	h->on_change = on_change;

@@ -65,6 +65,10 @@ struct membership *membership_new(struct fleet *fleet, uint64_t grace_ms) {
 	return m;
 }
 
+void membership_set_grace(struct membership *m, uint64_t grace_ms) {
+	m->grace_ms = grace_ms;
+}
+
 static size_t bytes_of(const struct service *service) {
 	return service ? service->bytes : 0;
 }

@@ -36,6 +36,9 @@ struct membership;
 
 /* The fleet is borrowed. What nobody serves any more stays a known model for the grace, too. */
 must_use struct membership *membership_new(struct fleet *fleet, uint64_t grace_ms);
+
+/* Another grace, for those who are missing already, too. */
+void membership_set_grace(struct membership *m, uint64_t grace_ms);
 /* Leaves the fleet as it is. */
 void membership_free(struct membership **m);
 

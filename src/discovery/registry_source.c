@@ -397,6 +397,12 @@ void registry_source_leave_file(struct registry_source *s) {
 	file_save_free(&s->save);
 }
 
+void registry_source_retune(struct registry_source *s, const struct registry_options *options) {
+	assert(!strcmp(s->options.url, options->url) && !strcmp(s->options.file, options->file));
+	s->options = *options;
+	membership_set_grace(s->membership, options->grace_ms);
+}
+
 void registry_source_deinit(struct registry_source *s) {
 	timer_stop(&s->next);
 	timer_stop(&s->tick);

@@ -69,6 +69,8 @@ struct registry_source {
 /* Reads the file, and begins. The texts must outlive the source. False: not a url that can be asked. */
 must_use bool registry_source_init(struct registry_source *s, struct loop *loop, struct fleet *fleet,
     const struct registry_options *options, void (*on_change)(struct registry_source *s));
+/* Other options but url and file, from the next question on. */
+void registry_source_retune(struct registry_source *s, const struct registry_options *options);
 void registry_source_deinit(struct registry_source *s);
 
 /* The file is somebody else's from now on. */

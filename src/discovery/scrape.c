@@ -225,12 +225,17 @@ void scraper_init(struct scraper *s, struct loop *loop, const struct scrape_opti
 	timer_init(&s->tick, scraper_on_tick);
 }
 
-void scraper_deinit(struct scraper *s) {
+/* Nobody is asked any more, and nothing is known. */
+static void scraper_clear(struct scraper *s) {
 	timer_stop(&s->tick);
 	for (unsigned slot = 0; slot < INSTANCE_SLOTS_MAX; slot++)
 		if (s->scrapes[slot])
 			scrape_free(&s->scrapes[slot]);
 	snapshot_unref(&s->snapshot);
+}
+
+void scraper_deinit(struct scraper *s) {
+	scraper_clear(s);
 }
 
 static void scraper_let_go(struct scraper *s) {
@@ -262,6 +267,22 @@ void scraper_sync(struct scraper *s, struct snapshot *snapshot) {
 	scraper_let_go(s);
 	if (!timer_is_running(&s->tick))
 		loop_timer(s->loop, &s->tick, 0);
+}
+
+void scraper_retune(struct scraper *s, const struct scrape_options *options) {
+	uint64_t next_ms = scraper_now(s) + options->interval_ms;
+
+	s->options = *options;
+	if (!options->interval_ms)
+		scraper_clear(s);
+	for (unsigned slot = 0; slot < INSTANCE_SLOTS_MAX; slot++) {
+		struct scrape *scrape = s->scrapes[slot];
+
+		if (!scrape)
+			continue;
+		scrape->fetch.timeout_ms = options->timeout_ms;
+		scrape->ask_at_ms = u64_min(scrape->ask_at_ms, next_ms);
+	}
 }
 
 bool scraper_figure(

@@ -49,6 +49,8 @@ struct scraper {
 
 /* The text of the options must outlive it. */
 void scraper_init(struct scraper *s, struct loop *loop, const struct scrape_options *options);
+/* Other options, from now on. */
+void scraper_retune(struct scraper *s, const struct scrape_options *options);
 void scraper_deinit(struct scraper *s);
 
 /* The instances of this snapshot are asked, others are let go. */

@@ -255,6 +255,19 @@ void watcher_init(struct watcher *w, struct loop *loop, struct fleet *fleet,
 	loop_timer(loop, &w->tick, 0);
 }
 
+void watcher_retune(struct watcher *w, const struct watch_intervals *every) {
+	uint64_t now_ms = loop_now_ms(w->loop);
+
+	w->every = *every;
+	list_each (it, &w->watches) {
+		struct watch *watch = container_of(it, struct watch, link);
+
+		watch->fetch.timeout_ms = every->models_timeout_ms;
+		watch->models_at_ms = u64_min(watch->models_at_ms, now_ms + every->models_ms);
+		watch->resolve_at_ms = u64_min(watch->resolve_at_ms, now_ms + every->resolve_ms);
+	}
+}
+
 void watcher_deinit(struct watcher *w) {
 	timer_stop(&w->tick);
 	job_cancel(&w->change);

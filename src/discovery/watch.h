@@ -34,6 +34,8 @@ struct watcher {
 
 void watcher_init(struct watcher *w, struct loop *loop, struct fleet *fleet,
     const struct watch_intervals *every, void (*on_change)(struct watcher *));
+/* Other times, from now on. */
+void watcher_retune(struct watcher *w, const struct watch_intervals *every);
 void watcher_deinit(struct watcher *w);
 
 /* Watches what the snapshot lists, lets go of the rest. */

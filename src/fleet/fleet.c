@@ -310,6 +310,26 @@ int fleet_upsert(struct fleet *fleet, enum fleet_source source, const struct fle
 	return 0;
 }
 
+int fleet_check(const struct fleet *fleet, enum fleet_source source, const struct fleet_spec *specs, size_t n,
+    struct slice *name_out) {
+	uint32_t n_free = instance_n_free();
+
+	for (size_t i = 0; i < n; i++) {
+		const struct instance_spec *spec = &specs[i].instance;
+		bool is_there;
+		uint32_t at = fleet_position(fleet, source, spec->name, &is_there);
+
+		*name_out = spec->name;
+		if (!is_spec_ok(&specs[i]))
+			return FLEET_E_LIMIT;
+		if (is_there && instance_spec_eq(&fleet->records[at]->instance->spec, spec))
+			continue;
+		if (!n_free--)
+			return FLEET_E_FULL;
+	}
+	return 0;
+}
+
 int fleet_replace(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *specs, size_t n) {
 	uint32_t n_kept = 0;
 	int outcome = 0;

@@ -63,6 +63,11 @@ struct fleet;
 must_use struct fleet *fleet_new(void);
 void fleet_free(struct fleet **fleet);
 
+/* Whether these records, of different names, could all be taken at once, with those that they replace still
+ * there: 0, or FLEET_E_FULL or FLEET_E_LIMIT and who is refused. Changes nothing. */
+must_use int fleet_check(const struct fleet *fleet, enum fleet_source source, const struct fleet_spec *specs,
+    size_t n, struct slice *name_out);
+
 /*
  * The whole of what a source knows: records it does not name are removed. Returns 0,
  * or the outcome of the last record that was refused; the others are taken, and a

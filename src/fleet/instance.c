@@ -61,6 +61,15 @@ static void slot_give(uint16_t slot) {
 	assert(before & bit);
 }
 
+uint32_t instance_n_free(void) {
+	uint32_t n = 0;
+
+	for (size_t i = 0; i < n_elems(slots_taken); i++)
+		n += (uint32_t)__builtin_popcountll(
+		    ~atomic_load_explicit(&slots_taken[i], memory_order_relaxed));
+	return n;
+}
+
 struct instance *instance_new(const struct instance_spec *spec) {
 	uint16_t slot;
 

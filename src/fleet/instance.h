@@ -102,6 +102,9 @@ static inline const char *instance_tls_host(const struct instance *inst) {
 /* Copies the texts. One reference, the caller's. NULL when all slots are taken. */
 must_use struct instance *instance_new(const struct instance_spec *spec);
 
+/* Slots that are not taken; others may come free meanwhile. */
+uint32_t instance_n_free(void);
+
 struct instance *instance_ref(struct instance *inst);
 void instance_unref(struct instance **inst); /* accepts NULL, clears */
 

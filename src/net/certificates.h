@@ -28,6 +28,21 @@ struct certificates {
 must_use bool certificates_open(struct certificates *c, struct loop *loop, char why[static TLS_WHY_BYTES]);
 /* Reads all files again, and logs how that went. */
 void certificates_reload(struct certificates *c);
+/*
+ * The same of files that may be others, in two steps: what they hold, or false and why; and, if all else is
+ * good, that instead of what is held (on_change is called). The names must outlive the certificates. What is
+ * not taken is dropped.
+ */
+struct certificates_fresh {
+	const struct tls_server_files *server_files;
+	const struct tls_client_files *client_files;
+	struct tls_server *server;
+	struct tls_client *client;
+};
+must_use bool certificates_fetch(struct certificates_fresh *fresh, char why[static TLS_WHY_BYTES]);
+void certificates_take(struct certificates *c, struct certificates_fresh *fresh);
+void certificates_drop(struct certificates_fresh *fresh);
+
 /* While the loop still runs. */
 void certificates_close(struct certificates *c);
 /* Lets go of what is held, the loop's too; also of what was never opened. */

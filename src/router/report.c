@@ -7,6 +7,7 @@
 #include "router/breakers.h"
 #include "router/gate_view.h"
 #include "router/instances.h"
+#include "router/reload.h"
 
 static void write_gauges(const struct router *router, FILE *out) {
 	uint64_t n_active = 0, n_clients = 0, n_engines = 0, lag_ns = 0;
@@ -302,6 +303,7 @@ static void write_metrics(void *context, FILE *out) {
 	write_scrapes(r, out);
 	if (r->registry)
 		write_registry(r->registry, out);
+	reload_write_metrics(r->reload, out);
 }
 
 static void answer_metrics(struct endpoint_call *c) {
@@ -358,6 +360,7 @@ const struct endpoint report_admin_endpoints[] = {
 	{ METHOD_POST, "/instances/{name}/weight", .run = instances_weight,
 	    .body_bytes_max = INSTANCES_BODY_BYTES_MAX, .writes = true },
 	{ METHOD_POST, "/admin/upgrade", .run = ask_upgrade, .writes = true },
+	{ METHOD_POST, "/admin/reload", .run = reload_answer, .writes = true },
 	{ METHOD_GET, "/liveness", .run = answer_liveness },
 };
 const size_t report_n_admin_endpoints = n_elems(report_admin_endpoints);

@@ -16,6 +16,8 @@
 #include "router/upgrade.h"
 #include "router/worker.h"
 
+struct reload;
+
 struct report {
 	struct router *router;
 	const struct snapshot *snapshot; /* the newest; the control thread keeps it current */
@@ -26,6 +28,7 @@ struct report {
 	const struct registry_source *registry; /* NULL: there is none */
 	struct explain explain;
 	struct upgrade *upgrade;
+	struct reload *reload;
 };
 
 /* Both tables take a struct report as context. */

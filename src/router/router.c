@@ -24,9 +24,11 @@
 #include "net/signals.h"
 #include "net/watchdog.h"
 #include "policy/session_table.h"
+#include "router/reload.h"
 #include "router/report.h"
 #include "router/succession.h"
 #include "router/upgrade.h"
+#include "router/static_fleet.h"
 #include "router/worker.h"
 
 #define FD_RESERVE     32u /* log, admin clients, probes, what libraries open */
@@ -66,6 +68,7 @@ struct control {
 	struct upgrade upgrade;
 	struct endpoint_server admin, metrics;
 	struct report report;
+	struct reload reload;
 	struct signals signals;
 	struct timer drain, publish, warm;
 	uint64_t warm_until_ms;
@@ -175,12 +178,7 @@ static void control_evidence(void *context, unsigned slot, struct health_evidenc
 /* Before the first snapshot, which then has what was kept of the registry. */
 static bool control_open_registry(struct control *c) {
 	const struct router_config *config = c->config;
-	struct registry_options options = { .url = config->registry_url,
-		.token = config->registry_token,
-		.file = config->table_file,
-		.is_file_ours = !config->state_dir[0],
-		.sync_interval_ms = config->registry_sync_ms,
-		.grace_ms = config->registry_grace_ms };
+	const struct registry_options options = reload_registry_options(config);
 	if (!config->registry_url[0])
 		return true;
 	c->has_registry =
@@ -193,16 +191,7 @@ static bool control_open_registry(struct control *c) {
 }
 
 static void control_open_health(struct control *c) {
-	const struct router_health *h = &c->config->health;
-	const struct health_options options = { .has_probes = h->has_probes,
-		.is_passive = h->is_passive,
-		.has_canary = h->has_canary,
-		.interval_ms = h->interval_ms,
-		.timeout_ms = h->timeout_ms,
-		.slow_start_ms = h->slow_start_ms,
-		.stall_ms = h->stall_timeout_ms,
-		.errors_max = h->errors_max,
-		.api_key = c->config->engine_key };
+	const struct health_options options = reload_health_options(c->config);
 	health_init(
 	    &c->health, &c->loop, c->fleet, &options, control_evidence, &c->router, control_on_health);
 	c->report.health = &c->health;
@@ -211,10 +200,7 @@ static void control_open_health(struct control *c) {
 }
 
 static void control_open_scraper(struct control *c) {
-	const struct scrape_options options = { .interval_ms = c->config->scrape_interval_ms,
-		.timeout_ms = c->config->models_timeout_ms,
-		.api_key = c->config->engine_key,
-		.load = c->router.load };
+	const struct scrape_options options = reload_scrape_options(c->config, c->router.load);
 	scraper_init(&c->scraper, &c->loop, &options);
 	c->report.scraper = &c->scraper;
 }
@@ -238,41 +224,6 @@ static void control_close_gate(struct control *c) {
 	admission_free(&c->router.admission);
 }
 
-static struct pairs pairs_of_list(const struct option_list *list, struct pair *room) {
-	for (size_t i = 0; i < list->n; i++)
-		room[i] = (struct pair){ .key = slice_of(list->items[i]) };
-	return (struct pairs){ room, (uint32_t)list->n };
-}
-
-static struct pairs pairs_of_map(const struct option_map *map, struct pair *room) {
-	for (size_t i = 0; i < map->n; i++)
-		room[i] = (struct pair){ slice_of(map->items[i].name), slice_of(map->items[i].value) };
-	return (struct pairs){ room, (uint32_t)map->n };
-}
-
-/* One configured worker becomes a record of the static source. */
-static int control_add_worker(struct control *c, const struct router_worker *w) {
-	struct pair *models = calloc(w->models.n + 1, sizeof(*models));
-	struct pair *labels = calloc(w->labels.n + 1, sizeof(*labels));
-	struct fleet_spec spec = {
-		.instance = { .name = slice_of(w->name),
-		    .url = slice_of(w->url),
-		    .host = slice_of(w->host),
-		    .key = slice_of(w->api_key),
-		    .port = w->port },
-		.weight = w->weight * INSTANCE_WEIGHT_ONE,
-		.models = pairs_of_list(&w->models, models),
-		.labels = pairs_of_map(&w->labels, labels),
-	};
-	spec.instance.is_tls = w->is_tls;
-	spec.instance.authority =
-	    slice_skip(spec.instance.url, w->is_tls ? strlen("https://") : strlen("http://"));
-	int r = fleet_upsert(c->fleet, SOURCE_STATIC, &spec);
-	free(models);
-	free(labels);
-	return r;
-}
-
 static int control_say_refused(const char *name, int r) {
 	if (r)
 		fprintf(stderr, "headrace router: worker %s: %s\n", name,
@@ -281,32 +232,17 @@ static int control_say_refused(const char *name, int r) {
 }
 
 static bool control_fill_fleet(struct control *c) {
-	const struct static_file *file = &c->config->static_services;
-	for (size_t i = 0; i < c->config->workers.n; i++) {
-		const struct router_worker *w = &c->config->workers.items[i];
-		if (control_say_refused(w->name, control_add_worker(c, w)))
-			return false;
-	}
-	for (size_t i = 0; i < file->n; i++) {
-		const struct fleet_spec *spec = &file->services[i]->spec;
-		if (control_say_refused(spec->instance.name.p, fleet_upsert(c->fleet, SOURCE_STATIC, spec)))
-			return false;
-	}
-	return true;
+	struct static_fleet fleet;
+	int r = 0;
+	static_fleet_init(&fleet, c->config);
+	for (size_t i = 0; i < fleet.n && !r; i++)
+		r = control_say_refused(
+		    fleet.specs[i].instance.name.p, fleet_upsert(c->fleet, SOURCE_STATIC, &fleet.specs[i]));
+	static_fleet_deinit(&fleet);
+	return !r;
 }
 
 /* --- certificates ------------------------------------------------------------------- */
-
-/* Is there anybody to speak TLS to? Whom a registry will name is not known. */
-static bool has_tls_peers(const struct router_config *config) {
-	for (size_t i = 0; i < config->workers.n; i++)
-		if (config->workers.items[i].is_tls)
-			return true;
-	for (size_t i = 0; i < config->static_services.n; i++)
-		if (config->static_services.services[i]->spec.instance.is_tls)
-			return true;
-	return config->registry_url[0];
-}
 
 static void control_give_tls(struct certificates *now) {
 	struct control *c = container_of(now, struct control, certificates);
@@ -317,11 +253,10 @@ static void control_give_tls(struct certificates *now) {
 
 static bool control_open_tls(struct control *c) {
 	char why[TLS_WHY_BYTES];
-	c->certificates = (struct certificates){
-		.server_files = &c->config->tls.server.files,
-		.client_files = has_tls_peers(c->config) ? &c->config->tls.client : NULL,
-		.on_change = control_give_tls,
-	};
+	const struct certificates_fresh files = reload_tls_files(c->config);
+	c->certificates = (struct certificates){ .server_files = files.server_files,
+		.client_files = files.client_files,
+		.on_change = control_give_tls };
 	if (certificates_open(&c->certificates, &c->loop, why))
 		return true;
 	fprintf(stderr, "headrace router: tls: %s\n", why);
@@ -437,6 +372,33 @@ static bool control_open_admin(struct control *c) {
 	return true;
 }
 
+/* --- another configuration ------------------------------------------------------------ */
+
+static void control_on_reload(struct reload *reload) {
+	struct control *c = container_of(reload, struct control, reload);
+	c->config = c->router.settings->config;
+	control_publish_now(c);
+}
+
+static void control_open_reload(struct control *c, int argc, char *const *argv) {
+	c->reload = (struct reload){ .argc = argc,
+		.argv = argv,
+		.loop = &c->loop,
+		.router = &c->router,
+		.fleet = c->fleet,
+		.snapshot = &c->snapshot,
+		.watcher = &c->watcher,
+		.health = &c->health,
+		.scraper = &c->scraper,
+		.registry = c->has_registry ? &c->registry : NULL,
+		.certificates = &c->certificates,
+		.admin = &c->admin,
+		.metrics = c->sockets.metrics >= 0 ? &c->metrics : NULL,
+		.on_change = control_on_reload };
+	reload_init(&c->reload);
+	c->report.reload = &c->reload;
+}
+
 /* --- the end ------------------------------------------------------------------------ */
 
 static void control_stop(struct control *c) {
@@ -447,6 +409,7 @@ static void control_stop(struct control *c) {
 	timer_stop(&c->publish);
 	upgrade_deinit(&c->upgrade);
 	succession_end(&c->succession);
+	reload_deinit(&c->reload);
 	certificates_close(&c->certificates);
 	watcher_deinit(&c->watcher);
 	health_deinit(&c->health);
@@ -544,13 +507,20 @@ static void control_on_stop(struct control *c) {
 	control_begin_drain(c);
 }
 
+/* What comes of it is in the log. */
+static void control_reload(struct control *c) {
+	json_t *report;
+	(void)reload_run(&c->reload, &report);
+	json_decref(report);
+}
+
 static void control_on_signal(struct signals *signals, int number) {
 	struct control *c = container_of(signals, struct control, signals);
-	if (number == SIGHUP)
-		certificates_reload(&c->certificates);
+	if (number == SIGHUP && c->state == CONTROL_RUNNING)
+		control_reload(c);
 	else if (number == SIGUSR2 && c->state == CONTROL_RUNNING)
 		upgrade_start(&c->upgrade);
-	else if (number != SIGUSR2)
+	else if (number != SIGUSR2 && number != SIGHUP)
 		control_on_stop(c);
 }
 
@@ -725,9 +695,7 @@ static void control_make_tables(struct control *c) {
 }
 
 static void control_begin_watching(struct control *c) {
-	const struct router_config *config = c->config;
-	struct watch_intervals every = { config->models_interval_ms, config->models_timeout_ms,
-		config->resolve_interval_ms, config->engine_key };
+	const struct watch_intervals every = reload_watch_intervals(c->config);
 	watcher_init(&c->watcher, &c->loop, c->fleet, &every, control_on_watch);
 	watcher_sync(&c->watcher, c->snapshot);
 	health_sync(&c->health, c->snapshot);
@@ -808,6 +776,7 @@ int router_main(int argc, char **argv) {
 	if (!control_start(c))
 		return 1; /* the system takes back what was opened */
 	settings_own(c->router.settings, config);
+	control_open_reload(c, argc, argv);
 	loop_run(&c->loop);
 	control_free(c);
 	return 0;

@@ -145,12 +145,21 @@ static bool prepare_weight(
 	return prepare_act("instances", words[0], "weight", target, body_out);
 }
 
-/* The body is one of no bytes: a POST. */
-static bool prepare_upgrade(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	snprintf(target, TARGET_BYTES, "/admin/upgrade");
+/* A POST to one of the router's own rows: its body is one of no bytes. */
+static bool prepare_post(const char *path, char *target, struct slice *body_out) {
+	snprintf(target, TARGET_BYTES, "%s", path);
 	*body_out = (struct slice){ calloc(1, 1), 0 };
 	return true;
+}
+
+static bool prepare_upgrade(
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
+	return prepare_post("/admin/upgrade", target, body_out);
+}
+
+static bool prepare_reload(
+    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
+	return prepare_post("/admin/reload", target, body_out);
 }
 
 static bool prepare_config(
@@ -178,6 +187,7 @@ static const struct verb verbs[] = {
 	{ "disable", "NAME", prepare_disable, show_instances, 0 },
 	{ "enable", "NAME", prepare_enable, show_instances, 0 },
 	{ "weight", "NAME N", prepare_weight, show_instances, 0 },
+	{ "reload", NULL, prepare_reload, show_reload, 0 },
 	{ "upgrade", NULL, prepare_upgrade, show_upgrade, UPGRADE_MS },
 	{ "config", NULL, prepare_config, NULL, 0 },
 	{ "metrics", NULL, prepare_metrics, NULL, 0 },
@@ -198,7 +208,7 @@ static const struct verb *find_verb(const struct ctl_words *words) {
 		say("what?",
 		    "explain, decisions, decision ID, breakers, trip NAME, reset NAME, instances, drain "
 		    "NAME, "
-		    "undrain NAME, disable NAME, enable NAME, weight NAME N, upgrade, config or metrics; "
+		    "undrain NAME, disable NAME, enable NAME, weight NAME N, reload, upgrade, config or metrics; "
 		    "--help says "
 		    "more");
 	else if (!verb)
@@ -221,6 +231,7 @@ static bool say_refused(const json_t *answer, unsigned status) {
 	const char *code = json_string_value(json_object_get(error, "code"));
 
 	fprintf(stderr, "headrace ctl: %u %s: %s\n", status, code ? code : "-", message ? message : "-");
+	show_mistakes(answer, stderr);
 	return false;
 }
 

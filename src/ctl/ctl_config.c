@@ -78,7 +78,8 @@ static const struct option_table tables[] = { { "ctl", "questions to a router" }
 
 static const struct option_schema schema = {
 	.program = "headrace ctl",
-	.summary = "ask a running router why requests went where they went, drain engines, move breakers, and upgrade it",
+	.summary = "ask a running router why requests went where they went, drain engines, move breakers, "
+		   "reload and upgrade it",
 	.main_table = "ctl",
 	.env_prefix = "HEADRACE",
 	.tables = tables,
@@ -100,6 +101,7 @@ static const struct option_schema schema = {
 		    "  undrain NAME, enable NAME\n"
 		    "                 it may serve again\n"
 		    "  weight NAME N  its share of the traffic; default: as the configuration or registry says\n"
+		    "  reload         reads the router's configuration again, and applies it whole or not at all\n"
 		    "  upgrade        starts the binary that stands where the router was started from; it takes over without "
 		    "a request lost, or nothing changes and it is told why\n"
 		    "  config         the router's values in effect\n"
@@ -121,6 +123,8 @@ static const struct option_schema schema = {
 		    "  headrace ctl drain gpu-7\n"
 		    "  headrace ctl instances\n"
 		    "  headrace ctl undrain gpu-7\n"
+		    "The file was changed: what is another value now? Not 0 when it has a mistake, and then nothing changed:\n"
+		    "  headrace ctl reload\n"
 		    "What was done for another router, for a program:\n"
 		    "  headrace ctl --admin http://10.0.0.5:29000 decisions --limit 100 --json\n",
 	},

@@ -313,7 +313,65 @@ void show_decision(const json_t *d, FILE *out) {
 	put_candidates(d, out);
 }
 
+/* --- an upgrade --------------------------------------------------------------------------- */
+
 void show_upgrade(const json_t *answer, FILE *out) {
 	put_line(out, "process %lld serves now, started from %s", (long long)integer_of(answer, "pid"),
 	    text_of(answer, "path"));
+}
+
+/* --- a reload ---------------------------------------------------------------------------- */
+
+/* "worker NAME: option: from -> to"; what is no text is shown as JSON. */
+static void put_changes(const json_t *changes, const char *of, const char *name, FILE *out) {
+	for (size_t i = 0; i < json_array_size(changes); i++) {
+		const json_t *change = json_array_get(changes, i);
+		char *from = json_dumps(json_object_get(change, "from"), JSON_COMPACT | JSON_ENCODE_ANY);
+		char *to = json_dumps(json_object_get(change, "to"), JSON_COMPACT | JSON_ENCODE_ANY);
+
+		put_line(out, "%s%s%s%s%s: %s -> %s", of, of[0] ? " " : "", name, of[0] ? ": " : "",
+		    text_of(change, "option"), from ? from : "-", to ? to : "-");
+		free(from);
+		free(to);
+	}
+}
+
+static void put_names(const json_t *names, const char *of, const char *what, FILE *out) {
+	for (size_t i = 0; i < json_array_size(names); i++) {
+		const char *name = json_string_value(json_array_get(names, i));
+
+		put_line(out, "%s %s: %s", of, name ? name : "-", what);
+	}
+}
+
+static void put_named(const json_t *named, const char *of, FILE *out) {
+	const json_t *changed = json_object_get(named, "changed");
+
+	put_names(json_object_get(named, "added"), of, "added", out);
+	put_names(json_object_get(named, "removed"), of, "removed", out);
+	for (size_t i = 0; i < json_array_size(changed); i++) {
+		const json_t *item = json_array_get(changed, i);
+
+		put_changes(json_object_get(item, "changes"), of, text_of(item, "name"), out);
+	}
+}
+
+static void put_lines(const json_t *lines, FILE *out) {
+	for (size_t i = 0; i < json_array_size(lines); i++) {
+		const char *line = json_string_value(json_array_get(lines, i));
+
+		put_line(out, "%s", line ? line : "-");
+	}
+}
+
+void show_reload(const json_t *answer, FILE *out) {
+	put_lines(json_object_get(answer, "warnings"), out);
+	put_changes(json_object_get(answer, "options"), "", "", out);
+	put_named(json_object_get(answer, "workers"), "worker", out);
+	put_named(json_object_get(answer, "tenants"), "tenant", out);
+	put_line(out, "the configuration was read again and applied");
+}
+
+void show_mistakes(const json_t *answer, FILE *out) {
+	put_lines(json_object_get(answer, "mistakes"), out);
 }

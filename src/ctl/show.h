@@ -15,3 +15,7 @@ void show_decision(const json_t *decision, FILE *out);
 void show_breakers(const json_t *answer, FILE *out);
 void show_instances(const json_t *answer, FILE *out);
 void show_upgrade(const json_t *answer, FILE *out);
+void show_reload(const json_t *answer, FILE *out);
+
+/* Why a configuration was refused, a line each; of another refusal nothing. */
+void show_mistakes(const json_t *answer, FILE *out);

@@ -655,7 +655,7 @@ const struct option_schema router_config_schema = {
 		    "more than half of a model's engines are unhealthy, all get requests but those that refuse "
 		    "connections. An engine of weight 0 gets none while others of its models serve.\n"
 		    "The data port has /health, /status, /readiness, /liveness, /v1/models, /models, /services, /stats and "
-		    "/finish_session of its own; the admin port has /metrics, /config, /decisions, /explain and /liveness. "
+		    "/finish_session of its own; the admin port has /metrics, /config, /decisions, /explain, /admin/reload and /liveness. "
 		    "Everything else is relayed, but for CONNECT, TRACE "
 		    "and methods that are not known: those are answered with 501.\n"
 		    "Called as infini-router, or with --dialect infinilm, it stands in for InfiniLM-SVC's router: it "
@@ -668,9 +668,13 @@ const struct option_schema router_config_schema = {
 		    "SIGTERM and SIGINT end the router gently: not ready for [timeout] announce, then no new "
 		    "connections, then up to [timeout] drain for open requests; exit status 0. A second one ends it "
 		    "at once: who has no answer gets an error, streams are cut, and all have a second to take that. "
-		    "SIGUSR2 starts the binary that stands where this one was started from, with the same arguments; it takes over the "
-		    "listening sockets when it is ready, and the old process ends as after SIGTERM. If it is not ready within [timeout] "
-		    "upgrade, or ends, all stays as it was. SIGHUP reads the files of [tls] again; if one is wrong, all stays as it was.\n",
+		    "SIGUSR2 starts the binary that stands where this one was started from, with the same "
+		    "arguments; it takes over the listening sockets when it is ready, and the old process ends as "
+		    "after SIGTERM. If it is not ready within [timeout] upgrade, or ends, all stays as it was. "
+		    "SIGHUP, and headrace ctl reload, read the configuration again, command line, environment and "
+		    "file, with all files that it names, and apply it whole, or not at all if there is a mistake: the log "
+		    "says what has changed. Requests end under the values that they began under. Options that are marked "
+		    "as such cannot change so: another value of one refuses the whole.\n",
 		.examples =
 		    "Two engines on one machine:\n"
 		    "  headrace router --worker-urls http://127.0.0.1:8000 http://127.0.0.1:8001\n"

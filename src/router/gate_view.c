@@ -40,10 +40,9 @@ static json_t *models_of(const struct admission *a) {
 	return models;
 }
 
-/* null: nobody's. */
-static json_t *tenant_text(const struct router *router, uint32_t tenant) {
-	return tenant == TENANT_ANONYMOUS ? json_null()
-					  : json_string(tenant_get(router->config->tenants, tenant)->name);
+/* null: nobody's. It may be one whose requests are there still, but no tenant any more. */
+static json_t *tenant_text(uint32_t tenant) {
+	return tenant == TENANT_ANONYMOUS ? json_null() : json_string(tenant_number_name(tenant));
 }
 
 /* Those that have a cap, or somebody who waits. */
@@ -51,12 +50,12 @@ static json_t *tenants_of(const struct router *router) {
 	const struct admission *a = router->admission;
 	json_t *tenants = json_array();
 
-	for (uint32_t i = 0; i < a->n_tenants; i++) {
+	for (uint32_t i = 0; i < ADMISSION_TENANTS_MAX; i++) {
 		const struct cap *cap = &a->tenants[i];
 
-		if (!cap->max && !read_count(&cap->n_waiting))
+		if (!read_count(&cap->max) && !read_count(&cap->n_waiting))
 			continue;
-		json_t *tenant = json_pack("{s:o}", "tenant", tenant_text(router, i));
+		json_t *tenant = json_pack("{s:o}", "tenant", tenant_text(i));
 		add_cap(tenant, cap);
 		json_array_append_new(tenants, tenant);
 	}
@@ -79,7 +78,7 @@ static void see_waiter(void *context, const struct gate_sight *sight) {
 	json_array_append_new(view->list,
 	    json_pack("{s:o, s:i, s:i, s:o, s:o, s:I, s:b}", "id", id ? id : json_null(), "position",
 		(int)sight->position, "class", (int)w->fair.class, "tenant",
-		tenant_text(view->router, w->place.tenant), "model", model_text(w->place.label), "waited_ms",
+		tenant_text(w->place.tenant), "model", model_text(w->place.label), "waited_ms",
 		(json_int_t)sight->waited_ms, "called_before", w->is_again));
 }
 

@@ -44,6 +44,11 @@ uint32_t tenant_number_take(struct slice name) {
 	return i;
 }
 
+const char *tenant_number_name(uint32_t number) {
+	assert(number > 0 && number < n_used && numbers[number].name);
+	return numbers[number].name;
+}
+
 void tenant_number_give(uint32_t number) {
 	assert(number > 0 && number < TENANT_NUMBERS_MAX);
 	uint32_t before = atomic_fetch_sub_explicit(&numbers[number].n_held, 1, memory_order_release);

@@ -18,4 +18,7 @@
  * nobody has. 0: there is none left. To be given back as often as it was taken. */
 must_use uint32_t tenant_number_take(struct slice name);
 
+/* Control thread: who has it, or had it last. Valid until another takes it. */
+const char *tenant_number_name(uint32_t number);
+
 void tenant_number_give(uint32_t number);

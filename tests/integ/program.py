@@ -166,33 +166,46 @@ class Router(Program):
         self.port, self.admin_port, self.certificate = port or free_port(), free_port(), certificate
         scheme = "https" if {"certificate", "certificates"} & set(tables.get("tls", {})) else "http"
         self.url, self.admin_url = f"{scheme}://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin_port}"
-        config = Path(tempfile.mkdtemp(prefix="headrace-config-"), "router.toml")
-        self.access = config.with_name("access.log")
-        tables = {"router": {}, "admin": {}, "timeout": {}, "log": {}, "discovery": {}} | tables
-        tables["router"] = {"port": self.port, "threads": 2} | tables["router"]
-        tables["admin"] = {"port": self.admin_port} | tables["admin"]
-        tables["timeout"] = {"announce": "0s", "drain": "10s"} | tables["timeout"]
-        tables["log"] = {"access": str(self.access)} | tables["log"]
-        tables["discovery"] = {"interval": "200ms"} | tables["discovery"]
-        tables["policy"] = {"default": "round_robin"} | tables.get("policy", {})
+        self.config = Path(tempfile.mkdtemp(prefix="headrace-config-"), "router.toml")
+        self.access = self.config.with_name("access.log")
+        self.engines, self.weights, self.labels, self.tenants = engines, weights, labels, tenants
+        self.tables = {"router": {}, "admin": {}, "timeout": {}, "log": {}, "discovery": {}} | tables
+        self.tables["router"] = {"port": self.port, "threads": 2} | self.tables["router"]
+        self.tables["admin"] = {"port": self.admin_port} | self.tables["admin"]
+        self.tables["timeout"] = {"announce": "0s", "drain": "10s"} | self.tables["timeout"]
+        self.tables["log"] = {"access": str(self.access)} | self.tables["log"]
+        self.tables["discovery"] = {"interval": "200ms"} | self.tables["discovery"]
+        self.tables["policy"] = {"default": "round_robin"} | tables.get("policy", {})
         if any(getattr(engine, "declared", None) for engine in engines):     # a script counts on what it is asked
-            tables["health"] = {"probe": False, "passive": False} | tables.get("health", {})
-            tables["discovery"] = {"scrape": "off"} | tables["discovery"]
-        lines = [f"{table}.{key} = {toml(value)}" for table, keys in tables.items() for key, value in keys.items()]
-        for i, engine in enumerate(engines):
+            self.tables["health"] = {"probe": False, "passive": False} | tables.get("health", {})
+            self.tables["discovery"] = {"scrape": "off"} | self.tables["discovery"]
+        self.write_config()
+        super().__init__("router", "--config", self.config, *flags, stdout=stdout, env=env, **(how or {}))
+        ready = len(engines) if ready is None else ready
+        self.await_ready(lambda: self.ready_workers() >= ready)
+
+    def write_config(self):
+        lines = [f"{table}.{key} = {toml(value)}" for table, keys in self.tables.items() for key, value in keys.items()]
+        for i, engine in enumerate(self.engines):
             url = engine if isinstance(engine, str) else engine.url
-            lines += ["[[worker]]", f"url = {toml(url)}", f"weight = {weights[i] if weights else 1}"]
-            if labels and labels[i]:
-                lines.append(f"labels = {toml(labels[i])}")
+            lines += ["[[worker]]", f"url = {toml(url)}", f"weight = {self.weights[i] if self.weights else 1}"]
+            if self.labels and self.labels[i]:
+                lines.append(f"labels = {toml(self.labels[i])}")
             if getattr(engine, "declared", None):
                 lines.append(f"models = {toml(engine.declared)}")
             lines += [f"{key} = {toml(value)}" for key, value in getattr(engine, "more", {}).items()]
-        for tenant in tenants:
+        for tenant in self.tenants:
             lines += ["[[tenant]]", *(f"{key} = {toml(value)}" for key, value in tenant.items())]
-        config.write_text("\n".join(lines) + "\n")
-        super().__init__("router", "--config", config, *flags, stdout=stdout, env=env, **(how or {}))
-        ready = len(engines) if ready is None else ready
-        self.await_ready(lambda: self.ready_workers() >= ready)
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def reconfigure(self, engines=None, tenants=None, **tables):
+        """Writes another file: tables as for the start, added to what there is; None takes a key out. Tells nobody."""
+        self.engines = self.engines if engines is None else engines
+        self.tenants = self.tenants if tenants is None else tenants
+        for table, keys in tables.items():
+            merged = self.tables.get(table, {}) | keys
+            self.tables[table] = {key: value for key, value in merged.items() if value is not None}
+        self.write_config()
 
     def ready_workers(self):
         answer = self.get("/readiness")

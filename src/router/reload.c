@@ -410,12 +410,66 @@ void reload_deinit(struct reload *r) {
 	timer_stop(&r->leave);
 }
 
-void reload_answer(struct endpoint_call *call) {
-	const struct report *report = endpoint_context(call);
-	json_t *json;
-	bool is_good = reload_run(report->reload, &json);
+/* --- the answer ----------------------------------------------------------------------------------- */
 
-	endpoint_answer_json(call, is_good ? 200 : 409, json);
+/* Mail keeps its order: who has this one has the settings. */
+struct round {
+	struct mail mail;
+	struct answer *answer;
+};
+
+struct answer {
+	struct endpoint_call *call; /* NULL: the client has left */
+	struct loop *loop;
+	json_t *json;
+	unsigned n_left;
+	struct round rounds[];
+};
+
+static void on_round_done(struct mail *mail) {
+	struct answer *a = container_of(mail, struct round, mail)->answer;
+
+	if (--a->n_left)
+		return;
+	if (a->call)
+		endpoint_answer_json(a->call, 200, a->json);
+	else
+		json_decref(a->json);
+	free(a);
+}
+
+static void on_round(struct mail *mail) {
+	loop_post(container_of(mail, struct round, mail)->answer->loop, mail, on_round_done);
+}
+
+static void on_gone(void *owner) {
+	struct answer *a = owner;
+
+	a->call = NULL;
+}
+
+/* Once all workers go by it: what is asked after the answer is asked under the new settings. Takes the JSON.
+ */
+static void answer_later(struct endpoint_call *call, const struct reload *r, json_t *json) {
+	unsigned n = r->router->n_workers;
+	struct answer *a = calloc(1, sizeof(*a) + n * sizeof(a->rounds[0]));
+
+	*a = (struct answer){ .call = call, .loop = r->loop, .json = json, .n_left = n };
+	endpoint_keep(call, on_gone, a);
+	for (unsigned i = 0; i < n; i++) {
+		a->rounds[i].answer = a;
+		loop_post(&r->router->workers[i].loop, &a->rounds[i].mail, on_round);
+	}
+}
+
+void reload_answer(struct endpoint_call *call) {
+	struct reload *r = ((const struct report *)endpoint_context(call))->reload;
+	json_t *json;
+
+	if (reload_run(r, &json))
+		answer_later(call, r, json);
+	else
+		endpoint_answer_json(call, 409, json);
 }
 
 void reload_write_metrics(const struct reload *r, FILE *out) {

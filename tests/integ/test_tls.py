@@ -295,9 +295,9 @@ def test_a_certificate_that_cannot_be_read_changes_nothing(engine, router, autho
     with open(path, "w") as out:
         out.write("garbage")
     front.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "certificates cannot be read" in front.output())
-    said = next(json.loads(line) for line in front.output().splitlines() if "certificates cannot" in line)
-    assert said["reason"] == f"{path}: there is no certificate in it"
+    eventually(lambda: "mistake in the configuration" in front.output())
+    said = next(json.loads(line) for line in front.output().splitlines() if "mistake in" in line)
+    assert said["what"].endswith(f"tls.certificates: {path}: there is no certificate in it")
     assert serial(front, authority) == before and front.chat().status_code == 200
 
 

@@ -301,10 +301,7 @@ static void test_a_limit_is_told(void **state) {
 /* Who is over a limit is told so, not kept waiting; who left the queue, or was turned away from it, has used
  * nothing. */
 static void test_limits_come_before_the_queue(void **state) {
-	static const struct admission_tenant shares[] = { { .weight = 1 }, { .weight = 1 }, { .weight = 1 } };
 	struct world *w = protect(WORLD("m"));
-	w->router.tenants = shares;
-	w->n_tenants = n_elems(shares);
 	world_admit(
 	    w, (struct router_admission){ .max_requests = 1, .queue_size = 1, .queue_timeout_ms = 5000 });
 	struct peer *first = post_with(w, AS_A, BODY), *engine = net_newest(-1);

@@ -154,12 +154,12 @@ static bool prepare_post(const char *path, char *target, struct slice *body_out)
 
 static bool prepare_upgrade(
     const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	return prepare_post("/admin/upgrade", target, body_out);
+	return prepare_post("/upgrade", target, body_out);
 }
 
 static bool prepare_reload(
     const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	return prepare_post("/admin/reload", target, body_out);
+	return prepare_post("/reload", target, body_out);
 }
 
 static bool prepare_config(

@@ -655,7 +655,7 @@ const struct option_schema router_config_schema = {
 		    "more than half of a model's engines are unhealthy, all get requests but those that refuse "
 		    "connections. An engine of weight 0 gets none while others of its models serve.\n"
 		    "The data port has /health, /status, /readiness, /liveness, /v1/models, /models, /services, /stats and "
-		    "/finish_session of its own; the admin port has /metrics, /config, /decisions, /explain, /admin/reload and /liveness. "
+		    "/finish_session of its own; the admin port has /metrics, /config, /decisions, /explain, /reload and /liveness. "
 		    "Everything else is relayed, but for CONNECT, TRACE "
 		    "and methods that are not known: those are answered with 501.\n"
 		    "Called as infini-router, or with --dialect infinilm, it stands in for InfiniLM-SVC's router: it "

@@ -54,7 +54,7 @@ void reload_deinit(struct reload *r);
  */
 bool reload_run(struct reload *r, json_t **report_out);
 
-/* POST /admin/reload, in the admin table: answered when all workers go by the new settings. */
+/* POST /reload, in the admin table: answered when all workers go by the new settings. */
 void reload_answer(struct endpoint_call *call);
 
 void reload_write_metrics(const struct reload *r, FILE *out);

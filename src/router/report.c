@@ -359,8 +359,8 @@ const struct endpoint report_admin_endpoints[] = {
 	{ METHOD_POST, "/instances/{name}/enable", .run = instances_enable, .writes = true },
 	{ METHOD_POST, "/instances/{name}/weight", .run = instances_weight,
 	    .body_bytes_max = INSTANCES_BODY_BYTES_MAX, .writes = true },
-	{ METHOD_POST, "/admin/upgrade", .run = ask_upgrade, .writes = true },
-	{ METHOD_POST, "/admin/reload", .run = reload_answer, .writes = true },
+	{ METHOD_POST, "/upgrade", .run = ask_upgrade, .writes = true },
+	{ METHOD_POST, "/reload", .run = reload_answer, .writes = true },
 	{ METHOD_GET, "/liveness", .run = answer_liveness },
 };
 const size_t report_n_admin_endpoints = n_elems(report_admin_endpoints);

@@ -201,8 +201,8 @@ def test_where_it_is_asked_for(fake, router):
     port = free_port()
     front = router([fake(always(answer()))], metrics={"port": port})
     with http() as client:
-        assert client.get(f"{front.admin_url}/admin/reload").status_code == 405
-        assert client.post(f"http://127.0.0.1:{port}/admin/reload").status_code == 404
+        assert client.get(f"{front.admin_url}/reload").status_code == 405
+        assert client.post(f"http://127.0.0.1:{port}/reload").status_code == 404
     assert reloads(front) == 0
 
 

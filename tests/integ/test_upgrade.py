@@ -347,7 +347,7 @@ def test_ctl_asks_for_it(upgradable, engine):
 
 def test_a_web_page_may_not_ask_for_it(upgradable, engine):
     front = upgradable([engine(["m"])])
-    refused = http().post(front.admin_url + "/admin/upgrade", headers={"origin": "http://evil.example"})
+    refused = http().post(front.admin_url + "/upgrade", headers={"origin": "http://evil.example"})
     assert refused.status_code == 401
     assert not children(front.pid)
 

@@ -46,7 +46,7 @@ class UpgradableRouter(Router):
 
     def ask_upgrade(self):
         with http() as client:
-            return client.post(self.admin_url + "/admin/upgrade", timeout=120)
+            return client.post(self.admin_url + "/upgrade", timeout=120)
 
     def upgrade(self):
         """-> the new process's id, which serves by then."""

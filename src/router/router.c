@@ -486,8 +486,12 @@ static void control_begin_drain(struct control *c) {
 
 static void control_on_stop(struct control *c) {
 	struct log_event e;
-	if (c->state == CONTROL_STARTING) /* nobody has come, and the process before us goes on */
-		_exit(1);
+	if (c->state == CONTROL_STARTING) {
+		if (!succession_is_offered(&c->succession)) /* the process before us goes on */
+			_exit(1);
+		c->is_told = true; /* it may have gone already: then we serve, and stop in order */
+		return;
+	}
 	if (c->is_told) { /* a second time: now; a third one waits for nothing */
 		(c->state == CONTROL_ENDING ? control_stop : control_end)(c);
 		return;
@@ -651,6 +655,10 @@ static void control_on_go(struct succession *s) {
 	handed_list_free(&s->handed);
 	if (!control_accept(c))
 		_exit(1);
+	if (!c->is_told)
+		return;
+	c->is_told = false;
+	control_on_stop(c);
 }
 
 /* Somebody would be told that a model does not exist, or that nobody serves it. */

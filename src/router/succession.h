@@ -28,6 +28,11 @@ static inline bool succession_has_predecessor(const struct succession *s) {
 	return s->channel >= 0;
 }
 
+/* Ready, and not told to go: it may have been said and not heard yet. */
+static inline bool succession_is_offered(const struct succession *s) {
+	return s->is_waiting;
+}
+
 /* Says that we are ready; on_go is called once, from the loop. */
 void succession_offer(struct succession *s, struct loop *loop, void (*on_go)(struct succession *s));
 

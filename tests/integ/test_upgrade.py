@@ -274,7 +274,7 @@ def test_who_stops_the_new_one_waits_for_the_old_ones_streams(upgradable, fake):
     front.upgrade()
     new = front.pid
     os.kill(new, signal.SIGTERM)
-    eventually(lambda: "not accepting, requests at work finish" in front.output())
+    eventually(lambda: front.output().count("not accepting, requests at work finish") == 2)
     assert is_alive(new) and is_alive(front.first.pid)
     gate.opens.set()
     assert b"data: [DONE]" in read_to_end(stream)[0]

@@ -77,9 +77,9 @@ static void see_waiter(void *context, const struct gate_sight *sight) {
 	id = json_string(w->id);
 	json_array_append_new(view->list,
 	    json_pack("{s:o, s:i, s:i, s:o, s:o, s:I, s:b}", "id", id ? id : json_null(), "position",
-		(int)sight->position, "class", (int)w->fair.class, "tenant",
-		tenant_text(w->place.tenant), "model", model_text(w->place.label), "waited_ms",
-		(json_int_t)sight->waited_ms, "called_before", w->is_again));
+		(int)sight->position, "class", (int)w->fair.class, "tenant", tenant_text(w->place.tenant),
+		"model", model_text(w->place.label), "waited_ms", (json_int_t)sight->waited_ms,
+		"called_before", w->is_again));
 }
 
 json_t *gate_view(const struct router *router) {

@@ -26,9 +26,9 @@
 #include "policy/session_table.h"
 #include "router/reload.h"
 #include "router/report.h"
+#include "router/static_fleet.h"
 #include "router/succession.h"
 #include "router/upgrade.h"
-#include "router/static_fleet.h"
 #include "router/worker.h"
 
 #define FD_RESERVE     32u /* log, admin clients, probes, what libraries open */

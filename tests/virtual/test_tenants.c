@@ -450,7 +450,6 @@ static int u64_order(const void *a, const void *b) {
 /* The 99th percentile of what b's requests take while a has so many connections; two requests are served at a
  * time. */
 static uint64_t calm_p99_ms(unsigned n_flood, unsigned *n_refused_out) {
-	static const struct admission_tenant shares[] = { { 0, 1, 0 }, { 0, 1, 0 }, { 0, 1, 0 } };
 	static const struct tenant pair[] = {
 		{ .name = "a", .tokens_per_minute = A_TOKENS, .weight = 1 },
 		{ .name = "b", .weight = 1 },
@@ -462,17 +461,11 @@ static uint64_t calm_p99_ms(unsigned n_flood, unsigned *n_refused_out) {
 
 	memset(due_ms, 0, sizeof(due_ms));
 	w->config.tenants = tenant_table_new(pair, n_elems(pair));
-	w->worker.digester = digester_new();
-	w->router.rates = rate_table_new(w->config.tenants, 0);
+	world_reload(w);
 	add_key(w, A, "key-a");
 	add_key(w, B, "key-b");
-	world_close_gate(w);
-	w->router.tenants = shares;
-	w->n_tenants = n_elems(shares);
-	w->config.admission =
-	    (struct router_admission){ .max_requests = 2, .queue_size = 100, .queue_timeout_ms = 5000 };
-	world_open_gate(w);
-	gatekeeper_publish(w->router.gate, w->worker.view->snapshot);
+	world_admit(
+	    w, (struct router_admission){ .max_requests = 2, .queue_size = 100, .queue_timeout_ms = 5000 });
 	struct peer *calm = net_client();
 	for (unsigned i = 0; i < n_flood; i++)
 		ask_for(flood.clients[i] = net_client(), AS_A);

@@ -170,6 +170,7 @@ struct pick_input {
 	const uint16_t *tried; /* slots of the instances that failed this request */
 	uint32_t n_tried;
 	uint64_t now_ns; /* the clock of instance_avoid(), in nanoseconds */
+	bool is_hedge;   /* another instance has it as well: its session does not move */
 };
 
 struct pick_result {

@@ -166,7 +166,7 @@ static void begin(const struct ticket *t, struct policy_set *set, const struct p
 		heed_cache_size(t, set);
 		prefix_index_put(set->index, t->instance->slot, demand->keys, demand->n_keys);
 	}
-	if (policy->bind)
+	if (policy->bind && !input->is_hedge)
 		policy->bind(set, input, pick);
 	if (pick->reason == PICK_RESPONSE_OWNER) /* it is not idle */
 		bind_response(set, demand->response, pick->instance, input->now_ns);
@@ -202,6 +202,18 @@ bool ticket_try_open(struct ticket *t, struct policy_set *set, const struct pick
 	enqueue(t, set);
 	begin(t, set, input, pick);
 	return true;
+}
+
+/* Its place in the queue stays. */
+void ticket_move(struct ticket *to, struct ticket *from) {
+	assert(!ticket_is_open(to));
+	*to = *from;
+	if (to->phase == TICKET_PREFILL) {
+		list_init(&to->link);
+		list_insert_after(&from->link, &to->link);
+		list_remove(&from->link);
+	}
+	*from = (struct ticket){ .phase = TICKET_CLOSED };
 }
 
 /* --- the first token ------------------------------------------------------------------------ */

@@ -53,6 +53,10 @@ void ticket_open(
 must_use bool ticket_try_open(
     struct ticket *t, struct policy_set *set, const struct pick_input *input, const struct pick_result *pick);
 
+/* Its owner moves: `to` is closed, and has it all afterwards; `from` is closed then. A closed one may be
+ * moved, too. */
+void ticket_move(struct ticket *to, struct ticket *from);
+
 /* Its first token came. Again, or on a closed one, does nothing. */
 void ticket_first(struct ticket *t, struct policy_set *set, uint64_t now_ns);
 

@@ -31,7 +31,7 @@ static int pick(
     struct picks *p, const uint32_t *rows, uint32_t n, uint64_t now_ms, struct pick_result *result_out) {
 	uint16_t tried[PICKS_ROWS_MAX];
 	struct pick_input input = { snapshot_model(p->set.snapshot, SLICE("m")), &p->demand, tried, n,
-		now_ms * 1000000 };
+		now_ms * 1000000, false };
 
 	for (uint32_t i = 0; i < n; i++)
 		tried[i] = picks_instance(p, rows[i])->slot;

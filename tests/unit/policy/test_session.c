@@ -36,6 +36,30 @@ static void a_pick_binds_nothing(void **state) {
 	picks_close(&p);
 }
 
+/* A second request of the same is none of the session's: it stays where it lives. */
+static void a_hedge_moves_nobody(void **state) {
+	enum pick_reason reason;
+	struct picks p;
+
+	picks_open(&p, "session", equal, 3, 1);
+	uint32_t home = serve(&p, 7, 1, &reason);
+	struct pick_input input = { .model = snapshot_model(p.set.snapshot, SLICE("m")),
+		.tried = &picks_instance(&p, home)->slot,
+		.n_tried = 1,
+		.now_ns = SECOND,
+		.demand = &p.demand,
+		.is_hedge = true };
+	struct ticket t = { .phase = TICKET_CLOSED };
+	struct pick_result result;
+	assert_int_equal(policy_pick(&p.set, &input, &result), 0);
+	assert_int_not_equal(result.row, home);
+	ticket_open(&t, &p.set, &input, &result);
+	ticket_close(&t, &p.set, NULL);
+	assert_int_equal(serve(&p, 7, 1, &reason), home);
+	assert_int_equal(reason, PICK_STICKY_HIT);
+	picks_close(&p);
+}
+
 static void new_ones_go_where_the_fewest_live(void **state) {
 	const uint16_t weights[] = { 1, 2, 3 };
 	enum pick_reason reason;
@@ -203,6 +227,7 @@ static void new_ones_mind_no_health(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_pick_binds_nothing),
+		cmocka_unit_test(a_hedge_moves_nobody),
 		cmocka_unit_test(new_ones_go_where_the_fewest_live),
 		cmocka_unit_test(new_ones_mind_no_health),
 		cmocka_unit_test(ties_are_broken),

@@ -115,6 +115,36 @@ static void the_head_is_told(void **state) {
 	desk_close(&d);
 }
 
+/* Moved in its middle, before and after its first token: its turn is the same, and what it is charged with.
+ */
+static void a_ticket_may_move(void **state) {
+	struct ticket t[3] = { { .phase = TICKET_CLOSED } }, moved = t[0], again = t[0];
+	struct desk d;
+
+	desk_open(&d);
+	d.p.demand.n_keys = 0;
+	ticket_move(&moved, &again); /* nobody's */
+	assert_false(ticket_is_open(&moved));
+	assert_int_equal(policy_pick(&d.p.set, &d.input, &d.pick), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		d.p.demand.prompt_tokens = 1000 * (i + 1);
+		ticket_open(&t[i], &d.p.set, &d.input, &d.pick);
+	}
+	ticket_move(&moved, &t[1]);
+	assert_false(ticket_is_open(&t[1]));
+	assert_load(&d, 3, 3, 6000, 0);
+	ticket_close(&t[1], &d.p.set, NULL);
+	ticket_close(&t[0], &d.p.set, NULL);
+	assert_int_equal(desk_load(&d).head_tokens, 2000);
+	ticket_first(&moved, &d.p.set, 12 * SECOND);
+	assert_int_equal(desk_load(&d).head_tokens, 3000);
+	ticket_move(&again, &moved);
+	ticket_close(&again, &d.p.set, NULL);
+	ticket_close(&t[2], &d.p.set, NULL);
+	assert_load(&d, 0, 0, 0, 0);
+	desk_close(&d);
+}
+
 /* What is cached already is no work: the second request is charged with nothing. */
 static void cached_blocks_are_not_charged(void **state) {
 	struct ticket first = { .phase = TICKET_CLOSED }, second = first;
@@ -445,6 +475,7 @@ int main(void) {
 		cmocka_unit_test(the_load_follows_a_request),
 		cmocka_unit_test(a_request_that_never_began_is_released_too),
 		cmocka_unit_test(the_head_is_told),
+		cmocka_unit_test(a_ticket_may_move),
 		cmocka_unit_test(cached_blocks_are_not_charged),
 		cmocka_unit_test(the_rate_is_learned),
 		cmocka_unit_test(a_whole_answer_is_no_first_token),

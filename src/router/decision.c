@@ -205,10 +205,20 @@ void decision_refuse(struct decision *d, const struct policy_set *set, const str
 	list_rejected(d, set, input, 0);
 }
 
-void decision_failed(struct decision *d, enum cause cause) {
+void decision_failed(struct decision *d, uint32_t label, enum cause cause) {
 	assert(d->n_attempts > 0);
-	if (d->n_attempts <= DECISION_ATTEMPTS && !d->attempts[d->n_attempts - 1].cause)
-		d->attempts[d->n_attempts - 1].cause = (uint8_t)cause;
+	for (size_t i = size_min(d->n_attempts, DECISION_ATTEMPTS); i-- > 0;)
+		if (d->attempts[i].label == label && !d->attempts[i].cause) {
+			d->attempts[i].cause = (uint8_t)cause;
+			return;
+		}
+}
+
+void decision_return(
+    struct decision *d, const struct instance *inst, enum pick_reason reason, uint32_t predicted_tokens) {
+	d->chosen = (struct decision_choice){ inst->serial, (uint16_t)inst->label, { .total = NAN } };
+	d->reason = (uint8_t)reason;
+	d->predicted_tokens = predicted_tokens;
 }
 
 struct slice decision_text(const struct decision *d, char room[static DECISION_TEXT_BYTES]) {

@@ -108,8 +108,12 @@ void decision_pick(struct decision *d, const struct policy_set *set, const struc
 void decision_refuse(struct decision *d, const struct policy_set *set, const struct pick_input *input,
     enum cause cause, uint64_t pick_ns);
 
-/* The instance picked last did not do. The first cause counts. */
-void decision_failed(struct decision *d, enum cause cause);
+/* The attempt at the instance of this label did not do. The first cause counts. */
+void decision_failed(struct decision *d, uint32_t label, enum cause cause);
+
+/* An instance that was picked before the last one is the one that answers after all. */
+void decision_return(
+    struct decision *d, const struct instance *inst, enum pick_reason reason, uint32_t predicted_tokens);
 
 /* Newest first: what is `age` records older than the newest; NULL when there is none, or none any more. */
 const struct decision *decision_at(const struct decision_ring *ring, uint32_t age);

@@ -131,7 +131,7 @@ void journal_left(struct exchange *x, enum cause cause, unsigned status) {
 	struct decision *d = journal_decision(x);
 	bool is_fault = journal_is_fault(cause, status);
 	if (d)
-		decision_failed(d, cause);
+		decision_failed(d, x->ticket.instance->label, cause);
 	if (!status && !is_fault)
 		return;
 	metric_add(&t->n_requests, 1);
@@ -139,6 +139,12 @@ void journal_left(struct exchange *x, enum cause cause, unsigned status) {
 		metric_add(&t->n_errors, 1);
 	if (is_fault)
 		metric_add(&t->n_faults, 1);
+}
+
+void journal_returned(struct exchange *x) {
+	struct decision *d = journal_decision(x);
+	if (d)
+		decision_return(d, x->ticket.instance, (enum pick_reason)x->reason, x->ticket.cached_tokens);
 }
 
 /* Exactly one of the four. What the router answers instead of an engine it rejects, unless an engine is to
@@ -215,13 +221,14 @@ static void record_put(struct worker *w, const struct record *r) {
 /* What became of it. */
 static void journal_settle(const struct exchange *x, const struct record *r) {
 	struct decision *d = journal_decision(x);
+	const struct instance *inst = journal_instance(x);
 	if (!d)
 		return;
 	d->is_settled = true;
 	d->status = (uint16_t)r->status;
 	d->cause = x->cause;
-	if (x->cause && d->n_attempts)
-		decision_failed(d, (enum cause)x->cause);
+	if (x->cause && d->n_attempts && inst)
+		decision_failed(d, inst->label, (enum cause)x->cause);
 	d->queue_ns = r->queue_ns;
 	d->first_token_ns = r->first_token_ns;
 	d->total_ns = r->total_ns;

@@ -83,7 +83,7 @@ static void the_model_asked_for_is_kept(void **state) {
 static struct decision *record(
     struct decision_ring *ring, struct picks *p, const uint16_t *tried, uint32_t n_tried) {
 	struct pick_input input = { snapshot_model(p->set.snapshot, SLICE("m")), &p->demand, tried, n_tried,
-		200000000 };
+		200000000, false };
 	struct decision *d = decision_find(ring, decision_begin(ring, SLICE("id"), SLICE("m")));
 	struct pick_result pick;
 
@@ -302,11 +302,13 @@ static void attempts_keep_what_they_died_of(void **state) {
 
 	decision_ring_init(&ring, 0, 4);
 	picks_open(&p, "round_robin", equal, 8, 1);
-	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, NULL, 0, 0 };
+	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, NULL, 0, 0,
+		false };
 	struct decision *d = record(&ring, &p, NULL, 0);
 	for (unsigned i = 1; i < 7; i++) {
-		decision_failed(d, i == 1 ? CAUSE_CONNECT_FAILED : CAUSE_CONNECT_TIMEOUT);
-		decision_failed(d, CAUSE_NO_INSTANCE); /* that is what came of it, not what it died of */
+		uint32_t label = d->chosen.label;
+		decision_failed(d, label, i == 1 ? CAUSE_CONNECT_FAILED : CAUSE_CONNECT_TIMEOUT);
+		decision_failed(d, label, CAUSE_NO_INSTANCE); /* what came of it, not what it died of */
 		assert_int_equal(policy_pick(&p.set, &input, &pick), 0);
 		decision_pick(d, &p.set, &input, &pick, 0);
 	}
@@ -314,6 +316,36 @@ static void attempts_keep_what_they_died_of(void **state) {
 	assert_int_equal(d->attempts[0].cause, CAUSE_CONNECT_FAILED);
 	for (unsigned i = 1; i < DECISION_ATTEMPTS; i++)
 		assert_int_equal(d->attempts[i].cause, CAUSE_CONNECT_TIMEOUT);
+	picks_close(&p);
+	decision_ring_deinit(&ring);
+}
+
+/* Two have a request at a time: each dies of its own, and the first may be the one that answers. */
+static void each_of_two_has_its_own_cause(void **state) {
+	struct decision_ring ring;
+	struct picks p;
+	struct pick_result pick;
+
+	decision_ring_init(&ring, 0, 4);
+	picks_open(&p, "round_robin", equal, 8, 1);
+	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, NULL, 0, 0,
+		false };
+	struct decision *d = record(&ring, &p, NULL, 0);
+	assert_int_equal(policy_pick(&p.set, &input, &pick), 0);
+	const struct instance *first = pick.instance;
+	decision_pick(d, &p.set, &input, &pick, 0);
+	assert_int_equal(policy_pick(&p.set, &input, &pick), 0);
+	decision_pick(d, &p.set, &input, &pick, 0);
+	assert_int_not_equal(first->label, pick.instance->label);
+	decision_failed(d, first->label, CAUSE_UPSTREAM_CLOSED);
+	assert_int_equal(d->attempts[1].cause, CAUSE_UPSTREAM_CLOSED);
+	assert_int_equal(d->attempts[2].cause, CAUSE_NONE);
+	decision_failed(d, pick.instance->label, CAUSE_HEDGE_LOST);
+	assert_int_equal(d->attempts[2].cause, CAUSE_HEDGE_LOST);
+	decision_return(d, first, PICK_ROUND_ROBIN, 7);
+	assert_int_equal(d->chosen.serial, first->serial);
+	assert_int_equal(d->chosen.label, first->label);
+	assert_int_equal(d->predicted_tokens, 7);
 	picks_close(&p);
 	decision_ring_deinit(&ring);
 }
@@ -329,7 +361,8 @@ static void who_was_refused_has_a_record(void **state) {
 		.features = 1u << FEATURE_TOOLS,
 		.prompt_bytes = 40,
 		.session = 7 };
-	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, NULL, 0, 77 };
+	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, NULL, 0, 77,
+		false };
 	struct decision *d = decision_find(&ring, decision_begin(&ring, SLICE("id"), SLICE("m")));
 	assert_int_equal(policy_pick(&p.set, &input, &pick), PICK_E_PRIVACY);
 	decision_refuse(d, &p.set, &input, CAUSE_PRIVACY_VIOLATION, 5);
@@ -371,6 +404,7 @@ int main(void) {
 		cmocka_unit_test(those_beside_an_owner_are_not_listed),
 		cmocka_unit_test(a_panic_is_in_the_record),
 		cmocka_unit_test(attempts_keep_what_they_died_of),
+		cmocka_unit_test(each_of_two_has_its_own_cause),
 		cmocka_unit_test(who_was_refused_has_a_record),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

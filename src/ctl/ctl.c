@@ -208,7 +208,8 @@ static const struct verb *find_verb(const struct ctl_words *words) {
 		say("what?",
 		    "explain, decisions, decision ID, breakers, trip NAME, reset NAME, instances, drain "
 		    "NAME, "
-		    "undrain NAME, disable NAME, enable NAME, weight NAME N, reload, upgrade, config or metrics; "
+		    "undrain NAME, disable NAME, enable NAME, weight NAME N, reload, upgrade, config or "
+		    "metrics; "
 		    "--help says "
 		    "more");
 	else if (!verb)

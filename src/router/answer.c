@@ -6,19 +6,20 @@
 
 #include "base/log.h"
 #include "router/forward.h"
+#include "router/hedge.h"
 #include "router/journal.h"
 #include "router/patience.h"
 #include "router/tenancy.h"
 
 #define DOWN_READ_BYTES  65536u /* what a client that does not read can make us hold */
 #define DOWN_READ_HUNGRY 4096u  /* the same while memory is short: answers go on, since they end */
-#define INTERIM_MAX      64u
 
 enum cause answer_interim(struct exchange *x, const struct head *interim) {
 	struct call_out o;
 	if (++x->n_interim > INTERIM_MAX)
 		return CAUSE_UPSTREAM_MALFORMED;
-	if (interim->status == 100 || exchange_head(x)->minor == 0 || x->down.out_has_begun)
+	if (interim->status == 100 || exchange_head(x)->minor == 0 || x->down.out_has_begun ||
+	    hedge_is_out(x))
 		return CAUSE_NONE;
 	call_begin(&o, &x->down);
 	forward_interim(&o, interim);

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "router/forward.h"
+#include "router/hedge.h"
 #include "router/journal.h"
 #include "router/permit.h"
 
@@ -42,6 +43,11 @@ static enum next attempt_elsewhere(struct exchange *x, enum cause cause, unsigne
 	x->tried[x->n_tried++] = x->ticket.instance->slot;
 	attempt_leave(x, cause, status);
 	return exchange_go(x, STEP_PICK);
+}
+
+/* No other attempt follows, unless one is under way. */
+static enum next attempt_failed(struct exchange *x, enum cause cause) {
+	return hedge_is_out(x) ? hedge_fall_back(x, cause, 0) : exchange_fail(x, cause);
 }
 
 enum next attempt_unconnected(struct exchange *x, enum cause cause) {
@@ -86,10 +92,11 @@ static enum next lost_before_answer(struct exchange *x, enum cause cause) {
 	bool replayable = x->keeps_replay && !x->n_interim;
 	bool repeatable = x->is_repeatable && x->n_sends < EXCHANGE_SENDS_MAX;
 
-	if (nothing_came && !stale && !repeatable && exchange_config(x)->retry.sent && may_retry(x))
+	if (nothing_came && !stale && !repeatable && !hedge_is_out(x) && exchange_config(x)->retry.sent &&
+	    may_retry(x))
 		return retry(x, cause, 0, 0);
 	if (!nothing_came || !replayable || !(stale || repeatable))
-		return exchange_fail(x, cause);
+		return attempt_failed(x, cause);
 	metric_add(&x->worker->metrics->unsent_retries, 1);
 	if (!stale)
 		return attempt_elsewhere(x, cause, 0);
@@ -118,6 +125,9 @@ static enum cause refusal_cause(struct exchange *x) {
 }
 
 enum next step_connect(struct exchange *x) {
+	enum next next;
+	if (x->hedge && hedge_hear(x, &next))
+		return next;
 	if (x->upstream) { /* woken: how did it go? */
 		if (x->upstream->conn.is_broken)
 			return attempt_unconnected(x, refusal_cause(x));
@@ -143,7 +153,7 @@ enum next step_connect(struct exchange *x) {
 		r = upstream_connect(&x->worker->pool, x->ticket.instance, to, &x->job, &x->upstream);
 	}
 	if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
-		return exchange_fail(x, CAUSE_OVERLOADED);
+		return attempt_failed(x, CAUSE_OVERLOADED);
 	if (r == -EADDRNOTAVAIL && row->n_addresses == 1) /* our ports to it are used up: not its fault */
 		return attempt_elsewhere(x, CAUSE_OVERLOADED, 0);
 	if (r < 0)
@@ -182,6 +192,7 @@ enum next step_send(struct exchange *x) {
 	framing = upload_framing(x, &length);
 	x->at.connected = exchange_now_ns(x);
 	x->n_sends += x->n_sends < UINT8_MAX;
+	hedge_sent(x);
 	x->is_upload_broken = false;
 	x->moved_ms = 0;
 	call_init(&x->up, &x->upstream->conn, FRAMING_NONE, 0);
@@ -204,6 +215,16 @@ enum next step_send(struct exchange *x) {
 	return exchange_go(x, STEP_AWAIT_HEAD);
 }
 
+uint64_t attempt_heed_rest(struct exchange *x, const struct head *answer) {
+	if (!retry_is_refusal(&exchange_config(x)->retry, answer->status))
+		return 0;
+	uint64_t after_ms =
+	    retry_after_ms(head_find(answer, FIELD_RETRY_AFTER), (int64_t)(clock_wall_ms() / 1000));
+	if (after_ms)
+		instance_rest(x->ticket.instance, loop_now_ms(&x->worker->loop), after_ms);
+	return after_ms;
+}
+
 /* The engine says that it did nothing. Does another one get the request, or the client the refusal? */
 static bool is_refused(struct exchange *x, const struct head *answer, uint64_t *wait_ms_out) {
 	const struct retry_options *options = &exchange_config(x)->retry;
@@ -211,10 +232,7 @@ static bool is_refused(struct exchange *x, const struct head *answer, uint64_t *
 
 	if (!retry_is_refusal(options, answer->status))
 		return false;
-	uint64_t after_ms =
-	    retry_after_ms(head_find(answer, FIELD_RETRY_AFTER), (int64_t)(clock_wall_ms() / 1000));
-	if (after_ms)
-		instance_rest(x->ticket.instance, loop_now_ms(&x->worker->loop), after_ms);
+	uint64_t after_ms = attempt_heed_rest(x, answer);
 	*wait_ms_out = has_others ? 0 : after_ms;
 	return *wait_ms_out <= options->backoff_max_ms && may_retry(x);
 }
@@ -224,27 +242,54 @@ enum next step_back_off(struct exchange *x) {
 	return x->backoff_ms ? WAIT : exchange_go(x, STEP_PICK);
 }
 
+/* The engine has all that it needs. */
+static void mark_sent(struct exchange *x) {
+	x->moved_ms = loop_now_ms(&x->worker->loop);
+	if (exchange_config(x)->hedge.is_enabled)
+		hedge_watch(x);
+}
+
+/* The status is final, or was. */
+static enum next on_head(struct exchange *x, const struct head *head) {
+	uint64_t wait_ms;
+	if (hedge_does_lose(x, head)) {
+		(void)attempt_heed_rest(x, head);
+		return hedge_fall_back(x, CAUSE_UPSTREAM_REFUSED, head->status);
+	}
+	if (is_refused(x, head, &wait_ms))
+		return retry(x, CAUSE_UPSTREAM_REFUSED, head->status, wait_ms);
+	return hedge_answer(x, head);
+}
+
+/* Nothing has come. Is that too long? */
+static enum next await_more(struct exchange *x) {
+	return hedge_due_ms(x) <= loop_now_ms(&x->worker->loop) ? hedge_begin(x) : WAIT;
+}
+
 enum next step_await_head(struct exchange *x) {
 	struct head_room room;
+	const struct head *head;
+	enum next next;
 	enum cause cause = upload_pump(x);
 	if (cause)
 		return exchange_fail(x, cause);
-	if (!x->moved_ms && x->up.out_is_done && !call_pending(&x->up)) /* it has all that it needs */
-		x->moved_ms = loop_now_ms(&x->worker->loop);
+	if (!x->moved_ms && x->up.out_is_done && !call_pending(&x->up))
+		mark_sent(x);
+	if (x->hedge && hedge_hear(x, &next))
+		return next;
 	for (;;) {
-		uint64_t wait_ms;
-		int r = call_recv_head(&x->up, &room, x->is_head ? METHOD_HEAD : METHOD_OTHER);
+		int r = hedge_recv_head(x, &room, &head);
 		if (r == CALL_E_AGAIN)
-			return WAIT;
+			return await_more(x);
 		if (r == CALL_E_BAD)
-			return exchange_fail(x, CAUSE_UPSTREAM_MALFORMED);
+			return attempt_failed(x, CAUSE_UPSTREAM_MALFORMED);
 		if (r)
 			return lost_before_answer(x, CAUSE_UPSTREAM_CLOSED);
-		if (room.head.status >= 200 && is_refused(x, &room.head, &wait_ms))
-			return retry(x, CAUSE_UPSTREAM_REFUSED, room.head.status, wait_ms);
-		if (room.head.status >= 200)
-			return answer_begin(x, &room.head);
-		cause = answer_interim(x, &room.head);
+		if (head->status >= 200)
+			return on_head(x, head);
+		cause = answer_interim(x, head);
+		if (cause == CAUSE_UPSTREAM_MALFORMED)
+			return attempt_failed(x, cause);
 		if (cause)
 			return exchange_fail(x, cause);
 	}

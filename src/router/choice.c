@@ -5,6 +5,7 @@
 #include "router/steps.h"
 
 #include "base/clock.h"
+#include "router/hedge.h"
 #include "router/journal.h"
 #include "router/permit.h"
 #include "router/tenancy.h"
@@ -104,7 +105,7 @@ static enum next begin_attempt(struct exchange *x, const struct pick_result *pic
 	x->row = pick->row;
 	x->reason = (uint8_t)pick->reason;
 	x->first_address =
-	    instance_good_address(x->ticket.instance, x->view->snapshot->rows[x->row].n_addresses);
+	    (uint8_t)instance_good_address(x->ticket.instance, x->view->snapshot->rows[x->row].n_addresses);
 	x->n_addresses = 0;
 	x->is_tls_refused = false;
 	x->last_cause = CAUSE_NONE;
@@ -126,14 +127,15 @@ enum cause choice_reserve(struct exchange *x) {
 enum next step_pick(struct exchange *x) {
 	move_to_current_view(x);
 	if (!x->model)
-		return fail_without_model(x);
+		return hedge_is_out(x) ? hedge_take_back(x) : fail_without_model(x);
 
 	struct demand demand;
 	struct pick_input input = { .model = x->model,
 		.demand = &demand,
 		.tried = x->tried,
 		.n_tried = x->n_tried,
-		.now_ns = exchange_now_ns(x) };
+		.now_ns = exchange_now_ns(x),
+		.is_hedge = hedge_is_out(x) };
 	make_demand(x, x->model, &demand);
 	enum cause cause = tenancy_reserve(x, x->model, &demand);
 	if (cause)
@@ -142,6 +144,8 @@ enum next step_pick(struct exchange *x) {
 	uint64_t pick_ns = 0;
 	int r =
 	    x->n_tried < EXCHANGE_TRIES_MAX ? pick_instance(x, &input, &pick, &pick_ns) : PICK_E_NONE_LEFT;
+	if (input.is_hedge && (r || pick.reason >= PICK_ALL_AVOIDED))
+		return hedge_take_back(x);
 	if ((r == PICK_E_NONE_LEFT || (r == PICK_E_FULL && x->n_tried)) &&
 	    x->may_return) { /* who refused it before */
 		x->may_return = false;

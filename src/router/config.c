@@ -544,6 +544,23 @@ static const struct option rows[] = {
 	    .type = OPTION_NUMBER, .def = "0.2", .max = OPTION_ONE, ROUTER(retry.budget) },
 	{ "retry", "disabled", .flag = "disable-retries", .help = "whether no request is sent twice",
 	    .type = OPTION_BOOL, .def = "false", ROUTER(are_retries_disabled) },
+	{ "hedge", "enabled", .flag = "hedge-enabled",
+	    .help =
+		"whether a request whose answer is late to begin is given to a second engine, too: the first "
+		"good answer counts, the other one is cut off, and engines may work for nothing",
+	    .type = OPTION_BOOL, .def = "false", ROUTER(hedge.is_enabled) },
+	{ "hedge", "percentile", .flag = "hedge-percentile", .arg = "PART",
+	    .help = "it is late when it takes longer than this part of the model's answers to prompts of its "
+		    "size took lately",
+	    .type = OPTION_NUMBER, .def = "0.95", .min = OPTION_ONE / 2, .max = OPTION_ONE * 999 / 1000,
+	    ROUTER(hedge.percentile) },
+	{ "hedge", "wait_min", .flag = "hedge-wait-min",
+	    .help = "and longer than this; a number is milliseconds", .type = OPTION_DURATION, .def = "50ms",
+	    .min = 1, .max = HOUR_MS, .unit_ms = 1, ROUTER(hedge.wait_min_ms) },
+	{ "hedge", "budget", .flag = "hedge-budget", .arg = "PART",
+	    .help =
+		"second requests of a model by its requests that could have one; ten are saved up at most",
+	    .type = OPTION_NUMBER, .def = "0.05", .max = OPTION_ONE, ROUTER(hedge.budget) },
 	{ "breaker", "enabled", .flag = "breaker-enabled",
 	    .help =
 		"whether an engine that fails again and again is left alone for a while, and then gets one "
@@ -627,6 +644,7 @@ static const struct option_table tables[] = {
 	{ "health", "health of engines" },
 	{ "explain", "explained choices" },
 	{ "retry", "repeated requests" },
+	{ "hedge", "second requests for answers that are late" },
 	{ "admission", "how many requests are in flight, and who waits" },
 	{ "breaker", "circuit breakers" },
 	{ "sse", "event streams" },

@@ -15,6 +15,7 @@
 #include "net/tls_options.h"
 #include "policy/policy_options.h"
 #include "router/inspect.h"
+#include "router/lateness.h"
 #include "router/retry.h"
 #include "router/tenant.h"
 
@@ -153,6 +154,7 @@ struct router_config {
 	struct retry_options retry;
 	struct option_list retry_statuses; /* as given; retry has them */
 	bool are_retries_disabled;
+	struct hedge_options hedge;
 	struct router_breaker breaker;
 	struct option_list worker_urls; /* as written; they are in workers, too */
 	struct router_workers workers;  /* [[worker]], then worker_urls; one per host and port */

@@ -4,6 +4,7 @@
  */
 #include "router/steps.h"
 
+#include "router/hedge.h"
 #include "router/patience.h"
 
 #define WRITE_STEP_BYTES                                                                                     \
@@ -149,6 +150,8 @@ static enum next exchange_wait(struct exchange *x) {
 		return on_late(x);
 	if (x->step == STEP_QUEUE)
 		end_ms = u64_min(end_ms, patience_due_ms(x));
+	if (x->step == STEP_AWAIT_HEAD)
+		end_ms = u64_min(end_ms, hedge_due_ms(x));
 	if (buf_is_over_budget(exchange_bufs(x))) /* looks again soon: others may have given back */
 		end_ms = u64_min(end_ms, now_ms + HUNGRY_RETRY_MS);
 	if (end_ms != UINT64_MAX)
@@ -212,7 +215,7 @@ static void keep_text(struct exchange *x, const struct head *head) {
 	memcpy(x->text + id.n + method.n, path.p, path.n);
 	x->id_n = (uint8_t)id.n;
 	x->method_n = (uint8_t)method.n;
-	x->path_n = (uint16_t)path.n;
+	x->path_n = (uint8_t)path.n;
 }
 
 struct job *exchange_begin(struct server *server, struct session *session, const struct head *head) {

@@ -62,6 +62,7 @@ struct exchange {
 	struct view *view;
 	struct settings *settings; /* of when it began */
 	const struct model *model; /* of the view; NULL until it is known */
+	struct hedge *hedge;       /* what a second request is decided by, and who is aside; NULL: nothing */
 	struct ticket ticket;      /* at the instance that has it; closed: none */
 	struct turn turn;          /* its place among those in flight */
 	struct exchange_times at;
@@ -69,7 +70,6 @@ struct exchange {
 	uint64_t moved_ms;       /* since then it is the engine that is waited for; 0: it is not */
 	uint64_t progress;       /* what had been achieved of it when the deadline was set */
 	uint32_t row;            /* picked last, of the view's snapshot; EXCHANGE_NO_ROW: none */
-	uint32_t first_address;  /* of the row, to begin with */
 	uint32_t backoff_ms;     /* of STEP_BACK_OFF */
 	uint32_t decision;       /* the record of its picks; DECISION_NONE: none */
 	struct rate_claim claim; /* on what its tenant may use */
@@ -77,29 +77,30 @@ struct exchange {
 	struct breaker_permit permit; /* of the ticket's instance, while that is open */
 	uint16_t tenant;              /* whose it is */
 	uint16_t n_attempts;
-	uint8_t n_addresses; /* of the row that were tried */
+	uint8_t first_address; /* of the row, to begin with */
+	uint8_t n_addresses;   /* of the row that were tried */
 	uint8_t n_tried, n_sends, n_interim;
 	uint8_t step, cause, reason, dialect;
-	uint8_t last_cause;     /* why the instance tried last did not do, until another is picked */
-	uint8_t wait_cause;     /* what it means when the deadline passes */
-	uint16_t status;        /* sent to the client; 0: none yet */
-	uint16_t retry_after_s; /* what a refusal says; 0: as its cause has it */
-	bool may_return;        /* those that refused it may be asked again */
-	bool has_continued;     /* 100 Continue was sent */
-	bool is_head;           /* HEAD: the answer has no body */
-	bool is_repeatable;     /* GET, HEAD, OPTIONS: counts as unsent until the first byte */
-	bool keeps_replay;      /* hold has the whole of what was sent */
-	bool is_upload_broken;  /* the engine takes no more of the body; its answer may still come */
-	bool is_tls_refused;    /* by an address of this instance */
-	bool is_engine_kept;    /* the engine keeps its connection after this answer */
-	bool ends_connection;   /* the client's connection is not kept */
-	uint8_t id_n, method_n;
-	uint16_t path_n;
+	uint8_t last_cause;        /* why the instance tried last did not do, until another is picked */
+	uint8_t wait_cause;        /* what it means when the deadline passes */
+	uint16_t status;           /* sent to the client; 0: none yet */
+	uint16_t retry_after_s;    /* what a refusal says; 0: as its cause has it */
+	bool may_return : 1;       /* those that refused it may be asked again */
+	bool has_continued : 1;    /* 100 Continue was sent */
+	bool is_head : 1;          /* HEAD: the answer has no body */
+	bool is_repeatable : 1;    /* GET, HEAD, OPTIONS: counts as unsent until the first byte */
+	bool keeps_replay : 1;     /* hold has the whole of what was sent */
+	bool is_upload_broken : 1; /* the engine takes no more of the body; its answer may still come */
+	bool is_tls_refused : 1;   /* by an address of this instance */
+	bool is_engine_kept : 1;   /* the engine keeps its connection after this answer */
+	bool ends_connection : 1;  /* the client's connection is not kept */
+	uint8_t id_n, method_n, path_n;
 	char text[EXCHANGE_TEXT_MAX]; /* request id, method, path without query (cut): what the log needs at
 					 the end */
 };
 
 _Static_assert(sizeof(struct exchange) <= 904, "an open stream costs little");
+_Static_assert(EXCHANGE_TEXT_MAX <= UINT8_MAX, "path_n");
 
 /* For the server: a valid head has come. */
 struct job *exchange_begin(struct server *server, struct session *session, const struct head *head);

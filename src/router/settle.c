@@ -4,6 +4,7 @@
  */
 #include "router/steps.h"
 
+#include "router/hedge.h"
 #include "router/journal.h"
 #include "router/permit.h"
 #include "router/tenancy.h"
@@ -58,6 +59,7 @@ enum next step_refuse(struct exchange *x) {
 		reply.authenticate = SLICE("Bearer");
 	if (d && exchange_config(x)->explain.has_headers)
 		reply.decision = decision_text(d, room);
+	hedge_end(x, cause);
 	attempt_drop(x);
 	attempt_release(x, cause, 0); /* what follows is our word, not the instance's */
 	reply_follow(
@@ -112,6 +114,7 @@ static void settle_down(struct exchange *x) {
 
 enum next step_settle(struct exchange *x) {
 	struct worker *w = x->worker;
+	hedge_end(x, (enum cause)x->cause);
 	attempt_drop(x);
 	attempt_release(x, (enum cause)x->cause, x->status);
 	turn_settle(x, x->tap.tokens_in + (x->tap.has_usage ? x->tap.tokens_out : x->tap.n_events));

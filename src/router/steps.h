@@ -15,6 +15,7 @@
 enum next { NEXT, WAIT, DONE };
 
 #define REPLAY_BYTES_MAX (1u << 20) /* of a body that can be sent again */
+#define INTERIM_MAX      64u        /* 1xx heads before an answer */
 
 static inline struct buf_pool *exchange_bufs(const struct exchange *x) {
 	return &x->worker->loop.bufs;
@@ -96,6 +97,9 @@ void attempt_leave(struct exchange *x, enum cause cause, unsigned status);
 /* Its connection, if there is one, ends. */
 void attempt_drop(struct exchange *x);
 
+/* How long an instance that refuses wants to be left alone, in ms; from now on it is. 0: it does not say. */
+uint64_t attempt_heed_rest(struct exchange *x, const struct head *answer);
+
 /* The address did not do: the next one, or another instance. */
 enum next attempt_unconnected(struct exchange *x, enum cause cause);
 
@@ -119,7 +123,7 @@ enum cause upload_pump(struct exchange *x);
 enum next step_relay(struct exchange *x);
 
 /* 1xx other than 100, which we have answered ourselves, goes to clients that can read it (RFC 9110
- * section 15.2). */
+ * section 15.2), unless two engines are asked: nobody knows yet whose answer it belongs to. */
 enum cause answer_interim(struct exchange *x, const struct head *interim);
 
 /* The engine's last word on the status has come. */

@@ -36,7 +36,9 @@ void upload_forget(struct exchange *x) {
 static void keep_replay(struct exchange *x, const struct call_in *in) {
 	if (!x->keeps_replay)
 		return;
-	bool is_of_use = x->upstream->is_reused || x->n_sends < exchange_config(x)->retry.attempts;
+	const struct router_config *config = exchange_config(x);
+	bool is_of_use =
+	    x->upstream->is_reused || x->n_sends < config->retry.attempts || config->hedge.is_enabled;
 	if (x->hold.bytes + in->bytes <= REPLAY_BYTES_MAX && is_of_use &&
 	    hold_append(&x->hold, exchange_bufs(x), in->pieces, in->n))
 		return;

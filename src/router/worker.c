@@ -10,6 +10,7 @@
 #include "fleet/label.h"
 #include "router/exchange.h"
 #include "router/forward.h"
+#include "router/hedge.h"
 #include "router/journal.h"
 
 #define GAUGES_MS 500
@@ -31,6 +32,10 @@ struct worker_streams {
 static void worker_count(struct worker *w, const struct exchange *x, uint64_t now_ms) {
 	uint64_t stall_ms = w->settings->config->health.stall_timeout_ms, silent_ms;
 	bool is_streaming = exchange_is_streaming(x, &silent_ms);
+	uint16_t slot;
+	uint64_t aside_ms;
+	if (hedge_is_waiting(x, &slot, &aside_ms))
+		w->streams[slot].n_waiting += u64_min(aside_ms, now_ms - w->resumed_ms) >= stall_ms;
 	if (!is_streaming && !exchange_is_waiting(x, &silent_ms))
 		return;
 	struct worker_streams *s = &w->streams[x->ticket.instance->slot];
@@ -82,6 +87,7 @@ static void worker_on_gauges(struct timer *t) {
 	worker_count_streams(w);
 	buf_pool_report(&w->loop.bufs);
 	slab_trim(&w->exchanges);
+	slab_trim(&w->hedges);
 	slab_trim(&w->desk.waiters);
 	loop_timer(&w->loop, &w->gauges, GAUGES_MS);
 }
@@ -103,6 +109,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 		return r;
 	list_init(&w->active);
 	slab_init(&w->exchanges, sizeof(struct exchange));
+	slab_init(&w->hedges, sizeof(struct hedge));
 	turn_desk_init(&w->desk);
 	rng_init_random(&w->rng);
 	upstream_pool_init(&w->pool, &w->loop, config->timeout.pool_idle_ms);
@@ -120,6 +127,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 	w->metrics = calloc(1, sizeof(*w->metrics));
 	w->tallies = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->tallies));
 	w->budgets = calloc(LABELS, sizeof(*w->budgets));
+	w->lateness = calloc(LABELS, sizeof(*w->lateness));
 	w->tenants = calloc(LABELS, sizeof(*w->tenants));
 	w->digester = config->tenants ? digester_new() : NULL;
 	w->streams = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->streams));
@@ -325,10 +333,12 @@ void worker_join(struct worker *w) {
 	upstream_pool_deinit(&w->pool);
 	server_deinit(&w->server);
 	slab_deinit(&w->exchanges);
+	slab_deinit(&w->hedges);
 	turn_desk_deinit(&w->desk);
 	free(w->metrics);
 	free(w->tallies);
 	free(w->budgets);
+	free(w->lateness);
 	free(w->tenants);
 	digester_free(&w->digester);
 	free(w->streams);

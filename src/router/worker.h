@@ -17,6 +17,7 @@
 #include "net/log_writer.h"
 #include "policy/policy.h"
 #include "router/decision.h"
+#include "router/lateness.h"
 #include "router/settings.h"
 #include "router/tap.h"
 #include "router/turn.h"
@@ -74,10 +75,11 @@ struct worker {
 	struct policy_set policies;
 	uint64_t *keys; /* of the prompt that is picked for; room for PROMPT_BLOCKS_MAX */
 	struct decision_ring decisions;
-	struct retry_budget *budgets; /* by label of the model */
+	struct retry_budget *budgets;    /* by label of the model */
+	struct lateness_model *lateness; /* likewise */
 	struct view *view;
 	struct settings *settings; /* of requests that begin now */
-	struct slab exchanges;
+	struct slab exchanges, hedges;
 	struct turn_desk desk;
 	struct list active; /* exchanges at work */
 	struct tap_scratch tap;

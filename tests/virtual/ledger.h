@@ -8,7 +8,7 @@
  * - what ended well is complete at the client, what did not is not, or is a refusal;
  * - what engines got is well-formed, and is meant for them;
  * - a request that is not safe to repeat arrived at one connection at most, or, where that is allowed, at
- *   no more than were allowed;
+ *   no more than were allowed, one more with hedging;
  * - nothing went to an engine once a byte of the answer had gone to the client.
  *
  * If all peers were honest besides: answers and bodies are the ones of that tag, went
@@ -34,7 +34,7 @@ struct ledger_row {
 struct ledger {
 	struct ledger_row rows[LEDGER_ROWS_MAX];
 	unsigned n_rows;
-	bool is_honest;
+	bool is_honest, has_hedges;
 	unsigned n_sends_max; /* of what is not safe to repeat */
 	const char *wrong;
 };
@@ -119,7 +119,8 @@ static inline void ledger_check_request(
 	if (!slice_has_prefix(m->line, method) || m->line.p[method.n] != ' ')
 		ledger_blame(l, "an engine got another method than was logged");
 	row->n_arrived += engine->n_arrived > at;
-	row->has_clean_end = engine->has_left;
+	if (!l->has_hedges || !row->has_clean_end) /* which of two it was that answered is not known here */
+		row->has_clean_end = engine->has_left;
 	row->last_sent = u64_max(row->last_sent, peer_when(engine, at));
 	if (l->is_honest)
 		ledger_check_request_body(l, engine, m);
@@ -277,7 +278,8 @@ static inline const char *ledger_check(const struct world *w, bool is_honest) {
 		return NULL;
 	l->n_rows = (unsigned)w->worker.n_ids;
 	l->is_honest = is_honest;
-	l->n_sends_max = w->config.retry.sent ? 4 : 1;
+	l->has_hedges = w->config.hedge.is_enabled;
+	l->n_sends_max = (w->config.retry.sent ? 4 : 1) + l->has_hedges;
 	l->wrong = NULL;
 	memset(l->rows, 0, l->n_rows * sizeof(l->rows[0]));
 	ledger_read_log(l, w);

@@ -330,6 +330,20 @@ static inline void act_fleet(struct script *s, struct slice arg) {
 	script_fleet(s->w, script_number(arg));
 }
 
+/* Second requests for all that may have one, after so long. */
+static inline void script_hedge(struct world *w, uint64_t wait_ms) {
+	static const char *const models[] = { "m", "n" };
+	w->config.hedge = (struct hedge_options){
+		.is_enabled = true, .percentile = 0.5, .wait_min_ms = wait_ms, .budget = 1
+	};
+	for (unsigned i = 0; i < n_elems(models); i++) {
+		const struct model *model = snapshot_model(w->worker.view->snapshot, slice_of(models[i]));
+		struct lateness_model *l = model ? &w->worker.lateness[model->label] : NULL;
+		for (unsigned k = 0; l && k < 2 * LATENESS_SIZES * LATENESS_MIN; k++)
+			lateness_learn(&l->of[k & 1][k / 2 % LATENESS_SIZES], 0);
+	}
+}
+
 static inline void act_option(struct script *s, struct slice arg) {
 	struct router_config *config = &s->w->config;
 	size_t n = arg.n ? script_number(slice_skip(arg, 1)) : 0;
@@ -340,6 +354,9 @@ static inline void act_option(struct script *s, struct slice arg) {
 		break;
 	case 'B':
 		config->breaker.limits.failures = (uint32_t)(n % 8);
+		break;
+	case 'H':
+		script_hedge(s->w, 1 + n % 1000);
 		break;
 	case 'b':
 		config->body_limit_bytes = n;
@@ -436,8 +453,9 @@ static inline void script_check_load(struct script *s) {
 	uint64_t n_ended = m->succeeded + m->failed + m->rejected + m->cancelled;
 	uint64_t n_charged = 0, n_active = 0;
 	list_each (it, &s->w->worker.active) {
+		const struct exchange *x = container_of(it, struct exchange, link);
 		n_active++;
-		n_charged += container_of(it, struct exchange, link)->ticket.instance != NULL;
+		n_charged += (x->ticket.instance != NULL) + hedge_is_out(x);
 	}
 	if (m->accepted != n_ended + n_active || s->w->worker.n_active != n_active)
 		s->wrong = "requests are lost to the count";
@@ -473,6 +491,7 @@ static inline void script_renew(struct world *w) {
 	policy_set_deinit(&w->worker.policies);
 	policy_set_init(&fresh);
 	w->worker.policies = fresh;
+	memset(w->worker.lateness, 0, 16 * sizeof(*w->worker.lateness)); /* there are fewer models */
 	policy_set_adopt(&w->worker.policies, w->worker.view->snapshot);
 	bytes_clear(&w->log);
 	w->n_lines = 0;

@@ -171,6 +171,8 @@ static void set_the_stage(struct author *a) {
 		"oh2000", "ob1000", "oc1", "of1", "om40000", "or1", "or20", "ow1", "ow20", "ot3000" };
 	for (unsigned n = below(a, 4); n > 0; n--)
 		bytes_printf(&a->play, "%s\n", options[below(a, n_elems(options))]);
+	if (below(a, 2))
+		bytes_printf(&a->play, "oH%u\n", below(a, 100));
 }
 
 static void write_play(struct author *a, uint64_t seed) {
@@ -230,7 +232,11 @@ static void test_seeds(void **state) {
 	if (only)
 		return;
 	/* They are of use only if most go well, and some do not. */
-	print_message("%u requests, %u good\n", t.n_requests, t.n_good);
+	uint64_t n_hedges = metric_read(&w->worker.metrics->hedges);
+	uint64_t n_won = metric_read(&w->worker.metrics->hedges_won);
+	print_message("%u requests, %u good, %llu hedges, %llu won\n", t.n_requests, t.n_good,
+	    (unsigned long long)n_hedges, (unsigned long long)n_won);
+	assert_true(n_won > 50 && n_hedges > n_won + 50);
 	assert_true(t.n_requests > 2 * SEEDS && t.n_good > t.n_requests / 5 && t.n_good < t.n_requests);
 	script_renew(w);
 	assert_null(world_free(&w));

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "fleet/fleet.h"
 #include "router/exchange.h"
+#include "router/hedge.h"
 #include "virtual/fake_net.h"
 #include "virtual/parsed.h"
 
@@ -228,7 +229,7 @@ static inline const char *world_is_wrong(struct world *w) {
 		return "the loop spins";
 	if (!world_is_unloaded(w))
 		return "load is charged for a request that has ended";
-	if (!list_is_empty(&worker->active) || worker->exchanges.n_lent)
+	if (!list_is_empty(&worker->active) || worker->exchanges.n_lent || worker->hedges.n_lent)
 		return "an exchange is left";
 	if (!world_are_breakers_settled(w))
 		return "attempts are not settled with their breakers";

@@ -117,7 +117,8 @@ static void any_number_of_keys_is_found(void **state) {
 	uint8_t digest[DIGEST_BYTES] = { 0 };
 
 	for (uint32_t i = 0; i < TENANT_KEYS_MAX; i++) {
-		uint32_t spread = i * 2654435761u, crowd = spread % 64 ? spread : i % 7; /* some begin alike */
+		uint32_t spread = i * 2654435761u,
+			 crowd = spread % 64 ? spread : i % 7; /* some begin alike */
 		memcpy(digest, &crowd, sizeof(crowd));
 		memcpy(digest + 20, &i, sizeof(i));
 		assert_int_equal(tenant_table_add(table, 1 + i % 2, digest), 0);

@@ -1,0 +1,317 @@
+#include "router/hedge.h"
+
+#include "router/journal.h"
+#include "router/steps.h"
+
+/* Of these an engine keeps nothing: what it did for the loser is lost and that is all. Responses are stored,
+ * images may be; what we do not know may do anything. */
+#define HARMLESS                                                                                             \
+	(1u << CAPABILITY_CHAT | 1u << CAPABILITY_MESSAGES | 1u << CAPABILITY_COMPLETION |                   \
+	    1u << CAPABILITY_INFILL | 1u << CAPABILITY_EMBEDDINGS | 1u << CAPABILITY_RERANK |                \
+	    1u << CAPABILITY_SCORE | 1u << CAPABILITY_MODERATION | 1u << CAPABILITY_TOKENS |                 \
+	    1u << CAPABILITY_TRANSCRIPTION | 1u << CAPABILITY_TRANSLATION | 1u << CAPABILITY_SPEECH)
+
+#define GOOD_MAX 399u /* with a status beyond, one does not win */
+
+static const struct hedge_options *options_of(const struct exchange *x) {
+	return &exchange_config(x)->hedge;
+}
+
+static struct lateness_model *model_of(const struct exchange *x) {
+	return &x->worker->lateness[x->model->label];
+}
+
+static struct lateness *lateness_of_hand(const struct exchange *x) {
+	return lateness_of(model_of(x), x->ticket.charged_tokens, x->inspect.is_streamed);
+}
+
+static void learn(const struct exchange *x) {
+	uint64_t now_ms = loop_now_ms(&x->worker->loop);
+
+	if (x->moved_ms)
+		lateness_learn(lateness_of_hand(x), now_ms - u64_min(x->moved_ms, now_ms));
+}
+
+/* --- whether and when ------------------------------------------------------------------------- */
+
+static bool may_be_made_twice(const struct exchange *x) {
+	bool is_kept = x->keeps_replay && x->hold.bytes <= REPLAY_BYTES_MAX && call_is_received(&x->down);
+
+	return is_kept && HARMLESS >> inspect_capability(&x->inspect) & 1 && !x->at.first_byte &&
+	    x->model->name.n && !inspect_names_response(&x->inspect) && x->model->n_candidates > 1;
+}
+
+void hedge_watch(struct exchange *x) {
+	struct hedge *h = x->hedge;
+
+	assert(x->moved_ms && options_of(x)->is_enabled);
+	if (!h) {
+		if (!may_be_made_twice(x))
+			return;
+		h = x->hedge = slab_get_zeroed(&x->worker->hedges);
+		lateness_save(model_of(x), options_of(x));
+	}
+	assert(!h->head);
+	h->due_ms = UINT64_MAX;
+	if (h->was_begun)
+		return;
+	uint64_t late_ms = lateness_ms(lateness_of_hand(x), options_of(x));
+	if (late_ms != LATENESS_NEVER)
+		h->due_ms = x->moved_ms + u64_max(late_ms, 1);
+}
+
+/* It is late; and nothing has happened meanwhile that forbids it, and it can be paid for. */
+static bool has_leave(struct exchange *x) {
+	bool is_paid;
+
+	if (!may_be_made_twice(x) || x->n_interim || x->n_tried + 1u >= x->model->n_candidates)
+		return false;
+	is_paid = lateness_spend(model_of(x));
+	if (!is_paid)
+		metric_add(&x->worker->metrics->hedges_denied, 1);
+	return is_paid;
+}
+
+/* --- from hand to hand -------------------------------------------------------------------------- */
+
+/* Nothing is in hand then, not even a view. */
+static void set_aside(struct exchange *x, struct hedge_aside *a) {
+	*a = (struct hedge_aside){ .up = x->up,
+		.upstream = x->upstream,
+		.view = x->view,
+		.model = x->model,
+		.head = x->hedge->head,
+		.moved_ms = x->moved_ms,
+		.connected_ns = x->at.connected,
+		.deadline_ms = x->deadline_ms,
+		.row = x->row,
+		.permit = x->permit,
+		.reason = x->reason,
+		.first_address = x->first_address,
+		.n_addresses = x->n_addresses,
+		.n_interim = x->n_interim,
+		.is_tls_refused = x->is_tls_refused };
+	ticket_move(&a->ticket, &x->ticket);
+	x->up = (struct call){ .conn = NULL };
+	x->upstream = NULL;
+	x->view = NULL;
+	x->hedge->head = NULL;
+	x->moved_ms = 0;
+	x->n_interim = 0;
+	x->row = EXCHANGE_NO_ROW;
+}
+
+/* The contrary; nobody is aside then. */
+static void take_in_hand(struct exchange *x, struct hedge_aside *a) {
+	assert(!x->upstream && !x->view && !x->hedge->head);
+	x->last_cause = CAUSE_NONE;
+	x->up = a->up;
+	x->upstream = a->upstream;
+	x->view = a->view;
+	x->model = a->model;
+	x->hedge->head = a->head;
+	x->moved_ms = a->moved_ms;
+	x->at.connected = a->connected_ns;
+	x->deadline_ms = a->deadline_ms;
+	x->row = a->row;
+	x->permit = a->permit;
+	x->reason = a->reason;
+	x->first_address = a->first_address;
+	x->n_addresses = a->n_addresses;
+	x->n_interim = a->n_interim;
+	x->is_tls_refused = a->is_tls_refused;
+	ticket_move(&x->ticket, &a->ticket);
+	a->upstream = NULL;
+}
+
+/* Who is aside is, as if it had been tried. */
+static void exclude(struct exchange *x, uint16_t slot) {
+	assert(x->n_tried < EXCHANGE_TRIES_MAX);
+	x->tried[x->n_tried++] = slot;
+}
+
+static void include(struct exchange *x, uint16_t slot) {
+	for (unsigned i = x->n_tried; i-- > 0;)
+		if (x->tried[i] == slot) {
+			x->tried[i] = x->tried[--x->n_tried];
+			return;
+		}
+}
+
+static void forget_head(struct exchange *x) {
+	buf_unref(exchange_bufs(x), &x->hedge->head);
+}
+
+/* Who is aside has failed, or lost; `head` of what it answered, NULL: nothing. */
+static void leave_aside(struct exchange *x, enum cause cause, const struct head *head) {
+	struct hedge *h = x->hedge;
+	struct hedge_aside second;
+
+	set_aside(x, &second);
+	take_in_hand(x, &h->aside);
+	if (cause == CAUSE_HEDGE_LOST)
+		learn(x); /* it would have taken so long and longer */
+	if (head)
+		(void)attempt_heed_rest(x, head);
+	attempt_leave(x, cause, head ? head->status : 0);
+	forget_head(x);
+	worker_view_release(x->worker, &x->view);
+	take_in_hand(x, &second);
+}
+
+enum next hedge_begin(struct exchange *x) {
+	struct hedge *h = x->hedge;
+
+	assert(!h->aside.upstream && x->step == STEP_AWAIT_HEAD);
+	h->due_ms = UINT64_MAX;
+	h->was_begun = true;
+	if (!has_leave(x))
+		return NEXT;
+	set_aside(x, &h->aside);
+	exclude(x, h->aside.ticket.instance->slot);
+	x->view = worker_view(x->worker);
+	return exchange_go(x, STEP_PICK);
+}
+
+void hedge_sent(struct exchange *x) {
+	if (!hedge_is_out(x))
+		return;
+	if (!x->hedge->sent)
+		metric_add(&x->worker->metrics->hedges, 1);
+	x->hedge->sent = x->n_sends;
+}
+
+enum next hedge_take_back(struct exchange *x) {
+	struct hedge *h = x->hedge;
+
+	assert(hedge_is_out(x) && !ticket_is_open(&x->ticket));
+	if (x->view)
+		worker_view_release(x->worker, &x->view);
+	forget_head(x);
+	take_in_hand(x, &h->aside);
+	include(x, x->ticket.instance->slot);
+	if (!h->sent)
+		lateness_give_back(model_of(x));
+	h->sent = 0;
+	/* Its time runs since it was sent, not anew. */
+	x->wait_cause = CAUSE_FIRST_BYTE_TIMEOUT;
+	x->progress = x->n_sends;
+	journal_returned(x);
+	return exchange_go(x, STEP_AWAIT_HEAD);
+}
+
+enum next hedge_fall_back(struct exchange *x, enum cause cause, unsigned status) {
+	exclude(x, x->ticket.instance->slot);
+	attempt_leave(x, cause, status);
+	return hedge_take_back(x);
+}
+
+/* --- answers ------------------------------------------------------------------------------------- */
+
+/* Is there, or may there be, another one to compare with? */
+static bool is_race(const struct exchange *x) {
+	return hedge_is_out(x) || x->hedge->due_ms != UINT64_MAX;
+}
+
+static bool is_stream(const struct head *head) {
+	struct tap tap;
+
+	if (head->status < 200 || head->status >= 300)
+		return false;
+	tap_init(&tap, head);
+	return tap.kind == TAP_EVENTS;
+}
+
+/* The head of the answer on `up`, with something behind it where that is to be awaited. */
+static int recv_head(struct exchange *x, struct call *up, struct buf **held, struct head_room *room,
+    const struct head **head_out) {
+	*head_out = &room->head;
+	if (!*held) {
+		int r = call_recv_head(up, room, METHOD_OTHER);
+		bool is_held = r == 0 && is_race(x) && !up->conn->unread.n && !call_is_received(up);
+		if (!is_held || !is_stream(&room->head))
+			return r;
+		*held = head_copy(exchange_bufs(x), &room->head);
+	}
+	*head_out = (const struct head *)(*held)->data;
+	if (!is_race(x))
+		return 0;
+	int r = conn_fill(up->conn, HEAD_BYTES_MAX);
+	if (r == CONN_E_AGAIN)
+		return CALL_E_AGAIN;
+	return r && hedge_is_out(x) ? CALL_E_GONE : 0; /* alone, the answer is what it is */
+}
+
+int hedge_recv_head(struct exchange *x, struct head_room *room, const struct head **head_out) {
+	if (x->hedge)
+		return recv_head(x, &x->up, &x->hedge->head, room, head_out);
+	*head_out = &room->head;
+	return call_recv_head(&x->up, room, x->is_head ? METHOD_HEAD : METHOD_OTHER);
+}
+
+bool hedge_hear(struct exchange *x, enum next *next_out) {
+	struct hedge *h = x->hedge;
+	struct head_room room;
+	const struct head *head;
+	int r = 0;
+
+	do {
+		if (!hedge_is_out(x))
+			return false;
+		r = recv_head(x, &h->aside.up, &h->aside.head, &room, &head);
+		if (r == CALL_E_AGAIN)
+			return false;
+		if (r == CALL_E_GONE)
+			leave_aside(x, CAUSE_UPSTREAM_CLOSED, NULL);
+		else if (r || (head->status < 200 && ++h->aside.n_interim > INTERIM_MAX))
+			leave_aside(x, CAUSE_UPSTREAM_MALFORMED, NULL);
+		else if (head->status > GOOD_MAX)
+			leave_aside(x, CAUSE_UPSTREAM_REFUSED, head);
+	} while (!hedge_is_out(x) || head->status < 200);
+	attempt_leave(x, CAUSE_HEDGE_LOST, 0);
+	(void)hedge_take_back(x);
+	*next_out = hedge_answer(x, head);
+	return true;
+}
+
+bool hedge_does_lose(const struct exchange *x, const struct head *head) {
+	return hedge_is_out(x) && head->status > GOOD_MAX;
+}
+
+enum next hedge_answer(struct exchange *x, const struct head *head) {
+	struct hedge *h = x->hedge;
+	struct buf *held;
+
+	if (!h)
+		return answer_begin(x, head);
+	held = h->head; /* where the head may stand */
+	h->head = NULL;
+	if (head->status < 300)
+		learn(x);
+	if (h->sent && h->sent == x->n_sends)
+		metric_add(&x->worker->metrics->hedges_won, 1);
+	hedge_end(x, CAUSE_HEDGE_LOST);
+	enum next next = answer_begin(x, head);
+	buf_unref(exchange_bufs(x), &held);
+	return next;
+}
+
+void hedge_end(struct exchange *x, enum cause cause) {
+	if (!x->hedge)
+		return;
+	if (hedge_is_out(x))
+		leave_aside(x, cause, NULL);
+	forget_head(x);
+	slab_put(&x->worker->hedges, x->hedge);
+	x->hedge = NULL;
+}
+
+bool hedge_is_waiting(const struct exchange *x, uint16_t *slot_out, uint64_t *silent_ms_out) {
+	uint64_t now_ms = loop_now_ms(&x->worker->loop);
+
+	if (!hedge_is_out(x) || x->hedge->aside.n_interim)
+		return false;
+	*slot_out = x->hedge->aside.ticket.instance->slot;
+	*silent_ms_out = now_ms - u64_min(x->hedge->aside.moved_ms, now_ms);
+	return true;
+}

@@ -312,6 +312,42 @@ static void test_both_refuse(void **state) {
 	}
 }
 
+static struct worker_tally *tally_of(struct world *w, const struct peer *engine) {
+	const struct snapshot *snap = w->worker.view->snapshot;
+	for (uint32_t row = 0; row < snap->n_rows; row++)
+		if (snap->rows[row].instance->spec.name.p[1] == '0' + engine->engine)
+			return &w->worker.tallies[snap->rows[row].instance->slot];
+	return NULL;
+}
+
+static void expect_tally(struct worker_tally *t, unsigned n_requests, unsigned n_good, unsigned n_faults) {
+	assert_non_null(t);
+	assert_int_equal(metric_read(&t->n_requests), n_requests);
+	assert_int_equal(metric_read(&t->n_good), n_good);
+	assert_int_equal(metric_read(&t->n_faults), n_faults);
+}
+
+/* What health hears: of the loser nothing, of who failed once, of who answered once. */
+static void test_each_is_told_once(void **state) {
+	for (unsigned i = 0; i < 8; i++) {
+		struct world *w = HEDGING("m", "m");
+		struct race r = ask_two(w, BODY);
+		struct peer *winner = i & 1 ? r.first : r.second, *loser = i & 1 ? r.second : r.first;
+		bool is_cut = i & 2, is_lost = i & 4;
+		if (is_cut)
+			peer_close(loser);
+		world_settle(w);
+		say(w, winner, is_lost ? "what is this?\r\n\r\n" : ANSWER_OK);
+		if (is_lost)
+			peer_close(loser);
+		world_settle(w);
+		expect_answer(r.client, is_lost ? 502 : 200, NULL);
+		expect_tally(tally_of(w, loser), is_cut || is_lost, 0, is_cut || is_lost);
+		expect_tally(tally_of(w, winner), 1, !is_lost, is_lost);
+		expect_end(w, 1);
+	}
+}
+
 static void test_nobody_answers(void **state) {
 	struct world *w = HEDGING("m", "m", "m");
 	w->config.timeout.first_byte_all = true;
@@ -836,6 +872,7 @@ int main(void) {
 		cmocka_unit_test(test_a_refusal_does_not_win),
 		cmocka_unit_test(test_retry_after_is_kept),
 		cmocka_unit_test(test_both_refuse),
+		cmocka_unit_test(test_each_is_told_once),
 		cmocka_unit_test(test_nobody_answers),
 		cmocka_unit_test(test_who_is_left_has_its_own_time),
 		cmocka_unit_test(test_the_total_is_over),

@@ -9,6 +9,7 @@
 #include "router/hedge.h"
 #include "router/journal.h"
 #include "router/patience.h"
+#include "router/resume.h"
 #include "router/tenancy.h"
 
 #define DOWN_READ_BYTES  65536u /* what a client that does not read can make us hold */
@@ -26,8 +27,7 @@ enum cause answer_interim(struct exchange *x, const struct head *interim) {
 	return call_flush(&o) ? CAUSE_CLIENT_GONE : CAUSE_NONE;
 }
 
-/* Head and replay body are not needed any more: an open stream costs little. */
-static void forget_request(struct exchange *x) {
+void answer_forget_request(struct exchange *x) {
 	upload_forget(x);
 	conn_relax(x->down.conn);
 	buf_unref(exchange_bufs(x), &x->head);
@@ -76,6 +76,8 @@ static int take_answer(struct exchange *x, struct call_out *o) {
 	    call_recv(&x->up, buf_is_over_budget(exchange_bufs(x)) ? DOWN_READ_HUNGRY : DOWN_READ_BYTES, &in);
 	if (r)
 		return r;
+	if (x->resume)
+		resume_take(x, &in);
 	if (in.n) {
 		heed_news(x, tap_feed(&x->tap, &x->worker->tap, exchange_bufs(x), in.pieces, in.n));
 		call_put_data(o, in.pieces, in.n);
@@ -92,6 +94,14 @@ static int take_answer(struct exchange *x, struct call_out *o) {
 /* Bytes of the answer have gone through. Who holds up the next ones? */
 static void answer_mark_move(struct exchange *x) {
 	x->moved_ms = call_pending(&x->down) ? 0 : loop_now_ms(&x->worker->loop);
+}
+
+/* What was gathered goes out. */
+static enum cause send_answer(struct exchange *x, struct call_out *o) {
+	if (call_flush(o))
+		return CAUSE_CLIENT_GONE;
+	answer_mark_move(x);
+	return x->resume && !resume_sent(x) ? CAUSE_STREAM_BROKEN : CAUSE_NONE;
 }
 
 /* For the client, where the configuration says so. */
@@ -118,6 +128,32 @@ static enum next lacks_stream(struct exchange *x, unsigned status) {
 	return exchange_fail(x, CAUSE_NO_STREAM);
 }
 
+/* What has come of the body, behind what is in o. */
+static enum next relay_first(struct exchange *x, struct call_out *o) {
+	int r = 0;
+	if (x->upstream->conn.unread.n || call_is_received(&x->up))
+		r = take_answer(x, o);
+	enum cause cause = send_answer(x, o);
+	if (cause)
+		return exchange_fail(x, cause);
+	if (r == CALL_E_GONE || r == CALL_E_BAD)
+		return exchange_fail(x, CAUSE_STREAM_BROKEN);
+	return exchange_go(x, STEP_RELAY);
+}
+
+/* Another engine was asked for the rest of a stream. */
+static enum next answer_go_on(struct exchange *x, const struct head *answer) {
+	struct call_out o;
+	if (!patience_fits(answer)) {
+		attempt_leave(x, CAUSE_UPSTREAM_REFUSED, answer->status);
+		return exchange_fail(x, CAUSE_UPSTREAM_REFUSED);
+	}
+	x->is_engine_kept = answer->keep_alive;
+	resume_answered(x);
+	call_begin(&o, &x->down);
+	return relay_first(x, &o);
+}
+
 enum next answer_begin(struct exchange *x, const struct head *answer) {
 	struct forward_explained explained;
 	char room[DECISION_TEXT_BYTES], fields_room[TENANCY_FIELDS_BYTES];
@@ -133,6 +169,8 @@ enum next answer_begin(struct exchange *x, const struct head *answer) {
 	bool has_begun = x->down.out_has_begun; /* while it waited for its place */
 	struct call_out o;
 
+	if (x->resume)
+		return answer_go_on(x, answer);
 	if (has_begun && !patience_fits(answer))
 		return lacks_stream(x, answer->status);
 	x->at.first_byte = exchange_now_ns(x);
@@ -149,16 +187,12 @@ enum next answer_begin(struct exchange *x, const struct head *answer) {
 	if (!has_begun)
 		x->ends_connection = forward_response(&o, answer, &f);
 	x->is_engine_kept = answer->keep_alive;
-	forget_request(x);
-	int r = 0;
-	if (x->upstream->conn.unread.n || call_is_received(&x->up))
-		r = take_answer(x, &o);
-	if (call_flush(&o))
-		return exchange_fail(x, CAUSE_CLIENT_GONE);
-	answer_mark_move(x);
-	if (r == CALL_E_GONE || r == CALL_E_BAD)
-		return exchange_fail(x, CAUSE_STREAM_BROKEN);
-	return exchange_go(x, STEP_RELAY);
+	resume_begin(x, answer);
+	if (resume_is_kept(x))
+		conn_relax(x->down.conn);
+	else
+		answer_forget_request(x);
+	return relay_first(x, &o);
 }
 
 /* The engine has said everything: its connection goes back to the pool, or ends. */
@@ -193,9 +227,9 @@ enum next step_relay(struct exchange *x) {
 			return WAIT;
 		if (r)
 			return exchange_fail(x, CAUSE_STREAM_BROKEN);
-		if (call_flush(&o))
-			return exchange_fail(x, CAUSE_CLIENT_GONE);
-		answer_mark_move(x);
+		cause = send_answer(x, &o);
+		if (cause)
+			return exchange_fail(x, cause);
 		if (!x->upstream->conn.unread.n && !x->down.out_is_done)
 			return WAIT; /* one read a turn: the others wait too */
 	}

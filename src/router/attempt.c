@@ -38,8 +38,7 @@ void attempt_leave(struct exchange *x, enum cause cause, unsigned status) {
 	x->last_cause = (uint8_t)cause;
 }
 
-/* This instance did not take the request: another one may. `status`: of what it said; 0: nothing. */
-static enum next attempt_elsewhere(struct exchange *x, enum cause cause, unsigned status) {
+enum next attempt_elsewhere(struct exchange *x, enum cause cause, unsigned status) {
 	x->tried[x->n_tried++] = x->ticket.instance->slot;
 	attempt_leave(x, cause, status);
 	return exchange_go(x, STEP_PICK);
@@ -190,7 +189,8 @@ enum next step_send(struct exchange *x) {
 	if (cause)
 		return exchange_fail(x, cause);
 	framing = upload_framing(x, &length);
-	x->at.connected = exchange_now_ns(x);
+	if (!x->at.first_byte)
+		x->at.connected = exchange_now_ns(x);
 	x->n_sends += x->n_sends < UINT8_MAX;
 	hedge_sent(x);
 	x->is_upload_broken = false;

@@ -68,7 +68,7 @@ static enum next fail_without_model(struct exchange *x) {
 	enum cause cause = any->n_candidates + any->n_reserve ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE;
 	struct demand demand;
 	struct pick_input input = { .demand = &demand, .now_ns = exchange_now_ns(x) };
-	if (turn_again(x, cause))
+	if (!x->resume && turn_again(x, cause))
 		return exchange_go(x, STEP_QUEUE);
 	make_demand(x, any, &demand);
 	journal_declined(x, &input, cause, 0);
@@ -154,7 +154,7 @@ enum next step_pick(struct exchange *x) {
 	}
 	if (r == 0 && pick.reason >= PICK_ALL_AVOIDED && x->n_tried >= AVOIDED_TRIES_MAX)
 		r = PICK_E_NONE_LEFT; /* the fleet is away, as others have found before */
-	if (r && turn_again(x, cause_of(x, r)))
+	if (r && !x->resume && turn_again(x, cause_of(x, r))) /* a stream that goes on keeps its place */
 		return exchange_go(x, STEP_QUEUE);
 	if (r)
 		return pick_failed(x, &input, r, pick_ns);

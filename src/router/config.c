@@ -561,6 +561,17 @@ static const struct option rows[] = {
 	    .help =
 		"second requests of a model by its requests that could have one; ten are saved up at most",
 	    .type = OPTION_NUMBER, .def = "0.05", .max = OPTION_ONE, ROUTER(hedge.budget) },
+	{ "resume", "enabled", .flag = "resume",
+	    .help =
+		"whether a stream that an engine cuts in the middle of its text goes on at another engine, "
+		"where that is sound",
+	    .type = OPTION_BOOL, .def = "false", ROUTER(resume.is_enabled) },
+	{ "resume", "attempts", .flag = "resume-attempts",
+	    .help = "how often one stream goes on at most; each is paid from the budget of retries",
+	    .type = OPTION_UINT, .def = "2", .min = 1, .max = RESUME_ATTEMPTS_MAX, ROUTER(resume.attempts) },
+	{ "resume", "max_bytes", .flag = "resume-max-bytes",
+	    .help = "the most of a request's body and its answer's text that are kept for it",
+	    .type = OPTION_SIZE, .def = "256KiB", .min = 1, .max = 1u << 20, ROUTER(resume.max_bytes) },
 	{ "breaker", "enabled", .flag = "breaker-enabled",
 	    .help =
 		"whether an engine that fails again and again is left alone for a while, and then gets one "
@@ -645,6 +656,7 @@ static const struct option_table tables[] = {
 	{ "explain", "explained choices" },
 	{ "retry", "repeated requests" },
 	{ "hedge", "second requests for answers that are late" },
+	{ "resume", "streams that go on at another engine" },
 	{ "admission", "how many requests are in flight, and who waits" },
 	{ "breaker", "circuit breakers" },
 	{ "sse", "event streams" },

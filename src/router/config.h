@@ -85,6 +85,15 @@ struct router_admission {
 	bool is_vllm; /* refused with 429 and 408 */
 };
 
+/* Of streams that an engine cut. */
+#define RESUME_ATTEMPTS_MAX 8u
+
+struct router_resume {
+	bool is_enabled;
+	uint32_t attempts;  /* at the most, for one request */
+	uint64_t max_bytes; /* of body and text, kept for it */
+};
+
 struct router_explain {
 	bool has_headers;   /* answers say how their instance was chosen */
 	uint32_t n_records; /* of choices, that each worker remembers */
@@ -150,6 +159,7 @@ struct router_config {
 	struct router_health health;
 	struct router_admission admission;
 	struct router_explain explain;
+	struct router_resume resume;
 	struct router_tls tls;
 	struct retry_options retry;
 	struct option_list retry_statuses; /* as given; retry has them */

@@ -63,8 +63,9 @@ struct decision {
 	uint8_t refusal; /* enum cause: why nobody was chosen; then `chosen` and `reason` say nothing */
 	uint8_t n_alternatives, n_listed; /* of the rejected ones */
 	uint8_t id_n, asked_n;
-	bool is_panic; /* the unhealthy were among those to choose from */
-	bool is_probe; /* the last one was, by its breaker */
+	uint8_t n_resumed; /* how often its stream was cut and another one was asked to go on */
+	bool is_panic;     /* the unhealthy were among those to choose from */
+	bool is_probe;     /* the last one was, by its breaker */
 	bool has_session, has_actual, has_scores, is_settled;
 	struct decision_choice chosen, alternatives[DECISION_ALTERNATIVES]; /* best first */
 	struct decision_rejected rejected[DECISION_REJECTED];

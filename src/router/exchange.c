@@ -6,6 +6,7 @@
 
 #include "router/hedge.h"
 #include "router/patience.h"
+#include "router/resume.h"
 
 #define WRITE_STEP_BYTES                                                                                     \
 	4096u /* a client that takes less of its answer in a deadline's time does not read                   \
@@ -15,6 +16,11 @@
 static void exchange_run(struct job *job);
 
 enum next exchange_fail(struct exchange *x, enum cause cause) {
+	if (x->resume) {
+		if (resume_again(x, cause))
+			return NEXT;
+		cause = resume_give_up(x, cause);
+	}
 	bool is_gone = cause == CAUSE_CLIENT_GONE || cause == CAUSE_CLIENT_STALLED;
 	x->cause = (uint8_t)cause;
 	turn_leave(x, cause);

@@ -38,13 +38,15 @@ enum exchange_step {
 
 #define EXCHANGE_TRIES_MAX  64 /* instances of which none took the request */
 #define EXCHANGE_SENDS_MAX  8  /* times that it is sent, where that is allowed at all */
-#define EXCHANGE_TEXT_MAX   144
+#define EXCHANGE_TEXT_MAX   136
 #define EXCHANGE_METHOD_MAX 16
 #define EXCHANGE_NO_ROW     UINT32_MAX
 
 struct exchange_times { /* nanoseconds on the worker's clock; 0: has not happened */
 	uint64_t begin, routed, connected, first_byte, first_token, last_token;
 };
+
+struct resume;
 
 struct exchange {
 	struct call down; /* the client's */
@@ -56,7 +58,8 @@ struct exchange {
 	struct list link;
 	struct buf *head; /* the request's, until the answer begins */
 	struct hold hold;
-	struct buf *replay; /* of replay_keep(), for the log; NULL: it is not logged */
+	struct resume *resume; /* NULL: its answer cannot be gone on with by another engine */
+	struct buf *replay;    /* of replay_keep(), for the log; NULL: it is not logged */
 	struct inspect inspect;
 	struct tap tap;
 	struct view *view;

@@ -1,8 +1,10 @@
 #include "router/hold.h"
 
-static bool hold_grow(struct hold *h, struct buf_pool *pool, size_t want) {
+typedef struct buf *(*hold_new_fn)(struct buf_pool *pool, size_t want);
+
+static bool hold_grow(struct hold *h, struct buf_pool *pool, size_t want, hold_new_fn new) {
 	/* Small bodies get a small buf; a body that keeps coming gets larger ones. */
-	struct buf *b = buf_new(pool, size_max(want, (size_t)u64_min(h->bytes, BUF_BYTES_MAX)));
+	struct buf *b = new (pool, size_max(want, (size_t)u64_min(h->bytes, BUF_BYTES_MAX)));
 	if (!b)
 		return false;
 	if (h->last)
@@ -13,11 +15,12 @@ static bool hold_grow(struct hold *h, struct buf_pool *pool, size_t want) {
 	return true;
 }
 
-bool hold_append(struct hold *h, struct buf_pool *pool, const struct piece *pieces, size_t n) {
+static bool hold_add(
+    struct hold *h, struct buf_pool *pool, const struct piece *pieces, size_t n, hold_new_fn new) {
 	for (size_t i = 0; i < n; i++) {
 		struct slice rest = { pieces[i].p, pieces[i].n };
 		while (rest.n) {
-			if ((!h->last || !buf_room(h->last)) && !hold_grow(h, pool, rest.n))
+			if ((!h->last || !buf_room(h->last)) && !hold_grow(h, pool, rest.n, new))
 				return false;
 			struct buf *b = h->last;
 			size_t part = size_min(rest.n, buf_room(b));
@@ -28,6 +31,15 @@ bool hold_append(struct hold *h, struct buf_pool *pool, const struct piece *piec
 		}
 	}
 	return true;
+}
+
+bool hold_append(struct hold *h, struct buf_pool *pool, const struct piece *pieces, size_t n) {
+	return hold_add(h, pool, pieces, n, buf_new);
+}
+
+void hold_append_forced(struct hold *h, struct buf_pool *pool, const struct piece *pieces, size_t n) {
+	bool has_room = hold_add(h, pool, pieces, n, buf_new_forced);
+	assert(has_room);
 }
 
 size_t hold_pieces(struct buf **at, struct piece *pieces, size_t n_max) {

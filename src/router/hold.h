@@ -17,6 +17,9 @@ struct hold {
 /* False: the budget is used up; the hold is unchanged up to the piece that did not fit. */
 must_use bool hold_append(struct hold *h, struct buf_pool *pool, const struct piece *pieces, size_t n);
 
+/* The same whatever the budget says, for bytes that were already read. */
+void hold_append_forced(struct hold *h, struct buf_pool *pool, const struct piece *pieces, size_t n);
+
 /* The next pieces from *at on (NULL: none left), at most n_max; returns how many and moves *at. */
 size_t hold_pieces(struct buf **at, struct piece *pieces, size_t n_max);
 

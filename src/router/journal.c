@@ -4,6 +4,7 @@
 #include "base/line.h"
 #include "fleet/label.h"
 #include "router/replay.h"
+#include "router/resume.h"
 #include "router/tenancy.h"
 
 /* The record of this exchange; NULL: none was made, or newer ones have taken its place. */
@@ -182,7 +183,7 @@ static void journal_count(struct exchange *x, unsigned status, uint64_t total_ns
 /* One line of the access log; the fields are those of the contract, in its order. */
 struct record {
 	struct slice id, method, path, model, instance, reason;
-	unsigned status, attempts;
+	unsigned status, attempts, resumed;
 	uint64_t bytes_in, bytes_out;
 	uint64_t queue_ns, connect_ns, first_byte_ns, first_token_ns, total_ns;
 	uint64_t tokens_in, tokens_out;
@@ -213,6 +214,8 @@ static void record_put(struct worker *w, const struct record *r) {
 	line_text(&l, SLICE("reason"), r->reason);
 	line_uint(&l, SLICE("attempts"), r->attempts);
 	line_text(&l, SLICE("cause"), slice_of(cause_row(r->cause)->label));
+	if (r->resumed)
+		line_uint(&l, SLICE("resumed"), r->resumed);
 	line_end(&l);
 	if (!log_ring_put(w->log, (struct slice){ l.text, l.n }))
 		metric_add(&w->metrics->log_dropped, 1);
@@ -232,6 +235,7 @@ static void journal_settle(const struct exchange *x, const struct record *r) {
 	d->queue_ns = r->queue_ns;
 	d->first_token_ns = r->first_token_ns;
 	d->total_ns = r->total_ns;
+	d->n_resumed = (uint8_t)r->resumed;
 	d->output_tokens = (uint32_t)u64_min(r->tokens_out, UINT32_MAX);
 	d->has_actual = x->tap.has_cached;
 	d->actual_tokens = (uint32_t)u64_min(x->tap.tokens_cached, UINT32_MAX);
@@ -261,6 +265,7 @@ void journal_write(struct exchange *x) {
 		.path = exchange_path(x),
 		.status = x->cause == CAUSE_CLIENT_GONE ? 499 : x->status,
 		.attempts = x->n_attempts,
+		.resumed = resume_n(x),
 		.bytes_in = x->down.in_bytes,
 		.bytes_out = x->down.out_bytes,
 		.queue_ns = since(at->begin, at->routed),

@@ -7,6 +7,7 @@
 #include "router/hedge.h"
 #include "router/journal.h"
 #include "router/permit.h"
+#include "router/resume.h"
 #include "router/tenancy.h"
 
 #define MODEL_NAME_ROOM 260u
@@ -123,6 +124,7 @@ enum next step_settle(struct exchange *x) {
 		metric_add(&w->metrics->client_aborts, 1);
 	settle_down(x);
 	journal_write(x);
+	resume_end(x);
 
 	timer_stop(&x->timer);
 	job_cancel(&x->job);

@@ -100,6 +100,10 @@ void attempt_drop(struct exchange *x);
 /* How long an instance that refuses wants to be left alone, in ms; from now on it is. 0: it does not say. */
 uint64_t attempt_heed_rest(struct exchange *x, const struct head *answer);
 
+/* This instance did not take the request, or gave it up: another one may. `status`: of what it said; 0:
+ * nothing. */
+enum next attempt_elsewhere(struct exchange *x, enum cause cause, unsigned status);
+
 /* The address did not do: the next one, or another instance. */
 enum next attempt_unconnected(struct exchange *x, enum cause cause);
 
@@ -125,6 +129,10 @@ enum next step_relay(struct exchange *x);
 /* 1xx other than 100, which we have answered ourselves, goes to clients that can read it (RFC 9110
  * section 15.2), unless two engines are asked: nobody knows yet whose answer it belongs to. */
 enum cause answer_interim(struct exchange *x, const struct head *interim);
+
+/* Head, held body and what was learned of the request are not needed any more: an open stream costs little.
+ */
+void answer_forget_request(struct exchange *x);
 
 /* The engine's last word on the status has come. */
 enum next answer_begin(struct exchange *x, const struct head *answer);

@@ -10,7 +10,7 @@
 enum framing upload_framing(const struct exchange *x, uint64_t *length) {
 	const struct head *h = exchange_head(x);
 	*length = h->content_length;
-	if (h->framing != FRAMING_CHUNKED || !call_is_received(&x->down))
+	if (h->framing == FRAMING_NONE || !call_is_received(&x->down))
 		return (enum framing)h->framing;
 	struct head_room trailer;
 	if (call_trailer(&x->down, &trailer) && trailer.head.n_fields)
@@ -37,8 +37,8 @@ static void keep_replay(struct exchange *x, const struct call_in *in) {
 	if (!x->keeps_replay)
 		return;
 	const struct router_config *config = exchange_config(x);
-	bool is_of_use =
-	    x->upstream->is_reused || x->n_sends < config->retry.attempts || config->hedge.is_enabled;
+	bool is_of_use = x->upstream->is_reused || x->n_sends < config->retry.attempts ||
+	    config->hedge.is_enabled || (config->resume.is_enabled && x->inspect.is_streamed);
 	if (x->hold.bytes + in->bytes <= REPLAY_BYTES_MAX && is_of_use &&
 	    hold_append(&x->hold, exchange_bufs(x), in->pieces, in->n))
 		return;

@@ -12,6 +12,7 @@
 #include "router/forward.h"
 #include "router/hedge.h"
 #include "router/journal.h"
+#include "router/resume.h"
 
 #define GAUGES_MS 500
 
@@ -88,6 +89,7 @@ static void worker_on_gauges(struct timer *t) {
 	buf_pool_report(&w->loop.bufs);
 	slab_trim(&w->exchanges);
 	slab_trim(&w->hedges);
+	slab_trim(&w->resumes);
 	slab_trim(&w->desk.waiters);
 	loop_timer(&w->loop, &w->gauges, GAUGES_MS);
 }
@@ -110,6 +112,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 	list_init(&w->active);
 	slab_init(&w->exchanges, sizeof(struct exchange));
 	slab_init(&w->hedges, sizeof(struct hedge));
+	slab_init(&w->resumes, sizeof(struct resume));
 	turn_desk_init(&w->desk);
 	rng_init_random(&w->rng);
 	upstream_pool_init(&w->pool, &w->loop, config->timeout.pool_idle_ms);
@@ -334,6 +337,7 @@ void worker_join(struct worker *w) {
 	server_deinit(&w->server);
 	slab_deinit(&w->exchanges);
 	slab_deinit(&w->hedges);
+	slab_deinit(&w->resumes);
 	turn_desk_deinit(&w->desk);
 	free(w->metrics);
 	free(w->tallies);

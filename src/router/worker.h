@@ -79,7 +79,7 @@ struct worker {
 	struct lateness_model *lateness; /* likewise */
 	struct view *view;
 	struct settings *settings; /* of requests that begin now */
-	struct slab exchanges, hedges;
+	struct slab exchanges, hedges, resumes;
 	struct turn_desk desk;
 	struct list active; /* exchanges at work */
 	struct tap_scratch tap;

@@ -244,6 +244,12 @@ void api_keep_echo(struct generation *g, const json_t *content) {
 	g->n_echo_bytes = text.n - 1;
 }
 
+void api_keep_said(struct generation *g, struct slice text) {
+	g->said = malloc(text.n + 1); /* an empty one has memory as well */
+	memcpy(g->said, text.p, text.n);
+	g->n_said_bytes = text.n;
+}
+
 bool api_is_finished(const struct generation_choice *c) {
 	return c->n_made == c->n_tokens;
 }
@@ -269,12 +275,12 @@ json_t *api_usage(const struct generation *g) {
 }
 
 json_t *api_text(const struct generation_choice *c) {
-	struct speech_cursor cursor = { 0 };
+	struct speech_cursor cursor = c->begin;
 	struct bytes text = { .n_max = SIZE_MAX / 2 }; /* as much as the tokens come to */
 	struct slice token;
 
-	while (cursor.n_tokens < c->n_made && speech_next(&c->speech, &cursor, &token))
-		bytes_add(&text, slice_head(token, c->n_text_bytes - text.n));
+	while (cursor.n_tokens - c->begin.n_tokens < c->n_made && speech_next(&c->speech, &cursor, &token))
+		bytes_add(&text, slice_head(token, c->n_text_bytes - c->begin.n_bytes - text.n));
 	json_t *string = json_stringn(text.n ? text.p : "", text.n);
 	bytes_deinit(&text);
 	return string;

@@ -69,7 +69,7 @@ struct prompt *api_add_prompt(struct generation *g, const struct generation_rule
 must_use bool api_add_inputs(struct generation *g, const struct generation_rules *rules, const json_t *body,
     const char *key, struct refusal *refusal);
 
-/* tools and messages of a chat as one prompt. */
+/* tools and messages of a chat as one prompt, without the last one when its text was said before. */
 must_use bool api_add_messages(struct generation *g, const struct generation_rules *rules, const json_t *body,
     bool keeps_tokens, struct refusal *refusal);
 
@@ -79,6 +79,9 @@ must_use bool api_add_anthropic(
 
 /* The text of a message's content becomes the answer. */
 void api_keep_echo(struct generation *g, const json_t *content);
+
+/* What of the answer was said before: it goes on behind that. Once. */
+void api_keep_said(struct generation *g, struct slice text);
 
 /* "stop", "length" */
 const char *api_finish_name(const struct generation_choice *c);

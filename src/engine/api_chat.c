@@ -17,6 +17,8 @@ bool api_add_messages(struct generation *g, const struct generation_rules *rules
 		prompt_keep_tokens(p);
 	message_add_json(p, json_object_get(body, "tools"));
 	json_array_foreach(messages, i, message) {
+		if (g->said && i + 1 == json_array_size(messages))
+			break;
 		const char *role = json_string_value(json_object_get(message, "role"));
 		if (!role || !message_add(p, role, json_object_get(message, "content")))
 			return api_invalid(refusal, "messages",
@@ -35,10 +37,33 @@ static bool read_logprobs(struct generation *g, const json_t *body, struct refus
 		    refusal, "top_logprobs", "when using `top_logprobs`, `logprobs` must be set to true."));
 }
 
+/* As vLLM has it: the last message, if it is the model's own, is the beginning of the answer. */
+static bool read_said(struct generation *g, const json_t *body, struct refusal *refusal) {
+	const json_t *messages = json_object_get(body, "messages");
+	const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
+	const char *role = json_string_value(json_object_get(last, "role"));
+	bool continues = false, begins = true;
+	struct bytes text = { .n_max = SIZE_MAX / 2 }; /* it is a part of the body */
+
+	if (!api_read_bool(body, "continue_final_message", &continues, refusal) ||
+	    !api_read_bool(body, "add_generation_prompt", &begins, refusal))
+		return false;
+	if (continues && begins)
+		return api_refuse(refusal, 400, "continue_final_message",
+		    "Cannot set both `continue_final_message` and `add_generation_prompt` to True.");
+	if (!continues || !role || strcmp(role, "assistant") != 0)
+		return true;
+	message_text(json_object_get(last, "content"), &text);
+	api_keep_said(g, text.n ? bytes_slice(&text) : SLICE(""));
+	bytes_deinit(&text);
+	return true;
+}
+
 static bool parse(
     struct generation *g, const struct generation_rules *rules, const json_t *body, struct refusal *refusal) {
 	/* The newer name wins, as in vLLM. */
 	if (!api_read_openai(body, g, refusal) || !read_logprobs(g, body, refusal) ||
+	    !read_said(g, body, refusal) ||
 	    !api_read_count(body, "max_tokens", 1, INT32_MAX, &g->n_tokens_asked, refusal) ||
 	    !api_read_count(body, "max_completion_tokens", 1, INT32_MAX, &g->n_tokens_asked, refusal) ||
 	    !api_add_messages(g, rules, body, false, refusal))

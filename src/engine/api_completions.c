@@ -36,11 +36,79 @@ static bool can_echo(const struct generation *g, struct refusal *refusal) {
 	    api_refuse(refusal, 400, "echo", "More than %u bytes would be echoed.", ECHO_BYTES_MAX);
 }
 
+/* --- prompts that are a prompt and the beginning of its answer -------------------------- */
+
+#define SAID_TOKENS_MAX 4096u
+#define WORD_BYTES_MAX  8u
+
+/* Whether what stands behind `at` is the beginning of the answer to what stands before it. */
+static bool is_said(const struct generation *g, const struct generation_rules *rules, struct prompt *p,
+    struct slice text, size_t at) {
+	struct speech_cursor behind;
+
+	prompt_add(p, slice_head(text, at));
+	prompt_finish(p);
+	struct speech speech = generation_speech(g, rules, p->hash, 0);
+	return speech_seek(&speech, slice_skip(text, at), &behind);
+}
+
+/* The place in front of a word at the end of the chunk, which ends at `end`, where the answer begins; -1:
+ * none. */
+static ssize_t find_first_word(struct generation *g, const struct generation_rules *rules, const json_t *body,
+    struct slice text, struct slice chunk) {
+	size_t end = (size_t)(chunk.p + chunk.n - text.p);
+
+	for (size_t n = 1; n <= size_min(chunk.n, WORD_BYTES_MAX); n++) {
+		if (!speech_has_word(slice_skip(chunk, chunk.n - n)))
+			continue;
+		bool is_found = is_said(g, rules, api_add_prompt(g, rules, body), text, end - n);
+		generation_drop_prompts(g);
+		if (is_found)
+			return (ssize_t)(end - n);
+	}
+	return -1;
+}
+
+/*
+ * A model goes on from any text in the same way, whoever wrote it. So does this one from its own: where a
+ * prompt ends in two words or more that it would have said to what stands before them, it has said them.
+ */
+static size_t find_said(
+    struct generation *g, const struct generation_rules *rules, const json_t *body, struct slice text) {
+	struct slice rest = text;
+
+	for (unsigned n = 0; n < SAID_TOKENS_MAX; n++) {
+		const char *space = rest.n ? memrchr(rest.p, ' ', rest.n) : NULL;
+		struct slice word = slice_skip(rest, space ? (size_t)(space + 1 - rest.p) : 0);
+		ssize_t at = n ? find_first_word(g, rules, body, text, word) : -1;
+		if (at >= 0)
+			return (size_t)at;
+		if (!space || !speech_has_word(word))
+			break;
+		rest = slice_head(rest, (size_t)(space - rest.p));
+	}
+	return text.n;
+}
+
+static bool add_prompts(
+    struct generation *g, const struct generation_rules *rules, const json_t *body, struct refusal *refusal) {
+	const json_t *prompt = json_object_get(body, "prompt");
+	struct slice text = { json_string_value(prompt), json_string_length(prompt) };
+
+	if (!json_is_string(prompt) || g->prompt_texts || rules->echoes)
+		return api_add_inputs(g, rules, body, "prompt", refusal);
+	size_t at = find_said(g, rules, body, text);
+	if (at < text.n)
+		api_keep_said(g, slice_skip(text, at));
+	prompt_add(api_add_prompt(g, rules, body), slice_head(text, at));
+	return true;
+}
+
 static bool parse(
     struct generation *g, const struct generation_rules *rules, const json_t *body, struct refusal *refusal) {
 	if (!api_read_openai(body, g, refusal) || !read_echo(g, body, refusal) ||
 	    !read_max_tokens(g, rules, body, refusal) || !read_logprobs(g, body, refusal) ||
-	    !api_add_inputs(g, rules, body, "prompt", refusal) || !can_echo(g, refusal))
+	    !add_prompts(g, rules, body, refusal) || !can_echo(g, refusal))
 		return false;
 	if (rules->echoes) /* of several prompts all choices repeat all */
 		api_keep_echo(g, json_object_get(body, "prompt"));

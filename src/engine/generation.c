@@ -32,8 +32,10 @@ static uint32_t room_for_output(
 	return 0;
 }
 
+/* `n_max`: of all its tokens, with those that were said before. */
 static void init_choice(
     struct generation *g, struct generation_choice *c, const struct speech *speech, uint32_t n_max) {
+	struct speech_cursor begin = c->begin;
 	struct slice stops[GENERATION_STOPS_MAX];
 	size_t n_stops = json_array_size(g->stops), n_bytes;
 
@@ -41,14 +43,16 @@ static void init_choice(
 		const json_t *stop = json_array_get(g->stops, i);
 		stops[i] = (struct slice){ json_string_value(stop), json_string_length(stop) };
 	}
-	*c = (struct generation_choice){ .speech = *speech };
+	*c = (struct generation_choice){ .speech = *speech, .begin = begin, .cursor = begin, .told = begin };
 	c->stop = speech_measure(speech, n_max, stops, n_stops, &c->n_tokens, &n_bytes);
 	if (c->stop >= 0 && g->with_stop)
 		n_bytes += stops[c->stop].n;
-	c->n_text_bytes = n_bytes;
+	c->n_text_bytes = size_max(n_bytes, begin.n_bytes);
+	c->n_sent_bytes = begin.n_bytes;
 	/* An end of our own choosing is a stop: the answer is as long as it is. */
 	bool is_whole_echo = speech->echo.p && c->stop < 0 && c->n_tokens < n_max;
 	c->finish = c->stop >= 0 || is_whole_echo || g->n_tokens_asked == 0 ? FINISH_STOP : FINISH_LENGTH;
+	c->n_tokens -= (uint32_t)u64_min(c->n_tokens, begin.n_tokens);
 	if (c->n_tokens == 0)
 		c->n_tokens = 1; /* the end alone takes a step as well */
 }
@@ -63,6 +67,41 @@ static bool can_tell_logprobs(const struct generation *g, struct refusal *refusa
 	return !g->with_logprobs || n_tokens * (1 + g->n_top_logprobs) <= LOGPROBS_TOKENS_MAX ||
 	    api_refuse(refusal, 400, "logprobs", "There can be at most %u logprobs in an answer.",
 		LOGPROBS_TOKENS_MAX);
+}
+
+struct speech generation_speech(
+    const struct generation *g, const struct generation_rules *rules, uint64_t hash, uint32_t nth) {
+	return (struct speech){ .seed = random_nth(hash ^ random_nth(rules->seed, g->seed), nth),
+		.echo = { g->echo, g->n_echo_bytes } };
+}
+
+/* Somebody else's words are a part of the prompt. Returns how many tokens what was said comes to. */
+static uint32_t begin_behind(struct generation *g, struct generation_choice *c, struct speech *speech) {
+	struct slice said = { g->said, g->n_said_bytes };
+
+	if (speech_seek(speech, said, &c->begin))
+		return c->begin.n_tokens;
+	speech->seed ^= prompt_hash_of(said);
+	return (uint32_t)((said.n + PROMPT_TOKEN_BYTES - 1) / PROMPT_TOKEN_BYTES);
+}
+
+static void plan_choice(
+    struct generation *g, const struct generation_rules *rules, uint32_t i, uint32_t n_max) {
+	struct generation_choice *c = &g->choices[i];
+	struct speech speech =
+	    generation_speech(g, rules, g->prompts[i / g->n_per_prompt].hash, i % g->n_per_prompt);
+	uint32_t n_said = g->said ? begin_behind(g, c, &speech) : 0;
+
+	if (i == 0)
+		g->n_prompt_tokens += n_said;
+	if (g->n_tokens_asked)
+		n_max += c->begin.n_tokens;
+	if (g->api->delta)
+		init_choice(g, c, &speech, n_max);
+	else
+		c->speech = speech; /* nothing to say, but a seed */
+	if (g->is_stream && g->api->frame)
+		g->api->frame(g, c);
 }
 
 static bool plan_choices(
@@ -84,19 +123,8 @@ static bool plan_choices(
 		    GENERATION_TOKENS_MAX);
 	}
 	g->choices = calloc(g->n_choices, sizeof(g->choices[0]));
-	for (uint32_t i = 0; i < g->n_choices; i++) {
-		uint64_t of_prompt = g->prompts[i / g->n_per_prompt].hash ^ random_nth(rules->seed, g->seed);
-		struct speech speech = {
-			.seed = random_nth(of_prompt, i % g->n_per_prompt),
-			.echo = { g->echo, g->n_echo_bytes },
-		};
-		if (g->api->delta)
-			init_choice(g, &g->choices[i], &speech, n_max);
-		else
-			g->choices[i].speech = speech; /* nothing to say, but a seed */
-		if (g->is_stream && g->api->frame)
-			g->api->frame(g, &g->choices[i]);
-	}
+	for (uint32_t i = 0; i < g->n_choices; i++)
+		plan_choice(g, rules, i, n_max);
 	return can_tell_logprobs(g, refusal);
 }
 
@@ -148,6 +176,7 @@ void generation_deinit(struct generation *g) {
 		bytes_deinit(&g->choices[i].frame);
 	free(g->choices);
 	free(g->echo);
+	free(g->said);
 	free(g->id);
 	free(g->previous_id);
 	json_decref(g->stops);

@@ -47,7 +47,7 @@ enum finish { FINISH_STOP, FINISH_LENGTH };
 
 struct generation_choice {
 	struct speech speech;
-	struct speech_cursor cursor;
+	struct speech_cursor begin, cursor; /* it begins behind what was said before */
 	uint32_t n_tokens, n_made;
 	size_t n_text_bytes; /* the text ends here, SIZE_MAX: with the tokens */
 	size_t n_sent_bytes;
@@ -90,6 +90,8 @@ struct generation {
 
 	char *echo;
 	size_t n_echo_bytes;
+	char *said; /* of the answer, which goes on from there; NULL: it begins */
+	size_t n_said_bytes;
 	struct generation_choice *choices;
 	uint32_t n_choices;
 	uint32_t n_steps;      /* rendered so far; the sequence says how many could be */
@@ -110,6 +112,10 @@ must_use bool generation_parse(struct generation *g, const struct api *api,
     const struct generation_rules *rules, const struct generation_name *name, struct slice body,
     struct refusal *refusal);
 void generation_deinit(struct generation *g);
+
+/* What the nth choice for a prompt with this hash is made of. */
+struct speech generation_speech(
+    const struct generation *g, const struct generation_rules *rules, uint64_t hash, uint32_t nth);
 
 /* Prompts are of no more use once they are in the scheduler's cache. */
 void generation_drop_prompts(struct generation *g);

@@ -14,7 +14,7 @@ static double logprob(const struct generation_choice *c, uint32_t nth, uint32_t 
 }
 
 static bool next_token(struct generation_choice *c, struct slice *token) {
-	return c->told.n_tokens < c->n_made && speech_next(&c->speech, &c->told, token);
+	return c->told.n_tokens - c->begin.n_tokens < c->n_made && speech_next(&c->speech, &c->told, token);
 }
 
 /* --- chat ------------------------------------------------------------------------ */

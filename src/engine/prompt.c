@@ -3,6 +3,10 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+uint64_t prompt_hash_of(struct slice text) {
+	return XXH3_64bits(text.p, text.n);
+}
+
 void prompt_init(struct prompt *p, uint32_t n_block_tokens, struct slice salt) {
 	assert(n_block_tokens > 0 && n_block_tokens <= PROMPT_BLOCK_TOKENS_MAX);
 	*p = (struct prompt){

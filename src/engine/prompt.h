@@ -34,6 +34,9 @@ struct prompt {
 	size_t n_bytes;
 };
 
+/* Of a text that is no prompt. */
+uint64_t prompt_hash_of(struct slice text);
+
 void prompt_init(struct prompt *p, uint32_t n_block_tokens, struct slice salt);
 void prompt_deinit(struct prompt *p);
 

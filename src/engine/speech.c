@@ -61,6 +61,26 @@ bool speech_next(const struct speech *r, struct speech_cursor *cursor, struct sl
 	return true;
 }
 
+bool speech_seek(const struct speech *r, struct slice said, struct speech_cursor *cursor_out) {
+	struct speech_cursor cursor = { 0 };
+	struct slice token;
+
+	while (cursor.n_bytes < said.n) {
+		struct slice rest = slice_skip(said, cursor.n_bytes);
+		if (!speech_next(r, &cursor, &token) || !slice_has_prefix(rest, token))
+			return false;
+	}
+	*cursor_out = cursor;
+	return true;
+}
+
+bool speech_has_word(struct slice word) {
+	for (size_t i = 0; i < n_elems(words); i++)
+		if (slice_eq(word, slice_skip(slice_of(words[i]), 1)))
+			return true;
+	return false;
+}
+
 /* The first place at or after `from` where the text holds one of the stops; -1: none does. */
 static int find_stop(
     struct slice text, size_t from, const struct slice *stops, size_t n_stops, size_t *at_out) {

@@ -23,6 +23,12 @@ struct speech_cursor {
 /* The next token, or false at the end of an echo. The slice is static or points into the echo. */
 bool speech_next(const struct speech *r, struct speech_cursor *cursor, struct slice *token_out);
 
+/* The place behind `said`, where the speech begins with that, in whole tokens. False: it does not. */
+bool speech_seek(const struct speech *r, struct slice said, struct speech_cursor *cursor_out);
+
+/* Whether it is one of the words that speeches are made of, without its space. */
+bool speech_has_word(struct slice word);
+
 /* Words that might have been the nth token: another one for each rank from 1. */
 struct slice speech_rival(const struct speech *r, uint32_t nth, uint32_t rank);
 

@@ -812,8 +812,101 @@ static void tokens_are_counted_and_listed(void **state) {
 	assert_null(api_of_path(SLICE("/v1/chat")));
 }
 
+/* --- answers that go on ------------------------------------------------------------------- */
+
+static const char *text_at(const json_t *json, const char *path) {
+	const char *text = json_string_value(at(json, path));
+	assert_non_null(text);
+	return text;
+}
+
+/* Wherever the answer is cut, what is asked for behind it is the rest, and usage adds up. */
+static void goes_on(
+    const char *path, const char *text_path, const char *whole_body, const char *before, const char *behind) {
+	json_t *whole = answer_to(path, &rules, whole_body);
+	const char *text = text_at(whole, text_path);
+	json_int_t n_prompt = json_integer_value(at(whole, "usage.prompt_tokens"));
+	unsigned n_said = 0;
+
+	for (const char *end = text; (end = strchr(end + 1, ' ')) != NULL;) {
+		char body[1000];
+		n_said++;
+		if (n_said == 1 && at(whole, "choices.0.text"))
+			continue; /* one word may be anybody's */
+		snprintf(body, sizeof(body), "%s%.*s\"%s,\"max_tokens\":%u}", before, (int)(end - text), text,
+		    behind, 20 - n_said);
+		json_t *rest = answer_to(path, &rules, body);
+		assert_text(rest, text_path, end);
+		assert_text(rest, "choices.0.finish_reason", "length");
+		assert_number(rest, "usage.prompt_tokens", n_prompt + n_said);
+		assert_number(rest, "usage.completion_tokens", 20 - n_said);
+		json_decref(rest);
+	}
+	assert_int_equal(n_said, 19);
+	json_decref(whole);
+}
+
+static void an_answer_goes_on_where_it_stopped(void **state) {
+	goes_on("/v1/chat/completions", "choices.0.message.content",
+	    "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"max_tokens\":20}",
+	    "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"assistant\",\"content\":\"",
+	    "}],\"continue_final_message\":true,\"add_generation_prompt\":false");
+	goes_on("/v1/completions", "choices.0.text", "{\"prompt\":\"Of the river\",\"max_tokens\":20}",
+	    "{\"prompt\":\"Of the river", "");
+	goes_on("/v1/completions", "choices.0.text", "{\"prompt\":\"It is: \",\"max_tokens\":20}",
+	    "{\"prompt\":\"It is: ", "");
+}
+
+#define AFTER(text)                                                                                          \
+	"{\"messages\":[{\"role\":\"user\",\"content\":\"one two "                                           \
+	"three\"},{\"role\":\"assistant\",\"content\":\"" text "\"}],"
+#define GO_ON "\"continue_final_message\":true,\"add_generation_prompt\":false}"
+
+static void other_words_are_gone_on_from_as_well(void **state) {
+	json_t *a = answer_to("/v1/chat/completions", &rules, AFTER("Yes, ") GO_ON);
+	json_t *again = answer_to("/v1/chat/completions", &rules, AFTER("Yes, ") GO_ON);
+	json_t *b = answer_to("/v1/chat/completions", &rules, AFTER("No, ") GO_ON);
+	assert_text(again, "choices.0.message.content", text_at(a, "choices.0.message.content"));
+	assert_string_not_equal(
+	    text_at(a, "choices.0.message.content"), text_at(b, "choices.0.message.content"));
+	assert_number(a, "usage.completion_tokens", 4);
+	json_decref(a);
+	json_decref(again);
+	json_decref(b);
+}
+
+static void an_echo_goes_on(void **state) {
+	json_t *rest = answer_to("/v1/chat/completions", &echo_rules, AFTER("one two") GO_ON);
+	assert_text(rest, "choices.0.message.content", " three");
+	assert_text(rest, "choices.0.finish_reason", "stop");
+	json_decref(rest);
+	rest = answer_to("/v1/chat/completions", &echo_rules, AFTER("one") "\"stop\":[\"hree\"]," GO_ON);
+	assert_text(rest, "choices.0.message.content", " two t");
+	json_decref(rest);
+	rest = answer_to("/v1/chat/completions", &echo_rules, AFTER("one two three") GO_ON);
+	assert_text(rest, "choices.0.message.content", "");
+	assert_text(rest, "choices.0.finish_reason", "stop");
+	json_decref(rest);
+}
+
+static void it_cannot_go_on_and_begin(void **state) {
+	static const char *const bodies[] = { AFTER("a") "\"continue_final_message\":true}",
+		AFTER("a") "\"continue_final_message\":true,\"add_generation_prompt\":true}" };
+	for (size_t i = 0; i < n_elems(bodies); i++) {
+		struct generation g;
+		struct refusal refusal;
+		assert_false(parse(&g, "/v1/chat/completions", &rules, bodies[i], &refusal));
+		assert_int_equal(refusal.status, 400);
+		generation_deinit(&g);
+	}
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(an_answer_goes_on_where_it_stopped),
+		cmocka_unit_test(other_words_are_gone_on_from_as_well),
+		cmocka_unit_test(an_echo_goes_on),
+		cmocka_unit_test(it_cannot_go_on_and_begin),
 		cmocka_unit_test(a_chat_has_the_shape_of_vllm),
 		cmocka_unit_test(the_text_depends_on_model_prompt_seed_and_index_alone),
 		cmocka_unit_test(how_long_an_answer_is),

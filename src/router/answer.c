@@ -188,9 +188,7 @@ enum next answer_begin(struct exchange *x, const struct head *answer) {
 		x->ends_connection = forward_response(&o, answer, &f);
 	x->is_engine_kept = answer->keep_alive;
 	resume_begin(x, answer);
-	if (resume_is_kept(x))
-		conn_relax(x->down.conn);
-	else
+	if (!resume_is_kept(x))
 		answer_forget_request(x);
 	return relay_first(x, &o);
 }

@@ -45,6 +45,8 @@ void resume_begin(struct exchange *x, const struct head *answer) {
 	r->body = x->hold;
 	r->is_kept = true;
 	x->hold = (struct hold){ NULL, NULL, 0 };
+	conn_relax(x->down.conn);
+	inspect_deinit(&x->inspect, exchange_bufs(x));
 }
 
 void resume_answered(struct exchange *x) {
@@ -53,6 +55,7 @@ void resume_answered(struct exchange *x) {
 	assert(r->is_seeking && r->is_kept);
 	r->is_seeking = r->has_spoken = false;
 	hold_free(&x->hold, exchange_bufs(x));
+	inspect_deinit(&x->inspect, exchange_bufs(x));
 }
 
 /* It will not be gone on with: whatever was kept for that is let go. */
@@ -216,6 +219,18 @@ static bool is_paid(struct exchange *x) {
 	return is_paid;
 }
 
+/* What the pick goes by is learned once more: it is many times the size of most bodies. */
+static bool inspect_again(struct exchange *x) {
+	struct resume *r = x->resume;
+
+	inspect_deinit(&x->inspect, exchange_bufs(x));
+	enum cause cause =
+	    inspect_init(&x->inspect, &exchange_config(x)->inspect, exchange_bufs(x), exchange_head(x));
+	for (const struct buf *b = r->body.first; b && !cause; b = b->next)
+		cause = inspect_feed(&x->inspect, b->data, b->used);
+	return !cause && !inspect_finish(&x->inspect);
+}
+
 /* What asks for the rest is what is sent from now on. */
 static bool make_request(struct exchange *x) {
 	struct resume *r = x->resume;
@@ -223,7 +238,7 @@ static bool make_request(struct exchange *x) {
 
 	if (!continuation_ask(
 		&r->request, &r->body, &r->text, r->continuation.n_tokens, exchange_bufs(x), &body) ||
-	    !is_paid(x)) {
+	    !inspect_again(x) || !is_paid(x)) {
 		hold_free(&body, exchange_bufs(x));
 		return false;
 	}

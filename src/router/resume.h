@@ -36,8 +36,7 @@ struct resume {
 
 /*
  * The head of the first answer has been passed on. When it may be gone on with, the body that was held is
- * kept from now on, and the exchange must keep its head and what was learned of the request as long as
- * resume_is_kept().
+ * kept from now on, and the exchange must keep its head as long as resume_is_kept().
  */
 void resume_begin(struct exchange *x, const struct head *answer);
 

@@ -116,6 +116,28 @@ static void words_stop_where_their_text_says(void **state) {
 	bytes_deinit(&text);
 }
 
+static void a_place_is_found_by_what_was_said(void **state) {
+	struct speech s = { .seed = 3 }, echo = { .echo = SLICE("one two") };
+	struct speech_cursor cursor = { 0 };
+	struct bytes text;
+	struct slice next;
+	say(&s, 5, &text);
+	assert_true(speech_seek(&s, SLICE(""), &cursor));
+	assert_int_equal(cursor.n_tokens, 0);
+	assert_true(speech_seek(&s, bytes_slice(&text), &cursor));
+	assert_int_equal(cursor.n_tokens, 5);
+	assert_int_equal(cursor.n_bytes, text.n);
+	assert_false(speech_seek(&s, slice_head(bytes_slice(&text), text.n - 1), &cursor)); /* half a word */
+	assert_false(speech_seek(&s, SLICE("Something"), &cursor));
+	assert_true(speech_seek(&echo, SLICE("one"), &cursor));
+	assert_true(speech_next(&echo, &cursor, &next) && slice_eq(next, SLICE(" two")));
+	assert_false(speech_seek(&echo, SLICE("one two three"), &cursor));
+	assert_true(speech_has_word(SLICE("river")));
+	assert_false(speech_has_word(SLICE("rive")));
+	assert_false(speech_has_word(SLICE("")));
+	bytes_deinit(&text);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(words_follow_the_seed),
@@ -123,6 +145,7 @@ int main(void) {
 		cmocka_unit_test(nothing_to_echo_is_no_token),
 		cmocka_unit_test(stop_strings_end_it),
 		cmocka_unit_test(words_stop_where_their_text_says),
+		cmocka_unit_test(a_place_is_found_by_what_was_said),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

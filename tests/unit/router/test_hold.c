@@ -127,6 +127,17 @@ static void what_is_referenced_stays(void **state) {
 	assert_int_equal(lent(), 0);
 }
 
+static void what_was_read_is_held_beyond_the_budget(void **state) {
+	struct hold h = { .bytes = 0 };
+	struct piece piece = { text, 300000, NULL };
+	budget.max_bytes = 1000;
+	hold_append_forced(&h, &pool, &piece, 1);
+	assert_holds(&h, 300000, 8);
+	budget.max_bytes = 16u << 20;
+	hold_free(&h, &pool);
+	assert_int_equal(lent(), 0);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bytes_come_back_in_order),
@@ -134,6 +145,7 @@ int main(void) {
 		cmocka_unit_test(it_takes_what_it_needs),
 		cmocka_unit_test(the_budget_is_its_limit),
 		cmocka_unit_test(what_is_referenced_stays),
+		cmocka_unit_test(what_was_read_is_held_beyond_the_budget),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

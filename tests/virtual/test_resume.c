@@ -559,6 +559,134 @@ static void test_worker_stops_meanwhile(void **state) {
 	expect_end(w, 1);
 }
 
+/* --- any order of events ------------------------------------------------------------------------ */
+
+#define SEEDS    1500u
+#define N_TOKENS 9u
+
+/* How many tokens have been said, by the request for the rest. */
+static unsigned n_said_by(const struct peer *engine) {
+	struct slice rest = bytes_slice(&engine->got);
+	unsigned n = 0;
+	for (const char *at; (at = memmem(rest.p, rest.n, " t", 2)) != NULL; n++)
+		rest = slice_skip(rest, (size_t)(at + 2 - rest.p));
+	return n;
+}
+
+/* All that an engine says whom `n` tokens are left; its id is `id`. */
+static void write_answer(struct bytes *out, unsigned id, unsigned n_said) {
+	struct bytes events = { .n_max = SIZE_MAX };
+	bytes_printf(
+	    &events, "data: {\"id\":\"%u\",\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n", id);
+	for (unsigned i = n_said; i < N_TOKENS; i++)
+		bytes_printf(&events,
+		    "data: {\"id\":\"%u\",\"choices\":[{\"delta\":{\"content\":\" t%u\"}}]}\r\n\r\n", id, i);
+	bytes_printf(&events, "%s: comment\n\n", FINISH("1"));
+	bytes_printf(&events,
+	    "data: "
+	    "{\"choices\":[],\"usage\":{\"prompt_tokens\":%u,\"completion_tokens\":%u,\"total_tokens\":14}}"
+	    "\n\n",
+	    5 + n_said, N_TOKENS - n_said);
+	bytes_printf(&events, DONE);
+	bytes_printf(out, SSE_HEAD "%zx\r\n", events.n);
+	bytes_add(out, bytes_slice(&events));
+	bytes_printf(out, "\r\n0\r\n\r\n");
+	bytes_deinit(&events);
+}
+
+/* One engine says so much of its answer, in parts, and is gone then unless that is all. */
+static void act_engine(struct world *w, struct rng *rng, struct peer *engine, unsigned id) {
+	struct bytes answer = { .n_max = SIZE_MAX };
+	write_answer(&answer, id, n_said_by(engine));
+	size_t end = rng_below(rng, 3) ? rng_below(rng, (uint32_t)answer.n) : answer.n, n;
+	for (size_t at = 0; at < end; at += n) {
+		n = size_min(end - at, 1 + rng_below(rng, 400));
+		peer_say(engine, slice_head(slice_skip(bytes_slice(&answer), at), n));
+		if (rng_below(rng, 2))
+			world_settle(w);
+	}
+	if (end < answer.n)
+		(rng_below(rng, 2) ? peer_break : peer_close)(engine);
+	world_settle(w);
+	bytes_deinit(&answer);
+}
+
+static unsigned n_of(struct slice body, const char *text) {
+	unsigned n = 0;
+	for (const char *at; (at = memmem(body.p, body.n, text, strlen(text))) != NULL; n++)
+		body = slice_skip(body, (size_t)(at + strlen(text) - body.p));
+	return n;
+}
+
+/* What it has is the beginning of the one text, and all of it if it looks whole. */
+static void check_client(struct peer *client, bool has_left) {
+	struct parsed m = expect_message(client, PARSED_RESPONSE);
+	struct slice body = bytes_slice(&m.body), rest = body;
+	unsigned n_tokens = n_of(body, "\"content\":\" t");
+	for (unsigned i = 0; i < n_tokens; i++) {
+		char text[32];
+		snprintf(text, sizeof(text), "\"content\":\" t%u\"", i);
+		const char *at = memmem(rest.p, rest.n, text, strlen(text));
+		if (!at)
+			fail_msg("\"%.*s\"", (int)body.n, body.p);
+		rest = slice_skip(rest, (size_t)(at - rest.p));
+	}
+	if (m.is_whole && m.status == 200) {
+		assert_int_equal(n_tokens, N_TOKENS);
+		assert_int_equal(n_of(body, "\"finish_reason\""), 1);
+		assert_int_equal(n_of(body, DONE), 1);
+		assert_int_equal(n_of(body, "\"role\""), 1);
+		assert_int_equal(n_of(body, "\"id\":\"1\""), N_TOKENS + 2);
+		assert_true(
+		    parsed_has(body, "\"prompt_tokens\":5,\"completion_tokens\":9,\"total_tokens\":14"));
+	} else if (n_tokens < N_TOKENS) {
+		assert_false(parsed_has(body, DONE) || parsed_has(body, "finish_reason"));
+		assert_true(has_left || m.status != 200 || client->was_shut || client->was_closed);
+	}
+	parsed_deinit(&m);
+}
+
+/* True: it went on, and ended well. */
+static bool play(uint64_t seed) {
+	struct world *w = RESUMING("m", "m", "m", "m");
+	struct peer *client, *engine = NULL;
+	bool has_left = false;
+	struct rng rng;
+	rng_init(&rng, seed);
+	w->config.resume.attempts = 4;
+	w->config.retry.attempts = 1 + rng_below(&rng, 3);
+	if (!rng_below(&rng, 3))
+		net.moods[rng_below(&rng, 4)][0] = MOOD_REFUSE;
+	client = post(w, CHAT, REQUEST);
+	for (unsigned id = 1; net_newest(-1) != engine && !has_left; id++) {
+		engine = net_newest(-1);
+		if (!engine->got.n) /* it refuses connections */
+			continue;
+		if (id > 1 && !rng_below(&rng, 10))
+			say(w, engine, "HTTP/1.1 503 Full\r\ncontent-length: 2\r\n\r\n{}");
+		else
+			act_engine(w, &rng, engine, id);
+		has_left = !rng_below(&rng, 15);
+		if (has_left)
+			peer_close(client);
+		world_pass(w, 1000);
+	}
+	world_pass(w, 20000);
+	bool is_good = n_good(w) == 1;
+	if (peer_unseen(client).n)
+		check_client(client, has_left);
+	expect_end(w, 1);
+	return is_good;
+}
+
+static void test_any_order_of_events(void **state) {
+	unsigned n = 0;
+	for (uint64_t seed = 0; seed < SEEDS; seed++)
+		n += play(seed);
+	print_message("%u of %u went on and ended well\n", n, SEEDS);
+	assert_true(n > SEEDS / 10 && n < SEEDS / 2);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_goes_on),
@@ -585,6 +713,7 @@ int main(void) {
 		cmocka_unit_test(test_out_of_memory),
 		cmocka_unit_test(test_stale_connection),
 		cmocka_unit_test(test_worker_stops_meanwhile),
+		cmocka_unit_test(test_any_order_of_events),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

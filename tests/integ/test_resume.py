@@ -101,8 +101,8 @@ def test_many_streams_at_once(fleet):
     def ask(i, stream):
         return client.chat.completions.create(
             model="m", messages=[{"role": "user", "content": f"request {i}"}], max_tokens=100, stream=stream)
-    expected = [ask(i, False).choices[0].message.content for i in range(24)]
     with ThreadPoolExecutor(24) as pool:
+        expected = list(pool.map(lambda i: ask(i, False).choices[0].message.content, range(24)))
         streams = [pool.submit(lambda i=i: "".join(text_of(c.choices[0]) for c in ask(i, True))) for i in range(24)]
         eventually(lambda: sum(e.count("started") for e in engines) == 48)
         eventually(lambda: front.metric("headrace_in_flight") == 24)
@@ -114,7 +114,7 @@ def test_many_streams_at_once(fleet):
 
 
 def test_a_stream_that_falls_silent_goes_on(fleet):
-    front, engines = fleet(timeout={"stream_idle": "1s"})
+    front, engines = fleet(timeout={"stream_idle": "1s"}, router={"threads": 1})      # of two streams each gets one
     ask = {"max_tokens": 30} | PATHS["/v1/chat/completions"]
     plain = create(front, "chat")(**ask)
     engines[0].fault("hang_stream:5")

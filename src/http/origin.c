@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 
+#include "base/digest.h"
 #include "base/text.h"
 
 #define RESOLVE_MS     30000
@@ -45,6 +46,7 @@ struct origin_try {
 	struct timer timer; /* for the lookup */
 	struct fetch_request request;
 	char *texts; /* of the request */
+	size_t n_texts;
 	struct sockaddr_storage addresses[RESOLVER_ADDRESSES_MAX];
 	size_t n_addresses, next;
 	bool has_addresses;
@@ -115,6 +117,7 @@ static void origin_try_free(struct origin_try *t) {
 	list_remove(&t->link);
 	job_cancel(&t->job);
 	timer_stop(&t->timer);
+	digest_wipe(t->texts, t->n_texts); /* a bearer token may be in it */
 	free(t->texts);
 	free(t);
 }
@@ -197,8 +200,8 @@ static struct slice origin_copy(char **at, struct slice text) {
 /* The texts must last until the last address was tried. */
 static void origin_try_ask(struct origin_try *t, const struct fetch_request *q) {
 	struct slice prefix = slice_of(t->origin->path);
-	char *at = t->texts = malloc(
-	    q->method.n + prefix.n + q->path.n + q->accept.n + q->bearer.n + q->fields.n + q->body.n + 1);
+	t->n_texts = q->method.n + prefix.n + q->path.n + q->accept.n + q->bearer.n + q->fields.n + q->body.n;
+	char *at = t->texts = malloc(t->n_texts + 1);
 	t->request.method = origin_copy(&at, q->method);
 	t->request.path = origin_copy(&at, prefix);
 	t->request.path.n += origin_copy(&at, q->path).n;

@@ -23,6 +23,12 @@ static enum next answer_preflight(struct exchange *x) {
 					    : exchange_go(x, STEP_RELAY);
 }
 
+/* It is known whose it is. */
+static enum next go_in(struct exchange *x) {
+	x->turn.place.tenant = x->tenant;
+	return exchange_go(x, local_is_ours(exchange_head(x)) ? STEP_LOCAL : STEP_ADMIT);
+}
+
 enum next step_begin(struct exchange *x) {
 	const struct head *h = exchange_head(x);
 	if (unlikely(atomic_load_explicit(&x->worker->router->is_ending, memory_order_relaxed)))
@@ -32,8 +38,17 @@ enum next step_begin(struct exchange *x) {
 	enum cause cause = local_is_open(h) ? CAUSE_NONE : tenancy_admit(x, h);
 	if (cause)
 		return exchange_fail(x, cause);
-	x->turn.place.tenant = x->tenant;
-	return exchange_go(x, local_is_ours(h) ? STEP_LOCAL : STEP_ADMIT);
+	return x->inquiry ? exchange_go(x, STEP_VERIFY) : go_in(x);
+}
+
+/* Somebody else is asked about its key. */
+enum next step_verify(struct exchange *x) {
+	enum cause cause;
+	if (tenancy_hear(x, &cause)) {
+		call_want(&x->down, false); /* its body waits in the socket */
+		return WAIT;
+	}
+	return cause ? exchange_fail(x, cause) : go_in(x);
 }
 
 /* One of our own endpoints. */

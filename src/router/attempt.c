@@ -169,7 +169,8 @@ static struct slice upstream_key(const struct exchange *x) {
 /* Keys that clients showed us are not for engines. */
 static bool drops_keys(const struct exchange *x) {
 	const struct router_config *config = exchange_config(x);
-	return config->tenants && !config->passes_keys;
+	bool has_keys = config->tenants || config->validation.urls.n;
+	return has_keys && !config->passes_keys;
 }
 
 enum next step_send(struct exchange *x) {

@@ -3,9 +3,12 @@
 #include <errno.h>
 
 #include "base/option_check.h"
+#include "base/text.h"
+#include "router/verdicts.h"
 
 #define LINE_BYTES_MAX (TENANT_NAME_MAX + TENANT_KEY_MAX + 64u)
 #define SHA256_PREFIX  "sha256:"
+#define URL_BYTES_MAX  512u
 
 const char *auth_config_check_digest(const char *text) {
 	uint8_t digest[DIGEST_BYTES];
@@ -28,9 +31,28 @@ const char *auth_config_check_pattern(const char *text) {
 	return !text[0] || (star && star[1]) ? "expected a model id, or its beginning and a *" : NULL;
 }
 
-/* Not one to take to no effect: who gives it wants clients kept out. */
+const char *auth_config_check_url(const char *text) {
+	struct text_url url;
+
+	if (!text_url(slice_of(text), &url) || strlen(text) > URL_BYTES_MAX ||
+	    !(slice_is(url.scheme, SLICE("http")) || slice_is(url.scheme, SLICE("https"))))
+		return "expected http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH], of at most 512 "
+		       "bytes";
+	return NULL;
+}
+
 const char *auth_config_check_urls(const char *text) {
-	return "asking others about clients' keys is not built: name the keys in [auth] and [[tenant]]";
+	const char *const separators = " \t,";
+	char url[URL_BYTES_MAX + 2];
+
+	for (size_t n; *text; text += n) {
+		text += strspn(text, separators);
+		n = strcspn(text, separators);
+		snprintf(url, sizeof(url), "%.*s", (int)size_min(n, sizeof(url) - 1), text);
+		if (n && auth_config_check_url(url))
+			return auth_config_check_url(url);
+	}
+	return NULL;
 }
 
 /* One reading of all keys. */
@@ -258,10 +280,22 @@ static void make_tenants(struct option_set *set, struct router_config *config) {
 	read_tables(&r, tenants);
 	read_list(&r, &config->auth_keys);
 	read_file(&r, config->auth_keys_file);
-	if (!r.n_keys && !option_mistakes(set))
+	if (!r.n_keys && !config->validation.urls.n && !option_mistakes(set))
 		option_mistake(set, "tenant", "no tenant has a key: nobody could ask for anything");
 	digest_variable(r.digester, "HEADRACE_AUTH_KEYS");
 	digester_free(&r.digester);
+}
+
+static void verify_validation(struct option_set *set, struct router_config *config) {
+	struct router_validation *v = &config->validation;
+
+	if (v->urls.n > VERDICT_URLS_MAX)
+		option_mistake(set, "auth.validation_urls", "there are more than %u", VERDICT_URLS_MAX);
+	if (!v->tenant_name[0] || option_mistakes(set))
+		return;
+	v->tenant = (uint16_t)tenant_by_name(config->tenants, slice_of(v->tenant_name));
+	if (v->tenant == TENANT_ANONYMOUS)
+		option_mistake(set, "auth.validation_tenant", "there is no such tenant");
 }
 
 /* --- keys for engines --------------------------------------------------------------------- */
@@ -311,6 +345,7 @@ static void verify_workers_keys(struct option_set *set, struct router_config *co
 
 void auth_config_verify(struct option_set *set, struct router_config *config) {
 	make_tenants(set, config);
+	verify_validation(set, config);
 	verify_upstream(set, "upstream", &config->upstream_key, config->upstream_key_file);
 	if (!config->engine_key[0])
 		config->engine_key = config->upstream_key;

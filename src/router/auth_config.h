@@ -17,4 +17,7 @@ void auth_config_verify(struct option_set *set, struct router_config *config);
 const char *auth_config_check_digest(const char *text);
 const char *auth_config_check_tenant(const char *text);
 const char *auth_config_check_pattern(const char *text);
+const char *auth_config_check_url(const char *text);
+
+/* The same of URLs with commas or blanks in between. */
 const char *auth_config_check_urls(const char *text);

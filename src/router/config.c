@@ -22,6 +22,8 @@
 
 #define TOTAL_MAX_MS (168 * HOUR_MS)
 
+#define VALIDATION_MAX_MS (24 * HOUR_MS)
+
 #define NUMBER_MAX (1000000ULL * OPTION_ONE)
 
 static const char *check_host_or_none(const char *text) {
@@ -237,8 +239,27 @@ static const struct option rows[] = {
 		"they always do",
 	    .type = OPTION_BOOL, .def = "false", ROUTER(passes_keys) },
 	{ "auth", "validation_urls", .flag = "api-key-validation-urls", .arg = "URL...",
-	    .help = "taken by vLLM's router: not built here, must be empty", .type = OPTION_LIST,
-	    .check = auth_config_check_urls },
+	    .help = "servers that are asked about keys that are none of ours, as vLLM's router does: GET "
+		    "with the "
+		    "key as bearer token, one 200 means that it is valid",
+	    .type = OPTION_LIST, .check = auth_config_check_url, ROUTER(validation.urls), .fixed = true },
+	{ "auth", "validation_tenant", .flag = "auth-validation-tenant", .arg = "NAME",
+	    .help = "the tenant of whoever is valid by them; without one, nobody's limits hold for it",
+	    .type = OPTION_STRING, ROUTER(validation.tenant_name) },
+	{ "auth", "validation_ttl", .flag = "auth-validation-ttl",
+	    .help = "how long a key that they call valid is so; 0 asks each time", .type = OPTION_DURATION,
+	    .def = "5m", .max = VALIDATION_MAX_MS, .can_be_off = true, ROUTER(validation.times.good_ms),
+	    .fixed = true },
+	{ "auth", "validation_invalid_ttl", .flag = "auth-validation-invalid-ttl",
+	    .help = "the same of one that they do not", .type = OPTION_DURATION, .def = "30s",
+	    .max = VALIDATION_MAX_MS, .can_be_off = true, ROUTER(validation.times.bad_ms), .fixed = true },
+	{ "auth", "validation_grace", .flag = "auth-validation-grace",
+	    .help = "how much longer a valid key is so while they do not answer", .type = OPTION_DURATION,
+	    .def = "5m", .max = VALIDATION_MAX_MS, .can_be_off = true, ROUTER(validation.times.grace_ms),
+	    .fixed = true },
+	{ "auth", "validation_timeout", .flag = "auth-validation-timeout",
+	    .help = "how long they may take to answer", .type = OPTION_DURATION, .def = "3s", .min = 1,
+	    .max = 60000, ROUTER(validation.timeout_ms), .fixed = true },
 
 	{ "upstream", "api_key", .flag = "api-key", .arg = "KEY",
 	    .help = "bearer token for engines that have none of their own, in place of the client's; for our "
@@ -925,6 +946,19 @@ static void use_proxy_timeout(struct option_set *set, struct router_config *conf
 	option_default(set, config, "timeout.total", duration);
 }
 
+/* The variable that vLLM's router reads: to pass over it would let everybody in. */
+static void use_validation_urls(struct option_set *set, struct router_config *config) {
+	const char *text = getenv("API_KEY_VALIDATION_URLS"), *wrong = NULL;
+
+	if (!text || !text[0] || option_is_given(set, "auth.validation_urls"))
+		return;
+	wrong = auth_config_check_urls(text);
+	if (wrong)
+		option_mistake(set, "auth.validation_urls", "API_KEY_VALIDATION_URLS: %s", wrong);
+	else
+		option_default(set, config, "auth.validation_urls", text);
+}
+
 static void apply_dialect(struct option_set *set, struct router_config *config) {
 	if (option_is_called(set, "infini-router"))
 		option_default(set, config, "router.dialect", "infinilm");
@@ -1047,6 +1081,7 @@ static void verify(struct option_set *set, void *arg) {
 	struct router_config *config = arg;
 
 	apply_dialect(set, config);
+	use_validation_urls(set, config);
 	verify_limits(set, config);
 	verify_listeners(set, config);
 	place_log(set, config, "log.access", &config->log_access);

@@ -18,6 +18,7 @@
 #include "router/lateness.h"
 #include "router/retry.h"
 #include "router/tenant.h"
+#include "router/verdict_table.h"
 
 /* Whose defaults and errors: ours, those of InfiniLM-SVC's router or, of admission, of vLLM's. */
 enum router_dialect { ROUTER_HEADRACE, ROUTER_INFINILM, ROUTER_VLLM };
@@ -39,6 +40,15 @@ struct router_worker {
 struct router_tenants {
 	const struct tenant *items;
 	size_t n;
+};
+
+/* Of clients' keys that are none of ours. */
+struct router_validation {
+	struct option_list urls; /* that are asked about them; none: they are nobody's */
+	struct verdict_times times;
+	uint64_t timeout_ms;
+	const char *tenant_name; /* whose they are; "": the anonymous one's */
+	uint16_t tenant;         /* its number */
 };
 
 struct router_workers {
@@ -126,6 +136,7 @@ struct router_config {
 	struct option_list auth_keys; /* wiped once they are read */
 	const char *auth_keys_file;   /* "": none */
 	bool passes_keys;             /* clients' keys go on to engines */
+	struct router_validation validation;
 	struct router_tenants tenant_items;
 	struct tenant_table *tenants; /* of them; NULL: everybody is welcome */
 	/* [upstream] */

@@ -6,6 +6,7 @@
 
 #include "router/hedge.h"
 #include "router/patience.h"
+#include "router/proof.h"
 #include "router/resume.h"
 
 #define WRITE_STEP_BYTES                                                                                     \
@@ -23,6 +24,7 @@ enum next exchange_fail(struct exchange *x, enum cause cause) {
 	}
 	bool is_gone = cause == CAUSE_CLIENT_GONE || cause == CAUSE_CLIENT_STALLED;
 	x->cause = (uint8_t)cause;
+	proof_leave(x);
 	turn_leave(x, cause);
 	return exchange_go(x, is_gone || x->down.out_has_begun ? STEP_SETTLE : STEP_REFUSE);
 }
@@ -41,6 +43,7 @@ static const struct {
 	const char *name;
 } steps[] = {
 	[STEP_BEGIN] = { step_begin, "begin" },
+	[STEP_VERIFY] = { step_verify, "verify" },
 	[STEP_ADMIT] = { step_admit, "admit" },
 	[STEP_LOCAL] = { step_local, "local" },
 	[STEP_INSPECT] = { step_inspect, "inspect" },
@@ -74,6 +77,8 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 		return (struct deadline){ t->write_idle_ms, CAUSE_CLIENT_STALLED,
 			x->down.conn->sent_bytes / WRITE_STEP_BYTES };
 	switch ((enum exchange_step)x->step) {
+	case STEP_VERIFY:
+		return (struct deadline){ proof_patience_ms(x), CAUSE_KEY_UNVERIFIED, 0 };
 	case STEP_INSPECT:
 		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT, x->down.in_bytes };
 	case STEP_QUEUE:

@@ -22,6 +22,7 @@
 
 enum exchange_step {
 	STEP_BEGIN,
+	STEP_VERIFY,
 	STEP_ADMIT,
 	STEP_LOCAL,
 	STEP_INSPECT,
@@ -68,6 +69,7 @@ struct exchange {
 	struct hedge *hedge;       /* what a second request is decided by, and who is aside; NULL: nothing */
 	struct ticket ticket;      /* at the instance that has it; closed: none */
 	struct turn turn;          /* its place among those in flight */
+	struct inquiry *inquiry;   /* about its key, while it waits for the verdict; else NULL */
 	struct exchange_times at;
 	uint64_t deadline_ms;    /* of what is waited for now; UINT64_MAX: none */
 	uint64_t moved_ms;       /* since then it is the engine that is waited for; 0: it is not */
@@ -102,7 +104,7 @@ struct exchange {
 					 the end */
 };
 
-_Static_assert(sizeof(struct exchange) <= 904, "an open stream costs little");
+_Static_assert(sizeof(struct exchange) <= 912, "an open stream costs little");
 _Static_assert(EXCHANGE_TEXT_MAX <= UINT8_MAX, "path_n");
 
 /* For the server: a valid head has come. */

@@ -229,6 +229,9 @@ static bool has_tls_peers(const struct router_config *config) {
 	for (size_t i = 0; i < config->static_services.n; i++)
 		if (config->static_services.services[i]->spec.instance.is_tls)
 			return true;
+	for (size_t i = 0; i < config->validation.urls.n; i++)
+		if (slice_is(slice_head(slice_of(config->validation.urls.items[i]), 6), SLICE("https:")))
+			return true;
 	return config->registry_url[0];
 }
 

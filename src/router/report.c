@@ -8,6 +8,7 @@
 #include "router/gate_view.h"
 #include "router/instances.h"
 #include "router/reload.h"
+#include "router/verdicts.h"
 
 static void write_gauges(const struct router *router, FILE *out) {
 	uint64_t n_active = 0, n_clients = 0, n_engines = 0, lag_ns = 0;
@@ -295,6 +296,8 @@ static void write_metrics(void *context, FILE *out) {
 	write_instances(r, out);
 	if (r->router->settings->config->tenants)
 		write_tenants(r->router, out);
+	if (r->router->verdicts)
+		verdicts_write_metrics(r->router->verdicts, out);
 	if (r->router->prefixes)
 		write_prefixes(r->router->prefixes, out);
 	write_health(r, out);

@@ -29,6 +29,7 @@
 #include "router/static_fleet.h"
 #include "router/succession.h"
 #include "router/upgrade.h"
+#include "router/verdicts.h"
 #include "router/worker.h"
 
 #define FD_RESERVE     32u /* log, admin clients, probes, what libraries open */
@@ -224,6 +225,18 @@ static void control_close_gate(struct control *c) {
 	admission_free(&c->router.admission);
 }
 
+static bool control_open_verdicts(struct control *c) {
+	const struct router_validation *config = &c->router.settings->config->validation;
+	const struct verdict_options options = { config->urls, config->times, config->timeout_ms };
+	const char *url;
+	if (!config->urls.n)
+		return true;
+	c->router.verdicts = verdicts_new(&c->loop, &options, &url);
+	if (!c->router.verdicts)
+		fprintf(stderr, "headrace router: keys: cannot ask %s\n", url);
+	return c->router.verdicts;
+}
+
 static int control_say_refused(const char *name, int r) {
 	if (r)
 		fprintf(stderr, "headrace router: worker %s: %s\n", name,
@@ -267,13 +280,14 @@ static bool control_open_tls(struct control *c) {
 
 /* The soft limit is raised to the hard one; what is left for clients is half, since each may need an engine.
  */
-static unsigned control_client_limit(void) {
+static unsigned control_client_limit(const struct control *c) {
 	rlim_t soft = descriptors_raise().rlim_cur;
 	struct rlimit limit;
 	getrlimit(RLIMIT_NOFILE, &limit);
 
 	int probe = dup(STDERR_FILENO); /* the lowest free number: about as many are open */
 	uint64_t used = (uint64_t)(probe < 0 ? 16 : probe) + FD_RESERVE;
+	used += c->router.verdicts ? verdicts_n_connections(c->router.verdicts) : 0;
 	close(probe);
 	uint64_t clients = limit.rlim_cur > used + 2 ? u64_min((limit.rlim_cur - used) / 2, 1u << 30) : 1;
 	struct log_event e;
@@ -419,6 +433,7 @@ static void control_stop(struct control *c) {
 	endpoint_server_close(&c->admin);
 	if (control_has_metrics(c))
 		endpoint_server_close(&c->metrics);
+	verdicts_close(c->router.verdicts);
 	signals_close(&c->signals);
 	loop_stop(&c->loop);
 }
@@ -610,7 +625,7 @@ static bool control_make_workers(struct control *c) {
 	for (size_t i = router->n_workers; i < s->n_data; i++) /* the process before us had more */
 		if (server_listen(&router->workers[i % router->n_workers].server, s->data[i]) < 0)
 			return false;
-	router->clients.n_max = control_client_limit();
+	router->clients.n_max = control_client_limit(c);
 	return true;
 }
 
@@ -726,7 +741,7 @@ static bool control_start(struct control *c) {
 	timer_init(&c->publish, control_on_publish);
 	if (!succession_begin(&c->succession) || loop_init(&c->loop, &router->budget) < 0 ||
 	    !control_open_tls(c) || !control_fill_fleet(c) || !control_open_registry(c) ||
-	    !control_open_logs(c) || !control_open_sockets(c))
+	    !control_open_verdicts(c) || !control_open_logs(c) || !control_open_sockets(c))
 		return false;
 	upgrade_init(&c->upgrade, &c->loop, &upgrade_owner);
 	c->report.upgrade = &c->upgrade;
@@ -758,6 +773,7 @@ static void control_free(struct control *c) {
 	certificates_deinit(&c->certificates);
 	loop_deliver(&c->loop); /* what the workers answered last: it is lent from this loop's pool */
 	control_close_gate(c);
+	verdicts_free(&c->router.verdicts);
 	loop_deinit(&c->loop);
 	endpoint_server_deinit(&c->admin);
 	if (control_has_metrics(c))

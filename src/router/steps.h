@@ -2,7 +2,7 @@
  * steps: what the steps of an exchange have in common; for the files that are made of
  * them and for nobody else.
  *
- * In the order in which they happen: arrival.c (begin, local, admit, inspect, queue),
+ * In the order in which they happen: arrival.c (begin, verify, local, admit, inspect, queue),
  * choice.c (pick), attempt.c (connect, send, await_head, back_off) with upload.c,
  * answer.c (relay), settle.c (refuse, settle); exchange.c drives them. A step returns
  * NEXT when x->step says what follows, WAIT when events or a deadline must come first,
@@ -52,6 +52,7 @@ bool exchange_is_last(const struct exchange *x, const struct session *session);
 /* --- arrival.c ------------------------------------------------------------------ */
 
 enum next step_begin(struct exchange *x);
+enum next step_verify(struct exchange *x);
 enum next step_local(struct exchange *x);
 enum next step_admit(struct exchange *x);
 enum next step_inspect(struct exchange *x);

@@ -1,14 +1,41 @@
 #include "router/tenancy.h"
 
+#include "router/proof.h"
+
 #define SOON_S 1u /* a refusal for so long is worth another try of an SDK's own */
+
+static enum cause count_refusal(const struct exchange *x, enum cause cause) {
+	if (cause == CAUSE_INVALID_KEY || cause == CAUSE_CREDENTIALS)
+		metric_add(&x->worker->metrics->keys_refused, 1);
+	return cause;
+}
+
+/* Keys of ours come first; about others somebody else is asked. */
+static enum cause admit_by_verdict(struct exchange *x, const struct head *request) {
+	uint8_t digest[DIGEST_BYTES];
+	struct slice key;
+	enum cause cause = tenant_key(request, &key);
+
+	if (cause)
+		return cause;
+	digester_sha256(x->worker->digester, key, digest);
+	x->tenant = (uint16_t)tenant_table_find(exchange_config(x)->tenants, digest);
+	return x->tenant == TENANT_ANONYMOUS ? proof_take(x, key, digest) : CAUSE_NONE;
+}
 
 enum cause tenancy_admit(struct exchange *x, const struct head *request) {
 	const struct worker *w = x->worker;
-	enum cause cause = tenant_admit(exchange_config(x)->tenants, w->digester, request, &x->tenant);
 
-	if (cause)
-		metric_add(&w->metrics->keys_refused, 1);
-	return cause;
+	if (w->router->verdicts)
+		return count_refusal(x, admit_by_verdict(x, request));
+	return count_refusal(x, tenant_admit(exchange_config(x)->tenants, w->digester, request, &x->tenant));
+}
+
+bool tenancy_hear(struct exchange *x, enum cause *cause_out) {
+	if (!proof_hear(x, cause_out))
+		return true;
+	count_refusal(x, *cause_out);
+	return false;
 }
 
 /* A request without a body has no prompt: it makes no model work. */

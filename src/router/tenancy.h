@@ -12,8 +12,12 @@ static inline const struct tenant *tenancy_of(const struct exchange *x) {
 	return settings_tenant(x->settings, x->tenant);
 }
 
-/* Who asks. CAUSE_NONE, or why it is refused. */
+/* Who asks. CAUSE_NONE, or why it is refused. With x->inquiry somebody else is asked that: the exchange waits
+ * for tenancy_hear(). */
 enum cause tenancy_admit(struct exchange *x, const struct head *request);
+
+/* Woken: whether it has to wait on; else *cause_out is as tenancy_admit() has it. */
+must_use bool tenancy_hear(struct exchange *x, enum cause *cause_out);
 
 /*
  * Whether it may ask for the model of this name (empty: it names none, and what is in `request` may reach

@@ -200,14 +200,9 @@ static void gather(struct credentials *c, const struct head *head) {
 	}
 }
 
-enum cause tenant_admit(const struct tenant_table *table, struct digester *digester,
-    const struct head *request, uint16_t *tenant_out) {
+enum cause tenant_key(const struct head *request, struct slice *key_out) {
 	struct credentials c = { .is_bad = false };
-	uint8_t digest[DIGEST_BYTES];
 
-	*tenant_out = TENANT_ANONYMOUS;
-	if (!table)
-		return CAUSE_NONE;
 	gather(&c, request);
 	if (c.n_authorizations > 1 || c.n_keys > 1) /* neither is a list: RFC 9110 section 5.3 */
 		return CAUSE_CREDENTIALS;
@@ -215,6 +210,21 @@ enum cause tenant_admit(const struct tenant_table *table, struct digester *diges
 	bool is_one = !c.keys[1].n || digest_is_same_text(key, c.keys[1]);
 	if (c.is_bad || !is_one || !key.n || key.n > TENANT_KEY_MAX)
 		return CAUSE_INVALID_KEY;
+	*key_out = key;
+	return CAUSE_NONE;
+}
+
+enum cause tenant_admit(const struct tenant_table *table, struct digester *digester,
+    const struct head *request, uint16_t *tenant_out) {
+	uint8_t digest[DIGEST_BYTES];
+	struct slice key;
+
+	*tenant_out = TENANT_ANONYMOUS;
+	if (!table)
+		return CAUSE_NONE;
+	enum cause cause = tenant_key(request, &key);
+	if (cause)
+		return cause;
 	digester_sha256(digester, key, digest);
 	*tenant_out = (uint16_t)tenant_table_find(table, digest);
 	return *tenant_out == TENANT_ANONYMOUS ? CAUSE_INVALID_KEY : CAUSE_NONE;

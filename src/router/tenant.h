@@ -83,9 +83,13 @@ const struct tenant *tenant_get(const struct tenant_table *table, uint32_t tenan
 uint32_t tenant_by_name(const struct tenant_table *table, struct slice name);
 
 /*
- * Who asks, by `Authorization: Bearer KEY` or `x-api-key: KEY`; both must be the same key. Fields without a
- * value count as absent. CAUSE_NONE, CAUSE_INVALID_KEY, or CAUSE_CREDENTIALS when one is there twice.
+ * The key in `Authorization: Bearer KEY` or `x-api-key: KEY`; both must be the same. Fields without a
+ * value count as absent. CAUSE_NONE, CAUSE_INVALID_KEY when there is none that could be one, or
+ * CAUSE_CREDENTIALS when a field is there twice.
  */
+enum cause tenant_key(const struct head *request, struct slice *key_out);
+
+/* Who asks, by that key. CAUSE_INVALID_KEY as well when it is nobody's. */
 enum cause tenant_admit(const struct tenant_table *table, struct digester *digester,
     const struct head *request, uint16_t *tenant_out);
 

@@ -13,6 +13,7 @@
 #include "router/hedge.h"
 #include "router/journal.h"
 #include "router/resume.h"
+#include "router/verdicts.h"
 
 #define GAUGES_MS 500
 
@@ -91,6 +92,7 @@ static void worker_on_gauges(struct timer *t) {
 	slab_trim(&w->hedges);
 	slab_trim(&w->resumes);
 	slab_trim(&w->desk.waiters);
+	slab_trim(&w->inquiries);
 	loop_timer(&w->loop, &w->gauges, GAUGES_MS);
 }
 
@@ -114,6 +116,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 	slab_init(&w->hedges, sizeof(struct hedge));
 	slab_init(&w->resumes, sizeof(struct resume));
 	turn_desk_init(&w->desk);
+	slab_init(&w->inquiries, sizeof(struct inquiry));
 	rng_init_random(&w->rng);
 	upstream_pool_init(&w->pool, &w->loop, config->timeout.pool_idle_ms);
 	w->policies = (struct policy_set){ .options = &config->policies,
@@ -132,7 +135,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 	w->budgets = calloc(LABELS, sizeof(*w->budgets));
 	w->lateness = calloc(LABELS, sizeof(*w->lateness));
 	w->tenants = calloc(LABELS, sizeof(*w->tenants));
-	w->digester = config->tenants ? digester_new() : NULL;
+	w->digester = config->tenants || router->verdicts ? digester_new() : NULL;
 	w->streams = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->streams));
 	w->log = router->log ? log_writer_ring(router->log, index) : NULL;
 	w->replay = router->replay ? log_writer_ring(router->replay, index) : NULL;
@@ -339,6 +342,7 @@ void worker_join(struct worker *w) {
 	slab_deinit(&w->hedges);
 	slab_deinit(&w->resumes);
 	turn_desk_deinit(&w->desk);
+	slab_deinit(&w->inquiries);
 	free(w->metrics);
 	free(w->tallies);
 	free(w->budgets);

@@ -46,7 +46,8 @@ struct router {
 	struct session_table *sessions;  /* likewise */
 	struct session_table *responses; /* likewise: who keeps which stored response */
 	struct admission *admission;
-	struct gatekeeper *gate; /* on the control thread */
+	struct gatekeeper *gate;   /* on the control thread */
+	struct verdicts *verdicts; /* likewise; NULL: nobody is asked about keys */
 	struct buf_budget budget;
 	struct client_budget clients;
 	struct worker *workers;
@@ -81,12 +82,13 @@ struct worker {
 	struct settings *settings; /* of requests that begin now */
 	struct slab exchanges, hedges, resumes;
 	struct turn_desk desk;
-	struct list active; /* exchanges at work */
+	struct slab inquiries; /* about keys */
+	struct list active;    /* exchanges at work */
 	struct tap_scratch tap;
 	struct metric_shard *metrics;
 	struct worker_tally *tallies;  /* by instance slot */
 	struct worker_tenant *tenants; /* by label of the tenant */
-	struct digester *digester;     /* NULL: there were no keys yet */
+	struct digester *digester;     /* NULL: no key was needed yet */
 	struct log_ring *log;          /* NULL: access log off */
 	struct log_ring *replay;       /* NULL: off */
 	char id_prefix[17];

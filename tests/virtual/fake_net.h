@@ -210,6 +210,8 @@ static inline ssize_t net_recv(int fd, void *to, size_t max, int flags) {
 	size_t n = size_min(max, p->said.n - p->n_heard);
 	if (net.read_max)
 		n = size_min(n, net.read_max);
+	if (p->link == PEER_FAILED) /* a fetch asks what it was */
+		return net_fail(ECONNREFUSED);
 	assert(max > 0 && p->link == PEER_UP);
 	if (!n && !p->has_reset && !p->has_left)
 		return net_fail(EAGAIN);

@@ -14,6 +14,7 @@
 #include "fleet/fleet.h"
 #include "router/exchange.h"
 #include "router/hedge.h"
+#include "router/verdicts.h"
 #include "virtual/fake_net.h"
 #include "virtual/parsed.h"
 
@@ -235,6 +236,8 @@ static inline const char *world_is_wrong(struct world *w) {
 		return "attempts are not settled with their breakers";
 	if (worker->desk.waiters.n_lent || admission_is_awaited(w->router.admission))
 		return "a waiter is left";
+	if (worker->inquiries.n_lent)
+		return "an inquiry is left";
 	if (atomic_load(&w->router.admission->all.n))
 		return "a place is held";
 	if (!list_is_empty(&worker->server.sessions) || worker->server.slab.n_lent ||
@@ -390,6 +393,8 @@ static inline void world_take_down(struct world **wp) {
 	struct world *w = *wp;
 	*wp = NULL;
 	world_close_gate(w);
+	verdicts_close(w->router.verdicts);
+	verdicts_free(&w->router.verdicts);
 	loop_deinit(&w->control);
 	net_end_turn();
 	net_free();

@@ -1066,6 +1066,51 @@ static void the_environment_keeps_digests(void **state) {
 	unsetenv(name);
 }
 
+/* vLLM's router reads this variable; an option of ours is worth more. */
+static void the_environment_has_validation_urls(void **state) {
+	static const char name[] = "API_KEY_VALIDATION_URLS";
+	static const struct {
+		const char *text, *flags, *first, *mistake;
+		size_t n;
+	} cases[] = {
+		{ "http://a/x,https://b", "", "http://a/x", NULL, 2 },
+		{ "http://a/x", "--api-key-validation-urls http://c http://d", "http://c", NULL, 2 },
+		{ " , ", "", NULL, NULL, 0 },
+		{ "", "", NULL, NULL, 0 },
+		{ "http://a,b", "", NULL, "API_KEY_VALIDATION_URLS: expected http://HOST", 0 },
+	};
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		assert_int_equal(setenv(name, cases[i].text, 1), 0);
+		struct reading r = read_config(cases[i].flags, NULL);
+		unsetenv(name);
+		assert_int_equal(option_mistakes(r.config.options), cases[i].mistake != NULL);
+		if (cases[i].mistake)
+			assert_non_null(strstr(r.mistakes, cases[i].mistake));
+		assert_int_equal(r.config.validation.urls.n, cases[i].n);
+		if (cases[i].first)
+			assert_string_equal(r.config.validation.urls.items[0], cases[i].first);
+		release(&r);
+	}
+}
+
+static void who_is_valid_elsewhere_is_a_tenant(void **state) {
+	struct reading r = read_config("--api-key-validation-urls http://x --auth-validation-tenant b",
+	    "[[tenant]]\nname = 'a'\n[[tenant]]\nname = 'b'\n"); /* none needs a key of ours then */
+
+	assert_int_equal(option_mistakes(r.config.options), 0);
+	assert_int_equal(r.config.validation.tenant, 2);
+	assert_int_equal(r.config.validation.times.good_ms, 300000);
+	assert_int_equal(r.config.validation.times.bad_ms, 30000);
+	assert_int_equal(r.config.validation.times.grace_ms, 300000);
+	assert_int_equal(r.config.validation.timeout_ms, 3000);
+	release(&r);
+	r = read_config("--api-key-validation-urls http://x --auth-validation-invalid-ttl 0", NULL);
+	assert_int_equal(option_mistakes(r.config.options), 0);
+	assert_int_equal(r.config.validation.tenant, TENANT_ANONYMOUS);
+	assert_int_equal(r.config.validation.times.bad_ms, 0);
+	release(&r);
+}
+
 /* Whatever is wrong, no key is told. */
 static void bad_keys_are_refused(void **state) {
 	static const struct {
@@ -1125,7 +1170,15 @@ static void bad_tenants_are_refused(void **state) {
 		{ "", TENANTS "[[tenant]]\nname = 'c'\nweight = 0\n", "1 to 1000000" },
 		{ "--auth-keys a=canary", NULL, "--auth-keys: there is no [[tenant]]" },
 		{ "--auth-keys-file /nowhere/keys", TENANTS, "/nowhere/keys: No such file" },
-		{ "--api-key-validation-urls http://x", NULL, "not built" },
+		{ "--api-key-validation-urls ftp://x", NULL, "expected http://HOST" },
+		{ "--api-key-validation-urls https://u:p@x/", NULL, "expected http://HOST" },
+		{ "--api-key-validation-urls a:b", NULL, "expected http://HOST" },
+		{ "--api-key-validation-urls http://a,http://b,http://c,http://d,http://e,http://f,http://g,"
+		  "http://h,http://i",
+		    NULL, "more than 8" },
+		{ "--auth-validation-tenant nobody", TENANTS,
+		    "auth-validation-tenant: there is no such tenant" },
+		{ "--auth-validation-timeout 0s", NULL, "validation-timeout" },
 		{ "--api-key k --api-key-file /nowhere/key", NULL, "there is an api_key, too" },
 		{ "--api-key-file /nowhere/key", NULL, "/nowhere/key: No such file" },
 		{ "--cors-allowed-origins http://a/b", NULL, "expected * or SCHEME" },
@@ -1171,6 +1224,8 @@ int main(void) {
 		cmocka_unit_test(tenants_are_read),
 		cmocka_unit_test(keys_come_from_a_file_and_a_list),
 		cmocka_unit_test(the_environment_keeps_digests),
+		cmocka_unit_test(the_environment_has_validation_urls),
+		cmocka_unit_test(who_is_valid_elsewhere_is_a_tenant),
 		cmocka_unit_test(bad_keys_are_refused),
 		cmocka_unit_test(a_key_is_bounded),
 		cmocka_unit_test(bad_tenants_are_refused),

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 
@@ -46,6 +47,18 @@ static bool engine_secure(const struct mock_config *config) {
 	return mock.server.tls;
 }
 
+/* False: a message was printed. */
+static bool engine_keep_ledger(const struct mock_config *config) {
+	if (!config->ledger[0])
+		return true;
+	int fd = open(config->ledger, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+	if (fd < 0)
+		fprintf(stderr, "headrace mock-engine: %s: %s\n", config->ledger, strerror(errno));
+	else
+		ledger_keep(mock.scheduler.ledger, fd);
+	return fd >= 0;
+}
+
 static void announce(const struct mock_config *config, uint16_t port) {
 	bool is_v6 = strchr(config->host, ':');
 	printf("mock engine on http%s://%s%s%s:%u (models ", config->chain[0] ? "s" : "", is_v6 ? "[" : "",
@@ -67,7 +80,7 @@ static int serve(const struct mock_config *config) {
 		fprintf(stderr, "headrace mock-engine: %s\n", strerror(-r));
 		return 1;
 	}
-	if (!engine_secure(config))
+	if (!engine_secure(config) || !engine_keep_ledger(config))
 		return 1;
 	catch_signals();
 	announce(config, port);

@@ -1,6 +1,8 @@
 #include "engine/ledger.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #define NS_PER_US 1000u
 #define US_PER_MS 1000.0
@@ -20,6 +22,7 @@ struct ledger {
 	uint64_t first_ticket; /* since the last reset */
 	uint64_t next_ticket;
 	uint64_t counts[LEDGER_N_STATES];
+	int fd; /* -1: begun generations are told nobody */
 	size_t n_rows_max;
 	struct row rows[];
 };
@@ -36,10 +39,13 @@ struct ledger *ledger_new(size_t n_rows_max, uint64_t now_ns) {
 	struct ledger *l = calloc(1, sizeof(*l) + n_rows_max * sizeof(l->rows[0]));
 	l->n_rows_max = n_rows_max;
 	l->began_ns = now_ns;
+	l->fd = -1;
 	return l;
 }
 
 void ledger_free(struct ledger **ledger) {
+	if (*ledger && (*ledger)->fd >= 0)
+		close((*ledger)->fd);
 	free(*ledger);
 	*ledger = NULL;
 }
@@ -66,6 +72,24 @@ uint64_t ledger_start(
 	snprintf(row->id, sizeof(row->id), "%.*s", (int)size_min(id.n, sizeof(row->id) - 1), id.p);
 	l->counts[LEDGER_RUNNING]++;
 	return ticket;
+}
+
+void ledger_keep(struct ledger *l, int fd) {
+	assert(l->fd < 0 && fd >= 0);
+	l->fd = fd;
+}
+
+void ledger_begin(struct ledger *l, uint64_t ticket) {
+	const struct row *row = row_of(l, ticket);
+	char line[LEDGER_ID_BYTES + 1];
+
+	if (l->fd < 0 || !row)
+		return;
+	int n = snprintf(line, sizeof(line), "%s\n", row->id);
+	if (write(l->fd, line, (size_t)n) != n) { /* who counts would count too few */
+		fprintf(stderr, "headrace mock-engine: ledger: %s\n", strerror(errno));
+		abort();
+	}
 }
 
 void ledger_prompt(struct ledger *l, uint64_t ticket, uint32_t n_prompt_tokens, uint32_t n_cached_tokens) {

@@ -28,9 +28,18 @@ struct ledger;
 struct ledger *ledger_new(size_t n_rows_max, uint64_t now_ns);
 void ledger_free(struct ledger **ledger);
 
+/*
+ * From now on every generation that has begun is a line of `fd`, its id, in one write each: opened with
+ * O_APPEND it tells of them whatever becomes of the process. The ledger closes it.
+ */
+void ledger_keep(struct ledger *l, int fd);
+
 /* `api` and `model` must outlive the ledger; an `id` is cut to LEDGER_ID_BYTES - 1. */
 uint64_t ledger_start(
     struct ledger *l, struct slice id, const char *api, const char *model, bool is_stream, uint64_t now_ns);
+
+/* It is at work, and was not refused: from here on another one for the same request is one too many. */
+void ledger_begin(struct ledger *l, uint64_t ticket);
 
 void ledger_prompt(struct ledger *l, uint64_t ticket, uint32_t n_prompt_tokens, uint32_t n_cached_tokens);
 

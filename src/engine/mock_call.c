@@ -352,6 +352,8 @@ static void answer_with_garbage(struct mock_call *c) {
 static void act(struct mock_call *c) {
 	enum fault_kind kind = c->verdict.kind;
 
+	if (c->is_api && kind != FAULT_STATUS)
+		ledger_begin(c->mock->scheduler.ledger, c->generation.ticket);
 	if (kind == FAULT_CRASH)
 		raise(SIGKILL);
 	else if (kind == FAULT_GARBAGE)

@@ -54,6 +54,10 @@ static const struct option rows[] = {
 	    .type = OPTION_STRING, AT(key) },
 	{ "engine", "fault", .arg = "SPEC", .help = "failures from the start, such as reset:5,fail_rate:0.1",
 	    .type = OPTION_STRING, .check = check_fault, AT(fault_text) },
+	{ "engine", "ledger", .arg = "FILE",
+	    .help =
+		"file that gets a line for each generation that begins, its id; several engines may share it",
+	    .type = OPTION_STRING, AT(ledger) },
 	{ "engine", "reply", .help = "what is said: words made up, or the last message of the user again",
 	    .type = OPTION_ENUM, .choices = replies, .def = "words", AT(reply) },
 	{ "engine", "seed", .help = "another seed is another text, and other failures of fail_rate",

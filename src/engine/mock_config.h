@@ -22,6 +22,7 @@ struct mock_config {
 	const char *chain, *key; /* PEM files; "": no TLS */
 	const char *fault_text;
 	struct fault_plan fault;
+	const char *ledger; /* file of the ids of begun generations; "": none */
 	enum mock_reply reply;
 	uint64_t seed;
 };

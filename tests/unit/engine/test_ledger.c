@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include "unit/unit.h"
 
 #include "engine/ledger.h"
@@ -50,6 +52,25 @@ static void a_generation_is_told_from_start_to_end(void **state) {
 	assert_int_equal(ledger_count(l, LEDGER_RUNNING), 0);
 	ledger_free(&l);
 	assert_null(l);
+}
+
+static void begun_generations_are_lines_of_a_file(void **state) {
+	char path[] = "/tmp/test_ledger_XXXXXX", text[64] = "";
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	struct ledger *l = ledger_new(2, 1);
+	uint64_t a = ledger_start(l, SLICE("one"), "chat", "m", false, 1);
+	ledger_begin(l, a); /* nobody is told */
+	ledger_keep(l, dup(fd));
+	uint64_t b = ledger_start(l, SLICE("two"), "chat", "m", false, 1);
+	ledger_start(l, SLICE("three"), "chat", "m", false, 1);
+	ledger_begin(l, b);
+	ledger_begin(l, b);
+	ledger_free(&l);
+	assert_int_equal(pread(fd, text, sizeof(text) - 1, 0), 8);
+	assert_string_equal(text, "two\ntwo\n");
+	close(fd);
+	unlink(path);
 }
 
 static void old_rows_are_overwritten_but_counted(void **state) {
@@ -111,6 +132,7 @@ static void a_long_id_is_cut(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_generation_is_told_from_start_to_end),
+		cmocka_unit_test(begun_generations_are_lines_of_a_file),
 		cmocka_unit_test(old_rows_are_overwritten_but_counted),
 		cmocka_unit_test(a_reset_forgets_also_what_still_runs),
 		cmocka_unit_test(a_long_id_is_cut),

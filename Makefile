@@ -59,12 +59,13 @@ OBJ    := $(SRC:%.c=$(O)/%.o) $(SRCXX:%.cpp=$(O)/%.o)
 LIB    := $(O)/libheadrace.a
 UNIT   := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/unit/*/test_*.c tests/virtual/test_*.c))
 FUZZ   := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
+CHAOS  := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/chaos/*.c))
 BENCH  := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/bench/*.c))
 
 # `make V=1` shows the commands.
 Q := $(if $(V),,@)
 
-.PHONY: all static units fuzzers benchtools check fmt fmt-check layers headers named-tests lint cov man man-check clean help compdb
+.PHONY: all static units fuzzers chaostools benchtools check fmt fmt-check layers headers named-tests lint cov man man-check clean help compdb
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -103,10 +104,11 @@ $(O)/tests/%: $(O)/tests/%.o $(LIB)
 	@echo "  LD   $@"
 	$(Q)$(CXX) $(COMMON) $(if $(LTO),-fno-lto) $(LDFLAGS_ALL) -o $@ $< $(LIB) $(EXTRA) $(LDLIBS_ALL)
 
--include $(OBJ:.o=.d) $(O)/src/main.d $(UNIT:=.d) $(FUZZ:=.d) $(BENCH:=.d)
+-include $(OBJ:.o=.d) $(O)/src/main.d $(UNIT:=.d) $(FUZZ:=.d) $(CHAOS:=.d) $(BENCH:=.d)
 
 units: $(UNIT)
 fuzzers: $(FUZZ)
+chaostools: $(CHAOS)
 benchtools: $(BENCH)
 
 static: ## one statically linked binary, build/release/headrace-static
@@ -160,4 +162,4 @@ clean:
 help:
 	@echo "make                 $(O)/headrace"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
-	@echo "make VARIANT=debug|asan|tsan|fuzz|cov [all units fuzzers benchtools]"
+	@echo "make VARIANT=debug|asan|tsan|fuzz|cov [all units fuzzers chaostools benchtools]"

@@ -362,7 +362,7 @@ static void run(struct callers *a) {
 		uint64_t now_ns = kit_now_ns();
 		begin_due(a, now_ns);
 		if (now_ns - looked_ns > TURN_MS * MS) {
-			end_late(a, now_ns);
+			end_late(a, kit_now_ns());
 			looked_ns = now_ns;
 		}
 		int n = epoll_wait(a->epoll, events, EVENTS_MAX, 1);

@@ -1,4 +1,4 @@
-"""Kills parts of a running fleet under load, again and again, and counts what that cost: see script/chaos."""
+"""Kills parts of a running fleet under load, again and again, and counts what that cost: see script/chaos --fleet."""
 import os
 import signal
 import sys
@@ -170,7 +170,7 @@ def run(form):
 
 def main():
     if len(sys.argv) != 2 or sys.argv[1] not in FORMS:
-        sys.exit("usage: script/chaos --short|--long")
+        sys.exit("usage: script/chaos --fleet --short|--long")
     os.environ["NO_PROXY"] = "*"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # what was started ends, too
     with tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder:

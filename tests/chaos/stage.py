@@ -4,11 +4,12 @@ from collections import Counter
 from pathlib import Path
 
 from fleet import Stack
-from program import Engine, Router, eventually
-from registryprogram import Registry, service
+from program import Engine, eventually
+from registryprogram import Registry
+from upgrading import UpgradableRouter
 
 # A hang costs what these say; the rest is as users have it, and retries are of refusals and of what was never sent.
-TIMES = {"first_byte": "1s", "stream_idle": "1s", "connect": "1s", "announce": "500ms", "drain": "60s"}
+TIMES = {"first_byte": "1s", "stream_idle": "1s", "connect": "1s", "announce": "500ms", "drain": "60s", "upgrade": "60s"}
 HEALTH = {"interval": "100ms", "slow_start": "0s", "stall_timeout": "500ms"}
 BREAKER = {"open": "300ms", "open_max": "600ms"}
 LEASE_S = 86400
@@ -26,8 +27,8 @@ class Stage(Stack):
         for i, engine in enumerate(self.engines[:half]):
             self.registry.register(f"listed-{i}", port=engine.port, url=engine.url, ttl=LEASE_S,
                                    metadata={"type": "openai-api", "models": ["m"]})
-        self.router = self(Router, self.engines[half:], "--registry-url", self.registry.url, ready=n_engines,
-                           timeout=TIMES, health=HEALTH, breaker=BREAKER)
+        self.router = self(UpgradableRouter, self.engines[half:], "--registry-url", self.registry.url,
+                           ready=n_engines, timeout=TIMES, health=HEALTH, breaker=BREAKER)
         shown = self.router.get("/services").json()["services"]
         self.names = [next(s["name"] for s in shown if s["port"] == e.port) for e in self.engines]
 

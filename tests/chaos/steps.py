@@ -84,3 +84,9 @@ def refuse(stage, i):
 def bounce_registry(stage, _):
     """What the router knows stays as it is while nobody can be asked."""
     stage.registry.restart()
+
+
+def upgrade(stage, _):
+    """The same binary, as a package installs it, takes the place of the one that runs."""
+    stage.router.replace()
+    stage.router.upgrade()

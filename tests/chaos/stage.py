@@ -19,6 +19,7 @@ class Stage(Stack):
     def __init__(self, n_engines):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="headrace-chaos-"))
+        self.n_reloads = 0
         self.ledger = self.folder / "ledger"
         flags = ("--reply", "echo", "--itl", "10ms", "--ledger", self.ledger)
         self.engines = [self(Engine, ["m"], *flags) for _ in range(n_engines)]

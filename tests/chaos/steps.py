@@ -3,6 +3,7 @@
 What gives clients errors is told as a Fault: whose, from when to when, and which causes of the access log it explains.
 A step that gives None may cost no request anything.
 """
+import signal
 import time
 from dataclasses import dataclass
 
@@ -90,3 +91,12 @@ def upgrade(stage, _):
     """The same binary, as a package installs it, takes the place of the one that runs."""
     stage.router.replace()
     stage.router.upgrade()
+
+
+def reload(stage, _):
+    """Another value, which the admin port must show."""
+    stage.n_reloads += 1
+    wanted = f"{25 + stage.n_reloads}ms"
+    stage.router.reconfigure(retry={"backoff": wanted})
+    stage.router.signal(signal.SIGHUP)
+    eventually(lambda: stage.router.admin("/config").json()["retry"]["backoff"] == wanted)

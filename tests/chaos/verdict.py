@@ -56,12 +56,18 @@ class Verdict:
         silent = {b.id for b in self.bad if b.kind in LOST}
         return [i for i in self.asked() if i not in silent and len(self.log.get(i, [])) != 1]
 
+    def harmless(self):
+        """Faults that nobody noticed, all of a kind: nothing was shown. What is refused is asked elsewhere."""
+        met = {kind for kind, _ in self.by_cause}
+        return sorted({fault.kind for fault in self.faults} - met - {"refuse"})
+
     def checks(self):
         """-> (what, those that break it)"""
         return [("lost: accepted and never answered", self.lost()),
                 ("wrong: answers of another request, or not whole", self.wrong()),
                 ("duplicated generations", self.duplicated()),
                 ("errors without a fault that explains them", self.unexplained),
+                ("kinds of faults that met no request", self.harmless()),
                 ("requests that are not once in the access log", self.not_once_in_log())]
 
     def show(self):

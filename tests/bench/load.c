@@ -18,6 +18,10 @@
  * modes say "ready" when the window begins, and leave when standard input ends, so that
  * a proxy can be looked at before its clients are gone.
  *
+ * With --late engines take 50 ms for an answer and say for how long they had it: what is timed is the rest.
+ * With --refusals error answers are no fault but counted by their code. --key K is what is shown as bearer
+ * token.
+ *
  * With --tls the proxy is spoken to with TLS, whoever it is; handshakes are in the time of the first request
  * of a connection.
  *
@@ -45,6 +49,8 @@
 #define FAULTS_MAX   1000 /* then the run is given up */
 #define MERGED_MS    5    /* events in one read that were sent further apart were held back */
 #define OPENING_MS   60000
+#define REFUSALS_MAX 8 /* codes that are told apart */
+#define CODE_BYTES   32
 #define RETRY_MS     10   /* after a flow that failed at once */
 #define GRACE_MS     5000 /* for requests that were due in the window */
 
@@ -71,7 +77,8 @@ enum flow_state { FLOW_FREE, FLOW_BUSY, FLOW_OPEN, FLOW_OVER };
 struct flow {
 	int fd;          /* -1 between connections */
 	struct tls *tls; /* NULL: plain, or between connections */
-	bool is_shaken;
+	bool is_shaken, is_refused;
+	uint64_t held_ns; /* by the engine */
 	enum flow_state state;
 	unsigned index, model;
 	uint64_t due_ns;
@@ -86,9 +93,16 @@ struct flow {
 	struct reader answer;
 };
 
+struct refusal {
+	char code[CODE_BYTES];
+	uint64_t n;
+};
+
 struct load {
 	enum mode mode;
-	bool routed;
+	bool routed, is_late, takes_refusals;
+	const char *key;
+	struct refusal refusals[REFUSALS_MAX];
 	struct tls_client *tls; /* NULL: plain */
 	struct kit_ports ports;
 	unsigned n_flows;
@@ -164,11 +178,12 @@ static void requests_init(struct load *l) {
 
 	l->n_head = (size_t)snprintf(l->head, sizeof(l->head),
 	    "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nAccept: application/json\r\n"
-	    "Content-Type: application/json\r\nUser-Agent: bench/1\r\nAuthorization: Bearer sk-bench\r\n"
+	    "Content-Type: application/json\r\nUser-Agent: bench/1\r\nAuthorization: Bearer %s\r\n"
 	    "Content-Length: %zu\r\n%sx-bench-id: 0000000000000000\r\n\r\n",
-	    l->ports.port[0], l->body_bytes,
+	    l->ports.port[0], l->key, l->body_bytes,
 	    l->mode == MODE_SSE        ? "x-bench: sse\r\n"
 		: l->mode == MODE_IDLE ? "x-bench: idle\r\n"
+		: l->is_late           ? "x-bench: late\r\n"
 				       : "");
 	assert(l->n_head < sizeof(l->head));
 	l->id_at = l->n_head - 4 - SHAPE_ID_BYTES;
@@ -294,15 +309,48 @@ static void flow_start(struct load *l, struct flow *f, uint64_t due_ns) {
 }
 
 static bool flow_on_head(struct load *l, struct flow *f, struct slice head) {
-	struct slice line = reader_first_line(&head);
+	struct slice line = reader_first_line(&head), name, value;
 
-	if (!slice_has_prefix(line, SLICE("HTTP/1.1 200")))
+	f->is_refused =
+	    l->takes_refusals && f->answer.framed && !slice_has_prefix(line, SLICE("HTTP/1.1 200"));
+	f->held_ns = 0;
+	while (l->is_late && reader_field(&head, &name, &value))
+		if (slice_is(name, SLICE("x-bench-held")) && !text_uint(value, UINT32_MAX, &f->held_ns))
+			f->held_ns = 0;
+	if (!f->is_refused && !slice_has_prefix(line, SLICE("HTTP/1.1 200")))
 		flow_fail(l, f, FAULT_STATUS, line);
 	else if (f->state != FLOW_BUSY || f->blocked || !f->answer.framed)
 		flow_fail(l, f, FAULT_FRAMING, line);
 	else
 		return true;
 	return false;
+}
+
+static void flow_release(struct load *l, struct flow *f) {
+	if (f->answer.closes) {
+		l->n_reconnects++;
+		flow_close(f);
+	}
+	l->n_busy--;
+	flow_set_free(l, f);
+}
+
+/* An error answer, counted by its code; those beyond the table count with its last row. */
+static void flow_refuse(struct load *l, struct flow *f, uint64_t now_ns) {
+	static const char key[] = "\"code\":\"";
+	const char *at = memmem(f->body, f->n_body, key, sizeof(key) - 1);
+	struct slice rest = { at ? at + sizeof(key) - 1 : "none\"", 5 };
+	size_t i = 0;
+
+	if (at)
+		rest.n = (size_t)(f->body + f->n_body - rest.p);
+	const char *end = memchr(rest.p, '"', rest.n);
+	rest.n = size_min(end ? (size_t)(end - rest.p) : rest.n, CODE_BYTES - 1);
+	while (i + 1 < REFUSALS_MAX && l->refusals[i].n && !slice_eq(slice_of(l->refusals[i].code), rest))
+		i++;
+	if (now_ns >= l->window_ns && l->refusals[i].n++ == 0)
+		memcpy(l->refusals[i].code, rest.p, rest.n);
+	flow_release(l, f);
 }
 
 /* The answer's bytes, all of them, against those that this request must get. */
@@ -319,13 +367,9 @@ static void flow_finish(struct load *l, struct flow *f, uint64_t now_ns) {
 		flow_fail(l, f, FAULT_ROUTE, (struct slice){ l->tail[f->model], l->n_tail });
 		return;
 	}
-	flow_count(l, l->mode == MODE_OPEN ? f->due_ns : now_ns, now_ns - f->due_ns);
-	if (f->answer.closes) {
-		l->n_reconnects++;
-		flow_close(f);
-	}
-	l->n_busy--;
-	flow_set_free(l, f);
+	uint64_t own_ns = u64_min(f->held_ns, now_ns - f->due_ns);
+	flow_count(l, l->mode == MODE_OPEN ? f->due_ns : now_ns, now_ns - f->due_ns - own_ns);
+	flow_release(l, f);
 }
 
 /* One event that is whole. False when the flow failed. */
@@ -354,6 +398,12 @@ static bool flow_on_body(
     struct load *l, struct flow *f, struct slice body, uint64_t now_ns, uint64_t *first_ns) {
 	uint64_t sent_ns;
 
+	if (f->is_refused) {
+		size_t n = size_min(body.n, sizeof(f->body) - f->n_body);
+		memcpy(f->body + f->n_body, body.p, n);
+		f->n_body += n;
+		return true;
+	}
 	while (body.n) {
 		size_t n =
 		    size_min(body.n, (is_streaming(l) ? SHAPE_EVENT_BYTES : SHAPE_ANSWER_BYTES) - f->n_body);
@@ -382,6 +432,8 @@ static void flow_on_end(struct load *l, struct flow *f, struct slice rest, uint6
 		flow_fail(l, f, FAULT_CLOSED, SLICE("a stream that must not end"));
 	else if (rest.n)
 		flow_fail(l, f, FAULT_FRAMING, rest);
+	else if (f->is_refused)
+		flow_refuse(l, f, now_ns);
 	else
 		flow_finish(l, f, now_ns);
 }
@@ -575,6 +627,10 @@ static void load_print(const struct load *l) {
 			    (unsigned long long)l->n_faults[i]);
 			n_errors += l->n_faults[i];
 		}
+	printf("},\"refusals\":{");
+	for (size_t i = 0; i < REFUSALS_MAX && l->refusals[i].n; i++)
+		printf(
+		    "%s\"%s\":%llu", i ? "," : "", l->refusals[i].code, (unsigned long long)l->refusals[i].n);
 	printf("},\"errors\":%llu}\n", (unsigned long long)n_errors);
 	fflush(stdout);
 }
@@ -620,7 +676,8 @@ static void load_parse(struct load *l, int argc, char **argv) {
 	static const struct option options[] = { { "ports", 1, 0, 'p' }, { "connections", 1, 0, 'c' },
 		{ "window-ms", 1, 0, 'w' }, { "warm-ms", 1, 0, 'm' }, { "rate", 1, 0, 'r' },
 		{ "body-bytes", 1, 0, 'b' }, { "clock", 1, 0, 'k' }, { "routed", 0, 0, 'o' },
-		{ "models", 1, 0, 'n' }, { "shared-bytes", 1, 0, 's' }, { "tls", 0, 0, 't' }, { 0 } };
+		{ "models", 1, 0, 'n' }, { "shared-bytes", 1, 0, 's' }, { "tls", 0, 0, 't' },
+		{ "late", 0, 0, 'l' }, { "refusals", 0, 0, 'f' }, { "key", 1, 0, 'y' }, { 0 } };
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -652,6 +709,15 @@ static void load_parse(struct load *l, int argc, char **argv) {
 		case 'n':
 			l->n_models = (unsigned)u64_max(1, kit_uint(optarg, SHAPE_N_MODELS));
 			break;
+		case 'l':
+			l->is_late = true;
+			break;
+		case 'f':
+			l->takes_refusals = true;
+			break;
+		case 'y':
+			l->key = optarg;
+			break;
 		case 't':
 			load_use_tls(l);
 			break;
@@ -672,7 +738,7 @@ static void load_parse(struct load *l, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-	static struct load load = { .body_bytes = 400, .n_models = SHAPE_N_MODELS };
+	static struct load load = { .key = "sk-bench", .body_bytes = 400, .n_models = SHAPE_N_MODELS };
 
 	load_parse(&load, argc, argv);
 	kit_raise_limits();

@@ -34,6 +34,8 @@ class Samples:
         self.scan = []
         self.delays = []  # rows of the workload `fleet`
         self.beats = []  # of `registry`
+        self.floods = []  # of `flood`
+        self.storms = []  # of `storm`
         self.decide = []  # lines of the program of that name
 
     def add(self, workload, index, subject, connections, result, config):
@@ -131,11 +133,12 @@ class Samples:
         for workload, subject, why in self.failures:
             row = {"workload": workload, "subject": subject, "connections": None, "ops": 0}
             rows.append(row | dict.fromkeys(ROW) | {"errors": 1, "config": {"error": why}})
-        return rows + self.delays + self.beats + [decide_row(line) for line in self.decide]
+        return rows + self.delays + self.beats + self.floods + self.storms + [decide_row(line) for line in self.decide]
 
     def troubles(self, subject=None):
         """Everything that went wrong, in words."""
         found = [f"{name}: not measured: {why}" for name, why in self.missing.items() if subject in (None, name)]
+        found += [f"{row['workload']}: {row['errors']} errors" for row in self.floods + self.storms if row["errors"]]
         found += [f"{w} {name}: {why}" for w, name, why in self.failures if subject in (None, name)]
         for (workload, name, connections), samples in self.of.items():
             if subject not in (None, name):
@@ -228,6 +231,31 @@ def print_beats(rows, verdicts):
     print_table(["load", "CPU s", "of a core", "p50 us", "p99 us", "Rss"] + ["verdict"] * verdicts, lines)
 
 
+def words(counts):
+    return ", ".join(f"{code} {n}" for code, n in counts.items()) or "-"
+
+
+def print_floods(rows):
+    print("\nflood, us that are added to an answer of the quiet tenant")
+    lines = []
+    for row in rows:
+        config = row["config"]
+        shown = [config["alone_p50_us"], config["alone_p99_us"], row["p50_us"], row["p99_us"]]
+        line = [f"{config['quiet_per_s']} beside {config['flood_per_s']} a second", *(f"{one:.0f}" for one in shown)]
+        lines.append([*line, str(config["flood_answered"]), words(config["flood_refused"]), str(row["errors"])])
+    print_table(["requests", "p50 alone", "p99 alone", "p50", "p99", "flood: good", "refused", "errors"], lines)
+
+
+def print_storms(rows):
+    print("\nstorm")
+    lines = []
+    for row in rows:
+        config = row["config"]
+        line = [config["engines"], str(row["ops"]), str(config["requests_at_engines"]), f"{config['per_request']:.3f}"]
+        lines.append([*line, str(config["answered"]), words(config["refused"]), str(row["errors"])])
+    print_table(["half of them", "requests", "at engines", "ratio", "good", "refused", "errors"], lines)
+
+
 def print_decide(lines):
     print("\ndecide, us: a choice alone, and with its ticket")
     sizes = sorted({line["instances"] for line in lines})
@@ -251,6 +279,13 @@ def decide_targets(samples):
         measured, policy = samples.decided_us(instances)
         yield f"decide: p99 among {instances} instances, us ({policy})", measured, limit, "{:.1f}"
     yield "decide: lookup of 100,000 tokens that 64 have, us", samples.looked_up_us(), 30, "{:.1f}"
+
+
+def flood_targets(samples):
+    for row in samples.floods:
+        yield "flood: added p99 of the quiet tenant, by itself", row["config"]["added_p99_ratio"], 2, "{:.2f}"
+    for row in samples.storms:
+        yield f"storm ({row['config']['engines']}): at engines by request", row["config"]["per_request"], 1.2, "{:.3f}"
 
 
 def targets(samples):
@@ -289,6 +324,7 @@ def targets(samples):
         ),
         ("shared400k: cores at 100 requests/s", samples.cores("shared400k", "headrace"), 0.05, "{:.3f}"),
         *decide_targets(samples),
+        *flood_targets(samples),
         (
             "chat: heap allocations a request",
             samples.median("chat", "headrace", 64, "heap_allocations_per_op"),
@@ -327,6 +363,10 @@ def print_tables(samples, verdicts):
         print_delays(samples.delays, verdicts)
     if samples.beats:
         print_beats(samples.beats, verdicts)
+    if samples.floods:
+        print_floods(samples.floods)
+    if samples.storms:
+        print_storms(samples.storms)
     if samples.decide:
         print_decide(samples.decide)
     if samples.scan:

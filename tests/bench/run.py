@@ -22,6 +22,11 @@ within each round. CPU per operation is the growth of the CPU clocks of the prox
                 died or hangs. An operation is a repetition; p50 is the median, p99 the maximum
     registry    headrace alone: 10,000 records, then 1,000 heartbeats a second over kept connections, with
                 probes as by default. An operation is a heartbeat, timed from when it was due
+    flood       headrace alone: a tenant's 80 requests a second beside one that asks for 20 times its share (both may
+                have 8 in flight, of 50 ms each). An operation is an answer to the quiet one; times are what is added
+                to the engine's own. What the other one is refused is counted by code
+    storm       headrace alone: half of the engines answer 500, or refuse connections, all the time, with retries
+                of both. An operation is a request of a client; what counts is how many engines get for each
     tls         chat with 64 connections that speak TLS 1.3 and are kept; nginx, HAProxy and headrace, one P-256
                 certificate for all
     tls_sse     sse over TLS, a quarter of the streams
@@ -50,6 +55,7 @@ from pathlib import Path
 
 import beats
 import delays
+import flood
 import report
 from subjects import SUBJECTS, TLS_WORKLOADS, Place, Unavailable, end, pinned
 
@@ -62,7 +68,7 @@ SHARED_CONNECTIONS = 32
 SHARED_RATE_PER_S = 100
 PLAIN = ("chat", "sse", "idle", "prompt400k", "shared400k", "latency")
 WORKLOADS = (*PLAIN, *TLS_WORKLOADS)
-ALSO = ("fleet", "registry", "decide")  # of no subject but our own
+ALSO = ("fleet", "registry", "decide", "flood", "storm")  # of no subject but our own
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,8 @@ class Profile:
     repetitions: int
     shared_ms: int
     picks: int
+    flood_ms: int
+    storm_ms: int
     sse_streams: int = 2000
     idle_streams: int = 9000
     records: int = 10000
@@ -84,9 +92,9 @@ class Profile:
 
 
 PROFILES = {
-    "smoke": Profile(1, 100, 300, 700, 400, 400, 20, 3, 400, 300, sse_streams=200, idle_streams=500, records=1000, beats=1000),
-    "default": Profile(3, 300, 1500, 3000, 1500, 2000, 200, 15, 3000, 3000),
-    "full": Profile(7, 1000, 4000, 8000, 4000, 5000, 500, 50, 8000, 10000, beats=60000),
+    "smoke": Profile(1, 100, 300, 700, 400, 400, 20, 3, 400, 300, 700, 700, sse_streams=200, idle_streams=500, records=1000, beats=1000),
+    "default": Profile(3, 300, 1500, 3000, 1500, 2000, 200, 15, 3000, 3000, 6000, 10000),
+    "full": Profile(7, 1000, 4000, 8000, 4000, 5000, 500, 50, 8000, 10000, 10000, 60000, beats=60000),
 }
 
 
@@ -280,6 +288,21 @@ class Bench:
             say(f"{index + 1}/{self.profile.rounds}")
             runs.append(self.lines("decide", "--picks", self.profile.picks))
         self.samples.decide = [report.median_line(same) for same in zip(*runs)]
+
+    def flood(self, say):
+        """What a tenant that asks for too much costs another one."""
+        rounds = []
+        for index in range(self.profile.rounds):
+            say(f"{index + 1}/{self.profile.rounds}")
+            rounds.append(flood.flood(self.place, index, self.profile.flood_ms))
+        self.samples.floods = [flood.flood_row(rounds, self.versions["headrace"])]
+
+    def storm(self, say):
+        """What retries make of engines that fail."""
+        for how in flood.STORMS:
+            say(how)
+            found = flood.storm(self.place, 0, how, self.profile.storm_ms)
+            self.samples.storms.append(flood.storm_row(how, found, self.versions["headrace"]))
 
     def scan(self):
         """The body scanner alone."""

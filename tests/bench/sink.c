@@ -1,14 +1,16 @@
 /*
  * sink: the engines of the bench: one process, one port an engine, keep-alive HTTP/1.1.
  *
- *   sink --ports PORT,PORT,...
+ *   sink --ports PORT,PORT,... [--failing PORT,...]
  *
  * A POST is read to its end, then answered as its header `x-bench` says: without one by
  * a chat completion of 600 bytes, "sse" by a stream of 20 events a second, "idle" by a
- * stream that falls silent behind its first event. Answers carry the request's
+ * stream that falls silent behind its first event, "late" by the completion 50 ms later, whose field
+ * `x-bench-held` says for how many nanoseconds the sink had it. Those that are --failing answer 500 to all of
+ * them, and are well for whoever looks. Answers carry the request's
  * `x-bench-id` and the number of the engine; events carry the moment they were sent.
- * GET /v1/models lists the engine's models. The engines beyond the eighth are like the first
- * eight again, number and models alike.
+ * GET /v1/models lists the engine's models, GET /requests says how many POSTs it got. The engines beyond the
+ * eighth are like the first eight again, number and models alike.
  *
  * Streams stand in a wheel of one slot a millisecond of their period; each new one takes
  * the next slot, so that at any load a millisecond's work is small. An answer is sent
@@ -28,7 +30,7 @@
 
 _Static_assert(SHAPE_EVENT_BYTES == 0xc8, "CHUNK_HEAD says so");
 
-enum wish { WISH_ANSWER, WISH_SSE, WISH_IDLE, WISH_MODELS, WISH_UNKNOWN };
+enum wish { WISH_ANSWER, WISH_SSE, WISH_IDLE, WISH_LATE, WISH_MODELS, WISH_COUNT, WISH_UNKNOWN };
 
 struct conn {
 	int fd;
@@ -38,11 +40,14 @@ struct conn {
 	enum wish wish;
 	char id[SHAPE_ID_BYTES];
 	uint64_t n_events;
+	uint64_t came_ns;          /* a request that is answered late */
 	struct conn *next, **link; /* in the wheel; NULL when not */
 };
 
 struct engine {
 	struct conn listener;
+	bool fails;
+	uint64_t n_requests;
 	char models[1024];
 	size_t n_models;
 };
@@ -60,19 +65,24 @@ struct sink {
 
 static struct sink sink;
 
+static void conn_leave_wheel(struct conn *c) {
+	if (!c->link)
+		return;
+	*c->link = c->next;
+	if (c->next)
+		c->next->link = c->link;
+	c->link = NULL;
+	sink.n_streams--;
+}
+
 static void conn_close(struct conn *c) {
-	if (c->link) {
-		*c->link = c->next;
-		if (c->next)
-			c->next->link = c->link;
-		sink.n_streams--;
-	}
+	conn_leave_wheel(c);
 	close(c->fd);
 	free(c);
 }
 
-static void conn_join_wheel(struct conn *c) {
-	struct conn **slot = &sink.slot[sink.next_slot++ % SHAPE_EVENT_MS];
+static void conn_join_wheel(struct conn *c, uint64_t index) {
+	struct conn **slot = &sink.slot[index % SHAPE_EVENT_MS];
 
 	if (sink.n_streams++ == 0)
 		sink.tick = kit_now_ns() / TICK_NS;
@@ -108,20 +118,51 @@ must_use static bool conn_send_text(struct conn *c, const char *status, const ch
 	return conn_send(c, text, (size_t)n);
 }
 
-must_use static bool conn_answer(struct conn *c) {
+/* The completion for this request. */
+static char *conn_body(const struct conn *c) {
 	char *body = sink.answer + sink.n_answer_head;
 
+	memcpy(body + ANSWER_ID_AT, c->id, SHAPE_ID_BYTES);
+	body[ANSWER_ENGINE_AT] = (char)('0' + (c->engine - sink.engine) % SHAPE_N_ENGINES);
+	return body;
+}
+
+must_use static bool conn_answer_late(struct conn *c) {
+	char text[1024];
+	int n = snprintf(text, sizeof(text),
+	    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\nx-bench-held: "
+	    "%llu\r\n\r\n%.*s",
+	    SHAPE_ANSWER_BYTES, (unsigned long long)(kit_now_ns() - c->came_ns), SHAPE_ANSWER_BYTES,
+	    conn_body(c));
+
+	assert(n > 0 && (size_t)n < sizeof(text));
+	conn_leave_wheel(c);
+	return conn_send(c, text, (size_t)n);
+}
+
+must_use static bool conn_answer(struct conn *c) {
+	char text[64];
+
+	if (c->engine->fails && c->wish <= WISH_LATE)
+		return conn_send_text(c, "500 Internal Server Error", "{}", 2);
 	switch (c->wish) {
 	case WISH_ANSWER:
-		memcpy(body + ANSWER_ID_AT, c->id, SHAPE_ID_BYTES);
-		body[ANSWER_ENGINE_AT] = (char)('0' + (c->engine - sink.engine) % SHAPE_N_ENGINES);
+		conn_body(c);
 		return conn_send(c, sink.answer, sink.n_answer_head + SHAPE_ANSWER_BYTES);
 	case WISH_SSE:
 		if (!c->link)
-			conn_join_wheel(c);
+			conn_join_wheel(c, sink.next_slot++);
 		return conn_send(c, sink.stream_head, sink.n_stream_head);
 	case WISH_IDLE:
 		return conn_send(c, sink.stream_head, sink.n_stream_head) && conn_send_event(c);
+	case WISH_LATE:
+		c->came_ns = kit_now_ns();
+		conn_join_wheel(c, c->came_ns / TICK_NS + SHAPE_EVENT_MS - 1);
+		return true;
+	case WISH_COUNT:
+		snprintf(
+		    text, sizeof(text), "{\"requests\":%llu}", (unsigned long long)c->engine->n_requests);
+		return conn_send_text(c, "200 OK", text, strlen(text));
 	case WISH_MODELS:
 		return conn_send_text(c, "200 OK", c->engine->models, c->engine->n_models);
 	case WISH_UNKNOWN:
@@ -135,14 +176,18 @@ static void conn_on_head(struct conn *c, struct slice head) {
 
 	c->wish = slice_has_prefix(line, SLICE("POST /"))      ? WISH_ANSWER
 	    : slice_has_prefix(line, SLICE("GET /v1/models ")) ? WISH_MODELS
+	    : slice_has_prefix(line, SLICE("GET /requests "))  ? WISH_COUNT
 							       : WISH_UNKNOWN;
+	c->engine->n_requests += c->wish == WISH_ANSWER;
 	c->n_events = 0;
 	memset(c->id, '0', sizeof(c->id));
 	while (reader_field(&head, &name, &value)) {
 		if (slice_is(name, SLICE("x-bench-id")) && value.n == SHAPE_ID_BYTES)
 			memcpy(c->id, value.p, SHAPE_ID_BYTES);
 		else if (slice_is(name, SLICE("x-bench")))
-			c->wish = slice_is(value, SLICE("sse")) ? WISH_SSE : WISH_IDLE;
+			c->wish = slice_is(value, SLICE("sse")) ? WISH_SSE
+			    : slice_is(value, SLICE("late"))    ? WISH_LATE
+								: WISH_IDLE;
 	}
 }
 
@@ -201,7 +246,7 @@ static void engine_init(struct engine *e, unsigned index, uint16_t port) {
 	kit_watch(sink.epoll, EPOLL_CTL_ADD, e->listener.fd, EPOLLIN, &e->listener);
 }
 
-static void sink_init(struct kit_ports ports) {
+static void sink_init(struct kit_ports ports, struct kit_ports failing) {
 	sink.epoll = kit_epoll();
 	sink.n_answer_head = (size_t)snprintf(sink.answer, sizeof(sink.answer),
 	    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
@@ -215,6 +260,9 @@ static void sink_init(struct kit_ports ports) {
 	memcpy(sink.chunk + CHUNK_OF_EVENT - 2, "\r\n", 2);
 	for (unsigned i = 0; i < ports.n; i++)
 		engine_init(&sink.engine[i], i, ports.port[i]);
+	for (unsigned i = 0; i < ports.n; i++)
+		for (unsigned k = 0; k < failing.n; k++)
+			sink.engine[i].fails |= ports.port[i] == failing.port[k];
 }
 
 /*
@@ -228,7 +276,7 @@ static void sink_turn_wheel(void) {
 	for (; sink.n_streams && sink.tick <= now_tick; sink.tick++)
 		for (struct conn *c = sink.slot[sink.tick % SHAPE_EVENT_MS], *next; c; c = next) {
 			next = c->next;
-			if (!conn_send_event(c))
+			if (!(c->wish == WISH_LATE ? conn_answer_late(c) : conn_send_event(c)))
 				conn_close(c);
 		}
 }
@@ -242,22 +290,22 @@ static struct timespec *sink_until_tick(struct timespec *t) {
 }
 
 int main(int argc, char **argv) {
-	static const struct option options[] = { { "ports", 1, 0, 'p' }, { 0 } };
-	struct kit_ports ports = { .n = 0 };
+	static const struct option options[] = { { "ports", 1, 0, 'p' }, { "failing", 1, 0, 'f' }, { 0 } };
+	struct kit_ports ports = { .n = 0 }, failing = { .n = 0 };
 	struct epoll_event events[EVENTS_MAX];
 	struct timespec wait;
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (option != 'p')
+		if (option != 'p' && option != 'f')
 			return 2;
-		ports = kit_ports(optarg);
+		*(option == 'p' ? &ports : &failing) = kit_ports(optarg);
 	}
 	if (!ports.n)
-		kit_die("usage: sink --ports PORT,... (at most %d)", KIT_PORTS_MAX);
+		kit_die("usage: sink --ports PORT,... (at most %d) [--failing PORT,...]", KIT_PORTS_MAX);
 	kit_raise_limits();
 	prctl(PR_SET_TIMERSLACK, 1UL);
-	sink_init(ports);
+	sink_init(ports, failing);
 	for (;;) {
 		int n = epoll_pwait2(sink.epoll, events, EVENTS_MAX, sink_until_tick(&wait), NULL);
 		for (int i = 0; i < n; i++) {

@@ -16,7 +16,8 @@
  *   error    an error answer, whole
  *   event    a stream that ended in an error event
  *   cut      an answer that began and visibly is not complete
- *   silent   the connection ended and nothing had come
+ *   silent   a new connection ended and nothing had come
+ *   stale    the same of one that was kept, and was open when the request was sent
  *   refused  there was no connection
  *   late     nothing more came for LATE_S
  *   wrong    bytes that this request must not get, or an answer that seems complete and is not
@@ -46,14 +47,15 @@ enum kind {
 	KIND_EVENT,
 	KIND_CUT,
 	KIND_SILENT,
+	KIND_STALE,
 	KIND_REFUSED,
 	KIND_LATE,
 	KIND_WRONG,
 	N_KINDS
 };
 
-static const char *const kind_names[] = { "good", "error", "event", "cut", "silent", "refused", "late",
-	"wrong" };
+static const char *const kind_names[] = { "good", "error", "event", "cut", "silent", "stale", "refused",
+	"late", "wrong" };
 
 struct caller {
 	int fd; /* -1 between connections */
@@ -211,7 +213,10 @@ static enum kind judge(const struct caller *c, bool is_whole) {
 /* All that will come has. */
 static void caller_on_end(struct callers *a, struct caller *c, bool is_whole) {
 	if (!c->has_head)
-		caller_end(a, c, c->n_answer || c->reader.n_head ? KIND_CUT : KIND_SILENT);
+		caller_end(a, c,
+		    c->n_answer || c->reader.n_head ? KIND_CUT
+			: c->is_new                 ? KIND_SILENT
+						    : KIND_STALE);
 	else if (c->status == 200)
 		caller_end(a, c, judge(c, is_whole));
 	else
@@ -285,7 +290,7 @@ static void caller_write(struct callers *a, struct caller *c) {
 	ssize_t n = send(c->fd, c->request + c->n_written, c->n_request - c->n_written, MSG_NOSIGNAL);
 
 	if (n < 0 && errno != EAGAIN) {
-		caller_end(a, c, c->is_new && !c->n_written ? KIND_REFUSED : KIND_SILENT);
+		caller_end(a, c, !c->is_new ? KIND_STALE : c->n_written ? KIND_SILENT : KIND_REFUSED);
 		return;
 	}
 	c->n_written += n < 0 ? 0 : (size_t)n;

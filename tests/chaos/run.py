@@ -25,16 +25,18 @@ def parse_arguments():
 
 
 def perform(stage, callers, plan):
-    """All steps. -> the faults among them"""
+    """All steps. -> (the faults among them, each step's name, begin and end)"""
     import steps
-    faults = []
+    faults, times = [], []
     for step in plan:
         callers.await_ends(step.due)
         stage.settle()
+        began = time.monotonic()
         fault = getattr(steps, step.name)(stage, stage.next_serving(step.engine))
         if fault:
             faults.append(fault)
-    return faults
+        times.append((step.name, began, time.monotonic()))
+    return faults, times
 
 
 def rows_of_log(router):
@@ -54,12 +56,11 @@ def run(build, form, seed):
     with Stage(form.n_engines) as stage:
         callers = Callers(build / "tests/chaos/callers", stage.router.port, form, seed)
         try:
-            faults = perform(stage, callers, plan)
+            faults, times = perform(stage, callers, plan)
             total = callers.end()
         finally:
             callers.kill()
-    verdict = Verdict(total, callers.bad, faults, rows_of_log(stage.router), stage.begun(),
-                      collections.Counter(step.name for step in plan))
+    verdict = Verdict(total, callers.bad, faults, rows_of_log(stage.router), stage.begun(), times)
     n_failed = verdict.show()
     print(f"seed {seed}, {time.monotonic() - began:.0f} s\n{len(verdict.checks()) - n_failed} passed, {n_failed} failed")
     return n_failed

@@ -2,7 +2,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-LOST = ("silent", "refused", "late")
+LOST = ("silent", "stale", "refused", "late")
 
 
 @dataclass
@@ -12,7 +12,7 @@ class Verdict:
     faults: list
     log: dict                   # id -> rows of the access log
     begun: Counter              # id -> generations
-    steps: Counter
+    steps: list                 # (name, began, ended) in their order
     by_cause: Counter = field(default_factory=Counter)      # (fault, cause) -> errors
     unexplained: list = field(default_factory=list)
 
@@ -30,10 +30,16 @@ class Verdict:
             if fault.explains(cause, instance, bad.began, bad.ended):
                 self.by_cause[fault.kind, cause] += 1
                 return
-        self.unexplained.append(f"{bad} {row}")
+        self.unexplained.append(f"{bad} {row} {self.meanwhile(bad)}")
 
     def lost(self):
-        return [f"{b} {self.log.get(b.id)}" for b in self.bad if b.kind in LOST]
+        return [f"{b} {self.log.get(b.id)} {self.meanwhile(b)}" for b in self.bad if b.kind in LOST]
+
+    def meanwhile(self, bad):
+        """What was done while the request was under way, or last before."""
+        found = [name for name, began, ended in self.steps if began <= bad.ended and bad.began <= ended]
+        before = [name for name, began, _ in self.steps if began <= bad.ended]
+        return f"during {found}" if found else f"after {before[-3:]}"
 
     def wrong(self):
         """Also a good answer that no engine has made."""
@@ -77,7 +83,7 @@ class Verdict:
               f"{n_bad} others: {', '.join(f'{n} {kind}' for kind, n in Counter(b.kind for b in self.bad).items()) or 'none'}")
         print(f"worst pause {t['pause_ms']:.0f} ms without a good end, slowest good request {t['slowest_ms']:.0f} ms")
         print(f"{'step':<18}{'times':>6}{'errors':>8}  by cause")
-        for name, n in sorted(self.steps.items()):
+        for name, n in sorted(Counter(name for name, _, _ in self.steps).items()):
             causes = {cause: k for (kind, cause), k in self.by_cause.items() if kind == name}
             print(f"{name:<18}{n:>6}{sum(causes.values()):>8}  {', '.join(f'{c} {k}' for c, k in sorted(causes.items()))}")
         for what, broken in self.checks():

@@ -81,9 +81,15 @@ static void session_linger(struct session *s) {
 	loop_wake(s->conn.loop, &s->job);
 }
 
-/* Between requests. A client with TLS is told, so that it sees no cut. */
+/*
+ * Between requests. A request that has come since the last poll is answered instead: closed upon, it would be
+ * reset and lost. A client with TLS is told, so that it sees no cut.
+ */
 static void session_dismiss(struct session *s) {
-	if (s->conn.tls)
+	conn_look(&s->conn);
+	if (conn_fill(&s->conn, LOOP_READ_BYTES) == 0)
+		loop_wake(s->conn.loop, &s->job);
+	else if (s->conn.tls)
 		session_linger(s);
 	else
 		session_close(s, false);

@@ -296,6 +296,10 @@ void conn_relax(struct conn *c) {
 		buf_unref(&c->loop->bufs, &c->stash);
 }
 
+void conn_look(struct conn *c) {
+	c->can_read = true;
+}
+
 int conn_fill(struct conn *c, size_t max) {
 	struct loop *l = c->loop;
 	if (c->unread.n)

@@ -110,6 +110,10 @@ void conn_reset(struct conn *c);
  * it is yet to be done: to be called again at the next wake, after which it does nothing. */
 void conn_shutdown(struct conn *c);
 
+/* The next conn_fill() asks the socket, whatever events have told: bytes may have come since the last poll.
+ */
+void conn_look(struct conn *c);
+
 /* Reads at most `max` bytes into `unread` if that is empty. 0: there is something. */
 must_use int conn_fill(struct conn *c, size_t max);
 

@@ -563,6 +563,27 @@ static void a_drain_lets_requests_finish(void **state) {
 	house_close(h);
 }
 
+/* Requests that crossed the drain: no event has told of them when idle clients are closed. */
+static void a_drain_answers_what_has_just_come(void **state) {
+	struct house *h = house_open(&patient);
+	int fds[] = { rig_connect(h->port), rig_connect(h->port), rig_connect(h->port) };
+	for (size_t i = 0; i < n_elems(fds); i++) {
+		rig_say(fds[i], SLICE("GET /i HTTP/1.1\r\nHost: x\r\n\r\n"));
+		assert_hears(h, fds[i], OK_WITH(7, "GET /i\n"));
+	}
+	rig_say(fds[0], SLICE("GET /a HTTP/1.1\r\nHost: x\r\n\r\n"));
+	rig_say(fds[2], SLICE("GET /b HTTP/1.1\r\n"));
+	server_drain(&h->server);
+	assert_last_words(h, fds[0], "HTTP/1.1 200 OK\r\nconnection: close\r\n");
+	assert_last_words(h, fds[1], "");
+	rig_say(fds[2], SLICE("Host: x\r\n\r\n"));
+	assert_last_words(h, fds[2], "HTTP/1.1 200 OK\r\nconnection: close\r\n");
+	for (size_t i = 0; i < n_elems(fds); i++)
+		close(fds[i]);
+	rig_until(&h->rig, h->server.n_sessions == 0);
+	house_close(h);
+}
+
 /* A client that came just before the end and says nothing: it has a second, in the backlog or not. */
 static void who_never_asks_does_not_hold_a_drain_up(void **state) {
 	fake_ns = 1000000000;
@@ -763,6 +784,7 @@ int main(void) {
 		cmocka_unit_test(an_idle_connection_ends),
 		cmocka_unit_test(a_loop_that_slept_serves_the_next_client),
 		cmocka_unit_test(a_drain_lets_requests_finish),
+		cmocka_unit_test(a_drain_answers_what_has_just_come),
 		cmocka_unit_test(who_never_asks_does_not_hold_a_drain_up),
 		cmocka_unit_test(a_close_ends_everybody),
 		cmocka_unit_test(peers_have_addresses),

@@ -20,7 +20,7 @@ FORMS = {
     "--short": Form(4, 20_000, 1000, {"kill": 5, "reload": 3, "upgrade": 2}),
     "--long": Form(16, 200_000, 1000, {
         "kill": 20, "restart": 20, "hang_head": 6, "hang_stream": 6, "reset_head": 8, "reset_body": 8, "garbage": 6,
-        "refuse": 8, "bounce_registry": 10, "reload": 50,
+        "refuse": 8, "drain": 10, "bounce_registry": 10, "reload": 50,
         "upgrade": 10}),
 }
 

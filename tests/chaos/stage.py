@@ -2,9 +2,10 @@
 import tempfile
 from collections import Counter
 from pathlib import Path
+from urllib.parse import quote
 
 from fleet import Stack
-from program import Engine, eventually
+from program import Engine, eventually, http
 from registryprogram import Registry
 from upgrading import UpgradableRouter
 
@@ -47,6 +48,16 @@ class Stage(Stack):
         """The first from the i-th on."""
         found = self.serving()
         return min(found, key=lambda one: (one - i) % len(self.engines))
+
+    def wish(self, name, verb):
+        """As an operator, on the admin port."""
+        with http() as client:
+            answer = client.post(f"{self.router.admin_url}/instances/{quote(name, safe='')}/{verb}")
+        assert answer.status_code == 200, answer.text
+
+    def in_flight(self, name):
+        shown = self.router.admin("/instances").json()["instances"]
+        return next(one["in_flight"] for one in shown if one["instance"] == name)
 
     def begun(self):
         """id -> how many generations of it have begun, on all engines that ever were."""

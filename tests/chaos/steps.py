@@ -48,6 +48,15 @@ def restart(stage, i):
     return replaced(stage, i, "restart", lambda engine: engine.stop())
 
 
+def drain(stage, i):
+    """An engine is drained, replaced when its last request has ended, and let back in."""
+    name = stage.names[i]
+    stage.wish(name, "drain")
+    eventually(lambda: stage.in_flight(name) == 0)
+    stage.engines[i].restart()
+    stage.wish(name, "undrain")
+
+
 def armed(stage, i, kind, spec, causes, n=8):
     """The engine misbehaves until it has met n requests, or gets no more of them."""
     engine, fault = stage.engines[i], Fault(kind, stage.names[i], causes, time.monotonic())

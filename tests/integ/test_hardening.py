@@ -100,7 +100,7 @@ def test_the_filter_of_system_calls_lets_a_router_work(engine, router, tmp_path,
         pytest.skip("tracing is not allowed here")
     assert front.chat(body={"stream": True}).status_code == 200
     front.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "certificates" in front.output())
+    eventually(lambda: "configuration read again" in front.output())
     assert front.chat().status_code == 200
     front.stop()
 

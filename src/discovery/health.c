@@ -311,11 +311,13 @@ static void health_set_options(struct health *h, const struct health_options *op
 		.errors_max = options->errors_max };
 }
 
-/* A probe that is due later than it would be now comes earlier. */
+/* A probe that is due later than it would be now comes earlier; what a question under way asks next it asks
+ * with the new key: the old one's text may be gone by then. */
 static void monitor_retune(struct monitor *m) {
 	const struct health *h = m->health;
 
 	m->engine.fetch.timeout_ms = m->sitter.fetch.timeout_ms = h->options.timeout_ms;
+	m->engine.bearer = m->progress.bearer = instance_key(&m->instance->spec, h->options.api_key);
 	m->progress.answer_ms = h->options.timeout_ms;
 	m->progress.pause_ms = h->options.stall_ms;
 	m->probe_at_ms = u64_min(m->probe_at_ms, health_now(h) + health_state_probe_wait_ms(&m->state));

@@ -55,7 +55,8 @@ struct health {
 void health_init(struct health *h, struct loop *loop, struct fleet *fleet,
     const struct health_options *options, health_evidence_fn evidence, void *context,
     void (*on_change)(struct health *h));
-/* Other options, from now on; what is under way ends as it began. */
+/* Other options, from now on: the texts of the old ones are not looked at any more. What is under way ends as
+ * it began, but for the key that it asks again with. */
 void health_retune(struct health *h, const struct health_options *options);
 void health_deinit(struct health *h);
 

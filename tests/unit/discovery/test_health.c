@@ -199,6 +199,32 @@ static void an_engine_may_say_that_it_drains(void **state) {
 }
 
 /* The operator's word, also about one that comes after it; it is probed at once when it may serve again. */
+/* The texts of the options go away with them: what is asked next is asked under the new ones. */
+static void a_question_under_way_takes_the_new_key(void **state) {
+	struct scene *s = scene_open(1, true);
+	struct health_options options = s->health.options;
+	struct heard heard;
+	char *key = strdup("first");
+
+	options.api_key = key;
+	health_retune(&s->health, &options);
+	int fd = far_hear(&s->rig, &s->far, &heard);
+	assert_true(memmem(heard.p, heard.n, "Bearer first", strlen("Bearer first")));
+	heard_free(&heard);
+	options.api_key = "second";
+	health_retune(&s->health, &options);
+	memset(key, 'x', strlen(key));
+	free(key);
+	far_say(&s->rig, fd, SLICE("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"));
+	far_await_end(&s->rig, fd);
+	fd = far_hear(&s->rig, &s->far, &heard);
+	assert_memory_equal(heard.p, "GET /v1/models ", strlen("GET /v1/models "));
+	assert_true(memmem(heard.p, heard.n, "Bearer second", strlen("Bearer second")));
+	heard_free(&heard);
+	close(fd);
+	scene_close(s);
+}
+
 static void what_is_wished_is_heeded(void **state) {
 	struct fleet_wish wish = { .state = INSTANCE_DRAINING };
 	struct scene *s = scene_open(1, true);
@@ -353,6 +379,7 @@ int main(void) {
 		cmocka_unit_test(who_comes_and_goes_is_out_from_the_first),
 		cmocka_unit_test(an_engine_may_say_that_it_drains),
 		cmocka_unit_test(what_is_wished_is_heeded),
+		cmocka_unit_test(a_question_under_way_takes_the_new_key),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

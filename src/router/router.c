@@ -438,6 +438,12 @@ static void control_stop(struct control *c) {
 	loop_stop(&c->loop);
 }
 
+/* Their sockets are closed by workers from now on. */
+static void control_forget_data(struct control *c) {
+	for (size_t i = 0; i < c->sockets.n_data; i++)
+		c->sockets.data[i] = -1;
+}
+
 static bool control_has_clients(const struct control *c) {
 	for (unsigned i = 0; i < c->router.n_workers; i++) {
 		const struct server *s = &c->router.workers[i].server;
@@ -470,6 +476,7 @@ static void control_drain(struct control *c) {
 	struct log_event e;
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_drain(&c->router.workers[i]);
+	control_forget_data(c);
 	c->state = CONTROL_DRAINING;
 	log_begin(&e, LOG_INFO, "stopping: not accepting, requests at work finish");
 	line_uint(&e.line, SLICE("drain_ms"), c->config->timeout.drain_ms);
@@ -545,9 +552,14 @@ static void control_on_signal(struct signals *signals, int number) {
 
 /* --- another process takes our place ------------------------------------------------------ */
 
+static bool control_may_upgrade(const struct upgrade *u) {
+	return container_of(u, const struct control, upgrade)->state == CONTROL_RUNNING;
+}
+
 static size_t control_collect(struct upgrade *u, struct handed **items_out) {
 	const struct control *c = container_of(u, struct control, upgrade);
 	const struct control_sockets *s = &c->sockets;
+	assert(c->state == CONTROL_RUNNING); /* else workers have closed them */
 	u->timeout_ms = c->config->timeout.upgrade_ms;
 	struct handed *items = calloc(s->n_data + 3, sizeof(*items));
 	size_t n = 0;
@@ -570,6 +582,7 @@ static void control_on_successor(struct upgrade *u) {
 	struct control *c = container_of(u, struct control, upgrade);
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_leave(&c->router.workers[i]);
+	control_forget_data(c);
 	endpoint_server_drain(&c->admin);
 	if (control_has_metrics(c))
 		endpoint_server_drain(&c->metrics);
@@ -578,7 +591,8 @@ static void control_on_successor(struct upgrade *u) {
 	control_begin_drain(c);
 }
 
-static const struct upgrade_owner upgrade_owner = { control_collect, control_on_successor };
+static const struct upgrade_owner upgrade_owner = { control_may_upgrade, control_collect,
+	control_on_successor };
 
 /* --- the start ------------------------------------------------------------------------ */
 

@@ -336,6 +336,8 @@ static int upgrade_begin(struct upgrade *u) {
 	return r ? r : fd_event_open(&u->ended, u->loop, u->child.pidfd, &u->job);
 }
 
+static const char is_stopping[] = "the router is being stopped";
+
 /* Why it cannot be; NULL: it can. */
 static const char *upgrade_hindrance(const struct upgrade *u) {
 	if (!u->path || !u->argv)
@@ -344,6 +346,8 @@ static const char *upgrade_hindrance(const struct upgrade *u) {
 		return "this is process 1, whose end is that of all others: start it under an init";
 	if (u->state == UPGRADE_DONE)
 		return "this process has been upgraded already";
+	if (!u->owner->may_start(u))
+		return is_stopping;
 	return u->state == UPGRADE_IDLE ? NULL : "an upgrade is under way";
 }
 
@@ -379,7 +383,9 @@ static void upgrade_on_gone(void *owner) {
 }
 
 void upgrade_ask(struct upgrade *u, struct endpoint_call *call) {
-	if (u->state == UPGRADE_STARTING || u->state == UPGRADE_ENDING) {
+	if (u->state != UPGRADE_DONE && !u->owner->may_start(u)) {
+		explain_error(call, 409, "stopping", is_stopping);
+	} else if (upgrade_is_running(u)) {
 		explain_error(call, 409, "upgrade_running", "an upgrade is under way");
 	} else if (!upgrade_start(u)) {
 		explain_error(call, 500, "upgrade_failed", u->why);

@@ -30,6 +30,8 @@ enum upgrade_state {
 struct upgrade;
 
 struct upgrade_owner {
+	/* Whether another process may take its place now: not once it stops. */
+	bool (*may_start)(const struct upgrade *u);
 	/* What is given away: fills `items` (malloc), returns how many there are; called once for each start.
 	 * Sets u->timeout_ms. */
 	size_t (*collect)(struct upgrade *u, struct handed **items_out);
@@ -67,6 +69,11 @@ bool upgrade_start(struct upgrade *u);
 
 /* As upgrade_start(); the call is answered when the outcome is known. */
 void upgrade_ask(struct upgrade *u, struct endpoint_call *call);
+
+/* A new process is there, and neither serves nor is gone. */
+static inline bool upgrade_is_running(const struct upgrade *u) {
+	return u->state == UPGRADE_STARTING || u->state == UPGRADE_ENDING;
+}
 
 /* Calls it off, unless it is done. why: what is said of it. */
 void upgrade_cancel(struct upgrade *u, const char *why);

@@ -267,6 +267,21 @@ def test_a_stop_calls_an_upgrade_off(upgradable, fake):
     assert front.wait() == 0
 
 
+def test_who_stops_is_not_replaced(upgradable, fake):
+    gate = Gate()
+    front = upgradable([fake(gate)])
+    stream = begin_stream(front)
+    front.process.terminate()
+    for event in ("stopping: not ready", "stopping: not accepting"):
+        eventually(lambda: event in front.output())
+        answer = front.ask_upgrade()
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "stopping")
+    assert not children(front.pid)
+    gate.opens.set()
+    assert b"data: [DONE]" in read_to_end(stream)[0]
+    assert front.wait() == 0
+
+
 def test_who_stops_the_new_one_waits_for_the_old_ones_streams(upgradable, fake):
     gate = Gate()
     front = upgradable([fake(gate)])

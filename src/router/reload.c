@@ -180,8 +180,15 @@ static bool check_tls(struct attempt *a) {
 	return certificates_fetch(&a->tls, why) || refuse_mistake(a, why);
 }
 
+/* Else whoever asked would be told that it is applied, by a process that is about to be replaced. */
+static bool check_upgrade(struct attempt *a, const struct reload *r) {
+	return !upgrade_is_running(r->upgrade) ||
+	    refuse(a, "upgrade_running", "an upgrade is under way: ask again when it has ended");
+}
+
 static bool check(struct attempt *a, const struct reload *r) {
-	return read_config(a, r) && check_fixed(a, r) && check_fleet(a, r) && check_tls(a);
+	return check_upgrade(a, r) && read_config(a, r) && check_fixed(a, r) && check_fleet(a, r) &&
+	    check_tls(a);
 }
 
 /* --- what modules go by ----------------------------------------------------------------------- */

@@ -19,6 +19,7 @@
 #include "discovery/watch.h"
 #include "http/endpoint.h"
 #include "net/certificates.h"
+#include "router/upgrade.h"
 #include "router/worker.h"
 
 struct reload {
@@ -34,6 +35,7 @@ struct reload {
 	struct scraper *scraper;
 	struct registry_source *registry; /* NULL: there is none */
 	struct certificates *certificates;
+	const struct upgrade *upgrade;           /* the new process has read the old files: none meanwhile */
 	struct endpoint_server *admin, *metrics; /* the latter NULL: there is no such listener */
 	/* Settings or fleet may be others now: publish. */
 	void (*on_change)(struct reload *r);
@@ -41,7 +43,7 @@ struct reload {
 	/* private */
 	struct timer leave; /* of engines that are not named any more */
 	uint64_t leave_by_ms;
-	uint32_t newest; /* serial of the instances that there were before */
+	uint32_t newest; /* serial of the instances that there were before the first reload that waits */
 	uint64_t n_applied, n_refused;
 };
 

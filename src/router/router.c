@@ -78,7 +78,8 @@ struct control {
 	uint64_t published_ms;
 	uint64_t drain_until_ms;
 	enum control_state state;
-	bool is_told; /* to stop */
+	bool is_told;       /* to stop */
+	bool is_reload_due; /* asked for before there was anything to reload */
 };
 
 /* --- fleet -------------------------------------------------------------------- */
@@ -406,6 +407,7 @@ static void control_open_reload(struct control *c, int argc, char *const *argv) 
 		.scraper = &c->scraper,
 		.registry = c->has_registry ? &c->registry : NULL,
 		.certificates = &c->certificates,
+		.upgrade = &c->upgrade,
 		.admin = &c->admin,
 		.metrics = c->sockets.metrics >= 0 ? &c->metrics : NULL,
 		.on_change = control_on_reload };
@@ -542,11 +544,13 @@ static void control_reload(struct control *c) {
 
 static void control_on_signal(struct signals *signals, int number) {
 	struct control *c = container_of(signals, struct control, signals);
-	if (number == SIGHUP && c->state == CONTROL_RUNNING)
+	if (number == SIGHUP && c->state == CONTROL_STARTING)
+		c->is_reload_due = true;
+	else if (number == SIGHUP) /* one that stops says no, in the log */
 		control_reload(c);
 	else if (number == SIGUSR2 && c->state == CONTROL_RUNNING)
 		upgrade_start(&c->upgrade);
-	else if (number != SIGUSR2 && number != SIGHUP)
+	else if (number != SIGUSR2)
 		control_on_stop(c);
 }
 
@@ -684,6 +688,8 @@ static void control_on_go(struct succession *s) {
 	handed_list_free(&s->handed);
 	if (!control_accept(c))
 		_exit(1);
+	if (c->is_reload_due)
+		control_reload(c);
 	if (!c->is_told)
 		return;
 	c->is_told = false;

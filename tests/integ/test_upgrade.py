@@ -252,6 +252,49 @@ def test_one_at_a_time(upgradable, engine):
     assert front.wait() == 0
 
 
+def test_no_reload_meanwhile(upgradable, engine):
+    """The new process has read the old file, or may have."""
+    front = upgradable([engine(["m"])], explain={"headers": False})
+    front.replace("exec sleep 1000")
+    asking = threading.Thread(target=front.ask_upgrade)
+    asking.start()
+    child, = eventually(lambda: children(front.pid))
+    configure(front, "headers = false", "headers = true")
+    with http() as client:
+        answer = client.post(front.admin_url + "/reload")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "upgrade_running")
+    front.signal(signal.SIGHUP)
+    eventually(lambda: front.metric("headrace_reloads_total", outcome="refused") == 2)
+    os.kill(int(child), signal.SIGKILL)
+    asking.join()
+    front.signal(signal.SIGHUP)
+    eventually(lambda: "x-headrace-instance" in front.chat().headers)
+
+
+def test_a_reload_that_comes_too_early_is_done_later(upgradable, engine, fake):
+    """The successor is asked before it accepts: it waits for an engine that is silent."""
+    gate = threading.Event()
+
+    def silent(peer):
+        while peer.request():
+            gate.wait(60)
+    front = upgradable([engine(["m"]), fake(silent)], explain={"headers": False})
+    front.signal(signal.SIGUSR2)
+    child, = eventually(lambda: children(front.pid))
+
+    def reads_signals():
+        return int(status(child, "SigCgt")["SigCgt"], 16) & 1 << signal.SIGHUP - 1
+    eventually(reads_signals)
+    configure(front, "headers = false", "headers = true")
+    os.kill(int(child), signal.SIGHUP)
+    front.await_end(front.pid)
+    front.pids.append(int(child))
+    front.pid = int(child)
+    eventually(lambda: "configuration read again, and applied" in front.output())
+    assert "x-headrace-instance" in front.chat().headers
+    gate.set()
+
+
 def test_a_stop_calls_an_upgrade_off(upgradable, fake):
     gate = Gate()
     front = upgradable([fake(gate)])

@@ -183,6 +183,8 @@ void resume_take(struct exchange *x, struct call_in *in) {
 	assert(!r->is_seeking && !r->out.bytes);
 	for (size_t i = 0; i < in->n; i++)
 		take_piece(x, (struct slice){ in->pieces[i].p, in->pieces[i].n });
+	if (r->is_bad) /* the client has not had what was before this end */
+		in->is_end = false;
 	if (in->is_end && r->event) /* it ends within an event, as it would have without us */
 		put(x, (struct slice){ r->event->data, r->event->used });
 	at = r->out.first;

@@ -48,7 +48,7 @@ static inline bool resume_is_kept(const struct exchange *x) {
 void resume_answered(struct exchange *x);
 
 /* Bytes of the answer have come: in their place *in gets what goes to the client now, valid until
- * resume_sent(). */
+ * resume_sent(). Behind what is not understood there is no end. */
 void resume_take(struct exchange *x, struct call_in *in);
 
 /* What resume_take() gave has been sent. False: the stream is not understood behind it, and counts as cut. */

@@ -394,6 +394,27 @@ static void test_second_is_not_understood(void **state) {
 	expect_end(w, 1);
 }
 
+/* The same where the end has come with it: what was left out is no end. */
+static void test_second_ends_behind_what_is_not_understood(void **state) {
+	static const char events[] = DELTA("2", "c") "data: nonsense\n\n" FINISH("2") DONE;
+	for (unsigned early = 0; early < 2; early++) {
+		struct world *w = RESUMING("m", "m");
+		struct peer *client, *engine;
+		char text[sizeof(events) + 32];
+		cut(w, &client);
+		engine = net_newest(-1);
+		snprintf(text, sizeof(text), "%zx\r\n%s\r\n0\r\n\r\n", strlen(events), events);
+		peer_says(engine, SSE_HEAD);
+		if (!early)
+			world_settle(w);
+		say(w, engine, text);
+		expect_closed(engine);
+		expect_told(w, client, SO_FAR DELTA("1", "c"), 2);
+		expect_logged(w, 200, "stream_broken");
+		expect_end(w, 1);
+	}
+}
+
 /* At each point of the second attempt. */
 static void test_client_leaves_meanwhile(void **state) {
 	for (unsigned when = 0; when < 3; when++) {
@@ -705,6 +726,7 @@ int main(void) {
 		cmocka_unit_test(test_second_is_busy),
 		cmocka_unit_test(test_second_dies_at_once),
 		cmocka_unit_test(test_second_is_not_understood),
+		cmocka_unit_test(test_second_ends_behind_what_is_not_understood),
 		cmocka_unit_test(test_client_leaves_meanwhile),
 		cmocka_unit_test(test_total_time_goes_on),
 		cmocka_unit_test(test_too_large),

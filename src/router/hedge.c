@@ -149,8 +149,10 @@ static void leave_aside(struct exchange *x, enum cause cause, const struct head 
 
 	set_aside(x, &second);
 	take_in_hand(x, &h->aside);
-	if (cause == CAUSE_HEDGE_LOST)
+	if (cause == CAUSE_HEDGE_LOST) {
 		learn(x); /* it would have taken so long and longer */
+		include(x, x->ticket.instance->slot);
+	}
 	if (head)
 		(void)attempt_heed_rest(x, head);
 	attempt_leave(x, cause, head ? head->status : 0);

@@ -416,6 +416,30 @@ static void test_a_stop_ends_both(void **state) {
 	expect_end(w, 1);
 }
 
+/* The loser is as free as it was before: it may be asked for the rest of a stream that the winner cut. */
+static void test_the_loser_may_go_on_with_the_stream(void **state) {
+	static const char body[] =
+	    "{\"model\":\"m\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}";
+	static const char event[] = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+	struct world *w = HEDGING("m", "m");
+	w->config.resume = (struct router_resume){ true, 2, 256u << 10 };
+	struct race r = ask_two(w, body);
+	say(w, r.second, SSE_HEAD);
+	say_chunk(w, r.second, event);
+	expect_closed(r.first);
+	peer_close(r.second);
+	world_settle(w);
+	struct peer *third = net_newest(-1);
+	assert_int_equal(third->engine, r.first->engine);
+	assert_ptr_not_equal(third, r.first);
+	say(w, third, SSE_HEAD);
+	say_chunk(w, third, "data: [DONE]\n\n");
+	say(w, third, END);
+	expect_answer(r.client, 200, NULL);
+	expect_logged(w, 200, "none");
+	expect_end(w, 1);
+}
+
 /* --- connects -------------------------------------------------------------------------------------- */
 
 /* Nobody else can be reached: the first one is waited for, and nothing was spent. */
@@ -878,6 +902,7 @@ int main(void) {
 		cmocka_unit_test(test_the_total_is_over),
 		cmocka_unit_test(test_the_client_leaves),
 		cmocka_unit_test(test_a_stop_ends_both),
+		cmocka_unit_test(test_the_loser_may_go_on_with_the_stream),
 		cmocka_unit_test(test_second_connects_that_all_fail),
 		cmocka_unit_test(test_a_second_connect_that_fails_is_passed_over),
 		cmocka_unit_test(test_the_first_answers_while_the_second_connects),

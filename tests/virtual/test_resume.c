@@ -362,6 +362,19 @@ static void test_second_is_busy(void **state) {
 	expect_end(w, 1);
 }
 
+/* Who cut the stream is not asked for its rest, whatever may be retried. */
+static void test_who_cut_it_is_not_asked_again(void **state) {
+	struct world *w = RESUMING("m", "m");
+	w->config.retry.attempts = 4;
+	struct peer *client;
+	cut(w, &client);
+	say(w, net_newest(-1), "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\n{}");
+	world_pass(w, 1000);
+	expect_told(w, client, SO_FAR, 2);
+	expect_logged(w, 200, "stream_broken");
+	expect_end(w, 1);
+}
+
 /* It dies, too, before it says anything: the next one gets the same. */
 static void test_second_dies_at_once(void **state) {
 	struct world *w = RESUMING("m", "m", "m");
@@ -724,6 +737,7 @@ int main(void) {
 		cmocka_unit_test(test_budget_is_used_up),
 		cmocka_unit_test(test_second_refuses),
 		cmocka_unit_test(test_second_is_busy),
+		cmocka_unit_test(test_who_cut_it_is_not_asked_again),
 		cmocka_unit_test(test_second_dies_at_once),
 		cmocka_unit_test(test_second_is_not_understood),
 		cmocka_unit_test(test_second_ends_behind_what_is_not_understood),

@@ -176,6 +176,8 @@ enum next hedge_begin(struct exchange *x) {
 }
 
 void hedge_sent(struct exchange *x) {
+	if (x->hedge) /* whoever has it now is not late yet */
+		x->hedge->due_ms = UINT64_MAX;
 	if (!hedge_is_out(x))
 		return;
 	if (!x->hedge->sent)
@@ -311,7 +313,7 @@ void hedge_end(struct exchange *x, enum cause cause) {
 bool hedge_is_waiting(const struct exchange *x, uint16_t *slot_out, uint64_t *silent_ms_out) {
 	uint64_t now_ms = loop_now_ms(&x->worker->loop);
 
-	if (!hedge_is_out(x) || x->hedge->aside.n_interim)
+	if (!hedge_is_out(x) || x->hedge->aside.n_interim || !x->hedge->aside.moved_ms)
 		return false;
 	*slot_out = x->hedge->aside.ticket.instance->slot;
 	*silent_ms_out = now_ms - u64_min(x->hedge->aside.moved_ms, now_ms);

@@ -64,7 +64,7 @@ must_use int hedge_recv_head(struct exchange *x, struct head_room *room, const s
 /* It is due: sets the attempt in hand aside and goes for a second one, if there is leave to. */
 enum next hedge_begin(struct exchange *x);
 
-/* The second request goes out. */
+/* A request goes out, the first, the second, or one that is sent again. */
 void hedge_sent(struct exchange *x);
 
 /* What has come of who is aside? True: it has the answer, the other one is gone, and *next_out follows. */

@@ -130,7 +130,7 @@ static void journal_tally(const struct exchange *x, unsigned slot, unsigned stat
 void journal_left(struct exchange *x, enum cause cause, unsigned status) {
 	struct worker_tally *t = &x->worker->tallies[x->ticket.instance->slot];
 	struct decision *d = journal_decision(x);
-	bool is_fault = journal_is_fault(cause, status);
+	bool is_fault = journal_blames(x, x->ticket.instance->slot, cause, status);
 	if (d)
 		decision_failed(d, x->ticket.instance->label, cause);
 	if (!status && !is_fault)

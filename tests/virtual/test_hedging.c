@@ -389,6 +389,20 @@ static void test_the_total_is_over(void **state) {
 	expect_end(w, 1);
 }
 
+/* Who hung is told to health as to its breaker, whichever of both it is. */
+static void test_both_hang(void **state) {
+	struct world *w = HEDGING("m", "m");
+	w->config.timeout.total_ms = 2500;
+	w->config.health.stall_timeout_ms = 1000;
+	struct race r = ask_two(w, BODY);
+	world_pass(w, 2500);
+	expect_refusal(r.client, 504, "timeout");
+	expect_outcomes(w, 0, 2, 0);
+	assert_int_equal(metric_read(&tally_of(w, r.first)->n_faults), 1);
+	assert_int_equal(metric_read(&tally_of(w, r.second)->n_faults), 1);
+	expect_end(w, 1);
+}
+
 static void test_the_client_leaves(void **state) {
 	for (unsigned breaks = 0; breaks < 2; breaks++) {
 		struct world *w = HEDGING("m", "m");
@@ -684,6 +698,39 @@ static void test_what_is_computed_is(void **state) {
 	}
 }
 
+/* What was due to the engine before is not to one that has not taken the request yet. */
+static void test_who_does_not_read_is_not_late(void **state) {
+	struct world *w = HEDGING("m", "m", "m");
+	struct peer *engines[3], *client, *first = NULL;
+	w->config.retry.attempts = 2;
+	for (unsigned i = 0; i < 3; i++) { /* each has a connection that is kept */
+		client = post(w, CHAT, BODY);
+		engines[i] = net_newest(-1);
+		expect_request(engines[i], "POST " CHAT " HTTP/1.1", BODY);
+		say(w, engines[i], ANSWER_OK);
+		peer_close(client);
+		world_settle(w);
+	}
+	client = post(w, CHAT, BODY);
+	for (unsigned i = 0; i < 3; i++)
+		if (peer_unseen(engines[i]).n)
+			first = engines[i];
+	assert_non_null(first);
+	for (unsigned i = 0; i < 3; i++)
+		if (engines[i] != first)
+			peer_stall(engines[i], 0);
+	say(w, first, REFUSED);
+	world_pass(w, 1000);
+	expect_counts(w, 0, 0, 0);
+	assert_int_equal(world_load(w), 1);
+	for (unsigned i = 0; i < 3; i++)
+		peer_stall(engines[i], SIZE_MAX);
+	world_pass(w, LATE_MS + 1); /* now it has it */
+	expect_counts(w, 1, 0, 0);
+	peer_close(client);
+	expect_end(w, 4);
+}
+
 static void test_large_bodies_are_not(void **state) {
 	struct world *w = HEDGING("m", "m");
 	w->config.body_limit_bytes = 8u << 20;
@@ -900,6 +947,7 @@ int main(void) {
 		cmocka_unit_test(test_nobody_answers),
 		cmocka_unit_test(test_who_is_left_has_its_own_time),
 		cmocka_unit_test(test_the_total_is_over),
+		cmocka_unit_test(test_both_hang),
 		cmocka_unit_test(test_the_client_leaves),
 		cmocka_unit_test(test_a_stop_ends_both),
 		cmocka_unit_test(test_the_loser_may_go_on_with_the_stream),
@@ -916,6 +964,7 @@ int main(void) {
 		cmocka_unit_test(test_interim_answers_end_here),
 		cmocka_unit_test(test_what_is_stored_or_unknown_is_not),
 		cmocka_unit_test(test_what_is_computed_is),
+		cmocka_unit_test(test_who_does_not_read_is_not_late),
 		cmocka_unit_test(test_large_bodies_are_not),
 		cmocka_unit_test(test_a_body_that_is_on_its_way),
 		cmocka_unit_test(test_nobody_else_is_there),

@@ -76,6 +76,8 @@ static int take_answer(struct exchange *x, struct call_out *o) {
 	    call_recv(&x->up, buf_is_over_budget(exchange_bufs(x)) ? DOWN_READ_HUNGRY : DOWN_READ_BYTES, &in);
 	if (r)
 		return r;
+	if (x->asked_ms && in.n)
+		hedge_learn(x);
 	if (x->resume)
 		resume_take(x, &in);
 	if (in.n) {

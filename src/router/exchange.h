@@ -76,6 +76,7 @@ struct exchange {
 	uint64_t progress;       /* what had been achieved of it when the deadline was set */
 	uint32_t row;            /* picked last, of the view's snapshot; EXCHANGE_NO_ROW: none */
 	uint32_t backoff_ms;     /* of STEP_BACK_OFF */
+	uint32_t asked_ms;       /* moved_ms, cut, of a stream whose begin is to be learned; 0: none is */
 	uint32_t decision;       /* the record of its picks; DECISION_NONE: none */
 	struct rate_claim claim; /* on what its tenant may use */
 	uint16_t tried[EXCHANGE_TRIES_MAX];
@@ -104,7 +105,7 @@ struct exchange {
 					 the end */
 };
 
-_Static_assert(sizeof(struct exchange) <= 912, "an open stream costs little");
+_Static_assert(sizeof(struct exchange) <= 920, "an open stream costs little");
 _Static_assert(EXCHANGE_TEXT_MAX <= UINT8_MAX, "path_n");
 
 /* For the server: a valid head has come. */

@@ -290,7 +290,9 @@ enum next hedge_answer(struct exchange *x, const struct head *head) {
 		return answer_begin(x, head);
 	held = h->head; /* where the head may stand */
 	h->head = NULL;
-	if (head->status < 300)
+	if (is_stream(head) && !x->upstream->conn.unread.n && !call_is_received(&x->up))
+		x->asked_ms = (uint32_t)x->moved_ms;
+	else if (head->status < 300)
 		learn(x);
 	if (h->sent && h->sent == x->n_sends)
 		metric_add(&x->worker->metrics->hedges_won, 1);
@@ -298,6 +300,11 @@ enum next hedge_answer(struct exchange *x, const struct head *head) {
 	enum next next = answer_begin(x, head);
 	buf_unref(exchange_bufs(x), &held);
 	return next;
+}
+
+void hedge_learn(struct exchange *x) {
+	lateness_learn(lateness_of_hand(x), (uint32_t)loop_now_ms(&x->worker->loop) - x->asked_ms);
+	x->asked_ms = 0;
 }
 
 void hedge_end(struct exchange *x, enum cause cause) {

@@ -82,6 +82,9 @@ bool hedge_does_lose(const struct exchange *x, const struct head *head);
 /* The attempt in hand begins its answer by this head of hedge_recv_head(). */
 enum next hedge_answer(struct exchange *x, const struct head *head);
 
+/* The first byte behind the head of a stream that was passed on alone has come (x->asked_ms). */
+void hedge_learn(struct exchange *x);
+
 /* Whoever is aside leaves with this cause, and nothing is watched any more. Without any does nothing. */
 void hedge_end(struct exchange *x, enum cause cause);
 

@@ -904,6 +904,32 @@ static void test_what_is_late_is_learned(void **state) {
 	expect_end(w, 21);
 }
 
+/* The head of a stream comes at once, whoever passes it on: what is learned is when its first event does. */
+static void test_heads_of_streams_are_not_learned(void **state) {
+	struct world *w = HEDGING("m", "m");
+	const struct lateness *l = &lateness(w)->of[1][0];
+	memset(lateness(w), 0, sizeof(*lateness(w)));
+	for (unsigned i = 0; i < 2 * LATENESS_MIN; i++) {
+		struct race r = ask_one(w, STREAMED);
+		say(w, r.first, SSE_HEAD);
+		lateness(w)->saved = 0;
+		world_pass(w, i < LATENESS_MIN ? 1000 : 2000); /* at first nobody can be late, then one is */
+		assert_int_equal(l->n, i);
+		say(w, r.first, EVENT);
+		assert_int_equal(l->n, i + 1);
+		say(w, r.first, EVENT END);
+		expect_answer(r.client, 200, NULL);
+		assert_int_equal(l->n, i + 1);
+		peer_close(r.first);
+		peer_close(r.client);
+		world_settle(w);
+	}
+	assert_in_range(lateness_ms(l, &w->config.hedge), 2000, 2500);
+	assert_int_equal(metric_read(&w->worker.metrics->hedges), 0);
+	assert_true(metric_read(&w->worker.metrics->hedges_denied) > 0);
+	expect_end(w, 2 * LATENESS_MIN);
+}
+
 /* All engines are slow all at once: the budget holds, and what is slow becomes what is usual. */
 static void test_the_budget_holds(void **state) {
 	struct world *w = HEDGING("m", "m");
@@ -973,6 +999,7 @@ int main(void) {
 		cmocka_unit_test(test_both_are_seen_to_be_waited_for),
 		cmocka_unit_test(test_an_engine_that_left),
 		cmocka_unit_test(test_what_is_late_is_learned),
+		cmocka_unit_test(test_heads_of_streams_are_not_learned),
 		cmocka_unit_test(test_the_budget_holds),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,8 +4,16 @@
 #include "router/retry.h"
 #include "router/steps.h"
 
-/* Of one event. The largest that engines send have a few hundred bytes, with usage and all. */
-#define EVENT_BYTES_MAX 65536u
+/* Of one event, so that it fits a buf. The largest that engines send have a few hundred bytes, with usage and
+ * all. */
+#define EVENT_BYTES_MAX (65536u - sizeof(struct buf))
+
+/* Of what one read makes, about: the first one's identity may be much longer than the one it takes the place
+ * of. */
+#define OUT_BYTES_MAX (1u << 20)
+
+/* A few bufs that grow, then large ones. */
+_Static_assert(OUT_BYTES_MAX / (BUF_BYTES_MAX / 2) + 16 <= CALL_PIECES_MAX, "out fits a call_in");
 
 static const struct router_resume *resume_options(const struct exchange *x) {
 	return &exchange_config(x)->resume;
@@ -72,7 +80,7 @@ static void stop_keeping(struct exchange *x) {
 
 /* --- events on their way ------------------------------------------------------------------ */
 
-/* Behind the event that has not ended. False: it would be too long, and is as it was. */
+/* Behind the event that has not ended. False: it would be too long, or there is no memory; it is as it was. */
 static bool gather(struct exchange *x, struct slice part) {
 	struct resume *r = x->resume;
 	size_t n = r->event ? r->event->used : 0;
@@ -80,7 +88,11 @@ static bool gather(struct exchange *x, struct slice part) {
 	if (n + part.n > EVENT_BYTES_MAX)
 		return false;
 	if (!r->event || buf_room(r->event) < part.n) {
-		struct buf *b = buf_new_forced(exchange_bufs(x), size_max(n + part.n, 2 * n));
+		size_t want = size_min(size_max(n + part.n, 2 * n), EVENT_BYTES_MAX);
+		struct buf *b = r->continuation.is_resumed ? buf_new_forced(exchange_bufs(x), want)
+							   : buf_new(exchange_bufs(x), want);
+		if (!b)
+			return false;
 		if (n)
 			memcpy(b->data, r->event->data, n);
 		b->used = (uint32_t)n;
@@ -126,12 +138,12 @@ static void keep_text(struct exchange *x, struct slice text) {
 		stop_keeping(x);
 }
 
-/* A whole event. False: it is not understood. */
+/* A whole event. False: it is not understood, or others have become too much. */
 static bool take_event(struct exchange *x, struct slice text) {
 	struct resume *r = x->resume;
 	struct continuation_event event;
 
-	if (!continuation_take(&r->continuation, text, &event))
+	if (r->out.bytes > OUT_BYTES_MAX || !continuation_take(&r->continuation, text, &event))
 		return false;
 	if (event.text.n)
 		keep_text(x, event.text);
@@ -189,7 +201,7 @@ void resume_take(struct exchange *x, struct call_in *in) {
 		put(x, (struct slice){ r->event->data, r->event->used });
 	at = r->out.first;
 	in->n = hold_pieces(&at, in->pieces, CALL_PIECES_MAX);
-	assert(!at); /* each buf is as large as all before it */
+	assert(!at); /* each buf is as large as all before it, up to the largest */
 }
 
 bool resume_sent(struct exchange *x) {

@@ -518,6 +518,75 @@ static void test_large_event(void **state) {
 	expect_end(w, 1);
 }
 
+/* What waits for the end of an event is no more than what such a one may have. */
+static void test_an_event_without_end(void **state) {
+	struct world *w = RESUMING("m", "m");
+	struct peer *client = post(w, CHAT, REQUEST), *engine = net_newest(-1);
+	char part[1001];
+	memset(part, 'x', 1000);
+	part[1000] = '\0';
+	say(w, engine, SSE_HEAD);
+	uint64_t before = world_held(w);
+	say_chunk(w, engine, "data: ");
+	for (unsigned i = 0; i < 65; i++) {
+		say_chunk(w, engine, part);
+		assert_true(world_held(w) <= before + 65536);
+	}
+	assert_int_equal(w->worker.resumes.n_lent, 1);
+	part[510] = '\0'; /* less than 65536 in all, and more than a buf of that many has */
+	say_chunk(w, engine, part);
+	assert_true(world_held(w) <= before);
+	assert_int_equal(w->worker.resumes.n_lent, 0);
+	peer_close(client);
+	expect_end(w, 1);
+}
+
+/* Nor is it held when memory is short: it goes on in parts. */
+static void test_no_memory_for_an_event(void **state) {
+	struct world *w = RESUMING("m", "m");
+	struct peer *client = post(w, CHAT, REQUEST), *engine = net_newest(-1);
+	say(w, engine, SSE_HEAD);
+	uint64_t max = w->router.budget.max_bytes;
+	w->router.budget.max_bytes = 1;
+	say_chunk(w, engine, "data: {\"id\"");
+	assert_int_equal(w->worker.resumes.n_lent, 0);
+	say_chunk(w, engine, ":1}\n\n");
+	w->router.budget.max_bytes = max;
+	say(w, engine, "0\r\n\r\n");
+	expect_answer(client, 200, "data: {\"id\":1}\n\n");
+	expect_end(w, 1);
+}
+
+/* What the first one's identity makes of another one's events has a limit. */
+static void test_an_identity_that_swells_events(void **state) {
+	static const char small[] = "data:{\"id\":1}\n\n";
+	struct world *w = RESUMING("m", "m");
+	struct peer *client = post(w, CHAT, REQUEST), *first = net_newest(-1), *second;
+	struct bytes events = { .n_max = SIZE_MAX };
+	char text[800], id[601];
+	memset(id, '1', 600);
+	id[600] = '\0';
+	snprintf(text, sizeof(text), DELTA("%s", "a"), id);
+	say(w, first, SSE_HEAD);
+	say_chunk(w, first, text);
+	peer_close(first);
+	world_settle(w);
+	second = net_newest(-1);
+	assert_ptr_not_equal(first, second);
+	for (unsigned i = 0; i < 4000; i++)
+		bytes_add(&events, slice_of(small));
+	bytes_add(&events, (struct slice){ "", 1 });
+	say(w, second, SSE_HEAD);
+	say_chunk(w, second, events.p);
+	bytes_deinit(&events);
+	expect_closed(second);
+	struct parsed m = expect_message(client, PARSED_RESPONSE);
+	assert_false(m.is_whole);
+	assert_in_range(m.body.n, 1u << 20, (1u << 20) + 2000);
+	parsed_deinit(&m);
+	expect_end(w, 1);
+}
+
 /* What is of no use any more is given back while the stream goes on. */
 static void test_memory_is_given_back(void **state) {
 	struct world *w = RESUMING("m", "m");
@@ -745,6 +814,9 @@ int main(void) {
 		cmocka_unit_test(test_total_time_goes_on),
 		cmocka_unit_test(test_too_large),
 		cmocka_unit_test(test_large_event),
+		cmocka_unit_test(test_an_event_without_end),
+		cmocka_unit_test(test_no_memory_for_an_event),
+		cmocka_unit_test(test_an_identity_that_swells_events),
 		cmocka_unit_test(test_memory_is_given_back),
 		cmocka_unit_test(test_out_of_memory),
 		cmocka_unit_test(test_stale_connection),

@@ -250,8 +250,7 @@ static void mark_sent(struct exchange *x) {
 		hedge_watch(x);
 }
 
-/* The status is final, or was. */
-static enum next on_head(struct exchange *x, const struct head *head) {
+enum next attempt_answered(struct exchange *x, const struct head *head) {
 	uint64_t wait_ms;
 	if (hedge_does_lose(x, head)) {
 		(void)attempt_heed_rest(x, head);
@@ -287,7 +286,7 @@ enum next step_await_head(struct exchange *x) {
 		if (r)
 			return lost_before_answer(x, CAUSE_UPSTREAM_CLOSED);
 		if (head->status >= 200)
-			return on_head(x, head);
+			return attempt_answered(x, head);
 		cause = answer_interim(x, head);
 		if (cause == CAUSE_UPSTREAM_MALFORMED)
 			return attempt_failed(x, cause);

@@ -269,12 +269,12 @@ bool hedge_hear(struct exchange *x, enum next *next_out) {
 			leave_aside(x, CAUSE_UPSTREAM_CLOSED, NULL);
 		else if (r || (head->status < 200 && ++h->aside.n_interim > INTERIM_MAX))
 			leave_aside(x, CAUSE_UPSTREAM_MALFORMED, NULL);
-		else if (head->status > GOOD_MAX)
+		else if (head->status > GOOD_MAX && h->sent) /* else nobody else has the request */
 			leave_aside(x, CAUSE_UPSTREAM_REFUSED, head);
 	} while (!hedge_is_out(x) || head->status < 200);
 	attempt_leave(x, CAUSE_HEDGE_LOST, 0);
 	(void)hedge_take_back(x);
-	*next_out = hedge_answer(x, head);
+	*next_out = attempt_answered(x, head);
 	return true;
 }
 

@@ -98,6 +98,9 @@ void attempt_leave(struct exchange *x, enum cause cause, unsigned status);
 /* Its connection, if there is one, ends. */
 void attempt_drop(struct exchange *x);
 
+/* The head of an answer with a final status has come. */
+enum next attempt_answered(struct exchange *x, const struct head *head);
+
 /* How long an instance that refuses wants to be left alone, in ms; from now on it is. 0: it does not say. */
 uint64_t attempt_heed_rest(struct exchange *x, const struct head *answer);
 

@@ -508,6 +508,37 @@ static void test_the_first_answers_while_the_second_connects(void **state) {
 	expect_end(w, 1);
 }
 
+/* Nobody else has the request: a refusal is what it is without a second. */
+static void test_the_first_refuses_while_the_second_connects(void **state) {
+	for (unsigned attempts = 1; attempts < 3; attempts++) {
+		struct world *w = HEDGING("m", "m");
+		w->config.retry.attempts = attempts;
+		net.moods[0][0] = net.moods[1][0] = MOOD_SILENT;
+		struct race r = { .w = w, .client = post(w, CHAT, BODY) };
+		r.first = net_newest(-1);
+		peer_answer_connect(r.first, true);
+		world_pass(w, LATE_MS + 1);
+		r.second = net_newest(-1);
+		assert_ptr_not_equal(r.first, r.second);
+		say(w, r.first, REFUSED);
+		expect_closed(r.second);
+		if (attempts == 1) {
+			expect_answer(r.client, 503, "busy");
+			expect_outcomes(w, 0, 0, 2);
+		} else {
+			expect_nothing(r.client);
+			world_pass(w, 100);
+			peer_answer_connect(net_newest(-1), true);
+			world_settle(w);
+			say(w, net_newest(-1), ANSWER_OK);
+			expect_answer(r.client, 200, "ok");
+			assert_int_equal(metric_read(&w->worker.metrics->retries), 1);
+		}
+		expect_counts(w, 0, 0, 0);
+		expect_end(w, 1);
+	}
+}
+
 static void test_no_descriptor_for_a_second(void **state) {
 	struct world *w = HEDGING("m", "m");
 	struct race r = ask_one(w, BODY);
@@ -980,6 +1011,7 @@ int main(void) {
 		cmocka_unit_test(test_second_connects_that_all_fail),
 		cmocka_unit_test(test_a_second_connect_that_fails_is_passed_over),
 		cmocka_unit_test(test_the_first_answers_while_the_second_connects),
+		cmocka_unit_test(test_the_first_refuses_while_the_second_connects),
 		cmocka_unit_test(test_no_descriptor_for_a_second),
 		cmocka_unit_test(test_a_stale_connection_of_the_second),
 		cmocka_unit_test(test_a_stream_begins_behind_its_head),

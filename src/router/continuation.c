@@ -1,5 +1,6 @@
 #include "router/continuation.h"
 
+#include "base/utf8.h"
 #include "router/scan.h"
 
 #define NO_TOKENS UINT64_MAX
@@ -371,6 +372,17 @@ static bool ends_in_half(struct slice text) {
 	return n_slashes % 2 && u[0] == 'u' && (u[1] | 0x20) == 'd' && memchr("89abAB", u[2], 6);
 }
 
+/* JSON with anything else is refused, or read with losses; half a character may end in the next event. */
+static bool is_utf8(struct slice text) {
+	while (text.n) {
+		size_t n = (unsigned char)text.p[0] < 0x80 ? 1 : utf8_length(text);
+		if (!n)
+			return false;
+		text = slice_skip(text, n);
+	}
+	return true;
+}
+
 /* --- splices ----------------------------------------------------------------------------- */
 
 struct splice {
@@ -430,6 +442,11 @@ static void splice_count(
 		splice_put(s, raw(r, id), call_decimal(count, room));
 }
 
+/* Engines count as they like. */
+static uint64_t sum(uint64_t a, uint64_t b) {
+	return a + u64_min(b, UINT64_MAX - a);
+}
+
 /* What both engines counted, as one would have. */
 static void take_usage(struct continuation *c, const struct event_reading *r, struct splices *s,
     struct continuation_event *out) {
@@ -438,7 +455,7 @@ static void take_usage(struct continuation *c, const struct event_reading *r, st
 
 	if (!count_of(r, EVENT_COMPLETION_TOKENS, &completion))
 		return;
-	c->n_tokens = c->n_before + completion;
+	c->n_tokens = sum(c->n_before, completion);
 	if (!c->is_resumed && has_prompt)
 		c->prompt_tokens = prompt;
 	if (!c->is_resumed)
@@ -449,7 +466,7 @@ static void take_usage(struct continuation *c, const struct event_reading *r, st
 		return;
 	splice_count(s, r, EVENT_PROMPT_TOKENS, prompt, out->digits[1]);
 	if (count_of(r, EVENT_TOTAL_TOKENS, &total))
-		splice_count(s, r, EVENT_TOTAL_TOKENS, prompt + c->n_tokens, out->digits[2]);
+		splice_count(s, r, EVENT_TOTAL_TOKENS, sum(prompt, c->n_tokens), out->digits[2]);
 	if (count_of(r, EVENT_CACHED_TOKENS, &cached) && cached > prompt)
 		splice_count(s, r, EVENT_CACHED_TOKENS, prompt, out->digits[3]);
 }
@@ -462,8 +479,9 @@ static void take_text(struct continuation *c, const struct event_reading *r, str
 	    r->is_odd || (finish && finish->type != SCAN_NULL) || (error && error->type != SCAN_NULL);
 	if (!text.n)
 		return;
-	c->n_tokens++;
+	c->n_tokens = sum(c->n_tokens, 1);
 	c->has_text = true;
+	c->is_over |= !is_utf8(text);
 	c->is_split = ends_in_half(text);
 }
 

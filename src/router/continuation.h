@@ -63,7 +63,7 @@ struct continuation {
 	uint8_t kind;
 	bool is_resumed;
 	bool has_text;
-	bool is_over;  /* it has ended, or said what cannot be gone on with */
+	bool is_over;  /* it has ended, or said what cannot be gone on with: no UTF-8, for one */
 	bool is_split; /* the text ends within a surrogate pair */
 	uint16_t identity_n[CONTINUATION_MEMBERS];
 	uint16_t identity_at[CONTINUATION_MEMBERS];

@@ -126,13 +126,19 @@ static bool is_engines_turn(const struct exchange *x, uint64_t *silent_ms_out) {
 	return x->ticket.instance && x->moved_ms;
 }
 
+/* A stream whose instance has brought no content yet; of one that goes on another one may have. */
+static bool is_unspoken(const struct exchange *x) {
+	bool is_resumed = x->resume && x->resume->continuation.is_resumed;
+	return !x->at.first_token || (is_resumed && !x->resume->has_spoken);
+}
+
 bool exchange_is_streaming(const struct exchange *x, uint64_t *silent_ms_out) {
 	return is_engines_turn(x, silent_ms_out) && x->step == STEP_RELAY && x->tap.kind == TAP_EVENTS &&
-	    x->at.first_token;
+	    !is_unspoken(x);
 }
 
 bool exchange_is_waiting(const struct exchange *x, uint64_t *silent_ms_out) {
-	bool has_empty_head = x->step == STEP_RELAY && x->tap.kind == TAP_EVENTS && !x->at.first_token;
+	bool has_empty_head = x->step == STEP_RELAY && x->tap.kind == TAP_EVENTS && is_unspoken(x);
 	return is_engines_turn(x, silent_ms_out) && (x->step == STEP_AWAIT_HEAD || has_empty_head) &&
 	    !x->n_interim && x->model->name.n;
 }

@@ -9,7 +9,8 @@
  * from there on; both connections wake it. Whoever begins a good answer (below 400) first has it; the
  * other one's connection ends at once, and its ticket is closed without a lesson, its permit without
  * an outcome. Who fails meanwhile is settled with its own cause and the other one is waited for; so is who
- * answers with 400 or more, unless the second is still to be connected to: it is let go then. There is one second request for each request at the most.
+ * answers with 400 or more, unless the second is still to be connected to: it is let go then. There is one
+ * second request for each request at the most.
  *
  * An event stream counts as begun with the first byte behind its head: many engines send the head before any
  * work is done. Until then it is held back, as long as there may be a second request or is one.

@@ -80,7 +80,8 @@ static void stop_keeping(struct exchange *x) {
 
 /* --- events on their way ------------------------------------------------------------------ */
 
-/* Behind the event that has not ended. False: it would be too long, or there is no memory; it is as it was. */
+/* Behind the event that has not ended. False: it would be too long, or there is no memory; it is as it was.
+ */
 static bool gather(struct exchange *x, struct slice part) {
 	struct resume *r = x->resume;
 	size_t n = r->event ? r->event->used : 0;

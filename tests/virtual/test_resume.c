@@ -188,6 +188,26 @@ static void test_silence(void **state) {
 	expect_end(w, 1);
 }
 
+/* Who was asked for the rest and has said nothing yet is waited for; no stream of its own is silent. */
+static void test_who_goes_on_is_waited_for(void **state) {
+	struct world *w = RESUMING("m", "m");
+	w->config.health.stall_timeout_ms = 1000;
+	struct peer *client, *second;
+	cut(w, &client);
+	second = net_newest(-1);
+	say(w, second, SSE_HEAD);
+	say_chunk(w, second, ROLE("2"));
+	world_pass(w, 2600);
+	assert_int_equal(tally(w, second)->n_waiting, 1);
+	assert_int_equal(tally(w, second)->n_stalled, 0);
+	say_chunk(w, second, DELTA("2", "c"));
+	world_pass(w, 2600);
+	assert_int_equal(tally(w, second)->n_waiting, 0);
+	assert_int_equal(tally(w, second)->n_stalled, 1);
+	peer_close(client);
+	expect_end(w, 1);
+}
+
 /* Bytes that are no HTTP behind good events. */
 static void test_malformed(void **state) {
 	struct world *w = RESUMING("m", "m");
@@ -263,6 +283,9 @@ static void test_nothing_to_go_on_from(void **state) {
 	cut_behind(REQUEST, DELTA("1", "a") FINISH("1"));
 	cut_behind(REQUEST, DELTA("1", "a") FINISH("1") DONE);
 	cut_behind(REQUEST, DELTA("1", "a\\ud83d"));
+	cut_behind(REQUEST, DELTA("1", "a\xc3"));
+	cut_behind(REQUEST, DELTA("1", "a\xc3") DELTA("1", "\xa9"));
+	cut_behind(REQUEST, DELTA("1", "\xff") DELTA("1", "a"));
 	cut_behind(
 	    REQUEST, "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n" DELTA("1", "a"));
 	cut_behind(REQUEST, DELTA("1", "a") "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{}]}}]}\n\n");
@@ -797,6 +820,7 @@ int main(void) {
 		cmocka_unit_test(test_events_wait_until_they_are_whole),
 		cmocka_unit_test(test_completion),
 		cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_who_goes_on_is_waited_for),
 		cmocka_unit_test(test_malformed),
 		cmocka_unit_test(test_goes_on_twice_and_no_more),
 		cmocka_unit_test(test_nothing_to_go_on_from),

@@ -258,7 +258,8 @@ static void what_can_be_gone_on_with(void **state) {
 		"data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0}]}}]}\n\n",
 		"data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"x\"}}]}\n\n",
 		"data: {\"choices\":[{\"delta\":{\"reasoning\":\"x\"}}]}\n\n",
-		"data: {\"choices\":[{\"delta\":{\"refusal\":\"x\"}}]}\n\n" };
+		"data: {\"choices\":[{\"delta\":{\"refusal\":\"x\"}}]}\n\n", DELTA("1", "a\xe2\x82"),
+		DELTA("1", "\xff"), DELTA("1", "\xed\xa0\x80") };
 	static const char *const nothing[] = { "data: {\"choices\":[{\"delta\":{\"tool_calls\":[]}}]}\n\n",
 		"data: {\"choices\":[{\"delta\":{\"reasoning_content\":null}}]}\n\n",
 		"data: {\"error\":null}\n\n", ": x\n\n", ROLE("1") };
@@ -267,7 +268,7 @@ static void what_can_be_gone_on_with(void **state) {
 		bool is_possible;
 	} texts[] = { { "\\ud83d", false }, { "a\\uDBff", false }, { "\\\\ud83d", true },
 		{ "\\\\\\ud83d", false }, { "\\ude00", true }, { "\\ud83d\\ude00", true },
-		{ "\\u00e9", true }, { "xud83d", true } };
+		{ "\\u00e9", true }, { "xud83d", true }, { "\xe2\x82\xac", true } };
 
 	continuation_init(&c, CHAT);
 	take(&c, ROLE("1"));
@@ -362,6 +363,14 @@ static void odd_usage(void **state) {
 	assert_string_equal(take(&c, "data: {\"usage\":{\"completion_tokens\":-1}}\n\n"),
 	    "data: {\"usage\":{\"completion_tokens\":-1}}\n\n");
 	assert_string_equal(take(&c, "data: {\"usage\":null}\n\n"), "data: {\"usage\":null}\n\n");
+	assert_string_equal(
+	    take(&c,
+		"data: {\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":18446744073709551615,"
+		"\"total_tokens\":1}}\n\n"),
+	    "data: {\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":18446744073709551615,"
+	    "\"total_tokens\":18446744073709551615}}\n\n");
+	take(&c, DELTA("1", "a"));
+	assert_true(c.n_tokens == UINT64_MAX);
 }
 
 int main(void) {

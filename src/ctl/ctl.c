@@ -1,10 +1,10 @@
 #include "ctl/ctl.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/decimal.h"
 #include "ctl/ctl_config.h"
 #include "ctl/question.h"
 #include "ctl/show.h"
@@ -12,6 +12,7 @@
 
 #define REQUEST_BYTES_MAX (8u << 20) /* what the admin port takes */
 #define UPGRADE_MS        3660000    /* the router gives up before: [timeout] upgrade is an hour at most */
+#define WEIGHT_MAX        1000000
 #define TARGET_BYTES      2048u
 
 /* What a verb makes of the arguments. False: it has said what is wrong with them. */
@@ -134,10 +135,9 @@ static bool prepare_enable(
 static bool prepare_weight(
     const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
 	bool is_default = !strcmp(words[1], "default");
-	char *end;
-	double weight = strtod(words[1], &end);
+	double weight = 0;
 
-	if (!is_default && (end == words[1] || *end || !isfinite(weight)))
+	if (!is_default && !decimal_parse(slice_of(words[1]), WEIGHT_MAX, &weight))
 		return say(words[1], "is no weight: a number from 0 to 1000000, or default");
 	json_t *body = json_pack("{s:o}", "weight", is_default ? json_null() : json_real(weight));
 	*body_out = slice_of(json_dumps(body, JSON_COMPACT));

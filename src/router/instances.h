@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include "fleet/fleet.h"
 #include "http/endpoint.h"
 
 #define INSTANCES_BODY_BYTES_MAX 1024u
@@ -27,3 +28,6 @@ void instances_enable(struct endpoint_call *c);
 
 /* {"weight":N} in place of what its source says; null: as that says. */
 void instances_weight(struct endpoint_call *c);
+
+/* One line for each word of the operator's that a successor does not have. */
+void instances_log_lost(const struct fleet *fleet);

@@ -309,7 +309,8 @@ static bool has_leavers(const struct reload *r, const struct static_fleet *fleet
 }
 
 static void apply_fleet(struct reload *r, const struct static_fleet *fleet) {
-	r->newest = newest_of(*r->snapshot);
+	if (!timer_is_running(&r->leave)) /* else those are waited for as well whom the last reload brought */
+		r->newest = newest_of(*r->snapshot);
 	for (size_t i = 0; i < fleet->n; i++) {
 		int outcome = fleet_upsert(r->fleet, SOURCE_STATIC, &fleet->specs[i]);
 		assert(!outcome); /* fleet_check() */

@@ -24,6 +24,7 @@
 #include "net/signals.h"
 #include "net/watchdog.h"
 #include "policy/session_table.h"
+#include "router/instances.h"
 #include "router/reload.h"
 #include "router/report.h"
 #include "router/static_fleet.h"
@@ -592,6 +593,8 @@ static void control_on_successor(struct upgrade *u) {
 		endpoint_server_drain(&c->metrics);
 	if (c->has_registry)
 		registry_source_leave_file(&c->registry);
+	instances_log_lost(c->fleet);
+	watchdog_stop(&c->watchdog); /* or we would vouch for the one that the manager watches now */
 	control_begin_drain(c);
 }
 

@@ -32,7 +32,8 @@ static char *read_whole(const char *path, size_t *n_out) {
 	ssize_t r = -1;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	while (fd >= 0 && n < ARGV_BYTES_MAX) {
-		text = realloc(text, n + STDERR_BYTES);
+		char *larger = realloc(text, n + STDERR_BYTES);
+		text = larger;
 		r = read(fd, text + n, STDERR_BYTES);
 		if (r <= 0)
 			break;
@@ -278,7 +279,7 @@ static void upgrade_on_timer(struct timer *t) {
 /* --- the start ------------------------------------------------------------------------------- */
 
 /* Ours, and the channel's number; one block. */
-static const char **make_environment(char *variable) {
+static const char **make_environment(const char *variable) {
 	size_t n = 0;
 	while (environ[n])
 		n++;

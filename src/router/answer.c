@@ -96,6 +96,29 @@ static int take_answer(struct exchange *x, struct call_out *o) {
 /* Bytes of the answer have gone through. Who holds up the next ones? */
 static void answer_mark_move(struct exchange *x) {
 	x->moved_ms = call_pending(&x->down) ? 0 : loop_now_ms(&x->worker->loop);
+	x->n_heartbeats = 0;
+}
+
+/* Between two events, and never where it could be taken for a part of the answer. */
+uint64_t answer_heartbeat_ms(const struct exchange *x) {
+	uint64_t every_ms = exchange_config(x)->heartbeat_ms;
+	if (!every_ms || !x->moved_ms || x->tap.kind != TAP_EVENTS || !x->tap.at_boundary ||
+	    x->down.out_framing == FRAMING_LENGTH || x->down.out_is_done || x->n_heartbeats == UINT16_MAX)
+		return UINT64_MAX;
+	return x->moved_ms + (x->n_heartbeats + UINT64_C(1)) * every_ms;
+}
+
+/* Nothing has come. What stands between us and the client may take silence for the end. */
+static enum next beat(struct exchange *x) {
+	static const char comment[] = ": heartbeat\n\n";
+	struct piece piece = { comment, sizeof(comment) - 1, NULL };
+	struct call_out o;
+	if (answer_heartbeat_ms(x) > loop_now_ms(&x->worker->loop))
+		return WAIT;
+	x->n_heartbeats++;
+	call_begin(&o, &x->down);
+	call_put_data(&o, &piece, 1);
+	return call_flush(&o) ? exchange_fail(x, CAUSE_CLIENT_GONE) : WAIT;
 }
 
 /* What was gathered goes out. */
@@ -224,7 +247,7 @@ enum next step_relay(struct exchange *x) {
 		call_begin(&o, &x->down);
 		int r = take_answer(x, &o);
 		if (r == CALL_E_AGAIN)
-			return WAIT;
+			return beat(x);
 		if (r)
 			return exchange_fail(x, CAUSE_STREAM_BROKEN);
 		cause = send_answer(x, &o);

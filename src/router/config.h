@@ -143,6 +143,7 @@ struct router_config {
 	const char *upstream_key, *upstream_key_file; /* as those of a worker, for all that have none */
 	uint64_t requests_per_second;                 /* [rate]; 0: no limit */
 	struct router_timeouts timeout;
+	uint64_t heartbeat_ms; /* [sse]: off is 0 */
 	/* [policy] */
 	const char *policy;                /* a name of policy_table */
 	struct option_map model_policies;  /* model -> name */

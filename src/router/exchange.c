@@ -169,6 +169,8 @@ static enum next exchange_wait(struct exchange *x) {
 		end_ms = u64_min(end_ms, patience_due_ms(x));
 	if (x->step == STEP_AWAIT_HEAD)
 		end_ms = u64_min(end_ms, hedge_due_ms(x));
+	if (x->step == STEP_RELAY)
+		end_ms = u64_min(end_ms, answer_heartbeat_ms(x));
 	if (buf_is_over_budget(exchange_bufs(x))) /* looks again soon: others may have given back */
 		end_ms = u64_min(end_ms, now_ms + HUNGRY_RETRY_MS);
 	if (end_ms != UINT64_MAX)

@@ -86,6 +86,7 @@ struct exchange {
 	uint8_t first_address; /* of the row, to begin with */
 	uint8_t n_addresses;   /* of the row that were tried */
 	uint8_t n_tried, n_sends, n_interim;
+	uint16_t n_heartbeats; /* since bytes of the answer moved last */
 	uint8_t step, cause, reason, dialect;
 	uint8_t last_cause;        /* why the instance tried last did not do, until another is picked */
 	uint8_t wait_cause;        /* what it means when the deadline passes */

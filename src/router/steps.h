@@ -130,6 +130,9 @@ enum cause upload_pump(struct exchange *x);
 
 enum next step_relay(struct exchange *x);
 
+/* When the client of a stream whose engine is silent is to have a comment; UINT64_MAX: not at all. */
+uint64_t answer_heartbeat_ms(const struct exchange *x);
+
 /* 1xx other than 100, which we have answered ourselves, goes to clients that can read it (RFC 9110
  * section 15.2), unless two engines are asked: nobody knows yet whose answer it belongs to. */
 enum cause answer_interim(struct exchange *x, const struct head *interim);

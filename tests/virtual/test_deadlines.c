@@ -229,6 +229,51 @@ static void test_stream_that_falls_silent(void **state) {
 	expect_end(w, 1);
 }
 
+/* What stands between us and the client hears that the stream lives, and the engine is no less silent. */
+static void test_a_silent_stream_has_heartbeats(void **state) {
+	struct world *w = WORLD("m");
+	w->config.heartbeat_ms = 1000;
+	struct peer *client = post(w, CHAT, STREAMED), *engine = net_newest(0);
+	say(w, engine, SSE_HEAD);
+	say_chunk(w, engine, "data: {}\n\n");
+	world_pass(w, 2500);
+	say_chunk(w, engine, "data: {"); /* nothing may stand in an event */
+	world_pass(w, 3000);
+	say_chunk(w, engine, "}\n\n");
+	world_pass(w, 1500);
+	say_chunk(w, engine, "data: [DONE]\n\n");
+	say(w, engine, "0\r\n\r\n");
+	expect_answer(client, 200,
+	    "data: {}\n\n: heartbeat\n\n: heartbeat\n\ndata: {}\n\n: heartbeat\n\ndata: [DONE]\n\n");
+	client = post(w, CHAT, STREAMED);
+	engine = net_newest(0);
+	say(w, engine, SSE_HEAD);
+	world_pass(w, 7010);
+	expect_cut(client, NULL);
+	expect_logged(w, 200, "stream_stalled");
+	expect_end(w, 2);
+}
+
+/* No byte is put into what has a length, an encoding, or no events. */
+static void test_other_answers_have_no_heartbeats(void **state) {
+	static const char *const answers[] = {
+		"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 4\r\n\r\n",
+		("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip\r\n"
+		 "transfer-encoding: chunked\r\n\r\n"),
+		"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
+	};
+	for (size_t i = 0; i < n_elems(answers); i++) {
+		struct world *w = WORLD("m");
+		w->config.heartbeat_ms = 1000;
+		struct peer *client = post(w, CHAT, STREAMED), *engine = net_newest(0);
+		say(w, engine, answers[i]);
+		world_pass(w, 3500);
+		say(w, engine, i ? "4\r\nbody\r\n0\r\n\r\n" : "body");
+		expect_answer(client, 200, "body");
+		expect_end(w, 1);
+	}
+}
+
 /* It counts from the sending: an engine that says a little now and then has not answered. */
 static void test_first_byte_of_an_engine_that_drips(void **state) {
 	static const char *const drips[] = { "HTTP/1.1 200 OK\r\nx-drip: 0123456789",
@@ -479,6 +524,8 @@ int main(void) {
 		cmocka_unit_test(test_first_byte_of_an_engine_that_drips),
 		cmocka_unit_test(test_first_byte_of_others_may_take_long),
 		cmocka_unit_test(test_stream_that_falls_silent),
+		cmocka_unit_test(test_a_silent_stream_has_heartbeats),
+		cmocka_unit_test(test_other_answers_have_no_heartbeats),
 		cmocka_unit_test(test_total_before_the_answer),
 		cmocka_unit_test(test_total_in_the_answer),
 		cmocka_unit_test(test_total_at_the_end_of_the_answer),

@@ -447,19 +447,6 @@ static void too_many_workers(void **state) {
 	}
 }
 
-static void reserved_keys_are_taken(void **state) {
-	struct reading r = read_config("--worker-urls http://a", "sse.heartbeat = '15s'\n");
-	size_t n_lines = 0;
-
-	for (const char *line = r.mistakes; *line; line += strcspn(line, "\n") + 1) {
-		assert_non_null(strstr(line, "warning: has no effect yet\n"));
-		n_lines++;
-	}
-	assert_int_equal(n_lines, 1);
-	assert_int_equal(option_mistakes(r.config.options), 0);
-	release(&r);
-}
-
 static void breakers_are_read(void **state) {
 	static const char *const off[] = { "--disable-circuit-breaker", "--breaker-enabled false" };
 	struct reading r = read_config("--worker-urls http://a", "");
@@ -1251,7 +1238,6 @@ int main(void) {
 		cmocka_unit_test(labels_of_other_models_are_told),
 		cmocka_unit_test(values_at_their_limits),
 		cmocka_unit_test(too_many_workers),
-		cmocka_unit_test(reserved_keys_are_taken),
 		cmocka_unit_test(retries_are_read),
 		cmocka_unit_test(breakers_are_read),
 		cmocka_unit_test(admission_is_read),

@@ -28,6 +28,7 @@ struct settings *settings_new(
 	assert(s);
 	memset(s, 0, bytes);
 	s->config = config;
+	tenant_table_label(config->tenants);
 	s->shares = shares_of(config->tenants);
 	s->n_tenants = tenant_table_n(config->tenants);
 	s->rates = rate_table_new(config->tenants, config->requests_per_second);

@@ -45,7 +45,6 @@ static bool put_tenant(struct tenant_table *table, const struct tenant *tenant) 
 	assert(!table->tenants[number].name);
 	table->tenants[number] = *tenant;
 	table->tenants[number].salt = salt_of(tenant->name);
-	table->tenants[number].label = label_intern(LABEL_TENANT, slice_of(tenant->name));
 	return true;
 }
 
@@ -62,6 +61,13 @@ struct tenant_table *tenant_table_new(const struct tenant *tenants, uint32_t n) 
 		if (!put_tenant(table, &tenants[i]))
 			tenant_table_free(&table);
 	return table;
+}
+
+void tenant_table_label(struct tenant_table *table) {
+	for (uint32_t i = 1; i < tenant_table_n(table); i++)
+		if (table->tenants[i].name)
+			table->tenants[i].label =
+			    label_intern(LABEL_TENANT, slice_of(table->tenants[i].name));
 }
 
 void tenant_table_free(struct tenant_table **table_ptr) {

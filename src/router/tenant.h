@@ -51,6 +51,10 @@ must_use struct tenant_table *tenant_table_new(const struct tenant *tenants, uin
 /* On any thread. */
 void tenant_table_free(struct tenant_table **table); /* accepts NULL, clears */
 
+/* Its tenants get the labels that they are counted by. Those are for good: of a table that is put in force,
+ * on the control thread. NULL: there are none. */
+void tenant_table_label(struct tenant_table *table);
+
 enum tenant_outcome {
 	TENANT_E_OTHERS = 1, /* it is the key of another tenant */
 	TENANT_E_FULL,       /* there are TENANT_KEYS_MAX */

@@ -1,5 +1,6 @@
 #include "unit/unit.h"
 
+#include "fleet/label.h"
 #include "router/tenant.h"
 
 static const char *const some_models[] = { "llama", "qwen-*" };
@@ -152,6 +153,11 @@ static void tenants_have_names_and_salts(void **state) {
 	assert_int_not_equal(tenant_get(table, 1)->salt, tenant_get(table, 2)->salt);
 	/* of the name alone: another order, another start or another router change nothing */
 	assert_int_equal(tenant_get(again, 2)->salt, tenant_get(table, 2)->salt);
+	/* labels are for good: of what is put in force */
+	assert_int_equal(tenant_get(table, 2)->label, LABEL_OTHER);
+	tenant_table_label(table);
+	tenant_table_label(again);
+	assert_int_not_equal(tenant_get(table, 2)->label, LABEL_OTHER);
 	assert_int_equal(tenant_get(again, 2)->label, tenant_get(table, 2)->label);
 	tenant_table_free(&table);
 	tenant_table_free(&again);

@@ -468,6 +468,7 @@ static void control_end(struct control *c) {
 	log_begin(&e, LOG_INFO, "stopping: requests at work are refused or cut");
 	log_end(&e);
 	c->state = CONTROL_ENDING;
+	succession_hurry(&c->succession);
 	c->drain_until_ms = loop_now_ms(&c->loop) + END_MS;
 	atomic_store_explicit(&c->router.is_ending, true, memory_order_relaxed);
 	for (unsigned i = 0; i < c->router.n_workers; i++)
@@ -492,7 +493,7 @@ static void control_on_drain(struct timer *t) {
 	bool is_late = c->state != CONTROL_ANNOUNCING && loop_now_ms(&c->loop) >= c->drain_until_ms;
 	if (c->state == CONTROL_ANNOUNCING)
 		control_drain(c);
-	else if (c->state == CONTROL_ENDING ? is_late || !control_has_clients(c) : control_is_empty(c)) {
+	else if (control_is_empty(c) || (c->state == CONTROL_ENDING && is_late)) {
 		control_stop(c);
 		return;
 	} else if (is_late) {
@@ -598,8 +599,14 @@ static void control_on_successor(struct upgrade *u) {
 	control_begin_drain(c);
 }
 
+static void control_on_hurry(struct upgrade *u) {
+	struct control *c = container_of(u, struct control, upgrade);
+	if (c->state != CONTROL_ENDING)
+		control_end(c);
+}
+
 static const struct upgrade_owner upgrade_owner = { control_may_upgrade, control_collect,
-	control_on_successor };
+	control_on_successor, control_on_hurry };
 
 /* --- the start ------------------------------------------------------------------------ */
 

@@ -65,6 +65,11 @@ void succession_offer(struct succession *s, struct loop *loop, void (*on_go)(str
 	}
 }
 
+void succession_hurry(struct succession *s) {
+	if (s->channel >= 0 && handover_say(s->channel, "end") < 0)
+		succession_end(s);
+}
+
 void succession_end(struct succession *s) {
 	if (s->channel < 0)
 		return;

@@ -36,5 +36,8 @@ static inline bool succession_is_offered(const struct succession *s) {
 /* Says that we are ready; on_go is called once, from the loop. */
 void succession_offer(struct succession *s, struct loop *loop, void (*on_go)(struct succession *s));
 
+/* Who stops us in a hurry stops it likewise. */
+void succession_hurry(struct succession *s);
+
 /* Before the loop ends; may be called twice. */
 void succession_end(struct succession *s);

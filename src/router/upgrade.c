@@ -157,7 +157,6 @@ static void upgrade_finish(struct upgrade *u) {
 	struct log_event e;
 	u->state = UPGRADE_DONE;
 	timer_stop(&u->timer);
-	fd_event_close(&u->said); /* it stays open: its end tells the new process of ours */
 	log_begin(&e, LOG_INFO, "upgraded: the new process accepts, this one does not any more");
 	line_uint(&e.line, SLICE("pid"), (uint64_t)u->child.pid);
 	log_end(&e);
@@ -216,9 +215,11 @@ static void upgrade_on_ready(struct upgrade *u) {
 static void upgrade_listen(struct upgrade *u) {
 	char word[HANDOVER_WORD_BYTES];
 	int r = 0;
-	while (u->state == UPGRADE_STARTING && (r = handover_hear(u->channel, word)) == 0)
-		if (strcmp(word, "ready") == 0)
+	while (u->state != UPGRADE_ENDING && (r = handover_hear(u->channel, word)) == 0)
+		if (u->state == UPGRADE_STARTING && strcmp(word, "ready") == 0)
 			upgrade_on_ready(u);
+		else if (u->state == UPGRADE_DONE && strcmp(word, "end") == 0)
+			u->owner->on_hurry(u);
 	if (r < 0 && r != -EAGAIN)
 		fd_event_close(&u->said); /* its end follows, or its time runs out */
 }
@@ -260,7 +261,7 @@ static void upgrade_look_for_end(struct upgrade *u) {
 static void upgrade_run(struct job *job) {
 	struct upgrade *u = container_of(job, struct upgrade, job);
 	upgrade_relay(u);
-	if (u->state == UPGRADE_STARTING && u->said.handle)
+	if (u->state != UPGRADE_ENDING && u->said.handle)
 		upgrade_listen(u);
 	if (u->ended.handle)
 		upgrade_look_for_end(u);

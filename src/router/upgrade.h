@@ -37,6 +37,8 @@ struct upgrade_owner {
 	size_t (*collect)(struct upgrade *u, struct handed **items_out);
 	/* It serves: to stop accepting is the owner's part. */
 	void (*on_done)(struct upgrade *u);
+	/* Long after that: it was stopped in a hurry. */
+	void (*on_hurry)(struct upgrade *u);
 };
 
 struct upgrade {

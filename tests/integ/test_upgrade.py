@@ -340,6 +340,22 @@ def test_who_stops_the_new_one_waits_for_the_old_ones_streams(upgradable, fake):
     eventually(lambda: not is_alive(new))
 
 
+def test_who_stops_the_new_one_twice_ends_the_old_ones_streams(upgradable, fake):
+    gate = Gate()
+    front = upgradable([fake(gate)])
+    stream = begin_stream(front)
+    front.upgrade()
+    new = front.pid
+    os.kill(new, signal.SIGTERM)
+    eventually(lambda: "not ready, still accepting" in front.output())
+    os.kill(new, signal.SIGTERM)
+    assert b"the router is being stopped" in read_to_end(stream)[0]
+    stream.close()
+    front.await_end(front.first.pid)
+    eventually(lambda: not is_alive(new))
+    gate.opens.set()
+
+
 def test_the_new_process_is_as_if_started_afresh(upgradable, engine):
     front = upgradable([engine(["m"])])
     fresh = front.pid

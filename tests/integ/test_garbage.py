@@ -157,7 +157,7 @@ def test_connections_of_garbage_leave_nothing(engine, fake, router):
     for tls, n in ({}, N_PLAIN), ({"tls": {"certificates": [certificate]}}, N_TLS):
         front = router(workers, ready=1, router={"threads": N_THREADS}, **more, **tls)
         first, headers = hello(), {"authorization": f"Bearer {KEY}"}
-        assert front.chat("good", headers=headers).status_code == 200
+        eventually(lambda: front.chat("good", headers=headers).status_code == 200)      # its models are known by then
         eventually(lambda: front.metric("headrace_connections") == 0)
         descriptors = front.descriptors()
         with Others(lambda: front.chat("good", headers=headers)) as others:

@@ -233,12 +233,18 @@ def test_keepalive_of_idle_clients(fake, router):
 def test_retries_and_breakers(fake, router):
     bad, good = fake(always(answer(status=b"503 Busy"))), fake(always(answer()))
     front = router([bad, good], retry={"attempts": 1}, breaker={"enabled": False})
-    assert {front.chat().status_code for _ in range(4)} == {200, 503}
+    eventually(lambda: front.chat().status_code == 503)
     reload(front, retry={"attempts": 2, "backoff": "1ms", "budget": 1})
     assert {front.chat().status_code for _ in range(4)} == {200}
     bad = fake(always(answer(status=b"500 Broken")))
     reload(front, engines=[bad, good], breaker={"enabled": True, "failures": 2, "open": "1h", "open_max": "1h"})
-    assert sorted(front.chat().status_code for _ in range(12)) == [200] * 10 + [500] * 2
+    statuses = []
+
+    def has_failed_twice():                 # who is new gets few
+        statuses.append(front.chat().status_code)
+        return statuses.count(500) == 2
+    eventually(has_failed_twice)
+    assert {front.chat().status_code for _ in range(8)} == {200}
     reload(front, engines=[bad, good], breaker={"enabled": True, "failures": 2, "open": "30m", "open_max": "1h"})
     assert {front.chat().status_code for _ in range(4)} == {200}     # what was learned stays
 

@@ -282,8 +282,9 @@ def test_a_reload_that_comes_too_early_is_done_later(upgradable, engine, fake):
     front.signal(signal.SIGUSR2)
     child, = eventually(lambda: children(front.pid))
 
-    def reads_signals():
-        return int(status(child, "SigCgt")["SigCgt"], 16) & 1 << signal.SIGHUP - 1
+    def reads_signals():                # by itself: until its exec it has our handlers
+        return b"HEADRACE_HANDOVER=" in Path(f"/proc/{child}/environ").read_bytes() and \
+            int(status(child, "SigCgt")["SigCgt"], 16) & 1 << signal.SIGHUP - 1
     eventually(reads_signals)
     configure(front, "headers = false", "headers = true")
     os.kill(int(child), signal.SIGHUP)

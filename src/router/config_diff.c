@@ -1,6 +1,7 @@
 #include "router/config_diff.h"
 
 #include "base/option_diff.h"
+#include "router/pairs_json.h"
 #include "router/static_fleet.h"
 
 #define MASK "(secret)"
@@ -32,30 +33,6 @@ static json_t *options_of(const struct router_config *before, const struct route
 
 /* --- things with names: name -> {option: value} --------------------------------------------- */
 
-/* As it stands there where that is text; else "". */
-static json_t *text_of(struct slice text) {
-	json_t *json = json_stringn(text.p ? text.p : "", text.n);
-
-	return json ? json : json_string("");
-}
-
-static json_t *keys_of(struct pairs pairs) {
-	json_t *list = json_array();
-
-	for (uint32_t i = 0; i < pairs.n; i++)
-		json_array_append_new(list, text_of(pairs.items[i].key));
-	return list;
-}
-
-static json_t *object_of(struct pairs pairs) {
-	json_t *object = json_object();
-
-	for (uint32_t i = 0; i < pairs.n; i++)
-		json_object_setn_new(
-		    object, pairs.items[i].key.p, pairs.items[i].key.n, text_of(pairs.items[i].value));
-	return object;
-}
-
 static json_t *workers_of(const struct router_config *config) {
 	json_t *workers = json_object();
 	struct static_fleet fleet;
@@ -65,10 +42,10 @@ static json_t *workers_of(const struct router_config *config) {
 		const struct fleet_spec *spec = &fleet.specs[i];
 
 		json_object_setn_new(workers, spec->instance.name.p, spec->instance.name.n,
-		    json_pack("{s:o, s:f, s:o, s:o, s:o, s:o}", "url", text_of(spec->instance.url), "weight",
-			(double)spec->weight / INSTANCE_WEIGHT_ONE, "models", keys_of(spec->models), "labels",
-			object_of(spec->labels), "metadata", text_of(spec->metadata), "api_key",
-			text_of(spec->instance.key)));
+		    json_pack("{s:o, s:f, s:o, s:o, s:o, s:o}", "url", text_json(spec->instance.url),
+			"weight", (double)spec->weight / INSTANCE_WEIGHT_ONE, "models",
+			pairs_json_keys(spec->models), "labels", pairs_json(spec->labels), "metadata",
+			text_json(spec->metadata), "api_key", text_json(spec->instance.key)));
 	}
 	static_fleet_deinit(&fleet);
 	return workers;
@@ -78,7 +55,7 @@ static json_t *list_json(const struct option_list *list) {
 	json_t *json = json_array();
 
 	for (size_t i = 0; i < list->n; i++)
-		json_array_append_new(json, text_of(slice_of(list->items[i])));
+		json_array_append_new(json, text_json(slice_of(list->items[i])));
 	return json;
 }
 
@@ -86,7 +63,7 @@ static json_t *map_json(const struct option_map *map) {
 	json_t *json = json_object();
 
 	for (size_t i = 0; i < map->n; i++)
-		json_object_set_new(json, map->items[i].name, text_of(slice_of(map->items[i].value)));
+		json_object_set_new(json, map->items[i].name, text_json(slice_of(map->items[i].value)));
 	return json;
 }
 

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "policy/session_table.h"
+#include "router/pairs_json.h"
 
 struct local_state {
 	const struct worker *worker;
@@ -15,11 +16,6 @@ struct local_state {
 };
 
 typedef json_t *(*local_fn)(const struct local_state *s, unsigned *status);
-
-static json_t *text_of(struct slice s) {
-	json_t *t = json_stringn(s.p, s.n);
-	return t ? t : json_string("");
-}
 
 /* As configured; null: there is none. */
 static json_t *registry_url(const struct local_state *s) {
@@ -39,7 +35,7 @@ static json_t *model_object(const struct model *m) {
 	if (json_is_object(object))
 		return object;
 	json_decref(object);
-	return json_pack("{s:o, s:s, s:i, s:s}", "id", text_of(m->name), "object", "model", "created", 0,
+	return json_pack("{s:o, s:s, s:i, s:s}", "id", text_json(m->name), "object", "model", "created", 0,
 	    "owned_by", "headrace");
 }
 
@@ -78,25 +74,10 @@ static json_t *local_readiness(const struct local_state *s, unsigned *status) {
 
 /* --- services ----------------------------------------------------------------- */
 
-static json_t *pairs_object(struct pairs pairs) {
-	json_t *object = json_object();
-	for (unsigned i = 0; i < pairs.n; i++)
-		json_object_setn_new(
-		    object, pairs.items[i].key.p, pairs.items[i].key.n, text_of(pairs.items[i].value));
-	return object;
-}
-
-static json_t *pairs_keys(struct pairs pairs) {
-	json_t *array = json_array();
-	for (unsigned i = 0; i < pairs.n; i++)
-		json_array_append_new(array, text_of(pairs.items[i].key));
-	return array;
-}
-
 /* What the registry has of it, or the labels. */
 static json_t *service_metadata(const struct snapshot_row *row) {
 	json_t *metadata = row->metadata.n ? json_loadb(row->metadata.p, row->metadata.n, 0, NULL) : NULL;
-	return metadata ? metadata : pairs_object(row->labels);
+	return metadata ? metadata : pairs_json(row->labels);
 }
 
 /* The port next to the engine's is the babysitter's, where there is one. */
@@ -137,11 +118,11 @@ static json_t *service_info(const struct local_state *s, uint32_t row_index) {
 	const struct instance *inst = row->instance;
 	struct breaker_view breaker = breaker_peek(&inst->breaker, loop_now_ms(&s->worker->loop));
 	json_t *info = json_pack("{s:o, s:o, s:i, s:o, s:o, s:b, s:s, s:s, s:f, s:o, s:o, s:o}", "name",
-	    text_of(inst->spec.name), "host", text_of(inst->spec.host), "port", (int)inst->spec.port, "url",
-	    text_of(inst->spec.url), "babysitter_url", service_sitter(row), "healthy",
+	    text_json(inst->spec.name), "host", text_json(inst->spec.host), "port", (int)inst->spec.port,
+	    "url", text_json(inst->spec.url), "babysitter_url", service_sitter(row), "healthy",
 	    snapshot_is_routable(s->snap, row_index), "status", instance_state_text(row->state), "breaker",
 	    breaker_state_text(breaker.state), "response_time", (double)metric_read(&inst->response_us) / 1e6,
-	    "weight", service_weight(row), "models", pairs_keys(row->models), "metadata",
+	    "weight", service_weight(row), "models", pairs_json_keys(row->models), "metadata",
 	    service_metadata(row));
 	service_count(s->worker->router, inst, info);
 	return info;

@@ -15,14 +15,21 @@
 #define WEIGHT_MAX        1000000
 #define TARGET_BYTES      2048u
 
+struct verb;
+
 /* What a verb makes of the arguments. False: it has said what is wrong with them. */
-typedef bool (*prepare_fn)(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out);
+struct asking {
+	const struct verb *verb;
+	const struct ctl_config *config;
+	const char *const *words; /* behind the verb */
+};
+typedef bool (*prepare_fn)(const struct asking *a, char *target, struct slice *body_out);
 typedef void (*show_fn)(const json_t *answer, FILE *out);
 
 struct verb {
 	const char *name;
 	const char *words; /* what it needs besides; NULL: nothing */
+	const char *path;  /* on the admin port, or what that begins with */
 	prepare_fn prepare;
 	show_fn show;         /* NULL: the answer is printed as it came */
 	uint64_t patience_ms; /* its answer may take as long; 0: no longer than others */
@@ -52,145 +59,86 @@ static bool read_file(const char *path, struct slice *body_out) {
 	return n <= REQUEST_BYTES_MAX || say(path, "larger than 8 MiB");
 }
 
-static bool prepare_explain(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	snprintf(target, TARGET_BYTES, "/explain%s%s", config->path[0] ? "?path=" : "", config->path);
-	return read_file(config->file, body_out);
+static bool prepare_explain(const struct asking *a, char *target, struct slice *body_out) {
+	snprintf(target, TARGET_BYTES, "%s%s%s", a->verb->path, a->config->path[0] ? "?path=" : "",
+	    a->config->path);
+	return read_file(a->config->file, body_out);
 }
 
 /* Names are checked: they stand in a query as they are. */
-static bool prepare_decisions(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	snprintf(target, TARGET_BYTES, "/decisions?limit=%u&model=%.512s&instance=%.512s&reason=%.512s",
-	    config->limit, config->model, config->instance, config->reason);
+static bool prepare_decisions(const struct asking *a, char *target, struct slice *body_out) {
+	const struct ctl_config *config = a->config;
+
+	snprintf(target, TARGET_BYTES, "%s?limit=%u&model=%.512s&instance=%.512s&reason=%.512s",
+	    a->verb->path, config->limit, config->model, config->instance, config->reason);
 	return true;
 }
 
-static bool prepare_decision(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	for (const char *p = words[0]; *p; p++)
+static bool prepare_decision(const struct asking *a, char *target, struct slice *body_out) {
+	for (const char *p = a->words[0]; *p; p++)
 		if (*p <= ' ' || *p > '~' || strchr("/?#%", *p))
-			return say(words[0], "is no id");
-	snprintf(target, TARGET_BYTES, "/decisions/%.512s", words[0]);
+			return say(a->words[0], "is no id");
+	snprintf(target, TARGET_BYTES, "%s/%.512s", a->verb->path, a->words[0]);
 	return true;
 }
 
-static bool prepare_breakers(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	snprintf(target, TARGET_BYTES, "/breakers");
+static bool prepare_get(const struct asking *a, char *target, struct slice *body_out) {
+	snprintf(target, TARGET_BYTES, "%s", a->verb->path);
 	return true;
+}
+
+/* A body of no bytes. */
+static bool prepare_post(const struct asking *a, char *target, struct slice *body_out) {
+	*body_out = (struct slice){ calloc(1, 1), 0 };
+	return prepare_get(a, target, body_out);
 }
 
 /* An act on somebody of this name. Names are urls where nobody gave one: they are percent-encoded. */
-static bool prepare_act(
-    const char *kind, const char *name, const char *act, char *target, struct slice *body_out) {
+static void print_act(const struct asking *a, char *target) {
 	static const char plain[] = "-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-	size_t n = (size_t)snprintf(target, TARGET_BYTES, "/%s/", kind);
+	size_t n = (size_t)snprintf(target, TARGET_BYTES, "%s/", a->verb->path);
 
-	for (const char *p = name; *p && n + 16 < TARGET_BYTES; p++)
+	for (const char *p = a->words[0]; *p && n + 16 < TARGET_BYTES; p++)
 		n += (size_t)snprintf(
 		    target + n, TARGET_BYTES - n, strchr(plain, *p) ? "%c" : "%%%02X", (unsigned char)*p);
-	snprintf(target + n, TARGET_BYTES - n, "/%s", act);
-	if (!body_out->p) /* one of no bytes: a POST */
-		*body_out = (struct slice){ calloc(1, 1), 0 };
+	snprintf(target + n, TARGET_BYTES - n, "/%s", a->verb->name);
+}
+
+static bool prepare_act(const struct asking *a, char *target, struct slice *body_out) {
+	*body_out = (struct slice){ calloc(1, 1), 0 };
+	print_act(a, target);
 	return true;
 }
-
-static bool prepare_trip(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	return prepare_act("breakers", words[0], "trip", target, body_out);
-}
-
-static bool prepare_reset(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	return prepare_act("breakers", words[0], "reset", target, body_out);
-}
-
-static bool prepare_instances(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	snprintf(target, TARGET_BYTES, "/instances");
-	return true;
-}
-
-static bool prepare_drain(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	return prepare_act("instances", words[0], "drain", target, body_out);
-}
-
-static bool prepare_undrain(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	return prepare_act("instances", words[0], "undrain", target, body_out);
-}
-
-static bool prepare_disable(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	return prepare_act("instances", words[0], "disable", target, body_out);
-}
-
-static bool prepare_enable(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	return prepare_act("instances", words[0], "enable", target, body_out);
-}
-
-static bool prepare_weight(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	bool is_default = !strcmp(words[1], "default");
+static bool prepare_weight(const struct asking *a, char *target, struct slice *body_out) {
+	bool is_default = !strcmp(a->words[1], "default");
 	double weight = 0;
 
-	if (!is_default && !decimal_parse(slice_of(words[1]), WEIGHT_MAX, &weight))
-		return say(words[1], "is no weight: a number from 0 to 1000000, or default");
+	if (!is_default && !decimal_parse(slice_of(a->words[1]), WEIGHT_MAX, &weight))
+		return say(a->words[1], "is no weight: a number from 0 to 1000000, or default");
 	json_t *body = json_pack("{s:o}", "weight", is_default ? json_null() : json_real(weight));
 	*body_out = slice_of(json_dumps(body, JSON_COMPACT));
 	json_decref(body);
-	return prepare_act("instances", words[0], "weight", target, body_out);
-}
-
-/* A POST to one of the router's own rows: its body is one of no bytes. */
-static bool prepare_post(const char *path, char *target, struct slice *body_out) {
-	snprintf(target, TARGET_BYTES, "%s", path);
-	*body_out = (struct slice){ calloc(1, 1), 0 };
-	return true;
-}
-
-static bool prepare_upgrade(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	return prepare_post("/upgrade", target, body_out);
-}
-
-static bool prepare_reload(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	return prepare_post("/reload", target, body_out);
-}
-
-static bool prepare_config(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	snprintf(target, TARGET_BYTES, "/config");
-	return true;
-}
-
-static bool prepare_metrics(
-    const struct ctl_config *config, const char *const *words, char *target, struct slice *body_out) {
-	snprintf(target, TARGET_BYTES, "/metrics");
+	print_act(a, target);
 	return true;
 }
 
 static const struct verb verbs[] = {
-	{ "explain", NULL, prepare_explain, show_explanation, 0 },
-	{ "decisions", NULL, prepare_decisions, show_decisions, 0 },
-	{ "decision", "ID", prepare_decision, show_decision, 0 },
-	{ "breakers", NULL, prepare_breakers, show_breakers, 0 },
-	{ "trip", "NAME", prepare_trip, show_breakers, 0 },
-	{ "reset", "NAME", prepare_reset, show_breakers, 0 },
-	{ "instances", NULL, prepare_instances, show_instances, 0 },
-	{ "drain", "NAME", prepare_drain, show_instances, 0 },
-	{ "undrain", "NAME", prepare_undrain, show_instances, 0 },
-	{ "disable", "NAME", prepare_disable, show_instances, 0 },
-	{ "enable", "NAME", prepare_enable, show_instances, 0 },
-	{ "weight", "NAME N", prepare_weight, show_instances, 0 },
-	{ "reload", NULL, prepare_reload, show_reload, 0 },
-	{ "upgrade", NULL, prepare_upgrade, show_upgrade, UPGRADE_MS },
-	{ "config", NULL, prepare_config, NULL, 0 },
-	{ "metrics", NULL, prepare_metrics, NULL, 0 },
+	{ "explain", NULL, "/explain", prepare_explain, show_explanation, 0 },
+	{ "decisions", NULL, "/decisions", prepare_decisions, show_decisions, 0 },
+	{ "decision", "ID", "/decisions", prepare_decision, show_decision, 0 },
+	{ "breakers", NULL, "/breakers", prepare_get, show_breakers, 0 },
+	{ "trip", "NAME", "/breakers", prepare_act, show_breakers, 0 },
+	{ "reset", "NAME", "/breakers", prepare_act, show_breakers, 0 },
+	{ "instances", NULL, "/instances", prepare_get, show_instances, 0 },
+	{ "drain", "NAME", "/instances", prepare_act, show_instances, 0 },
+	{ "undrain", "NAME", "/instances", prepare_act, show_instances, 0 },
+	{ "disable", "NAME", "/instances", prepare_act, show_instances, 0 },
+	{ "enable", "NAME", "/instances", prepare_act, show_instances, 0 },
+	{ "weight", "NAME N", "/instances", prepare_weight, show_instances, 0 },
+	{ "reload", NULL, "/reload", prepare_post, show_reload, 0 },
+	{ "upgrade", NULL, "/upgrade", prepare_post, show_upgrade, UPGRADE_MS },
+	{ "config", NULL, "/config", prepare_get, NULL, 0 },
+	{ "metrics", NULL, "/metrics", prepare_get, NULL, 0 },
 };
 
 static unsigned count_words(const struct verb *verb) {
@@ -293,7 +241,8 @@ int ctl_main(int argc, char **argv) {
 	struct question question = { .url = config->admin, .path = target };
 
 	code = 2;
-	if (verb && verb->prepare(config, words.items + 1, target, &body)) {
+	const struct asking asking = { verb, config, words.items + 1 };
+	if (verb && verb->prepare(&asking, target, &body)) {
 		loop_setup_process();
 		question.method = body.p ? SLICE("POST") : SLICE("GET");
 		question.body = body;

@@ -258,6 +258,24 @@ static void log_mistakes(const struct record *record) {
 	}
 }
 
+static void fleet_insert(struct fleet *fleet, uint32_t at, struct record *record) {
+	assert(fleet->n_records < INSTANCE_SLOTS_MAX);
+	memmove(fleet->records + at + 1, fleet->records + at,
+	    (fleet->n_records - at) * sizeof(fleet->records[0]));
+	fleet->records[at] = record;
+	fleet->n_records++;
+}
+
+/* It is not in the table any more, under what it was known by. */
+static void fleet_set_aside(struct fleet *fleet, struct record *record) {
+	struct slice name = record->instance->spec.name;
+	bool is_there;
+
+	fleet_remove(fleet, SOURCE_LEAVING, name);
+	record->source = SOURCE_LEAVING;
+	fleet_insert(fleet, fleet_position(fleet, SOURCE_LEAVING, name, &is_there), record);
+}
+
 static bool record_update(struct record *record, const struct fleet_spec *spec) {
 	bool is_declared = spec->models.n > 0;
 	bool is_changed = record->weight != spec->weight || record->are_models_declared != is_declared ||
@@ -280,7 +298,11 @@ static bool record_update(struct record *record, const struct fleet_spec *spec) 
 	return is_changed;
 }
 
-int fleet_upsert(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec) {
+/* What becomes of a record that another one takes the place of. */
+typedef void (*end_fn)(struct fleet *fleet, struct record *record);
+
+static int fleet_take(
+    struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec, end_fn end) {
 	bool is_there;
 	uint32_t at = fleet_position(fleet, source, spec->instance.name, &is_there);
 	struct record *old = is_there ? fleet->records[at] : NULL, *record = old;
@@ -294,20 +316,25 @@ int fleet_upsert(struct fleet *fleet, enum fleet_source source, const struct fle
 		if (!record)
 			return FLEET_E_FULL;
 		if (old) {
-			record_free(fleet, old);
+			fleet->records[at] = record;
+			end(fleet, old);
 		} else {
-			assert(fleet->n_records < INSTANCE_SLOTS_MAX);
-			memmove(fleet->records + at + 1, fleet->records + at,
-			    (fleet->n_records - at) * sizeof(fleet->records[0]));
-			fleet->n_records++;
+			fleet_insert(fleet, at, record);
 		}
-		fleet->records[at] = record;
 		record->round = fleet->round;
 		fleet->is_dirty = true;
 	}
 	if (record_update(record, spec))
 		fleet->is_dirty = true;
 	return 0;
+}
+
+int fleet_upsert(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec) {
+	return fleet_take(fleet, source, spec, record_free);
+}
+
+int fleet_take_over(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec) {
+	return fleet_take(fleet, source, spec, fleet_set_aside);
 }
 
 int fleet_check(const struct fleet *fleet, enum fleet_source source, const struct fleet_spec *specs, size_t n,
@@ -454,7 +481,27 @@ bool fleet_state(const struct fleet *fleet, const struct instance *inst, enum in
 
 /* --- what is wished ------------------------------------------------------------------------- */
 
-int fleet_set_wish(struct fleet *fleet, struct slice name, const struct fleet_wish *wish) {
+static bool has_name(const struct fleet *fleet, unsigned n_sources, struct slice name) {
+	bool is_there = false;
+
+	for (unsigned source = 0; source < n_sources && !is_there; source++)
+		fleet_position(fleet, (enum fleet_source)source, name, &is_there);
+	return is_there;
+}
+
+static void fleet_forget_wish(struct fleet *fleet) {
+	struct wish *wish = fleet->wishes; /* the oldest, then in their order */
+	struct log_event e;
+
+	while (has_name(fleet, FLEET_SOURCES, slice_of(wish->name)))
+		wish = wish->hh.next; /* there are more of them than records */
+	log_begin(&e, LOG_WARN, "too many names are wished something of: one that is not here is forgotten");
+	line_text(&e.line, SLICE("instance"), slice_of(wish->name));
+	log_end(&e);
+	wish_free(fleet, wish);
+}
+
+void fleet_set_wish(struct fleet *fleet, struct slice name, const struct fleet_wish *wish) {
 	struct wish *w = wish_find(fleet, name);
 
 	assert(wish->state == INSTANCE_UNKNOWN || wish->state >= INSTANCE_DRAINING);
@@ -463,17 +510,16 @@ int fleet_set_wish(struct fleet *fleet, struct slice name, const struct fleet_wi
 	if (!wish->state && !wish->has_weight) {
 		if (w)
 			wish_free(fleet, w);
-		return 0;
+		return;
 	}
 	if (!w && HASH_COUNT(fleet->wishes) == FLEET_WISHES_MAX)
-		return FLEET_E_FULL;
+		fleet_forget_wish(fleet);
 	if (!w) {
 		w = calloc(1, sizeof(*w) + name.n + 1);
 		memcpy(w->name, name.p, name.n);
 		HASH_ADD(hh, fleet->wishes, name[0], (unsigned)name.n, w);
 	}
 	w->is = *wish;
-	return 0;
 }
 
 struct fleet_wish fleet_wish(const struct fleet *fleet, struct slice name) {
@@ -566,6 +612,7 @@ struct snapshot *fleet_build(struct fleet *fleet) {
 		rows[i] = (struct snapshot_row){
 			.instance = record->instance,
 			.source = record->source,
+			.is_namesake = has_name(fleet, record->source, record->instance->spec.name),
 			.state = record->row_state,
 			.weight = record_weight(fleet, record),
 			.share = record->row_share,

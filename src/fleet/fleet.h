@@ -29,10 +29,10 @@
 #define FLEET_LABELS_BYTES_MAX 16384 /* all keys and values of one record */
 #define FLEET_METADATA_MAX     65536 /* more of it is left out */
 #define FLEET_MODELS_MAX       1024
-#define FLEET_MODEL_BYTES_MAX  256        /* one id */
-#define FLEET_MODELS_BYTES_MAX (1u << 20) /* ids and objects of one record */
-#define FLEET_LOST_MAX         4096       /* models; more of them are forgotten at once */
-#define FLEET_WISHES_MAX       INSTANCE_SLOTS_MAX
+#define FLEET_MODEL_BYTES_MAX  256                      /* one id */
+#define FLEET_MODELS_BYTES_MAX (1u << 20)               /* ids and objects of one record */
+#define FLEET_LOST_MAX         4096                     /* models; more of them are forgotten at once */
+#define FLEET_WISHES_MAX       (INSTANCE_SLOTS_MAX + 1) /* one more than can be of somebody in the fleet */
 
 enum fleet_outcome {
 	FLEET_E_FULL = 1, /* INSTANCE_SLOTS_MAX instances are alive */
@@ -79,6 +79,13 @@ must_use int fleet_replace(
 /* 0, FLEET_E_FULL or FLEET_E_LIMIT; a refused record changes nothing. */
 must_use int fleet_upsert(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec);
 
+/*
+ * As fleet_upsert(), but the record of another target that had the name until now is not gone: it goes on in
+ * SOURCE_LEAVING, until that is replaced by nothing. One that was there under the name already makes way for
+ * it.
+ */
+must_use int fleet_take_over(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec);
+
 /* 0 or FLEET_E_ABSENT. */
 int fleet_remove(struct fleet *fleet, enum fleet_source source, struct slice name);
 
@@ -115,9 +122,9 @@ bool fleet_state(const struct fleet *fleet, const struct instance *inst, enum in
 
 /*
  * What the operator wishes of the records of this name, in the fleet or not; with nothing in it, nothing any
- * more. 0, or FLEET_E_FULL: FLEET_WISHES_MAX names have one.
+ * more. When FLEET_WISHES_MAX names have one already, the oldest that is of nobody in the fleet is forgotten.
  */
-must_use int fleet_set_wish(struct fleet *fleet, struct slice name, const struct fleet_wish *wish);
+void fleet_set_wish(struct fleet *fleet, struct slice name, const struct fleet_wish *wish);
 
 /* With nothing in it when there is none. */
 struct fleet_wish fleet_wish(const struct fleet *fleet, struct slice name);

@@ -115,7 +115,7 @@ void snapshot_row_traits(
 	assert(row < snap->n_rows);
 	*traits_out = (struct traits){ .known = 0 };
 	for (uint32_t r = primary; r != SNAPSHOT_NO_ROW; r = rows[r].next_peer)
-		traits_declare(traits_out, rows[r].labels, model, rows[r].source == SOURCE_STATIC);
+		traits_declare(traits_out, rows[r].labels, model, rows[r].source != SOURCE_REGISTRY);
 	for (uint32_t r = primary; r != SNAPSHOT_NO_ROW && model.n; r = rows[r].next_peer)
 		traits_discover(traits_out, object_of(&rows[r], model));
 }

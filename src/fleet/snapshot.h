@@ -25,13 +25,17 @@
 #include "fleet/pair.h"
 #include "fleet/traits.h"
 
-enum fleet_source { SOURCE_STATIC, SOURCE_REGISTRY };
+/* SOURCE_LEAVING: whose name another target of its source has now (fleet_take_over()). */
+enum fleet_source { SOURCE_STATIC, SOURCE_REGISTRY, SOURCE_LEAVING };
+
+#define FLEET_SOURCES 3
 
 #define SNAPSHOT_NO_ROW UINT32_MAX
 
 struct snapshot_row {
 	struct instance *instance;
 	enum fleet_source source;
+	bool is_namesake; /* a row of another source before it has the same name */
 	enum instance_state state;
 	uint32_t weight;       /* in thousandths (INSTANCE_WEIGHT_ONE); 0: while nobody else serves */
 	uint8_t share;         /* what part of it counts, of INSTANCE_SHARE_FULL; 0 is full, too */

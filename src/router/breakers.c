@@ -126,23 +126,36 @@ static void write_outcomes(const struct router *router, const struct instance *i
 	}
 }
 
+/* One for each name: sources may have different targets of one name. */
+static bool has_series(const struct snapshot *snap, uint32_t row) {
+	const struct snapshot_row *rows = snap->rows;
+
+	if (rows[row].primary != row)
+		return false;
+	for (uint32_t i = 0; rows[row].is_namesake && i < row; i++)
+		if (rows[i].primary == i &&
+		    slice_eq(rows[i].instance->spec.name, rows[row].instance->spec.name))
+			return false;
+	return true;
+}
+
 void breakers_write_metrics(const struct router *router, const struct snapshot *snap, FILE *out) {
 	uint64_t now_ms = clock_now_ns() / 1000000u;
 
 	metric_write_family(out, "headrace_breaker_state", "gauge", "0 closed, 1 open, 2 half-open.");
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		if (snap->rows[i].primary == i)
+		if (has_series(snap, i))
 			metric_write_row(out, "headrace_breaker_state", "instance",
 			    snap->rows[i].instance->spec.name.p,
 			    breaker_peek(&snap->rows[i].instance->breaker, now_ms).state);
 	metric_write_family(
 	    out, "headrace_breaker_transitions_total", "counter", "Moves of breakers, those that happened.");
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		if (snap->rows[i].primary == i)
+		if (has_series(snap, i))
 			write_moves(snap->rows[i].instance, out);
 	metric_write_family(out, "headrace_breaker_outcomes_total", "counter",
 	    "Attempts at an instance by what they say of it: good, bad, or nothing (neutral).");
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		if (snap->rows[i].primary == i)
+		if (has_series(snap, i))
 			write_outcomes(router, snap->rows[i].instance, out);
 }

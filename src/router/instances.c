@@ -43,12 +43,12 @@ static const char *drainer_of(const struct report *r, const struct snapshot_row 
 
 /* Rows of one target are in one state, and have its requests together. */
 static json_t *row_json(const struct report *r, const struct snapshot_row *row) {
+	static const char *const sources[] = { "static", "registry", "leaving" };
 	const struct snapshot_row *primary = &r->snapshot->rows[row->primary];
 	struct fleet_wish wish = fleet_wish(r->fleet, row->instance->spec.name);
 
 	return json_pack("{s:o, s:s, s:s, s:s?, s:o, s:I, s:o}", "instance",
-	    decision_json_text(row->instance->spec.name), "source",
-	    row->source == SOURCE_STATIC ? "static" : "registry", "state",
+	    decision_json_text(row->instance->spec.name), "source", sources[row->source], "state",
 	    instance_state_text(primary->state), "drained_by", drainer_of(r, primary), "weight",
 	    weight_json(primary->weight), "in_flight",
 	    (json_int_t)load_requests(r->router->load, primary->instance->slot), "wished", wish_json(&wish));
@@ -174,52 +174,43 @@ static void log_wish(const char *event, struct slice name, const struct fleet_wi
 	log_end(&e);
 }
 
-static int wish_of_name(struct fleet *fleet, struct slice name, wish_fn set, const struct fleet_wish *by) {
+static void wish_of_name(struct fleet *fleet, struct slice name, wish_fn set, const struct fleet_wish *by) {
 	struct fleet_wish wish = fleet_wish(fleet, name);
 
 	set(&wish, by);
 	log_wish("an operator wishes something of an instance", name, &wish);
-	return fleet_set_wish(fleet, name, &wish);
+	fleet_set_wish(fleet, name, &wish);
 }
 
-/* Of all names of the targets that have this one. 0, FLEET_E_FULL, or FLEET_E_ABSENT: there is no such name.
- */
-static int wish_of_target(
+/* Of all names of the targets that have this one. False: there is no such name. */
+static bool wish_of_target(
     const struct report *r, struct slice name, wish_fn set, const struct fleet_wish *by) {
 	const struct snapshot *snap = r->snapshot;
 	struct fleet_wish old = fleet_wish(r->fleet, name);
-	int outcome = FLEET_E_ABSENT;
+	bool is_here = false, is_wished = old.state || old.has_weight;
 
 	for (uint32_t i = 0; i < snap->n_rows; i++) {
 		if (!slice_eq(snap->rows[i].instance->spec.name, name))
 			continue;
-		for (uint32_t k = snap->rows[i].primary; k != SNAPSHOT_NO_ROW; k = snap->rows[k].next_peer) {
-			outcome = wish_of_name(r->fleet, snap->rows[k].instance->spec.name, set, by);
-			if (outcome)
-				return outcome;
-		}
+		is_here = true;
+		for (uint32_t k = snap->rows[i].primary; k != SNAPSHOT_NO_ROW; k = snap->rows[k].next_peer)
+			wish_of_name(r->fleet, snap->rows[k].instance->spec.name, set, by);
 	}
-	if (outcome == FLEET_E_ABSENT && (old.state || old.has_weight)) /* it has left; the wish stays */
-		outcome = wish_of_name(r->fleet, name, set, by);
-	return outcome;
+	if (!is_here && is_wished) /* it has left; the wish stays */
+		wish_of_name(r->fleet, name, set, by);
+	return is_here || is_wished;
 }
 
 static void change(struct endpoint_call *c, wish_fn set, const struct fleet_wish *by) {
 	struct report *r = report_of(c);
 	struct slice name = endpoint_param(c);
 
-	switch (wish_of_target(r, name, set, by)) {
-	case 0:
-		r->on_wish(r);
-		answer_when_done(c, name);
-		break;
-	case FLEET_E_ABSENT:
+	if (!wish_of_target(r, name, set, by)) {
 		explain_error(c, 404, "not_found", "there is no instance of that name");
-		break;
-	default:
-		explain_refuse(
-		    c, explain_dialect(c), CAUSE_OVERLOADED, "too many names are wished something of");
+		return;
 	}
+	r->on_wish(r);
+	answer_when_done(c, name);
 }
 
 void instances_drain(struct endpoint_call *c) {

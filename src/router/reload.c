@@ -285,6 +285,8 @@ static void let_leave(struct reload *r) {
 	static_fleet_init(&fleet, r->router->settings->config);
 	int outcome = fleet_replace(r->fleet, SOURCE_STATIC, fleet.specs, fleet.n);
 	assert(!outcome); /* all of them are there */
+	outcome = fleet_replace(r->fleet, SOURCE_LEAVING, NULL, 0);
+	assert(!outcome);
 	static_fleet_deinit(&fleet);
 	r->on_change(r);
 }
@@ -302,8 +304,9 @@ static bool has_leavers(const struct reload *r, const struct static_fleet *fleet
 	const struct snapshot *snap = *r->snapshot;
 
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		if (snap->rows[i].source == SOURCE_STATIC &&
-		    !is_named(fleet, snap->rows[i].instance->spec.name))
+		if (snap->rows[i].source == SOURCE_LEAVING ||
+		    (snap->rows[i].source == SOURCE_STATIC &&
+			!is_named(fleet, snap->rows[i].instance->spec.name)))
 			return true;
 	return false;
 }
@@ -312,7 +315,7 @@ static void apply_fleet(struct reload *r, const struct static_fleet *fleet) {
 	if (!timer_is_running(&r->leave)) /* else those are waited for as well whom the last reload brought */
 		r->newest = newest_of(*r->snapshot);
 	for (size_t i = 0; i < fleet->n; i++) {
-		int outcome = fleet_upsert(r->fleet, SOURCE_STATIC, &fleet->specs[i]);
+		int outcome = fleet_take_over(r->fleet, SOURCE_STATIC, &fleet->specs[i]);
 		assert(!outcome); /* fleet_check() */
 	}
 	timer_stop(&r->leave);

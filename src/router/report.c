@@ -103,9 +103,10 @@ static void write_instance_values(const struct report *r, FILE *out) {
 		metric_write_family(
 		    out, instance_values[v].name, instance_values[v].type, instance_values[v].help);
 		for (uint32_t i = 0; i < snap->n_rows; i++)
-			metric_write_row(out, instance_values[v].name, "instance",
-			    snap->rows[i].instance->spec.name.p,
-			    instance_values[v].value(r, snap->rows[i].instance));
+			if (!snap->rows[i].is_namesake)
+				metric_write_row(out, instance_values[v].name, "instance",
+				    snap->rows[i].instance->spec.name.p,
+				    instance_values[v].value(r, snap->rows[i].instance));
 	}
 }
 
@@ -125,8 +126,9 @@ static void write_instances(const struct report *r, FILE *out) {
 	metric_write_family(
 	    out, "headrace_instance_routable", "gauge", "1 when the instance may take requests.");
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		metric_write_row(out, "headrace_instance_routable", "instance",
-		    snap->rows[i].instance->spec.name.p, snapshot_is_routable(snap, i));
+		if (!snap->rows[i].is_namesake)
+			metric_write_row(out, "headrace_instance_routable", "instance",
+			    snap->rows[i].instance->spec.name.p, snapshot_is_routable(snap, i));
 }
 
 static void write_health(const struct report *r, FILE *out) {
@@ -135,8 +137,9 @@ static void write_health(const struct report *r, FILE *out) {
 	metric_write_family(out, "headrace_instance_state", "gauge",
 	    "0 unknown, 1 ready, 2 degraded, 3 unhealthy, 4 draining, 5 disabled.");
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		metric_write_row(out, "headrace_instance_state", "instance",
-		    snap->rows[i].instance->spec.name.p, (double)snap->rows[i].state);
+		if (!snap->rows[i].is_namesake)
+			metric_write_row(out, "headrace_instance_state", "instance",
+			    snap->rows[i].instance->spec.name.p, (double)snap->rows[i].state);
 	metric_write_family(
 	    out, "headrace_instance_transitions_total", "counter", "Changes of instances into a state.");
 	for (unsigned i = 0; i < INSTANCE_STATES; i++)
@@ -172,7 +175,8 @@ static void write_figures(const struct report *r, FILE *out) {
 		metric_write_family(out, rows[k].name, "gauge", rows[k].help);
 		for (uint32_t i = 0; i < r->snapshot->n_rows; i++) {
 			const struct instance *inst = r->snapshot->rows[i].instance;
-			if (scraper_figure(r->scraper, inst, rows[k].figure, &value))
+			if (!r->snapshot->rows[i].is_namesake &&
+			    scraper_figure(r->scraper, inst, rows[k].figure, &value))
 				metric_write_row(out, rows[k].name, "instance", inst->spec.name.p, value);
 		}
 	}
@@ -183,7 +187,8 @@ static void write_scrapes(const struct report *r, FILE *out) {
 	    "Restarts of engines that showed in what they say of themselves.");
 	for (uint32_t i = 0; i < r->snapshot->n_rows; i++) {
 		const struct instance *inst = r->snapshot->rows[i].instance;
-		if (atomic_load_explicit(&inst->learned.scraped_ms, memory_order_relaxed))
+		if (!r->snapshot->rows[i].is_namesake &&
+		    atomic_load_explicit(&inst->learned.scraped_ms, memory_order_relaxed))
 			metric_write_row(out, "headrace_engine_restarts_total", "instance", inst->spec.name.p,
 			    atomic_load_explicit(&inst->learned.n_restarts, memory_order_relaxed));
 	}

@@ -442,9 +442,15 @@ def test_many_reloads_under_load(fake, router):
     assert front.admin("/admission").json()["requests"] in (0, None)
 
 
-def test_engines_that_leave_wait_for_those_that_come(engine, router):
+def series_of(text):
+    return [line.rsplit(" ", 1)[0] for line in text.splitlines() if line and line[0] != "#"]
+
+
+@pytest.mark.parametrize("names", [{}, {"name": "e"}], ids=["by url", "one name for both"])
+def test_engines_that_leave_wait_for_those_that_come(engine, router, names):
     """No model is without anybody while a new engine is asked what it serves."""
     one, two = engine(["m"]), engine(["m"])
+    one.more = two.more = names
     front = router([one])
     failures, is_over = [], threading.Event()
 
@@ -458,11 +464,29 @@ def test_engines_that_leave_wait_for_those_that_come(engine, router):
     asking.start()
     for engines in ([two], [one]) * 5:
         reload(front, engines=engines)
+        series = series_of(front.metrics_text())
+        assert len(series) == len(set(series))
         wanted = [engines[0].url]
-        eventually(lambda: [i["name"] for i in front.get("/services").json()["services"]] == wanted)
+        eventually(lambda: [i["url"] for i in front.get("/services").json()["services"]] == wanted)
     is_over.set()
     asking.join()
     assert failures == []
+
+
+def test_another_key_of_an_engine_is_no_gap(fake, router, tmp_path):
+    files = [tmp_path / "one", tmp_path / "two"]
+    for file in files:
+        file.write_text(file.name + "\n")
+    worker = fake(always(answer()), declared=())
+    worker.more = {"models": ["m"], "name": "e", "api_key_file": str(files[0])}
+    front = router([worker])
+    for i in (1, 0) * 5:
+        worker.more["api_key_file"] = str(files[i])
+        reload(front, engines=[worker])
+        assert front.chat().status_code == 200
+        eventually(lambda: len(front.get("/services").json()["services"]) == 1)
+        assert front.chat().status_code == 200
+        assert b"authorization: Bearer " + files[i].name.encode() in worker.requests[-1][0]
 
 
 def test_an_engine_that_is_not_there_keeps_nobody_for_long(fake, router):

@@ -363,7 +363,7 @@ static void a_drained_peer_drains_the_target(void **state) {
 static void wish(struct fleet *fleet, const char *name, enum instance_state state) {
 	const struct fleet_wish wish = { .state = state };
 
-	assert_int_equal(fleet_set_wish(fleet, slice_of(name), &wish), 0);
+	fleet_set_wish(fleet, slice_of(name), &wish);
 }
 
 static void assert_row(struct fleet *fleet, uint32_t row, enum instance_state expected, uint32_t weight) {
@@ -413,7 +413,7 @@ static void a_weight_that_is_wished_goes_before_the_sources(void **state) {
 	struct fleet_wish heavy = { .has_weight = true, .weight = 2500 };
 
 	resolve(fleet, inst, "10.0.0.1");
-	assert_int_equal(fleet_set_wish(fleet, SLICE("a"), &heavy), 0);
+	fleet_set_wish(fleet, SLICE("a"), &heavy);
 	assert_row(fleet, 0, INSTANCE_UNKNOWN, 2500);
 	spec.weight = 7;
 	assert_int_equal(fleet_upsert(fleet, SOURCE_STATIC, &spec), 0);
@@ -449,21 +449,60 @@ static void count_wish(void *context, struct slice name, const struct fleet_wish
 }
 
 static void wishes_are_bounded(void **state) {
-	const struct fleet_wish drain = { .state = INSTANCE_DRAINING };
+	struct fleet_spec here = spec_of("n0");
 	struct fleet *fleet = fleet_new();
 	unsigned n = 0;
 	char name[16];
 
+	add(fleet, SOURCE_REGISTRY, &here);
 	for (unsigned i = 0; i < FLEET_WISHES_MAX; i++) {
 		snprintf(name, sizeof(name), "n%u", i);
 		wish(fleet, name, INSTANCE_DRAINING);
 	}
-	assert_int_equal(fleet_set_wish(fleet, SLICE("more"), &drain), FLEET_E_FULL);
 	wish(fleet, "n1", INSTANCE_DISABLED);
-	wish(fleet, "n0", INSTANCE_UNKNOWN);
-	wish(fleet, "more", INSTANCE_DRAINING);
 	fleet_each_wish(fleet, count_wish, &n);
 	assert_int_equal(n, FLEET_WISHES_MAX - 1);
+	wish(fleet, "n2", INSTANCE_UNKNOWN);
+	wish(fleet, "more", INSTANCE_DRAINING); /* in its place */
+	assert_int_equal(fleet_wish(fleet, SLICE("n1")).state, INSTANCE_DISABLED);
+	wish(fleet, "one more", INSTANCE_DRAINING); /* n0 is here, n1 is the oldest that is not */
+	assert_int_equal(fleet_wish(fleet, SLICE("n0")).state, INSTANCE_DRAINING);
+	assert_int_equal(fleet_wish(fleet, SLICE("n1")).state, INSTANCE_UNKNOWN);
+	assert_int_equal(fleet_wish(fleet, SLICE("n3")).state, INSTANCE_DRAINING);
+	assert_int_equal(fleet_wish(fleet, SLICE("one more")).state, INSTANCE_DRAINING);
+	fleet_free(&fleet);
+}
+
+/* Who had the name goes on beside who has it now, until it is let go. */
+static void another_target_takes_over_a_name(void **state) {
+	struct fleet_spec specs[] = { spec_of("a"), spec_of("b") };
+	struct fleet *fleet = fleet_new();
+	struct instance *old = add(fleet, SOURCE_STATIC, &specs[0]);
+
+	resolve(fleet, old, "10.0.0.1");
+	add(fleet, SOURCE_STATIC, &specs[1]);
+	assert_int_equal(fleet_take_over(fleet, SOURCE_STATIC, &specs[0]), 0);
+	assert_unchanged(fleet); /* it is the same target */
+	for (unsigned port = 8001; port < 8003; port++) {
+		specs[0].instance.port = (uint16_t)port;
+		assert_int_equal(fleet_take_over(fleet, SOURCE_STATIC, &specs[0]), 0);
+		struct snapshot *snap = build(fleet);
+		assert_int_equal(snap->n_rows, 3);
+		assert_int_equal(snap->rows[0].instance->spec.port, port);
+		assert_int_equal(snap->rows[0].source, SOURCE_STATIC);
+		assert_false(snap->rows[0].is_namesake || snap->rows[1].is_namesake);
+		assert_true(snap->rows[2].is_namesake);
+		assert_int_equal(snap->rows[2].source, SOURCE_LEAVING);
+		assert_int_equal(snap->rows[2].instance->spec.port, port == 8001 ? old->spec.port : 8001);
+		assert_int_equal(snap->rows[2].n_addresses, port == 8001);
+		assert_int_equal(snap->any.n_candidates, port == 8001); /* who is not resolved is none */
+		snapshot_unref(&snap);
+	}
+	assert_int_equal(fleet_replace(fleet, SOURCE_LEAVING, NULL, 0), 0);
+	struct snapshot *snap = build(fleet);
+	assert_int_equal(snap->n_rows, 2);
+	assert_int_equal(snap->rows[0].instance->spec.port, 8002);
+	snapshot_unref(&snap);
 	fleet_free(&fleet);
 }
 
@@ -675,6 +714,7 @@ int main(void) {
 		cmocka_unit_test(a_weight_that_is_wished_goes_before_the_sources),
 		cmocka_unit_test(a_source_may_drain_too),
 		cmocka_unit_test(wishes_are_bounded),
+		cmocka_unit_test(another_target_takes_over_a_name),
 		cmocka_unit_test(a_refusing_or_denied_peer_ejects_the_target),
 		cmocka_unit_test(an_illegal_move_aborts),
 		cmocka_unit_test(addresses_are_a_set_up_to_the_limit),

@@ -580,15 +580,18 @@ static size_t control_collect(struct upgrade *u, struct handed **items_out) {
 	return n;
 }
 
-/*
- * It accepts; we are as ready as before for whom we have, who are told by each answer to come again by
- * another connection.
- */
-static void control_on_successor(struct upgrade *u) {
-	struct control *c = container_of(u, struct control, upgrade);
+/* We are as ready as before for whom we have, who are told by each answer to come again by another
+ * connection. */
+static void control_leave(struct control *c) {
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_leave(&c->router.workers[i]);
 	control_forget_data(c);
+	control_begin_drain(c);
+}
+
+/* It serves. We may have been told to stop since it was told to go: then we are about it. */
+static void control_on_successor(struct upgrade *u) {
+	struct control *c = container_of(u, struct control, upgrade);
 	endpoint_server_drain(&c->admin);
 	if (control_has_metrics(c))
 		endpoint_server_drain(&c->metrics);
@@ -596,7 +599,8 @@ static void control_on_successor(struct upgrade *u) {
 		registry_source_leave_file(&c->registry);
 	instances_log_lost(c->fleet);
 	watchdog_stop(&c->watchdog); /* or we would vouch for the one that the manager watches now */
-	control_begin_drain(c);
+	if (c->state == CONTROL_RUNNING)
+		control_leave(c);
 }
 
 static void control_on_hurry(struct upgrade *u) {
@@ -698,6 +702,7 @@ static void control_on_go(struct succession *s) {
 	handed_list_free(&s->handed);
 	if (!control_accept(c))
 		_exit(1);
+	succession_say_serving(s);
 	if (c->is_reload_due)
 		control_reload(c);
 	if (!c->is_told)

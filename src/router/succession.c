@@ -65,9 +65,17 @@ void succession_offer(struct succession *s, struct loop *loop, void (*on_go)(str
 	}
 }
 
-void succession_hurry(struct succession *s) {
-	if (s->channel >= 0 && handover_say(s->channel, "end") < 0)
+static void succession_say(struct succession *s, const char *word) {
+	if (s->channel >= 0 && handover_say(s->channel, word) < 0)
 		succession_end(s);
+}
+
+void succession_say_serving(struct succession *s) {
+	succession_say(s, "serving");
+}
+
+void succession_hurry(struct succession *s) {
+	succession_say(s, "end");
 }
 
 void succession_end(struct succession *s) {

@@ -2,9 +2,9 @@
  * succession: our part when another process started us to take its place (net/handover.h).
  *
  * We take the sockets that it gave us, start without accepting anything, say that we are
- * ready, and accept when it says that we may. Should it be gone by then, we accept as well.
- * Until it ends we know that it is there: who stops us stops it, too, and it may still have
- * clients. Control thread.
+ * ready, accept when it says that we may, and say that we serve. Should it be gone by then, we accept as
+ * well. Until it ends we know that it is there: who stops us stops it, too, and it may still have clients.
+ * Control thread.
  */
 #pragma once
 
@@ -35,6 +35,9 @@ static inline bool succession_is_offered(const struct succession *s) {
 
 /* Says that we are ready; on_go is called once, from the loop. */
 void succession_offer(struct succession *s, struct loop *loop, void (*on_go)(struct succession *s));
+
+/* From on_go, once clients are served: it leaves. */
+void succession_say_serving(struct succession *s);
 
 /* Who stops us in a hurry stops it likewise. */
 void succession_hurry(struct succession *s);

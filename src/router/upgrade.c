@@ -145,10 +145,24 @@ static bool upgrade_fail(struct upgrade *u) {
 	return false;
 }
 
+/* Whom to watch. */
+static void upgrade_tell_manager(int pid) {
+	char text[48];
+	snprintf(text, sizeof(text), "MAINPID=%d", pid);
+	notify_manager(text);
+}
+
+/* It does not serve, and will not. */
+static void upgrade_give_up(struct upgrade *u) {
+	if (u->state == UPGRADE_GOING)
+		upgrade_tell_manager((int)getpid());
+	u->state = UPGRADE_ENDING;
+}
+
 /* By its descriptor: it cannot be another one's. Its end follows. */
 static void upgrade_kill(struct upgrade *u) {
-	assert(u->state == UPGRADE_STARTING);
-	u->state = UPGRADE_ENDING;
+	assert(u->state == UPGRADE_STARTING || u->state == UPGRADE_GOING);
+	upgrade_give_up(u);
 	timer_stop(&u->timer);
 	syscall(SYS_pidfd_send_signal, u->child.pidfd, SIGKILL, NULL, 0);
 }
@@ -199,15 +213,11 @@ static void upgrade_relay(struct upgrade *u) {
 
 /* The manager is told before it may hear anything of the new process itself. */
 static void upgrade_on_ready(struct upgrade *u) {
-	char text[48];
-	snprintf(text, sizeof(text), "MAINPID=%d", (int)u->child.pid);
-	notify_manager(text);
-	if (handover_say(u->channel, "go") == 0) {
-		upgrade_finish(u);
+	upgrade_tell_manager((int)u->child.pid);
+	u->state = UPGRADE_GOING;
+	loop_timer(u->loop, &u->timer, u->timeout_ms);
+	if (handover_say(u->channel, "go") == 0)
 		return;
-	}
-	snprintf(text, sizeof(text), "MAINPID=%d", (int)getpid());
-	notify_manager(text);
 	upgrade_say_why(u, "the new process ended when it was ready");
 	upgrade_kill(u);
 }
@@ -218,6 +228,8 @@ static void upgrade_listen(struct upgrade *u) {
 	while (u->state != UPGRADE_ENDING && (r = handover_hear(u->channel, word)) == 0)
 		if (u->state == UPGRADE_STARTING && strcmp(word, "ready") == 0)
 			upgrade_on_ready(u);
+		else if (u->state == UPGRADE_GOING && strcmp(word, "serving") == 0)
+			upgrade_finish(u);
 		else if (u->state == UPGRADE_DONE && strcmp(word, "end") == 0)
 			u->owner->on_hurry(u);
 	if (r < 0 && r != -EAGAIN)
@@ -227,18 +239,19 @@ static void upgrade_listen(struct upgrade *u) {
 /* How it ended, unless it was us who killed it. */
 static void upgrade_explain_end(struct upgrade *u, const siginfo_t *end) {
 	struct spawn_failure failure;
-	const char *colon = u->n_line ? ": " : "";
+	const char *colon = u->n_line ? ": " : "",
+		   *before = u->state == UPGRADE_GOING ? "served" : "was ready";
 	if (u->state == UPGRADE_ENDING)
 		return;
 	if (spawn_failed(u->child.report_fd, &failure) > 0)
 		upgrade_say_why(
 		    u, "the new process could not be started: %s: %s", failure.step, strerror(failure.error));
 	else if (end->si_code == CLD_EXITED)
-		upgrade_say_why(u, "the new process ended with exit status %d before it was ready%s%s",
-		    end->si_status, colon, u->line);
+		upgrade_say_why(u, "the new process ended with exit status %d before it %s%s%s",
+		    end->si_status, before, colon, u->line);
 	else
-		upgrade_say_why(u, "the new process was ended by signal %d before it was ready%s%s",
-		    end->si_status, colon, u->line);
+		upgrade_say_why(u, "the new process was ended by signal %d before it %s%s%s", end->si_status,
+		    before, colon, u->line);
 }
 
 /* Reaps it. */
@@ -249,6 +262,7 @@ static void upgrade_look_for_end(struct upgrade *u) {
 	fd_event_close(&u->ended);
 	if (u->state != UPGRADE_DONE) {
 		upgrade_explain_end(u, &end);
+		upgrade_give_up(u);
 		upgrade_fail(u);
 		return;
 	}
@@ -271,9 +285,10 @@ static void upgrade_run(struct job *job) {
 static void upgrade_on_timer(struct timer *t) {
 	struct upgrade *u = container_of(t, struct upgrade, timer);
 	upgrade_listen(u);
-	if (u->state != UPGRADE_STARTING)
+	if (u->state != UPGRADE_STARTING && u->state != UPGRADE_GOING)
 		return;
-	upgrade_say_why(u, "the new process was not ready within %llu ms", (unsigned long long)u->timeout_ms);
+	upgrade_say_why(u, "the new process %s within %llu ms",
+	    u->state == UPGRADE_GOING ? "did not serve" : "was not ready", (unsigned long long)u->timeout_ms);
 	upgrade_kill(u);
 }
 

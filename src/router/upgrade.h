@@ -4,8 +4,9 @@
  *
  * Reaction to what the new process says and to its end (docs/states/upgrade.dot). Until it
  * says that it is ready nothing changes: when it ends, says nothing in time or is called off,
- * it is killed and reaped, and the reason is in the log and in the answer to who asked. Once it
- * has been told to go on it is on its own, also when we end.
+ * it is killed and reaped, and the reason is in the log and in the answer to who asked. Told to go it opens
+ * what is left to open, and accepts beside us; that it serves is its last word, and until then the same
+ * holds, but that our own end leaves it alone.
  *
  * What it writes to standard error before that comes through us: its last line is the best
  * reason there is. Control thread.
@@ -20,6 +21,7 @@
 enum upgrade_state {
 	UPGRADE_IDLE = 1,
 	UPGRADE_STARTING, /* the new process lives and is not ready */
+	UPGRADE_GOING,    /* it is ready and has been told to go */
 	UPGRADE_ENDING,   /* it has failed and was killed: its end is waited for */
 	UPGRADE_DONE,     /* it serves */
 };
@@ -47,7 +49,7 @@ struct upgrade {
 	char *path;  /* absolute, links in it are followed at each start; NULL: not known */
 	char **argv; /* as it was; one block */
 	enum upgrade_state state;
-	uint64_t timeout_ms; /* for the new process to be ready */
+	uint64_t timeout_ms; /* for the new process to be ready; as long again to serve */
 	struct spawned child;
 	int channel;
 	struct fd_event said, ended, wrote; /* on the channel, the process, its standard error */
@@ -74,8 +76,8 @@ void upgrade_ask(struct upgrade *u, struct endpoint_call *call);
 
 /* A new process is there, and neither serves nor is gone. */
 static inline bool upgrade_is_running(const struct upgrade *u) {
-	return u->state == UPGRADE_STARTING || u->state == UPGRADE_ENDING;
+	return u->state != UPGRADE_IDLE && u->state != UPGRADE_DONE;
 }
 
-/* Calls it off, unless it is done. why: what is said of it. */
+/* Calls it off, unless it was told to go. why: what is said of it. */
 void upgrade_cancel(struct upgrade *u, const char *why);

@@ -4,6 +4,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -126,6 +127,41 @@ def test_a_binary_that_does_not_start_changes_nothing(upgradable, engine, name):
     front.replace()
     if "not ready" in BAD[name][1]:
         return                              # a sound one would have to be as quick
+    front.upgrade()
+    assert front.chat().status_code == 200
+
+
+LAST = {
+    "ends": ("sys.exit('no room left')", "60s", "ended with exit status 1 before it served: no room left"),
+    "is silent": ("time.sleep(1000)", "5s", "did not serve within 5000 ms"),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_who_is_ready_and_does_not_serve_changes_nothing(upgradable, engine, start, tmp_path, name):
+    script, timeout, why = LAST[name]
+    manager = start(Manager, tmp_path / "notify")
+    front = upgradable([engine(["m"])], env=manager.env, timeout={"upgrade": timeout})
+    assert manager.hear() == b"READY=1"
+    load = Knocker(front)
+    load.more(50)
+    program = tmp_path / "successor.py"
+    program.write_text("import os, socket, sys, time\n"
+                       "channel = socket.socket(fileno=int(os.environ['HEADRACE_HANDOVER']))\n"
+                       "channel.setblocking(True)\n"
+                       "channel.send(b'ready')\n"
+                       "while channel.recv(64) != b'go':\n"      # the sockets come before it
+                       "    pass\n" + script + "\n")
+    front.replace(f"exec '{sys.executable}' '{program}'")
+    answer = front.ask_upgrade()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "upgrade_failed")
+    assert why in answer.json()["error"]["message"]
+    assert manager.hear().startswith(b"MAINPID=")
+    assert manager.hear() == b"MAINPID=%d" % front.pid
+    load.more(50)
+    load.stop()
+    assert not children(front.pid) and front.ready_workers() == 1
+    front.replace()
     front.upgrade()
     assert front.chat().status_code == 200
 

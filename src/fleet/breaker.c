@@ -19,14 +19,21 @@ struct parts {
 #define GENERATION_MASK 0xfffu
 #define MS_MASK         ((UINT64_C(1) << 36) - 1)
 
-static struct parts unpack(uint64_t word) {
+/* Which time it was: clocks count on where 36 bits begin anew, after 795 days. */
+static uint64_t time_near(uint64_t ms, uint64_t now_ms) {
+	uint64_t ahead = (ms - now_ms) & MS_MASK;
+
+	return ahead <= MS_MASK / 2 ? now_ms + ahead : now_ms + ahead - (MS_MASK + 1);
+}
+
+static struct parts unpack(uint64_t word, uint64_t now_ms) {
 	return (struct parts){
 		.state = (enum breaker_state)(word & 3),
 		.is_probed = word >> 2 & 1,
 		.count = word >> 3 & 0xff,
 		.n_opens = word >> 11 & N_OPENS_MASK,
 		.generation = word >> 16 & GENERATION_MASK,
-		.ms = word >> 28,
+		.ms = time_near(word >> 28, now_ms),
 	};
 }
 
@@ -68,7 +75,7 @@ const char *breaker_outcome_text(enum breaker_outcome outcome) {
 }
 
 struct breaker_view breaker_peek(const struct breaker *b, uint64_t now_ms) {
-	struct parts p = unpack(atomic_load_explicit(&b->word, memory_order_relaxed));
+	struct parts p = unpack(atomic_load_explicit(&b->word, memory_order_relaxed), now_ms);
 	bool is_over = p.state == BREAKER_OPEN && p.ms <= now_ms;
 
 	return (struct breaker_view){
@@ -84,7 +91,7 @@ bool breaker_acquire(struct breaker *b, uint64_t now_ms, struct breaker_permit *
 	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
 
 	for (;;) {
-		struct parts p = unpack(word);
+		struct parts p = unpack(word, now_ms);
 
 		if (p.state == BREAKER_CLOSED) {
 			*permit_out = (struct breaker_permit){ .generation = p.generation };
@@ -155,7 +162,7 @@ bool breaker_settle(struct breaker *b, const struct breaker_limits *limits, stru
 	assert(limits->failures <= BREAKER_COUNT_MAX && limits->open_max_ms <= BREAKER_OPEN_MAX_MS);
 	assert(limits->successes > 0 && limits->successes <= BREAKER_COUNT_MAX);
 	for (;;) {
-		struct parts p = unpack(word);
+		struct parts p = unpack(word, now_ms);
 		enum breaker_state before = p.state;
 
 		if (p.generation != permit.generation)
@@ -175,7 +182,7 @@ enum breaker_state breaker_trip(struct breaker *b, const struct breaker_limits *
 	struct parts p;
 
 	do {
-		p = unpack(word);
+		p = unpack(word, now_ms);
 		before = p.state;
 		enter(&p, BREAKER_OPEN, now_ms + limits->open_max_ms);
 		p.n_opens = N_OPENS_BY_HAND;
@@ -189,7 +196,7 @@ enum breaker_state breaker_reset(struct breaker *b) {
 	struct parts p;
 
 	do {
-		p = unpack(word);
+		p = unpack(word, 0);
 		before = p.state;
 		enter(&p, BREAKER_CLOSED, 0);
 		p.n_opens = 0;
@@ -202,7 +209,7 @@ void breaker_relent(struct breaker *b, uint64_t now_ms) {
 	struct parts p;
 
 	do {
-		p = unpack(word);
+		p = unpack(word, now_ms);
 		if (p.state != BREAKER_OPEN || p.n_opens == N_OPENS_BY_HAND || p.ms <= now_ms)
 			return;
 		p.ms = now_ms;

@@ -72,6 +72,28 @@ static void what_failed_long_ago_does_not_count(void **state) {
 	assert_true(once(&b, BREAKER_BAD, 21001));
 }
 
+/* A host that is up for years: the word has room for 36 bits of its time. */
+static void the_clock_may_be_large(void **state) {
+	const uint64_t turn = UINT64_C(1) << 36,
+		       begins[] = { turn - 500, turn, 5 * turn + 7, 9 * turn - 1000 };
+
+	for (size_t i = 0; i < n_elems(begins); i++) {
+		uint64_t now = begins[i];
+		struct breaker b = opened(now);
+
+		assert_int_equal(breaker_peek(&b, now).remaining_ms, 1000);
+		assert_true(refuses(&b, now + 999));
+		assert_false(once(&b, BREAKER_GOOD, now + 1000));
+		assert_true(once(&b, BREAKER_GOOD, now + 1001));
+		once(&b, BREAKER_BAD, now + 2000);
+		once(&b, BREAKER_BAD, now + 2001);
+		once(&b, BREAKER_BAD, now + 12001); /* the first ones were too long ago */
+		assert_int_equal(breaker_peek(&b, now + 12001).n_failures, 1);
+		breaker_trip(&b, &limits, now + 20000);
+		assert_int_equal(breaker_peek(&b, now + 20000).remaining_ms, 5000);
+	}
+}
+
 static void half_open_lets_one_through_at_a_time(void **state) {
 	struct breaker b = opened(0);
 	struct breaker_permit probe;
@@ -233,6 +255,7 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(failures_in_a_row_open_it),
 		cmocka_unit_test(what_failed_long_ago_does_not_count),
+		cmocka_unit_test(the_clock_may_be_large),
 		cmocka_unit_test(half_open_lets_one_through_at_a_time),
 		cmocka_unit_test(it_stays_open_longer_each_time_to_a_limit),
 		cmocka_unit_test(the_seed_moves_the_open_time_by_a_tenth),

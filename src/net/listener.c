@@ -182,7 +182,8 @@ void listener_close(struct listener *l) {
 		return;
 	l->is_closing =
 	    true; /* closing a socket of a shared port resets what is queued on it: take that first */
-	while (listener_accept(l))
+	for (unsigned i = 0; i < BACKLOG && listener_accept(l);
+	     i++) /* who comes meanwhile is not in it yet */
 		;
 	timer_stop(&l->retry);
 	uv_close((uv_handle_t *)&l->poll, NULL);

@@ -266,14 +266,21 @@ static void fleet_insert(struct fleet *fleet, uint32_t at, struct record *record
 	fleet->n_records++;
 }
 
-/* It is not in the table any more, under what it was known by. */
+/* It is not in the table any more, under what it was known by. Of two the one that nobody could ask goes. */
 static void fleet_set_aside(struct fleet *fleet, struct record *record) {
 	struct slice name = record->instance->spec.name;
-	bool is_there;
+	bool is_there, is_usable = record->n_addresses && record->are_models_known;
+	uint32_t at = fleet_position(fleet, SOURCE_LEAVING, name, &is_there);
 
-	fleet_remove(fleet, SOURCE_LEAVING, name);
 	record->source = SOURCE_LEAVING;
-	fleet_insert(fleet, fleet_position(fleet, SOURCE_LEAVING, name, &is_there), record);
+	if (!is_there) {
+		fleet_insert(fleet, at, record);
+	} else if (is_usable) {
+		record_free(fleet, fleet->records[at]);
+		fleet->records[at] = record;
+	} else {
+		record_free(fleet, record);
+	}
 }
 
 static bool record_update(struct record *record, const struct fleet_spec *spec) {

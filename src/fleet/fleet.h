@@ -81,8 +81,8 @@ must_use int fleet_upsert(struct fleet *fleet, enum fleet_source source, const s
 
 /*
  * As fleet_upsert(), but the record of another target that had the name until now is not gone: it goes on in
- * SOURCE_LEAVING, until that is replaced by nothing. One that was there under the name already makes way for
- * it.
+ * SOURCE_LEAVING, until that is replaced by nothing. When one is there under the name already, the newer of
+ * the two that has addresses and models stays.
  */
 must_use int fleet_take_over(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec);
 

@@ -256,7 +256,7 @@ static bool is_named(const struct static_fleet *fleet, struct slice name) {
 	return false;
 }
 
-/* Those that were not there before have addresses and models, as far as they are to be had. */
+/* Those that were not there before have addresses and models, and have been heard of. */
 static bool are_new_ones_known(const struct reload *r) {
 	const struct snapshot *snap = *r->snapshot;
 
@@ -264,7 +264,7 @@ static bool are_new_ones_known(const struct reload *r) {
 		const struct snapshot_row *row = &snap->rows[i];
 
 		if (row->source == SOURCE_STATIC && row->instance->serial > r->newest &&
-		    !(row->n_addresses && row->are_models_known))
+		    !(row->n_addresses && row->are_models_known && row->state != INSTANCE_UNKNOWN))
 			return false;
 	}
 	return true;

@@ -45,6 +45,13 @@ def always(data):
     return script
 
 
+class FakeUrl:
+    """An engine that is only named."""
+
+    def __init__(self, url, more):
+        self.url, self.more = url, more
+
+
 def silent(peer):
     peer.request()
     peer.wait_for_end()
@@ -471,6 +478,19 @@ def test_engines_that_leave_wait_for_those_that_come(engine, router, names):
     is_over.set()
     asking.join()
     assert failures == []
+
+
+def test_a_name_that_is_corrected_twice_leaves_no_gap(engine, router):
+    """Who serves stays until somebody can take its place, however often that one changes."""
+    good = engine(["m"])
+    good.more = {"name": "e"}
+    front = router([good])
+    with socket.socket() as one, socket.socket() as two:
+        for taken in (one, two):             # nobody listens
+            taken.bind(("127.0.0.1", 0))
+            bad = FakeUrl(f"http://127.0.0.1:{taken.getsockname()[1]}", {"name": "e"})
+            reload(front, engines=[bad])
+            assert front.chat().status_code == 200
 
 
 def test_another_key_of_an_engine_is_no_gap(fake, router, tmp_path):

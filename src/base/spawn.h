@@ -31,7 +31,7 @@ struct spawn_plan {
 	size_t n_limits;
 	const cpu_set_t *cpus; /* NULL: ours */
 	int death_signal;      /* sent to the leader when the thread that spawned it ends; 0: none */
-	/* Set by keeper; -1: none. */
+	/* -1: none. */
 	int cgroup_fd;      /* cgroup.procs of its cgroup, open for writing */
 	int kept_fd;        /* stays open in the child and all it starts */
 	bool keeps_session; /* and process group: ours */

@@ -372,20 +372,23 @@ static bool control_has_metrics(const struct control *c) {
 	return c->sockets.metrics >= 0;
 }
 
+static bool control_open_endpoints(struct control *c, struct endpoint_server *server, int fd,
+    const struct endpoint *endpoints, size_t n_endpoints, const char *key) {
+	int r = endpoint_server_open(server, &c->loop, fd, endpoints, n_endpoints, &c->report, key);
+	if (r < 0)
+		fprintf(stderr, "headrace router: admin or metrics: %s\n", strerror(-r));
+	server->server.dialect = (uint8_t)c->config->errors; /* of one shape on all of the router's ports */
+	return r >= 0;
+}
+
 static bool control_open_admin(struct control *c) {
-	const struct router_config *config = c->config;
-	if (endpoint_server_open(&c->admin, &c->loop, c->sockets.admin, report_admin_endpoints,
-		report_n_admin_endpoints, &c->report, config->admin_key) < 0)
+	if (!control_open_endpoints(c, &c->admin, c->sockets.admin, report_admin_endpoints,
+		report_n_admin_endpoints, c->config->admin_key))
 		return false;
 	c->admin.is_guarded = true;
-	c->admin.server.dialect = (uint8_t)config->errors; /* of one shape on all of the router's ports */
-	if (!control_has_metrics(c))
-		return true;
-	if (endpoint_server_open(&c->metrics, &c->loop, c->sockets.metrics, report_metrics_endpoints,
-		report_n_metrics_endpoints, &c->report, NULL) < 0)
-		return false;
-	c->metrics.server.dialect = (uint8_t)config->errors;
-	return true;
+	return !control_has_metrics(c) ||
+	    control_open_endpoints(c, &c->metrics, c->sockets.metrics, report_metrics_endpoints,
+		report_n_metrics_endpoints, NULL);
 }
 
 /* --- another configuration ------------------------------------------------------------ */
@@ -532,7 +535,8 @@ static void control_on_stop(struct control *c) {
 	log_begin(&e, LOG_INFO, "stopping: not ready, still accepting");
 	line_uint(&e.line, SLICE("announce_ms"), c->config->timeout.announce_ms);
 	log_end(&e);
-	notify_manager("STOPPING=1");
+	if (!upgrade_is_going(&c->upgrade)) /* else the manager watches another one already */
+		notify_manager("STOPPING=1");
 	atomic_store_explicit(&c->router.is_draining, true, memory_order_relaxed);
 	control_begin_drain(c);
 }
@@ -637,6 +641,13 @@ static bool control_open_logs(struct control *c) {
 	    control_open_log(c, "log of choices", c->config->explain.log, &c->router.replay);
 }
 
+static bool control_listen(struct control *c, size_t worker, int fd) {
+	int r = server_listen(&c->router.workers[worker].server, fd);
+	if (r < 0)
+		fprintf(stderr, "headrace router: worker %zu: %s\n", worker, strerror(-r));
+	return r >= 0;
+}
+
 /* Before they run: what they publish, count and accept waits. */
 static bool control_make_workers(struct control *c) {
 	struct router *router = &c->router;
@@ -655,7 +666,7 @@ static bool control_make_workers(struct control *c) {
 		    tls_client_ref(c->certificates.client));
 	}
 	for (size_t i = router->n_workers; i < s->n_data; i++) /* the process before us had more */
-		if (server_listen(&router->workers[i % router->n_workers].server, s->data[i]) < 0)
+		if (!control_listen(c, i % router->n_workers, s->data[i]))
 			return false;
 	router->clients.n_max = control_client_limit(c);
 	return true;
@@ -680,10 +691,11 @@ static void control_say_ready(const struct control *c) {
 static bool control_accept(struct control *c) {
 	struct router *router = &c->router;
 	for (size_t i = c->sockets.n_data; i < router->n_workers && control_bind_data(c); i++)
-		if (server_listen(&router->workers[i].server, c->sockets.data[i]) < 0)
+		if (!control_listen(c, i, c->sockets.data[i]))
 			return false;
 	if (!control_open_admin(c))
 		return false;
+	succession_say_serving(&c->succession);
 	c->state = CONTROL_RUNNING;
 	struct loop *loops[LOAD_WORKERS_MAX];
 	for (unsigned i = 0; i < router->n_workers; i++) {
@@ -699,10 +711,10 @@ static bool control_accept(struct control *c) {
 
 static void control_on_go(struct succession *s) {
 	struct control *c = container_of(s, struct control, succession);
-	handed_list_free(&s->handed);
+	timer_stop(&c->warm);
 	if (!control_accept(c))
 		_exit(1);
-	succession_say_serving(s);
+	handed_list_free(&s->handed);
 	if (c->is_reload_due)
 		control_reload(c);
 	if (!c->is_told)
@@ -725,7 +737,7 @@ static bool control_is_warm(const struct control *c) {
 static void control_on_warm(struct timer *t) {
 	struct control *c = container_of(t, struct control, warm);
 	if (control_is_warm(c) || loop_now_ms(&c->loop) >= c->warm_until_ms)
-		succession_offer(&c->succession, &c->loop, control_on_go);
+		succession_offer(&c->succession);
 	else
 		loop_timer(&c->loop, &c->warm, PUBLISH_MS);
 }
@@ -734,6 +746,7 @@ static void control_begin_warming(struct control *c) {
 	timer_init(&c->warm, control_on_warm);
 	loop_timer(&c->loop, &c->warm, PUBLISH_MS);
 	c->warm_until_ms = loop_now_ms(&c->loop) + WARM_MS;
+	succession_watch(&c->succession, &c->loop, control_on_go);
 }
 
 static void control_make_tables(struct control *c) {

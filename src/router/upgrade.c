@@ -149,7 +149,13 @@ static bool upgrade_fail(struct upgrade *u) {
 static void upgrade_tell_manager(int pid) {
 	char text[48];
 	snprintf(text, sizeof(text), "MAINPID=%d", pid);
-	notify_manager(text);
+	int r = notify_manager(text);
+	if (r >= 0)
+		return;
+	struct log_event e;
+	log_begin(&e, LOG_ERROR, "the service manager could not be told whom to watch");
+	line_text(&e.line, SLICE("why"), slice_of(strerror(-r)));
+	log_end(&e);
 }
 
 /* It does not serve, and will not. */
@@ -284,8 +290,9 @@ static void upgrade_run(struct job *job) {
 /* What it said in the last moment counts. */
 static void upgrade_on_timer(struct timer *t) {
 	struct upgrade *u = container_of(t, struct upgrade, timer);
+	enum upgrade_state before = u->state;
 	upgrade_listen(u);
-	if (u->state != UPGRADE_STARTING && u->state != UPGRADE_GOING)
+	if (u->state != before)
 		return;
 	upgrade_say_why(u, "the new process %s within %llu ms",
 	    u->state == UPGRADE_GOING ? "did not serve" : "was not ready", (unsigned long long)u->timeout_ms);
@@ -353,7 +360,7 @@ static int upgrade_begin(struct upgrade *u) {
 	return r ? r : fd_event_open(&u->ended, u->loop, u->child.pidfd, &u->job);
 }
 
-static const char is_stopping[] = "the router is being stopped";
+static const char stopping[] = "the router is being stopped";
 
 /* Why it cannot be; NULL: it can. */
 static const char *upgrade_hindrance(const struct upgrade *u) {
@@ -364,7 +371,7 @@ static const char *upgrade_hindrance(const struct upgrade *u) {
 	if (u->state == UPGRADE_DONE)
 		return "this process has been upgraded already";
 	if (!u->owner->may_start(u))
-		return is_stopping;
+		return stopping;
 	return u->state == UPGRADE_IDLE ? NULL : "an upgrade is under way";
 }
 
@@ -401,7 +408,7 @@ static void upgrade_on_gone(void *owner) {
 
 void upgrade_ask(struct upgrade *u, struct endpoint_call *call) {
 	if (u->state != UPGRADE_DONE && !u->owner->may_start(u)) {
-		explain_error(call, 409, "stopping", is_stopping);
+		explain_error(call, 409, "stopping", stopping);
 	} else if (upgrade_is_running(u)) {
 		explain_error(call, 409, "upgrade_running", "an upgrade is under way");
 	} else if (!upgrade_start(u)) {

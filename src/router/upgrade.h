@@ -79,5 +79,10 @@ static inline bool upgrade_is_running(const struct upgrade *u) {
 	return u->state != UPGRADE_IDLE && u->state != UPGRADE_DONE;
 }
 
+/* It was told to go, and the manager to watch it. */
+static inline bool upgrade_is_going(const struct upgrade *u) {
+	return u->state == UPGRADE_GOING;
+}
+
 /* Calls it off, unless it was told to go. why: what is said of it. */
 void upgrade_cancel(struct upgrade *u, const char *why);

@@ -31,6 +31,8 @@ def test_units_are_hardened(name):
     wanted = EVERYWHERE + (ALONE if EXPOSURE[name] <= 2 else [])
     assert set(wanted) <= set(lines)
     assert any(re.fullmatch(r"WatchdogSec=\d+s", line) for line in lines)
+    if name == "headrace-router.service":
+        assert "NotifyAccess=all" in lines          # a process that gave MAINPID away takes it back
     assert ("RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6" in lines) == (EXPOSURE[name] <= 2)
 
 

@@ -402,7 +402,7 @@ def test_the_new_process_is_as_if_started_afresh(upgradable, engine):
     before["SigIgn"] = f"{1 << signal.SIGPIPE - 1:016x}"        # whatever else who started us ignores
     front.upgrade()
     new = front.pid
-    assert status(new, *names) == before
+    eventually(lambda: status(new, *names) == before)     # signals are blocked while threads are made
     front.await_end(fresh)
     words = Path(f"/proc/{new}/environ").read_bytes().split(b"\0")
     assert Path(f"/proc/{new}/cmdline").read_bytes() == b"\0".join(map(os.fsencode, front.arguments)) + b"\0"

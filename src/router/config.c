@@ -1,17 +1,14 @@
 /*
- * The router's table, and what only its values together can show. The rows come
- * first, in the order of the help; the checks and the list of engines stand below.
+ * The router's table, and the reading by it. The rows stand in the order of the help, behind the checks of
+ * single values; what only the values together can show is in config_verify.c.
  */
 #include "router/config.h"
-
-#include <errno.h>
-#include <sys/stat.h>
 
 #include "base/option_check.h"
 #include "base/text.h"
 #include "fleet/instance.h"
-#include "fleet/traits.h"
 #include "router/auth_config.h"
+#include "router/config_verify.h"
 #include "router/cors.h"
 #include "router/policy_config.h"
 #include "router/rate.h"
@@ -19,8 +16,6 @@
 #define KIB     (1ULL << 10)
 #define GIB     (1ULL << 30)
 #define HOUR_MS (3600 * 1000ULL)
-
-#define TOTAL_MAX_MS (168 * HOUR_MS)
 
 #define VALIDATION_MAX_MS (24 * HOUR_MS)
 
@@ -82,14 +77,10 @@ static const char *check_requests(const char *text) {
 							 : "expected a number of requests; 0 is no cap";
 }
 
-static enum retry_status read_status(const char *text) {
-	uint64_t status;
-
-	return text_uint(slice_of(text), 599, &status) ? retry_status_of((unsigned)status) : RETRY_STATUSES;
-}
-
 static const char *check_status(const char *text) {
-	return read_status(text) == RETRY_STATUSES ? "expected one of 408, 429, 500, 502, 503, 504" : NULL;
+	return retry_status_read(slice_of(text)) == RETRY_STATUSES
+	    ? "expected one of 408, 429, 500, 502, 503, 504"
+	    : NULL;
 }
 
 static const char *const dialects[] = { "headrace", "infinilm", "vllm", NULL };
@@ -332,7 +323,7 @@ static const struct option rows[] = {
 	    .def = "300s", .min = 1, .max = 24 * HOUR_MS, .can_be_off = true,
 	    ROUTER(timeout.stream_idle_ms) },
 	{ "timeout", "total", .help = "for a whole request", .type = OPTION_DURATION, .def = "off", .min = 1,
-	    .max = TOTAL_MAX_MS, .can_be_off = true, ROUTER(timeout.total_ms) },
+	    .max = ROUTER_TOTAL_MAX_MS, .can_be_off = true, ROUTER(timeout.total_ms) },
 	{ "timeout", "announce", .help = "after SIGTERM: not ready any more, but still accepting",
 	    .type = OPTION_DURATION, .def = "5s", .max = HOUR_MS, ROUTER(timeout.announce_ms) },
 	{ "timeout", "drain", .help = "after that: for open requests to finish", .type = OPTION_DURATION,
@@ -746,368 +737,8 @@ const struct option_schema router_config_schema = {
 	},
 };
 
-/* ---- what only the values together can show ---- */
-
-/* The blame goes to the one that somebody gave. */
-static void verify_order(struct option_set *set, const char *small, uint64_t small_bytes, const char *large,
-    uint64_t large_bytes) {
-	if (small_bytes <= large_bytes)
-		return;
-	if (option_is_given(set, small))
-		option_mistake(set, small, "is more than %s", large);
-	else
-		option_mistake(set, large, "is less than %s", small);
-}
-
-static void verify_limits(struct option_set *set, const struct router_config *config) {
-	verify_order(set, "router.inspect_limit", config->inspect_limit_bytes, "router.hold_limit",
-	    config->hold_limit_bytes);
-	verify_order(set, "router.hold_limit", config->hold_limit_bytes, "router.hold_memory",
-	    config->hold_memory_bytes);
-}
-
-static bool is_any(const char *host) {
-	return !strcmp(host, "0.0.0.0") || !strcmp(host, "::");
-}
-
-static bool is_router_address(const struct router_config *config, const char *host, uint16_t port) {
-	return port == config->port && (!strcmp(host, config->host) || is_any(host) || is_any(config->host));
-}
-
-static void verify_listeners(struct option_set *set, struct router_config *config) {
-	if (!config->metrics_host[0])
-		config->metrics_host = config->admin_host;
-	if (!config->metrics_port)
-		config->metrics_port = config->admin_port;
-	if (is_router_address(config, config->admin_host, config->admin_port))
-		option_mistake(set, "admin.port", "is the router's own port");
-	else if (is_router_address(config, config->metrics_host, config->metrics_port))
-		option_mistake(set, "metrics.port", "is the router's own port");
-}
-
-static const char *lower_copy(struct option_set *set, struct slice text) {
-	char *copy = option_alloc(set, text.n + 1);
-
-	for (size_t i = 0; i < text.n; i++)
-		copy[i] = ascii_lower(text.p[i]);
-	return copy;
-}
-
-static void lower_headers(struct option_set *set, struct option_list *headers) {
-	const char **items = option_alloc(set, headers->n * sizeof(*items));
-
-	for (size_t i = 0; i < headers->n; i++)
-		items[i] = lower_copy(set, slice_of(headers->items[i]));
-	headers->items = items;
-}
-
-/* Headers that are another one for each request, with whatever router or tracer in front. */
-static bool is_id_of_one_request(const char *name) {
-	static const char *const names[] = { "x-request-id", "request-id", "x-correlation-id", "x-trace-id",
-		"traceparent", "tracestate", "idempotency-key", "x-idempotency-key", "x-b3-traceid",
-		"x-b3-spanid", "x-amzn-trace-id", "x-amzn-requestid" };
-
-	for (size_t i = 0; i < n_elems(names); i++)
-		if (!strcmp(name, names[i]))
-			return true;
-	return false;
-}
-
-/* What names one request must not say where a whole session goes. */
-static void verify_session_headers(struct option_set *set, const struct router_config *config) {
-	const struct option_list *ids = &config->request_id_headers, *sessions = &config->session_headers;
-	const char *path = option_is_given(set, "router.session_headers") ? "router.session_headers"
-									  : "router.request_id_headers";
-	for (size_t i = 0; i < sessions->n; i++) {
-		if (is_id_of_one_request(sessions->items[i])) {
-			option_mistake(set, "router.session_headers",
-			    "\"%s\" names one request, not a session", sessions->items[i]);
-			continue;
-		}
-		for (size_t j = 0; j < ids->n; j++)
-			if (!strcmp(sessions->items[i], ids->items[j]))
-				option_mistake(set, path,
-				    "\"%s\" cannot bring both a request's id and a session", ids->items[j]);
-	}
-}
-
-static void make_inspect_rules(struct option_set *set, struct router_config *config) {
-	lower_headers(set, &config->session_headers);
-	verify_session_headers(set, config);
-	inspect_rules_init(&config->inspect, config->session_headers.items, config->session_headers.n);
-	for (size_t i = 0; i < config->session_members.n; i++) {
-		const char *name = config->session_members.items[i];
-		if (!inspect_rules_add(&config->inspect, slice_of(name)))
-			option_mistake(set, "router.session_members",
-			    "\"%s\" is not known, or there twice: expected some of %s", name,
-			    INSPECT_MEMBERS_NAMES);
-	}
-}
-
-/* Fills what follows from the url, which was checked. */
-static void complete_worker(struct option_set *set, struct router_worker *worker) {
-	struct text_url url;
-	size_t n_bytes = sizeof("https://[]:65535") + strlen(worker->url);
-	char *text = option_alloc(set, n_bytes);
-
-	if (!text_url(slice_of(worker->url), &url))
-		assert(!"a url that was checked");
-	worker->host = lower_copy(set, url.host);
-	worker->port = url.port;
-	worker->is_tls = slice_is(url.scheme, SLICE("https"));
-	(worker->is_tls ? text_print_tls_url : text_print_url)(text, n_bytes, worker->host, worker->port);
-	worker->url = text;
-	if (!worker->name || !worker->name[0])
-		worker->name = text;
-}
-
-static void collect_workers(struct option_set *set, struct router_config *config) {
-	size_t n_tables = config->workers.n, n = n_tables + config->worker_urls.n;
-	struct router_worker *workers = option_alloc(set, n * sizeof(*workers));
-
-	for (size_t i = 0; i < n; i++) {
-		if (i < n_tables)
-			workers[i] = config->workers.items[i];
-		else
-			workers[i] = (struct router_worker){
-				.url = config->worker_urls.items[i - n_tables], .api_key = "", .weight = 1
-			};
-		complete_worker(set, &workers[i]);
-	}
-	config->workers = (struct router_workers){ workers, n };
-}
-
-/* Two urls are one engine, and two names would be one in every log: both would mislead. */
-static void verify_workers(struct option_set *set, const struct router_config *config) {
-	const struct router_worker *w = config->workers.items;
-	char url_path[64], name_path[64];
-
-	for (size_t i = 0; i < config->workers.n; i++) {
-		bool is_table = i < config->workers.n - config->worker_urls.n;
-		snprintf(url_path, sizeof(url_path), is_table ? "worker[%zu].url" : "router.worker_urls", i);
-		snprintf(name_path, sizeof(name_path), "worker[%zu].name", i);
-		size_t j = 0;
-		while (j < i && strcmp(w[i].url, w[j].url) && strcmp(w[i].name, w[j].name))
-			j++;
-		if (j < i && !strcmp(w[i].url, w[j].url))
-			option_mistake(set, url_path, "%s is there twice", w[i].url);
-		else if (j < i)
-			option_mistake(set, name_path, "\"%s\" is there twice", w[i].name);
-	}
-}
-
-/* Labels may say anything, but for those that routing goes by. */
-static const char *label_mistake(struct slice name, struct slice value) {
-	if (slice_eq(name, SLICE("cache_type")))
-		return slice_eq(value, SLICE("static")) || slice_eq(value, SLICE("paged"))
-		    ? NULL
-		    : "expected static or paged";
-	return traits_mistake(name, value, true);
-}
-
-static bool may_serve(const struct router_worker *worker, struct slice model) {
-	for (size_t i = 0; i < worker->models.n; i++)
-		if (slice_eq(model, slice_of(worker->models.items[i])))
-			return true;
-	return !worker->models.n; /* it will be asked */
-}
-
-static void verify_label(struct option_set *set, const char *path, const struct router_worker *worker,
-    const struct option_pair *label) {
-	struct slice name = slice_of(label->name), value = slice_of(label->value);
-	struct slice model = traits_model(name);
-	const char *mistake = label_mistake(name, value);
-
-	if (mistake)
-		option_mistake(set, path, "%s = \"%s\": %s", name.p, value.p, mistake);
-	else if (model.p && !may_serve(worker, model))
-		option_warning(set, path, "%s: \"%s\" is none of its models", name.p, model.p);
-}
-
-static void verify_labels(struct option_set *set, const struct router_config *config) {
-	for (size_t i = 0; i < config->workers.n; i++) {
-		const struct router_worker *worker = &config->workers.items[i];
-		char path[64];
-
-		snprintf(path, sizeof(path), "worker[%zu].labels", i);
-		for (size_t k = 0; k < worker->labels.n; k++)
-			verify_label(set, path, worker, &worker->labels.items[k]);
-	}
-}
-
-/* Whole seconds, 0 for no limit; what is no number gives the default. */
-static void use_proxy_timeout(struct option_set *set, struct router_config *config) {
-	const char *text = getenv("PROXY_TIMEOUT_SECONDS");
-	char duration[TEXT_PRINT_BYTES];
-	uint64_t seconds;
-
-	if (!text || !text_uint(slice_of(text), UINT64_MAX, &seconds))
-		seconds = 300;
-	text_print_duration(u64_min(seconds, TOTAL_MAX_MS / 1000) * 1000, duration);
-	option_default(set, config, "timeout.total", duration);
-}
-
-/* The variable that vLLM's router reads: to pass over it would let everybody in. */
-static void use_validation_urls(struct option_set *set, struct router_config *config) {
-	const char *text = getenv("API_KEY_VALIDATION_URLS"), *wrong = NULL;
-
-	if (!text || !text[0] || option_is_given(set, "auth.validation_urls"))
-		return;
-	wrong = auth_config_check_urls(text);
-	if (wrong)
-		option_mistake(set, "auth.validation_urls", "API_KEY_VALIDATION_URLS: %s", wrong);
-	else
-		option_default(set, config, "auth.validation_urls", text);
-}
-
-static void apply_dialect(struct option_set *set, struct router_config *config) {
-	if (option_is_called(set, "infini-router"))
-		option_default(set, config, "router.dialect", "infinilm");
-	config->admission.is_vllm = config->dialect == ROUTER_VLLM;
-	if (config->dialect == ROUTER_VLLM)
-		option_default(set, config, "admission.max_requests", "32768");
-	if (config->dialect != ROUTER_INFINILM)
-		return;
-	option_default(set, config, "router.host", "0.0.0.0");
-	option_default(set, config, "router.port", "8080");
-	option_default(set, config, "policy.default", "rendezvous_hash");
-	option_default(set, config, "router.session_headers", "");
-	option_default(set, config, "router.session_members", "prompt_cache_key");
-	use_proxy_timeout(set, config);
-	config->errors = REPLY_INFINILM;
-}
-
-static bool has_name(const struct router_workers *workers, struct slice name) {
-	for (size_t i = 0; i < workers->n; i++)
-		if (slice_eq(name, slice_of(workers->items[i].name)))
-			return true;
-	return false;
-}
-
-/* After collect_workers(): both are records of one source, known by their names. */
-static void read_static_services(struct option_set *set, struct router_config *config) {
-	static const char path[] = "discovery.static_services";
-	struct static_file *file = &config->static_services;
-	char why[STATIC_FILE_WHY_BYTES];
-
-	if (!config->static_services_file[0])
-		return;
-	if (static_file_read(file, config->static_services_file, why)) {
-		option_mistake(set, path, "%s", why);
-		return;
-	}
-	for (size_t i = 0; i < file->n; i++)
-		if (has_name(&config->workers, file->services[i]->spec.instance.name))
-			option_mistake(set, path, "\"%s\" is the name of a worker, too",
-			    file->services[i]->spec.instance.name.p);
-	if (config->workers.n + file->n > INSTANCE_SLOTS_MAX)
-		option_mistake(set, path, "there are more than %d engines", INSTANCE_SLOTS_MAX);
-}
-
-/* Several routers of one user have a file each; who names a folder means it for this router alone. */
-static void choose_table_file(struct option_set *set, struct router_config *config) {
-	const char *dir = getenv("STATE_DIRECTORY"), *state = getenv("XDG_STATE_HOME"),
-		   *home = getenv("HOME");
-	char *file = config->table_file;
-	const size_t bytes = sizeof(config->table_file);
-	int n = 0;
-
-	if (config->state_dir[0])
-		n = snprintf(file, bytes, "%s/registry.json", config->state_dir);
-	else if (dir && dir[0] == '/') /* it may name several */
-		n = snprintf(file, bytes, "%.*s/router-%u.json", (int)strcspn(dir, ":"), dir, config->port);
-	else if (state && state[0] == '/') /* as the XDG base directory specification has it */
-		n = snprintf(file, bytes, "%s/headrace/router-%u.json", state, config->port);
-	else if (home && home[0] == '/')
-		n = snprintf(file, bytes, "%s/.local/state/headrace/router-%u.json", home, config->port);
-	else
-		option_warning(
-		    set, "router.state_dir", "HOME is not set either: the table of the registry is not kept");
-	if (n < 0 || (size_t)n >= bytes)
-		option_mistake(set, "router.state_dir", "the path of the registry's table is too long");
-}
-
-/* Whether we may write there shows at the start: somebody else may have asked for the check. */
-static void verify_log(struct option_set *set, const char *path, const char *file) {
-	const char *slash = strrchr(file, '/');
-	size_t n = slash ? size_max((size_t)(slash - file), 1) : 0, n_bytes = n + sizeof(".");
-	char *folder = option_alloc(set, n_bytes);
-	struct stat s;
-
-	snprintf(folder, n_bytes, "%.*s", (int)(n ? n : 1), n ? file : ".");
-	if (!file[0] || (stat(file, &s) == 0 && S_ISDIR(s.st_mode))) {
-		option_mistake(set, path, "\"%s\" is no file", file);
-		return;
-	}
-	int r = stat(folder, &s);
-
-	if (r < 0 || !S_ISDIR(s.st_mode))
-		option_mistake(set, path, "%s: %s", folder, strerror(r < 0 ? errno : ENOTDIR));
-}
-
-/* Makes a path of the name of a log that is to be a file. */
-static void place_log(
-    struct option_set *set, const struct router_config *config, const char *path, const char **file_inout) {
-	const char *file = *file_inout;
-	size_t n_bytes = strlen(config->log_dir) + strlen(file) + sizeof("/");
-	char *joined = option_alloc(set, n_bytes);
-
-	if (!strcmp(file, "-") || !strcmp(file, "off"))
-		return;
-	snprintf(joined, n_bytes, "%s/%s", config->log_dir, file);
-	if (file[0] && file[0] != '/' && config->log_dir[0])
-		*file_inout = joined;
-	verify_log(set, path, *file_inout);
-}
-
-static void complete_retry(struct router_config *config) {
-	struct retry_options *retry = &config->retry;
-
-	retry->refusals = 0;
-	for (size_t i = 0; i < config->retry_statuses.n; i++)
-		retry->refusals |= (uint8_t)(1u << read_status(config->retry_statuses.items[i]));
-	if (config->are_retries_disabled)
-		retry->attempts = 1;
-	retry->backoff_max_ms = u64_max(retry->backoff_max_ms, retry->backoff_ms);
-}
-
-/* Those that nothing but a hand opens. */
-static void complete_breaker(struct router_breaker *breaker) {
-	if (!breaker->is_enabled || breaker->is_disabled)
-		breaker->limits.failures = 0;
-	breaker->limits.open_max_ms = u64_max(breaker->limits.open_max_ms, breaker->limits.open_ms);
-}
-
-static void verify(struct option_set *set, void *arg) {
-	struct router_config *config = arg;
-
-	apply_dialect(set, config);
-	use_validation_urls(set, config);
-	verify_limits(set, config);
-	verify_listeners(set, config);
-	place_log(set, config, "log.access", &config->log_access);
-	place_log(set, config, "explain.log", &config->explain.log);
-	tls_options_verify_server(set, &config->tls.server);
-	tls_options_verify_client(set, &config->tls.client, "tls.engine_");
-	policy_config_verify(set, config);
-	lower_headers(set, &config->request_id_headers);
-	make_inspect_rules(set, config);
-	collect_workers(set, config);
-	if (config->workers.n > INSTANCE_SLOTS_MAX)
-		option_mistake(set, "worker", "there are more than %d", INSTANCE_SLOTS_MAX);
-	else
-		verify_workers(set, config);
-	verify_labels(set, config);
-	auth_config_verify(set, config);
-	read_static_services(set, config);
-	if (config->workers.n + config->static_services.n == 0 && !config->registry_url[0] &&
-	    option_mistakes(set) == 0)
-		option_warning(set, "worker", "there is none: the router will not be ready");
-	if (config->registry_url[0])
-		choose_table_file(set, config);
-	complete_retry(config);
-	complete_breaker(&config->breaker);
-	config->timeout.first_byte_all = option_is_given(set, "timeout.first_byte");
+static void verify(struct option_set *set, void *config) {
+	config_verify(set, config);
 }
 
 int router_config_load(int argc, char *const *argv, struct router_config **config_out) {

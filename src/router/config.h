@@ -56,6 +56,8 @@ struct router_workers {
 	size_t n;
 };
 
+#define ROUTER_TOTAL_MAX_MS (168 * 3600 * 1000ULL)
+
 /* Those that can be off are 0 then. */
 struct router_timeouts {
 	uint64_t head_ms;        /* first byte of a request's head to its last */

@@ -3,9 +3,11 @@
 #include <math.h>
 #include <time.h>
 
+#include "base/text.h"
+
 #define BUDGET_MS 10000.0 /* what came then counts e times less */
 
-enum retry_status retry_status_of(unsigned status) {
+static enum retry_status status_of(unsigned status) {
 	static const uint16_t statuses[RETRY_STATUSES] = { 408, 429, 500, 502, 503, 504 };
 	unsigned i = 0;
 
@@ -14,8 +16,14 @@ enum retry_status retry_status_of(unsigned status) {
 	return (enum retry_status)i;
 }
 
+enum retry_status retry_status_read(struct slice text) {
+	uint64_t status;
+
+	return text_uint(text, 599, &status) ? status_of((unsigned)status) : RETRY_STATUSES;
+}
+
 bool retry_is_refusal(const struct retry_options *options, unsigned status) {
-	return options->refusals >> retry_status_of(status) & 1;
+	return options->refusals >> status_of(status) & 1;
 }
 
 uint64_t retry_wait_ms(const struct retry_options *options, uint32_t n_attempts, struct rng *rng) {

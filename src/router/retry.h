@@ -20,8 +20,8 @@
 /* The statuses that may be refusals. */
 enum retry_status { RETRY_408, RETRY_429, RETRY_500, RETRY_502, RETRY_503, RETRY_504, RETRY_STATUSES };
 
-/* RETRY_STATUSES: it is none of them. */
-enum retry_status retry_status_of(unsigned status);
+/* Of its text. RETRY_STATUSES: it is none of them. */
+enum retry_status retry_status_read(struct slice text);
 
 struct retry_options {
 	uint32_t attempts; /* at all, the first among them; 1: no retry. At most RETRY_ATTEMPTS_MAX */

@@ -3,7 +3,7 @@
  * prefix of our variables are the environment. No crash; and if all is good, the dump
  * is a file that says the same.
  */
-#include "router/config.c"
+#include "router/config_verify.h"
 
 enum { WORDS_MAX = 64 };
 
@@ -55,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 	option_read_flags(set, words.argc, words.argv);
 	option_read_environment(set, words.environment);
 	option_store(set, &config);
-	verify(set, &config);
+	config_verify(set, &config);
 	if (option_mistakes(set) == 0)
 		check_dump(set);
 	static_file_deinit(&config.static_services);

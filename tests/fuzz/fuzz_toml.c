@@ -2,7 +2,7 @@
  * A configuration file of the router, TOML, or JSON behind a first byte of '{'. Whatever
  * it holds: no crash; and if it is good, its dump is a file that says the same.
  */
-#include "router/config.c"
+#include "router/config_verify.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
@@ -12,7 +12,7 @@ static json_t *dump_of(struct slice text, enum option_format format, size_t *n_m
 
 	option_read_text(set, "FILE", format, text);
 	option_store(set, &config);
-	verify(set, &config);
+	config_verify(set, &config);
 	*n_mistakes_out = option_mistakes(set);
 	json_t *dump = option_dump(set);
 	static_file_deinit(&config.static_services);

@@ -16,6 +16,7 @@
 #include "router/explain_ask.h"
 #include "router/forward.h"
 #include "router/inspect.h"
+#include "router/own_field.h"
 #include "router/scan.h"
 
 #define PATH_BYTES_MAX 512
@@ -377,7 +378,7 @@ static enum cause query_begin(struct query *q, struct endpoint_call *call, struc
 
 /* The field that a refusal is about; NULL: none. */
 static const char *unknown_field(struct endpoint_call *call, enum cause cause, char room[MODEL_BYTES]) {
-	struct slice field = inspect_unknown_field(endpoint_head(call));
+	struct slice field = own_field_unknown(endpoint_head(call));
 
 	if (cause != CAUSE_UNKNOWN_HEADER)
 		return NULL;

@@ -1,6 +1,6 @@
 #include "router/forward.h"
 
-#include "router/inspect.h"
+#include "router/own_field.h"
 #include "router/tenant.h"
 
 #define ID_BYTES_MAX   128
@@ -114,7 +114,7 @@ static bool begins_with(struct slice name, struct slice lower) {
 
 /* What an engine may not say in our place. */
 static bool is_ours(struct slice name, const struct forward_answer *f) {
-	return (f->explained && inspect_is_of_answers(name)) ||
+	return (f->explained && own_field_is_of_answers(name)) ||
 	    (f->owns_limits && begins_with(name, SLICE("x-ratelimit-"))) ||
 	    (f->owns_origins && begins_with(name, SLICE("access-control-")));
 }

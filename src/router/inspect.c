@@ -6,8 +6,8 @@
  */
 #include "router/inspect.h"
 
-#include "base/text.h"
 #include "router/form.h"
+#include "router/own_field.h"
 #include "router/prompt_chain.h"
 #include "router/scan.h"
 
@@ -17,7 +17,6 @@
 #define MODEL_BYTES_MAX   256
 #define SESSION_BYTES_MAX 256
 #define TYPE_BYTES_MAX    16
-#define ZONE_BYTES_MAX    256
 
 enum want {
 	/* The prompt's space: engines share nothing between two of these. */
@@ -240,12 +239,9 @@ static struct scan_table table;
 /* What there is to keep of a head. The buf begins with it, whatever is read of the body. */
 struct facts {
 	const struct inspect_rules *rules;
-	uint64_t session;     /* of a header; 0: none brought one */
-	uint64_t response;    /* of the path; 0: it names none */
-	uint64_t origin_zone; /* 0: not said */
-	uint64_t accelerator; /* likewise */
-	uint64_t wait_ms;     /* likewise; UINT64_MAX: as long as it may */
-	uint32_t deadline_ms; /* likewise */
+	uint64_t session;  /* of a header; 0: none brought one */
+	uint64_t response; /* of the path; 0: it names none */
+	struct own_fields own;
 };
 
 struct reading {
@@ -415,141 +411,12 @@ __attribute__((constructor)) static void inspect_table_init(void) {
 
 /* ---- the head ----------------------------------------------------------------------- */
 
-enum { OWN_PRIVACY, OWN_ZONE, OWN_COST, OWN_DEADLINE, OWN_ACCELERATOR, OWN_PRIORITY, OWN_WAIT, N_OWN };
-
-static const struct slice own_names[N_OWN] = {
-	[OWN_PRIVACY] = { "privacy", 7 },
-	[OWN_ZONE] = { "origin-zone", 11 },
-	[OWN_COST] = { "cost-tolerance", 14 },
-	[OWN_DEADLINE] = { "deadline-ms", 11 },
-	[OWN_ACCELERATOR] = { "accelerator", 11 },
-	[OWN_PRIORITY] = { "priority", 8 },
-	[OWN_WAIT] = { "wait", 4 },
-};
-
-/* The part of a field's name that says which of ours it is; n is 0 when it is none. */
-static struct slice own_name(struct slice name) {
-	static const struct slice prefix = { "x-headrace-", 11 };
-	bool is_ours = name.n > prefix.n && slice_is(slice_head(name, prefix.n), prefix);
-	return is_ours ? slice_skip(name, prefix.n) : (struct slice){ NULL, 0 };
-}
-
-/* By its end. */
-static bool is_of_answers(struct slice name) {
-	static const struct slice names[] = { { "instance", 8 }, { "reason", 6 }, { "attempts", 8 },
-		{ "cache-hit", 9 }, { "decision", 8 } };
-	for (size_t i = 0; i < n_elems(names); i++)
-		if (slice_is(name, names[i]))
-			return true;
-	return false;
-}
-
-bool inspect_is_of_answers(struct slice name) {
-	return is_of_answers(own_name(name));
-}
-
-static unsigned find_own(struct slice name) {
-	unsigned own = 0;
-	while (own < N_OWN && !slice_is(name, own_names[own]))
-		own++;
-	return own;
-}
-
-struct slice inspect_unknown_field(const struct head *head) {
-	for (const struct field *f = head->fields; f < head->fields + head->n_fields; f++) {
-		struct slice name = own_name(head_name(head, f));
-		if (name.n && find_own(name) == N_OWN && !is_of_answers(name))
-			return head_name(head, f);
-	}
-	return (struct slice){ NULL, 0 };
-}
-
-static bool read_privacy(struct inspect *in, struct slice value) {
-	static const struct slice levels[PRIVACY_LEVELS] = {
-		[PRIVACY_PUBLIC] = { "public", 6 },
-		[PRIVACY_INTERNAL] = { "internal", 8 },
-		[PRIVACY_CONFIDENTIAL] = { "confidential", 12 },
-		[PRIVACY_RESTRICTED] = { "restricted", 10 },
-	};
-	while (in->privacy < PRIVACY_LEVELS && !slice_is(value, levels[in->privacy]))
-		in->privacy++;
-	return in->privacy < PRIVACY_LEVELS;
-}
-
-#define CLASS_NORMAL 4u
-#define CLASS_LAST   7u
-
-static bool read_class(struct inspect *in, struct slice value) {
-	static const struct {
-		struct slice name;
-		uint8_t class;
-	} classes[] = { { { "high", 4 }, 2 }, { { "normal", 6 }, CLASS_NORMAL }, { { "low", 3 }, 6 } };
-	uint64_t number;
-	if (text_uint(value, CLASS_LAST, &number)) {
-		in->class = (uint8_t)number;
-		return true;
-	}
-	for (size_t i = 0; i < n_elems(classes); i++)
-		if (slice_is(value, classes[i].name)) {
-			in->class = classes[i].class;
-			return true;
-		}
-	return false;
-}
-
-static bool read_wait(struct facts *facts, struct slice value) {
-	if (slice_is(value, SLICE("true"))) {
-		facts->wait_ms = UINT64_MAX;
-		return true;
-	}
-	return text_duration_ms(value, &facts->wait_ms) && facts->wait_ms;
-}
-
-/* A head that is being read: the request, what is kept of it, and one of its fields. */
+/* A head that is being read: what is kept of it, and one of its fields. */
 struct head_reading {
-	struct inspect *in;
 	struct facts facts;
 	size_t n_better; /* headers of the rules that count more than the one that the session is from */
 	struct slice name, value;
 };
-
-static bool read_own(struct head_reading *h, unsigned own) {
-	uint64_t number;
-	switch (own) {
-	case OWN_PRIVACY:
-		return read_privacy(h->in, h->value);
-	case OWN_ZONE:
-		h->facts.origin_zone = XXH3_64bits(h->value.p, h->value.n);
-		return h->value.n > 0 && h->value.n <= ZONE_BYTES_MAX;
-	case OWN_ACCELERATOR: /* parameters, such as a mere preference, are not known */
-		h->facts.accelerator = XXH3_64bits(h->value.p, h->value.n);
-		return h->value.n > 0 && h->value.n <= ZONE_BYTES_MAX && !memchr(h->value.p, ';', h->value.n);
-	case OWN_COST:
-		if (!text_uint(h->value, 100, &number))
-			return false;
-		h->in->cost_tolerance = (uint8_t)number;
-		return true;
-	case OWN_PRIORITY:
-		return read_class(h->in, h->value);
-	case OWN_WAIT:
-		return read_wait(&h->facts, h->value);
-	default:
-		if (!text_uint(h->value, UINT32_MAX, &number))
-			return false;
-		h->facts.deadline_ms = (uint32_t)number;
-		return number > 0;
-	}
-}
-
-/* A field of ours counts once: of two that contradict each other neither can be trusted. */
-static enum cause read_own_field(struct head_reading *h, struct slice name) {
-	unsigned own = find_own(name);
-	if (own == N_OWN)
-		return is_of_answers(name) ? CAUSE_NONE : CAUSE_UNKNOWN_HEADER;
-	bool is_first = !(h->in->own_fields >> own & 1);
-	h->in->own_fields |= (uint8_t)(1u << own);
-	return is_first && read_own(h, own) ? CAUSE_NONE : CAUSE_BAD_HEADER;
-}
 
 static void read_session(struct head_reading *h) {
 	for (size_t i = 0; i < h->n_better; i++)
@@ -567,9 +434,8 @@ static enum cause read_head(struct head_reading *h, const struct head *head) {
 		h->value = slice_trim(head_value(head, f));
 		if (h->name.n <= INSPECT_HEADER_MAX && rules->header_lengths >> h->name.n & 1)
 			read_session(h);
-		struct slice own = own_name(h->name);
-		if (own.n)
-			cause = read_own_field(h, own);
+		if (own_field_is_ours(h->name))
+			cause = own_field_read(&h->facts.own, h->name, h->value);
 	}
 	return cause;
 }
@@ -647,14 +513,19 @@ static void json_begin(struct inspect *in, struct buf_pool *pool) {
 	scan_init(&r->scan, &table, r->values, r->text, table.text_bytes);
 }
 
+/* There is more than what struct inspect has room for. */
+static bool has_facts(const struct facts *facts) {
+	const struct own_fields *own = &facts->own;
+	return facts->session || facts->response || own->origin_zone || own->accelerator ||
+	    own->deadline_ms || own->wait_ms;
+}
+
 static enum cause body_begin(
     struct inspect *in, struct buf_pool *pool, const struct head *head, const struct facts *facts) {
 	size_t n_bytes = in->body == INSPECT_JSON ? sizeof(struct reading) + table.text_bytes
 	    : in->body == INSPECT_FORM            ? sizeof(struct form_reading)
 						  : sizeof(struct facts);
-	bool has_facts = facts->session || facts->response || facts->origin_zone || facts->accelerator ||
-	    facts->deadline_ms || facts->wait_ms;
-	if (in->body == INSPECT_NOTHING && !has_facts)
+	if (in->body == INSPECT_NOTHING && !has_facts(facts))
 		return CAUSE_NONE;
 	in->buf = buf_new(pool, n_bytes);
 	if (!in->buf)
@@ -667,16 +538,25 @@ static enum cause body_begin(
 	return CAUSE_NONE;
 }
 
+/* What is known of the fields of ours without a buf. */
+static void keep_own(struct inspect *in, const struct own_fields *own) {
+	in->privacy = own->privacy;
+	in->class = own->class;
+	in->cost_tolerance = own->cost_tolerance;
+	in->has_cost_tolerance = own->given >> OWN_FIELD_COST_TOLERANCE & 1;
+}
+
 enum cause inspect_init(
     struct inspect *in, const struct inspect_rules *rules, struct buf_pool *pool, const struct head *head) {
-	*in = (struct inspect){ .capability = (uint8_t)capability_of(head_method(head), head_path(head)),
-		.class = CLASS_NORMAL };
-	struct head_reading h = { .in = in, .facts.rules = rules, .n_better = rules->n_headers };
+	*in = (struct inspect){ .capability = (uint8_t)capability_of(head_method(head), head_path(head)) };
+	struct head_reading h = { .facts = { .rules = rules, .own = OWN_FIELDS_NONE },
+		.n_better = rules->n_headers };
 	struct slice segment = segment_of_path(head_path(head));
 	in->may_name_response = in->capability == CAPABILITY_RESPONSES || is_responses_verb(segment);
 	if (!in->may_name_response)
 		h.facts.response = inspect_id_hash(segment);
 	enum cause cause = read_head(&h, head);
+	keep_own(in, &h.facts.own);
 	if (!cause && head->method == METHOD_POST)
 		cause = choose_body(in, head);
 	if (!cause)
@@ -990,8 +870,8 @@ static void measure_prompt(const struct prompt_chain *prompt, double tokens_per_
 
 struct inspect_wishes inspect_wishes(const struct inspect *in) {
 	return (struct inspect_wishes){ .class = in->class,
-		.wait_ms = in->buf ? facts_of(in)->wait_ms : 0,
-		.deadline_ms = in->buf ? facts_of(in)->deadline_ms : 0 };
+		.wait_ms = in->buf ? facts_of(in)->own.wait_ms : 0,
+		.deadline_ms = in->buf ? facts_of(in)->own.deadline_ms : 0 };
 }
 
 void inspect_demand(
@@ -1001,11 +881,11 @@ void inspect_demand(
 		.keys = keys,
 		.session = inspect_session(in, with),
 		.privacy = (enum privacy)in->privacy,
-		.origin_zone = in->buf ? facts_of(in)->origin_zone : 0,
-		.accelerator = in->buf ? facts_of(in)->accelerator : 0,
+		.origin_zone = in->buf ? facts_of(in)->own.origin_zone : 0,
+		.accelerator = in->buf ? facts_of(in)->own.accelerator : 0,
 		.cost_tolerance = in->cost_tolerance,
-		.has_cost_tolerance = in->own_fields >> OWN_COST & 1,
-		.deadline_ms = in->buf ? facts_of(in)->deadline_ms : 0,
+		.has_cost_tolerance = in->has_cost_tolerance,
+		.deadline_ms = in->buf ? facts_of(in)->own.deadline_ms : 0,
 	};
 	if (response_of(in))
 		out->response = inspect_response_key(response_of(in), with->tenant);

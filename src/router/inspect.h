@@ -41,9 +41,9 @@ struct inspect {
 	uint8_t capability; /* private, see inspect_capability() */
 	uint8_t privacy;
 	uint8_t cost_tolerance;
-	uint8_t class;      /* private, see inspect_wishes() */
-	uint8_t own_fields; /* bits of the fields of ours that were there */
-	bool is_guess;      /* no type was given and no byte has come yet */
+	uint8_t class; /* private, see inspect_wishes() */
+	bool has_cost_tolerance;
+	bool is_guess; /* no type was given and no byte has come yet */
 	bool may_be_empty;
 	bool is_complete;
 	bool is_streamed;
@@ -73,12 +73,6 @@ bool inspect_is_json(struct slice content_type);
 enum cause inspect_init(
     struct inspect *in, const struct inspect_rules *rules, struct buf_pool *pool, const struct head *head);
 void inspect_deinit(struct inspect *in, struct buf_pool *pool);
-
-/* The name of the field that CAUSE_UNKNOWN_HEADER is about, in the head; p is NULL when there is none. */
-struct slice inspect_unknown_field(const struct head *head);
-
-/* Whether a router says a field of this name in answers, and nobody else is to: how it chose. */
-bool inspect_is_of_answers(struct slice name);
 
 /* The next bytes of the body. The cause is final. */
 enum cause inspect_feed(struct inspect *in, const char *p, size_t n);

@@ -6,6 +6,7 @@
 
 #include "router/hedge.h"
 #include "router/journal.h"
+#include "router/own_field.h"
 #include "router/permit.h"
 #include "router/resume.h"
 #include "router/tenancy.h"
@@ -33,7 +34,7 @@ static const char *refusal_detail(const struct exchange *x, enum cause cause, ch
 		return limit;
 	if (cause != CAUSE_UNKNOWN_HEADER)
 		return NULL;
-	struct slice field = inspect_unknown_field(exchange_head(x));
+	struct slice field = own_field_unknown(exchange_head(x));
 	snprintf(room, MODEL_NAME_ROOM, "%.*s", (int)field.n, field.p);
 	return room;
 }

@@ -254,6 +254,10 @@ class Router(Program):
         return self.post("/v1/chat/completions", json=chat_body(model, **how.pop("body", {})), **how)
 
 
+def counts(engines, outcome):
+    return sum(e.count(outcome) for e in engines)
+
+
 def chat_body(model="m", **more):
     return {"model": model, "messages": [{"role": "user", "content": PROMPT}]} | more
 

@@ -1,20 +1,21 @@
 """A second engine for answers that are late: real engines, one of them slow, and their own accounts of who was asked."""
 from concurrent.futures import ThreadPoolExecutor
 
-import openai
 import pytest
 
-from program import chat_body, eventually, http, raw_request
+from program import chat_body, counts, eventually, raw_request
+from sdk import sdk
 
+ON = {"enabled": True, "wait_min": "60ms", "budget": 1}
 QUIET = {"router": {"threads": 1}, "health": {"probe": False, "passive": False}}    # a thread learns for itself
 
 
-def hedging(router, engines, **hedge):
-    return router(engines, hedge={"enabled": True, "wait_min": "60ms", "budget": 1} | hedge, **QUIET)
-
-
-def sdk(front):
-    return openai.OpenAI(base_url=f"{front.url}/v1", api_key="none", max_retries=0, http_client=http())
+@pytest.fixture
+def pair(engine, router):
+    def make(hedge=ON):
+        engines = [engine(["m"]) for _ in range(2)]
+        return router(engines, hedge=hedge, **QUIET), engines
+    return make
 
 
 def ask(client, i, stream=False):
@@ -38,15 +39,10 @@ def settled(engines):
     eventually(is_done)
 
 
-def counts(engines, what):
-    return sum(e.count(what) for e in engines)
-
-
 @pytest.mark.parametrize("stream, fault", [(False, "hang_head"), (True, "hang_head"), (True, "hang_stream:0")])
-def test_a_hanging_engine_keeps_nobody_waiting(engine, router, stream, fault):
+def test_a_hanging_engine_keeps_nobody_waiting(pair, stream, fault):
     """What it was asked is cancelled there, and answered by the other one; clients hear nothing of it."""
-    engines = [engine(["m"]) for _ in range(2)]
-    front = hedging(router, engines)
+    front, engines = pair()
     teach(front, stream)
     settled(engines)
     before = [e.count("finished") for e in engines]
@@ -66,10 +62,9 @@ def test_a_hanging_engine_keeps_nobody_waiting(engine, router, stream, fault):
     assert len(late) == hedges and {r["instance"] for r in late} == {engines[1].url}
 
 
-def test_the_slower_one_is_cancelled(engine, router):
+def test_the_slower_one_is_cancelled(pair):
     """Both work: the first good answer counts, whoever's it is, and each request has exactly one."""
-    engines = [engine(["m"]) for _ in range(2)]
-    front = hedging(router, engines)
+    front, engines = pair()
     teach(front)
     engines[0].fault("latency:400ms")
     with sdk(front) as client:
@@ -82,9 +77,8 @@ def test_the_slower_one_is_cancelled(engine, router):
     assert {(r["status"], r["cause"]) for r in front.log(46)} == {(200, "none")}
 
 
-def test_off_by_default(engine, router):
-    engines = [engine(["m"]) for _ in range(2)]
-    front = router(engines, **QUIET)
+def test_off_by_default(pair):
+    front, engines = pair({})
     teach(front)
     engines[0].fault("latency:400ms")
     with sdk(front) as client:
@@ -93,9 +87,8 @@ def test_off_by_default(engine, router):
     assert (counts(engines, "started"), front.metric("headrace_hedges_total")) == (44, 0)
 
 
-def test_the_budget_holds_when_all_are_slow(engine, router):
-    engines = [engine(["m"]) for _ in range(2)]
-    front = hedging(router, engines, budget=0.05)
+def test_the_budget_holds_when_all_are_slow(pair):
+    front, engines = pair(ON | {"budget": 0.05})
     teach(front)
     for e in engines:
         e.fault("latency:300ms")
@@ -107,9 +100,8 @@ def test_the_budget_holds_when_all_are_slow(engine, router):
     assert counts(engines, "started") <= 80 * 1.05
 
 
-def test_what_is_stored_is_made_once(engine, router):
-    engines = [engine(["m"]) for _ in range(2)]
-    front = hedging(router, engines)
+def test_what_is_stored_is_made_once(pair):
+    front, engines = pair()
     for i in range(40):
         assert front.post("/v1/responses", json={"model": "m", "input": f"{i}"}).status_code == 200
     for e in engines:
@@ -119,9 +111,8 @@ def test_what_is_stored_is_made_once(engine, router):
     assert (counts(engines, "started"), front.metric("headrace_hedges_total")) == (44, 0)
 
 
-def test_a_client_that_leaves_ends_both(engine, router):
-    engines = [engine(["m"]) for _ in range(2)]
-    front = hedging(router, engines)
+def test_a_client_that_leaves_ends_both(pair):
+    front, engines = pair()
     teach(front)
     settled(engines)
     hedges = front.metric("headrace_hedges_total")       # a machine that stood still may have had some

@@ -2,13 +2,10 @@
 import openai
 import pytest
 
-from program import KEY, PROMPT, chat_body, eventually, http
+from program import PROMPT, chat_body, eventually, http
+from sdk import sdk
 
 N_CONVERSATIONS, N_TURNS = 30, 3
-
-
-def client_of(router):
-    return openai.OpenAI(base_url=router.url + "/v1", api_key=KEY, max_retries=0, timeout=60)
 
 
 def owners(engines, response_id):
@@ -28,7 +25,7 @@ def converse(router):
     talks = [[] for _ in range(N_CONVERSATIONS)]
     for n in range(N_TURNS):
         for i, ids in enumerate(talks):
-            with client_of(router) as client:
+            with sdk(router) as client:
                 ids.append(turn(client, ids[-1] if ids else None, stream=(i + n) % 3 == 0))
     return talks
 
@@ -43,7 +40,7 @@ def test_a_conversation_stays_where_its_responses_are(trio, router, policy):
     front = router(trio, "--policy", policy, router={"threads": 2})
     talks = converse(front)
     homes = set()
-    with client_of(front) as client:
+    with sdk(front) as client:
         for ids in talks:
             home, = {tuple(owners(trio, one)) for one in ids}
             assert len(home) == 1
@@ -63,7 +60,7 @@ def test_a_path_has_no_model(engine, router):
     """Of several models, each at some engines only."""
     engines = [engine(["m", "a"]), engine(["b", "m"]), engine(["m"])]
     front = router(engines, "--policy", "round_robin")
-    with client_of(front) as client:
+    with sdk(front) as client:
         for ids in (turn(client) for _ in range(12)):
             assert client.responses.retrieve(ids).id == ids
             with pytest.raises(openai.BadRequestError):
@@ -76,7 +73,7 @@ def test_a_path_has_no_model(engine, router):
 @pytest.mark.parametrize("n_bytes", [300_000, 3 << 19])      # less and more than inspect_limit
 def test_the_previous_one_may_be_named_behind_a_long_input(trio, router, n_bytes):
     front = router(trio, "--policy", "round_robin", router={"threads": 2})
-    with client_of(front) as client:
+    with sdk(front) as client:
         firsts = [turn(client) for _ in range(6)]
         for one in firsts:
             body = {"model": "m", "input": "x" * n_bytes, "max_output_tokens": 1, "previous_response_id": one}
@@ -88,7 +85,7 @@ def test_the_previous_one_may_be_named_behind_a_long_input(trio, router, n_bytes
 
 def test_it_is_explained_and_remembered(trio, router):
     front = router(trio, "--policy", "round_robin", explain={"headers": True})
-    with client_of(front) as client, http() as plain:
+    with sdk(front) as client, http() as plain:
         for _ in range(6):
             made = client.responses.with_raw_response.create(model="m", input=PROMPT, max_output_tokens=1)
             at, one = made.headers["x-headrace-instance"], made.parse().id
@@ -120,7 +117,7 @@ def is_not_found(ask):
 def test_an_owner_that_died_leaves_a_404(trio, router):
     """Of the others, who serve on: what is not there is the response, not the route."""
     front = router(trio, "--policy", "random")
-    with client_of(front) as client:
+    with sdk(front) as client:
         ids = [turn(client) for _ in range(18)]
         homes = {one: owners(trio, one)[0] for one in ids}
         lost = homes[ids[0]]
@@ -146,7 +143,7 @@ def test_others_are_not_pinned(trio, router):
     for one in trio:
         one.declared = one.models       # no later snapshot changes whose turn it is
     front = router(trio, "--policy", "round_robin")
-    with client_of(front) as client:
+    with sdk(front) as client:
         one = turn(client)
         before = [e.count("started") for e in trio]
         for _ in range(9):

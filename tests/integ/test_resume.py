@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 import pytest
 
-from program import KEY, PROMPT, chat_body, eventually, raw_request, read_to_end
+from program import PROMPT, chat_body, counts, eventually, raw_request, read_to_end
+from sdk import sdk
 
 ON = {"enabled": True}
 MESSAGES = [{"role": "system", "content": "Quote \"\\ and é."}, {"role": "user", "content": PROMPT}]
@@ -22,10 +23,6 @@ def fleet(engine, router):
         tables = {"resume": ON, "retry": {"budget": 1}} | tables
         return router(engines, **tables), engines
     return make
-
-
-def sdk(front):
-    return openai.OpenAI(base_url=f"{front.url}/v1", api_key=KEY, max_retries=0)
 
 
 def create(front, path):
@@ -73,7 +70,7 @@ def test_the_sdk_gets_the_same_answer(fleet, path, stream_options):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_every_byte_is_as_without_the_death(fleet, engine, router, path):
+def test_every_byte_is_as_without_the_death(fleet, path):
     """Of two streams with one id, one cut and one not, only the time of creation may differ."""
     body = PATHS[path] | {"stream": True, "max_tokens": 50, "stream_options": {"include_usage": True}}
     request = raw_request(body, path, headers="x-request-id: same\r\nConnection: close\r\n")
@@ -104,7 +101,7 @@ def test_many_streams_at_once(fleet):
     with ThreadPoolExecutor(24) as pool:
         expected = list(pool.map(lambda i: ask(i, False).choices[0].message.content, range(24)))
         streams = [pool.submit(lambda i=i: "".join(text_of(c.choices[0]) for c in ask(i, True))) for i in range(24)]
-        eventually(lambda: sum(e.count("started") for e in engines) == 48)
+        eventually(lambda: counts(engines, "started") == 48)
         eventually(lambda: front.metric("headrace_in_flight") == 24)
         engines[1].kill()
         assert [s.result() for s in streams] == expected
@@ -133,7 +130,7 @@ def test_when_all_reset_the_client_is_told(fleet):
         for chunk in create(front, "chat")(**PATHS["/v1/chat/completions"], max_tokens=90, stream=True):
             texts.append(text_of(chunk.choices[0]))
     assert len([t for t in texts if t]) == 9                  # three engines, three tokens each
-    assert sum(e.count("started") for e in engines) == 3
+    assert counts(engines, "started") == 3
     record, = front.log(1)
     assert (record["resumed"], record["cause"]) == (2, "stream_broken")
     assert front.metric("headrace_resumes_total") == 2 and front.metric("headrace_resumes_succeeded_total") == 0
@@ -148,7 +145,7 @@ def test_what_is_not_sound_is_cut_as_before(fleet, more):
         s.sendall(raw_request(chat_body(stream=True, max_tokens=90, **more)))
         reply, _ = read_to_end(s)
     assert b'"upstream_failed"' in reply and b"[DONE]" not in reply
-    assert sum(e.count("started") for e in engines) == 1 and front.metric("headrace_resumes_total") == 0
+    assert counts(engines, "started") == 1 and front.metric("headrace_resumes_total") == 0
 
 
 def test_it_is_off_by_default(fleet):
@@ -158,4 +155,4 @@ def test_it_is_off_by_default(fleet):
     with front.connect() as s:
         s.sendall(raw_request(chat_body(stream=True, max_tokens=90)))
         reply, _ = read_to_end(s)
-    assert b'"upstream_failed"' in reply and sum(e.count("started") for e in engines) == 1
+    assert b'"upstream_failed"' in reply and counts(engines, "started") == 1

@@ -1,18 +1,13 @@
 """What engines refuse goes to others: real engines, real clients, and a ledger of who was asked how often."""
 from concurrent.futures import ThreadPoolExecutor
 
-import openai
 import pytest
 
 from fakeworker import answer
 from program import chat_body, http
+from sdk import sdk
 
 BUSY = answer(b'{"error":{"message":"full","code":503}}', b"503 Service Unavailable")
-
-
-def sdk(front):
-    return openai.OpenAI(base_url=f"{front.url}/v1", api_key="none", max_retries=0,
-                         http_client=http())
 
 
 def answering(*answers):

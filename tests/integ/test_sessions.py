@@ -8,6 +8,7 @@ import pytest
 
 from fakeworker import answer
 from program import KEY, PROMPT, eventually, http
+from sdk import sdk
 
 MESSAGES = [{"role": "user", "content": PROMPT}]
 POLICIES = ["session", "consistent_hash", "rendezvous_hash"]
@@ -37,7 +38,7 @@ class Fleet:
     def __init__(self, engine, start, *flags):
         self.engines = [engine(["m"]) for _ in range(3)]
         self.router = self.front(start, *flags)
-        self.client = openai_client(self.router)
+        self.client = sdk(self.router)
 
     def front(self, start, *flags, engines=None):
         """A router that has learned all there is: no later snapshot changes a choice."""
@@ -63,10 +64,6 @@ class Fleet:
         """Two sessions that live at different engines."""
         first = self.home((name, "apart-0"))
         return "apart-0", next(s for s in (f"apart-{i}" for i in range(1, 64)) if self.home((name, s)) != first)
-
-
-def openai_client(router):
-    return openai.OpenAI(base_url=router.url + "/v1", api_key=KEY, max_retries=0, timeout=60)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -157,7 +154,7 @@ def test_routers_agree_without_talking(engine, router, policy):
     homes = {s: fleet.home(("x-session-id", s)) for s in sessions}
     assert set(homes.values()) == {0, 1, 2}
     for engines in (fleet.engines[::-1], fleet.engines):
-        client = openai_client(fleet.front(router, policy, engines=engines))
+        client = sdk(fleet.front(router, policy, engines=engines))
         assert {s: fleet.home(("prompt_cache_key", s), client=client) for s in sessions} == homes
 
 
@@ -177,7 +174,7 @@ def transcribers(fake, router):
 
 
 def test_a_transcription_goes_where_its_model_is(transcribers):
-    client = openai_client(transcribers)
+    client = sdk(transcribers)
     for n in range(1, 5):
         for i in range(3):
             said = client.audio.transcriptions.create(model=f"whisper-{i}", file=("a.wav", AUDIO, "audio/wav"))

@@ -10,6 +10,7 @@ import pytest
 
 from fakeworker import answer
 from program import BIN, KEY, PROMPT, chat_body, eventually, http, raw_request, read_to_end
+from sdk import sdk
 
 OTHER = KEY + "-other"        # begins like KEY, so that Router.stop() looks for it as well
 MESSAGES = [{"role": "user", "content": PROMPT}]
@@ -21,10 +22,6 @@ def digest(key):
 
 def bearer(key):
     return {"authorization": f"Bearer {key}"}
-
-
-def sdk(front, key, **how):
-    return openai.OpenAI(base_url=f"{front.url}/v1", api_key=key, http_client=http(), **{"max_retries": 0} | how)
 
 
 @pytest.fixture

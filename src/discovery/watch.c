@@ -17,8 +17,10 @@ struct watch {
 	struct instance *instance;
 	struct resolver *resolver;
 	struct fetch fetch;
-	struct sockaddr_storage addresses[RESOLVER_ADDRESSES_MAX];
-	size_t n_addresses, address; /* the one that is asked */
+	struct sockaddr_storage
+	    addresses[RESOLVER_ADDRESSES_MAX]; /* behind those that are allowed the others */
+	size_t n_resolved, n_addresses;        /* all; allowed */
+	size_t address;                        /* the one that is asked */
 	uint64_t resolve_at_ms, models_at_ms;
 	uint64_t resolve_soonest_ms;
 	uint64_t avoid_until_seen_ms; /* moves with each connect failure of the workers that counts */
@@ -29,6 +31,7 @@ struct watch {
 	bool is_silent;        /* said in the log, since a list came last */
 	bool is_cut;           /* said in the log: it lists more than is kept */
 	bool tries_short_path; /* /models, after /v1/models was not there */
+	bool is_judged;        /* its addresses are, since a registry has named it */
 	bool is_listed;        /* by the snapshot at hand */
 };
 
@@ -159,13 +162,76 @@ static void watch_on_models(struct fetch *f, int outcome, unsigned status, struc
 
 /* --- addresses ---------------------------------------------------------------- */
 
+static bool is_among(
+    const struct sockaddr_storage *address, const struct sockaddr_storage *addresses, size_t n) {
+	for (size_t i = 0; i < n; i++)
+		if (memcmp(address, &addresses[i], sizeof(*address)) == 0)
+			return true;
+	return false;
+}
+
 /* Resolvers turn the order round each time: that is no news. */
 static bool watch_has_addresses(const struct watch *w, const struct sockaddr_storage *addresses, size_t n) {
 	size_t known = 0;
 	for (size_t i = 0; i < n; i++)
-		for (size_t k = 0; k < w->n_addresses; k++)
-			known += memcmp(&addresses[i], &w->addresses[k], sizeof(*addresses)) == 0;
+		known += is_among(&addresses[i], w->addresses, w->n_addresses);
 	return known == n && n == w->n_addresses;
+}
+
+static bool watch_allows(const struct watch *w, const struct sockaddr_storage *address) {
+	const struct watcher *watcher = w->watcher;
+	return !w->is_judged || address_range_allow_address(watcher->ranges, watcher->every.allow.n, address);
+}
+
+static void watch_deny(struct watch *w, const struct sockaddr_storage *address) {
+	char text[ADDRESS_TEXT_BYTES];
+	struct log_event e;
+
+	/* It was among the denied ones of the last answer, too. */
+	if (is_among(address, w->addresses + w->n_addresses, w->n_resolved - w->n_addresses))
+		return;
+	w->watcher->n_denied++;
+	address_print(address, text);
+	log_begin(&e, LOG_WARN, "an engine of the registry is at an address that is not allowed");
+	line_text(&e.line, SLICE("instance"), w->instance->spec.name);
+	line_text(&e.line, SLICE("address"), slice_of(text));
+	log_end(&e);
+}
+
+/* Those that are allowed first, in their order; how many they are. */
+static size_t watch_judge(struct watch *w, const struct sockaddr_storage *addresses, size_t n,
+    struct sockaddr_storage sorted[static RESOLVER_ADDRESSES_MAX]) {
+	size_t n_allowed = 0, n_denied = 0;
+
+	assert(n <= RESOLVER_ADDRESSES_MAX);
+	for (size_t i = 0; i < n; i++)
+		if (watch_allows(w, &addresses[i]))
+			sorted[n_allowed++] = addresses[i];
+	for (size_t i = 0; i < n; i++)
+		if (!watch_allows(w, &addresses[i])) {
+			watch_deny(w, &addresses[i]);
+			sorted[n_allowed + n_denied++] = addresses[i];
+		}
+	return n_allowed;
+}
+
+static void watch_set_addresses(struct watch *w, const struct sockaddr_storage *addresses, size_t n) {
+	struct sockaddr_storage sorted[RESOLVER_ADDRESSES_MAX];
+	size_t n_allowed = watch_judge(w, addresses, n, sorted);
+	bool is_news = !watch_has_addresses(w, sorted, n_allowed);
+
+	size_t n_same = is_news ? 0 : n_allowed; /* in the order that w->address goes by */
+	memcpy(w->addresses + n_same, sorted + n_same, (n - n_same) * sizeof(*addresses));
+	w->n_resolved = n;
+	w->n_addresses = n_allowed;
+	if (!is_news)
+		return;
+	w->address = 0;
+	fleet_set_addresses(w->watcher->fleet, w->instance, sorted, n_allowed);
+	if (w->is_declared && n_allowed)
+		watch_has_models(w);
+	w->models_at_ms = 0;
+	loop_wake(w->watcher->loop, &w->watcher->change);
 }
 
 static void watch_on_addresses(struct resolver *r, const struct sockaddr_storage *addresses, size_t n) {
@@ -178,22 +244,13 @@ static void watch_on_addresses(struct resolver *r, const struct sockaddr_storage
 	}
 	w->is_unresolved = false;
 	w->resolve_at_ms = watch_now(w) + w->watcher->every.resolve_ms;
-	if (watch_has_addresses(w, addresses, n))
-		return;
-	memcpy(w->addresses, addresses, n * sizeof(*addresses));
-	w->n_addresses = n;
-	w->address = 0;
-	fleet_set_addresses(w->watcher->fleet, w->instance, addresses, n);
-	if (w->is_declared)
-		watch_has_models(w);
-	w->models_at_ms = 0;
-	loop_wake(w->watcher->loop, &w->watcher->change);
+	watch_set_addresses(w, addresses, n);
 }
 
 static void watch_resolve(struct watch *w) {
 	uint64_t now = watch_now(w);
 	w->resolve_soonest_ms = now + RESOLVE_MIN_MS;
-	w->resolve_at_ms = now + (w->n_addresses ? w->watcher->every.resolve_ms : FIRST_RETRY_MS);
+	w->resolve_at_ms = now + (w->n_resolved ? w->watcher->every.resolve_ms : FIRST_RETRY_MS);
 	resolver_start(w->resolver, w->watcher->loop, w->instance->spec.host.p, w->instance->spec.port);
 }
 
@@ -203,6 +260,7 @@ static struct watch *watch_new(struct watcher *watcher, const struct snapshot_ro
 	struct watch *w = calloc(1, sizeof(*w));
 	w->watcher = watcher;
 	w->instance = instance_ref(row->instance);
+	w->is_judged = row->source == SOURCE_REGISTRY;
 	w->resolver = resolver_new(watch_on_addresses, w);
 	fetch_init(&w->fetch, watcher->every.models_timeout_ms, MODELS_BYTES_MAX, watch_on_models);
 	list_init(&w->link);
@@ -246,9 +304,23 @@ static void watcher_on_tick(struct timer *t) {
 		watch_tick(container_of(it, struct watch, link));
 }
 
+/* The texts may be gone before we are. */
+static void watcher_set_options(struct watcher *w, const struct watch_intervals *every) {
+	w->every = *every;
+	w->every.allow.items = NULL;
+	free(w->ranges);
+	w->ranges = every->allow.n ? calloc(every->allow.n, sizeof(*w->ranges)) : NULL;
+	for (size_t i = 0; i < every->allow.n; i++) {
+		bool is_range = address_range_parse(slice_of(every->allow.items[i]), &w->ranges[i]);
+
+		assert(is_range);
+	}
+}
+
 void watcher_init(struct watcher *w, struct loop *loop, struct fleet *fleet,
     const struct watch_intervals *every, void (*on_change)(struct watcher *)) {
-	*w = (struct watcher){ .loop = loop, .fleet = fleet, .every = *every, .on_change = on_change };
+	*w = (struct watcher){ .loop = loop, .fleet = fleet, .on_change = on_change };
+	watcher_set_options(w, every);
 	list_init(&w->watches);
 	timer_init(&w->tick, watcher_on_tick);
 	job_init(&w->change, watcher_on_change);
@@ -258,10 +330,13 @@ void watcher_init(struct watcher *w, struct loop *loop, struct fleet *fleet,
 void watcher_retune(struct watcher *w, const struct watch_intervals *every) {
 	uint64_t now_ms = loop_now_ms(w->loop);
 
-	w->every = *every;
+	watcher_set_options(w, every);
 	list_each (it, &w->watches) {
 		struct watch *watch = container_of(it, struct watch, link);
+		struct sockaddr_storage addresses[RESOLVER_ADDRESSES_MAX];
 
+		memcpy(addresses, watch->addresses, watch->n_resolved * sizeof(*addresses));
+		watch_set_addresses(watch, addresses, watch->n_resolved);
 		watch->fetch.timeout_ms = every->models_timeout_ms;
 		watch->models_at_ms = u64_min(watch->models_at_ms, now_ms + every->models_ms);
 		watch->resolve_at_ms = u64_min(watch->resolve_at_ms, now_ms + every->resolve_ms);
@@ -273,6 +348,8 @@ void watcher_deinit(struct watcher *w) {
 	job_cancel(&w->change);
 	list_each_safe (it, &w->watches)
 		watch_free(container_of(it, struct watch, link));
+	free(w->ranges);
+	w->ranges = NULL;
 }
 
 void watcher_sync(struct watcher *w, const struct snapshot *snapshot) {

@@ -5,13 +5,6 @@
 #define HOUR_MS (3600 * 1000ULL)
 #define DAY_MS  (24 * HOUR_MS)
 
-static const char *check_range(const char *text) {
-	struct address_range range;
-	return address_range_parse(slice_of(text), &range)
-	    ? NULL
-	    : "expected an address range such as 10.0.0.0/8 or fd00::/8";
-}
-
 static const char *const stores[] = { "sqlite", "memory", NULL };
 static const char *const log_levels[] = { "debug", "info", "warn", "error", NULL };
 
@@ -36,10 +29,11 @@ static const struct option rows[] = {
 	    .help = "bearer token that requests which change something must bring", .type = OPTION_STRING,
 	    .secret = true, .check = option_check_token, AT(token) },
 	{ "registry", "allow", .arg = "RANGE,...",
-	    .help = "address ranges that may be registered; without any all but link-local and metadata "
-		    "addresses. Other names than localhost are not looked up when they are registered, but "
+	    .help = "address ranges that may be registered; without any all but link-local, metadata and "
+		    "multicast addresses. Other names than localhost are not looked up when "
+		    "they are registered, but "
 		    "no probe goes to an address outside",
-	    .type = OPTION_LIST, .check = check_range, AT(allow) },
+	    .type = OPTION_LIST, .check = address_range_mistake, AT(allow) },
 	{ "registry", "ttl",
 	    .help = "how long a record that is registered without a ttl of its own is alive after a "
 		    "heartbeat, in whole seconds",
@@ -157,7 +151,7 @@ static void verify(struct option_set *set, void *arg) {
 		option_default(set, config, "registry.host", "0.0.0.0");
 	for (size_t i = 0; i < config->allow.n; i++)
 		if (!address_range_parse(slice_of(config->allow.items[i]), &ranges[i]))
-			assert(option_mistakes(set) > 0); /* check_range() has said so */
+			assert(option_mistakes(set) > 0); /* address_range_mistake() has said so */
 	config->ranges = ranges;
 	tls_options_verify_server(set, &config->tls);
 	tls_options_verify_client(set, &config->peer, "tls.peer_");

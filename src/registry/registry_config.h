@@ -7,8 +7,8 @@
 
 #include "base/log.h"
 #include "base/option.h"
+#include "net/address_range.h"
 #include "net/tls_options.h"
-#include "registry/address_range.h"
 
 enum registry_store { REGISTRY_SQLITE, REGISTRY_MEMORY };
 

@@ -7,6 +7,7 @@
 #include "base/option_check.h"
 #include "base/text.h"
 #include "fleet/instance.h"
+#include "net/address_range.h"
 #include "router/auth_config.h"
 #include "router/config_verify.h"
 #include "router/cors.h"
@@ -482,6 +483,11 @@ static const struct option rows[] = {
 		    "deregistered leaves at once",
 	    .type = OPTION_DURATION, .def = "60s", .max = 24 * HOUR_MS, .unit_ms = 1000,
 	    ROUTER(registry_grace_ms) },
+	{ "discovery", "allow", .flag = "discovery-allow", .arg = "RANGE...",
+	    .help = "address ranges that engines of the registry may be at, whatever their names stand for; "
+		    "without any all but link-local, metadata and multicast addresses. Engines "
+		    "named here may be anywhere",
+	    .type = OPTION_LIST, .check = address_range_mistake, ROUTER(allowed_addresses) },
 	{ "discovery", "static_services", .arg = "FILE",
 	    .help = "a JSON file of engines as InfiniLM-SVC's router has it, besides those named here",
 	    .type = OPTION_STRING, ROUTER(static_services_file) },

@@ -161,10 +161,11 @@ struct router_config {
 	enum log_level log_level;
 	/* [discovery] */
 	uint64_t models_interval_ms, models_timeout_ms, resolve_interval_ms;
-	uint64_t scrape_interval_ms; /* 0: off */
-	const char *engine_key;      /* "": none */
-	const char *registry_url;    /* "": none */
-	const char *registry_token;  /* "": none */
+	uint64_t scrape_interval_ms;          /* 0: off */
+	struct option_list allowed_addresses; /* that a registry may name; none: the default ones */
+	const char *engine_key;               /* "": none */
+	const char *registry_url;             /* "": none */
+	const char *registry_token;           /* "": none */
 	uint64_t registry_sync_ms, registry_grace_ms;
 	const char *static_services_file; /* "": none */
 	struct static_file static_services;

@@ -216,7 +216,7 @@ struct scrape_options reload_scrape_options(const struct router_config *config, 
 
 struct watch_intervals reload_watch_intervals(const struct router_config *config) {
 	return (struct watch_intervals){ config->models_interval_ms, config->models_timeout_ms,
-		config->resolve_interval_ms, config->engine_key };
+		config->resolve_interval_ms, config->engine_key, config->allowed_addresses };
 }
 
 struct registry_options reload_registry_options(const struct router_config *config) {

@@ -204,7 +204,8 @@ static void write_value(FILE *out, const char *name, const char *type, const cha
 	metric_write_row(out, name, NULL, NULL, value);
 }
 
-static void write_registry(const struct registry_source *source, FILE *out) {
+static void write_registry(const struct report *r, FILE *out) {
+	const struct registry_source *source = r->registry;
 	struct membership_counts n;
 	uint64_t age_ms = registry_source_age_ms(source);
 	membership_counts(source->membership, &n);
@@ -230,6 +231,8 @@ static void write_registry(const struct registry_source *source, FILE *out) {
 	    (double)source->counts.n_events);
 	write_value(out, "headrace_registry_save_failures_total", "counter",
 	    "Times that the last good table could not be written.", (double)source->counts.n_save_failures);
+	write_value(out, "headrace_registry_addresses_denied_total", "counter",
+	    "Addresses of its instances that [discovery] allow left out.", (double)r->watcher->n_denied);
 }
 
 static const char *model_text(uint32_t label) {
@@ -310,7 +313,7 @@ static void write_metrics(void *context, FILE *out) {
 	write_figures(r, out);
 	write_scrapes(r, out);
 	if (r->registry)
-		write_registry(r->registry, out);
+		write_registry(r, out);
 	reload_write_metrics(r->reload, out);
 }
 

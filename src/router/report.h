@@ -10,6 +10,7 @@
 #include "discovery/health.h"
 #include "discovery/registry_source.h"
 #include "discovery/scrape.h"
+#include "discovery/watch.h"
 #include "fleet/snapshot.h"
 #include "http/endpoint.h"
 #include "router/explain.h"
@@ -25,6 +26,7 @@ struct report {
 	void (*on_wish)(struct report *r);
 	const struct health *health;
 	const struct scraper *scraper;
+	const struct watcher *watcher;
 	const struct registry_source *registry; /* NULL: there is none */
 	struct explain explain;
 	struct upgrade *upgrade;

@@ -188,8 +188,8 @@ static bool control_open_registry(struct control *c) {
 	    registry_source_init(&c->registry, &c->loop, c->fleet, &options, control_on_registry);
 	if (!c->has_registry)
 		fprintf(stderr, "headrace router: registry: cannot ask %s\n", config->registry_url);
-	else
-		c->report.registry = &c->registry;
+	c->report.registry = c->has_registry ? &c->registry : NULL;
+	c->report.watcher = &c->watcher;
 	return c->has_registry;
 }
 

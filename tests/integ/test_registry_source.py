@@ -5,6 +5,7 @@ import pytest
 
 from fakeregistry import FakeRegistry, record
 from program import Router, chat_body, eventually, http
+from test_reload import reload
 
 
 @pytest.fixture
@@ -59,6 +60,30 @@ def test_what_the_registry_says_is_shown(engine, registry, front, watch):
     for path in "/health", "/status":
         assert router.get(path).json()["healthy_services"] == "1/1"
         assert router.get(path).json()["registry_url"] == source.url
+
+
+@both
+def test_a_name_leads_only_where_the_router_may_go(engine, registry, front, watch):
+    """Whoever writes to a registry may name any host, and its name may lead anywhere: the registry never looks."""
+    worker = engine(["m"])
+    far = {"allow": ["10.0.0.0/8"]}
+    router = front(registry(record("one", worker.port, host="localhost"), watch=watch), discovery=far)
+    def said():
+        lines = [json.loads(line) for line in router.output().splitlines() if line.startswith("{")]
+        return [(e["level"], e["instance"], e["address"]) for e in lines if "not allowed" in e["event"]]
+    eventually(said)
+    assert set(said()) <= {("warn", "one", "127.0.0.1"), ("warn", "one", "::1")}
+    assert router.metric("headrace_registry_addresses_denied_total") == len(said()) >= 1
+    assert router.get("/readiness").status_code == 503 and router.chat().status_code == 503
+    assert all(["host", f"localhost:{worker.port}"] not in r["headers"] for r in worker.captured()["requests"])
+
+    reload(router, discovery={"allow": ["127.0.0.0/8", "::1"]})
+    eventually(lambda: router.get("/readiness").status_code == 200)
+    assert router.chat().status_code == 200 and worker.count("finished") == 1
+    assert any(["host", f"localhost:{worker.port}"] in r["headers"] for r in worker.captured()["requests"])
+    reload(router, discovery=far)
+    eventually(lambda: router.get("/readiness").status_code == 503)
+    assert router.chat().status_code == 503 and worker.count("started") == 1
 
 
 @both

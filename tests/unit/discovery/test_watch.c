@@ -1,5 +1,7 @@
 #include "unit/discovery/far_engine.h"
 
+#include <arpa/inet.h>
+
 #include "base/log.h"
 #include "discovery/watch.h"
 #include "net/resolver.h"
@@ -89,9 +91,17 @@ static void on_change(struct watcher *w) {
 	s->snapshot = next;
 }
 
+/* Those that allow addresses of these ranges alone; without any the default ones. */
+static struct watch_intervals every_of(const char *const *ranges, size_t n) {
+	return (struct watch_intervals){ .models_ms = MODELS_MS,
+		.models_timeout_ms = TIMEOUT_MS,
+		.resolve_ms = RESOLVE_MS,
+		.allow = { ranges, n } };
+}
+
 /* declared: its one model, or NULL. */
-static struct scene *scene_open(const char *declared) {
-	static const struct watch_intervals every = { MODELS_MS, TIMEOUT_MS, RESOLVE_MS, NULL };
+static struct scene *scene_open_of(enum fleet_source source, const char *declared, const char *range) {
+	const struct watch_intervals every = every_of(&range, range != NULL);
 	struct scene *s = calloc(1, sizeof(*s));
 	struct pair model = { .key = declared ? slice_of(declared) : (struct slice){ NULL, 0 } };
 	struct fleet_spec spec = { .instance = { .name = SLICE("one"),
@@ -109,11 +119,15 @@ static struct scene *scene_open(const char *declared) {
 	log_bytes = 0;
 	log_text[0] = '\0';
 	s->fleet = fleet_new();
-	assert_int_equal(fleet_upsert(s->fleet, SOURCE_STATIC, &spec), 0);
+	assert_int_equal(fleet_upsert(s->fleet, source, &spec), 0);
 	s->snapshot = fleet_build(s->fleet);
 	watcher_init(&s->watcher, &s->rig.loop, s->fleet, &every, on_change);
 	watcher_sync(&s->watcher, s->snapshot);
 	return s;
+}
+
+static struct scene *scene_open(const char *declared) {
+	return scene_open_of(SOURCE_STATIC, declared, NULL);
 }
 
 static void scene_close(struct scene *s) {
@@ -477,6 +491,107 @@ static void a_failure_of_the_workers_looks_the_name_up(void **state) {
 	scene_close(s);
 }
 
+/* --- addresses that are not allowed ---------------------------------------------------------- */
+
+static struct sockaddr_storage address_of(const char *host) {
+	struct sockaddr_storage address = { .ss_family = strchr(host, ':') ? AF_INET6 : AF_INET };
+	struct sockaddr_in *in = (struct sockaddr_in *)&address;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&address;
+	bool is_ipv4 = address.ss_family == AF_INET;
+	void *bytes = is_ipv4 ? (void *)&in->sin_addr : (void *)&in6->sin6_addr;
+	assert_int_equal(inet_pton(address.ss_family, host, bytes), 1);
+	*(is_ipv4 ? &in->sin_port : &in6->sin6_port) = htons(8000);
+	return address;
+}
+
+static void name_is_at(const char *const *hosts, size_t n) {
+	for (size_t i = 0; i < n; i++)
+		names.addresses[i] = address_of(hosts[i]);
+	names.n = n;
+}
+
+static void retune(struct scene *s, const char *const *ranges, size_t n) {
+	const struct watch_intervals every = every_of(ranges, n);
+	watcher_retune(&s->watcher, &every);
+}
+
+/* Nobody is asked, no snapshot has the address. */
+static void a_name_of_the_registry_leads_nowhere_else(void **state) {
+	struct scene *s = scene_open_of(SOURCE_REGISTRY, NULL, "10.0.0.0/8");
+	far_pass(&s->rig, 3 * RESOLVE_MS);
+	assert_in_range(names.n_lookups, 3, 4);
+	assert_int_equal(far_accept(&s->engine), -1);
+	assert_int_equal(row(s)->n_addresses, 0);
+	assert_int_equal(
+	    said("is at an address that is not allowed\",\"instance\":\"one\",\"address\":\"127.0.0.1\"}"),
+	    1);
+	assert_int_equal(s->watcher.n_denied, 1);
+	scene_close(s);
+}
+
+static void whom_the_configuration_names_may_be_anywhere(void **state) {
+	struct scene *s = scene_open_of(SOURCE_STATIC, NULL, "10.0.0.0/8");
+	answer(s, "/v1/models", LIST("{\"id\":\"a\"}"));
+	assert_true(is_ready(s));
+	assert_int_equal(said("not allowed"), 0);
+	scene_close(s);
+}
+
+static void by_default_metadata_alone_is_out_of_reach(void **state) {
+	static const char *const denied[] = { "169.254.169.254", "fe80::1", "fd00:ec2::254", "224.0.0.1",
+		"::ffff:169.254.169.254" };
+	for (size_t i = 0; i < n_elems(denied); i++) {
+		struct scene *s = scene_open_of(SOURCE_REGISTRY, "m", NULL);
+		far_until(&s->rig, is_ready(s)); /* loopback */
+		name_is_at(&denied[i], 1);
+		far_pass(&s->rig, RESOLVE_MS + 1000);
+		assert_int_equal(row(s)->n_addresses, 0); /* its good one is not there any more */
+		assert_false(is_ready(s));
+		assert_int_equal(said("not allowed"), 1);
+		scene_close(s);
+	}
+}
+
+static void of_several_addresses_those_that_are_allowed_count(void **state) {
+	static const char *const turns[][3] = { { "10.0.0.1", "127.0.0.1", "10.0.0.2" },
+		{ "127.0.0.1", "10.0.0.2", "10.0.0.1" }, { "127.0.0.2", "10.0.0.1", "10.0.0.2" } };
+	static const unsigned n_said[] = { 1, 1, 2 }; /* each new one, once */
+	struct scene *s = scene_open_of(SOURCE_REGISTRY, "m", "10.0.0.0/8");
+	for (size_t i = 0; i < n_elems(turns); i++) {
+		name_is_at(turns[i], 3);
+		far_pass(&s->rig, RESOLVE_MS + 1000);
+		assert_int_equal(row(s)->n_addresses, 2);
+		struct sockaddr_storage first = address_of("10.0.0.1"), second = address_of("10.0.0.2");
+		assert_memory_equal(&row(s)->addresses[0], &first, sizeof(first));
+		assert_memory_equal(&row(s)->addresses[1], &second, sizeof(second));
+		assert_int_equal(said("not allowed"), n_said[i]);
+	}
+	scene_close(s);
+}
+
+/* Without a lookup: what is known is judged anew. The texts of the ranges need not stay. */
+static void other_ranges_count_at_once(void **state) {
+	struct scene *s = scene_open_of(SOURCE_REGISTRY, "m", "10.0.0.0/8");
+	char text[] = "127.0.0.0/8";
+	const char *const loopback = text, *const far = "10.0.0.0/8";
+	far_pass(&s->rig, 1000);
+	assert_false(is_ready(s));
+	retune(s, &loopback, 1);
+	memset(text, 'x', sizeof(text) - 1);
+	rig_spin(&s->rig, 3);
+	assert_true(is_ready(s));
+	retune(s, &far, 1);
+	rig_spin(&s->rig, 3);
+	assert_false(is_ready(s));
+	assert_int_equal(row(s)->n_addresses, 0);
+	retune(s, NULL, 0);
+	rig_spin(&s->rig, 3);
+	assert_true(is_ready(s));
+	assert_int_equal(names.n_lookups, 1);
+	assert_int_equal(said("not allowed"), 2);
+	scene_close(s);
+}
+
 /* Also late in an outage, when the wait does not grow any more. */
 static void each_failure_of_a_long_outage_looks_the_name_up(void **state) {
 	struct scene *s = scene_open("m");
@@ -555,6 +670,11 @@ int main(void) {
 		cmocka_unit_test(each_failure_of_a_long_outage_looks_the_name_up),
 		cmocka_unit_test(the_next_address_is_asked_next),
 		cmocka_unit_test(another_order_is_no_news),
+		cmocka_unit_test(a_name_of_the_registry_leads_nowhere_else),
+		cmocka_unit_test(whom_the_configuration_names_may_be_anywhere),
+		cmocka_unit_test(by_default_metadata_alone_is_out_of_reach),
+		cmocka_unit_test(of_several_addresses_those_that_are_allowed_count),
+		cmocka_unit_test(other_ranges_count_at_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,7 +18,9 @@ static struct scene *scene_open(void) {
 	static const struct health_options options = {
 		.interval_ms = 1000, .timeout_ms = 1000, .api_key = ""
 	};
-	static const struct watch_intervals every = { 60000, 1000, 60000, NULL };
+	static const struct watch_intervals every = {
+		.models_ms = 60000, .models_timeout_ms = 1000, .resolve_ms = 60000
+	};
 	static struct router_config config;
 	struct scene *s = calloc(1, sizeof(*s));
 	struct control *c = &s->control;

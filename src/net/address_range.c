@@ -1,4 +1,4 @@
-#include "registry/address_range.h"
+#include "net/address_range.h"
 
 #include <arpa/inet.h>
 
@@ -83,13 +83,24 @@ bool address_range_parse(struct slice text, struct address_range *range_out) {
 	return true;
 }
 
-/* What nobody should be sent to unless the configuration names it. */
+const char *address_range_mistake(const char *text) {
+	struct address_range range;
+
+	return address_range_parse(slice_of(text), &range)
+	    ? NULL
+	    : "expected an address range such as 10.0.0.0/8 or fd00::/8";
+}
+
+/* What nobody should be sent to unless the configuration names it. 0.0.0.0 leads to this machine, as
+ * 127.0.0.1 does, where engines may be. */
 static bool is_refused(const struct address *address) {
 	static const struct address_range refused[] = {
+		{ { { 224 }, true }, 3 },                 /* multicast, broadcast, reserved */
 		{ { { 169, 254 }, true }, 16 },           /* link-local, and most metadata */
 		{ { { 100, 100, 100, 200 }, true }, 32 }, /* Alibaba */
 		{ { { 168, 63, 129, 16 }, true }, 32 },   /* Azure */
 		{ { { 192, 0, 0, 192 }, true }, 32 },     /* Oracle */
+		{ { { 0xff }, false }, 8 },               /* multicast */
 		{ { { 0xfe, 0x80 }, false }, 10 },        /* link-local */
 		{ { { 0xfd, 0x00, 0x0e, 0xc2, [14] = 0x02, 0x54 }, false }, 128 }, /* AWS: fd00:ec2::254 */
 		{ { { 0xfd, 0x20, 0x00, 0xce, [14] = 0x02, 0x54 }, false }, 128 }, /* Google: fd20:ce::254 */
@@ -128,4 +139,13 @@ bool address_range_allow_address(
 	else
 		address_set_ipv6(&a, &((const struct sockaddr_in6 *)address)->sin6_addr);
 	return is_allowed(ranges, n, &a);
+}
+
+void address_print(const struct sockaddr_storage *address, char text[static ADDRESS_TEXT_BYTES]) {
+	const void *bytes = address->ss_family == AF_INET
+	    ? (const void *)&((const struct sockaddr_in *)address)->sin_addr
+	    : (const void *)&((const struct sockaddr_in6 *)address)->sin6_addr;
+	const char *printed = inet_ntop(address->ss_family, bytes, text, ADDRESS_TEXT_BYTES);
+
+	assert(printed);
 }

@@ -2,7 +2,7 @@
 
 #include <arpa/inet.h>
 
-#include "registry/address_range.h"
+#include "net/address_range.h"
 
 static bool has(const char *range, const char *host) {
 	struct address_range r;
@@ -73,10 +73,11 @@ static void addresses_in_all_their_spellings(void **state) {
 static void by_default_all_but_a_few(void **state) {
 	static const char *const refused[] = { "169.254.0.1", "169.254.169.254", "0xa9fea9fe", "fe80::1",
 		"fe80::1%lo", "febf::1", "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254",
-		"fd20:ce::254", "::ffff:169.254.169.254" };
-	static const char *const taken[] = { "10.0.0.1", "127.0.0.1", "::1", "0.0.0.0", "8.8.8.8",
-		"2001:db8::1", "fd00::1", "100.100.100.201", "169.253.1.1", "localhost", "LocalHost",
-		"engine.example" };
+		"fd20:ce::254", "::ffff:169.254.169.254", "224.0.0.1", "239.255.255.255", "255.255.255.255",
+		"ff02::1" };
+	static const char *const taken[] = { "10.0.0.1", "127.0.0.1", "::1", "0.0.0.0", "1.0.0.1",
+		"223.255.255.255", "8.8.8.8", "2001:db8::1", "fd00::1", "100.100.100.201", "169.253.1.1",
+		"fec0::1", "localhost", "LocalHost", "engine.example" };
 
 	for (size_t i = 0; i < n_elems(refused); i++)
 		if (address_range_allow(NULL, 0, slice_of(refused[i])))

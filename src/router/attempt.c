@@ -8,6 +8,7 @@
 #include "router/forward.h"
 #include "router/hedge.h"
 #include "router/journal.h"
+#include "router/patience.h"
 #include "router/permit.h"
 
 void attempt_release(struct exchange *x, enum cause cause, unsigned status) {
@@ -127,6 +128,8 @@ enum next step_connect(struct exchange *x) {
 	enum next next;
 	if (x->hedge && hedge_hear(x, &next))
 		return next;
+	if (patience_speak(x))
+		return exchange_fail(x, CAUSE_CLIENT_GONE);
 	if (x->upstream) { /* woken: how did it go? */
 		if (x->upstream->conn.is_broken)
 			return attempt_unconnected(x, refusal_cause(x));
@@ -194,6 +197,7 @@ enum next step_send(struct exchange *x) {
 		x->at.connected = exchange_now_ns(x);
 	x->n_sends += x->n_sends < UINT8_MAX;
 	hedge_sent(x);
+	turn_sent(x);
 	x->is_upload_broken = false;
 	x->moved_ms = 0;
 	call_init(&x->up, &x->upstream->conn, FRAMING_NONE, 0);

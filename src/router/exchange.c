@@ -165,7 +165,7 @@ static enum next exchange_wait(struct exchange *x) {
 	uint64_t end_ms = exchange_ends_ms(x, now_ms);
 	if (end_ms <= now_ms)
 		return on_late(x);
-	if (x->step == STEP_QUEUE)
+	if (x->step == STEP_QUEUE || x->step == STEP_CONNECT)
 		end_ms = u64_min(end_ms, patience_due_ms(x));
 	if (x->step == STEP_AWAIT_HEAD)
 		end_ms = u64_min(end_ms, hedge_due_ms(x));

@@ -106,7 +106,7 @@ struct exchange {
 					 the end */
 };
 
-_Static_assert(sizeof(struct exchange) <= 920, "an open stream costs little");
+_Static_assert(sizeof(struct exchange) <= 928, "an open stream costs little");
 _Static_assert(EXCHANGE_TEXT_MAX <= UINT8_MAX, "path_n");
 
 /* For the server: a valid head has come. */

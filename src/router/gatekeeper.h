@@ -55,9 +55,7 @@ struct waiter {
 	bool has_deadline;            /* ends_ms is the client's */
 	bool is_again;                /* it was called before */
 	char id[WAITER_ID_BYTES];     /* of the request, for those who look; NUL-terminated, maybe cut */
-	uint64_t began_ms;            /* the worker's: for how long it waited */
-	uint64_t spoken_ms;           /* likewise: when its client was told last that it does; 0: never */
-	struct job *job;              /* likewise: woken by the verdict; NULL: cancelled */
+	struct job *job;              /* the worker's: woken by the verdict; NULL: cancelled */
 	bool is_back;                 /* likewise: it has its verdict */
 
 	/* private */

@@ -3,16 +3,12 @@
 #include "router/tenancy.h"
 
 static bool may_speak(const struct exchange *x) {
-	const struct head *head = (const struct head *)x->head->data;
-
-	return x->turn.waiter && x->inspect.is_streamed && !x->is_head && head->minor > 0 &&
-	    inspect_wishes(&x->inspect).wait_ms;
+	return x->turn.began_ms && x->turn.n_words < UINT16_MAX && x->inspect.is_streamed && !x->is_head &&
+	    ((const struct head *)x->head->data)->minor > 0 && inspect_wishes(&x->inspect).wait_ms;
 }
 
 uint64_t patience_due_ms(const struct exchange *x) {
-	const struct waiter *w = x->turn.waiter;
-
-	return w && may_speak(x) ? u64_max(w->began_ms, w->spoken_ms) + PATIENCE_MS : UINT64_MAX;
+	return may_speak(x) ? x->turn.began_ms + (x->turn.n_words + UINT64_C(1)) * PATIENCE_MS : UINT64_MAX;
 }
 
 /* Whether this is the last answer on the client's connection is said here, as forward_response() would. */
@@ -44,7 +40,7 @@ int patience_speak(struct exchange *x) {
 
 	if (patience_due_ms(x) > now_ms)
 		return 0;
-	x->turn.waiter->spoken_ms = now_ms;
+	x->turn.n_words = (uint16_t)u64_min((now_ms - x->turn.began_ms) / PATIENCE_MS, UINT16_MAX);
 	if (call_pending(&x->down))
 		return 0;
 	call_begin(&o, &x->down);

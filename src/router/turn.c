@@ -122,7 +122,8 @@ static struct waiter *new_waiter(struct exchange *x) {
 
 	if (!x->turn.ends_ms)
 		set_end(x, &wishes);
-	w->began_ms = now_ms(x);
+	if (!x->turn.began_ms)
+		x->turn.began_ms = now_ms(x);
 	w->gate = gate_of(x);
 	w->home = &x->worker->loop;
 	w->on_verdict = on_verdict;
@@ -276,8 +277,15 @@ int turn_take(struct exchange *x, enum cause *cause_out) {
 }
 
 static void end_wait(struct exchange *x) {
-	metric_observe(&x->worker->metrics->queue_wait, (now_ms(x) - x->turn.waiter->began_ms) * 1000000u);
-	x->turn.waiter = NULL;
+	if (x->turn.began_ms)
+		metric_observe(&x->worker->metrics->queue_wait, (now_ms(x) - x->turn.began_ms) * 1000000u);
+	x->turn.began_ms = 0;
+	x->turn.n_words = 0;
+}
+
+void turn_sent(struct exchange *x) {
+	assert(!x->turn.waiter);
+	end_wait(x);
 }
 
 void turn_picked(struct exchange *x) {
@@ -288,7 +296,7 @@ void turn_picked(struct exchange *x) {
 	assert(x->turn.is_called);
 	x->turn.is_called = false;
 	end_promise(x->worker, w->place.label);
-	end_wait(x);
+	x->turn.waiter = NULL;
 	put_waiter(w);
 }
 
@@ -318,6 +326,7 @@ bool turn_again(struct exchange *x, enum cause cause) {
 		return false;
 	}
 	admission_release(admission_of(x->worker), &x->turn.place);
+	x->at.routed = 0; /* the choice that ends the wait counts */
 	if (x->turn.waiter)
 		ask_again(x, lack);
 	else
@@ -333,9 +342,10 @@ bool turn_again(struct exchange *x, enum cause cause) {
 void turn_leave(struct exchange *x, enum cause cause) {
 	struct waiter *w = x->turn.waiter;
 
+	end_wait(x);
 	if (!w)
 		return;
-	end_wait(x);
+	x->turn.waiter = NULL;
 	if (!x->at.routed) /* until then it was in the queue */
 		x->at.routed = x->worker->loop.now_ns;
 	count_refusal(x, cause);

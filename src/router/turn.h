@@ -30,8 +30,10 @@ void turn_desk_deinit(struct turn_desk *desk);
 struct turn {
 	struct waiter *waiter;   /* from the wait's begin until an instance is picked; NULL: there is none */
 	uint64_t ends_ms;        /* it waits no longer than that, all waits together; 0: it never waited */
+	uint64_t began_ms;       /* of a wait, which goes on over picks until it is sent; 0: there is none */
 	uint32_t charged_tokens; /* that the gatekeeper counts for it already */
 	struct place place;      /* its tenant is the exchange's to set, before the first turn_take() */
+	uint16_t n_words;        /* that its client was told of this wait, or could have been */
 	bool is_called;          /* `place` is the waiter's, which has not picked yet */
 	uint8_t late_cause;      /* enum cause: what it means when the wait has ended in vain */
 };
@@ -46,6 +48,9 @@ must_use int turn_take(struct exchange *x, enum cause *cause_out);
 
 /* An instance was picked and charged. */
 void turn_picked(struct exchange *x);
+
+/* An engine has accepted its connection: if it waited, that is over. */
+void turn_sent(struct exchange *x);
 
 /* None was, for this cause. True: it gave its place back and waits again, to be woken for turn_take(). */
 must_use bool turn_again(struct exchange *x, enum cause cause);

@@ -577,6 +577,78 @@ static void test_a_fault_behind_a_told_wait_is_counted(void **state) {
 	}
 }
 
+static uint64_t n_waits(const struct world *w) {
+	uint64_t n = 0;
+	for (unsigned i = 0; i < n_elems(w->worker.metrics->queue_wait.buckets); i++)
+		n += metric_read(&w->worker.metrics->queue_wait.buckets[i]);
+	return n;
+}
+
+static double last_queue_ms(const struct world *w) {
+	const char *found = NULL, *at = w->log.p;
+	while ((at = memmem(at, (size_t)(w->log.p + w->log.n - at), "\"queue_ms\":", 11)))
+		found = at += 11;
+	assert_non_null(found);
+	return strtod(found, NULL);
+}
+
+/* Each second its engine is tried: that is one wait, and what is said of it comes when it is due. */
+static void test_who_waits_for_an_engine_is_told_so(void **state) {
+	struct world *w = WORLD("m");
+	world_admit(w, MINUTE);
+	net.moods[0][0] = MOOD_REFUSE;
+	struct peer *b = come_patiently(w, PATIENT, true);
+	world_pass(w, 9990);
+	expect_nothing(b);
+	world_pass(w, 20);
+	assert_true(parsed_has(peer_unseen(b), ": waiting\n\n"));
+	world_pass(w, 11000);
+	net.moods[0][0] = MOOD_ACCEPT;
+	world_pass(w, 1000);
+	say(w, busy(), SSE_HEAD);
+	say_chunk(w, net_newest(0), "data: [DONE]\n\n");
+	say(w, net_newest(0), "0\r\n\r\n");
+	expect_answer(b, 200, ": waiting\n\n: waiting\n\ndata: [DONE]\n\n");
+	assert_in_range(last_queue_ms(w), 21000, 22100);
+	assert_int_equal(n_waits(w), 1);
+	expect_end(w, 1);
+}
+
+static void test_who_waits_for_an_engine_in_vain_has_an_event(void **state) {
+	struct world *w = WORLD("m");
+	world_admit(w, MINUTE);
+	net.moods[0][0] = MOOD_REFUSE;
+	struct peer *b = come_patiently(w, "x-headrace-wait: 12s\r\n", true);
+	world_pass(w, 12010);
+	struct parsed m = expect_message(b, PARSED_RESPONSE);
+	assert_true(m.status == 200 && !m.is_whole);
+	assert_true(parsed_has(bytes_slice(&m.body), ": waiting\n\ndata: {\"error\":"));
+	parsed_deinit(&m);
+	assert_in_range(last_queue_ms(w), 11900, 12100);
+	expect_end(w, 1);
+}
+
+/* An engine that does not even refuse: nobody is told less for that. */
+static void test_a_wait_that_connects_is_told_of_in_time(void **state) {
+	struct world *w = WORLD("m");
+	world_admit(w, MINUTE);
+	w->config.timeout.connect_ms = 8000;
+	net.moods[0][0] = MOOD_SILENT;
+	struct peer *b = come_patiently(w, PATIENT, true);
+	world_pass(w, 17990); /* the wait began with the first of the connects that timed out */
+	expect_nothing(b);
+	assert_int_equal(net_n_connects(0), 2);
+	world_pass(w, 20);
+	assert_true(parsed_has(peer_unseen(b), ": waiting\n\n"));
+	peer_answer_connect(net_newest(0), true);
+	world_settle(w);
+	say(w, net_newest(0), SSE_HEAD);
+	say_chunk(w, net_newest(0), "data: [DONE]\n\n");
+	say(w, net_newest(0), "0\r\n\r\n");
+	expect_answer(b, 200, ": waiting\n\ndata: [DONE]\n\n");
+	expect_end(w, 1);
+}
+
 /* The one that does not read has no place and no bytes of ours but the first. */
 static void test_who_does_not_read_its_comments(void **state) {
 	struct world *w = WORLD("m");
@@ -749,6 +821,9 @@ int main(void) {
 		cmocka_unit_test(test_a_wait_that_was_told_of_ends_in_an_event),
 		cmocka_unit_test(test_an_answer_that_is_no_stream_is_an_event),
 		cmocka_unit_test(test_a_fault_behind_a_told_wait_is_counted),
+		cmocka_unit_test(test_who_waits_for_an_engine_is_told_so),
+		cmocka_unit_test(test_who_waits_for_an_engine_in_vain_has_an_event),
+		cmocka_unit_test(test_a_wait_that_connects_is_told_of_in_time),
 		cmocka_unit_test(test_who_does_not_read_its_comments),
 		cmocka_unit_test(test_any_order_of_events),
 	};

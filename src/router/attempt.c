@@ -47,7 +47,10 @@ enum next attempt_elsewhere(struct exchange *x, enum cause cause, unsigned statu
 
 /* No other attempt follows, unless one is under way. */
 static enum next attempt_failed(struct exchange *x, enum cause cause) {
-	return hedge_is_out(x) ? hedge_fall_back(x, cause, 0) : exchange_fail(x, cause);
+	if (!hedge_is_out(x))
+		return exchange_fail(x, cause);
+	x->retry_bar = RETRY_BAR_NONE;
+	return hedge_fall_back(x, cause, 0);
 }
 
 enum next attempt_unconnected(struct exchange *x, enum cause cause) {
@@ -59,16 +62,27 @@ enum next attempt_unconnected(struct exchange *x, enum cause cause) {
 	return attempt_elsewhere(x, cause, 0);
 }
 
+static enum retry_bar retry_bar_of(const struct exchange *x) {
+	if (x->n_sends >= exchange_config(x)->retry.attempts)
+		return RETRY_BAR_ATTEMPTS;
+	if (!x->keeps_replay)
+		return RETRY_BAR_NOT_REPLAYABLE;
+	if (x->n_interim)
+		return RETRY_BAR_ANSWER_BEGAN;
+	return x->reason == PICK_RESPONSE_OWNER ? RETRY_BAR_RESPONSE_OWNER : RETRY_BAR_NONE;
+}
+
 /* Whether an engine that may have had it gets it again, or another one; if so, that is paid for. */
 static bool may_retry(struct exchange *x) {
 	const struct retry_options *options = &exchange_config(x)->retry;
 	struct retry_budget *budget = &x->worker->budgets[x->model->label];
 
-	if (!x->keeps_replay || x->n_interim || x->n_sends >= options->attempts ||
-	    x->reason == PICK_RESPONSE_OWNER) /* nobody else has what it asks for */
+	x->retry_bar = (uint8_t)retry_bar_of(x);
+	if (x->retry_bar)
 		return false;
 	bool is_paid = retry_budget_take(budget, options, loop_now_ms(&x->worker->loop));
 	metric_add(is_paid ? &x->worker->metrics->retries : &x->worker->metrics->retries_denied, 1);
+	x->retry_bar = is_paid ? RETRY_BAR_NONE : RETRY_BAR_BUDGET;
 	return is_paid;
 }
 
@@ -92,11 +106,13 @@ static enum next lost_before_answer(struct exchange *x, enum cause cause) {
 	bool replayable = x->keeps_replay && !x->n_interim;
 	bool repeatable = x->is_repeatable && x->n_sends < EXCHANGE_SENDS_MAX;
 
+	x->retry_bar = nothing_came && !x->n_interim ? RETRY_BAR_MAY_HAVE_BEGUN : RETRY_BAR_ANSWER_BEGAN;
 	if (nothing_came && !stale && !repeatable && !hedge_is_out(x) && exchange_config(x)->retry.sent &&
 	    may_retry(x))
 		return retry(x, cause, 0, 0);
 	if (!nothing_came || !replayable || !(stale || repeatable))
 		return attempt_failed(x, cause);
+	x->retry_bar = RETRY_BAR_NONE;
 	metric_add(&x->worker->metrics->unsent_retries, 1);
 	if (!stale)
 		return attempt_elsewhere(x, cause, 0);
@@ -239,7 +255,10 @@ static bool is_refused(struct exchange *x, const struct head *answer, uint64_t *
 		return false;
 	uint64_t after_ms = attempt_heed_rest(x, answer);
 	*wait_ms_out = has_others ? 0 : after_ms;
-	return *wait_ms_out <= options->backoff_max_ms && may_retry(x);
+	if (*wait_ms_out <= options->backoff_max_ms)
+		return may_retry(x);
+	x->retry_bar = RETRY_BAR_RETRY_AFTER;
+	return false;
 }
 
 /* The wait before a retry. The client's leaving ends it, like any other. */

@@ -109,6 +109,7 @@ static enum next begin_attempt(struct exchange *x, const struct pick_result *pic
 	x->n_addresses = 0;
 	x->is_tls_refused = false;
 	x->last_cause = CAUSE_NONE;
+	x->retry_bar = RETRY_BAR_NONE;
 	x->n_attempts++;
 	if (!x->at.routed)
 		x->at.routed = exchange_now_ns(x);

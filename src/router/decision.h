@@ -14,6 +14,7 @@
 
 #include "base/cause.h"
 #include "policy/filter.h"
+#include "router/retry.h"
 
 #define DECISION_ALTERNATIVES 3
 #define DECISION_REJECTED     4
@@ -63,6 +64,7 @@ struct decision {
 	uint8_t refusal; /* enum cause: why nobody was chosen; then `chosen` and `reason` say nothing */
 	uint8_t n_alternatives, n_listed; /* of the rejected ones */
 	uint8_t id_n, asked_n;
+	uint8_t retry_bar; /* enum retry_bar: why the attempt that failed last was the last at all */
 	uint8_t n_resumed; /* how often its stream was cut and another one was asked to go on */
 	bool is_panic;     /* the unhealthy were among those to choose from */
 	bool is_probe;     /* the last one was, by its breaker */

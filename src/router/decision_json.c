@@ -244,6 +244,8 @@ static void put_demand(json_t *json, const struct decision *d) {
 static void put_outcome(json_t *json, const struct decision *d) {
 	json_object_set_new(json, "attempts", attempts_json(d));
 	json_object_set_new(json, "n_attempts", uint_of(d->n_attempts));
+	json_object_set_new(json, "no_retry",
+	    d->retry_bar ? json_string(retry_bar_text((enum retry_bar)d->retry_bar)) : json_null());
 	json_object_set_new(json, "resumed", uint_of(d->n_resumed));
 	json_object_set_new(json, "settled", json_boolean(d->is_settled));
 	json_object_set_new(json, "status", d->is_settled ? uint_of(d->status) : json_null());

@@ -89,6 +89,7 @@ struct exchange {
 	uint16_t n_heartbeats; /* since bytes of the answer moved last */
 	uint8_t step, cause, reason, dialect;
 	uint8_t last_cause;        /* why the instance tried last did not do, until another is picked */
+	uint8_t retry_bar;         /* enum retry_bar: why the last attempt was the last; none: it did well */
 	uint8_t wait_cause;        /* what it means when the deadline passes */
 	uint16_t status;           /* sent to the client; 0: none yet */
 	uint16_t retry_after_s;    /* what a refusal says; 0: as its cause has it */

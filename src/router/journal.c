@@ -189,6 +189,7 @@ struct record {
 	uint64_t tokens_in, tokens_out;
 	bool are_tokens_estimated;
 	enum cause cause;
+	enum retry_bar retry_bar;
 };
 
 static void record_put(struct worker *w, const struct record *r) {
@@ -214,6 +215,8 @@ static void record_put(struct worker *w, const struct record *r) {
 	line_text(&l, SLICE("reason"), r->reason);
 	line_uint(&l, SLICE("attempts"), r->attempts);
 	line_text(&l, SLICE("cause"), slice_of(cause_row(r->cause)->label));
+	if (r->retry_bar)
+		line_text(&l, SLICE("no_retry"), slice_of(retry_bar_text(r->retry_bar)));
 	if (r->resumed)
 		line_uint(&l, SLICE("resumed"), r->resumed);
 	line_end(&l);
@@ -235,6 +238,7 @@ static void journal_settle(const struct exchange *x, const struct record *r) {
 	d->queue_ns = r->queue_ns;
 	d->first_token_ns = r->first_token_ns;
 	d->total_ns = r->total_ns;
+	d->retry_bar = (uint8_t)r->retry_bar;
 	d->n_resumed = (uint8_t)r->resumed;
 	d->output_tokens = (uint32_t)u64_min(r->tokens_out, UINT32_MAX);
 	d->has_actual = x->tap.has_cached;
@@ -277,6 +281,7 @@ void journal_write(struct exchange *x) {
 		.tokens_out = x->tap.has_usage ? x->tap.tokens_out : x->tap.n_events,
 		.are_tokens_estimated = !x->tap.has_usage && x->tap.n_events > 0,
 		.cause = (enum cause)x->cause,
+		.retry_bar = (enum retry_bar)x->retry_bar,
 	};
 	journal_count(x, r.status, r.total_ns);
 	journal_settle(x, &r);

@@ -22,6 +22,21 @@ enum retry_status retry_status_read(struct slice text) {
 	return text_uint(text, 599, &status) ? status_of((unsigned)status) : RETRY_STATUSES;
 }
 
+const char *retry_bar_text(enum retry_bar bar) {
+	static const char *const texts[RETRY_BARS] = {
+		[RETRY_BAR_ATTEMPTS] = "attempts",
+		[RETRY_BAR_BUDGET] = "budget",
+		[RETRY_BAR_RETRY_AFTER] = "retry_after",
+		[RETRY_BAR_NOT_REPLAYABLE] = "not_replayable",
+		[RETRY_BAR_RESPONSE_OWNER] = "response_owner",
+		[RETRY_BAR_MAY_HAVE_BEGUN] = "may_have_begun",
+		[RETRY_BAR_ANSWER_BEGAN] = "answer_began",
+	};
+
+	assert(bar < RETRY_BARS);
+	return texts[bar];
+}
+
 bool retry_is_refusal(const struct retry_options *options, unsigned status) {
 	return options->refusals >> status_of(status) & 1;
 }

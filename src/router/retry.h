@@ -33,6 +33,22 @@ struct retry_options {
 	double budget;                       /* 0 to 1: retries by requests; 0: none */
 };
 
+/* Why a request that failed or was refused is not sent again. */
+enum retry_bar {
+	RETRY_BAR_NONE,
+	RETRY_BAR_ATTEMPTS,       /* it was sent as often as it may be */
+	RETRY_BAR_BUDGET,         /* too many others were */
+	RETRY_BAR_RETRY_AFTER,    /* nobody else is there, and who is wants to be left alone for too long */
+	RETRY_BAR_NOT_REPLAYABLE, /* its body was not kept: it is too large, or memory was short */
+	RETRY_BAR_RESPONSE_OWNER, /* nobody else has what it is about */
+	RETRY_BAR_MAY_HAVE_BEGUN, /* the connection ended, and the engine may be at work */
+	RETRY_BAR_ANSWER_BEGAN,   /* some of an answer had come */
+	RETRY_BARS
+};
+
+/* The word of the contract; NULL for RETRY_BAR_NONE. */
+const char *retry_bar_text(enum retry_bar bar);
+
 /* Is such an answer an explicit refusal? */
 must_use bool retry_is_refusal(const struct retry_options *options, unsigned status);
 

@@ -13,6 +13,17 @@ static struct world *world_of(uint32_t attempts) {
 	return w;
 }
 
+/* The end of the last line of the log. */
+static void expect_logged_no_retry(const struct world *w, const char *why) {
+	const char *end = w->log.p + w->log.n, *begin = memrchr(w->log.p, '{', w->log.n);
+	char text[64];
+
+	snprintf(text, sizeof(text), "\"no_retry\":\"%s\"", why ? why : "");
+	assert_int_equal(
+	    parsed_has((struct slice){ begin, (size_t)(end - begin) }, why ? text : "\"no_retry\""),
+	    why != NULL);
+}
+
 static uint64_t n_retried(const struct world *w) {
 	return metric_read(&w->worker.metrics->retries);
 }
@@ -107,6 +118,61 @@ static void test_who_refused_is_asked_again_when_nobody_else_is_left(void **stat
 	expect_end(w, 1);
 }
 
+static struct peer *post_much(struct world *w, size_t n) {
+	char *text = malloc(n + 1);
+
+	memset(text, ' ', n);
+	memcpy(text, BODY, strlen(BODY));
+	text[n] = '\0';
+	w->config.body_limit_bytes = 8u << 20;
+	struct peer *client = post(w, CHAT, text);
+	free(text);
+	return client;
+}
+
+static void test_a_large_body_is_not_sent_again(void **state) {
+	struct world *w = world_of(3);
+	struct peer *client = post_much(w, 1600000);
+
+	say(w, net_newest(-1), BUSY);
+	expect_answer(client, 503, "busy");
+	expect_logged_no_retry(w, "not_replayable");
+	assert_int_equal(n_retried(w), 0);
+	expect_end(w, 1);
+}
+
+static void test_why_it_is_not_sent_again_is_said(void **state) {
+	for (unsigned i = 0; i < 4; i++) {
+		static const char *const words[] = { NULL, "attempts", "may_have_begun", "answer_began" };
+		struct world *w = world_of(2);
+		struct peer *client = post(w, CHAT, BODY), *engine = net_newest(-1);
+
+		if (i < 2) {
+			say(w, engine, BUSY);
+			say(w, next_engine(w, engine, 51), i ? BUSY : ANSWER_OK);
+			expect_answer(client, i ? 503 : 200, i ? "busy" : "ok");
+		} else {
+			peer_says(engine, i == 2 ? "" : "HTTP/1.1 ");
+			peer_close(engine);
+			world_settle(w);
+			expect_refusal(client, 502, "upstream_failed");
+		}
+		expect_logged_no_retry(w, words[i]);
+		expect_end(w, 1);
+	}
+}
+
+static void test_why_it_is_not_waited_for_is_said(void **state) {
+	struct world *w = WORLD("m");
+	w->config.retry.attempts = 3;
+	struct peer *client = post(w, CHAT, BODY);
+
+	say(w, net_newest(-1), BUSY_5S);
+	expect_answer(client, 503, "busy");
+	expect_logged_no_retry(w, "retry_after");
+	expect_end(w, 1);
+}
+
 /* It asked for time: others do not go there meanwhile, and that is no failure of it. */
 static void test_retry_after_is_honoured(void **state) {
 	struct world *w = world_of(2);
@@ -184,6 +250,8 @@ static void test_the_budget_bounds_them(void **state) {
 			engine = net_newest(-1);
 		}
 		expect_answer(client, 503, "busy");
+		if (i == 9)
+			expect_logged_no_retry(w, "budget");
 		peer_close(client);
 		peer_close(engine);
 		world_settle(w);
@@ -256,6 +324,9 @@ int main(void) {
 		cmocka_unit_test(test_none_without_attempts),
 		cmocka_unit_test(test_other_answers_are_no_refusals),
 		cmocka_unit_test(test_who_refused_is_asked_again_when_nobody_else_is_left),
+		cmocka_unit_test(test_a_large_body_is_not_sent_again),
+		cmocka_unit_test(test_why_it_is_not_sent_again_is_said),
+		cmocka_unit_test(test_why_it_is_not_waited_for_is_said),
 		cmocka_unit_test(test_retry_after_is_honoured),
 		cmocka_unit_test(test_the_only_engine_is_given_its_time),
 		cmocka_unit_test(test_a_client_that_leaves_ends_the_wait),

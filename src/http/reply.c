@@ -84,6 +84,10 @@ struct reply_error reply_error(enum cause cause, enum reply_dialect dialect) {
 	return (struct reply_error){ row->status, row->message, NULL, NULL };
 }
 
+bool reply_is_final(enum cause cause, unsigned status) {
+	return (status == 429 || status == 503 || cause == CAUSE_WAIT_TIMEOUT) && cause != CAUSE_STOPPING;
+}
+
 /* The message, with the detail where there is one that is UTF-8. */
 static json_t *error_message(const struct reply_error *e, const char *detail) {
 	json_t *text = !detail ? NULL

@@ -50,6 +50,13 @@ struct reply_error {
 };
 struct reply_error reply_error(enum cause cause, enum reply_dialect dialect);
 
+/*
+ * Whether a refusal with this cause and status says by x-should-retry that a client's own repeats would only
+ * add to what there is too much of: all 429 and 503, and the 408 for a wait in vain; but not of a server that
+ * is being stopped, beside which others may serve. How soon there is room is for the caller to weigh.
+ */
+bool reply_is_final(enum cause cause, unsigned status);
+
 /* The error object as JSON text; the caller frees it. detail: what it is about (the model), or NULL. */
 must_use char *reply_error_text(enum cause cause, const char *detail, enum reply_dialect dialect);
 

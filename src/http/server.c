@@ -101,6 +101,7 @@ static void session_refuse(struct session *s, const struct head *head, enum caus
 	struct reply reply = { .closes = true, .is_head = head->method == METHOD_HEAD };
 	struct slice path = head->target_n ? head_path(head) : SLICE("");
 	enum reply_dialect dialect = reply_dialect((enum reply_dialect)s->server->dialect, path);
+	reply.is_final = reply_is_final(cause, reply_error(cause, dialect).status);
 	if (s->server->handler->refused)
 		s->server->handler->refused(s->server, head, cause, &reply);
 	call_init(&call, &s->conn, FRAMING_NONE, 0);

@@ -179,6 +179,15 @@ static enum next answer_go_on(struct exchange *x, const struct head *answer) {
 	return relay_first(x, &o);
 }
 
+/* A refusal that we have moved on from already, or would have if fewer others had been: SDKs repeat each of
+ * those twice. */
+static bool is_multiplied(const struct exchange *x, unsigned status) {
+	bool is_refusal =
+	    status == 429 || status == 503 || retry_is_refusal(&exchange_config(x)->retry, status);
+
+	return is_refusal && (x->was_retried || x->retry_bar == RETRY_BAR_BUDGET);
+}
+
 enum next answer_begin(struct exchange *x, const struct head *answer) {
 	struct forward_explained explained;
 	char room[DECISION_TEXT_BYTES], fields_room[TENANCY_FIELDS_BYTES];
@@ -186,6 +195,7 @@ enum next answer_begin(struct exchange *x, const struct head *answer) {
 		.request_id = exchange_id(x),
 		.explained = explain_choice(x, &explained, room),
 		.fields = tenancy_fields(x, exchange_head(x), fields_room),
+		.is_final = is_multiplied(x, answer->status),
 		.owns_limits = rate_is_limited(x->settings->rates, x->tenant),
 		.owns_origins = exchange_config(x)->cors_origins.n,
 		/* The rest of a body that nobody waits for ends the connection. */

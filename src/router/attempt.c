@@ -91,6 +91,7 @@ static enum next retry(struct exchange *x, enum cause cause, unsigned status, ui
 	const struct retry_options *options = &exchange_config(x)->retry;
 
 	x->backoff_ms = (uint32_t)u64_max(retry_wait_ms(options, x->n_sends, &x->worker->rng), least_ms);
+	x->was_retried = true;
 	x->may_return = !x->resume; /* who cut a stream is not asked for its rest */
 	call_want(&x->down, false); /* the rest of the body waits in the socket */
 	(void)attempt_elsewhere(x, cause, status);

@@ -93,6 +93,7 @@ struct exchange {
 	uint8_t wait_cause;        /* what it means when the deadline passes */
 	uint16_t status;           /* sent to the client; 0: none yet */
 	uint16_t retry_after_s;    /* what a refusal says; 0: as its cause has it */
+	bool was_retried : 1;      /* an engine that may have had it did not do, and it was sent again */
 	bool may_return : 1;       /* those that refused it may be asked again */
 	bool has_continued : 1;    /* 100 Continue was sent */
 	bool is_head : 1;          /* HEAD: the answer has no body */

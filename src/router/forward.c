@@ -137,6 +137,8 @@ bool forward_response(struct call_out *o, const struct head *answer, const struc
 	call_put_status_line(o, answer->status);
 	put_response_fields(o, answer, f);
 	call_put_field(o, SLICE("x-request-id"), f->request_id);
+	if (f->is_final && !head_find_name(answer, SLICE("x-should-retry")).p)
+		call_put_field(o, SLICE("x-should-retry"), SLICE("false"));
 	if (f->explained)
 		put_explained(o, f->explained);
 	if (f->fields.n)

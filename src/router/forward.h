@@ -30,7 +30,9 @@ struct forward_explained {
 struct forward_answer {
 	const struct head *request;
 	struct slice request_id;
-	bool is_last; /* the connection is to end after this answer, whatever the client wants */
+	bool is_final; /* clients are not to repeat the request by themselves, unless the engine says
+			  otherwise */
+	bool is_last;  /* the connection is to end after this answer, whatever the client wants */
 	const struct forward_explained *explained; /* NULL: nothing is said */
 	struct slice fields;                       /* more of the head: lines, each with its CRLF */
 	bool owns_limits, owns_origins;            /* x-ratelimit-*, access-control-* are ours alone to say */

@@ -12,6 +12,7 @@
 #include "router/tenancy.h"
 
 #define MODEL_NAME_ROOM 260u
+#define SOON_S          1u
 
 /* The model that the client asked for, as text. */
 static const char *model_name(const struct exchange *x, char room[MODEL_NAME_ROOM]) {
@@ -46,6 +47,14 @@ static uint32_t retry_after_s(const struct exchange *x, enum cause cause) {
 	return (uint32_t)u64_max(rest_s, turn_retry_after_s(x, cause));
 }
 
+/* Room that comes soon is worth a repeat of an SDK's own, which waits for it and costs no engine anything. */
+static bool is_final(const struct exchange *x, enum cause cause) {
+	unsigned status = reply_error(cause, (enum reply_dialect)x->dialect).status;
+	bool is_soon = x->claim.wait_s && x->claim.wait_s <= SOON_S;
+
+	return reply_is_final(cause, status) && !is_soon;
+}
+
 /* The answer is ours: an error that says why. */
 enum next step_refuse(struct exchange *x) {
 	const struct decision *d = decision_find(&x->worker->decisions, x->decision);
@@ -56,7 +65,7 @@ enum next step_refuse(struct exchange *x) {
 	struct reply reply = { .request_id = exchange_id(x),
 		.fields = tenancy_fields(x, exchange_head(x), fields),
 		.retry_after_s = retry_after_s(x, cause) };
-	reply.is_final = turn_retry_after_s(x, cause) > 0;
+	reply.is_final = is_final(x, cause);
 	if (cause == CAUSE_INVALID_KEY)
 		reply.authenticate = SLICE("Bearer");
 	if (d && exchange_config(x)->explain.has_headers)

@@ -2,8 +2,6 @@
 
 #include "router/proof.h"
 
-#define SOON_S 1u /* a refusal for so long is worth another try of an SDK's own */
-
 static enum cause count_refusal(const struct exchange *x, enum cause cause) {
 	if (cause == CAUSE_INVALID_KEY || cause == CAUSE_CREDENTIALS)
 		metric_add(&x->worker->metrics->keys_refused, 1);
@@ -117,7 +115,6 @@ const char *tenancy_detail(const struct exchange *x, enum cause cause, char *roo
 
 struct slice tenancy_fields(
     const struct exchange *x, const struct head *request, char room[static TENANCY_FIELDS_BYTES]) {
-	static const struct slice no_retry = { "x-should-retry: false\r\n", 23 };
 	size_t n = 0;
 
 	if (exchange_config(x)->cors_origins.n)
@@ -125,10 +122,6 @@ struct slice tenancy_fields(
 	if (!x->claim.tokens) /* it has come to no limit yet */
 		return (struct slice){ room, n };
 	n += rate_fields(x->settings->rates, x->tenant, x->claim.label, x->worker->loop.now_ns, room + n).n;
-	if (x->claim.wait_s > SOON_S) {
-		memcpy(room + n, no_retry.p, no_retry.n);
-		n += no_retry.n;
-	}
 	return (struct slice){ room, n };
 }
 

@@ -6,7 +6,7 @@
 
 #include "router/exchange.h"
 
-#define TENANCY_FIELDS_BYTES (CORS_FIELDS_BYTES + RATE_FIELDS_BYTES + 32u)
+#define TENANCY_FIELDS_BYTES (CORS_FIELDS_BYTES + RATE_FIELDS_BYTES)
 
 static inline const struct tenant *tenancy_of(const struct exchange *x) {
 	return settings_tenant(x->settings, x->tenant);

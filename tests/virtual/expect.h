@@ -70,6 +70,17 @@ static inline void expect_refusal(struct peer *client, unsigned status, const ch
 	parsed_deinit(&m);
 }
 
+/* The same, and whether clients are told not to come again by themselves. */
+static inline void expect_last_word(struct peer *client, unsigned status, const char *code, bool is_final) {
+	struct parsed m = expect_answer_kind(client, PARSED_RESPONSE, status, NULL);
+	assert_true(parsed_has(bytes_slice(&m.body), code));
+	if (is_final)
+		expect_field(&m, "x-should-retry", "false");
+	else
+		expect_no_field(&m, "x-should-retry");
+	parsed_deinit(&m);
+}
+
 /* An answer that began and does not look complete. */
 static inline void expect_cut(struct peer *client, const char *body) {
 	struct parsed m = expect_message(client, PARSED_RESPONSE);

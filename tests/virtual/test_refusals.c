@@ -207,6 +207,40 @@ static void test_retry_after_is_honoured(void **state) {
 	expect_end(w, 13);
 }
 
+#define BUSY_SAYS "HTTP/1.1 503 Busy\r\nX-Should-Retry: true\r\ncontent-length: 4\r\n\r\nbusy"
+
+/* What we have tried again, or may not for the budget, clients are not to try as often once more. */
+static void test_clients_do_not_repeat_what_was_retried(void **state) {
+	static const struct {
+		uint32_t attempts;
+		double budget;
+		const char *answer, *field; /* of the last one */
+	} rows[] = {
+		{ 2, 1, BUSY, "false" }, { 2, 1, BUSY_SAYS, "true" }, /* the engine knows */
+		{ 2, 1, "HTTP/1.1 500 Busy\r\ncontent-length: 4\r\n\r\nbusy", NULL }, { 2, 0, BUSY, "false" },
+		{ 1, 1, BUSY, NULL }, /* nothing was multiplied, and nobody forbids it */
+	};
+
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct world *w = world_of(rows[i].attempts);
+		w->config.retry.budget = rows[i].budget;
+		struct peer *client = post(w, CHAT, BODY), *engine = net_newest(-1);
+
+		say(w, engine, BUSY);
+		if (rows[i].attempts > 1 && rows[i].budget > 0)
+			say(w, next_engine(w, engine, 51), rows[i].answer);
+		struct parsed m = expect_message(client, PARSED_RESPONSE);
+		assert_true(m.is_whole);
+		expect_body(&m, "busy");
+		if (rows[i].field)
+			expect_field(&m, "x-should-retry", rows[i].field);
+		else
+			expect_no_field(&m, "x-should-retry");
+		parsed_deinit(&m);
+		expect_end(w, 1);
+	}
+}
+
 /* The only engine wants a second: that is waited for; five are the client's to wait. */
 static void test_the_only_engine_is_given_its_time(void **state) {
 	struct world *w = WORLD("m");
@@ -328,6 +362,7 @@ int main(void) {
 		cmocka_unit_test(test_why_it_is_not_sent_again_is_said),
 		cmocka_unit_test(test_why_it_is_not_waited_for_is_said),
 		cmocka_unit_test(test_retry_after_is_honoured),
+		cmocka_unit_test(test_clients_do_not_repeat_what_was_retried),
 		cmocka_unit_test(test_the_only_engine_is_given_its_time),
 		cmocka_unit_test(test_a_client_that_leaves_ends_the_wait),
 		cmocka_unit_test(test_the_budget_bounds_them),

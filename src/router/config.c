@@ -301,8 +301,9 @@ static const struct option rows[] = {
 
 	{ "timeout", "head", .help = "for a request's head, from its first byte to its last",
 	    .type = OPTION_DURATION, .def = "10s", .min = 1, .max = HOUR_MS, ROUTER(timeout.head_ms) },
-	{ "timeout", "body_idle", .help = "between two pieces of a request's body", .type = OPTION_DURATION,
-	    .def = "30s", .min = 1, .max = 24 * HOUR_MS, .can_be_off = true, ROUTER(timeout.body_idle_ms) },
+	{ "timeout", "body_idle", .help = "for 16 KiB more of a request's body, or its end",
+	    .type = OPTION_DURATION, .def = "30s", .min = 1, .max = 24 * HOUR_MS, .can_be_off = true,
+	    ROUTER(timeout.body_idle_ms) },
 	{ "timeout", "write_idle", .help = "for a client that does not read its answer",
 	    .type = OPTION_DURATION, .def = "60s", .min = 1, .max = 24 * HOUR_MS, .can_be_off = true,
 	    ROUTER(timeout.write_idle_ms) },

@@ -61,7 +61,7 @@ struct router_workers {
 /* Those that can be off are 0 then. */
 struct router_timeouts {
 	uint64_t head_ms;        /* first byte of a request's head to its last */
-	uint64_t body_idle_ms;   /* between two reads of a request's body; can be off */
+	uint64_t body_idle_ms;   /* for 16 KiB more of a request's body, or its end; can be off */
 	uint64_t write_idle_ms;  /* a client that does not read its answer; can be off */
 	uint64_t keepalive_ms;   /* a client's connection without a request */
 	uint64_t pool_idle_ms;   /* an engine's connection without a request; 0: none is kept */

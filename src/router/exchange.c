@@ -9,10 +9,10 @@
 #include "router/proof.h"
 #include "router/resume.h"
 
-#define WRITE_STEP_BYTES                                                                                     \
-	4096u /* a client that takes less of its answer in a deadline's time does not read                   \
-	       */
-#define HUNGRY_RETRY_MS 10u
+/* A client that takes less of its answer, or sends less of its body, in a deadline's time is too slow. */
+#define WRITE_STEP_BYTES 4096u
+#define BODY_STEP_BYTES  16384u
+#define HUNGRY_RETRY_MS  10u
 
 static void exchange_run(struct job *job);
 
@@ -64,6 +64,11 @@ static void exchange_describe(const void *object, char *line, size_t size) {
 	    cause_row((enum cause)x->cause)->label);
 }
 
+/* A byte now and then is no progress: a body that drips holds a place, and memory. */
+static uint64_t body_steps(const struct exchange *x) {
+	return x->down.in_bytes / BODY_STEP_BYTES;
+}
+
 /* What is waited for: how long, what it means when that passes, and what starts it afresh when it grows. */
 struct deadline {
 	uint64_t ms; /* 0: none */
@@ -80,7 +85,7 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 	case STEP_VERIFY:
 		return (struct deadline){ proof_patience_ms(x), CAUSE_KEY_UNVERIFIED, 0 };
 	case STEP_INSPECT:
-		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT, x->down.in_bytes };
+		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT, body_steps(x) };
 	case STEP_QUEUE:
 		return (struct deadline){ x->turn.ends_ms -
 			    u64_min(x->turn.ends_ms, loop_now_ms(&x->worker->loop)) + 1,
@@ -92,12 +97,12 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 		return (struct deadline){ x->backoff_ms, CAUSE_UPSTREAM_REFUSED, x->n_sends };
 	case STEP_RELAY:
 		return (struct deadline){ t->stream_idle_ms, CAUSE_STREAM_STALLED,
-			x->up.in_bytes + x->down.in_bytes };
+			x->up.in_bytes + body_steps(x) };
 	default:
 		break;
 	}
 	if (!x->up.out_is_done && !x->is_upload_broken && !call_pending(&x->up))
-		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT, x->down.in_bytes };
+		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT, body_steps(x) };
 	bool applies = t->first_byte_all || x->inspect.is_streamed;
 	return (struct deadline){ applies ? t->first_byte_ms : 0, CAUSE_FIRST_BYTE_TIMEOUT, x->n_sends };
 }

@@ -62,26 +62,94 @@ static void test_keepalive(void **state) {
 	expect_end(w, 3);
 }
 
-static void test_body_that_is_held(void **state) {
-	struct world *w = WORLD("a", "b");
-	struct peer *client = post_part(w, CHAT, 100, "{");
-	world_pass(w, 1900);
-	say(w, client, "\"x\":1"); /* it begins anew */
-	pass_deadline(w, client, 2000);
+#define STEP 16384 /* bytes of a body that are progress */
+
+/* n bytes within a text of JSON. */
+static void say_padding(struct world *w, struct peer *p, size_t n) {
+	static char text[STEP];
+	memset(text, 'x', sizeof(text));
+	assert_true(n <= sizeof(text));
+	peer_say(p, (struct slice){ text, n });
+	world_settle(w);
+}
+
+static void expect_body_timeout(struct world *w, struct peer *client) {
 	expect_refusal(client, 408, "client_timeout");
 	assert_true(client->was_shut);
 	expect_logged(w, 408, "body_timeout");
+}
+
+/* A byte now and then is as good as none. */
+static void test_body_that_is_held_and_drips(void **state) {
+	struct world *w = WORLD("a", "b");
+	struct peer *client = post_part(w, CHAT, 100, "{");
+	world_pass(w, 1000);
+	say(w, client, " ");
+	pass_deadline(w, client, 1000);
+	expect_body_timeout(w, client);
 	expect_end(w, 1);
 }
 
-static void test_body_that_flows(void **state) {
+static void test_body_that_flows_and_drips(void **state) {
 	struct world *w = WORLD("m");
-	struct peer *client = post_part(w, CHAT, 100, "{\"a\":"), *engine = net_newest(0);
-	world_pass(w, 1900);
-	say(w, client, "1");
-	pass_deadline(w, client, 2000);
-	expect_refusal(client, 408, "client_timeout");
+	struct peer *client = post_part(w, CHAT, 100, "{"), *engine = net_newest(0);
+	world_pass(w, 1000);
+	say(w, client, " ");
+	assert_true(parsed_has(peer_unseen(engine), "{ "));
+	pass_deadline(w, client, 1000);
+	expect_body_timeout(w, client);
 	expect_closed(engine);
+	expect_end(w, 1);
+}
+
+/* Who sends 16 KiB in each such time is never late; who sends a byte less is. */
+static void test_body_that_comes_slowly(void **state) {
+	for (unsigned is_held = 0; is_held < 2; is_held++) {
+		struct world *w = is_held ? WORLD("a", "b") : WORLD("m");
+		w->config.hold_limit_bytes = 1u << 20;
+		struct peer *client = post_part(w, CHAT, 13 * STEP, "{\"a\":\"");
+		say_padding(w, client, STEP - 6);
+		for (unsigned i = 0; i < 10; i++) {
+			world_pass(w, 1999);
+			say_padding(w, client, STEP);
+		}
+		expect_nothing(client);
+		world_pass(w, 1000);
+		say_padding(w, client, STEP - 1);
+		pass_deadline(w, client, 1000);
+		expect_body_timeout(w, client);
+		expect_end(w, 1);
+	}
+}
+
+/* Its last piece may be small. */
+static void test_body_that_ends_in_time(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = post_part(w, CHAT, STEP + 1, "{\"a\":\""), *engine = net_newest(0);
+	world_pass(w, 1999);
+	say_padding(w, client, STEP - 7);
+	world_pass(w, 1999);
+	say(w, client, "\"}");
+	world_pass(w, 5000);
+	expect_nothing(client);
+	say(w, engine, ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	expect_end(w, 1);
+}
+
+/* An engine that answers before the body has come in full is waited for no longer for its drops. */
+static void test_body_that_drips_into_an_answer(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client = post_part(w, CHAT, 100, "{"), *engine = net_newest(0);
+	say(w, engine, SSE_HEAD);
+	for (unsigned i = 0; i < 6; i++) {
+		world_pass(w, 1000);
+		say(w, client, " ");
+	}
+	pass_deadline(w, client, 1000);
+	expect_cut(client, NULL);
+	expect_closed(engine);
+	expect_logged(w, 200, "stream_stalled");
 	expect_end(w, 1);
 }
 
@@ -94,6 +162,9 @@ static void test_body_that_the_engine_does_not_take(void **state) {
 	world_pass(w, 30000);
 	expect_nothing(client);
 	peer_stall(engine, SIZE_MAX);
+	world_settle(w);
+	world_pass(w, 1999); /* all of its time is left */
+	expect_nothing(client);
 	say(w, client, "4567\"}");
 	expect_request(engine, "POST " CHAT " HTTP/1.1", "{\"a\":\"01234567\"}");
 	say(w, engine, ANSWER_OK);
@@ -512,8 +583,11 @@ int main(void) {
 		cmocka_unit_test(test_head_that_drips),
 		cmocka_unit_test(test_connection_without_a_request),
 		cmocka_unit_test(test_keepalive),
-		cmocka_unit_test(test_body_that_is_held),
-		cmocka_unit_test(test_body_that_flows),
+		cmocka_unit_test(test_body_that_is_held_and_drips),
+		cmocka_unit_test(test_body_that_flows_and_drips),
+		cmocka_unit_test(test_body_that_comes_slowly),
+		cmocka_unit_test(test_body_that_ends_in_time),
+		cmocka_unit_test(test_body_that_drips_into_an_answer),
 		cmocka_unit_test(test_body_that_the_engine_does_not_take),
 		cmocka_unit_test(test_client_that_does_not_read),
 		cmocka_unit_test(test_client_that_reads_slowly),

@@ -64,17 +64,23 @@ static void exchange_describe(const void *object, char *line, size_t size) {
 	    cause_row((enum cause)x->cause)->label);
 }
 
-/* A byte now and then is no progress: a body that drips holds a place, and memory. */
-static uint64_t body_steps(const struct exchange *x) {
-	return x->down.in_bytes / BODY_STEP_BYTES;
-}
-
 /* What is waited for: how long, what it means when that passes, and what starts it afresh when it grows. */
 struct deadline {
 	uint64_t ms; /* 0: none */
 	enum cause cause;
 	uint64_t progress;
 };
+
+/* A byte now and then is no progress: a body that drips holds a place, and memory. */
+static uint64_t body_steps(const struct exchange *x) {
+	return x->down.in_bytes / BODY_STEP_BYTES;
+}
+
+/* Time in which this process stood still was not the client's: it begins anew. */
+static struct deadline body_deadline(const struct exchange *x) {
+	return (struct deadline){ exchange_timeouts(x)->body_idle_ms, CAUSE_BODY_TIMEOUT,
+		body_steps(x) + x->worker->resumed_ms };
+}
 
 static struct deadline exchange_deadline(const struct exchange *x) {
 	const struct router_timeouts *t = exchange_timeouts(x);
@@ -85,7 +91,7 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 	case STEP_VERIFY:
 		return (struct deadline){ proof_patience_ms(x), CAUSE_KEY_UNVERIFIED, 0 };
 	case STEP_INSPECT:
-		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT, body_steps(x) };
+		return body_deadline(x);
 	case STEP_QUEUE:
 		return (struct deadline){ x->turn.ends_ms -
 			    u64_min(x->turn.ends_ms, loop_now_ms(&x->worker->loop)) + 1,
@@ -102,7 +108,7 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 		break;
 	}
 	if (!x->up.out_is_done && !x->is_upload_broken && !call_pending(&x->up))
-		return (struct deadline){ t->body_idle_ms, CAUSE_BODY_TIMEOUT, body_steps(x) };
+		return body_deadline(x);
 	bool applies = t->first_byte_all || x->inspect.is_streamed;
 	return (struct deadline){ applies ? t->first_byte_ms : 0, CAUSE_FIRST_BYTE_TIMEOUT, x->n_sends };
 }

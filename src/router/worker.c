@@ -47,6 +47,14 @@ static void worker_count(struct worker *w, const struct exchange *x, uint64_t no
 	s->n_waiting += !is_streaming && is_long;
 }
 
+/* Who was to come now and then and did not: this process stood still. */
+static void worker_notice_standstill(struct worker *w) {
+	uint64_t now_ms = loop_now_ms(&w->loop);
+	if (now_ms - w->counted_ms > 4 * GAUGES_MS)
+		w->resumed_ms = now_ms;
+	w->counted_ms = now_ms;
+}
+
 /*
  * Streams that an engine has begun, how many are silent, and what waits for its first byte: a
  * walk over what is at work, so that a relayed byte costs nothing. After a standstill of ours all look
@@ -56,9 +64,6 @@ static void worker_count_streams(struct worker *w) {
 	uint64_t now_ms = loop_now_ms(&w->loop);
 	if (!w->settings->config->health.stall_timeout_ms)
 		return;
-	if (now_ms - w->counted_ms > 4 * GAUGES_MS)
-		w->resumed_ms = now_ms;
-	w->counted_ms = now_ms;
 	memset(w->streams, 0, INSTANCE_SLOTS_MAX * sizeof(*w->streams));
 	list_each (it, &w->active)
 		worker_count(w, container_of(it, struct exchange, link), now_ms);
@@ -86,6 +91,7 @@ static void worker_on_gauges(struct timer *t) {
 	atomic_store_explicit(
 	    &m->heap_allocations, heap_allocations() - w->heap_allocations_before, memory_order_relaxed);
 	atomic_store_explicit(&m->slow_turns, w->loop.n_slow_turns, memory_order_relaxed);
+	worker_notice_standstill(w);
 	worker_count_streams(w);
 	buf_pool_report(&w->loop.bufs);
 	slab_trim(&w->exchanges);
@@ -141,6 +147,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 	w->replay = router->replay ? log_writer_ring(router->replay, index) : NULL;
 	snprintf(w->id_prefix, sizeof(w->id_prefix), "%016llx", (unsigned long long)rng_next(&w->rng));
 	timer_init(&w->gauges, worker_on_gauges);
+	w->counted_ms = loop_now_ms(&w->loop);
 	loop_timer(&w->loop, &w->gauges, GAUGES_MS);
 	r = server_open(&w->server, &w->loop, listen_fd, &router->clients, &limits, &handler, w);
 	w->server.dialect = (uint8_t)config->errors;

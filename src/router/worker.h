@@ -99,7 +99,7 @@ struct worker {
 	uint64_t heap_allocations_before;
 	struct timer gauges;
 	struct worker_streams *streams; /* scratch of the count, by instance slot */
-	uint64_t counted_ms;            /* when streams were, last */
+	uint64_t counted_ms;            /* when the gauges were, last */
 	uint64_t resumed_ms;            /* the end of the last standstill */
 };
 

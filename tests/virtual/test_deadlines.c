@@ -125,9 +125,9 @@ static void test_body_that_comes_slowly(void **state) {
 /* Its last piece may be small. */
 static void test_body_that_ends_in_time(void **state) {
 	struct world *w = WORLD("m");
-	struct peer *client = post_part(w, CHAT, STEP + 1, "{\"a\":\""), *engine = net_newest(0);
+	struct peer *client = post_part(w, CHAT, STEP + 2, "{\"a\":\""), *engine = net_newest(0);
 	world_pass(w, 1999);
-	say_padding(w, client, STEP - 7);
+	say_padding(w, client, STEP - 6);
 	world_pass(w, 1999);
 	say(w, client, "\"}");
 	world_pass(w, 5000);

@@ -15,6 +15,8 @@
 #define TRIM_MS          5000
 #define HANDSHAKE_MS     5000
 #define FAREWELL_MS      1000
+#define SPARED_MS        1000 /* for the first request to come, or the next: nobody is ended for another before */
+#define LOOKS_MAX        8    /* at clients that turn out not to be silent */
 #define HUNGRY_HEAD_MAX  4096 /* bytes of an incomplete head that are kept while memory is short */
 
 static void session_run(struct job *job);
@@ -49,14 +51,23 @@ static void server_count(struct server *s, int change) {
 	atomic_store_explicit(&s->n_sessions, n + (uint32_t)change, memory_order_relaxed);
 }
 
-static void session_close(struct session *s, bool reset) {
+/* The one way to change it. Also to the state that it is in: from now on. */
+static void session_set_state(struct session *s, enum session_state state) {
 	assert(s->state != SESSION_CLOSED);
+	list_remove(&s->link);
+	s->state = (uint8_t)state;
+	if (state == SESSION_CALL || state == SESSION_CLOSED)
+		return;
+	s->since_ms = loop_now_ms(s->conn.loop);
+	list_push(&s->server->sessions[state], &s->link);
+}
+
+static void session_close(struct session *s, bool reset) {
 	if (s->state == SESSION_HANDSHAKE)
 		s->server->n_handshakes--;
-	s->state = SESSION_CLOSED;
+	session_set_state(s, SESSION_CLOSED);
 	timer_stop(&s->timer);
 	job_cancel(&s->job);
-	list_remove(&s->link);
 	server_count(s->server, -1);
 	if (reset)
 		conn_reset(&s->conn);
@@ -72,7 +83,7 @@ static void session_give_up(struct session *s) {
 
 /* Everything is said: FIN, then wait for the client's, so that unread input does not turn into a reset. */
 static void session_linger(struct session *s) {
-	s->state = SESSION_LINGER;
+	session_set_state(s, SESSION_LINGER);
 	s->conn.job = &s->job;
 	loop_timer(s->conn.loop, &s->timer, LINGER_MS);
 	if (!s->conn.out)
@@ -168,7 +179,7 @@ static void session_run_head(struct session *s) {
 			return;
 		}
 		if (s->state == SESSION_IDLE && s->conn.unread.n) {
-			s->state = SESSION_HEAD;
+			session_set_state(s, SESSION_HEAD);
 			timer_stop(&s->timer); /* the keep-alive deadline may be later than this one */
 			loop_timer(s->conn.loop, &s->timer, s->server->limits.head_ms);
 		}
@@ -206,10 +217,8 @@ static void session_run_handshake(struct session *s) {
 	}
 	if (s->conn.state == CONN_CONNECTING)
 		return;
-	s->state = SESSION_IDLE;
+	session_set_state(s, SESSION_IDLE);
 	s->server->n_handshakes--;
-	list_remove(&s->link);
-	list_push(&s->server->sessions, &s->link);
 	timer_stop(&s->timer);
 	loop_timer(s->conn.loop, &s->timer, s->server->is_closing ? FAREWELL_MS : s->server->limits.head_ms);
 	session_run_head(s);
@@ -227,7 +236,7 @@ static void session_run(struct job *job) {
 
 void session_take(struct session *s, struct call *call, struct job *job, const struct head *head) {
 	assert(s->state == SESSION_IDLE || s->state == SESSION_HEAD);
-	s->state = SESSION_CALL;
+	session_set_state(s, SESSION_CALL);
 	s->n_requests++;
 	s->seen_bytes = 0;
 	s->has_skipped = false;
@@ -247,7 +256,7 @@ void session_next(struct call *call, bool keep) {
 		session_linger(s);
 		return;
 	}
-	s->state = SESSION_IDLE;
+	session_set_state(s, SESSION_IDLE);
 	loop_timer(s->conn.loop, &s->timer, s->server->limits.keepalive_ms);
 	conn_want_read(&s->conn, true);
 	if (s->conn.unread.n || s->conn.can_read)
@@ -283,19 +292,80 @@ struct slice session_peer(const struct session *s, char room[46]) {
 
 /* --- the server ----------------------------------------------------------- */
 
+/* The one that has been in that state for longest, or NULL. */
+static struct session *server_longest(struct server *s, enum session_state state) {
+	struct list *first = list_first(&s->sessions[state]);
+	return first ? container_of(first, struct session, link) : NULL;
+}
+
 /* Whoever has been at it for longest gives way: who means it needs milliseconds. */
 static void server_limit_handshakes(struct server *s) {
 	if (s->n_handshakes >= s->n_handshakes_max)
-		session_close(container_of(list_first(&s->handshakes), struct session, link), false);
+		session_close(server_longest(s, SESSION_HANDSHAKE), false);
+}
+
+/*
+ * Ends it for one who waits, unless what has come since the last poll, or is on its way out, says that it is
+ * at work. True: its place is free. There is no time to linger: all that came was read, so that no reset
+ * follows.
+ */
+static bool session_yield(struct session *s) {
+	enum session_state state = (enum session_state)s->state;
+	uint32_t n_requests = s->n_requests; /* one may come and be answered at once */
+	if (state != SESSION_HANDSHAKE) {
+		conn_look(&s->conn);
+		session_run_head(s);
+	}
+	if (s->state == SESSION_CLOSED)
+		return true;
+	if (s->state != state || s->n_requests != n_requests || s->conn.out)
+		return false;
+	if (state == SESSION_HEAD)
+		session_refuse(s, &no_head, CAUSE_HEAD_TIMEOUT);
+	else if (state == SESSION_IDLE && s->conn.tls)
+		conn_shutdown(&s->conn);
+	if (s->state != SESSION_CLOSED)
+		session_close(s, false);
+	return true;
+}
+
+/* True: a place is free. */
+static bool server_make_room(struct server *s) {
+	static const enum session_state order[] = { SESSION_IDLE, SESSION_HEAD, SESSION_HANDSHAKE };
+	uint64_t now_ms = loop_now_ms(s->loop);
+	for (size_t i = 0; i < n_elems(order); i++)
+		for (unsigned k = 0; k < LOOKS_MAX; k++) {
+			struct session *longest = server_longest(s, order[i]);
+			if (!longest || longest->since_ms + SPARED_MS > now_ms)
+				break;
+			if (session_yield(longest))
+				return true;
+			if (longest->state == order[i])
+				session_set_state(longest, order[i]); /* the others first */
+		}
+	return false;
+}
+
+/* Somebody waits at a door. Who is ended has the doors opened. */
+static void server_on_full(struct job *job) {
+	struct server *s = container_of(job, struct server, make_room);
+	if (!server_make_room(s))
+		atomic_store_explicit(&s->clients->is_awaited, true, memory_order_relaxed);
+}
+
+void server_yield(struct server *s) {
+	struct client_budget *b = s->clients;
+	if (atomic_load_explicit(&b->is_awaited, memory_order_relaxed) &&
+	    (!client_budget_is_full(b) || server_make_room(s)))
+		atomic_store_explicit(&b->is_awaited, false, memory_order_relaxed);
 }
 
 /* Nothing can be read before the handshake is over; it begins at once. */
 static void session_secure(struct session *s, struct tls *tls) {
 	server_limit_handshakes(s->server);
-	list_push(&s->server->handshakes, &s->link);
 	s->server->n_handshakes++;
-	s->state = SESSION_HANDSHAKE;
 	loop_timer(s->conn.loop, &s->timer, HANDSHAKE_MS);
+	session_set_state(s, SESSION_HANDSHAKE);
 	conn_secure(&s->conn, tls);
 }
 
@@ -309,7 +379,6 @@ static void server_on_accept(struct listener *l, int fd, const struct sockaddr_s
 	}
 	struct session *s = slab_get_zeroed(&server->slab);
 	s->server = server;
-	s->state = SESSION_IDLE;
 	memcpy(&s->peer, peer, sizeof(s->peer));
 	list_init(&s->link);
 	job_init(&s->job, session_run);
@@ -325,9 +394,9 @@ static void server_on_accept(struct listener *l, int fd, const struct sockaddr_s
 		session_secure(s, tls);
 		return;
 	}
-	list_push(&server->sessions, &s->link);
 	loop_timer(
 	    server->loop, &s->timer, server->limits.head_ms); /* silence at the start is no keep-alive */
+	session_set_state(s, SESSION_IDLE);
 	s->conn.can_read = true; /* the request has often come with the connection */
 	loop_wake(server->loop, &s->job);
 }
@@ -341,8 +410,9 @@ static void server_on_trim(struct timer *t) {
 int server_open(struct server *s, struct loop *loop, int fd, struct client_budget *budget,
     const struct server_limits *limits, const struct server_handler *handler, void *context) {
 	*s = (struct server){ .loop = loop, .handler = handler, .context = context, .limits = *limits };
-	list_init(&s->sessions);
-	list_init(&s->handshakes);
+	for (unsigned i = 0; i < n_elems(s->sessions); i++)
+		list_init(&s->sessions[i]);
+	job_init(&s->make_room, server_on_full);
 	s->n_handshakes_max = SERVER_HANDSHAKES_MAX;
 	slab_init(&s->slab, sizeof(struct session));
 	timer_init(&s->trim, server_on_trim);
@@ -357,7 +427,9 @@ int server_listen(struct server *s, int fd) {
 	door->server = s;
 	list_init(&door->link);
 	list_push(&s->doors, &door->link);
-	return listener_open(&door->listener, s->loop, fd, s->clients, server_on_accept);
+	int r = listener_open(&door->listener, s->loop, fd, s->clients, server_on_accept);
+	door->listener.full = &s->make_room;
+	return r;
 }
 
 void server_leave(struct server *s) {
@@ -370,10 +442,8 @@ void server_drain(struct server *s) {
 		return;
 	server_leave(s);
 	s->is_closing = true;
-	list_each_safe (it, &s->sessions) {
+	list_each_safe (it, &s->sessions[SESSION_IDLE]) {
 		struct session *session = container_of(it, struct session, link);
-		if (session->state != SESSION_IDLE)
-			continue;
 		if (!session->n_requests) /* it has just come, perhaps out of the queue: its request may be on
 					     the way */
 			loop_timer(s->loop, &session->timer, FAREWELL_MS);
@@ -384,22 +454,18 @@ void server_drain(struct server *s) {
 
 void server_end(struct server *s) {
 	server_drain(s);
-	list_each_safe (it, &s->sessions) {
-		struct session *session = container_of(it, struct session, link);
-		if (session->state == SESSION_HEAD)
-			session_refuse(session, &no_head, CAUSE_STOPPING);
-	}
+	list_each_safe (it, &s->sessions[SESSION_HEAD])
+		session_refuse(container_of(it, struct session, link), &no_head, CAUSE_STOPPING);
 }
 
 void server_close(struct server *s) {
 	server_drain(s);
 	timer_stop(&s->trim);
-	list_splice(&s->sessions, &s->handshakes);
-	list_each_safe (it, &s->sessions) {
-		struct session *session = container_of(it, struct session, link);
-		assert(session->state != SESSION_CALL);
-		session_give_up(session);
-	}
+	job_cancel(&s->make_room);
+	for (unsigned i = 0; i < n_elems(s->sessions); i++)
+		list_each_safe (it, &s->sessions[i])
+			session_give_up(container_of(it, struct session, link));
+	assert(atomic_load_explicit(&s->n_sessions, memory_order_relaxed) == 0);
 }
 
 void server_deinit(struct server *s) {

@@ -8,6 +8,10 @@
  * in the socket, but for what one read brought together with the head. A malformed head
  * or an expired head deadline is answered here and ends the connection.
  *
+ * When all places of clients are taken and another one waits, the connection that has been without a
+ * request for longest is ended, else the one that has been sending its head for longest (408), else the
+ * oldest handshake: who has been at that for SPARED_MS, a constant. One with a request at work never is.
+ *
  * With `tls` set new clients must speak TLS. A handshake has HANDSHAKE_MS, a constant; when
  * too many are under way the oldest of them is ended for each that begins.
  *
@@ -35,7 +39,8 @@ struct session {
 	struct conn conn;
 	struct job job;
 	struct timer timer;
-	struct list link; /* server->sessions; in a handshake server->handshakes */
+	struct list link;  /* server->sessions of its state */
+	uint64_t since_ms; /* it is in its state; not kept while a request is at work */
 	struct server *server;
 	union {
 		struct sockaddr sa;
@@ -78,8 +83,9 @@ struct server {
 	struct server_limits limits;
 	struct list doors; /* a listener each; most have one */
 	struct slab slab;
-	struct list sessions;
-	struct list handshakes; /* the oldest first */
+	/* By state, the longest in it first. Those with a request at work are in none: it has them. */
+	struct list sessions[SESSION_CLOSED];
+	struct job make_room;
 	uint32_t n_handshakes;
 	uint32_t n_handshakes_max;   /* SERVER_HANDSHAKES_MAX; may be set after opening, not 0 */
 	_Atomic uint32_t n_sessions; /* written by the loop's thread alone */
@@ -108,6 +114,10 @@ void server_end(struct server *s);
 
 /* Closes everything. Calls at work must have been ended by their owners. */
 void server_close(struct server *s);
+
+/* Now and then, where several threads share the places: a client of another thread may wait for one, and only
+ * this one have somebody to end for it. */
+void server_yield(struct server *s);
 
 /* After the loop has ended. */
 void server_deinit(struct server *s);

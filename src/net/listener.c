@@ -136,10 +136,8 @@ static void listener_give_place(struct listener *l) {
 
 /* One client; false when there is none, or no room for it. */
 static bool listener_accept(struct listener *l) {
-	if (!listener_take_place(l)) {
-		listener_pause(l);
-		return false;
-	}
+	if (!listener_take_place(l))
+		return false; /* if somebody still waits, the next event says so */
 	struct sockaddr_storage peer;
 	socklen_t len = sizeof(peer);
 	int fd = accept4(l->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -157,6 +155,12 @@ static bool listener_accept(struct listener *l) {
 
 static void listener_on_event(uv_poll_t *poll, int status, int events) {
 	struct listener *l = container_of(poll, struct listener, poll);
+	if (l->budget && client_budget_is_full(l->budget)) {
+		listener_pause(l);
+		if (l->full)
+			loop_wake(l->loop, l->full);
+		return;
+	}
 	for (unsigned i = 0; i < ACCEPTS_PER_TURN; i++)
 		if (!listener_accept(l))
 			return;

@@ -79,7 +79,7 @@ static void worker_count_streams(struct worker *w) {
 	}
 }
 
-/* Gauges that other threads read, and the trimming that belongs to this one. */
+/* Gauges that other threads read, what they may wait for, and the trimming that belongs to this one. */
 static void worker_on_gauges(struct timer *t) {
 	struct worker *w = container_of(t, struct worker, gauges);
 	struct metric_shard *m = w->metrics;
@@ -93,6 +93,7 @@ static void worker_on_gauges(struct timer *t) {
 	atomic_store_explicit(&m->slow_turns, w->loop.n_slow_turns, memory_order_relaxed);
 	worker_notice_standstill(w);
 	worker_count_streams(w);
+	server_yield(&w->server);
 	buf_pool_report(&w->loop.bufs);
 	slab_trim(&w->exchanges);
 	slab_trim(&w->hedges);

@@ -159,27 +159,78 @@ def test_a_body_passes_while_it_still_arrives(fake, router):
         assert s.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
+def few_descriptors(n):
+    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))}
+
+
 def test_descriptors_used_up(engine, router):
-    """Those beyond the limit wait in the backlog and are served when others go; nobody spins meanwhile."""
+    """With all at work those beyond the limit wait in the backlog and are served when others go; nobody spins meanwhile."""
     worker = engine(["m"])
-    front = router([worker], router={"threads": 1},
-                   how={"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))})
-    idle = [front.connect() for _ in range(150)]
-    idle[0].sendall(raw_request(chat_body()))
-    assert idle[0].recv(65536).startswith(b"HTTP/1.1 200 ")         # old ones live
-    idle[-1].sendall(raw_request(chat_body()))
-    idle[-1].setblocking(False)
+    front = router([worker], router={"threads": 1}, how=few_descriptors(128))
+    request = raw_request(chat_body())
+    at_work = [front.connect() for _ in range(150)]
+    for s in at_work[:-1]:
+        s.sendall(request[:-1])
+    at_work[0].sendall(request[-1:])
+    assert at_work[0].recv(65536).startswith(b"HTTP/1.1 200 ")      # old ones live
+    at_work[0].sendall(request[:-1])
+    at_work[-1].sendall(request)
+    at_work[-1].setblocking(False)
     before, started = front.cpu_seconds(), time.monotonic()
-    eventually(lambda: time.monotonic() - started > 1)
+    eventually(lambda: time.monotonic() - started > 2)
     assert front.cpu_seconds() - before < 0.3 * (time.monotonic() - started)
     with pytest.raises(BlockingIOError):
-        idle[-1].recv(1)
-    for s in idle[1:-1]:
+        at_work[-1].recv(1)
+    for s in at_work[1:-1]:
         s.close()
-    idle[-1].settimeout(60)
-    assert idle[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
-    idle[0].close()
-    idle[-1].close()
+    at_work[-1].settimeout(60)
+    assert at_work[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
+    at_work[0].close()
+    at_work[-1].close()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("said", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nHost:"], ids=["idle", "half_a_head"])
+def test_who_does_nothing_takes_no_place_from_others(engine, router, threads, said):
+    """One client has taken all places, and more of its connections wait; no deadline but its own ends them."""
+    front = router([engine(["m"])], router={"threads": threads}, timeout={"head": "1h", "keepalive": "1h"},
+                   how=few_descriptors(128))
+    request = raw_request(chat_body())
+    at_work = front.connect()
+    at_work.sendall(request[:-1])
+    crowd = [front.connect() for _ in range(60)]
+    for s in crowd:
+        s.sendall(said)
+    for _ in range(3):
+        assert front.get("/health").status_code == 200
+    at_work.sendall(request[-1:])
+    assert at_work.recv(65536).startswith(b"HTTP/1.1 200 ")
+    for s in [at_work, *crowd]:
+        s.close()
+
+
+def test_bodies_that_drip_give_their_places_back(engine, router):
+    """All places are taken by requests whose bodies never come: their client gets 408, however often it sends a byte."""
+    front = router([engine(["m"])], timeout={"body_idle": "1s"}, how=few_descriptors(128))
+    drips = [front.connect() for _ in range(60)]
+    for s in drips:
+        s.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+                  b"Content-Length: 100000\r\n\r\n{")
+        s.setblocking(False)
+    told = set()
+
+    def all_are_told():
+        for s in set(drips) - told:
+            try:
+                s.send(b" ")
+                if s.recv(65536).startswith(b"HTTP/1.1 408 "):
+                    told.add(s)
+                    s.close()
+            except BlockingIOError:
+                pass
+        return len(told) == len(drips)
+    eventually(all_are_told)
+    assert front.get("/health").status_code == 200
 
 
 def test_the_soft_limit_is_raised(engine, router):

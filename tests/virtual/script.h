@@ -509,7 +509,7 @@ static inline void script_end(struct world *w) {
 				peer_break(&net.peers[k]);
 		world_pass(w, 1000);
 	}
-	if (!list_is_empty(&w->worker.server.sessions))
+	if (w->worker.server.n_sessions)
 		world_pass(w, 2500); /* some linger */
 }
 

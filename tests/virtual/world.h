@@ -240,8 +240,7 @@ static inline const char *world_is_wrong(struct world *w) {
 		return "an inquiry is left";
 	if (atomic_load(&w->router.admission->all.n))
 		return "a place is held";
-	if (!list_is_empty(&worker->server.sessions) || worker->server.slab.n_lent ||
-	    worker->server.n_sessions)
+	if (worker->server.slab.n_lent || worker->server.n_sessions)
 		return "a session is left";
 	if (worker->pool.n_lent || worker->pool.n_idle || worker->pool.slab.n_lent)
 		return "an upstream is lent";

@@ -903,8 +903,9 @@ static void head_of_a_stream_ends_it(void **state) {
 	scene_close(s);
 }
 
+/* Its call is what an endpoint's call begins with. */
 static size_t scene_pending(struct scene *s) {
-	return container_of(list_first(&s->server.server.sessions), struct session, link)->conn.out_bytes;
+	return call_pending((const struct call *)s->kept);
 }
 
 /* Puts until something waits: what the kernel takes is no matter of ours. */

@@ -647,8 +647,7 @@ static void at_the_end_all_are_told(void **state) {
 	char reply[512] = { 0 };
 	ask_once(h, idle);
 	rig_say(half, SLICE("GET / HTTP/1.1\r\n"));
-	rig_until(
-	    &h->rig, container_of(h->server.sessions.prev, struct session, link)->state == SESSION_HEAD);
+	rig_until(&h->rig, !list_is_empty(&h->server.sessions[SESSION_HEAD]));
 	server_end(&h->server);
 	assert_int_equal(h->refused, CAUSE_STOPPING);
 	rig_until(&h->rig, recv(half, reply, sizeof(reply) - 1, MSG_DONTWAIT) > 0);
@@ -731,6 +730,141 @@ static void a_socket_that_is_left_goes_on_elsewhere(void **state) {
 	house_close(h);
 }
 
+/* --- all places are taken ------------------------------------------------------------------- */
+
+/* A house of n places on a clock of its own; nobody is spared any more once it has turned. */
+static struct house *house_of(unsigned n) {
+	fake_ns = 1000000000;
+	clock_set_source(fake_source);
+	struct house *h = house_open(&patient);
+	h->budget.n_max = n;
+	return h;
+}
+
+static int house_let_in(struct house *h) {
+	unsigned n = h->server.n_sessions;
+	int fd = rig_connect(h->port);
+	rig_until(&h->rig, h->server.n_sessions == n + 1);
+	return fd;
+}
+
+static void house_turn_clock(struct house *h, uint64_t ms) {
+	fake_ns += ms * 1000000;
+	rig_spin(&h->rig, 5);
+}
+
+static void house_leave(struct house *h, const int *fds, size_t n) {
+	for (size_t i = 0; i < n; i++)
+		close(fds[i]);
+	rig_until(&h->rig, h->server.n_sessions == 0);
+	house_close(h);
+	clock_set_source(NULL);
+}
+
+static void who_is_idle_for_longest_gives_way(void **state) {
+	struct house *h = house_of(3);
+	int fds[] = { house_let_in(h), house_let_in(h), house_let_in(h), 0 };
+	ask_once(h, fds[0]); /* it came first, and the second has been idle for longer */
+	assert_hears(h, fds[0], OK_WITH(6, "GET /\n"));
+	house_turn_clock(h, 999);
+	fds[3] = rig_connect(h->port);
+	rig_spin(&h->rig, 5);
+	assert_int_equal(recv(fds[1], &(char){ 0 }, 1, MSG_DONTWAIT), -1); /* it is spared for a second */
+	house_turn_clock(h, 200);
+	assert_last_words(h, fds[1], "");
+	ask_once(h, fds[3]);
+	ask_once(h, fds[2]);
+	ask_once(h, fds[0]);
+	assert_int_equal(h->n_refused, 0);
+	assert_int_equal(h->budget.n_open, 3);
+	house_leave(h, fds, n_elems(fds));
+}
+
+/* Nobody is ended for nobody. */
+static void a_full_house_is_left_alone(void **state) {
+	struct house *h = house_of(2);
+	int fds[] = { house_let_in(h), house_let_in(h) };
+	house_turn_clock(h, 30000);
+	house_turn_clock(h, 1000);
+	assert_int_equal(h->server.n_sessions, 2);
+	house_leave(h, fds, n_elems(fds));
+}
+
+static void who_sends_a_head_for_longest_is_next(void **state) {
+	struct house *h = house_of(3);
+	int fds[] = { house_let_in(h), house_let_in(h), house_let_in(h), 0, 0 };
+	rig_say(fds[2], SLICE("GET / HTTP/1.1\r\n"));
+	house_turn_clock(h, 1);
+	rig_say(fds[1], SLICE("GET / HTTP/1.1\r\n"));
+	house_turn_clock(h, 2000);
+	rig_say(fds[2], SLICE("x: y\r\n")); /* a line more is no request */
+	fds[3] = rig_connect(h->port);
+	assert_last_words(h, fds[0], ""); /* it has said nothing at all */
+	ask_once(h, fds[3]);
+	assert_int_equal(h->n_refused, 0);
+	fds[4] = rig_connect(h->port);
+	assert_last_words(h, fds[2], "HTTP/1.1 408 ");
+	assert_int_equal(h->refused, CAUSE_HEAD_TIMEOUT);
+	ask_once(h, fds[4]);
+	rig_say(fds[1], SLICE("host: a\r\n\r\n"));
+	assert_hears(h, fds[1], OK_WITH(6, "GET /\n"));
+	house_leave(h, fds, n_elems(fds));
+}
+
+/* No event has told of them when somebody else comes. */
+static void what_has_just_come_is_answered_instead(void **state) {
+	struct house *h = house_of(3);
+	int fds[] = { house_let_in(h), house_let_in(h), house_let_in(h), 0 };
+	house_turn_clock(h, 2000);
+	rig_say(fds[0], SLICE("GET /a HTTP/1.1\r\nhost: x\r\n\r\n"));
+	rig_say(fds[1], SLICE("GET /b HTTP/1.1\r\n"));
+	loop_wake(&h->rig.loop, &h->server.make_room);
+	rig_spin(&h->rig, 1);
+	assert_last_words(h, fds[2], "");
+	assert_hears(h, fds[0], OK_WITH(7, "GET /a\n"));
+	rig_say(fds[1], SLICE("host: x\r\n\r\n"));
+	assert_hears(h, fds[1], OK_WITH(7, "GET /b\n"));
+	house_leave(h, fds, 3);
+}
+
+static void who_is_at_work_is_never_ended(void **state) {
+	struct house *h = house_of(2);
+	h->is_slow = true;
+	int fds[] = { house_let_in(h), house_let_in(h), 0 };
+	rig_say(fds[0], SLICE("POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{"));
+	rig_say(fds[1], SLICE("bad\r\n\r\n")); /* it has been answered: it lingers */
+	rig_until(&h->rig, h->at_work && h->n_refused);
+	house_turn_clock(h, 1500);
+	fds[2] = rig_connect(h->port);
+	rig_until(&h->rig, h->budget.is_awaited); /* perhaps another thread has somebody */
+	assert_int_equal(h->server.n_sessions, 2);
+	rig_say(fds[0], SLICE("}"));
+	h->is_slow = false;
+	assert_hears(h, fds[0], OK_WITH(10, "POST /a\n{}"));
+	house_turn_clock(h, 500);
+	ask_once(h, fds[2]);
+	house_leave(h, fds, n_elems(fds));
+}
+
+/* Two servers stand for two threads: at the one somebody waits, at the other one everybody is idle. */
+static void a_place_is_made_for_another_thread(void **state) {
+	struct house *h = house_of(2);
+	int fds[] = { house_let_in(h), house_let_in(h) };
+	house_turn_clock(h, 2000);
+	server_yield(&h->server);
+	assert_int_equal(h->server.n_sessions, 2); /* nobody waits */
+	h->budget.is_awaited = true;
+	server_yield(&h->server);
+	assert_int_equal(h->server.n_sessions, 1);
+	assert_false(h->budget.is_awaited);
+	h->budget.is_awaited = true;
+	server_yield(&h->server); /* there is room: it waits no more */
+	assert_int_equal(h->server.n_sessions, 1);
+	assert_false(h->budget.is_awaited);
+	assert_last_words(h, fds[0], "");
+	house_leave(h, fds, n_elems(fds));
+}
+
 /* --- TLS ----------------------------------------------------------------------------------- */
 
 static void too_many_handshakes_end_the_oldest(void **state) {
@@ -793,6 +927,12 @@ int main(void) {
 		cmocka_unit_test(a_place_is_found_by_each_door),
 		cmocka_unit_test(a_server_without_a_door_waits_for_one),
 		cmocka_unit_test(a_socket_that_is_left_goes_on_elsewhere),
+		cmocka_unit_test(who_is_idle_for_longest_gives_way),
+		cmocka_unit_test(a_full_house_is_left_alone),
+		cmocka_unit_test(who_sends_a_head_for_longest_is_next),
+		cmocka_unit_test(what_has_just_come_is_answered_instead),
+		cmocka_unit_test(who_is_at_work_is_never_ended),
+		cmocka_unit_test(a_place_is_made_for_another_thread),
 		cmocka_unit_test(too_many_handshakes_end_the_oldest),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,8 +12,13 @@ struct door {
 	uint16_t port;
 	int fds[N_CLIENTS_MAX];
 	struct sockaddr_storage peers[N_CLIENTS_MAX];
-	unsigned n;
+	unsigned n, n_full;
+	struct job full;
 };
+
+static void on_full(struct job *job) {
+	container_of(job, struct door, full)->n_full++;
+}
 
 static void on_accept(struct listener *l, int fd, const struct sockaddr_storage *peer) {
 	struct door *d = container_of(l, struct door, listener);
@@ -93,9 +98,16 @@ static void who_finds_no_place_waits(void **state) {
 	struct door d;
 	int clients[3];
 	door_open(&d, 2);
-	for (unsigned i = 0; i < 3; i++)
+	job_init(&d.full, on_full);
+	d.listener.full = &d.full;
+	for (unsigned i = 0; i < 2; i++)
 		clients[i] = rig_connect(d.port);
-	rig_until(&d.rig, d.listener.is_paused);
+	rig_until(&d.rig, d.n == 2);
+	rig_spin(&d.rig, 5);
+	assert_false(d.listener.is_paused);
+	assert_int_equal(d.n_full, 0); /* all are taken, but nobody waits */
+	clients[2] = rig_connect(d.port);
+	rig_until(&d.rig, d.listener.is_paused && d.n_full == 1);
 	assert_int_equal(d.n, 2);
 	assert_int_equal(d.budget.n_open, 2);
 	rig_spin(&d.rig, 5);

@@ -77,10 +77,11 @@ static enum next fail_without_model(struct exchange *x) {
 
 static enum next pick_failed(
     struct exchange *x, const struct pick_input *input, int outcome, uint64_t pick_ns) {
+	enum cause cause = turn_cause(x, cause_of(x, outcome));
 	if (outcome == PICK_E_OPEN)
 		x->retry_after_s = permit_retry_after_s(x, input);
-	journal_declined(x, input, cause_of(x, outcome), pick_ns);
-	return exchange_fail(x, cause_of(x, outcome));
+	journal_declined(x, input, cause, pick_ns);
+	return exchange_fail(x, cause);
 }
 
 /* The policy works on the worker's current snapshot: a request that waited moves to it. Its model may be gone

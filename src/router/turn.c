@@ -339,6 +339,12 @@ bool turn_again(struct exchange *x, enum cause cause) {
 	return true;
 }
 
+enum cause turn_cause(const struct exchange *x, enum cause cause) {
+	if (cause != CAUSE_INSTANCES_FULL || !exchange_config(x)->admission.is_vllm)
+		return cause;
+	return x->turn.ends_ms ? CAUSE_WAIT_TIMEOUT : CAUSE_TOO_MANY; /* it waited, or could not */
+}
+
 void turn_leave(struct exchange *x, enum cause cause) {
 	struct waiter *w = x->turn.waiter;
 

@@ -55,6 +55,10 @@ void turn_sent(struct exchange *x);
 /* None was, for this cause. True: it gave its place back and waits again, to be woken for turn_take(). */
 must_use bool turn_again(struct exchange *x, enum cause cause);
 
+/* What that is called by the dialect, behind turn_again(): vLLM's router has one word for all want of room.
+ */
+enum cause turn_cause(const struct exchange *x, enum cause cause);
+
 /* It goes no further, for this cause. It waits no longer; a place that it has it keeps until turn_settle().
  */
 void turn_leave(struct exchange *x, enum cause cause);

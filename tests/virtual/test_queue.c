@@ -376,6 +376,19 @@ static void test_full_instances_are_waited_for(void **state) {
 	expect_end(w, 5);
 }
 
+/* That system knows one word for want of room, and another one for a wait in vain. */
+static void test_full_instances_as_vllm_has_them(void **state) {
+	struct world *w = capped(1, "1");
+	world_admit(w, ADMIT(.is_vllm = true, .queue_size = 0));
+	struct peer *a = come(w, "a", "");
+	expect_last_word(come(w, "b", ""), 429, "overloaded", true);
+	expect_logged(w, 429, "too_many");
+	assert_int_equal(metric_read(&w->worker.metrics->queue_full), 1);
+	say(w, net_newest(0), ANSWER_OK);
+	expect_answer(a, 200, "ok");
+	expect_end(w, 2);
+}
+
 /* Somebody has room, but may not have it: it is asked once for each vacancy, not again and again. */
 static void test_room_of_no_use(void **state) {
 	struct world *w = capped(2, "1");
@@ -811,6 +824,7 @@ int main(void) {
 		cmocka_unit_test(test_a_stop_with_waiters_away),
 		cmocka_unit_test(test_a_waiting_body_stays_in_its_socket),
 		cmocka_unit_test(test_full_instances_are_waited_for),
+		cmocka_unit_test(test_full_instances_as_vllm_has_them),
 		cmocka_unit_test(test_room_of_no_use),
 		cmocka_unit_test(test_a_new_instance_ends_the_wait),
 		cmocka_unit_test(test_a_fleet_is_waited_for_on_demand),

@@ -101,24 +101,23 @@ static enum next retry(struct exchange *x, enum cause cause, unsigned status, ui
 /* The engine's connection ended before its answer began. */
 static enum next lost_before_answer(struct exchange *x, enum cause cause) {
 	struct conn *c = &x->upstream->conn;
-	bool nothing_came = !c->unread.n;
-	bool stale = x->upstream->is_reused &&
+	bool is_stale = x->upstream->is_reused &&
 	    (c->sent_bytes == x->upstream->sent_before || (!c->is_broken && upstream_is_unsent(x->upstream)));
-	bool replayable = x->keeps_replay && !x->n_interim;
-	bool repeatable = x->is_repeatable && x->n_sends < EXCHANGE_SENDS_MAX;
+	bool may_repeat = is_stale || x->is_repeatable || exchange_config(x)->retry.sent;
 
-	x->retry_bar = nothing_came && !x->n_interim ? RETRY_BAR_MAY_HAVE_BEGUN : RETRY_BAR_ANSWER_BEGAN;
-	if (nothing_came && !stale && !repeatable && !hedge_is_out(x) && exchange_config(x)->retry.sent &&
-	    may_retry(x))
-		return retry(x, cause, 0, 0);
-	if (!nothing_came || !replayable || !(stale || repeatable))
+	x->retry_bar = c->unread.n || x->n_interim ? RETRY_BAR_ANSWER_BEGAN
+	    : may_repeat                           ? RETRY_BAR_NONE
+						   : RETRY_BAR_MAY_HAVE_BEGUN;
+	if (x->retry_bar)
 		return attempt_failed(x, cause);
-	x->retry_bar = RETRY_BAR_NONE;
-	metric_add(&x->worker->metrics->unsent_retries, 1);
-	if (!stale)
-		return attempt_elsewhere(x, cause, 0);
-	attempt_drop(x);
-	return exchange_go(x, STEP_CONNECT);
+	if (is_stale && x->keeps_replay) { /* it was never sent, which costs nothing */
+		metric_add(&x->worker->metrics->unsent_retries, 1);
+		attempt_drop(x);
+		return exchange_go(x, STEP_CONNECT);
+	}
+	if (hedge_is_out(x) || !may_retry(x))
+		return attempt_failed(x, cause);
+	return retry(x, cause, 0, 0);
 }
 
 /* A body that cannot be sent twice goes over a fresh connection, which is never stale. */

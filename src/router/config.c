@@ -533,7 +533,8 @@ static const struct option rows[] = {
 	    .type = OPTION_STRING, .def = "off", ROUTER(explain.log), .fixed = true },
 
 	{ "retry", "attempts", .flag = "retry-max-retries",
-	    .help = "how often one request is sent at most, if engines refuse it; 1 is no retry. What never "
+	    .help = "how often one request is sent at most, if engines refuse or lose it; 1 is no retry. "
+		    "What never "
 		    "reached an engine is not counted",
 	    .type = OPTION_UINT, .def = "3", .min = 1, .max = RETRY_ATTEMPTS_MAX, ROUTER(retry.attempts) },
 	{ "retry", "statuses", .flag = "retry-statuses", .arg = "STATUS...",
@@ -542,7 +543,7 @@ static const struct option rows[] = {
 	    .type = OPTION_LIST, .def = "429,503", .check = check_status, ROUTER(retry_statuses) },
 	{ "retry", "sent", .flag = "retry-sent",
 	    .help = "whether a request is repeated, too, when the connection broke before any answer and the "
-		    "engine may have begun",
+		    "engine may have begun; GET, HEAD and OPTIONS always are",
 	    .type = OPTION_BOOL, .def = "false", ROUTER(retry.sent) },
 	{ "retry", "backoff", .flag = "retry-initial-backoff-ms",
 	    .help = "the wait before the first retry; a number is milliseconds", .type = OPTION_DURATION,

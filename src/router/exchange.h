@@ -38,7 +38,6 @@ enum exchange_step {
 };
 
 #define EXCHANGE_TRIES_MAX  64 /* instances of which none took the request */
-#define EXCHANGE_SENDS_MAX  8  /* times that it is sent, where that is allowed at all */
 #define EXCHANGE_TEXT_MAX   136
 #define EXCHANGE_METHOD_MAX 16
 #define EXCHANGE_NO_ROW     UINT32_MAX
@@ -97,7 +96,7 @@ struct exchange {
 	bool may_return : 1;       /* those that refused it may be asked again */
 	bool has_continued : 1;    /* 100 Continue was sent */
 	bool is_head : 1;          /* HEAD: the answer has no body */
-	bool is_repeatable : 1;    /* GET, HEAD, OPTIONS: counts as unsent until the first byte */
+	bool is_repeatable : 1;    /* GET, HEAD, OPTIONS: an engine that may have begun does no harm */
 	bool keeps_replay : 1;     /* hold has the whole of what was sent */
 	bool is_upload_broken : 1; /* the engine takes no more of the body; its answer may still come */
 	bool is_tls_refused : 1;   /* by an address of this instance */

@@ -28,7 +28,7 @@ void upload_put_end(struct exchange *x, struct call_out *o) {
 }
 
 void upload_forget(struct exchange *x) {
-	x->keeps_replay = x->is_repeatable = false;
+	x->keeps_replay = false;
 	hold_free(&x->hold, exchange_bufs(x));
 }
 

@@ -332,33 +332,56 @@ static void test_post_on_a_fresh_connection(void **state) {
 	expect_end(w, 1);
 }
 
+/* What may be sent more than once: as often as that, after a while each time. */
+static struct world *world_that_repeats(uint32_t attempts, unsigned n_engines) {
+	struct world *w = WORLD("m", "m");
+
+	for (unsigned i = 2; i < n_engines; i++)
+		world_set_engine(w, i, "m", 1);
+	w->config.retry.attempts = attempts;
+	return w;
+}
+
+/* The wait before it is over. */
+static struct peer *next_engine(struct world *w, const struct peer *last) {
+	world_settle(w);
+	assert_ptr_equal(net_newest(-1), last); /* not at once */
+	world_pass(w, 1001);
+	assert_ptr_not_equal(net_newest(-1), last);
+	return net_newest(-1);
+}
+
+static uint64_t n_paid(const struct world *w) {
+	return metric_read(&w->worker.metrics->retries);
+}
+
 static void test_safe_methods_are_repeated_elsewhere(void **state) {
 	static const char *const methods[] = { "GET", "HEAD", "OPTIONS" };
 	for (size_t i = 0; i < 2 * n_elems(methods); i++) {
-		struct world *w = WORLD("m", "m");
+		struct world *w = world_that_repeats(2, 2);
 		char text[64], line[32];
 		snprintf(text, sizeof(text), "%s /x HTTP/1.1\r\nhost: h\r\n\r\n", methods[i / 2]);
 		snprintf(line, sizeof(line), "%s /x HTTP/1.1", methods[i / 2]);
 		struct peer *client = ask(w, text), *first = net_newest(-1);
 		expect_request(first, line, "");
 		(i & 1 ? peer_break : peer_close)(first);
-		world_settle(w);
-		struct peer *second = net_newest(-1);
+		struct peer *second = next_engine(w, first);
 		assert_int_not_equal(first->engine, second->engine);
 		expect_request(second, line, "");
 		say(w, second, "HTTP/1.1 204 No\r\n\r\n");
 		expect_answer(client, 204, "");
+		assert_int_equal(n_paid(w), 1);
 		expect_end(w, 1);
 	}
 }
 
 /* What each has failed at is told once, though the request ends after the last of them. */
 static void test_an_attempt_is_tallied_once(void **state) {
-	struct world *w = WORLD("m", "m");
+	struct world *w = world_that_repeats(2, 2);
 	struct peer *client = ask(w, GET);
 	for (unsigned i = 0; i < 2; i++) {
 		peer_close(net_newest(-1));
-		world_settle(w);
+		world_pass(w, 1001);
 	}
 	expect_refusal(client, 502, "upstream_failed");
 	for (unsigned slot = 0; slot < 2; slot++) {
@@ -384,20 +407,56 @@ static void test_other_methods_are_not(void **state) {
 }
 
 static void test_repetition_has_an_end(void **state) {
-	struct world *w = WORLD("m", "m", "m", "m", "m");
-	struct peer *client = ask(w, GET);
-	bool was_asked[5] = { false };
-	for (unsigned i = 0; i < 5; i++) {
-		struct peer *engine = net_newest(-1);
+	struct world *w = world_that_repeats(4, 6);
+	struct peer *client = ask(w, GET), *engine = net_newest(-1);
+	bool was_asked[6] = { false };
+	for (unsigned i = 0; i < 4; i++) {
 		assert_false(was_asked[engine->engine]); /* each once */
 		was_asked[engine->engine] = true;
 		expect_nothing(client);
 		peer_close(engine);
-		world_settle(w);
+		if (i < 3)
+			engine = next_engine(w, engine);
 	}
-	assert_int_equal(net_n_connects(-1), 5);
+	world_pass(w, 5000);
+	assert_int_equal(net_n_connects(-1), 4);
+	assert_int_equal(n_paid(w), 3);
 	expect_refusal(client, 502, "upstream_failed");
 	expect_end(w, 1);
+}
+
+/* Where nothing is sent twice, that is not either; what was never sent goes on as ever. */
+static void test_safe_methods_without_retries(void **state) {
+	struct world *w = world_that_repeats(1, 3);
+	struct peer *client = ask(w, GET);
+	peer_close(net_newest(-1));
+	world_pass(w, 5000);
+	expect_not_repeated(w, client, 1);
+	net.moods[0][0] = net.moods[1][0] = MOOD_REFUSE;
+	client = ask(w, GET);
+	say(w, net_newest(2), ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	expect_end(w, 2);
+}
+
+/* A fleet that drops everything is not asked several times for each of the requests. */
+static void test_repetition_has_a_budget(void **state) {
+	struct world *w = world_that_repeats(4, 2);
+	w->config.retry.budget = 0.2;
+	for (unsigned i = 0; i < 20; i++) {
+		struct peer *client = ask(w, GET), *engine = NULL;
+		while (engine != net_newest(-1)) {
+			engine = net_newest(-1);
+			peer_close(engine);
+			world_pass(w, 201);
+		}
+		expect_refusal(client, 502, "upstream_failed");
+		peer_close(client);
+		world_settle(w);
+	}
+	assert_in_range(n_paid(w), 3, 3 + 20 / 5 + 2); /* some of the time passes */
+	assert_true(metric_read(&w->worker.metrics->retries_denied) >= 10);
+	expect_end(w, 20);
 }
 
 static void test_nothing_is_repeated_once_an_answer_began(void **state) {
@@ -507,6 +566,8 @@ int main(void) {
 		cmocka_unit_test(test_an_attempt_is_tallied_once),
 		cmocka_unit_test(test_other_methods_are_not),
 		cmocka_unit_test(test_repetition_has_an_end),
+		cmocka_unit_test(test_repetition_has_a_budget),
+		cmocka_unit_test(test_safe_methods_without_retries),
 		cmocka_unit_test(test_nothing_is_repeated_once_an_answer_began),
 		cmocka_unit_test(test_answer_before_the_break_is_passed),
 	};

@@ -560,7 +560,9 @@ static const struct option rows[] = {
 	    .help = "a wait is shorter or longer by up to this part of it", .type = OPTION_NUMBER,
 	    .def = "0.2", .max = OPTION_ONE, ROUTER(retry.jitter) },
 	{ "retry", "budget", .flag = "retry-budget", .arg = "PART",
-	    .help = "retries of a model by its requests of the last ten seconds or so; 0 is no retry",
+	    .help = "retries of a model by its requests of the last ten seconds or so, each thread by those "
+		    "that it "
+		    "got, and three more for each model and thread; 0 is no retry",
 	    .type = OPTION_NUMBER, .def = "0.2", .max = OPTION_ONE, ROUTER(retry.budget) },
 	{ "retry", "disabled", .flag = "disable-retries", .help = "whether no request is sent twice",
 	    .type = OPTION_BOOL, .def = "false", ROUTER(are_retries_disabled) },

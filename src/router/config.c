@@ -152,7 +152,8 @@ static const struct option tenant_fields[] = {
 static const struct option rows[] = {
 	{ "router", "dialect",
 	    .help = "whose defaults and errors: our own, those of InfiniLM-SVC's router, whose name, "
-		    "infini-router, chooses them too, or those that vLLM's router has for [admission]",
+		    "infini-router, chooses them too, or those that vLLM's router has for [admission] and "
+		    "cors_origins",
 	    .type = OPTION_ENUM, .choices = dialects, .def = "headrace", ROUTER(dialect) },
 	{ "router", "host", .arg = "HOST", .help = "address to listen on", .type = OPTION_STRING,
 	    .def = "127.0.0.1", .check = option_check_host, ROUTER(host), .fixed = true },
@@ -199,7 +200,7 @@ static const struct option rows[] = {
 	    .type = OPTION_ENUM, .choices = half_closes, .def = "abort", ROUTER(half_close) },
 	{ "router", "cors_origins", .flag = "cors-allowed-origins", .arg = "ORIGIN...",
 	    .help = "web pages that may read answers: SCHEME://HOST[:PORT], or * for all; without any what "
-		    "engines say of it goes on as it is",
+		    "engines say of it goes on as it is; * is the default of the dialect vllm",
 	    .type = OPTION_LIST, .check = cors_mistake, ROUTER(cors_origins) },
 	{ "router", "worker_urls", .arg = "URL...", .help = "engines, besides those of [[worker]]",
 	    .type = OPTION_LIST, .check = check_url, ROUTER(worker_urls) },

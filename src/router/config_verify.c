@@ -229,8 +229,10 @@ static void apply_dialect(struct option_set *set, struct router_config *config) 
 	if (option_is_called(set, "infini-router"))
 		option_default(set, config, "router.dialect", "infinilm");
 	config->admission.is_vllm = config->dialect == ROUTER_VLLM;
-	if (config->dialect == ROUTER_VLLM)
+	if (config->dialect == ROUTER_VLLM) {
 		option_default(set, config, "admission.max_requests", "32768");
+		option_default(set, config, "router.cors_origins", "*");
+	}
 	if (config->dialect != ROUTER_INFINILM)
 		return;
 	option_default(set, config, "router.host", "0.0.0.0");

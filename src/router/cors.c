@@ -102,10 +102,10 @@ struct slice cors_preflight_fields(
 	if (!is_list(asked))
 		asked = SLICE("authorization, content-type");
 	n += (size_t)snprintf(room + n, CORS_FIELDS_BYTES - n,
-	    "access-control-allow-methods: GET, POST, DELETE, OPTIONS\r\naccess-control-allow-headers: "
+	    "access-control-allow-methods: GET, POST, %sDELETE, OPTIONS\r\naccess-control-allow-headers: "
 	    "%.*s\r\n"
 	    "access-control-max-age: 3600\r\n",
-	    (int)asked.n, asked.p);
+	    is_anybody(origins) ? "PUT, PATCH, " : "", (int)asked.n, asked.p);
 	assert(n < CORS_FIELDS_BYTES);
 	return (struct slice){ room, n };
 }

@@ -234,6 +234,28 @@ def test_pages_of_an_origin_may_read(engine, router):
         assert r.status_code == 200 and r.headers.get("access-control-allow-origin") == (page if origin == page else None)
 
 
+@pytest.mark.parametrize("dialect, origins, allows", [
+    ("vllm", None, True), ("vllm", [], False), ("vllm", ["https://chat.example"], False),
+    ("headrace", None, False), ("infinilm", None, False)])
+def test_whom_a_dialect_lets_read(engine, router, dialect, origins, allows):
+    """vLLM's router allows any origin until it is told some; InfiniLM's lets the engine answer."""
+    more = {} if origins is None else {"cors_origins": origins}
+    front = router([engine(["m"])], "--dialect", dialect, router={"host": "127.0.0.1"} | more)
+    asked = {"origin": "https://any.example", "access-control-request-method": "POST",
+             "access-control-request-headers": "authorization,content-type"}
+    with http() as client:
+        r = client.options(f"{front.url}/v1/chat/completions", headers=asked)
+    fields = {name for name in r.headers if name.startswith("access-control-")}
+    if allows:
+        assert r.status_code == 204 and r.headers["access-control-allow-origin"] == "*"
+        assert r.headers["access-control-allow-headers"] == "authorization,content-type"
+        assert fields == {f"access-control-{what}" for what in ("allow-origin", "allow-methods", "allow-headers", "max-age")}
+    else:
+        assert r.status_code == (204 if origins else 405) and not fields
+    r = front.chat(headers={"origin": "https://any.example"}, body={"max_tokens": 1})
+    assert r.status_code == 200 and r.headers.get("access-control-allow-origin") == ("*" if allows else None)
+
+
 def test_a_configuration_with_a_mistake_tells_no_key(tmp_path):
 
     keys = tmp_path / "keys"

@@ -256,6 +256,7 @@ static void admission_is_read(void **state) {
 	release(&r);
 	r = read_config("--worker-urls http://a --dialect vllm", "");
 	assert_true(a->max_requests == 32768 && a->is_vllm);
+	assert_true(r.config.cors_origins.n == 1 && !strcmp(r.config.cors_origins.items[0], "*"));
 	release(&r);
 	r = read_config("--worker-urls http://a", "admission.models = { m = 'some' }\n");
 	assert_non_null(strstr(r.mistakes, "expected a number of requests; 0 is no cap"));

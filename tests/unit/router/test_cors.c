@@ -85,6 +85,10 @@ static void a_preflight_is_answered_by_what_it_asks(void **state) {
 	parse(&room, "OPTIONS", "Origin: https://evil.example\r\nAccess-Control-Request-Method: POST\r\n");
 	assert_true(cors_is_preflight(&some, &room.head));
 	assert_has(cors_preflight_fields(&some, &room.head, text), "access-control-", false);
+	fields = cors_preflight_fields(&all, &room.head, text);
+	assert_has(fields, "access-control-allow-origin: *\r\n", true);
+	assert_has(fields, "access-control-allow-methods: GET, POST, PUT, PATCH, DELETE, OPTIONS\r\n", true);
+	assert_has(fields, "access-control-allow-credentials", false);
 }
 
 static void what_cannot_be_said_back_is_not(void **state) {

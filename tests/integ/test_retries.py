@@ -120,3 +120,27 @@ def test_a_choice_that_dies_before_a_byte_is_left_for_another(fake, router):
         assert second["instance"] == d["chosen"]["instance"] != workers[0].url and second["cause"] == "none"
         assert "retry_exclude" in d["reasons"]
         assert (workers[0].url, "already_tried") in [(r["instance"], r["code"]) for r in d["rejected"]]
+
+
+def test_a_body_that_is_too_large_to_be_kept_says_so(fake, router):
+    """Its refusal is the client's: the log and the decision say why nobody else was asked."""
+    workers = [fake(answering(BUSY)) for _ in range(2)]
+    front = router(workers, breaker={"enabled": False})
+    reply = front.chat(body={"messages": [{"role": "user", "content": "x" * 1_600_000}]})
+    assert reply.status_code == 503 and "x-should-retry" not in reply.headers
+    line, = front.log(1)
+    assert (line["attempts"], line["no_retry"]) == (1, "not_replayable")
+    assert front.admin("/decisions").json()["decisions"][0]["no_retry"] == "not_replayable"
+
+
+@pytest.mark.parametrize("flags, n_asked", [(["--disable-retries"], 1), ([], 2)])
+def test_a_get_is_repeated_only_where_retries_are_on(fake, router, flags, n_asked):
+    def dies(peer):
+        peer.request()
+    workers = [fake(dies) for _ in range(2)]
+    front = router(workers, *flags, retry={} if flags else {"attempts": 2}, breaker={"enabled": False})
+    with http() as client:
+        assert client.get(f"{front.url}/any").status_code == 502
+    assert sum(len(w.requests) for w in workers) == n_asked
+    line, = front.log(1)
+    assert line["no_retry"] == "attempts"

@@ -63,6 +63,7 @@ struct option {
 	const char *table; /* "": the key stands at the top of the file */
 	const char *key;   /* a_b */
 	const char *flag;  /* "a-b" in place of the bare key; NULL: the key, if no other row has it */
+	const char *also;  /* "a-b": what another system calls the flag; NULL: nothing */
 	const char *arg;   /* the value's name in the help; NULL: by type */
 	const char *help;  /* one sentence, small first letter, no full stop */
 	const char *def;   /* the default as a flag would spell it; NULL: empty, false, 0 */

@@ -42,6 +42,11 @@ const char *option_name_flag(
 	return line;
 }
 
+const char *option_name_other_flag(const struct option *row, char line[static OPTION_NAME_BYTES]) {
+	snprintf(line, OPTION_NAME_BYTES, "%s%s", row->also ? "--" : "", row->also ? row->also : "");
+	return line;
+}
+
 const char *option_name_variable(
     const struct option_schema *schema, const struct option *row, char line[static OPTION_NAME_BYTES]) {
 	snprintf(line, OPTION_NAME_BYTES, "%s_%s_%s", schema->env_prefix, row->table, row->key);
@@ -57,7 +62,8 @@ const struct option *option_name_find_flag(const struct option_schema *schema, s
 	for (const struct option *r = schema->rows; r < schema->rows + schema->n_rows; r++)
 		if (option_name_is_flag(r) &&
 		    (slice_eq(flag, slice_of(option_name_flag(schema, r, line))) ||
-			slice_eq(flag, slice_of(option_name_long_flag(r, line)))))
+			slice_eq(flag, slice_of(option_name_long_flag(r, line))) ||
+			slice_eq(flag, slice_of(option_name_other_flag(r, line)))))
 			return r;
 	return NULL;
 }

@@ -68,6 +68,8 @@ static void complain_of_flag(struct reader *reader, struct slice flag) {
 		option_nearest_offer(&nearest, slice_of(name), name);
 		option_name_long_flag(r, name);
 		option_nearest_offer(&nearest, slice_of(name), name);
+		option_name_other_flag(r, name);
+		option_nearest_offer(&nearest, slice_of(name), name);
 	}
 	on_complaint(&reader->sink, "", option_nearest_sentence(&nearest, "flag", sentence));
 }

@@ -11,7 +11,7 @@ static void checkup_on_done(struct fetch *f, int outcome, unsigned status, struc
 
 void checkup_init(
     struct checkup *c, struct loop *loop, enum checkup_kind kind, uint64_t timeout_ms, checkup_fn on_done) {
-	*c = (struct checkup){ .loop = loop, .kind = kind, .on_done = on_done };
+	*c = (struct checkup){ .loop = loop, .kind = kind, .path = SLICE("/health"), .on_done = on_done };
 	fetch_init(&c->fetch, timeout_ms, BODY_BYTES_MAX, checkup_on_done);
 }
 
@@ -29,7 +29,7 @@ static void port_next(struct sockaddr_storage *address) {
 static void checkup_ask(struct checkup *c) {
 	const struct fetch_request request = {
 		.authority = c->authority,
-		.path = c->is_second_path ? SLICE("/v1/models") : SLICE("/health"),
+		.path = c->is_second_path ? SLICE("/v1/models") : c->path,
 		.bearer = c->bearer,
 		.tls_host = c->tls_host,
 	};

@@ -255,6 +255,13 @@ static void health_on_tick(struct timer *t) {
 
 /* --- the table ------------------------------------------------------------------------------- */
 
+static void monitor_set_endpoint(struct monitor *m) {
+	const char *endpoint = m->health->options.endpoint;
+
+	if (endpoint)
+		m->engine.path = slice_of(endpoint);
+}
+
 static struct monitor *monitor_new(struct health *h, const struct snapshot_row *row, uint32_t n_rows) {
 	struct monitor *m = calloc(1, sizeof(*m));
 	uint64_t spread_ms = u64_min((uint64_t)n_rows * SPREAD_MS, h->options.interval_ms);
@@ -266,6 +273,7 @@ static struct monitor *monitor_new(struct health *h, const struct snapshot_row *
 	health_state_init(&m->state, &h->limits, health_now(h));
 	health_state_hold(&m->state, row->held_until_ms, health_now(h));
 	checkup_init(&m->engine, h->loop, CHECKUP_ENGINE, h->options.timeout_ms, monitor_on_engine);
+	monitor_set_endpoint(m);
 	checkup_init(&m->sitter, h->loop, CHECKUP_SITTER, h->options.timeout_ms, monitor_on_sitter);
 	progress_init(&m->progress, h->loop, h->options.timeout_ms, h->options.stall_ms, monitor_on_progress);
 	m->began_ms = health_now(h);
@@ -308,7 +316,8 @@ static void health_set_options(struct health *h, const struct health_options *op
 	h->limits = (struct health_limits){ .interval_ms = options->has_probes ? options->interval_ms : 0,
 		.slow_start_ms = options->slow_start_ms,
 		.stall_ms = options->stall_ms,
-		.errors_max = options->errors_max };
+		.errors_max = options->errors_max,
+		.n_good_min = options->n_good_min };
 }
 
 /* A probe that is due later than it would be now comes earlier; what a question under way asks next it asks
@@ -318,6 +327,7 @@ static void monitor_retune(struct monitor *m) {
 
 	m->engine.fetch.timeout_ms = m->sitter.fetch.timeout_ms = h->options.timeout_ms;
 	m->engine.bearer = m->progress.bearer = instance_key(&m->instance->spec, h->options.api_key);
+	monitor_set_endpoint(m);
 	m->progress.answer_ms = h->options.timeout_ms;
 	m->progress.pause_ms = h->options.stall_ms;
 	m->probe_at_ms = u64_min(m->probe_at_ms, health_now(h) + health_state_probe_wait_ms(&m->state));

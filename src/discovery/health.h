@@ -18,7 +18,9 @@ struct health_options {
 	bool has_probes, is_passive, has_canary;
 	uint64_t interval_ms, timeout_ms, slow_start_ms, stall_ms;
 	unsigned errors_max;
-	const char *api_key; /* for the engines; "": none */
+	unsigned n_good_min;  /* probes in a row, of one that is unhealthy; 0 is 1 */
+	const char *endpoint; /* what engines are asked for; NULL: /health */
+	const char *api_key;  /* for the engines; "": none */
 };
 
 /* What all workers have counted for an instance's slot since they started, and what they see now. */

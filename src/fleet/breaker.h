@@ -35,7 +35,7 @@ struct breaker_limits {
 };
 
 #define BREAKER_COUNT_MAX   255u
-#define BREAKER_OPEN_MAX_MS 3600000u /* of open_max_ms */
+#define BREAKER_OPEN_MAX_MS 86400000u /* of open_max_ms */
 
 /* A zeroed one is closed. */
 struct breaker {

@@ -94,7 +94,7 @@ static void health_eject(struct health_state *h, enum health_cause cause, uint64
 	h->held_ms = hold_ms(h, cause);
 	h->held_until_ms = now_ms + h->held_ms;
 	h->n_flaps++;
-	h->n_faults_in_row = 0;
+	h->n_faults_in_row = h->n_good_probes = 0;
 	h->window = (struct health_window){ .second = 0 };
 }
 
@@ -175,19 +175,25 @@ void health_state_hold(struct health_state *h, uint64_t until_ms, uint64_t now_m
 	h->held_ms = until_ms - now_ms;
 }
 
+static bool is_proved(const struct health_state *h) {
+	return h->state != INSTANCE_UNHEALTHY || h->n_good_probes >= h->limits->n_good_min;
+}
+
 void health_state_probe(struct health_state *h, enum health_verdict verdict, uint64_t now_ms) {
 	h->news_ms = now_ms;
 	switch (verdict) {
 	case HEALTH_PROBE_GOOD:
 		h->n_bad_probes = 0;
+		h->n_good_probes++;
 		h->is_refused = h->is_leaving = false;
 		health_heed(h, HEALTH_CAUSE_PROBE, now_ms);
-		if (may_return(h, now_ms))
+		if (may_return(h, now_ms) && is_proved(h))
 			health_apply(h, HEALTH_EVENT_GOOD, HEALTH_CAUSE_PROBE, now_ms);
 		return;
 	case HEALTH_PROBE_BAD:
 		h->is_refused = false; /* it took the connection */
 		h->n_bad_probes++;
+		h->n_good_probes = 0;
 		health_apply(h,
 		    h->n_bad_probes >= h->limits->errors_max ? HEALTH_EVENT_BAD : HEALTH_EVENT_DOUBT,
 		    HEALTH_CAUSE_PROBE, now_ms);
@@ -214,6 +220,7 @@ void health_state_word(struct health_state *h, enum health_word word, uint64_t n
 
 void health_state_refused(struct health_state *h, uint64_t now_ms) {
 	h->news_ms = now_ms;
+	h->n_good_probes = 0;
 	h->is_refused = true;
 	health_state_acquit(h, now_ms); /* what hung is gone: whoever comes in its place is another */
 	health_apply(h, HEALTH_EVENT_BAD, HEALTH_CAUSE_REFUSED, now_ms);

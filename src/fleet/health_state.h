@@ -86,6 +86,7 @@ struct health_limits {
 	uint64_t slow_start_ms; /* 0: full share at once */
 	uint64_t stall_ms;      /* between two times that one is suspected without a reason */
 	unsigned errors_max;    /* in a row */
+	unsigned n_good_min;    /* probes in a row that bring back what is unhealthy; 0 is 1 */
 };
 
 struct health_window {
@@ -97,12 +98,12 @@ struct health_state {
 	const struct health_limits *limits;
 	enum instance_state state;
 	enum health_cause cause;
-	uint32_t n_bad_probes, n_faults_in_row;
-	uint32_t n_streams, n_stalled; /* as last told */
-	uint32_t n_waiting;            /* requests that nothing was brought for */
-	uint32_t n_mute;               /* of both, witnesses that it does no work, until it shows some */
-	uint32_t n_flaps;              /* ejections without a long time of health between them */
-	bool is_refused, is_denied;    /* as the last connect, and the babysitter, say */
+	uint32_t n_bad_probes, n_good_probes, n_faults_in_row; /* probes: in a row */
+	uint32_t n_streams, n_stalled;                         /* as last told */
+	uint32_t n_waiting;                                    /* requests that nothing was brought for */
+	uint32_t n_mute;            /* of both, witnesses that it does no work, until it shows some */
+	uint32_t n_flaps;           /* ejections without a long time of health between them */
+	bool is_refused, is_denied; /* as the last connect, and the babysitter, say */
 	/* It has said that it drains, and no good probe came since; its babysitter says so. */
 	bool is_leaving, is_sitter_leaving;
 	enum instance_state asked; /* DRAINING or DISABLED, by somebody's will; UNKNOWN: neither */

@@ -61,6 +61,13 @@ static const char *check_session_header(const char *text) {
 	return strlen(text) > INSPECT_HEADER_MAX ? "expected a name of at most 63 bytes" : check_header(text);
 }
 
+static const char *check_path(const char *text) {
+	for (const char *c = text; *c; c++)
+		if (*c <= ' ' || *c > '~' || *c == '#')
+			return "expected a path without blanks";
+	return text[0] == '/' && strlen(text) <= 1024 ? NULL : "expected a path that begins with /";
+}
+
 /* Not one to take to no effect: it changes what is served. */
 static const char *check_alias(const char *text) {
 	return "aliases are not built yet";
@@ -499,15 +506,24 @@ static const struct option rows[] = {
 	    .type = OPTION_BOOL, .def = "true", ROUTER(health.has_probes) },
 	{ "health", "passive", .help = "whether failed requests and silent streams are evidence",
 	    .type = OPTION_BOOL, .def = "true", ROUTER(health.is_passive) },
-	{ "health", "interval", .flag = "health-interval", .help = "between two probes of an engine",
+	{ "health", "interval", .flag = "health-interval", .also = "health-check-interval-secs",
+	    .help = "between two probes of an engine; --health-check-interval-secs with vLLM's router",
 	    .type = OPTION_DURATION, .def = "5s", .min = 50, .max = HOUR_MS, .unit_ms = 1000,
 	    ROUTER(health.interval_ms) },
-	{ "health", "timeout", .flag = "health-timeout", .help = "for a probe's answer",
+	{ "health", "timeout", .flag = "health-timeout", .also = "health-check-timeout-secs",
+	    .help = "for a probe's answer; --health-check-timeout-secs with vLLM's router",
 	    .type = OPTION_DURATION, .def = "3s", .min = 1, .max = HOUR_MS, .unit_ms = 1000,
 	    ROUTER(health.timeout_ms) },
-	{ "health", "max_errors",
-	    .help = "failures in a row that make an engine unhealthy; a refused connection does at once",
+	{ "health", "max_errors", .also = "health-failure-threshold",
+	    .help = "failures in a row that make an engine unhealthy; a refused connection does at once; "
+		    "--health-failure-threshold with vLLM's router",
 	    .type = OPTION_UINT, .def = "3", .min = 1, .max = 1000, ROUTER(health.errors_max) },
+	{ "health", "successes", .flag = "health-success-threshold",
+	    .help = "good probes in a row that an unhealthy engine comes back after", .type = OPTION_UINT,
+	    .def = "1", .min = 1, .max = 1000, ROUTER(health.n_good_min) },
+	{ "health", "endpoint", .flag = "health-check-endpoint", .arg = "PATH",
+	    .help = "what engines are asked for; where it is not there, /v1/models", .type = OPTION_STRING,
+	    .def = "/health", .check = check_path, ROUTER(health.endpoint) },
 	{ "health", "slow_start", .help = "how long the share of an engine grows that is healthy again",
 	    .type = OPTION_DURATION, .def = "10s", .max = HOUR_MS, ROUTER(health.slow_start_ms) },
 	{ "health", "stall_timeout",
@@ -604,11 +620,10 @@ static const struct option rows[] = {
 	    .help =
 		"so many attempts in a row that fail open an engine's breaker: no connection, a broken one, "
 		"no answer in time, 5xx but 501 and 503",
-	    .type = OPTION_UINT, .def = "10", .min = 1, .max = BREAKER_COUNT_MAX,
-	    ROUTER(breaker.limits.failures) },
+	    .type = OPTION_UINT, .def = "10", .min = 1, .max = UINT32_MAX, ROUTER(breaker.limits.failures) },
 	{ "breaker", "successes", .flag = "cb-success-threshold",
 	    .help = "so many good ones in a row close it again", .type = OPTION_UINT, .def = "3", .min = 1,
-	    .max = BREAKER_COUNT_MAX, ROUTER(breaker.limits.successes) },
+	    .max = UINT32_MAX, ROUTER(breaker.limits.successes) },
 	{ "breaker", "open", .flag = "cb-timeout-duration-secs",
 	    .help = "how long it stays open, within a tenth; twice as long each time that it fails again",
 	    .type = OPTION_DURATION, .def = "60s", .min = 1, .max = BREAKER_OPEN_MAX_MS, .unit_ms = 1000,
@@ -619,7 +634,7 @@ static const struct option rows[] = {
 	    ROUTER(breaker.limits.open_max_ms) },
 	{ "breaker", "window", .flag = "cb-window-duration-secs",
 	    .help = "failures in a row count together when the first is no older than this",
-	    .type = OPTION_DURATION, .def = "120s", .min = 1, .max = HOUR_MS, .unit_ms = 1000,
+	    .type = OPTION_DURATION, .def = "120s", .min = 1, .max = 24 * HOUR_MS, .unit_ms = 1000,
 	    ROUTER(breaker.limits.window_ms) },
 	{ "breaker", "disabled", .flag = "disable-circuit-breaker",
 	    .help = "the contrary of enabled, as vLLM's router has it", .type = OPTION_BOOL, .def = "false",
@@ -639,7 +654,8 @@ static const struct option rows[] = {
 	    .type = OPTION_UINT, .def = "100", .max = 1u << 20, ROUTER(admission.queue_size) },
 	{ "admission", "queue_timeout", .flag = "queue-timeout-secs",
 	    .help = "how long one waits at most; a plain number is seconds", .type = OPTION_DURATION,
-	    .def = "60s", .min = 1, .max = HOUR_MS, .unit_ms = 1000, ROUTER(admission.queue_timeout_ms) },
+	    .def = "60s", .min = 1, .max = 24 * HOUR_MS, .unit_ms = 1000,
+	    ROUTER(admission.queue_timeout_ms) },
 	{ "sse", "heartbeat", .help = "between two comments in a stream whose engine is silent",
 	    .type = OPTION_DURATION, .def = "off", .min = 10, .max = HOUR_MS, .can_be_off = true,
 	    ROUTER(heartbeat_ms) },

@@ -78,6 +78,8 @@ struct router_timeouts {
 struct router_health {
 	bool has_probes, is_passive, has_canary;
 	uint64_t interval_ms, timeout_ms, slow_start_ms;
+	unsigned n_good_min;
+	const char *endpoint;
 	uint64_t stall_timeout_ms; /* 0: silence is no evidence */
 	unsigned errors_max;
 };

@@ -339,8 +339,18 @@ static void complete_retry(struct router_config *config) {
 	retry->backoff_max_ms = u64_max(retry->backoff_max_ms, retry->backoff_ms);
 }
 
-/* Those that nothing but a hand opens. */
-static void complete_breaker(struct router_breaker *breaker) {
+static void clamp_count(struct option_set *set, const char *path, uint32_t *count) {
+	if (*count <= BREAKER_COUNT_MAX)
+		return;
+	option_warning(
+	    set, path, "%u is taken as %u: a breaker counts no further", *count, BREAKER_COUNT_MAX);
+	*count = BREAKER_COUNT_MAX;
+}
+
+/* Without failures: those that nothing but a hand opens. */
+static void complete_breaker(struct option_set *set, struct router_breaker *breaker) {
+	clamp_count(set, "breaker.failures", &breaker->limits.failures);
+	clamp_count(set, "breaker.successes", &breaker->limits.successes);
 	if (!breaker->is_enabled || breaker->is_disabled)
 		breaker->limits.failures = 0;
 	breaker->limits.open_max_ms = u64_max(breaker->limits.open_max_ms, breaker->limits.open_ms);
@@ -372,6 +382,6 @@ void config_verify(struct option_set *set, struct router_config *config) {
 	if (config->registry_url[0])
 		choose_table_file(set, config);
 	complete_retry(config);
-	complete_breaker(&config->breaker);
+	complete_breaker(set, &config->breaker);
 	config->timeout.first_byte_all = option_is_given(set, "timeout.first_byte");
 }

@@ -204,6 +204,8 @@ struct health_options reload_health_options(const struct router_config *config) 
 		.slow_start_ms = h->slow_start_ms,
 		.stall_ms = h->stall_timeout_ms,
 		.errors_max = h->errors_max,
+		.n_good_min = h->n_good_min,
+		.endpoint = h->endpoint,
 		.api_key = config->engine_key };
 }
 

@@ -1,4 +1,5 @@
 """States of engines as the running router sees them: probes, failed requests, hung streams, babysitters."""
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -88,6 +89,27 @@ def test_an_engine_without_a_health_page_is_asked_for_its_models(start, front):
     router = front([worker])
     eventually(lambda: states(router) == {worker.url: "ready"})
     assert "/health" in worker.asked
+
+
+def test_another_page_may_be_the_one_that_is_asked(start, front):
+    """As vLLM's router has it: --health-check-endpoint, and so many good answers before it is back."""
+    well = threading.Event()
+    well.set()
+    page = {"/well": lambda peer: peer.send(answer(b"{}", b"200 OK" if well.is_set() else b"500 Ill"))}
+    worker = start(Scripted, pages=page)
+    router = front([worker], health={"endpoint": "/well", "successes": 3})
+    eventually(lambda: states(router)[worker.url] == "ready")
+    assert "/health" not in worker.asked and "/well" in worker.asked
+    well.clear()
+    eventually(lambda: states(router)[worker.url] == "unhealthy")
+    asked = len(worker.asked)
+    well.set()
+    eventually(lambda: states(router)[worker.url] in ("ready", "degraded"))
+    assert worker.asked[asked:].count("/well") >= 3
+    assert "/health" not in worker.asked
+    router.reconfigure(health={"endpoint": "/health"})
+    router.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "/health" in worker.asked)
 
 
 def test_failed_requests_eject_though_probes_are_good(start, engine, front):

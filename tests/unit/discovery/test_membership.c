@@ -413,7 +413,9 @@ static void judge(struct town *t, struct health_state *h, const struct snapshot_
 
 /* "a" is there for good, "f" for half a second in each; for five minutes. */
 static void who_flaps_gets_next_to_nothing_while_others_serve(void **state) {
-	static const struct health_limits limits = { 5000, 30000, 30000, 3 };
+	static const struct health_limits limits = {
+		.interval_ms = 5000, .slow_start_ms = 30000, .stall_ms = 30000, .errors_max = 3
+	};
 	struct town t = town_open();
 	struct health_state steady, flapper;
 	double share = 0;

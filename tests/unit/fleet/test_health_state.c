@@ -4,8 +4,9 @@
 
 enum { INTERVAL_MS = 5000, SLOW_MS = 10000, STALL_MS = 30000, ERRORS_MAX = 3, START_MS = 1000000 };
 
-static const struct health_limits probed = { INTERVAL_MS, SLOW_MS, STALL_MS, ERRORS_MAX };
-static const struct health_limits unprobed = { 0, SLOW_MS, STALL_MS, ERRORS_MAX };
+static const struct health_limits probed = { INTERVAL_MS, SLOW_MS, STALL_MS, ERRORS_MAX, 1 };
+static const struct health_limits wary = { INTERVAL_MS, SLOW_MS, STALL_MS, ERRORS_MAX, 3 };
+static const struct health_limits unprobed = { 0, SLOW_MS, STALL_MS, ERRORS_MAX, 1 };
 
 /* One instance, and its time. */
 struct life {
@@ -777,9 +778,34 @@ static void the_drawing_is_true(void **state) {
 				    instance_state_text(s), events[e]);
 }
 
+/* In a row; of one that was never out, one is enough. */
+static void so_many_good_probes_bring_it_back(void **state) {
+	static const enum health_verdict spoilers[] = { HEALTH_PROBE_BAD, HEALTH_PROBE_REFUSED };
+
+	for (size_t i = 0; i < n_elems(spoilers); i++) {
+		struct life l = life_begin(&wary);
+
+		probe(&l, HEALTH_PROBE_GOOD);
+		assert_int_equal(l.h.state, INSTANCE_READY);
+		for (unsigned k = 0; k < 5; k++)
+			probe(&l, HEALTH_PROBE_GOOD);
+		probe(&l, HEALTH_PROBE_REFUSED);
+		for (unsigned k = 0; k < 2; k++)
+			probe(&l, HEALTH_PROBE_GOOD);
+		assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
+		probe(&l, spoilers[i]);
+		for (unsigned k = 0; k < 2; k++)
+			probe(&l, HEALTH_PROBE_GOOD);
+		assert_int_equal(l.h.state, INSTANCE_UNHEALTHY);
+		probe(&l, HEALTH_PROBE_GOOD);
+		assert_int_equal(l.h.state, INSTANCE_READY);
+	}
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_move_of_the_table_is_legal),
+		cmocka_unit_test(so_many_good_probes_bring_it_back),
 		cmocka_unit_test(what_is_out_comes_back_by_good_news_alone),
 		cmocka_unit_test(somebodys_will_stands_until_it_is_taken_back),
 		cmocka_unit_test(who_is_not_probed_comes_back_at_once),

@@ -301,6 +301,52 @@ static void its_flags_are_in_seconds(void **state) {
 	release(&r);
 }
 
+static void flags_of_vllms_router_for_health(void **state) {
+	static const char *const paths[] = { "health", "", "/a b", "/\x7f" };
+	struct reading r = read_config("--worker-urls http://a", NULL);
+	const struct router_health *h = &r.config.health;
+
+	assert_true(h->errors_max == 3 && h->n_good_min == 1);
+	assert_string_equal(h->endpoint, "/health");
+	release(&r);
+	r = read_config(
+	    "--worker-urls http://a --health-check-interval-secs 60 --health-check-timeout-secs 5 "
+	    "--health-failure-threshold 4 --health-success-threshold 2 --health-check-endpoint /ready?now=1",
+	    NULL);
+	assert_string_equal(r.mistakes, "");
+	assert_int_equal(r.config.health.interval_ms, 60000);
+	assert_int_equal(r.config.health.timeout_ms, 5000);
+	assert_true(r.config.health.errors_max == 4 && r.config.health.n_good_min == 2);
+	assert_string_equal(r.config.health.endpoint, "/ready?now=1");
+	release(&r);
+	for (size_t i = 0; i < n_elems(paths); i++) {
+		char file[64];
+
+		snprintf(file, sizeof(file), "health.endpoint = '%s'\n", i == 3 ? "/\xc3\xa4" : paths[i]);
+		r = read_config("--worker-urls http://a", file);
+		assert_non_null(strstr(r.mistakes, "health.endpoint"));
+		release(&r);
+	}
+}
+
+/* What users of vLLM's router pass to it. */
+static void large_values_of_vllms_router(void **state) {
+	struct reading r = read_config("--worker-urls http://a --cb-failure-threshold 1000 "
+				       "--cb-success-threshold 255 --cb-timeout-duration-secs 14400 "
+				       "--cb-window-duration-secs 14400 --queue-timeout-secs 14400",
+	    NULL);
+	const struct breaker_limits *limits = &r.config.breaker.limits;
+
+	assert_int_equal(option_mistakes(r.config.options), 0);
+	assert_string_equal(r.mistakes,
+	    "--cb-failure-threshold: warning: 1000 is taken as 255: a breaker counts no further\n");
+	assert_true(limits->failures == BREAKER_COUNT_MAX && limits->successes == 255);
+	assert_true(limits->open_ms == 14400000 && limits->open_max_ms == 14400000);
+	assert_int_equal(limits->window_ms, 14400000);
+	assert_int_equal(r.config.admission.queue_timeout_ms, 14400000);
+	release(&r);
+}
+
 /* As a set of policies looks for it. */
 static const struct policy *policy_for(const struct router_config *config, const char *model) {
 	const struct policy_options *options = &config->policies;
@@ -785,6 +831,8 @@ int main(void) {
 		cmocka_unit_test(bad_tenants_are_refused),
 		cmocka_unit_test(engines_have_keys),
 		cmocka_unit_test(its_flags_are_in_seconds),
+		cmocka_unit_test(flags_of_vllms_router_for_health),
+		cmocka_unit_test(large_values_of_vllms_router),
 		cmocka_unit_test(flags_name_policies_of_models),
 		cmocka_unit_test(certificates_are_listed),
 		cmocka_unit_test(mistakes),

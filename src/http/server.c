@@ -306,13 +306,16 @@ static void server_limit_handshakes(struct server *s) {
 
 /*
  * Ends it for one who waits, unless what has come since the last poll, or is on its way out, says that it is
- * at work. True: its place is free. There is no time to linger: all that came was read, so that no reset
- * follows.
+ * at work. True: its place is free. There is no time to linger: all that came was read, but of a handshake,
+ * so that no reset follows.
  */
 static bool session_yield(struct session *s) {
 	enum session_state state = (enum session_state)s->state;
 	uint32_t n_requests = s->n_requests; /* one may come and be answered at once */
-	if (state != SESSION_HANDSHAKE) {
+	if (state == SESSION_HANDSHAKE) {
+		if (s->conn.state != CONN_CONNECTING) /* it is over, and its job is about to see that */
+			return false;
+	} else {
 		conn_look(&s->conn);
 		session_run_head(s);
 	}

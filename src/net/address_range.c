@@ -15,9 +15,21 @@ static void address_set_ipv4(struct address *a, const void *bytes) {
 	memcpy(a->bytes, bytes, 4);
 }
 
+/* Where in it an IPv4 address stands that packets to it end up at; NULL: nowhere. */
+static const uint8_t *embedded_ipv4(const struct in6_addr *in6) {
+	static const uint8_t nat64[12] = { 0x00, 0x64, 0xff, 0x9b }; /* 64:ff9b::/96, RFC 6052 */
+	static const uint8_t six_to_four[2] = { 0x20, 0x02 };        /* 2002::/16, RFC 3056 */
+
+	if (IN6_IS_ADDR_V4MAPPED(in6) || memcmp(in6->s6_addr, nat64, sizeof(nat64)) == 0)
+		return in6->s6_addr + 12;
+	return memcmp(in6->s6_addr, six_to_four, sizeof(six_to_four)) == 0 ? in6->s6_addr + 2 : NULL;
+}
+
 static void address_set_ipv6(struct address *a, const struct in6_addr *in6) {
-	if (IN6_IS_ADDR_V4MAPPED(in6)) {
-		address_set_ipv4(a, in6->s6_addr + 12);
+	const uint8_t *ipv4 = embedded_ipv4(in6);
+
+	if (ipv4) {
+		address_set_ipv4(a, ipv4);
 		return;
 	}
 	*a = (struct address){ .is_ipv4 = false };

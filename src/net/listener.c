@@ -186,8 +186,8 @@ void listener_close(struct listener *l) {
 		return;
 	l->is_closing =
 	    true; /* closing a socket of a shared port resets what is queued on it: take that first */
-	for (unsigned i = 0; i < BACKLOG && listener_accept(l);
-	     i++) /* who comes meanwhile is not in it yet */
+	/* A full queue has one more; who comes meanwhile need not be waited for. */
+	for (unsigned i = 0; i <= BACKLOG && listener_accept(l); i++)
 		;
 	timer_stop(&l->retry);
 	uv_close((uv_handle_t *)&l->poll, NULL);

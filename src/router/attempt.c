@@ -112,6 +112,7 @@ static enum next lost_before_answer(struct exchange *x, enum cause cause) {
 		return attempt_failed(x, cause);
 	if (is_stale && x->keeps_replay) { /* it was never sent, which costs nothing */
 		metric_add(&x->worker->metrics->unsent_retries, 1);
+		x->n_sends--;
 		attempt_drop(x);
 		return exchange_go(x, STEP_CONNECT);
 	}

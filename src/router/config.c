@@ -338,7 +338,8 @@ static const struct option rows[] = {
 	    .type = OPTION_DURATION, .def = "5s", .max = HOUR_MS, ROUTER(timeout.announce_ms) },
 	{ "timeout", "drain", .help = "after that: for open requests to finish", .type = OPTION_DURATION,
 	    .def = "300s", .max = 24 * HOUR_MS, ROUTER(timeout.drain_ms) },
-	{ "timeout", "upgrade", .help = "for a new binary to be ready; if it is not, the old one goes on",
+	{ "timeout", "upgrade",
+	    .help = "for a new binary to be ready, and as long to serve; if it does not, the old one goes on",
 	    .type = OPTION_DURATION, .def = "60s", .min = 1, .max = HOUR_MS, ROUTER(timeout.upgrade_ms) },
 
 	{ "policy", "default", .flag = "policy", .help = "which engine gets a request", .type = OPTION_STRING,

@@ -72,7 +72,7 @@ struct router_timeouts {
 	uint64_t total_ms;       /* whole request; can be off */
 	uint64_t announce_ms;    /* after SIGTERM: not ready, but still accepting */
 	uint64_t drain_ms;       /* after that: what streams get to finish */
-	uint64_t upgrade_ms;     /* for a new binary to be ready */
+	uint64_t upgrade_ms;     /* for a new binary to be ready; as long again to serve */
 };
 
 struct router_health {

@@ -1,6 +1,6 @@
 /*
- * patience: what the client of a stream gets while its request waits for a place, or for an engine that
- * accepts its connection, if it asked to wait (x-headrace-wait): after ten seconds the head of its stream,
+ * patience: what the client of a stream gets while its request waits for a place, or for another try at an
+ * engine that is not up, if it asked to wait (x-headrace-wait): after ten seconds the head of its stream,
  * and a comment then and every ten seconds more, so that nobody on the way takes it for dead.
  *
  * From then on the answer has begun: errors are events of it, and an instance's answer must be a

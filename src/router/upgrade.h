@@ -65,7 +65,7 @@ struct upgrade {
 /* Looks at how this process was started: before anything changes its folder or its arguments. */
 void upgrade_init(struct upgrade *u, struct loop *loop, const struct upgrade_owner *owner);
 
-/* A process that is not ready yet is killed; one that serves is let go. Before the loop ends. */
+/* A process that is not ready yet is killed; one that was told to go is left alone. Before the loop ends. */
 void upgrade_deinit(struct upgrade *u);
 
 /* False: it could not be begun, and u->why says why, as does the log. */

@@ -191,6 +191,27 @@ static void test_stale_connection_is_repeated(void **state) {
 }
 
 /* What came while the first part was on its way is in the repetition, too. */
+static void test_what_was_never_sent_is_no_attempt(void **state) {
+	struct world *w = WORLD("m");
+	w->config.retry.attempts = 2;
+	struct peer *stale = pooled(w);
+	peer_deafen(stale);
+	struct peer *client = ask(w, no_body_post);
+	expect_request(stale, "POST /x HTTP/1.1", "abc");
+	peer_finish(stale);
+	world_settle(w);
+	struct peer *busy = net_newest(0);
+	expect_request(busy, "POST /x HTTP/1.1", "abc");
+	say(w, busy, "HTTP/1.1 503 Busy\r\ncontent-length: 4\r\nconnection: close\r\n\r\nbusy");
+	world_pass(w, 60);
+	struct peer *again = net_newest(0);
+	assert_ptr_not_equal(again, busy);
+	expect_request(again, "POST /x HTTP/1.1", "abc");
+	say(w, again, ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	expect_end(w, 2);
+}
+
 static void test_stale_connection_with_a_body_that_still_arrives(void **state) {
 	struct world *w = WORLD("m");
 	struct peer *stale = pooled(w);
@@ -553,6 +574,7 @@ int main(void) {
 		cmocka_unit_test(test_all_silent),
 		cmocka_unit_test(test_no_descriptor_is_nobodys_fault),
 		cmocka_unit_test(test_stale_connection_is_repeated),
+		cmocka_unit_test(test_what_was_never_sent_is_no_attempt),
 		cmocka_unit_test(test_stale_connection_with_a_body_that_still_arrives),
 		cmocka_unit_test(test_reset_proves_nothing),
 		cmocka_unit_test(test_acknowledged_is_sent),

@@ -39,6 +39,9 @@ static void families_are_apart(void **state) {
 	assert_true(has("::/0", "::1"));
 	assert_false(has("::/0", "1.2.3.4"));
 	assert_true(has("10.0.0.0/8", "::ffff:10.0.0.1"));
+	assert_true(has("169.254.0.0/16", "64:ff9b::a9fe:a9fe")); /* by NAT64 */
+	assert_true(has("169.254.0.0/16", "2002:a9fe:a9fe::1"));  /* by 6to4 */
+	assert_false(has("169.254.0.0/16", "64:ff9b:1::a9fe:a9fe"));
 }
 
 static void what_is_no_range(void **state) {

@@ -173,17 +173,23 @@ static void test_no_descriptor_is_nobodys_fault(void **state) {
 /* --- pooled connections --------------------------------------------------------------------- */
 
 /* The engine closed while the request was on its way, and its kernel acknowledged nothing of that. */
-static void test_stale_connection_is_repeated(void **state) {
-	struct world *w = WORLD("m");
+/* Sent over a pooled connection that its engine had closed already, and then over another one. */
+static struct peer *ask_over_stale(struct world *w, struct peer **client_out) {
 	struct peer *stale = pooled(w);
 	peer_deafen(stale);
-	struct peer *client = ask(w, no_body_post);
+	*client_out = ask(w, no_body_post);
 	expect_request(stale, "POST /x HTTP/1.1", "abc");
 	peer_finish(stale);
 	world_settle(w);
 	struct peer *fresh = net_newest(0);
 	assert_ptr_not_equal(fresh, stale);
 	expect_request(fresh, "POST /x HTTP/1.1", "abc");
+	return fresh;
+}
+
+static void test_stale_connection_is_repeated(void **state) {
+	struct world *w = WORLD("m");
+	struct peer *client, *fresh = ask_over_stale(w, &client);
 	say(w, fresh, ANSWER_OK);
 	expect_answer(client, 200, "ok");
 	assert_int_equal(n_retries(w), 1);
@@ -194,14 +200,7 @@ static void test_stale_connection_is_repeated(void **state) {
 static void test_what_was_never_sent_is_no_attempt(void **state) {
 	struct world *w = WORLD("m");
 	w->config.retry.attempts = 2;
-	struct peer *stale = pooled(w);
-	peer_deafen(stale);
-	struct peer *client = ask(w, no_body_post);
-	expect_request(stale, "POST /x HTTP/1.1", "abc");
-	peer_finish(stale);
-	world_settle(w);
-	struct peer *busy = net_newest(0);
-	expect_request(busy, "POST /x HTTP/1.1", "abc");
+	struct peer *client, *busy = ask_over_stale(w, &client);
 	say(w, busy, "HTTP/1.1 503 Busy\r\ncontent-length: 4\r\nconnection: close\r\n\r\nbusy");
 	world_pass(w, 60);
 	struct peer *again = net_newest(0);

@@ -1,6 +1,8 @@
 """Who may get a request, and what a client is told when nobody may."""
 import threading
 
+import pytest
+
 from fakeworker import answer
 from program import eventually, http
 
@@ -139,7 +141,8 @@ def test_what_spills_says_so(fake, router):
     assert front.chat().status_code == 200 and count(engines)[0] == 1
 
 
-def test_who_is_full_gets_no_more(fake, router):
+@pytest.mark.parametrize("dialect, status", [("headrace", 503), ("vllm", 429)])
+def test_who_is_full_gets_no_more(fake, router, dialect, status):
     """Two take one each, so that the third request must wait for one of them; the third engine serves another model."""
     done = threading.Event()
 
@@ -148,14 +151,17 @@ def test_who_is_full_gets_no_more(fake, router):
             assert done.wait(60)
             peer.send(answer())
     engines = [fake(hold), fake(hold), fake(serve, declared=["other"])]
-    front = router(engines, "--queue-size", "0", labels=[{"capacity": "1"}] * 3, router={"threads": 1})
+    front = router(engines, "--queue-size", "0", "--dialect", dialect, labels=[{"capacity": "1"}] * 3, router={"threads": 1})
     results = []
     held = [threading.Thread(target=lambda: results.append(front.chat().status_code)) for _ in range(2)]
     for thread in held:
         thread.start()
     eventually(lambda: count(engines) == [1, 1, 0])
     late = front.chat()
-    assert refusal(late) == (503, "overloaded") and late.headers["retry-after"] == "1"
+    assert refusal(late) == (status, "overloaded") and late.headers["retry-after"] == "1"
+    with http() as client:
+        explained = client.post(f"{front.admin_url}/explain", json={"model": "m", "messages": []}).json()
+    assert explained["refusal"] == {"status": status, "code": "overloaded"}
     assert front.chat("other").status_code == 200
     done.set()
     for thread in held:

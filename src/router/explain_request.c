@@ -129,19 +129,11 @@ static json_t *demand_json(const struct query *q) {
 	    (json_int_t)d->n_keys, "output_max", (json_int_t)d->output_max);
 }
 
-/* Of who does not wait: turn_cause(). */
-static enum cause cause_of(const struct query *q) {
-	enum cause cause = exchange_cause(q->e.outcome);
-
-	return cause == CAUSE_INSTANCES_FULL && q->settings->config->admission.is_vllm ? CAUSE_TOO_MANY
-										       : cause;
-}
-
 /* Nobody would get it: what the client would be told. */
 static json_t *refusal_json(const struct query *q) {
 	if (!q->e.outcome)
 		return json_null();
-	enum cause cause = cause_of(q);
+	enum cause cause = turn_cause_as(q->settings->config, exchange_cause(q->e.outcome), false);
 
 	return json_pack("{s:i, s:s}", "status", (int)reply_error(cause, q->dialect).status, "code",
 	    cause_row(cause)->code);

@@ -339,10 +339,14 @@ bool turn_again(struct exchange *x, enum cause cause) {
 	return true;
 }
 
-enum cause turn_cause(const struct exchange *x, enum cause cause) {
-	if (cause != CAUSE_INSTANCES_FULL || !exchange_config(x)->admission.is_vllm)
+enum cause turn_cause_as(const struct router_config *config, enum cause cause, bool has_waited) {
+	if (cause != CAUSE_INSTANCES_FULL || !config->admission.is_vllm)
 		return cause;
-	return x->turn.ends_ms ? CAUSE_WAIT_TIMEOUT : CAUSE_TOO_MANY; /* it waited, or could not */
+	return has_waited ? CAUSE_WAIT_TIMEOUT : CAUSE_TOO_MANY;
+}
+
+enum cause turn_cause(const struct exchange *x, enum cause cause) {
+	return turn_cause_as(exchange_config(x), cause, x->turn.ends_ms);
 }
 
 void turn_leave(struct exchange *x, enum cause cause) {

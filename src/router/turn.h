@@ -16,6 +16,8 @@
 #include "base/slab.h"
 #include "router/gatekeeper.h"
 
+struct router_config;
+
 /* A worker's. */
 struct turn_desk {
 	struct slab waiters;
@@ -58,6 +60,9 @@ must_use bool turn_again(struct exchange *x, enum cause cause);
 /* What that is called by the dialect, behind turn_again(): vLLM's router has one word for all want of room.
  */
 enum cause turn_cause(const struct exchange *x, enum cause cause);
+
+/* The same of a request that is not there. */
+enum cause turn_cause_as(const struct router_config *config, enum cause cause, bool has_waited);
 
 /* It goes no further, for this cause. It waits no longer; a place that it has it keeps until turn_settle().
  */

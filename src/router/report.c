@@ -44,6 +44,14 @@ static void write_queue(const struct router *router, FILE *out) {
 		metric_write_row(
 		    out, "headrace_queue_requests", "class", class, gatekeeper_n_waiting(router->gate, i));
 	}
+	uint32_t n_before = 0;
+	metric_write_family(out, "headrace_queue_position", "gauge",
+	    "Requests that a new one of the class would find before it, those of its own class with them.");
+	for (unsigned i = 0; i < FAIR_CLASSES; i++) {
+		snprintf(class, sizeof(class), "%u", i);
+		n_before += gatekeeper_n_waiting(router->gate, i);
+		metric_write_row(out, "headrace_queue_position", "class", class, n_before);
+	}
 }
 
 typedef double (*instance_value_fn)(const struct report *r, const struct instance *inst);

@@ -59,6 +59,7 @@ def test_the_cap_holds_exactly(desk, router):
     assert (view["max_requests"], view["requests"], view["waiting"]) == (5, 5, 59)
     assert len(view["queue"]) == 59 and {w["class"] for w in view["queue"]} == {4}
     assert front.metric("headrace_queue_requests", **{"class": "4"}) == 59
+    assert [front.metric("headrace_queue_position", **{"class": c}) for c in "0347"] == [0, 0, 59, 59]
     desk.let_go(64)
     assert [r.result(60) for r in replies] == [200] * 64
     assert desk.n_most == 5 and desk.n_all == 64

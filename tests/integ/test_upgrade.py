@@ -362,13 +362,19 @@ def test_who_stops_is_not_replaced(upgradable, fake):
     assert front.wait() == 0
 
 
-def test_who_stops_the_new_one_waits_for_the_old_ones_streams(upgradable, fake):
+def replaced_and_stopped(upgradable, fake):
+    """-> a router whose new process was told to stop, and a stream that the old one still has."""
     gate = Gate()
     front = upgradable([fake(gate)])
     stream = begin_stream(front)
     front.upgrade()
+    front.signal(signal.SIGTERM)
+    return front, gate, stream
+
+
+def test_who_stops_the_new_one_waits_for_the_old_ones_streams(upgradable, fake):
+    front, gate, stream = replaced_and_stopped(upgradable, fake)
     new = front.pid
-    os.kill(new, signal.SIGTERM)
     eventually(lambda: front.output().count("not accepting, requests at work finish") == 2)
     assert is_alive(new) and is_alive(front.first.pid)
     gate.opens.set()
@@ -378,12 +384,8 @@ def test_who_stops_the_new_one_waits_for_the_old_ones_streams(upgradable, fake):
 
 
 def test_who_stops_the_new_one_twice_ends_the_old_ones_streams(upgradable, fake):
-    gate = Gate()
-    front = upgradable([fake(gate)])
-    stream = begin_stream(front)
-    front.upgrade()
+    front, gate, stream = replaced_and_stopped(upgradable, fake)
     new = front.pid
-    os.kill(new, signal.SIGTERM)
     eventually(lambda: "not ready, still accepting" in front.output())
     os.kill(new, signal.SIGTERM)
     assert b"the router is being stopped" in read_to_end(stream)[0]

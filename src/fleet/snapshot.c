@@ -16,8 +16,28 @@ struct offer {
 
 /* What the block has to hold; upper bounds where several rows offer one model. */
 struct need {
-	size_t n_pairs, n_offers, n_addresses, n_candidates, n_buckets, text_bytes;
+	size_t n_pairs, n_offers, n_pools, n_addresses, n_candidates, n_buckets, text_bytes;
 };
+
+/* Does a label say of anybody that it only prefills or decodes, for whatever model? */
+static bool has_role(struct pairs labels) {
+	for (uint32_t i = 0; i < labels.n; i++) {
+		struct slice key = labels.items[i].key;
+		enum role role;
+
+		if ((slice_eq(key, SLICE("role")) || slice_eq(slice_head(key, 5), SLICE("role@"))) &&
+		    role_find(labels.items[i].value, &role) && role != ROLE_UNIFIED)
+			return true;
+	}
+	return false;
+}
+
+static bool has_roles(const struct snapshot_row *rows, uint32_t n_rows) {
+	for (uint32_t i = 0; i < n_rows; i++)
+		if (has_role(rows[i].labels))
+			return true;
+	return false;
+}
 
 static struct need need_of(const struct snapshot_row *rows, uint32_t n_rows, struct pairs lost) {
 	struct need need = { .n_offers = lost.n, .n_pairs = lost.n, .n_candidates = n_rows, .n_buckets = 1 };
@@ -31,6 +51,10 @@ static struct need need_of(const struct snapshot_row *rows, uint32_t n_rows, str
 		    rows[i].metadata.n + 1;
 	}
 	need.n_candidates += need.n_offers;
+	if (has_roles(rows, n_rows)) { /* two pools a model and of all, and each row in two of the three */
+		need.n_pools = 2 * (need.n_offers + 1);
+		need.n_candidates *= 2;
+	}
 	while (need.n_buckets < 2 * need.n_offers + 1)
 		need.n_buckets *= 2;
 	assert(need.n_candidates < UINT32_MAX && need.n_buckets < UINT32_MAX);
@@ -219,14 +243,14 @@ static void weigh(const struct snapshot *snap, struct candidate *candidates, uin
 struct room {
 	struct candidate *candidates;
 	struct traits *traits;
+	struct model *pools; /* NULL: there are no roles */
 	uint32_t *primaries; /* scratch */
 };
 
-/* Parts those who serve a model, n of room.primaries, each row once, into its candidates and its reserve. */
-static void model_part(
-    const struct snapshot *snap, struct model *model, const struct room *room, uint32_t n) {
+/* Parts those who serve a model, n primaries, each row once, into its candidates and its reserve. */
+static void model_part(struct snapshot *snap, struct model *model, const struct room *room,
+    const uint32_t *primaries, uint32_t n) {
 	struct candidate *candidates = room->candidates + snap->n_candidates;
-	const uint32_t *primaries = room->primaries;
 	struct census census = { .n_usable = 0 };
 
 	for (uint32_t i = 0; i < n; i++)
@@ -245,6 +269,61 @@ static void model_part(
 	weigh(snap, candidates, model->n_candidates);
 	weigh(snap, candidates + model->n_candidates, model->n_reserve);
 	write_traits(snap, model, room->traits + snap->n_candidates);
+	snap->n_candidates += model->n_candidates + model->n_reserve;
+}
+
+static bool is_in_pool(enum pool pool, enum role role) {
+	switch (pool) {
+	case POOL_FIRST:
+		return role != ROLE_DECODE;
+	case POOL_DECODE:
+		return role == ROLE_DECODE;
+	default:
+		return role != ROLE_PREFILL;
+	}
+}
+
+/* The same with those of n primaries alone that belong into this pool; `roles` are parallel to them. */
+static void pool_part(
+    struct snapshot *snap, struct model *model, const struct room *room, const uint8_t *roles, uint32_t n) {
+	uint32_t *chosen = malloc((n + 1) * sizeof(*chosen)), n_chosen = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		if (is_in_pool(model->pool, (enum role)roles[i]))
+			chosen[n_chosen++] = room->primaries[i];
+	model_part(snap, model, room, chosen, n_chosen);
+	free(chosen);
+}
+
+static const struct model *write_pool(struct snapshot *snap, const struct model *model, enum pool pool,
+    const struct room *room, const uint8_t *roles, uint32_t n) {
+	struct model *own = &room->pools[snap->n_pools++];
+
+	*own = (struct model){
+		.name = model->name, .object = model->object, .label = model->label, .pool = pool
+	};
+	pool_part(snap, own, room, roles, n);
+	return own;
+}
+
+/* Who serves a model that has its name, object and label: n of room->primaries. */
+static void model_fill(struct snapshot *snap, struct model *model, const struct room *room, uint32_t n) {
+	uint8_t *roles = calloc(n + 1, sizeof(*roles));
+	bool has_any = false;
+
+	for (uint32_t i = 0; room->pools && i < n; i++) {
+		struct traits traits;
+
+		snapshot_row_traits(snap, room->primaries[i], model->name, &traits);
+		roles[i] = traits.kv.role;
+		has_any |= roles[i] != ROLE_UNIFIED;
+	}
+	pool_part(snap, model, room, roles, n);
+	if (has_any) {
+		model->first = write_pool(snap, model, POOL_FIRST, room, roles, n);
+		model->decode = write_pool(snap, model, POOL_DECODE, room, roles, n);
+	}
+	free(roles);
 }
 
 static void write_any(struct snapshot *snap, const struct room *room) {
@@ -254,8 +333,7 @@ static void write_any(struct snapshot *snap, const struct room *room) {
 		if (snap->rows[r].primary == r)
 			room->primaries[n++] = r;
 	snap->any = (struct model){ .label = LABEL_OTHER };
-	model_part(snap, &snap->any, room, n);
-	snap->n_candidates = snap->any.n_candidates + snap->any.n_reserve;
+	model_fill(snap, &snap->any, room, n);
 }
 
 /* The offers of one name, which are at the front. */
@@ -268,8 +346,8 @@ static size_t count_offers(const struct offer *offers, size_t n_offers) {
 }
 
 /* One model out of its n offers. */
-static void write_model(const struct snapshot *snap, const struct offer *offers, size_t n,
-    struct model *model, const struct room *room) {
+static void write_model(struct snapshot *snap, const struct offer *offers, size_t n, struct model *model,
+    const struct room *room) {
 	uint32_t n_primaries = 0;
 
 	*model = (struct model){ .name = offers[0].model->key };
@@ -279,8 +357,8 @@ static void write_model(const struct snapshot *snap, const struct offer *offers,
 		if (i == 0 || offers[i].primary != offers[i - 1].primary)
 			room->primaries[n_primaries++] = offers[i].primary;
 	}
-	model_part(snap, model, room, n_primaries);
 	model->label = label_intern(LABEL_MODEL, model->name);
+	model_fill(snap, model, room, n_primaries);
 }
 
 static void write_models(
@@ -294,7 +372,6 @@ static void write_models(
 
 		write_model(snap, offers + i, n, model, room);
 		i += n;
-		snap->n_candidates += model->n_candidates + model->n_reserve;
 	}
 	free(offers);
 }
@@ -314,7 +391,7 @@ struct snapshot *snapshot_new(
     uint64_t version, const struct snapshot_row *rows, uint32_t n_rows, struct pairs lost) {
 	struct need need = need_of(rows, n_rows, lost);
 	size_t bytes = sizeof(struct snapshot) + n_rows * sizeof(struct snapshot_row) +
-	    need.n_offers * sizeof(struct model) +
+	    (need.n_offers + need.n_pools) * sizeof(struct model) +
 	    need.n_candidates * (sizeof(struct candidate) + sizeof(struct traits)) +
 	    need.n_pairs * sizeof(struct pair) + need.n_addresses * sizeof(struct sockaddr_storage) +
 	    need.n_buckets * sizeof(uint32_t) + need.text_bytes;
@@ -324,6 +401,7 @@ struct snapshot *snapshot_new(
 	struct snapshot *snap = packed_array(&at, 1, sizeof(*snap));
 	struct snapshot_row *own_rows = packed_array(&at, n_rows, sizeof(*own_rows));
 	struct model *models = packed_array(&at, need.n_offers, sizeof(*models));
+	struct model *pools = packed_array(&at, need.n_pools, sizeof(*pools));
 	struct candidate *candidates = packed_array(&at, need.n_candidates, sizeof(*candidates));
 	struct traits *traits = packed_array(&at, need.n_candidates, sizeof(*traits));
 	struct pair *pairs = packed_array(&at, need.n_pairs, sizeof(*pairs));
@@ -336,6 +414,7 @@ struct snapshot *snapshot_new(
 	snap->n_rows = n_rows;
 	snap->rows = own_rows;
 	snap->models = models;
+	snap->pools = pools;
 	snap->candidates = candidates;
 	snap->traits = traits;
 	snap->buckets = buckets;
@@ -346,7 +425,8 @@ struct snapshot *snapshot_new(
 	snap->lost = pairs_write(lost, &pairs, &text);
 	write_rows(own_rows, n_rows, pairs, addresses, text);
 	link_peers(own_rows, n_rows);
-	struct room room = { candidates, traits, malloc((n_rows + 1) * sizeof(*room.primaries)) };
+	struct room room = { candidates, traits, need.n_pools ? pools : NULL,
+		malloc((n_rows + 1) * sizeof(*room.primaries)) };
 	write_any(snap, &room);
 	write_models(snap, models, &room, need.n_offers);
 	free(room.primaries);
@@ -388,6 +468,14 @@ const struct model *snapshot_model(const struct snapshot *snap, struct slice nam
 		if (slice_eq(snap->models[bucket - 1].name, name))
 			return &snap->models[bucket - 1];
 	}
+}
+
+const struct model *snapshot_counterpart(const struct snapshot *snap, const struct model *model) {
+	const struct model *same = model->name.n ? snapshot_model(snap, model->name) : &snap->any;
+
+	if (!same || model->pool == POOL_ALONE)
+		return same;
+	return model->pool == POOL_FIRST ? same->first : same->decode;
 }
 
 bool snapshot_is_routable(const struct snapshot *snap, uint32_t r) {

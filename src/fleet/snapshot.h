@@ -14,8 +14,10 @@
  * have it. When more than half of its rows are unhealthy it is rather the judgement that is
  * ill, and those that are not refusing are candidates, too (is_panic). Its other rows that
  * could serve are its reserve, for requests that no candidate took: the last one left is
- * always tried. What labels and engines say of a candidate are its traits; where the rows of
- * one target contradict each other the primary counts, then the others in their order.
+ * always tried. A model with roles has pools, models of their own but for their names: the model itself
+ * then lists the unified rows and those that decode. What labels and engines say of a candidate are its
+ * traits; where the rows of one target contradict each other the primary counts, then the others in their
+ * order.
  */
 #pragma once
 
@@ -65,6 +67,12 @@ struct candidate {
 	uint16_t weight; /* 1 or more: weight times share, against the model's other candidates, or reserve */
 };
 
+/*
+ * Of a model some of whose rows only prefill or only decode there are three choices: who may have a request
+ * alone, who may compute its prompt, and who may decode what one of those computed.
+ */
+enum pool { POOL_ALONE, POOL_FIRST, POOL_DECODE };
+
 struct model {
 	struct slice name;
 	struct slice object; /* of the first candidate that gave one; empty: make it from the name */
@@ -75,14 +83,20 @@ struct model {
 	uint32_t label;                   /* fleet/label.h */
 	bool is_panic; /* more than half are unhealthy: those that are not refusing get requests, too */
 	struct traits_least least; /* of its candidates and its reserve */
+
+	/* Both NULL where all rows are unified. They have the name, object and label of their model. */
+	const struct model *first;  /* the unified and those that prefill */
+	const struct model *decode; /* those that decode */
+	enum pool pool;
 };
 
 struct snapshot {
 	uint64_t version; /* grows with every snapshot of a fleet; from 1 */
 	const struct snapshot_row *rows;
 	const struct model *models; /* sorted by name, bytewise */
+	const struct model *pools;  /* of models with roles and of `any`, in no order */
 	uint32_t n_rows;
-	uint32_t n_models;
+	uint32_t n_models, n_pools;
 	struct model any; /* nameless, label "other": every routable row, for requests without a model */
 
 	/* The arrays of all models and of `any`, one after the other: state per candidate is parallel. */
@@ -110,6 +124,30 @@ void snapshot_unref(struct snapshot **snap); /* accepts NULL, clears */
 
 /* By exact name, in constant time; NULL when no row lists that model and it is not a lost one. */
 const struct model *snapshot_model(const struct snapshot *snap, struct slice name);
+
+/* All models, pools and `any` have an index, below this number, for tables parallel to them. */
+static inline uint32_t snapshot_n_choices(const struct snapshot *snap) {
+	return snap->n_models + snap->n_pools + 1;
+}
+
+/* The last one is `any`. */
+static inline const struct model *snapshot_choice(const struct snapshot *snap, uint32_t i) {
+	if (i < snap->n_models)
+		return &snap->models[i];
+	i -= snap->n_models;
+	return i < snap->n_pools ? &snap->pools[i] : &snap->any;
+}
+
+static inline uint32_t snapshot_choice_index(const struct snapshot *snap, const struct model *model) {
+	if (model == &snap->any)
+		return snap->n_models + snap->n_pools;
+	if (model->pool == POOL_ALONE)
+		return (uint32_t)(model - snap->models);
+	return snap->n_models + (uint32_t)(model - snap->pools);
+}
+
+/* What goes by the name of a model, pool or `any` of another snapshot in this one; NULL: nothing. */
+const struct model *snapshot_counterpart(const struct snapshot *snap, const struct model *model);
 
 static inline const struct traits *snapshot_traits(const struct snapshot *snap, const struct candidate *c) {
 	assert(c >= snap->candidates && c < snap->candidates + snap->n_candidates);

@@ -7,7 +7,9 @@
 
 #include "base/text.h"
 
-#define PRICE_MAX UINT64_C(1000000000000)
+#define PRICE_MAX       UINT64_C(1000000000000)
+#define PARALLEL_MAX    65536u
+#define ZMQ_ADDRESS_MAX 255u
 
 uint64_t traits_word(struct slice name) {
 	uint64_t hash = name.n ? XXH3_64bits(name.p, name.n) : 0;
@@ -79,6 +81,68 @@ static bool read_capacity(struct traits *t, struct slice value) {
 	return true;
 }
 
+static bool read_role(struct traits *t, struct slice value) {
+	enum role role;
+
+	if (!role_find(value, &role))
+		return false;
+	t->kv.role = (uint8_t)role;
+	return true;
+}
+
+static bool read_connector(struct traits *t, struct slice value) {
+	enum connector connector;
+
+	if (!connector_find(value, &connector))
+		return false;
+	t->kv.connector = (uint8_t)connector;
+	return true;
+}
+
+static bool read_kv_mode(struct traits *t, struct slice value) {
+	t->kv.mode = slice_eq(value, SLICE("write")) ? KV_MODE_WRITE : KV_MODE_READ;
+	return t->kv.mode == KV_MODE_WRITE || slice_eq(value, SLICE("read"));
+}
+
+static bool read_bootstrap_port(struct traits *t, struct slice value) {
+	uint64_t port;
+
+	if (!text_uint(value, UINT16_MAX, &port) || port == 0)
+		return false;
+	t->kv.bootstrap_port = (uint16_t)port;
+	return true;
+}
+
+/* It goes into bodies and request ids as it is. */
+static bool read_zmq_address(struct traits *t, struct slice value) {
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]";
+	bool is_good = value.n > 0 && value.n <= ZMQ_ADDRESS_MAX;
+
+	for (size_t i = 0; is_good && i < value.n; i++)
+		is_good = value.p[i] && strchr(letters, value.p[i]);
+	t->kv.zmq_address = value;
+	return is_good;
+}
+
+static bool read_size(struct slice value, uint32_t *size_out) {
+	uint64_t n;
+
+	if (!text_uint(value, PARALLEL_MAX, &n) || n == 0)
+		return false;
+	*size_out = (uint32_t)n;
+	return true;
+}
+
+static bool read_tp_size(struct traits *t, struct slice value) {
+	return read_size(value, &t->kv.tp_size);
+}
+
+static bool read_dp_size(struct traits *t, struct slice value) {
+	return read_size(value, &t->kv.dp_size);
+}
+
+#define SIZE_MISTAKE "expected a number of devices or ranks, 1 or more"
+
 #define PRICE_MISTAKE "expected micro-units for a million tokens, a whole number up to 1000000000000"
 
 static const struct {
@@ -100,6 +164,14 @@ static const struct {
 	[TRAIT_PRICE_CACHED] = { "price_cached", read_price_cached, PRICE_MISTAKE },
 	[TRAIT_PRICE_OUT] = { "price_out", read_price_out, PRICE_MISTAKE },
 	[TRAIT_CAPACITY] = { "capacity", read_capacity, "expected a number of requests; 0 is no cap" },
+	[TRAIT_ROLE] = { "role", read_role, "expected unified, prefill or decode" },
+	[TRAIT_CONNECTOR] = { "kv_connector", read_connector,
+	    "expected nixl, mooncake, moriio, p2p_nccl or sglang" },
+	[TRAIT_KV_MODE] = { "kv_mode", read_kv_mode, "expected read or write" },
+	[TRAIT_BOOTSTRAP_PORT] = { "bootstrap_port", read_bootstrap_port, "expected a port, 1 to 65535" },
+	[TRAIT_ZMQ_ADDRESS] = { "zmq_address", read_zmq_address, "expected HOST:PORT" },
+	[TRAIT_TP_SIZE] = { "tp_size", read_tp_size, SIZE_MISTAKE },
+	[TRAIT_DP_SIZE] = { "dp_size", read_dp_size, SIZE_MISTAKE },
 };
 
 /* Only the operator can say these. */

@@ -4,16 +4,18 @@
  *
  * The operator says it by labels: `capabilities`, `features`, `context`, `clearance`,
  * `residency`, `zone`, `region`, `accelerator`, `price_in`, `price_cached`, `price_out`,
- * `capacity`. A label NAME@MODEL is of that model alone and counts more than the bare one.
- * Whom an instance is cleared for, and where data may reside, only the router's own
- * configuration can say: such labels of others are not believed. What no label says the
- * engine's model list may: its context.
+ * `capacity`; and what part an instance has where prompts are computed by others than decode: `role`,
+ * `kv_connector`, `kv_mode`, `bootstrap_port`, `zmq_address`, `tp_size`, `dp_size`. A label NAME@MODEL is of
+ * that model alone and counts more than the bare one. Whom an instance is cleared for, and where data may
+ * reside, only the router's own configuration can say: such labels of others are not believed. What no label
+ * says the engine's model list may: its context.
  *
  * Plain values that point into the labels' text.
  */
 #pragma once
 
 #include "fleet/capability.h"
+#include "fleet/connector.h"
 #include "fleet/pair.h"
 #include "fleet/privacy.h"
 
@@ -30,9 +32,26 @@ enum trait {
 	TRAIT_PRICE_CACHED,
 	TRAIT_PRICE_OUT,
 	TRAIT_CAPACITY,
+	TRAIT_ROLE,
+	TRAIT_CONNECTOR,
+	TRAIT_KV_MODE,
+	TRAIT_BOOTSTRAP_PORT,
+	TRAIT_ZMQ_ADDRESS,
+	TRAIT_TP_SIZE,
+	TRAIT_DP_SIZE,
 };
 
-#define TRAITS 12
+#define TRAITS 19
+
+/* What part an instance has in disaggregated serving, and where its partners find it. */
+struct kv_traits {
+	uint8_t role;              /* enum role */
+	uint8_t connector;         /* enum connector; CONNECTOR_ANY: not said */
+	uint8_t mode;              /* enum kv_mode */
+	uint16_t bootstrap_port;   /* 0: none, or the connector's own */
+	uint32_t tp_size, dp_size; /* 0: not said, so 1 */
+	struct slice zmq_address;  /* "host:port"; may be empty */
+};
 
 struct traits {
 	uint32_t known;        /* bits of enum trait: somebody said it; the others are 0 */
@@ -44,6 +63,7 @@ struct traits {
 	uint64_t zone, region, accelerator;         /* traits_word() of their names; 0: none */
 	uint64_t price_in, price_cached, price_out; /* micro-units for a million tokens */
 	struct slice residency;                     /* tags, separated by commas */
+	struct kv_traits kv;
 };
 
 /* What each of several can do and may get at the least: who asks no more need not look at them. */

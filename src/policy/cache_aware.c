@@ -37,6 +37,9 @@
 #define KV_S       0.15
 #define KV_USE_MAX 0.98
 
+/* To fetch a token's keys and values from the instance that computed it, against computing it. */
+#define FETCH_PART (1.0 / 64)
+
 /* Costs this near to the lowest are equal to it: in seconds, and as part of the request's own work. */
 #define TIE_S    0.002
 #define TIE_PART 0.02
@@ -133,6 +136,8 @@ static void price(struct choice *choice, uint32_t i, double group_rate) {
 	add_figures(score, choice, &c->instance->learned);
 	score->parts[PART_QUEUE] /= (float)(rate * share);
 	score->parts[PART_UNCACHED] = (float)((demand->prompt_tokens - cached) / rate);
+	if (demand->is_prefilled)
+		score->parts[PART_UNCACHED] *= (float)FETCH_PART;
 	score->parts[PART_DECODE] = (float)((double)load.decode_tokens * DECODE_S_PER_TOKEN / share);
 }
 

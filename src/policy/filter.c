@@ -21,6 +21,7 @@ static const char *const words[FILTER_CODES] = {
 	[FILTER_RESIDENCY_MISSING] = "residency_missing",
 	[FILTER_REGION_DENIED] = "region_denied",
 	[FILTER_ACCELERATOR_MISSING] = "accelerator_missing",
+	[FILTER_ROLE_MISMATCH] = "role_mismatch",
 	[FILTER_BREAKER_OPEN] = "breaker_open",
 	[FILTER_UNHEALTHY] = "unhealthy",
 	[FILTER_AVOIDED] = "avoided",
@@ -85,6 +86,23 @@ static bool lacks_accelerator(const struct filter_ask *ask, const struct subject
 	return s->traits->accelerator != ask->input->demand->accelerator;
 }
 
+static bool is_no_part(const struct filter_ask *ask, const struct subject *s) {
+	const struct pick_input *input = ask->input;
+	const struct kv_traits *kv = &s->traits->kv;
+	enum connector connector = policy_connector(ask->set->options, kv);
+	bool fits = !input->connector || (connector == input->connector && kv->mode == input->kv_mode);
+
+	switch (input->model->pool) {
+	case POOL_FIRST:
+		return kv->role == ROLE_DECODE || (kv->role == ROLE_PREFILL && !fits);
+	case POOL_DECODE:
+		return kv->role != ROLE_DECODE || !fits;
+	default:
+		return kv->role == ROLE_PREFILL ||
+		    (kv->role == ROLE_DECODE && !connector_decodes_alone(connector));
+	}
+}
+
 static bool is_full(const struct filter_ask *ask, const struct subject *s) {
 	return s->traits->capacity && load_requests(ask->set->load, s->instance->slot) >= s->traits->capacity;
 }
@@ -134,6 +152,7 @@ static bool (*const refuses[FILTER_CODES])(const struct filter_ask *ask, const s
 	[FILTER_RESIDENCY_MISSING] = lacks_residency,
 	[FILTER_REGION_DENIED] = is_elsewhere,
 	[FILTER_ACCELERATOR_MISSING] = lacks_accelerator,
+	[FILTER_ROLE_MISMATCH] = is_no_part,
 	[FILTER_AT_CAPACITY] = is_full,
 	[FILTER_SLO_UNATTAINABLE] = is_late,
 	[FILTER_OVER_COST] = is_expensive,
@@ -158,6 +177,7 @@ static uint32_t checks_of(const struct filter_ask *ask, const struct traits_leas
 	    demand->capability != CAPABILITY_OTHER && !(least->capabilities >> demand->capability & 1);
 	bool has_prices = least->known & (BIT(TRAIT_PRICE_IN) | BIT(TRAIT_PRICE_OUT));
 	bool is_work = demand_is_work(demand);
+	bool has_roles = ask->input->model->pool != POOL_ALONE || least->known >> TRAIT_ROLE & 1;
 	uint32_t checks = (uint32_t)lacks << FILTER_CAPABILITY_MISSING;
 
 	checks |= (uint32_t)((demand->features & ~least->features) != 0) << FILTER_FEATURE_MISSING;
@@ -167,6 +187,7 @@ static uint32_t checks_of(const struct filter_ask *ask, const struct traits_leas
 	checks |= (uint32_t)(options->residency.n || demand->residency.n) << FILTER_RESIDENCY_MISSING;
 	checks |= (uint32_t)(options->locality.mode == LOCALITY_REQUIRE) << FILTER_REGION_DENIED;
 	checks |= (uint32_t)(demand->accelerator != 0) << FILTER_ACCELERATOR_MISSING;
+	checks |= (uint32_t)has_roles << FILTER_ROLE_MISMATCH;
 	checks |= (uint32_t)(is_work && least->known >> TRAIT_CAPACITY & 1) << FILTER_AT_CAPACITY;
 	checks |= (uint32_t)(is_work && demand->deadline_ms) << FILTER_SLO_UNATTAINABLE;
 	checks |= (uint32_t)(options->cost_ceiling && has_prices) << FILTER_OVER_COST;
@@ -430,6 +451,7 @@ int filter_outcome(uint32_t refused) {
 		[FILTER_RESIDENCY_MISSING] = PICK_E_PRIVACY,
 		[FILTER_REGION_DENIED] = PICK_E_PRIVACY,
 		[FILTER_ACCELERATOR_MISSING] = PICK_E_ACCELERATOR,
+		[FILTER_ROLE_MISMATCH] = PICK_E_NONE_EXIST,
 		[FILTER_BREAKER_OPEN] = PICK_E_OPEN,
 		[FILTER_AT_CAPACITY] = PICK_E_FULL,
 		[FILTER_SLO_UNATTAINABLE] = PICK_E_LATE,

@@ -37,7 +37,8 @@ enum filter_code {
 	FILTER_RESIDENCY_MISSING,
 	FILTER_REGION_DENIED,
 	FILTER_ACCELERATOR_MISSING,
-	FILTER_BREAKER_OPEN, /* or half-open, and somebody is there to see */
+	FILTER_ROLE_MISMATCH, /* it does another part of the work, or has another connector */
+	FILTER_BREAKER_OPEN,  /* or half-open, and somebody is there to see */
 	FILTER_UNHEALTHY,
 	FILTER_AVOIDED, /* a connect failed within the last seconds */
 	FILTER_AT_CAPACITY,

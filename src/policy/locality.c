@@ -20,19 +20,18 @@ static bool is_on(const struct policy_set *set) {
 /* --- state ------------------------------------------------------------------------------------ */
 
 static size_t cell_of(const struct snapshot *snap, const struct model *model, uint64_t origin) {
-	size_t i = model == &snap->any ? snap->n_models : (size_t)(model - snap->models);
+	size_t i = snapshot_choice_index(snap, model);
 
-	assert(i <= snap->n_models);
+	assert(i < snapshot_n_choices(snap));
 	return i * ORIGINS + origin % ORIGINS;
 }
 
 void locality_adopt(struct policy_set *set, const struct snapshot *snap) {
 	const struct snapshot *old = set->snapshot;
-	uint8_t *rings = calloc(snap->n_models + 1, ORIGINS);
+	uint8_t *rings = calloc(snapshot_n_choices(snap), ORIGINS);
 
-	for (uint32_t i = 0; old && i <= snap->n_models; i++) {
-		const struct model *was =
-		    i == snap->n_models ? &old->any : snapshot_model(old, snap->models[i].name);
+	for (uint32_t i = 0; old && i < snapshot_n_choices(snap); i++) {
+		const struct model *was = snapshot_counterpart(old, snapshot_choice(snap, i));
 
 		if (was)
 			memcpy(rings + i * ORIGINS, set->rings + cell_of(old, was, 0), ORIGINS);

@@ -102,7 +102,7 @@ void policy_set_init(struct policy_set *set) {
 
 /* Of the snapshot in hand, if there is one. */
 static void free_tables(struct policy_set *set) {
-	for (uint32_t i = 0; set->snapshot && i <= set->snapshot->n_models; i++)
+	for (uint32_t i = 0; set->snapshot && i < snapshot_n_choices(set->snapshot); i++)
 		free(set->tables[i]);
 	free(set->tables);
 }
@@ -121,11 +121,10 @@ void policy_set_deinit(struct policy_set *set) {
 	*set = (struct policy_set){ .options = NULL };
 }
 
-/* Where a model has its place: that of `any` is behind the others. */
 static size_t index_of(const struct snapshot *snap, const struct model *model) {
-	size_t i = model == &snap->any ? snap->n_models : (size_t)(model - snap->models);
+	size_t i = snapshot_choice_index(snap, model);
 
-	assert(i <= snap->n_models);
+	assert(i < snapshot_n_choices(snap));
 	return i;
 }
 
@@ -157,22 +156,26 @@ uint32_t policy_output_tokens(const struct policy_set *set, const struct model *
 
 /* --- the next snapshot -------------------------------------------------------------------- */
 
-static const struct policy *named_policy(const struct policy_options *options, struct slice model) {
+static const struct policy *named_policy(const struct policy_options *options, const struct model *model) {
+	if (model->pool == POOL_FIRST && options->prefill)
+		return options->prefill;
+	if (model->pool == POOL_DECODE && options->decode)
+		return options->decode;
 	for (size_t i = 0; i < options->n_models; i++)
-		if (slice_eq(options->models[i].model, model))
+		if (slice_eq(options->models[i].model, model->name))
 			return options->models[i].policy;
 	return options->policy;
 }
 
-/* Which policy picks for which model of `snap`; the last one is of requests without a model. */
+/* Which policy picks for which model of `snap`, by index. */
 static const struct policy **choose_policies(
     const struct policy_options *options, const struct snapshot *snap, size_t *cell_bytes_out) {
-	const struct policy **policies = malloc((snap->n_models + 1) * sizeof(*policies));
+	uint32_t n = snapshot_n_choices(snap);
+	const struct policy **policies = malloc(n * sizeof(*policies));
 
-	policies[snap->n_models] = options->policy;
-	*cell_bytes_out = options->policy->cell_bytes;
-	for (uint32_t i = 0; i < snap->n_models; i++) {
-		policies[i] = named_policy(options, snap->models[i].name);
+	*cell_bytes_out = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		policies[i] = named_policy(options, snapshot_choice(snap, i));
 		if (policies[i]->cell_bytes > *cell_bytes_out)
 			*cell_bytes_out = policies[i]->cell_bytes;
 	}
@@ -245,10 +248,8 @@ static void adopt_table(
 static const struct model *model_before(
     const struct adoption *a, const struct policy *policy, const struct model *model) {
 	const struct snapshot *snap = a->set->snapshot;
-	const struct model *old = NULL;
+	const struct model *old = snap ? snapshot_counterpart(snap, model) : NULL;
 
-	if (snap)
-		old = model == &a->snap->any ? &snap->any : snapshot_model(snap, model->name);
 	return old && policy_of(a->set, old) == policy ? old : NULL;
 }
 
@@ -295,12 +296,11 @@ static void adopt_all(struct adoption *a, const struct policy *const *policies) 
 	const struct snapshot *snap = a->snap;
 
 	a->cells = calloc(1, snap->n_candidates * a->cell_bytes + 1);
-	a->tables = calloc(snap->n_models + 1, sizeof(*a->tables));
-	for (uint32_t i = 0; i <= snap->n_models; i++) {
-		const struct model *model = i ? &snap->models[i - 1] : &snap->any;
-		const struct policy *policy = policies[index_of(snap, model)];
+	a->tables = calloc(snapshot_n_choices(snap), sizeof(*a->tables));
+	for (uint32_t i = 0; i < snapshot_n_choices(snap); i++) {
+		const struct model *model = snapshot_choice(snap, i);
 
-		adopt_model(a, policy, model, model_before(a, policy, model));
+		adopt_model(a, policies[i], model, model_before(a, policies[i], model));
 	}
 }
 

@@ -171,6 +171,10 @@ struct pick_input {
 	uint32_t n_tried;
 	uint64_t now_ns; /* the clock of instance_avoid(), in nanoseconds */
 	bool is_hedge;   /* another instance has it as well: its session does not move */
+
+	/* Of a pool: how the cache goes from one to the other; CONNECTOR_ANY: not settled yet. */
+	enum connector connector;
+	enum kv_mode kv_mode;
 };
 
 struct pick_result {

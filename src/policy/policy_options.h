@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "fleet/privacy.h"
+#include "fleet/traits.h"
 
 struct policy;
 
@@ -28,6 +28,8 @@ struct policy_options {
 	const struct policy *policy; /* of all models that have none of their own */
 	const struct policy_of_model *models;
 	size_t n_models;
+	const struct policy *prefill, *decode; /* of the pools of each model; NULL: the model's own */
+	enum connector connector;              /* of instances that do not say theirs; ANY: NIXL */
 
 	/* What holds for all requests; they may ask for more. */
 	enum privacy privacy_floor;
@@ -53,6 +55,14 @@ struct policy_options {
 };
 
 #define POLICY_SHARPNESS_MAX 4
+
+/* How an instance with these traits hands on what it prefilled. */
+static inline enum connector policy_connector(
+    const struct policy_options *options, const struct kv_traits *kv) {
+	if (kv->connector)
+		return (enum connector)kv->connector;
+	return options->connector ? options->connector : CONNECTOR_NIXL;
+}
 
 /* For an initialiser: what holds where nobody says anything. */
 #define POLICY_OPTIONS_DEFAULTS                                                                              \

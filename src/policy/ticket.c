@@ -141,6 +141,7 @@ static void prepare(struct ticket *t, struct policy_set *set, const struct pick_
 		.output_tokens = demand->output_tokens,
 		.is_no_text = is_no_text(demand),
 		.is_looked_up = set->index && demand->n_keys && choice_wants_index(policy, input->model),
+		.is_prefilled = demand->is_prefilled,
 		.is_several = demand->is_batch || demand->features >> FEATURE_N & 1,
 		.is_prefill_only = is_prefill_only(demand),
 		.service_s = -1,
@@ -149,15 +150,27 @@ static void prepare(struct ticket *t, struct policy_set *set, const struct pick_
 	};
 	predict(t, set, demand);
 	t->may_overtake = t->n_blocks && may_overtake(t, set);
-	t->charged_tokens = t->prompt_tokens - t->cached_tokens;
+	t->charged_tokens = t->is_prefilled ? 0 : t->prompt_tokens - t->cached_tokens;
+}
+
+static void move_to_decode(struct ticket *t, struct policy_set *set) {
+	uint32_t decode_tokens = t->prompt_tokens + t->output_tokens;
+
+	dequeue(t, set);
+	load_move(set->load, set->worker, t->instance->slot, t->charged_tokens, decode_tokens);
+	t->charged_tokens = decode_tokens;
+	t->phase = TICKET_DECODE;
 }
 
 /* It is charged. */
-static void begin(const struct ticket *t, struct policy_set *set, const struct pick_input *input,
+static void begin(struct ticket *t, struct policy_set *set, const struct pick_input *input,
     const struct pick_result *pick) {
 	const struct demand *demand = input->demand;
 	const struct policy *policy = policy_of(set, input->model);
 
+	enqueue(t, set);
+	if (t->is_prefilled)
+		move_to_decode(t, set);
 	if (t->is_several)
 		atomic_fetch_add_explicit(&t->instance->learned.n_several, 1, memory_order_relaxed);
 	locality_keep(set, input, pick);
@@ -177,7 +190,6 @@ void ticket_open(struct ticket *t, struct policy_set *set, const struct pick_inp
 	assert(!ticket_is_open(t));
 	prepare(t, set, input, pick);
 	load_charge(set->load, set->worker, t->instance->slot, t->charged_tokens);
-	enqueue(t, set);
 	begin(t, set, input, pick);
 }
 
@@ -199,7 +211,6 @@ bool ticket_try_open(struct ticket *t, struct policy_set *set, const struct pick
 		*t = (struct ticket){ .phase = TICKET_CLOSED };
 		return false;
 	}
-	enqueue(t, set);
 	begin(t, set, input, pick);
 	return true;
 }
@@ -232,15 +243,6 @@ static void learn_first_token(struct learned *learned, double sample_s) {
 		learned_write(&learned->first_token_s, sample_s);
 	else
 		learn_mean(&learned->first_token_s, sample_s, FIRST_TOKEN_SHARE);
-}
-
-static void move_to_decode(struct ticket *t, struct policy_set *set) {
-	uint32_t decode_tokens = t->prompt_tokens + t->output_tokens;
-
-	dequeue(t, set);
-	load_move(set->load, set->worker, t->instance->slot, t->charged_tokens, decode_tokens);
-	t->charged_tokens = decode_tokens;
-	t->phase = TICKET_DECODE;
 }
 
 void ticket_first(struct ticket *t, struct policy_set *set, uint64_t now_ns) {
@@ -359,6 +361,8 @@ static void learn(const struct ticket *t, struct policy_set *set, const struct t
 	uint64_t prompt = usage->prompt_tokens, cached = u64_min(usage->cached_tokens, prompt);
 
 	learn_length(&set->lessons[t->label].output_tokens, usage->output_tokens);
+	if (t->is_prefilled)
+		return;
 	if (!prompt)
 		learn_unsaid(t);
 	if (!prompt || (double)prompt > RATIO_MAX * t->prompt_bytes)

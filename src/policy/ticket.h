@@ -3,7 +3,8 @@
  *
  * Opened when an instance was picked: the load is charged there, in requests and in prompt
  * tokens that are not cached, and the prefix index told that the prompt will be. Moved at
- * the first token, or when a whole answer comes: the tokens are in decode from then on. Closed
+ * the first token, or when a whole answer comes: the tokens are in decode from then on, and from the
+ * beginning where another instance has computed the prompt. Closed
  * at the end, on every path, exactly once. On the way it teaches: rates and first-token times
  * at the first token, cached tokens and tokens per byte from the usage at the end. Without usage the rate is
  * learned from what the prompt was taken for, the others are not.
@@ -31,6 +32,7 @@ struct ticket {
 	bool is_no_text;            /* its bytes say nothing of its tokens */
 	bool is_looked_up;          /* the index was asked what of it is cached */
 	bool is_several;            /* to the engine: a batch of prompts, or n answers */
+	bool is_prefilled;          /* elsewhere: its time says nothing of what this one computes */
 	bool is_prefill_only;       /* embeddings, and the like: an answer takes what the prompt takes */
 	bool is_capped;    /* the instance takes so many and no more: others may wait for the place */
 	bool may_overtake; /* what it is believed to find may not be there yet */

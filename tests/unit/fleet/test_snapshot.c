@@ -489,6 +489,44 @@ static void threads_share_references(void **state) {
 	}
 }
 
+static const struct pair prefills = { SLICE("role"), SLICE("prefill") };
+static const struct pair decodes = { SLICE("role@llama"), SLICE("decode") };
+
+/* Row 0 is unified, row 1 prefills, row 2 decodes llama and is unified for qwen. */
+static void roles_make_pools(void **state) {
+	struct bed bed = { .n = 0 };
+
+	bed_add(&bed, both, 2);
+	bed_add(&bed, &llama, 1);
+	bed_add(&bed, both, 2);
+	bed.rows[1].labels = (struct pairs){ &prefills, 1 };
+	bed.rows[2].labels = (struct pairs){ &decodes, 1 };
+	struct snapshot *snap = bed_snapshot(&bed);
+	const struct model *m = snapshot_model(snap, SLICE("llama"));
+
+	assert_candidates(m, (uint32_t[]){ 0, 2 }, 2);
+	assert_candidates(m->first, (uint32_t[]){ 0, 1 }, 2);
+	assert_candidates(m->decode, (uint32_t[]){ 2 }, 1);
+	assert_true(slice_eq(m->first->name, m->name) && m->decode->label == m->label);
+	assert_int_equal(snapshot_traits(snap, &m->decode->candidates[0])->kv.role, ROLE_DECODE);
+	assert_null(snapshot_model(snap, SLICE("qwen"))->first);
+	assert_candidates(snap->any.first, (uint32_t[]){ 0, 1, 2 }, 3);
+	assert_candidates(snap->any.decode, NULL, 0);
+	for (uint32_t i = 0; i < snapshot_n_choices(snap); i++) {
+		const struct model *at = snapshot_choice(snap, i);
+
+		assert_int_equal(snapshot_choice_index(snap, at), i);
+		assert_ptr_equal(snapshot_counterpart(snap, at), at);
+	}
+	snapshot_unref(&snap);
+	bed.rows[1].labels = bed.rows[2].labels = (struct pairs){ NULL, 0 };
+	snap = bed_snapshot(&bed);
+	assert_int_equal(snap->n_pools, 0);
+	assert_null(snapshot_model(snap, SLICE("llama"))->first);
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(models_are_sorted_and_found),
@@ -508,6 +546,7 @@ int main(void) {
 		cmocka_unit_test(rows_are_deep_copies),
 		cmocka_unit_test(a_snapshot_keeps_its_instances),
 		cmocka_unit_test(a_thousand_models_are_found),
+		cmocka_unit_test(roles_make_pools),
 		cmocka_unit_test(threads_share_references),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

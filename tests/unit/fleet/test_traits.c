@@ -17,7 +17,7 @@ static struct traits declared(const struct pair *labels, uint32_t n, const char 
 }
 
 static void nothing_said_is_nothing_known(void **state) {
-	static const struct pair labels[] = { LABEL("rack", "7"), LABEL("role", "decode"), LABEL("", "") };
+	static const struct pair labels[] = { LABEL("rack", "7"), LABEL("rôle", "decode"), LABEL("", "") };
 	struct traits t = declared(labels, n_elems(labels), "m", true);
 
 	assert_memory_equal(&t, &(struct traits){ .known = 0 }, sizeof(t));
@@ -37,6 +37,13 @@ static void every_label_is_read(void **state) {
 		LABEL("price_cached", "0"),
 		LABEL("price_out", "1000000000000"),
 		LABEL("capacity", "16"),
+		LABEL("role", "decode"),
+		LABEL("kv_connector", "moriio"),
+		LABEL("kv_mode", "write"),
+		LABEL("bootstrap_port", "8998"),
+		LABEL("zmq_address", "10.0.0.1:5555"),
+		LABEL("tp_size", "8"),
+		LABEL("dp_size", "2"),
 	};
 	struct traits t = declared(labels, n_elems(labels), "m", true);
 
@@ -52,6 +59,13 @@ static void every_label_is_read(void **state) {
 	assert_int_equal(t.price_cached, 0);
 	assert_int_equal(t.price_out, 1000000000000);
 	assert_int_equal(t.capacity, 16);
+	assert_int_equal(t.kv.role, ROLE_DECODE);
+	assert_int_equal(t.kv.connector, CONNECTOR_MORIIO);
+	assert_int_equal(t.kv.mode, KV_MODE_WRITE);
+	assert_int_equal(t.kv.bootstrap_port, 8998);
+	assert_true(slice_eq(t.kv.zmq_address, SLICE("10.0.0.1:5555")));
+	assert_int_equal(t.kv.tp_size, 8);
+	assert_int_equal(t.kv.dp_size, 2);
 	for (size_t i = 0; i < n_elems(labels); i++)
 		assert_null(traits_mistake(labels[i].key, labels[i].value, true));
 }

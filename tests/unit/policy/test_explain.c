@@ -195,8 +195,9 @@ static void the_order_is_that_of_picks(void **state) {
 
 		picks_open(&p, names[k / 20], weights, 5, k);
 		p.demand.session = 11;
-		struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, tried, 0,
-			0, false };
+		struct pick_input input = { .model = snapshot_model(p.set.snapshot, SLICE("m")),
+			.demand = &p.demand,
+			.tried = tried };
 		policy_explain(&p.set, &input, &e);
 		for (uint32_t i = 0; i < 5; i++) {
 			struct explanation next;
@@ -222,8 +223,11 @@ static void what_is_out_says_why(void **state) {
 	tried[0] = picks_instance(&p, 1)->slot;
 	instance_avoid(picks_instance(&p, 3), 100);
 	instance_avoid(picks_instance(&p, 4), 100);
-	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, tried, 1,
-		200000000, false };
+	struct pick_input input = { .model = snapshot_model(p.set.snapshot, SLICE("m")),
+		.demand = &p.demand,
+		.tried = tried,
+		.n_tried = 1,
+		.now_ns = 200000000 };
 	policy_explain(&p.set, &input, &e);
 	assert_int_equal(e.n_eligible, 1);
 	assert_int_equal(e.rows[0].row, 0);
@@ -252,8 +256,8 @@ static void composite_leaves_out_the_worst(void **state) {
 	for (uint32_t r = 0; r < 6; r++)
 		picks_charge(&p, r, 5 - r); /* f is the best, then e and so on; a, the first, is the worst */
 	p.options.composite_min_score = 0.72; /* 2 / (1 + n in flight) + 3, of 5: .67 .68 .7 .73 .8 1 */
-	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, NULL, 0, 0,
-		false };
+	struct pick_input input = { .model = snapshot_model(p.set.snapshot, SLICE("m")),
+		.demand = &p.demand };
 	policy_explain(&p.set, &input, &e);
 	assert_int_equal(e.n_rows, 6);
 	assert_int_equal(e.n_scored, 6);
@@ -443,8 +447,10 @@ static void a_last_resort_has_probabilities(void **state) {
 	uint16_t tried[4];
 	for (uint32_t r = 3; r < 7; r++)
 		tried[r - 3] = picks_instance(&p, r)->slot;
-	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, tried, 4, 0,
-		false };
+	struct pick_input input = { .model = snapshot_model(p.set.snapshot, SLICE("m")),
+		.demand = &p.demand,
+		.tried = tried,
+		.n_tried = 4 };
 	policy_explain(&p.set, &input, &e);
 	assert_int_equal(e.reason, PICK_LAST_RESORT);
 	assert_int_equal(e.n_eligible, 3);
@@ -461,8 +467,10 @@ static void nobody_is_explained_too(void **state) {
 
 	picks_open(&p, "round_robin", equal, 2, 3);
 	uint16_t tried[] = { picks_instance(&p, 0)->slot, picks_instance(&p, 1)->slot };
-	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, tried, 2, 0,
-		false };
+	struct pick_input input = { .model = snapshot_model(p.set.snapshot, SLICE("m")),
+		.demand = &p.demand,
+		.tried = tried,
+		.n_tried = 2 };
 	policy_explain(&p.set, &input, &e);
 	assert_int_equal(e.outcome, PICK_E_NONE_LEFT);
 	assert_int_equal(e.n_eligible, 0);

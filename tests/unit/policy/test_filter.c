@@ -339,6 +339,41 @@ static void an_accelerator_is_kept_to(void **state) {
 	}
 }
 
+/* Who is unified may have it alone, as may who decodes by a connector that computes what is missing. */
+static void parts_are_kept_to(void **state) {
+	static const struct stand stands[] = { { .labels = "role=prefill" }, { .labels = "role=decode" },
+		{ .labels = "role=decode kv_connector=sglang" }, { .labels = NULL },
+		{ .labels = "role=prefill kv_connector=sglang" } };
+	struct picks p;
+	uint16_t slots[PICKS_ROWS_MAX];
+
+	stands_open(&p, "round_robin", stands, 5);
+	struct pick_input input = stands_input(&p, "", slots);
+	struct pick_result pick;
+	assert_string_equal(stands_picked(&p, "bd"), OUTCOME(PICK_E_NONE_LEFT));
+	assert_int_equal(codes(&p, 0), BIT(FILTER_ROLE_MISMATCH));
+	assert_int_equal(codes(&p, 2), BIT(FILTER_ROLE_MISMATCH));
+	assert_int_equal(codes(&p, 3), 0);
+
+	input.model = input.model->decode;
+	input.connector = CONNECTOR_SGLANG;
+	assert_int_equal(policy_pick(&p.set, &input, &pick), 0);
+	assert_int_equal(pick.row, 2);
+	input.kv_mode = KV_MODE_WRITE;
+	assert_int_equal(policy_pick(&p.set, &input, &pick), PICK_E_NONE_EXIST);
+	input.connector = CONNECTOR_NIXL;
+	input.kv_mode = KV_MODE_READ;
+	assert_int_equal(policy_pick(&p.set, &input, &pick), 0);
+	assert_int_equal(pick.row, 1);
+
+	input.model = snapshot_model(p.set.snapshot, SLICE("m"))->first;
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(policy_pick(&p.set, &input, &pick), 0);
+		assert_true(pick.row == 0 || pick.row == 3);
+	}
+	picks_close(&p);
+}
+
 /* Row 0 takes 1000 tokens a second and has 500 of them to do, row 1 takes 3000, row 2 what they take on
  * average. */
 static void work_at_rates(struct picks *p) {
@@ -424,7 +459,8 @@ static void who_is_drained_gets_nothing_new(void **state) {
 static void every_code_of_every_row_is_explained(void **state) {
 	static const struct stand stands[] = {
 		{ .labels =
-			"capabilities=chat features=tools context=10 capacity=1 price_in=9000000 region=r2",
+			"capabilities=chat features=tools context=10 capacity=1 price_in=9000000 region=r2 "
+			"role=prefill",
 		    .state = INSTANCE_DRAINING },
 		{ .labels = NULL, .state = INSTANCE_DISABLED, .is_loading = true },
 		{ .labels = NULL, .model = "n" },
@@ -456,7 +492,7 @@ static void every_code_of_every_row_is_explained(void **state) {
 	const uint32_t expected[] = {
 		common | BIT(FILTER_DRAINING) | BIT(FILTER_CAPABILITY_MISSING) | BIT(FILTER_FEATURE_MISSING) |
 		    BIT(FILTER_CONTEXT_TOO_SMALL) | BIT(FILTER_AT_CAPACITY) | BIT(FILTER_SLO_UNATTAINABLE) |
-		    BIT(FILTER_OVER_COST) | BIT(FILTER_ALREADY_TRIED),
+		    BIT(FILTER_OVER_COST) | BIT(FILTER_ALREADY_TRIED) | BIT(FILTER_ROLE_MISMATCH),
 		common | BIT(FILTER_DISABLED) | BIT(FILTER_LOADING),
 		common | BIT(FILTER_MODEL_ABSENT),
 		BIT(FILTER_UNHEALTHY) | BIT(FILTER_AVOIDED),
@@ -1039,6 +1075,7 @@ int main(void) {
 		cmocka_unit_test(a_required_place_is_kept_to),
 		cmocka_unit_test(who_is_full_gets_no_more),
 		cmocka_unit_test(an_accelerator_is_kept_to),
+		cmocka_unit_test(parts_are_kept_to),
 		cmocka_unit_test(who_is_late_is_left_out),
 		cmocka_unit_test(what_costs_too_much_is_left_out),
 		cmocka_unit_test(who_is_drained_gets_nothing_new),

@@ -30,8 +30,11 @@ static void policies_are_found_by_name(void **state) {
 static int pick(
     struct picks *p, const uint32_t *rows, uint32_t n, uint64_t now_ms, struct pick_result *result_out) {
 	uint16_t tried[PICKS_ROWS_MAX];
-	struct pick_input input = { snapshot_model(p->set.snapshot, SLICE("m")), &p->demand, tried, n,
-		now_ms * 1000000, false };
+	struct pick_input input = { .model = snapshot_model(p->set.snapshot, SLICE("m")),
+		.demand = &p->demand,
+		.tried = tried,
+		.n_tried = n,
+		.now_ns = now_ms * 1000000 };
 
 	for (uint32_t i = 0; i < n; i++)
 		tried[i] = picks_instance(p, rows[i])->slot;

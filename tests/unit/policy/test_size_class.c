@@ -53,13 +53,13 @@ static void the_other_policy_has_its_cells(void **state) {
 
 	open_classes(&p, &round_robin_policy, 1);
 	p.demand.prompt_bytes = 60000;
-	picks_count(&p, 400, counts);
-	assert_int_equal(counts[0], 200);
-	assert_int_equal(counts[1], 200);
+	picks_count(&p, 400, counts); /* whose turn is the first is drawn */
+	assert_in_range(counts[0], 199, 201);
+	assert_in_range(counts[1], 199, 201);
 	p.demand.prompt_bytes = 0;
 	picks_count(&p, 400, counts);
-	assert_int_equal(counts[2], 200);
-	assert_int_equal(counts[3], 200);
+	assert_in_range(counts[2], 199, 201);
+	assert_in_range(counts[3], 199, 201);
 	picks_close(&p);
 }
 

@@ -470,6 +470,24 @@ static void absurd_usage_is_survived(void **state) {
 	desk_close(&d);
 }
 
+/* What another instance computes is in decode from the beginning, and teaches nothing of this one. */
+static void what_is_prefilled_elsewhere_is_decoded(void **state) {
+	struct ticket t = { .phase = TICKET_CLOSED };
+	struct desk d;
+
+	desk_open(&d);
+	d.p.demand.is_prefilled = true;
+	desk_take(&d, &t);
+	assert_load(&d, 1, 0, 0, 4196);
+	ticket_first(&t, &d.p.set, 11 * SECOND);
+	ticket_close(&t, &d.p.set,
+	    &(struct ticket_usage){ .prompt_tokens = 4096, .output_tokens = 100, .has_cached = true });
+	assert_load(&d, 0, 0, 0, 0);
+	assert_true(learned_read(&d.pick.instance->learned.prefill_rate) <= 0);
+	assert_true(learned_read(&d.pick.instance->learned.first_token_s) <= 0);
+	desk_close(&d);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_load_follows_a_request),
@@ -491,6 +509,7 @@ int main(void) {
 		cmocka_unit_test(tokens_per_byte_are_learned),
 		cmocka_unit_test(an_index_that_is_wrong_loses_trust),
 		cmocka_unit_test(what_is_predicted_and_found_is_counted),
+		cmocka_unit_test(what_is_prefilled_elsewhere_is_decoded),
 		cmocka_unit_test(absurd_usage_is_survived),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

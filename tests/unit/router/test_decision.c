@@ -82,8 +82,11 @@ static void the_model_asked_for_is_kept(void **state) {
 /* One pick for the record, with these rows tried. */
 static struct decision *record(
     struct decision_ring *ring, struct picks *p, const uint16_t *tried, uint32_t n_tried) {
-	struct pick_input input = { snapshot_model(p->set.snapshot, SLICE("m")), &p->demand, tried, n_tried,
-		200000000, false };
+	struct pick_input input = { .model = snapshot_model(p->set.snapshot, SLICE("m")),
+		.demand = &p->demand,
+		.tried = tried,
+		.n_tried = n_tried,
+		.now_ns = 200000000 };
 	struct decision *d = decision_find(ring, decision_begin(ring, SLICE("id"), SLICE("m")));
 	struct pick_result pick;
 
@@ -302,8 +305,8 @@ static void attempts_keep_what_they_died_of(void **state) {
 
 	decision_ring_init(&ring, 0, 4);
 	picks_open(&p, "round_robin", equal, 8, 1);
-	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, NULL, 0, 0,
-		false };
+	struct pick_input input = { .model = snapshot_model(p.set.snapshot, SLICE("m")),
+		.demand = &p.demand };
 	struct decision *d = record(&ring, &p, NULL, 0);
 	for (unsigned i = 1; i < 7; i++) {
 		uint32_t label = d->chosen.label;
@@ -328,8 +331,8 @@ static void each_of_two_has_its_own_cause(void **state) {
 
 	decision_ring_init(&ring, 0, 4);
 	picks_open(&p, "round_robin", equal, 8, 1);
-	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, NULL, 0, 0,
-		false };
+	struct pick_input input = { .model = snapshot_model(p.set.snapshot, SLICE("m")),
+		.demand = &p.demand };
 	struct decision *d = record(&ring, &p, NULL, 0);
 	assert_int_equal(policy_pick(&p.set, &input, &pick), 0);
 	const struct instance *first = pick.instance;
@@ -361,8 +364,9 @@ static void who_was_refused_has_a_record(void **state) {
 		.features = 1u << FEATURE_TOOLS,
 		.prompt_bytes = 40,
 		.session = 7 };
-	struct pick_input input = { snapshot_model(p.set.snapshot, SLICE("m")), &p.demand, NULL, 0, 77,
-		false };
+	struct pick_input input = {
+		.model = snapshot_model(p.set.snapshot, SLICE("m")), .demand = &p.demand, .now_ns = 77
+	};
 	struct decision *d = decision_find(&ring, decision_begin(&ring, SLICE("id"), SLICE("m")));
 	assert_int_equal(policy_pick(&p.set, &input, &pick), PICK_E_PRIVACY);
 	decision_refuse(d, &p.set, &input, CAUSE_PRIVACY_VIOLATION, 5);

@@ -51,6 +51,7 @@ struct snapshot_row {
 	struct pairs models;                      /* id -> JSON object of the engine, empty when declared */
 	struct pairs labels;
 	struct slice metadata;  /* a JSON object, or empty */
+	struct slice kv_engine; /* what its bootstrap server calls it; empty: not known */
 	uint64_t held_until_ms; /* when it was new: not to be believed before */
 };
 

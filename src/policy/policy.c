@@ -412,6 +412,7 @@ int policy_pick(struct policy_set *set, const struct pick_input *input, struct p
 	const struct candidate *picked = choice_candidate(&choice, i);
 	*result_out = (struct pick_result){
 		.instance = picked->instance,
+		.traits = snapshot_traits(set->snapshot, picked),
 		.row = picked->row,
 		.at = i,
 		.reason = choice.reason,
@@ -422,4 +423,11 @@ int policy_pick(struct policy_set *set, const struct pick_input *input, struct p
 		.n_left_out = filtered.n_left_out,
 	};
 	return 0;
+}
+
+uint32_t policy_cached_tokens(
+    const struct policy_set *set, const struct demand *demand, const struct pick_result *pick) {
+	const struct prefix_hit *hit = set->index ? prefix_scan_find(set->scan, pick->instance->slot) : NULL;
+
+	return hit ? choice_cached_tokens(demand, hit, pick->instance) : 0;
 }

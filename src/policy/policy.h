@@ -178,9 +178,10 @@ struct pick_input {
 };
 
 struct pick_result {
-	struct instance *instance; /* good as long as a reference on the snapshot is held */
-	uint32_t row;              /* in set->snapshot */
-	uint32_t at;               /* among the eligible */
+	struct instance *instance;   /* good as long as a reference on the snapshot is held */
+	const struct traits *traits; /* likewise */
+	uint32_t row;                /* in set->snapshot */
+	uint32_t at;                 /* among the eligible */
 	enum pick_reason reason;
 	enum pick_ring ring;
 	uint8_t last_ring;     /* for ticket_open() */
@@ -192,3 +193,7 @@ struct pick_result {
 /* 0 or an enum pick_outcome; *result_out is written on 0 alone. Charges no load. */
 must_use int policy_pick(
     struct policy_set *set, const struct pick_input *input, struct pick_result *result_out);
+
+/* Of the prompt, what is likely to be cached where the last pick was for; 0 where the policy does not ask. */
+uint32_t policy_cached_tokens(
+    const struct policy_set *set, const struct demand *demand, const struct pick_result *pick);

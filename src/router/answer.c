@@ -10,6 +10,7 @@
 #include "router/journal.h"
 #include "router/patience.h"
 #include "router/resume.h"
+#include "router/split.h"
 #include "router/tenancy.h"
 
 #define DOWN_READ_BYTES  65536u /* what a client that does not read can make us hold */
@@ -222,14 +223,14 @@ enum next answer_begin(struct exchange *x, const struct head *answer) {
 	if (!has_begun)
 		x->ends_connection = forward_response(&o, answer, &f);
 	x->is_engine_kept = answer->keep_alive;
+	split_answered(x);
 	resume_begin(x, answer);
 	if (!resume_is_kept(x))
 		answer_forget_request(x);
 	return relay_first(x, &o);
 }
 
-/* The engine has said everything: its connection goes back to the pool, or ends. */
-static void finish_upstream(struct exchange *x) {
+void answer_finish_upstream(struct exchange *x) {
 	if (!x->upstream)
 		return;
 	bool reusable = x->up.out_is_done && !call_pending(&x->up) && x->is_engine_kept;
@@ -242,7 +243,10 @@ static void finish_upstream(struct exchange *x) {
 
 enum next step_relay(struct exchange *x) {
 	struct call_out o;
+	enum next next;
 	while (!x->down.out_is_done) {
+		if (x->split && split_hear(x, &next))
+			return next;
 		enum cause cause = upload_pump(x);
 		if (cause)
 			return exchange_fail(x, cause);
@@ -266,7 +270,7 @@ enum next step_relay(struct exchange *x) {
 		if (!x->upstream->conn.unread.n && !x->down.out_is_done)
 			return WAIT; /* one read a turn: the others wait too */
 	}
-	finish_upstream(x);
+	answer_finish_upstream(x);
 	attempt_release(x, CAUSE_NONE, x->status);
 	call_want(&x->down, false); /* nobody wants the rest of its body */
 	return call_pending(&x->down) ? WAIT : exchange_go(x, STEP_SETTLE);

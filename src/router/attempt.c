@@ -10,16 +10,26 @@
 #include "router/journal.h"
 #include "router/patience.h"
 #include "router/permit.h"
+#include "router/split.h"
 
-void attempt_release(struct exchange *x, enum cause cause, unsigned status) {
+struct ticket_usage attempt_usage(const struct exchange *x) {
 	const struct tap *tap = &x->tap;
-	struct ticket_usage usage = { .prompt_tokens = tap->tokens_in,
+	return (struct ticket_usage){ .prompt_tokens = tap->tokens_in,
 		.cached_tokens = tap->tokens_cached,
 		.output_tokens = tap->has_usage ? tap->tokens_out : tap->n_events,
 		.has_cached = tap->has_cached };
+}
+
+void attempt_release(struct exchange *x, enum cause cause, unsigned status) {
+	struct ticket_usage usage = attempt_usage(x);
+	attempt_release_with(x, cause, status, cause ? NULL : &usage);
+}
+
+void attempt_release_with(
+    struct exchange *x, enum cause cause, unsigned status, const struct ticket_usage *usage) {
 	bool is_awaited = x->ticket.is_capped;
 	permit_settle(x, cause, status);
-	ticket_close(&x->ticket, &x->worker->policies, cause ? NULL : &usage);
+	ticket_close(&x->ticket, &x->worker->policies, usage);
 	if (is_awaited)
 		turn_vacate(x->worker);
 }
@@ -98,16 +108,17 @@ static enum next retry(struct exchange *x, enum cause cause, unsigned status, ui
 	return exchange_go(x, STEP_BACK_OFF);
 }
 
-/* The engine's connection ended before its answer began. */
-static enum next lost_before_answer(struct exchange *x, enum cause cause) {
+enum next attempt_lost(struct exchange *x, enum cause cause) {
 	struct conn *c = &x->upstream->conn;
 	bool is_stale = x->upstream->is_reused &&
 	    (c->sent_bytes == x->upstream->sent_before || (!c->is_broken && upstream_is_unsent(x->upstream)));
-	bool may_repeat = is_stale || x->is_repeatable || exchange_config(x)->retry.sent;
+	bool is_prefill = split_is_prefilling(x); /* the client gets nothing of its answer */
+	bool may_repeat = is_stale || is_prefill || x->is_repeatable || exchange_config(x)->retry.sent;
+	bool has_begun = !is_prefill && (c->unread.n || x->n_interim);
 
-	x->retry_bar = c->unread.n || x->n_interim ? RETRY_BAR_ANSWER_BEGAN
-	    : may_repeat                           ? RETRY_BAR_NONE
-						   : RETRY_BAR_MAY_HAVE_BEGUN;
+	x->retry_bar = has_begun ? RETRY_BAR_ANSWER_BEGAN
+	    : may_repeat         ? RETRY_BAR_NONE
+				 : RETRY_BAR_MAY_HAVE_BEGUN;
 	if (x->retry_bar)
 		return attempt_failed(x, cause);
 	if (is_stale && x->keeps_replay) { /* it was never sent, which costs nothing */
@@ -143,7 +154,7 @@ static enum cause refusal_cause(struct exchange *x) {
 
 enum next step_connect(struct exchange *x) {
 	enum next next;
-	if (x->hedge && hedge_hear(x, &next))
+	if ((x->hedge && hedge_hear(x, &next)) || (x->split && split_hear(x, &next)))
 		return next;
 	if (patience_speak(x))
 		return exchange_fail(x, CAUSE_CLIENT_GONE);
@@ -193,6 +204,14 @@ static bool drops_keys(const struct exchange *x) {
 	return has_keys && !config->passes_keys;
 }
 
+/* Of a leg the engine gets its own. */
+static void edit_leg(const struct exchange *x, struct splice *edits, struct forward *f) {
+	struct slice id = split_edit(x, edits);
+	if (id.n)
+		f->request_id = id;
+	f->wants_plain = true; /* what two engines say is put together */
+}
+
 enum next step_send(struct exchange *x) {
 	struct session *session = session_of(&x->down);
 	char room[46];
@@ -200,6 +219,8 @@ enum next step_send(struct exchange *x) {
 		.peer = session_peer(session, room),
 		.key = upstream_key(x),
 		.drops_keys = drops_keys(x) };
+	struct splice edits = { .n = 0 };
+	struct splice_cursor at;
 	struct call_out o;
 	uint64_t length;
 	enum framing framing;
@@ -209,7 +230,10 @@ enum next step_send(struct exchange *x) {
 		(void)arrival_hold(x, &cause);
 	if (cause)
 		return exchange_fail(x, cause);
+	if (x->split)
+		edit_leg(x, &edits, &f);
 	framing = upload_framing(x, &length);
+	length = splice_length(&edits, length);
 	if (!x->at.first_byte)
 		x->at.connected = exchange_now_ns(x);
 	x->n_sends += x->n_sends < UINT8_MAX;
@@ -218,22 +242,23 @@ enum next step_send(struct exchange *x) {
 	x->is_upload_broken = false;
 	x->moved_ms = 0;
 	call_init(&x->up, &x->upstream->conn, FRAMING_NONE, 0);
-	struct buf *at = x->hold.first;
+	splice_begin(&at, &edits, &x->hold);
 	call_begin(&o, &x->up);
 	forward_request(&o, exchange_head(x), x->ticket.instance, &f, framing, length);
 	int r = 0;
+	size_t n;
 	do {
 		struct piece pieces[CALL_PIECES_MAX];
-		size_t n = hold_pieces(&at, pieces, CALL_PIECES_MAX);
+		n = splice_pieces(&at, pieces, CALL_PIECES_MAX);
 		if (n)
 			call_put_data(&o, pieces, n);
-		if (!at && call_is_received(&x->down))
+		if (n < CALL_PIECES_MAX && call_is_received(&x->down))
 			upload_put_end(x, &o);
 		r = call_flush(&o);
 		call_begin(&o, &x->up);
-	} while (at && r == 0);
+	} while (n == CALL_PIECES_MAX && r == 0);
 	if (r)
-		return lost_before_answer(x, CAUSE_UPSTREAM_CLOSED);
+		return attempt_lost(x, CAUSE_UPSTREAM_CLOSED);
 	return exchange_go(x, STEP_AWAIT_HEAD);
 }
 
@@ -250,7 +275,7 @@ uint64_t attempt_heed_rest(struct exchange *x, const struct head *answer) {
 /* The engine says that it did nothing. Does another one get the request, or the client the refusal? */
 static bool is_refused(struct exchange *x, const struct head *answer, uint64_t *wait_ms_out) {
 	const struct retry_options *options = &exchange_config(x)->retry;
-	bool has_others = x->n_tried + 1u < x->model->n_candidates;
+	bool has_others = x->split || x->n_tried + 1u < x->model->n_candidates;
 
 	if (!retry_is_refusal(options, answer->status))
 		return false;
@@ -270,7 +295,7 @@ enum next step_back_off(struct exchange *x) {
 /* The engine has all that it needs. */
 static void mark_sent(struct exchange *x) {
 	x->moved_ms = loop_now_ms(&x->worker->loop);
-	if (exchange_config(x)->hedge.is_enabled)
+	if (exchange_config(x)->hedge.is_enabled && !x->split)
 		hedge_watch(x);
 }
 
@@ -282,6 +307,8 @@ enum next attempt_answered(struct exchange *x, const struct head *head) {
 	}
 	if (is_refused(x, head, &wait_ms))
 		return retry(x, CAUSE_UPSTREAM_REFUSED, head->status, wait_ms);
+	if (x->split && split_takes(x, head))
+		return NEXT;
 	return hedge_answer(x, head);
 }
 
@@ -299,6 +326,8 @@ enum next step_await_head(struct exchange *x) {
 		return exchange_fail(x, cause);
 	if (!x->moved_ms && x->up.out_is_done && !call_pending(&x->up))
 		mark_sent(x);
+	if (x->split && (split_goes_on(x, &next) || split_hear(x, &next)))
+		return next;
 	if (x->hedge && hedge_hear(x, &next))
 		return next;
 	for (;;) {
@@ -308,7 +337,7 @@ enum next step_await_head(struct exchange *x) {
 		if (r == CALL_E_BAD)
 			return attempt_failed(x, CAUSE_UPSTREAM_MALFORMED);
 		if (r)
-			return lost_before_answer(x, CAUSE_UPSTREAM_CLOSED);
+			return attempt_lost(x, CAUSE_UPSTREAM_CLOSED);
 		if (head->status >= 200)
 			return attempt_answered(x, head);
 		cause = answer_interim(x, head);

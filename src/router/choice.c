@@ -8,6 +8,7 @@
 #include "router/hedge.h"
 #include "router/journal.h"
 #include "router/permit.h"
+#include "router/split.h"
 #include "router/tenancy.h"
 
 /* Instances that are avoided are tried, too, when there are no others, but each may cost a connect timeout.
@@ -98,8 +99,8 @@ static void move_to_current_view(struct exchange *x) {
 }
 
 /* It goes there: its ticket is open. */
-static enum next begin_attempt(struct exchange *x, const struct pick_result *pick) {
-	if (!x->n_attempts)
+static enum next begin_attempt(struct exchange *x, const struct pick_result *pick, bool is_counted) {
+	if (is_counted && !x->n_attempts)
 		retry_budget_pay(&x->worker->budgets[x->model->label], &exchange_config(x)->retry,
 		    loop_now_ms(&x->worker->loop));
 	metric_add(&x->worker->metrics->picks, 1);
@@ -111,10 +112,10 @@ static enum next begin_attempt(struct exchange *x, const struct pick_result *pic
 	x->is_tls_refused = false;
 	x->last_cause = CAUSE_NONE;
 	x->retry_bar = RETRY_BAR_NONE;
-	x->n_attempts++;
+	x->n_attempts += is_counted;
 	if (!x->at.routed)
 		x->at.routed = exchange_now_ns(x);
-	return exchange_go(x, STEP_CONNECT);
+	return x->split ? split_picked(x, pick) : exchange_go(x, STEP_CONNECT);
 }
 
 enum cause choice_reserve(struct exchange *x) {
@@ -142,10 +143,14 @@ enum next step_pick(struct exchange *x) {
 	enum cause cause = tenancy_reserve(x, x->model, &demand);
 	if (cause)
 		return exchange_fail(x, cause);
+	if (x->split || x->model->first)
+		split_enter(x, &demand, &input);
 	struct pick_result pick;
 	uint64_t pick_ns = 0;
 	int r =
 	    x->n_tried < EXCHANGE_TRIES_MAX ? pick_instance(x, &input, &pick, &pick_ns) : PICK_E_NONE_LEFT;
+	if (x->split && split_declines(x, r, &pick))
+		return NEXT;
 	if (input.is_hedge && (r || pick.reason >= PICK_ALL_AVOIDED))
 		return hedge_take_back(x);
 	if ((r == PICK_E_NONE_LEFT || (r == PICK_E_FULL && x->n_tried)) &&
@@ -156,17 +161,22 @@ enum next step_pick(struct exchange *x) {
 	}
 	if (r == 0 && pick.reason >= PICK_ALL_AVOIDED && x->n_tried >= AVOIDED_TRIES_MAX)
 		r = PICK_E_NONE_LEFT; /* the fleet is away, as others have found before */
-	if (r && !x->resume && turn_again(x, cause_of(x, r))) /* a stream that goes on keeps its place */
+	if (r && !x->resume && turn_again(x, cause_of(x, r))) { /* a stream that goes on keeps its place */
+		split_wait(x);
 		return exchange_go(x, STEP_QUEUE);
+	}
 	if (r)
 		return pick_failed(x, &input, r, pick_ns);
 	if (!permit_take(x, pick.instance))
 		return NEXT;
+	bool is_first = x->split && split_is_first(x, &pick);
+	if (is_first) /* it computes the prompt and one token */
+		demand.output_max = demand.output_tokens = 1;
 	if (!ticket_try_open(&x->ticket, &x->worker->policies, &input, &pick)) {
 		permit_return(x, pick.instance);
 		return NEXT; /* another worker took the last place there: the next pick knows */
 	}
 	turn_picked(x);
 	journal_picked(x, &input, &pick, pick_ns);
-	return begin_attempt(x, &pick);
+	return begin_attempt(x, &pick, !is_first);
 }

@@ -96,6 +96,7 @@ static const char *const half_closes[] = { "abort", "serve", NULL };
 static const char *const privacy_levels[] = { "public", "internal", "confidential", "restricted", NULL };
 static const char *const log_formats[] = { "json", NULL };
 static const char *const locality_modes[] = { "off", "prefer", "require", NULL };
+static const char *const connectors[] = { "nixl", "mooncake", "moriio", "p2p_nccl", "sglang", NULL };
 static const char *const log_levels[] = { "debug", "info", "warn", "error", NULL };
 
 #define AT(type, member) .offset = offsetof(type, member), .bytes = sizeof(((type *)0)->member)
@@ -353,11 +354,11 @@ static const struct option rows[] = {
 	    .help = "memory for what is known of the engines' prefix caches, MiB; 0 keeps no index",
 	    .type = OPTION_UINT, .def = "64", .max = 4096, ROUTER(prefix_index_mib), .fixed = true },
 	{ "policy", "prefill", .flag = "prefill-policy",
-	    .help = "for engines that only prefill; to no effect while there are no such roles",
-	    .type = OPTION_STRING, .choices = policy_config_names, .def = "cache_aware" },
+	    .help = "for engines that only prefill, and unified ones beside them; without it the model's own",
+	    .type = OPTION_STRING, .choices = policy_config_names, .def = "", ROUTER(prefill_policy) },
 	{ "policy", "decode", .flag = "decode-policy",
-	    .help = "for engines that only decode; to no effect while there are no such roles",
-	    .type = OPTION_STRING, .choices = policy_config_names, .def = "cache_aware" },
+	    .help = "for engines that only decode; without it the model's own", .type = OPTION_STRING,
+	    .choices = policy_config_names, .def = "", ROUTER(decode_policy) },
 	{ "policy", "cache_threshold", .arg = "PART",
 	    .help = "cache_aware: no more than this part of a prompt cached counts as nothing",
 	    .type = OPTION_NUMBER, .def = "0", .max = OPTION_ONE, ROUTER(policies.cache_threshold) },
@@ -381,6 +382,14 @@ static const struct option rows[] = {
 	{ "policy", "max_tree_size",
 	    .help = "taken for vLLM's router, to no effect: prefix_index_mb bounds the index",
 	    .type = OPTION_UINT, .max = INT64_MAX },
+
+	{ "pd", "connector", .flag = "kv-connector",
+	    .help = "how the cache of a prompt gets from one to the other, where their label kv_connector "
+		    "does not say it",
+	    .type = OPTION_STRING, .choices = connectors, .def = "nixl", ROUTER(pd.connector) },
+	{ "pd", "min_uncached_tokens", .flag = "pd-min-uncached-tokens",
+	    .help = "prompts with fewer tokens that are in no cache are for the decoding engine alone",
+	    .type = OPTION_UINT, .def = "256", .max = UINT32_MAX, ROUTER(pd.min_uncached_tokens) },
 
 	{ "weighted_random", "sharpness", .flag = "weighted-random-sharpness", .arg = "POWER",
 	    .help = "weights count to this power", .type = OPTION_NUMBER, .def = "1",
@@ -691,6 +700,7 @@ static const struct option_table tables[] = {
 	{ "session", "the policy of that name" },
 	{ "size_class", "the policy of that name" },
 	{ "composite", "the policy of that name" },
+	{ "pd", "engines that prefill and engines that decode" },
 	{ "log", "logs" },
 	{ "discovery", "which engines there are, and what is learned from them" },
 	{ "health", "health of engines" },

@@ -37,6 +37,11 @@ struct router_worker {
 	bool is_tls;
 };
 
+struct router_pd {
+	const char *connector; /* of engines without the label kv_connector */
+	uint32_t min_uncached_tokens;
+};
+
 struct router_tenants {
 	const struct tenant *items;
 	size_t n;
@@ -149,7 +154,9 @@ struct router_config {
 	struct router_timeouts timeout;
 	uint64_t heartbeat_ms; /* [sse]: off is 0 */
 	/* [policy] */
-	const char *policy;                /* a name of policy_table */
+	const char *policy; /* a name of policy_table */
+	const char *prefill_policy,
+	    *decode_policy;                /* likewise, of engines with such a role; "": the model's */
 	struct option_map model_policies;  /* model -> name */
 	struct option_list given_policies; /* "model=name", they come first */
 	uint64_t prefix_index_mib;
@@ -184,8 +191,9 @@ struct router_config {
 	struct hedge_options hedge;
 	struct router_breaker breaker;
 	struct option_list worker_urls; /* as written; they are in workers, too */
-	struct router_workers workers;  /* [[worker]], then worker_urls; one per host and port */
-	struct option_set *options;     /* owner of all of this; for option_dump() */
+	struct router_pd pd;
+	struct router_workers workers; /* [[worker]], then worker_urls; one per host and port */
+	struct option_set *options;    /* owner of all of this; for option_dump() */
 };
 
 /*

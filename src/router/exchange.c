@@ -8,6 +8,7 @@
 #include "router/patience.h"
 #include "router/proof.h"
 #include "router/resume.h"
+#include "router/split.h"
 
 /* A client that takes less of its answer, or sends less of its body, in a deadline's time is too slow. */
 #define WRITE_STEP_BYTES 4096u
@@ -52,6 +53,7 @@ static const struct {
 	[STEP_CONNECT] = { step_connect, "connect" },
 	[STEP_SEND] = { step_send, "send" },
 	[STEP_AWAIT_HEAD] = { step_await_head, "await_head" },
+	[STEP_COLLECT] = { step_collect, "collect" },
 	[STEP_BACK_OFF] = { step_back_off, "back_off" },
 	[STEP_RELAY] = { step_relay, "relay" },
 	[STEP_REFUSE] = { step_refuse, "refuse" },
@@ -99,6 +101,8 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 	case STEP_CONNECT:
 		return (struct deadline){ t->connect_ms, CAUSE_CONNECT_TIMEOUT,
 			(uint64_t)x->n_attempts << 32 | x->n_addresses };
+	case STEP_COLLECT:
+		return (struct deadline){ t->stream_idle_ms, CAUSE_FIRST_BYTE_TIMEOUT, x->up.in_bytes };
 	case STEP_BACK_OFF:
 		return (struct deadline){ x->backoff_ms, CAUSE_UPSTREAM_REFUSED, x->n_sends };
 	case STEP_RELAY:

@@ -31,6 +31,7 @@ enum exchange_step {
 	STEP_CONNECT,
 	STEP_SEND,
 	STEP_AWAIT_HEAD,
+	STEP_COLLECT,
 	STEP_BACK_OFF,
 	STEP_RELAY,
 	STEP_REFUSE,
@@ -47,6 +48,7 @@ struct exchange_times { /* nanoseconds on the worker's clock; 0: has not happene
 };
 
 struct resume;
+struct split;
 
 struct exchange {
 	struct call down; /* the client's */
@@ -66,6 +68,7 @@ struct exchange {
 	struct settings *settings; /* of when it began */
 	const struct model *model; /* of the view; NULL until it is known */
 	struct hedge *hedge;       /* what a second request is decided by, and who is aside; NULL: nothing */
+	struct split *split;       /* prefill and decode; NULL: one instance does it */
 	struct ticket ticket;      /* at the instance that has it; closed: none */
 	struct turn turn;          /* its place among those in flight */
 	struct inquiry *inquiry;   /* about its key, while it waits for the verdict; else NULL */
@@ -77,6 +80,8 @@ struct exchange {
 	uint32_t backoff_ms;     /* of STEP_BACK_OFF */
 	uint32_t asked_ms;       /* moved_ms, cut, of a stream whose begin is to be learned; 0: none is */
 	uint32_t decision;       /* the record of its picks; DECISION_NONE: none */
+	uint32_t prefill_label;  /* of who computed the prompt for another one; 0: nobody did */
+	uint32_t prefill_ms;     /* how long that took */
 	struct rate_claim claim; /* on what its tenant may use */
 	uint16_t tried[EXCHANGE_TRIES_MAX];
 	struct breaker_permit permit; /* of the ticket's instance, while that is open */
@@ -107,7 +112,7 @@ struct exchange {
 					 the end */
 };
 
-_Static_assert(sizeof(struct exchange) <= 928, "an open stream costs little");
+_Static_assert(sizeof(struct exchange) <= 944, "an open stream costs little");
 _Static_assert(EXCHANGE_TEXT_MAX <= UINT8_MAX, "path_n");
 
 /* For the server: a valid head has come. */

@@ -56,6 +56,8 @@ void forward_request(struct call_out *o, const struct head *request, const struc
 			continue;
 		if (drops_keys && tenant_is_credential(request, field))
 			continue;
+		if (f->wants_plain && slice_is(name, SLICE("accept-encoding")))
+			continue;
 		if (field->id == FIELD_TRAILER && framing != FRAMING_CHUNKED)
 			continue;
 		call_put_field(o, name, head_value(request, field));

@@ -13,6 +13,7 @@ struct forward {
 	struct slice peer; /* the client's address */
 	struct slice key;  /* ours, for the engine, in place of the client's; empty: none */
 	bool drops_keys;   /* the client's stay here */
+	bool wants_plain;  /* an answer that is not compressed */
 };
 
 /* Request head towards an engine, complete but for the body. */

@@ -74,54 +74,19 @@ static bool has_leave(struct exchange *x) {
 
 /* --- from hand to hand -------------------------------------------------------------------------- */
 
-/* Nothing is in hand then, not even a view. */
-static void set_aside(struct exchange *x, struct hedge_aside *a) {
-	*a = (struct hedge_aside){ .up = x->up,
-		.upstream = x->upstream,
-		.view = x->view,
-		.model = x->model,
-		.head = x->hedge->head,
-		.moved_ms = x->moved_ms,
-		.connected_ns = x->at.connected,
-		.deadline_ms = x->deadline_ms,
-		.row = x->row,
-		.permit = x->permit,
-		.reason = x->reason,
-		.first_address = x->first_address,
-		.n_addresses = x->n_addresses,
-		.n_interim = x->n_interim,
-		.is_tls_refused = x->is_tls_refused };
-	ticket_move(&a->ticket, &x->ticket);
-	x->up = (struct call){ .conn = NULL };
-	x->upstream = NULL;
-	x->view = NULL;
+/* With the head of its answer. */
+static void set_aside(struct exchange *x, struct aside *a, struct buf **head) {
+	aside_put(x, a);
+	*head = x->hedge->head;
 	x->hedge->head = NULL;
-	x->moved_ms = 0;
-	x->n_interim = 0;
-	x->row = EXCHANGE_NO_ROW;
 }
 
-/* The contrary; nobody is aside then. */
-static void take_in_hand(struct exchange *x, struct hedge_aside *a) {
-	assert(!x->upstream && !x->view && !x->hedge->head);
+static void take_in_hand(struct exchange *x, struct aside *a, struct buf **head) {
+	assert(!x->hedge->head);
+	aside_take(x, a);
 	x->last_cause = CAUSE_NONE;
-	x->up = a->up;
-	x->upstream = a->upstream;
-	x->view = a->view;
-	x->model = a->model;
-	x->hedge->head = a->head;
-	x->moved_ms = a->moved_ms;
-	x->at.connected = a->connected_ns;
-	x->deadline_ms = a->deadline_ms;
-	x->row = a->row;
-	x->permit = a->permit;
-	x->reason = a->reason;
-	x->first_address = a->first_address;
-	x->n_addresses = a->n_addresses;
-	x->n_interim = a->n_interim;
-	x->is_tls_refused = a->is_tls_refused;
-	ticket_move(&x->ticket, &a->ticket);
-	a->upstream = NULL;
+	x->hedge->head = *head;
+	*head = NULL;
 }
 
 /* Who is aside is, as if it had been tried. */
@@ -145,10 +110,11 @@ static void forget_head(struct exchange *x) {
 /* Who is aside has failed, or lost; `head` of what it answered, NULL: nothing. */
 static void leave_aside(struct exchange *x, enum cause cause, const struct head *head) {
 	struct hedge *h = x->hedge;
-	struct hedge_aside second;
+	struct aside second = { .view = NULL };
+	struct buf *second_head;
 
-	set_aside(x, &second);
-	take_in_hand(x, &h->aside);
+	set_aside(x, &second, &second_head);
+	take_in_hand(x, &h->aside, &h->aside_head);
 	if (cause == CAUSE_HEDGE_LOST) {
 		learn(x); /* it would have taken so long and longer */
 		include(x, x->ticket.instance->slot);
@@ -158,18 +124,18 @@ static void leave_aside(struct exchange *x, enum cause cause, const struct head 
 	attempt_leave(x, cause, head ? head->status : 0);
 	forget_head(x);
 	worker_view_release(x->worker, &x->view);
-	take_in_hand(x, &second);
+	take_in_hand(x, &second, &second_head);
 }
 
 enum next hedge_begin(struct exchange *x) {
 	struct hedge *h = x->hedge;
 
-	assert(!h->aside.upstream && x->step == STEP_AWAIT_HEAD);
+	assert(!hedge_is_out(x) && x->step == STEP_AWAIT_HEAD);
 	h->due_ms = UINT64_MAX;
 	h->was_begun = true;
 	if (!has_leave(x))
 		return NEXT;
-	set_aside(x, &h->aside);
+	set_aside(x, &h->aside, &h->aside_head);
 	exclude(x, h->aside.ticket.instance->slot);
 	x->view = worker_view(x->worker);
 	return exchange_go(x, STEP_PICK);
@@ -192,7 +158,7 @@ enum next hedge_take_back(struct exchange *x) {
 	if (x->view)
 		worker_view_release(x->worker, &x->view);
 	forget_head(x);
-	take_in_hand(x, &h->aside);
+	take_in_hand(x, &h->aside, &h->aside_head);
 	include(x, x->ticket.instance->slot);
 	if (!h->sent)
 		lateness_give_back(model_of(x));
@@ -262,7 +228,7 @@ bool hedge_hear(struct exchange *x, enum next *next_out) {
 	do {
 		if (!hedge_is_out(x))
 			return false;
-		r = recv_head(x, &h->aside.up, &h->aside.head, &room, &head);
+		r = recv_head(x, &h->aside.up, &h->aside_head, &room, &head);
 		if (r == CALL_E_AGAIN)
 			return false;
 		if (r == CALL_E_GONE)

@@ -19,35 +19,21 @@
  */
 #pragma once
 
-#include "router/exchange.h"
+#include "router/aside.h"
 
 enum next;
 
-/* One attempt that the exchange does not have in hand. */
-struct hedge_aside {
-	struct call up;
-	struct upstream *upstream; /* NULL: nobody is aside */
-	struct view *view;
-	const struct model *model;
-	struct ticket ticket;
-	struct buf *head; /* of its answer, held back; NULL: none has come */
-	uint64_t moved_ms, connected_ns, deadline_ms;
-	uint32_t row;
-	struct breaker_permit permit;
-	uint8_t reason, first_address, n_addresses, n_interim;
-	bool is_tls_refused;
-};
-
 struct hedge {
-	struct hedge_aside aside;
-	struct buf *head; /* the same of the attempt in hand */
-	uint64_t due_ms;  /* when a second request is made; UINT64_MAX: none will be */
-	uint8_t sent;     /* the number of the second one among the sends; 0: it was not sent, or is gone */
-	bool was_begun;   /* a second one was picked for, or there was no leave to */
+	struct aside aside;
+	struct buf *aside_head; /* of its answer, held back; NULL: none has come */
+	struct buf *head;       /* the same of the attempt in hand */
+	uint64_t due_ms;        /* when a second request is made; UINT64_MAX: none will be */
+	uint8_t sent;   /* the number of the second one among the sends; 0: it was not sent, or is gone */
+	bool was_begun; /* a second one was picked for, or there was no leave to */
 };
 
 static inline bool hedge_is_out(const struct exchange *x) {
-	return x->hedge && x->hedge->aside.upstream;
+	return x->hedge && aside_is_there(&x->hedge->aside);
 }
 
 /* When it wants to be run again at the latest; UINT64_MAX: it does not. */

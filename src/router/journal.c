@@ -142,6 +142,13 @@ void journal_left(struct exchange *x, enum cause cause, unsigned status) {
 		metric_add(&t->n_faults, 1);
 }
 
+void journal_prefilled(const struct exchange *x) {
+	struct worker_tally *t = &x->worker->tallies[x->ticket.instance->slot];
+	journal_answered(x);
+	metric_add(&t->n_requests, 1);
+	metric_add(&t->n_good, 1);
+}
+
 void journal_returned(struct exchange *x) {
 	struct decision *d = journal_decision(x);
 	if (d)
@@ -183,7 +190,8 @@ static void journal_count(struct exchange *x, unsigned status, uint64_t total_ns
 /* One line of the access log; the fields are those of the contract, in its order. */
 struct record {
 	struct slice id, method, path, model, instance, reason;
-	unsigned status, attempts, resumed;
+	struct slice prefill; /* who computed the prompt for the instance; empty: itself */
+	unsigned status, attempts, resumed, prefill_ms;
 	uint64_t bytes_in, bytes_out;
 	uint64_t queue_ns, connect_ns, first_byte_ns, first_token_ns, total_ns;
 	uint64_t tokens_in, tokens_out;
@@ -217,6 +225,10 @@ static void record_put(struct worker *w, const struct record *r) {
 	line_text(&l, SLICE("cause"), slice_of(cause_row(r->cause)->label));
 	if (r->retry_bar)
 		line_text(&l, SLICE("no_retry"), slice_of(retry_bar_text(r->retry_bar)));
+	if (r->prefill.n) {
+		line_text(&l, SLICE("prefill"), r->prefill);
+		line_uint(&l, SLICE("prefill_ms"), r->prefill_ms);
+	}
 	if (r->resumed)
 		line_uint(&l, SLICE("resumed"), r->resumed);
 	line_end(&l);
@@ -288,6 +300,10 @@ void journal_write(struct exchange *x) {
 	journal_replay(x, &r);
 	if (!x->worker->log)
 		return;
+	if (x->prefill_label) {
+		r.prefill = slice_of(label_text(LABEL_INSTANCE, x->prefill_label));
+		r.prefill_ms = x->prefill_ms;
+	}
 	if (x->model)
 		r.model = x->model->name;
 	if (inst) {

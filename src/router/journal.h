@@ -16,6 +16,9 @@ void journal_declined(struct exchange *x, const struct pick_input *input, enum c
 /* The instance did not take the request, or said so by this status; another one may. */
 void journal_left(struct exchange *x, enum cause cause, unsigned status);
 
+/* The instance in hand has computed the prompt for another one. */
+void journal_prefilled(const struct exchange *x);
+
 /* It is the instance of an earlier pick that answers, where another one was asked, too. */
 void journal_returned(struct exchange *x);
 

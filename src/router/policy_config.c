@@ -128,8 +128,6 @@ static void warn_without_effect(struct option_set *set) {
 		{ "policy.eviction_interval_secs",
 		    "has no effect: the index is bounded by policy.prefix_index_mb" },
 		{ "policy.max_tree_size", "has no effect: the index is bounded by policy.prefix_index_mb" },
-		{ "policy.prefill", "has no effect: engines have no roles yet" },
-		{ "policy.decode", "has no effect: engines have no roles yet" },
 	};
 
 	for (size_t i = 0; i < n_elems(rows); i++)
@@ -137,8 +135,17 @@ static void warn_without_effect(struct option_set *set) {
 			option_warning(set, rows[i].path, "%s", rows[i].why);
 }
 
+/* Of a role; NULL: the model's. */
+static const struct policy *find_role(struct option_set *set, const char *path, const char *name) {
+	return name[0] ? find(set, path, name) : NULL;
+}
+
 void policy_config_verify(struct option_set *set, struct router_config *config) {
 	config->policies.policy = find(set, "policy.default", config->policy);
+	config->policies.prefill = find_role(set, "policy.prefill", config->prefill_policy);
+	config->policies.decode = find_role(set, "policy.decode", config->decode_policy);
+	if (!connector_find(slice_of(config->pd.connector), &config->policies.connector))
+		config->policies.connector = CONNECTOR_NIXL; /* its row says what is wrong */
 	verify_models(set, config);
 	verify_locality(set, config);
 	verify_balance(set, config);

@@ -27,6 +27,7 @@
 #include "router/instances.h"
 #include "router/reload.h"
 #include "router/report.h"
+#include "router/split_breaker.h"
 #include "router/static_fleet.h"
 #include "router/succession.h"
 #include "router/upgrade.h"
@@ -219,11 +220,13 @@ static void control_open_gate(struct control *c) {
 		.n_tenants = limits.n_tenants,
 		.n_max = c->config->admission.queue_size };
 	router->gate = gatekeeper_new(&options);
+	router->split_breaker = calloc(1, sizeof(*router->split_breaker));
 	gatekeeper_publish(router->gate, c->snapshot);
 }
 
 static void control_close_gate(struct control *c) {
 	gatekeeper_free(&c->router.gate);
+	free(c->router.split_breaker);
 	admission_free(&c->router.admission);
 }
 

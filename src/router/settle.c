@@ -9,6 +9,7 @@
 #include "router/own_field.h"
 #include "router/permit.h"
 #include "router/resume.h"
+#include "router/split.h"
 #include "router/tenancy.h"
 
 #define MODEL_NAME_ROOM 260u
@@ -71,6 +72,7 @@ enum next step_refuse(struct exchange *x) {
 	if (d && exchange_config(x)->explain.has_headers)
 		reply.decision = decision_text(d, room);
 	hedge_end(x, cause);
+	split_end(x);
 	attempt_drop(x);
 	attempt_release(x, cause, 0); /* what follows is our word, not the instance's */
 	reply_follow(
@@ -126,6 +128,7 @@ static void settle_down(struct exchange *x) {
 enum next step_settle(struct exchange *x) {
 	struct worker *w = x->worker;
 	hedge_end(x, (enum cause)x->cause);
+	split_end(x);
 	attempt_drop(x);
 	attempt_release(x, (enum cause)x->cause, x->status);
 	turn_settle(x, x->tap.tokens_in + (x->tap.has_usage ? x->tap.tokens_out : x->tap.n_events));

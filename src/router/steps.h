@@ -3,7 +3,8 @@
  * them and for nobody else.
  *
  * In the order in which they happen: arrival.c (begin, verify, local, admit, inspect, queue),
- * choice.c (pick), attempt.c (connect, send, await_head, back_off) with upload.c,
+ * choice.c (pick) with split.c, attempt.c (connect, send, await_head, back_off) with upload.c and
+ * split_leg.c (collect),
  * answer.c (relay), settle.c (refuse, settle); exchange.c drives them. A step returns
  * NEXT when x->step says what follows, WAIT when events or a deadline must come first,
  * DONE when the exchange is no more. All on the exchange's worker.
@@ -91,12 +92,22 @@ enum next step_back_off(struct exchange *x);
 /* The attempt is over. What a whole answer says of its usage, and how long it took, is a lesson. */
 void attempt_release(struct exchange *x, enum cause cause, unsigned status);
 
+/* The same with another usage than its own; NULL: none. */
+void attempt_release_with(
+    struct exchange *x, enum cause cause, unsigned status, const struct ticket_usage *usage);
+
+/* What the answer that came last said, or showed. */
+struct ticket_usage attempt_usage(const struct exchange *x);
+
 /* It came to nothing, and what it says of its instance is told now. `status`: of what that said; 0: nothing.
  */
 void attempt_leave(struct exchange *x, enum cause cause, unsigned status);
 
 /* Its connection, if there is one, ends. */
 void attempt_drop(struct exchange *x);
+
+/* The engine's connection ended before the client had anything of an answer. */
+enum next attempt_lost(struct exchange *x, enum cause cause);
 
 /* The head of an answer with a final status has come. */
 enum next attempt_answered(struct exchange *x, const struct head *head);
@@ -136,6 +147,9 @@ uint64_t answer_heartbeat_ms(const struct exchange *x);
 /* 1xx other than 100, which we have answered ourselves, goes to clients that can read it (RFC 9110
  * section 15.2), unless two engines are asked: nobody knows yet whose answer it belongs to. */
 enum cause answer_interim(struct exchange *x, const struct head *interim);
+
+/* The engine has said everything: its connection goes back to the pool, or ends. */
+void answer_finish_upstream(struct exchange *x);
 
 /* Head, held body and what was learned of the request are not needed any more: an open stream costs little.
  */

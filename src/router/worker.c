@@ -13,6 +13,8 @@
 #include "router/hedge.h"
 #include "router/journal.h"
 #include "router/resume.h"
+#include "router/split.h"
+#include "router/split_pushers.h"
 #include "router/verdicts.h"
 
 #define GAUGES_MS 500
@@ -97,6 +99,7 @@ static void worker_on_gauges(struct timer *t) {
 	buf_pool_report(&w->loop.bufs);
 	slab_trim(&w->exchanges);
 	slab_trim(&w->hedges);
+	slab_trim(&w->splits);
 	slab_trim(&w->resumes);
 	slab_trim(&w->desk.waiters);
 	slab_trim(&w->inquiries);
@@ -121,6 +124,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 	list_init(&w->active);
 	slab_init(&w->exchanges, sizeof(struct exchange));
 	slab_init(&w->hedges, sizeof(struct hedge));
+	slab_init(&w->splits, sizeof(struct split));
 	slab_init(&w->resumes, sizeof(struct resume));
 	turn_desk_init(&w->desk);
 	slab_init(&w->inquiries, sizeof(struct inquiry));
@@ -348,6 +352,8 @@ void worker_join(struct worker *w) {
 	server_deinit(&w->server);
 	slab_deinit(&w->exchanges);
 	slab_deinit(&w->hedges);
+	slab_deinit(&w->splits);
+	split_pushers_free(&w->pushers);
 	slab_deinit(&w->resumes);
 	turn_desk_deinit(&w->desk);
 	slab_deinit(&w->inquiries);

@@ -46,7 +46,8 @@ struct router {
 	struct session_table *sessions;  /* likewise */
 	struct session_table *responses; /* likewise: who keeps which stored response */
 	struct admission *admission;
-	struct gatekeeper *gate;   /* on the control thread */
+	struct gatekeeper *gate; /* on the control thread */
+	struct split_breaker *split_breaker;
 	struct verdicts *verdicts; /* likewise; NULL: nobody is asked about keys */
 	struct buf_budget budget;
 	struct client_budget clients;
@@ -80,7 +81,8 @@ struct worker {
 	struct lateness_model *lateness; /* likewise */
 	struct view *view;
 	struct settings *settings; /* of requests that begin now */
-	struct slab exchanges, hedges, resumes;
+	struct slab exchanges, hedges, resumes, splits;
+	struct split_pushers *pushers; /* NULL: nobody pushes, as far as is known */
 	struct turn_desk desk;
 	struct slab inquiries; /* about keys */
 	struct list active;    /* exchanges at work */

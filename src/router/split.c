@@ -1,0 +1,321 @@
+#include "router/split.h"
+
+#include "router/split_breaker.h"
+#include "router/split_pushers.h"
+#include "router/steps.h"
+
+static enum split_phase phase_of(const struct exchange *x) {
+	return x->split ? (enum split_phase)x->split->phase : SPLIT_ALONE;
+}
+
+/* --- what is aside ------------------------------------------------------------------------------ */
+
+/* What is in hand ends without a word on how it did. */
+void split_let_go(struct exchange *x) {
+	attempt_drop(x);
+	attempt_release(x, CAUSE_HEDGE_LOST, 0);
+	x->moved_ms = 0;
+	worker_view_release(x->worker, &x->view);
+}
+
+static void drop(struct exchange *x, struct aside *a) {
+	if (!aside_is_there(a))
+		return;
+	aside_swap(x, a);
+	split_let_go(x);
+	if (aside_is_there(a))
+		aside_take(x, a);
+}
+
+/* Neither the prefill leg nor what came of it is of use any more. */
+static void forget_prefill(struct exchange *x) {
+	struct split *p = x->split;
+
+	drop(x, &p->prefill);
+	if (p->prefill_view)
+		worker_view_release(x->worker, &p->prefill_view);
+	hold_free(&p->answer, exchange_bufs(x));
+	p->has_answer = p->has_head = false;
+	p->params.n = 0;
+}
+
+static void go_alone(struct exchange *x) {
+	drop(x, &x->split->decode);
+	forget_prefill(x);
+	x->split->phase = SPLIT_ALONE;
+	x->prefill_label = 0;
+}
+
+/* --- before a pick -------------------------------------------------------------------------------- */
+
+/* By what is known of it when it is picked for the first time. */
+static bool may_share(const struct exchange *x) {
+	return x->model->first && !x->resume && !x->hedge && !x->n_attempts &&
+	    exchange_head(x)->method == METHOD_POST && call_is_received(&x->down) && x->keeps_replay &&
+	    x->inspect.body == INSPECT_JSON && !inspect_names_response(&x->inspect);
+}
+
+/* What would be left to compute where it would go alone; UINT32_MAX: nobody is there, or it is not known. */
+static uint32_t uncached_tokens(struct exchange *x, const struct pick_input *input) {
+	struct policy_set *set = &x->worker->policies;
+	struct pick_result pick;
+
+	if (policy_pick(set, input, &pick) || !input->demand->prompt_tokens ||
+	    pick.reason >= PICK_ALL_AVOIDED)
+		return UINT32_MAX;
+	return input->demand->prompt_tokens - policy_cached_tokens(set, input->demand, &pick);
+}
+
+static void begin(struct exchange *x, const struct pick_input *input) {
+	enum split_api api = split_api_of(head_path(exchange_head(x)));
+	struct split_body body;
+
+	if (!api || !may_share(x) || !split_body_read(&body, api, &x->hold))
+		return;
+	if (uncached_tokens(x, input) < exchange_config(x)->pd.min_uncached_tokens)
+		return;
+	x->split = slab_get_zeroed(&x->worker->splits);
+	x->split->body = body;
+}
+
+/* A leg failed. Can who prefilled give it to another one? What was fetched is gone there. */
+static bool is_prefill_kept(const struct exchange *x) {
+	const struct split *p = x->split;
+	bool is_untouched = x->last_cause == CAUSE_CONNECT_FAILED || x->last_cause == CAUSE_CONNECT_TIMEOUT ||
+	    x->last_cause == CAUSE_TLS_FAILED || x->last_cause == CAUSE_UPSTREAM_REFUSED;
+
+	return p->has_answer && is_untouched && !p->wire.is_concurrent && p->connector != CONNECTOR_P2P_NCCL;
+}
+
+void split_drop_aside(struct exchange *x) {
+	drop(x, &x->split->decode);
+	drop(x, &x->split->prefill);
+}
+
+void split_answered(struct exchange *x) {
+	if (x->split && !aside_is_there(&x->split->prefill))
+		split_end(x);
+}
+
+/* Where the legs stand when it comes back for another instance. */
+static void step_back(struct exchange *x) {
+	struct split *p = x->split;
+
+	if (p->phase == SPLIT_PREFILL) {
+		p->phase = SPLIT_FIRST;
+	} else if (p->phase == SPLIT_DECODE && !is_prefill_kept(x)) {
+		forget_prefill(x);
+		p->phase = SPLIT_FIRST;
+	}
+}
+
+static const struct model *pool_of(const struct exchange *x) {
+	switch (phase_of(x)) {
+	case SPLIT_FIRST:
+		return x->model->first;
+	case SPLIT_SECOND:
+	case SPLIT_DECODE:
+		return x->model->decode;
+	default:
+		return x->model;
+	}
+}
+
+static void aim(struct exchange *x, struct pick_input *input, struct demand *demand) {
+	const struct split *p = x->split;
+
+	x->model = pool_of(x);
+	input->model = x->model;
+	if (p->phase == SPLIT_ALONE || (p->phase == SPLIT_FIRST && !aside_is_there(&p->decode)))
+		return;
+	input->connector = (enum connector)p->connector;
+	input->kv_mode = p->phase == SPLIT_FIRST ? p->decode_kv.mode : p->prefill_kv.mode;
+	demand->is_prefilled = p->phase != SPLIT_FIRST;
+}
+
+/* Those whose last requests with this prefill all failed. */
+static void exclude_enemies(struct exchange *x) {
+	const struct split *p = x->split;
+	uint64_t now_s = loop_now_ms(&x->worker->loop) / 1000;
+
+	x->split->n_tried = x->n_tried;
+	for (uint32_t i = 0; i < x->model->n_candidates && x->n_tried < EXCHANGE_TRIES_MAX; i++) {
+		const struct candidate *c = &x->model->candidates[i];
+
+		if (split_breaker_is_open(x->worker->router->split_breaker, p->prefill_instance->serial,
+			c->instance->serial, now_s))
+			x->tried[x->n_tried++] = c->slot;
+	}
+}
+
+void split_enter(struct exchange *x, struct demand *demand, struct pick_input *input) {
+	if (!x->split)
+		begin(x, input);
+	if (!x->split)
+		return;
+	step_back(x);
+	if (x->split->phase != SPLIT_ALONE && (x->resume || !x->model->first)) /* or roles are others since */
+		go_alone(x);
+	aim(x, input, demand);
+	if (x->split->phase == SPLIT_SECOND)
+		exclude_enemies(x);
+	input->n_tried = x->n_tried;
+}
+
+/* --- after a pick --------------------------------------------------------------------------------- */
+
+/* They may do with another prefill. */
+static void forgive_enemies(struct exchange *x) {
+	if (x->split->phase == SPLIT_SECOND)
+		x->n_tried = x->split->n_tried;
+}
+
+bool split_declines(struct exchange *x, int outcome, const struct pick_result *pick) {
+	struct split *p = x->split;
+	bool is_avoided = !outcome && pick->reason >= PICK_ALL_AVOIDED;
+
+	if (!p)
+		return false;
+	if (p->phase == SPLIT_ALONE) {
+		if (!outcome || !p->was_avoiding || p->takes_avoided)
+			return false;
+		p->takes_avoided = true;
+		p->phase = SPLIT_FIRST;
+		return true;
+	}
+	if (!outcome && (!is_avoided || p->takes_avoided))
+		return false;
+	p->was_avoiding |= is_avoided;
+	forgive_enemies(x);
+	go_alone(x);
+	return true;
+}
+
+bool split_is_first(const struct exchange *x, const struct pick_result *pick) {
+	return phase_of(x) == SPLIT_FIRST && pick->traits->kv.role == ROLE_PREFILL;
+}
+
+void split_wait(struct exchange *x) {
+	if (!x->split)
+		return;
+	x->split->phase = SPLIT_FIRST;
+	x->split->was_avoiding = x->split->takes_avoided = false;
+}
+
+static const struct instance *instance_of(const struct exchange *x) {
+	return x->ticket.instance;
+}
+
+static struct split_end end_of(const struct instance *inst, const struct kv_traits *kv, struct slice engine) {
+	return (struct split_end){ .authority = inst->spec.authority,
+		.host = inst->spec.host,
+		.engine = engine,
+		.kv = *kv,
+		.rank = inst->spec.rank };
+}
+
+/* What they are told of each other. False: it cannot be said. */
+static bool introduce(struct exchange *x) {
+	struct split *p = x->split;
+	struct split_end prefill = end_of(p->prefill_instance, &p->prefill_kv, p->prefill_engine);
+	struct split_end decode = end_of(p->decode_instance, &p->decode_kv, (struct slice){ NULL, 0 });
+	size_t n = split_wire_batch_bytes(&prefill, p->body.n_batch);
+	struct split_push push;
+	bool is_known = split_pushers_find(x->worker->pushers, p->prefill_instance, &push);
+
+	buf_unref(exchange_bufs(x), &p->places);
+	if (p->connector == CONNECTOR_SGLANG && p->body.n_batch) {
+		p->places = n <= LOOP_READ_BYTES ? buf_new(exchange_bufs(x), n) : NULL;
+		if (!p->places)
+			return false;
+	}
+	return split_wire_make(&p->wire, (enum connector)p->connector, &prefill, &decode, &p->secret,
+	    is_known && !p->has_answer ? &push : NULL, p->body.n_batch, p->places ? p->places->data : NULL);
+}
+
+static void keep_secret(struct exchange *x) {
+	for (unsigned i = 0; i < n_elems(x->split->secret.words); i++)
+		x->split->secret.words[i] = rng_next(&x->worker->rng);
+}
+
+/* It cannot be told of the other one: it goes on alone, with another pick. */
+static enum next give_up(struct exchange *x) {
+	split_let_go(x);
+	x->view = worker_view(x->worker);
+	go_alone(x);
+	return exchange_go(x, STEP_PICK);
+}
+
+/* Both are there: the prefill leg, which is in hand, may be sent. */
+static enum next begin_prefill(struct exchange *x) {
+	keep_secret(x);
+	if (!introduce(x))
+		return give_up(x);
+	x->split->phase = SPLIT_PREFILL;
+	x->split->prefill_begun_ns = exchange_now_ns(x);
+	x->prefill_label = x->split->prefill_instance->label;
+	return exchange_go(x, STEP_CONNECT);
+}
+
+static enum next picked_first(struct exchange *x, const struct pick_result *pick) {
+	struct split *p = x->split;
+
+	if (pick->traits->kv.role != ROLE_PREFILL) {
+		go_alone(x);
+		return exchange_go(x, STEP_CONNECT);
+	}
+	p->connector = (uint8_t)policy_connector(x->worker->policies.options, &pick->traits->kv);
+	p->prefill_kv = pick->traits->kv;
+	p->prefill_instance = instance_of(x);
+	p->prefill_engine = x->view->snapshot->rows[x->row].kv_engine;
+	if (aside_is_there(&p->decode))
+		return begin_prefill(x);
+	aside_put(x, &p->prefill);
+	x->view = worker_view(x->worker);
+	p->phase = SPLIT_SECOND;
+	return exchange_go(x, STEP_PICK);
+}
+
+static void keep_decode(struct exchange *x, const struct pick_result *pick) {
+	x->split->decode_kv = pick->traits->kv;
+	x->split->decode_instance = instance_of(x);
+	forgive_enemies(x);
+}
+
+enum next split_picked(struct exchange *x, const struct pick_result *pick) {
+	struct split *p = x->split;
+
+	switch ((enum split_phase)p->phase) {
+	case SPLIT_FIRST:
+		return picked_first(x, pick);
+	case SPLIT_SECOND:
+		keep_decode(x, pick);
+		aside_put(x, &p->decode);
+		aside_take(x, &p->prefill);
+		return begin_prefill(x);
+	case SPLIT_DECODE:
+		p->decode_kv = pick->traits->kv;
+		p->decode_instance = instance_of(x);
+		return introduce(x) ? exchange_go(x, STEP_CONNECT) : give_up(x);
+	default:
+		return exchange_go(x, STEP_CONNECT);
+	}
+}
+
+/* --- the end ---------------------------------------------------------------------------------------- */
+
+bool split_is_prefilling(const struct exchange *x) {
+	return phase_of(x) == SPLIT_PREFILL;
+}
+
+void split_end(struct exchange *x) {
+	struct split *p = x->split;
+
+	if (!p)
+		return;
+	drop(x, &p->decode);
+	forget_prefill(x);
+	buf_unref(exchange_bufs(x), &p->places);
+	slab_put(&x->worker->splits, p);
+	x->split = NULL;
+}

@@ -1,0 +1,106 @@
+/*
+ * pair: a request whose prompt one instance computes and another one decodes (disaggregated prefill and
+ * decode). docs/states/split.dot draws it, docs/prefill-decode.md says what engines get.
+ *
+ * An exchange gets a pair at its first pick, when its model has instances that prefill and others that
+ * decode, its API can be shared, and its whole body is held. The policy picks among those who may compute a
+ * prompt; when that is a unified one, the request goes there alone, as does one whose prompt is short or
+ * mostly cached where it would be decoded. Otherwise both instances are picked and charged before anything is
+ * sent; then the prefill leg is an attempt like any other, whose answer is kept and not passed on, and the
+ * decode leg another one. While one leg is in hand the other one is aside. Where the connector wants both
+ * at once, the prefill leg goes on aside and is listened to on the way.
+ *
+ *     FIRST    who computes the prompt is to be picked; who decodes may be aside
+ *     SECOND   who decodes is to be picked; who prefills is aside, and has nothing yet
+ *     PREFILL  the prefill leg is in hand, the decode leg aside
+ *     DECODE   the decode leg is in hand; the prefill leg is over, or at work aside
+ *     ALONE    one instance does it all
+ *
+ * Either leg may fail before the first byte of the answer and be had by another instance, as long as retries
+ * may be made. What a decode leg was sent may have been fetched and let go by the prefill: it begins anew
+ * with both, unless it was never sent, or refused. When nobody is left to prefill, or to decode what another
+ * one has prefilled, the request goes on alone. Each leg holds its load to its own end; a client that
+ * leaves ends both.
+ *
+ * Part of its exchange, on its thread, in a slab of the worker.
+ */
+#pragma once
+
+#include "router/aside.h"
+#include "router/split_params.h"
+
+enum split_phase { SPLIT_FIRST, SPLIT_SECOND, SPLIT_PREFILL, SPLIT_DECODE, SPLIT_ALONE };
+
+struct split {
+	struct aside prefill, decode; /* what is not in hand of them */
+	struct view *prefill_view;    /* whose texts the wire has, once the prefill leg is over; else NULL */
+	struct split_body body;
+	struct split_params params; /* of the prefill's answer */
+	struct hold answer;         /* the prefill's, as far as it has come */
+	struct buf *places;         /* where a list of prompts meets; NULL: it is none */
+	struct split_secret secret;
+	struct kv_traits prefill_kv, decode_kv;
+	const struct instance *prefill_instance, *decode_instance; /* as long as the views are */
+	struct slice prefill_engine;
+	uint64_t prefill_begun_ns;
+	uint8_t n_tried; /* of the exchange's, without the enemies of this prefill */
+	uint8_t phase;
+	uint8_t connector;  /* enum connector, of who was picked first */
+	bool was_avoiding;  /* it goes alone since who could prefill or decode failed lately */
+	bool takes_avoided; /* and that did not do */
+	bool has_answer;    /* the prefill's is complete */
+	bool has_head;      /* that of the prefill leg aside has come */
+	bool keeps_engine;  /* and its engine keeps the connection */
+	struct split_wire wire;
+};
+
+enum next;
+
+/* --- choice.c's ------------------------------------------------------------------------------- */
+
+/* Before a pick, with x->model the model that was asked for: gives it a pair if it is one, says which pool
+ * it is picked from (x->model then) and what for. */
+void split_enter(struct exchange *x, struct demand *demand, struct pick_input *input);
+
+/* The pick came to this; `pick` on 0. True: it goes on otherwise, with another pick. */
+must_use bool split_declines(struct exchange *x, int outcome, const struct pick_result *pick);
+
+/* Is who was picked to compute the prompt and no more? */
+bool split_is_first(const struct exchange *x, const struct pick_result *pick);
+
+/* Nobody was picked, and it waits for its turn: then it may have a pair again. */
+void split_wait(struct exchange *x);
+
+/* The attempt is begun. What follows. */
+enum next split_picked(struct exchange *x, const struct pick_result *pick);
+
+/* --- attempt.c's --------------------------------------------------------------------------------- */
+
+/* What the leg in hand is sent: edits of the body, and the id; empty: the request's own. */
+struct slice split_edit(const struct exchange *x, struct splice *out);
+
+/* The prefill leg has its request and both are to be asked at once: goes on with the decode leg. */
+must_use bool split_goes_on(struct exchange *x, enum next *next_out);
+
+/* An answer with this head has come to the leg in hand. True: it is the prefill's, and collected. */
+must_use bool split_takes(struct exchange *x, const struct head *head);
+
+/* Something may have come from a prefill leg aside. True: *next_out follows. */
+must_use bool split_hear(struct exchange *x, enum next *next_out);
+
+enum next step_collect(struct exchange *x);
+
+/* Is the prefill leg in hand? It leaves nothing behind but a cache: it may always be repeated. */
+bool split_is_prefilling(const struct exchange *x);
+
+/* What is in hand ends without a word on how it did, and nothing is in hand. */
+void split_let_go(struct exchange *x);
+
+/* The client has its answer, or gets it from the leg in hand: the other one ends. */
+void split_drop_aside(struct exchange *x);
+
+/* The client's answer has begun: what is of no use any more is let go. */
+void split_answered(struct exchange *x);
+
+/* Both legs of it end here, but for the one in hand; `cause` of the exchange. Without a pair does nothing. */
+void split_end(struct exchange *x);

@@ -267,6 +267,10 @@ json_t *api_stop_reason(const struct generation *g, const struct generation_choi
 	return c->stop < 0 ? json_null() : json_incref(json_array_get(g->stops, (size_t)c->stop));
 }
 
+json_t *api_transfer(const struct generation *g) {
+	return g->leg.told ? json_incref(g->leg.told) : json_null();
+}
+
 json_t *api_usage(const struct generation *g) {
 	uint32_t n_made = generation_made_tokens(g);
 	return json_pack("{s:I, s:I, s:I, s:{s:I}}", "prompt_tokens", (json_int_t)g->n_prompt_tokens,

@@ -16,6 +16,8 @@ struct api {
 	const char *path;
 	const char *name;      /* in the ledger */
 	const char *id_prefix; /* "chatcmpl-" */
+	const char *limit; /* the member that bounds the output: "max_tokens"; NULL: there is none to bound */
+	const char *limits_in; /* the object that it stands in; NULL: the body */
 	bool (*parse)(struct generation *g, const struct generation_rules *rules, const json_t *body,
 	    struct refusal *refusal);
 	void (*open)(struct generation *g, struct bytes *out);
@@ -97,6 +99,9 @@ json_t *api_stored_response(const struct stored_response *s);
 
 /* The refusal of one that is not there, in vLLM's words. */
 void api_miss_response(struct refusal *r, struct slice id);
+
+/* What the answer says of the prompt's blocks, or JSON null. */
+json_t *api_transfer(const struct generation *g);
 
 /* OpenAI's usage object, and whether `c` has made its last token. */
 json_t *api_usage(const struct generation *g);

@@ -137,16 +137,17 @@ static json_t *whole(const struct generation *g) {
 			logprobs(g, c), "finish_reason", api_finish_name(c), "stop_reason",
 			api_stop_reason(g, c)));
 	}
-	return json_pack("{s:s, s:s, s:I, s:s, s:o, s:n, s:n, s:o, s:n, s:n}", "id", g->id, "object",
+	return json_pack("{s:s, s:s, s:I, s:s, s:o, s:n, s:n, s:o, s:n, s:o}", "id", g->id, "object",
 	    "chat.completion", "created", (json_int_t)g->created_s, "model", g->model, "choices", choices,
 	    "service_tier", "system_fingerprint", "usage", api_usage(g), "prompt_logprobs",
-	    "kv_transfer_params");
+	    "kv_transfer_params", api_transfer(g));
 }
 
 const struct api api_chat = {
 	.path = "/v1/chat/completions",
 	.name = "chat",
 	.id_prefix = "chatcmpl-",
+	.limit = "max_tokens",
 	.parse = parse,
 	.open = open_stream,
 	.frame = frame,

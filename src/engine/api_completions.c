@@ -196,7 +196,7 @@ static json_t *whole(const struct generation *g) {
 	json_object_set_new(answer, "service_tier", json_null());
 	json_object_set_new(answer, "system_fingerprint", json_null());
 	json_object_set_new(answer, "usage", api_usage(g));
-	json_object_set_new(answer, "kv_transfer_params", json_null());
+	json_object_set_new(answer, "kv_transfer_params", api_transfer(g));
 	return answer;
 }
 
@@ -204,6 +204,7 @@ const struct api api_completions = {
 	.path = "/v1/completions",
 	.name = "completions",
 	.id_prefix = "cmpl-",
+	.limit = "max_tokens",
 	.parse = parse,
 	.open = open_stream,
 	.frame = frame,

@@ -64,7 +64,10 @@ static json_t *message_json(const struct generation *g, json_t *content, bool is
 
 static json_t *whole(const struct generation *g) {
 	json_t *block = json_pack("{s:s, s:o}", "type", "text", "text", api_text(&g->choices[0]));
-	return message_json(g, json_pack("[o]", block), true);
+	json_t *answer = message_json(g, json_pack("[o]", block), true);
+	if (g->leg.told)
+		json_object_set_new(answer, "kv_transfer_params", api_transfer(g));
+	return answer;
 }
 
 static void open_stream(struct generation *g, struct bytes *out) {
@@ -105,6 +108,7 @@ const struct api api_messages = {
 	.path = "/v1/messages",
 	.name = "messages",
 	.id_prefix = "msg_",
+	.limit = "max_tokens",
 	.parse = parse,
 	.open = open_stream,
 	.frame = frame,

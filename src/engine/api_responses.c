@@ -120,7 +120,10 @@ void api_miss_response(struct refusal *r, struct slice id) {
 }
 
 static json_t *whole(const struct generation *g) {
-	return response(g, true);
+	json_t *answer = response(g, true);
+	if (g->leg.told)
+		json_object_set_new(answer, "kv_transfer_params", api_transfer(g));
+	return answer;
 }
 
 /* Takes `data`: every event carries its type and its number. */
@@ -167,6 +170,7 @@ const struct api api_responses = {
 	.path = "/v1/responses",
 	.name = "responses",
 	.id_prefix = "resp_",
+	.limit = "max_output_tokens",
 	.parse = parse,
 	.open = open_stream,
 	.delta = delta,

@@ -128,8 +128,23 @@ static bool plan_choices(
 	return can_tell_logprobs(g, refusal);
 }
 
-static bool read_body(
-    struct generation *g, const struct generation_rules *rules, const json_t *body, struct refusal *refusal) {
+static bool read_leg(struct generation *g, const struct generation_rules *rules,
+    const struct generation_name *name, const json_t *body, struct refusal *refusal) {
+	const struct kv_request request = {
+		.rules = &rules->kv,
+		.body = body,
+		.params = json_object_get(body, "kv_transfer_params"),
+		.id = name->id,
+		.nonce = name->nonce,
+		.n_prompts = g->n_prompts,
+		.n_prompt_tokens = g->n_prompt_tokens,
+		.rank = name->rank,
+	};
+	return kv_leg_read(g, &request, refusal);
+}
+
+static bool read_body(struct generation *g, const struct generation_rules *rules,
+    const struct generation_name *name, const json_t *body, struct refusal *refusal) {
 	if (!json_is_object(body))
 		return api_invalid(refusal, NULL, "The body must be a JSON object.");
 	if (!api_find_model(g, rules, body, refusal) || !g->api->parse(g, rules, body, refusal))
@@ -138,7 +153,7 @@ static bool read_body(
 		prompt_finish(&g->prompts[i]);
 		g->n_prompt_tokens += g->prompts[i].n_tokens;
 	}
-	return plan_choices(g, rules, refusal);
+	return read_leg(g, rules, name, body, refusal) && plan_choices(g, rules, refusal);
 }
 
 bool generation_parse(struct generation *g, const struct api *api, const struct generation_rules *rules,
@@ -151,12 +166,13 @@ bool generation_parse(struct generation *g, const struct api *api, const struct 
 		.n_events_max = UINT32_MAX,
 		.n_steps_max = UINT32_MAX,
 		.created_s = name->created_s,
+		.rank = name->rank,
 	};
 	g->id = printable_id(api->id_prefix, name->id);
 	json_t *json = json_loadb(body.p ? body.p : "", body.n, JSON_ALLOW_NUL, &error);
 	if (!json)
 		return api_invalid(refusal, NULL, "JSON decode error at byte %d.", error.position);
-	bool good = read_body(g, rules, json, refusal);
+	bool good = read_body(g, rules, name, json, refusal);
 	json_decref(json);
 	return good;
 }
@@ -181,6 +197,7 @@ void generation_deinit(struct generation *g) {
 	free(g->previous_id);
 	json_decref(g->stops);
 	json_decref(g->prompt_texts);
+	kv_leg_deinit(&g->leg);
 	*g = (struct generation){ 0 };
 }
 

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "engine/bytes.h"
+#include "engine/kv_leg.h"
 #include "engine/latency.h"
 #include "engine/prompt.h"
 #include "engine/speech.h"
@@ -32,6 +33,7 @@ struct generation_rules {
 	uint32_t n_block_tokens;
 	uint64_t seed;
 	bool echoes; /* repeat the last user message */
+	struct kv_rules kv;
 };
 
 /* Why a request is not served. The API renders it: api_error(). */
@@ -68,6 +70,7 @@ struct generation {
 	const char *model;
 	char *id;
 	int64_t created_s;
+	uint32_t rank;
 
 	/* asked for */
 	bool is_stream, with_usage, with_usage_always, with_stop;
@@ -78,6 +81,8 @@ struct generation {
 	bool is_stored;          /* responses: it can be asked for later */
 	char *previous_id;       /* responses: which it goes on from, or NULL */
 	uint64_t seed;
+	struct kv_leg leg;
+	bool is_fetched;      /* its prompt was computed by another engine */
 	json_t *stops;        /* array of strings, or NULL */
 	json_t *prompt_texts; /* likewise: the prompts, to be echoed before their answers */
 	bool prompts_only;    /* one token is made and not shown */
@@ -101,10 +106,13 @@ struct generation {
 	uint32_t n_rendered;   /* of any kind, where an API numbers them */
 };
 
-/* How the request id is used: as the id of the answer behind the API's prefix, and in the ledger. */
+/* Who it is. The request id becomes the id of the answer, behind the API's prefix, and stands in the ledger.
+ */
 struct generation_name {
 	struct slice id; /* anything; bytes that are not printable ASCII become '?' */
 	int64_t created_s;
+	uint64_t nonce; /* no other request has it */
+	uint32_t rank;  /* that is to serve it */
 };
 
 /* False with a refusal; `g` is to be deinitialised either way. */

@@ -10,7 +10,8 @@
 struct row {
 	uint64_t ticket;
 	char id[LEDGER_ID_BYTES];
-	const char *api, *model, *cause;
+	const char *api, *model, *leg, *cause;
+	uint32_t rank;
 	uint64_t started_ns, first_token_ns, ended_ns; /* 0: not yet */
 	uint32_t n_prompt_tokens, n_cached_tokens, n_emitted_tokens;
 	enum ledger_state state;
@@ -72,6 +73,14 @@ uint64_t ledger_start(
 	snprintf(row->id, sizeof(row->id), "%.*s", (int)size_min(id.n, sizeof(row->id) - 1), id.p);
 	l->counts[LEDGER_RUNNING]++;
 	return ticket;
+}
+
+void ledger_place(struct ledger *l, uint64_t ticket, uint32_t rank, const char *leg) {
+	struct row *row = row_of(l, ticket);
+	if (row) {
+		row->rank = rank;
+		row->leg = leg;
+	}
 }
 
 void ledger_keep(struct ledger *l, int fd) {
@@ -142,12 +151,12 @@ static json_t *ms_json(const struct ledger *l, uint64_t at_ns) {
 }
 
 static json_t *row_json(const struct ledger *l, const struct row *row) {
-	return json_pack("{s:s, s:s, s:s?, s:b, s:s, s:s?, s:o, s:o, s:o, s:I, s:I, s:I}", "id", row->id,
-	    "api", row->api, "model", row->model, "stream", row->is_stream, "state", state_names[row->state],
-	    "cause", row->cause, "started_ms", ms_json(l, row->started_ns), "first_token_ms",
-	    ms_json(l, row->first_token_ns), "ended_ms", ms_json(l, row->ended_ns), "prompt_tokens",
-	    (json_int_t)row->n_prompt_tokens, "cached_tokens", (json_int_t)row->n_cached_tokens,
-	    "emitted_tokens", (json_int_t)row->n_emitted_tokens);
+	return json_pack("{s:s, s:s, s:s?, s:I, s:s?, s:b, s:s, s:s?, s:o, s:o, s:o, s:I, s:I, s:I}", "id",
+	    row->id, "api", row->api, "model", row->model, "rank", (json_int_t)row->rank, "leg", row->leg,
+	    "stream", row->is_stream, "state", state_names[row->state], "cause", row->cause, "started_ms",
+	    ms_json(l, row->started_ns), "first_token_ms", ms_json(l, row->first_token_ns), "ended_ms",
+	    ms_json(l, row->ended_ns), "prompt_tokens", (json_int_t)row->n_prompt_tokens, "cached_tokens",
+	    (json_int_t)row->n_cached_tokens, "emitted_tokens", (json_int_t)row->n_emitted_tokens);
 }
 
 json_t *ledger_json(const struct ledger *l) {

@@ -38,6 +38,9 @@ void ledger_keep(struct ledger *l, int fd);
 uint64_t ledger_start(
     struct ledger *l, struct slice id, const char *api, const char *model, bool is_stream, uint64_t now_ns);
 
+/* Which rank serves it, and as which leg of a pair; `leg` is static, or NULL: it is none. */
+void ledger_place(struct ledger *l, uint64_t ticket, uint32_t rank, const char *leg);
+
 /* It is at work, and was not refused: from here on another one for the same request is one too many. */
 void ledger_begin(struct ledger *l, uint64_t ticket);
 

@@ -1,6 +1,9 @@
-#include "engine/mock.h"
+#include "engine/mock_call.h"
+
+#include <stdio.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 
 #define LEDGER_ROWS  16384
 #define BUDGET_BYTES (4ull << 30)
@@ -9,6 +12,27 @@
 #define TICK_MS_MAX  3600000
 #define EVENTS_BYTES (64ull << 20)
 #define NS_PER_MS    1000000u
+
+static const struct kv_connector *const connectors[] = {
+	[MOCK_KV_NIXL] = &kv_nixl,
+};
+
+static void init_kv(struct mock *m, const struct mock_config *config) {
+	struct kv_rules *kv = &m->rules.kv;
+
+	*kv = (struct kv_rules){
+		.connector = connectors[config->connector],
+		.role = config->role,
+		.host = text_is_wildcard(slice_of(config->host)) ? "127.0.0.1" : config->host,
+		.n_ranks = 1,
+		.tp_size = config->tp_size,
+		.n_block_tokens = config->n_block_tokens,
+	};
+	rng_init_random(&m->rng);
+	snprintf(kv->engine_id, sizeof(kv->engine_id), "%016lx", rng_next(&m->rng));
+	kv_channel_init(&m->channel, kv, config->kv_ttl_ms);
+	m->channel.on_asked = mock_leg_on_asked;
+}
 
 void mock_core_init(struct mock *m, const struct mock_config *config, uint64_t now_ns) {
 	const struct scheduler_options options = {
@@ -36,13 +60,14 @@ void mock_core_init(struct mock *m, const struct mock_config *config, uint64_t n
 		.header_fault.seed = config->seed,
 		.created_s = (int64_t)(clock_wall_ms() / 1000),
 	};
+	init_kv(m, config);
 	fault_arm(&m->fault, &config->fault);
 	scheduler_init(&m->scheduler, &options, now_ns);
-	rng_init_random(&m->rng);
 }
 
 void mock_core_deinit(struct mock *m) {
 	scheduler_deinit(&m->scheduler);
+	kv_channel_deinit(&m->channel);
 	capture_clear(&m->capture);
 	stored_clear(&m->stored);
 }
@@ -68,17 +93,30 @@ void mock_tick(struct mock *m) {
 	loop_timer(&m->loop, &m->tick, u64_min(delay_ms, TICK_MS_MAX));
 }
 
+/* Where its decodes find it. */
+static int open_channel(struct mock *m) {
+	struct kv_rules *kv = &m->rules.kv;
+	if (!kv->connector)
+		return 0;
+	int fd = listener_bind_host(m->config->host, m->config->bootstrap_port, false);
+	if (fd < 0)
+		return fd;
+	kv->port = listener_port(fd);
+	return kv_channel_open(&m->channel, &m->loop, fd);
+}
+
 int mock_open(struct mock *m, const struct mock_config *config, int listen_fd) {
 	const struct server_limits limits = { .head_ms = HEAD_MS, .keepalive_ms = KEEPALIVE_MS };
 
 	mock_core_init(m, config, clock_now_ns());
 	m->budget.max_bytes = BUDGET_BYTES;
 	list_init(&m->calls);
+	list_init(&m->awaiting);
 	slab_init(&m->slab, mock_call_bytes);
 	timer_init(&m->tick, on_tick);
 	bytes_init(&m->events, EVENTS_BYTES);
 	int r = loop_init(&m->loop, &m->budget);
-	if (r < 0)
+	if (r < 0 || (r = open_channel(m)) < 0)
 		return r;
 	return server_open(&m->server, &m->loop, listen_fd, NULL, &limits, &mock_handler, m);
 }
@@ -100,6 +138,8 @@ void mock_close(struct mock *m) {
 		mock_call_cut(it);
 	timer_stop(&m->tick);
 	server_close(&m->server);
+	if (m->channel.loop)
+		kv_channel_close(&m->channel);
 	loop_deinit(&m->loop);
 	server_deinit(&m->server);
 	slab_deinit(&m->slab);

@@ -3,6 +3,7 @@
  * the scheduler; timers only wake it as well. What it does then depends on its state:
  *
  *     BODY -> (DELAYED) -> RUNNING -> end      a generation
+ *     BODY -> (DELAYED) -> AWAITING -> RUNNING one that is a leg of a pair: mock_leg.c
  *     BODY -> (DELAYED) -> end                 what is answered at once
  *     DELAYED, RUNNING -> HUNG, CUTTING -> end by a fault
  *
@@ -15,33 +16,11 @@
 #include <stdio.h>
 
 #include "base/clock.h"
-#include "engine/mock.h"
+#include "engine/mock_call.h"
 #include "http/reply.h"
 
 #define PENDING_BYTES_MAX 65536u /* beyond, nothing is rendered until the client reads */
 #define RESET_DELAY_MS    5      /* what was sent shall arrive before the reset that overtakes it */
-
-enum call_state { CALL_BODY = 1, CALL_DELAYED, CALL_RUNNING, CALL_HUNG, CALL_CUTTING };
-
-struct mock_call {
-	struct call call;
-	struct job job;
-	struct timer timer;
-	struct list link; /* mock->calls */
-	struct mock *mock;
-	struct buf *head;  /* until the request is understood */
-	struct bytes body; /* likewise */
-	struct generation generation;
-	struct fault_verdict verdict;
-	uint8_t state;   /* enum call_state */
-	bool is_api;     /* the generation was parsed */
-	bool is_counted; /* it is in the ledger and has not ended */
-	bool keeps;      /* the connection, after the answer */
-	bool invites;    /* the client waits for 100 (Continue) */
-	bool is_http10;
-	bool is_sick;      /* x-mock-fault asks for health:fail */
-	bool is_anthropic; /* the shape of its errors */
-};
 
 static const struct head *head_of(const struct mock_call *c) {
 	return (const struct head *)c->head->data;
@@ -72,13 +51,17 @@ static bool has_previous(const struct mock_call *c, struct refusal *refusal) {
 
 static void settle(struct mock_call *c, enum ledger_state state) {
 	const char *fault = c->verdict.kind == FAULT_NONE ? NULL : fault_name(c->verdict.kind);
+	const char *cause = NULL;
+
 	if (!c->is_counted)
 		return;
 	c->is_counted = false;
 	c->mock->n_serving--;
 	/* Only a failure has a fault for its cause, and a client that grew tired of a hang. */
-	scheduler_end(&c->mock->scheduler, &c->generation, state,
-	    state == LEDGER_FAILED || c->state == CALL_HUNG ? fault : NULL, clock_now_ns());
+	if (state == LEDGER_FAILED || c->state == CALL_HUNG)
+		cause = c->failure ? c->failure : fault;
+	scheduler_end(&c->mock->scheduler, &c->generation, state, cause, clock_now_ns());
+	mock_leg_end(c);
 	if (state == LEDGER_FINISHED)
 		store(c);
 	else
@@ -95,6 +78,8 @@ static void release(struct mock_call *c) {
 	timer_stop(&c->timer);
 	job_cancel(&c->job);
 	list_remove(&c->link);
+	list_remove(&c->await_link);
+	kv_fetch_cancel(&c->fetch);
 	drop_request(c);
 	generation_deinit(&c->generation);
 	struct mock *m = c->mock;
@@ -285,6 +270,9 @@ static void speak(struct mock_call *c) {
 
 static void run_generation(struct mock_call *c) {
 	struct generation *g = &c->generation;
+
+	if (g->sequence.state == LATENCY_DONE)
+		mock_leg_hold(c);
 	if (g->is_stream) {
 		speak(c);
 		return;
@@ -330,6 +318,60 @@ static void submit(struct mock_call *c) {
 	mock_tick(m);
 }
 
+/* --- legs of a pair ------------------------------------------------------------------ */
+
+/* As vLLM has it: the head of a stream goes out whatever becomes of it, and what goes wrong then is an event.
+ */
+static void send_head(struct mock_call *c) {
+	struct call_out o;
+
+	call_begin(&o, &c->call);
+	put_head(c, &o, 0);
+	if (call_flush(&o))
+		leave(c);
+}
+
+static void fail_leg(struct mock_call *c, const struct refusal *why) {
+	struct bytes *out = &c->mock->events;
+	struct call_out o;
+
+	c->failure = "kv_transfer";
+	settle(c, LEDGER_FAILED);
+	if (!c->call.out_has_begun) {
+		refuse(c, why);
+		return;
+	}
+	bytes_clear(out);
+	api_add_event(out, NULL, api_error(why, c->is_anthropic));
+	call_begin(&o, &c->call);
+	call_put_data(&o, &(struct piece){ out->p, out->n, NULL }, 1);
+	call_put_end(&o, NULL);
+	if (call_flush(&o))
+		leave(c);
+	else
+		finish(c);
+}
+
+static void follow_leg(struct mock_call *c, enum leg_outcome outcome, const struct refusal *why) {
+	c->state = CALL_AWAITING;
+	if (outcome == LEG_READY)
+		submit(c);
+	else if (outcome == LEG_FAILED)
+		fail_leg(c, why);
+	else if (c->generation.is_stream && !c->call.out_has_begun)
+		send_head(c);
+}
+
+static void begin_leg(struct mock_call *c) {
+	struct refusal why;
+	follow_leg(c, mock_leg_begin(c, &why), &why);
+}
+
+static void look_at_leg(struct mock_call *c) {
+	struct refusal why;
+	follow_leg(c, mock_leg_look(c, &why), &why);
+}
+
 /* --- the request ----------------------------------------------------------------- */
 
 static void answer_with_status(struct mock_call *c) {
@@ -362,6 +404,8 @@ static void act(struct mock_call *c) {
 		answer_with_status(c);
 	else if (kind == FAULT_RESET && (c->verdict.n_events == 0 || !c->is_api))
 		cut(c, true);
+	else if (c->is_api && c->generation.leg.part && kind != FAULT_HANG_HEAD)
+		begin_leg(c);
 	else if (c->is_api)
 		submit(c);
 	else if (kind != FAULT_NONE)
@@ -430,7 +474,9 @@ static bool parse_generation(struct mock_call *c, const struct api *api) {
 		snprintf(made, sizeof(made), "%016lx%016lx", rng_next(&m->rng), rng_next(&m->rng));
 		id = slice_of(made);
 	}
-	const struct generation_name name = { .id = id, .created_s = (int64_t)(clock_wall_ms() / 1000) };
+	const struct generation_name name = {
+		.id = id, .created_s = (int64_t)(clock_wall_ms() / 1000), .nonce = rng_next(&m->rng)
+	};
 	if (!generation_parse(&c->generation, api, &m->rules, &name, bytes_slice(&c->body), &refusal) ||
 	    !has_previous(c, &refusal)) {
 		refuse(c, &refusal);
@@ -528,6 +574,8 @@ static void run(struct job *job) {
 		leave(c);
 	else if (c->state == CALL_RUNNING)
 		run_generation(c);
+	else if (c->state == CALL_AWAITING)
+		look_at_leg(c);
 	else if (c->state == CALL_DELAYED && !timer_is_running(&c->timer))
 		act(c);
 	else if (c->state == CALL_CUTTING && !timer_is_running(&c->timer))
@@ -554,6 +602,7 @@ static struct job *begin(struct server *server, struct session *session, const s
 	job_init(&c->job, run);
 	timer_init(&c->timer, on_timer);
 	list_init(&c->link);
+	list_init(&c->await_link);
 	list_push(&m->calls, &c->link);
 	session_take(session, &c->call, &c->job, head);
 	return &c->job;

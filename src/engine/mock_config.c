@@ -20,6 +20,8 @@ static const char *check_fault(const char *text) {
 }
 
 static const char *const replies[] = { "words", "echo", NULL };
+static const char *const roles[] = { "unified", "prefill", "decode", NULL };
+static const char *const connectors[] = { "none", "nixl", NULL };
 
 #define AT(member)                                                                                           \
 	.offset = offsetof(struct mock_config, member), .bytes = sizeof(((struct mock_config *)0)->member)
@@ -60,6 +62,19 @@ static const struct option rows[] = {
 	    .type = OPTION_STRING, AT(ledger) },
 	{ "engine", "reply", .help = "what is said: words made up, or the last message of the user again",
 	    .type = OPTION_ENUM, .choices = replies, .def = "words", AT(reply) },
+	{ "engine", "role",
+	    .help = "which leg of a prefill/decode pair it serves, or whole requests and both",
+	    .type = OPTION_ENUM, .choices = roles, .def = "unified", AT(role) },
+	{ "engine", "kv_connector", .help = "how the blocks of a prompt go from a prefill to a decode",
+	    .type = OPTION_ENUM, .choices = connectors, .def = "none", AT(connector) },
+	{ "engine", "bootstrap_port",
+	    .help = "port where decodes come for the blocks of this prefill; 0 takes a free one",
+	    .type = OPTION_UINT, .def = "0", .max = UINT16_MAX, AT(bootstrap_port) },
+	{ "engine", "kv_ttl",
+	    .help = "how long blocks are kept for a decode, and one leg waits for the other",
+	    .type = OPTION_DURATION, .def = "480s", .min = 1, .max = 3600000, AT(kv_ttl_ms) },
+	{ "engine", "tp_size", .arg = "N", .help = "tensor-parallel size that its blocks are said to have",
+	    .type = OPTION_UINT, .def = "1", .min = 1, .max = 1024, AT(tp_size) },
 	{ "engine", "seed", .help = "another seed is another text, and other failures of fail_rate",
 	    .type = OPTION_UINT, .def = "0", AT(seed) },
 };

@@ -5,8 +5,10 @@
 
 #include "base/option.h"
 #include "engine/fault.h"
+#include "engine/kv_leg.h"
 
 enum mock_reply { MOCK_WORDS, MOCK_ECHO };
+enum mock_connector { MOCK_KV_NONE, MOCK_KV_NIXL };
 
 struct mock_config {
 	struct option_set *options; /* owns the texts */
@@ -24,6 +26,11 @@ struct mock_config {
 	struct fault_plan fault;
 	const char *ledger; /* file of the ids of begun generations; "": none */
 	enum mock_reply reply;
+	enum kv_role role;
+	enum mock_connector connector;
+	uint16_t bootstrap_port; /* of the side channel; 0: any */
+	uint32_t tp_size;
+	uint64_t kv_ttl_ms;
 	uint64_t seed;
 };
 

@@ -1,4 +1,5 @@
 /* What is answered at once: one table of paths and methods, one function each. */
+#include "base/clock.h"
 #include "engine/mock.h"
 #include "engine/random.h"
 #include "engine/tokens.h"
@@ -121,12 +122,15 @@ static void post_faults(struct mock *m, const struct mock_request *q, struct moc
 }
 
 static void get_ledger(struct mock *m, const struct mock_request *q, struct mock_response *r) {
-	mock_respond_json(r, 200, ledger_json(m->scheduler.ledger));
+	json_t *ledger = ledger_json(m->scheduler.ledger);
+	json_object_set_new(ledger, "transfers", kv_table_json(m->channel.table, clock_now_ns()));
+	mock_respond_json(r, 200, ledger);
 }
 
 static void post_reset(struct mock *m, const struct mock_request *q, struct mock_response *r) {
 	const struct fault_plan none = { 0 };
 	scheduler_reset(&m->scheduler);
+	kv_table_reset(m->channel.table);
 	capture_clear(&m->capture);
 	stored_clear(&m->stored);
 	fault_arm(&m->fault, &m->config->fault);

@@ -41,6 +41,7 @@ void scheduler_deinit(struct scheduler *s) {
 
 void scheduler_start(struct scheduler *s, struct generation *g, struct slice id, uint64_t now_ns) {
 	g->ticket = ledger_start(s->ledger, id, g->api->name, g->model, g->is_stream, now_ns);
+	ledger_place(s->ledger, g->ticket, g->rank, kv_part_name(g->leg.part));
 	g->started_ns = now_ns;
 }
 
@@ -50,6 +51,10 @@ static void begin_prefill(struct scheduler *s) {
 	if (!sequence)
 		return;
 	struct generation *g = container_of(sequence, struct generation, sequence);
+	if (g->is_fetched) { /* all of it is there, and none of it was in our cache */
+		latency_begin(&s->latency, sequence, g->n_prompt_tokens);
+		return;
+	}
 	for (size_t i = 0; i < g->n_prompts; i++) {
 		const struct prompt *p = &g->prompts[i];
 		g->n_cached_tokens +=
@@ -78,7 +83,8 @@ static void end_prefill(struct scheduler *s, struct generation *g) {
 		prefix_cache_touch(s->cache, g->prompts[i].keys, g->prompts[i].n_keys);
 	generation_drop_prompts(g);
 	s->counts.n_prompt_tokens += g->n_prompt_tokens;
-	s->n_step_tokens += g->n_prompt_tokens - g->n_cached_tokens;
+	if (!g->is_fetched)
+		s->n_step_tokens += g->n_prompt_tokens - g->n_cached_tokens;
 }
 
 static void count_tokens(struct scheduler *s, const struct generation *g, uint64_t at_ns) {

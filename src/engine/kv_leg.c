@@ -21,6 +21,11 @@ void kv_leg_deinit(struct kv_leg *leg) {
 	*leg = (struct kv_leg){ 0 };
 }
 
+void kv_set_peer(struct kv_leg *leg, const char *host, uint16_t port) {
+	bool is_v6 = strchr(host, ':');
+	snprintf(leg->peer, sizeof(leg->peer), "%s%s%s:%u", is_v6 ? "[" : "", host, is_v6 ? "]" : "", port);
+}
+
 /* --- what connectors look at ------------------------------------------------------ */
 
 bool kv_expect_bool(const struct kv_request *q, const char *key, bool value, struct refusal *refusal) {

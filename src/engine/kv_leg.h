@@ -66,7 +66,7 @@ struct kv_connector {
 	bool (*read_decode)(const struct kv_request *q, struct kv_leg *leg, struct refusal *refusal);
 };
 
-extern const struct kv_connector kv_nixl;
+extern const struct kv_connector kv_nixl, kv_sglang;
 
 /* Reads g->leg from the body. Between parsing the prompts and planning the choices; may limit these. */
 must_use bool kv_leg_read(struct generation *g, const struct kv_request *request, struct refusal *refusal);
@@ -77,6 +77,9 @@ const char *kv_part_name(enum kv_role part);
 
 /* Each rank is an engine of its own to others. */
 void kv_engine_id(const struct kv_rules *rules, uint32_t rank, char id[static KV_ENGINE_BYTES]);
+
+/* Where a decode finds its prefill's side channel. */
+void kv_set_peer(struct kv_leg *leg, const char *host, uint16_t port);
 
 /* --- for connectors: of the members of kv_transfer_params; false with a refusal ----------- */
 

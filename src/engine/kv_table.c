@@ -132,15 +132,18 @@ void kv_table_fetch(struct kv_table *t, const char *key) {
 }
 
 json_t *kv_table_json(struct kv_table *t, uint64_t now_ns) {
-	uint64_t counts[KV_N_STATES];
+	uint64_t counts[KV_N_STATES], n_asking = 0;
 	json_t *json = json_object();
 
 	for (uint64_t i = 0; i < KV_TABLE_ROWS; i++)
 		expire(t, &t->rows[i], now_ns);
 	memcpy(counts, t->n_ended, sizeof(counts));
-	for (uint64_t i = 0; i < KV_TABLE_ROWS; i++)
+	for (uint64_t i = 0; i < KV_TABLE_ROWS; i++) {
+		n_asking += t->rows[i].n_asking;
 		if (t->rows[i].state < KV_FETCHED)
 			counts[t->rows[i].state]++;
+	}
+	json_object_set_new(json, "asked", json_integer((json_int_t)n_asking));
 	for (enum kv_state s = KV_MAKING; s < KV_N_STATES; s++)
 		json_object_set_new(json, kv_state_name(s), json_integer((json_int_t)counts[s]));
 	return json;

@@ -48,8 +48,10 @@ uint64_t kv_table_prompt(const struct kv_table *t, const char *key);
 /* What is HELD is given away. */
 void kv_table_fetch(struct kv_table *t, const char *key);
 
-/* How many are "making" and "held" now, and were "fetched", "expired" and "failed" since the last reset. The
- * caller owns it. */
+/*
+ * How many are "making" and "held" and how many decodes wait ("asked"), now; how many were "fetched",
+ * "expired" and "failed" since the last reset. The caller owns it.
+ */
 json_t *kv_table_json(struct kv_table *t, uint64_t now_ns);
 
 /* Forgets all but what is being made. */

@@ -15,6 +15,7 @@
 
 static const struct kv_connector *const connectors[] = {
 	[MOCK_KV_NIXL] = &kv_nixl,
+	[MOCK_KV_SGLANG] = &kv_sglang,
 };
 
 static void init_kv(struct mock *m, const struct mock_config *config) {

@@ -21,7 +21,7 @@ static const char *check_fault(const char *text) {
 
 static const char *const replies[] = { "words", "echo", NULL };
 static const char *const roles[] = { "unified", "prefill", "decode", NULL };
-static const char *const connectors[] = { "none", "nixl", NULL };
+static const char *const connectors[] = { "none", "nixl", "sglang", NULL };
 
 #define AT(member)                                                                                           \
 	.offset = offsetof(struct mock_config, member), .bytes = sizeof(((struct mock_config *)0)->member)

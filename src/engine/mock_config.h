@@ -8,7 +8,7 @@
 #include "engine/kv_leg.h"
 
 enum mock_reply { MOCK_WORDS, MOCK_ECHO };
-enum mock_connector { MOCK_KV_NONE, MOCK_KV_NIXL };
+enum mock_connector { MOCK_KV_NONE, MOCK_KV_NIXL, MOCK_KV_SGLANG };
 
 struct mock_config {
 	struct option_set *options; /* owns the texts */

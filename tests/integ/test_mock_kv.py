@@ -1,9 +1,12 @@
 """Two mock engines as prefill and decode, and a plain client in place of the router, for each KV connector."""
 import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from program import PROMPT, eventually, http
+from ports import free_port
+from program import PROMPT, eventually, raw_request
 
 APIS = {
     "/v1/chat/completions": ({"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 4}, "max_tokens"),
@@ -49,7 +52,7 @@ def test_nixl_pulls_the_blocks_that_a_prefill_names(pair, engine, path):
     alone = engine(["m"]).post(path, json=APIS[path][0]).json()
     said = {"/v1/responses": "output", CHAT: "choices", "/v1/completions": "choices"}[path]
     assert json.dumps(alone[said]).split("text")[1:] == json.dumps(answer.json()[said]).split("text")[1:]
-    assert transfers(first) == {"making": 0, "held": 0, "fetched": 1, "expired": 0, "failed": 0}
+    assert transfers(first) == {"asked": 0, "making": 0, "held": 0, "fetched": 1, "expired": 0, "failed": 0}
 
 
 def test_a_decode_that_fetched_its_blocks_computes_nothing_of_the_prompt(engine):
@@ -136,3 +139,94 @@ def test_faults_meet_a_leg_as_any_request(pair):
     first.fault("status:503,fail_first:1")
     assert [prefill(first).status_code for _ in range(2)] == [503, 200]
     assert first.count("failed") == 1 and transfers(first)["failed"] == 0
+
+
+# --- legs at once -------------------------------------------------------------------------
+
+@pytest.fixture
+def both():
+    """both(f, g) -> what they return; each has a thread of its own."""
+    with ThreadPoolExecutor(2) as pool:
+        yield lambda *calls: [future.result() for future in [pool.submit(call) for call in calls]]
+
+
+@pytest.fixture
+def sglang(engine):
+    """sglang(...) -> prefill, decode, and what a body must say to bring them together."""
+    def start(*flags):
+        port = free_port()
+        flags = ("--kv-connector", "sglang", *flags)
+        first = engine(["m"], "--role", "prefill", "--bootstrap-port", port, *flags)
+        return first, engine(["m"], "--role", "decode", *flags), room(port)
+    return start
+
+
+def room(port, n=2**63 - 1):
+    return {"bootstrap_host": "127.0.0.1", "bootstrap_port": port, "bootstrap_room": n}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_sglang_legs_meet_in_a_room(sglang, both, stream):
+    first, second, place = sglang()
+    body = APIS[CHAT][0] | place | {"stream": stream}
+    answers = both(lambda: first.post(CHAT, json=body), lambda: second.post(CHAT, json=body))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [e.ledger()["generations"][0]["emitted_tokens"] for e in (first, second)] == [1, 4]
+    assert transfers(first)["fetched"] == 1
+
+
+def test_sglang_batches_have_a_room_for_each_prompt(sglang, both):
+    first, second, place = sglang()
+    arrays = {key: [value, value] for key, value in place.items()} | {"bootstrap_room": [5, 6]}
+    body = {"prompt": [PROMPT, "else"], "max_tokens": 4} | arrays
+    answers = both(lambda: first.post("/v1/completions", json=body), lambda: second.post("/v1/completions", json=body))
+    assert [answer.status_code for answer in answers] == [200, 200] and len(answers[1].json()["choices"]) == 2
+    for wrong in (place, arrays | {"bootstrap_room": [5]}, arrays | {"bootstrap_host": ["127.0.0.1", "localhost"]}):
+        assert second.post("/v1/completions", json=body | place | wrong).status_code == 400
+
+
+@pytest.mark.parametrize("key, value", [
+    ("bootstrap_host", None), ("bootstrap_host", ""), ("bootstrap_port", 0), ("bootstrap_port", 65536),
+    ("bootstrap_room", -1), ("bootstrap_room", 1.5), ("bootstrap_room", "5")])
+def test_sglang_legs_without_a_room_are_refused(sglang, key, value):
+    first, second, place = sglang()
+    bodies = [APIS[CHAT][0] | place | {key: value}, {k: v for k, v in (APIS[CHAT][0] | place).items() if k != key}]
+    assert {e.post(CHAT, json=body).status_code for e in (first, second) for body in bodies} == {400}
+
+
+def test_a_prefill_refuses_the_port_of_another_one(sglang):
+    first, _, place = sglang()
+    assert first.post(CHAT, json=APIS[CHAT][0] | place | {"bootstrap_port": 1}).status_code == 400
+
+
+@pytest.mark.parametrize("role, end", [(0, "no decode has come for it"), (1, "unknown")])
+def test_a_leg_whose_other_one_does_not_come_fails(sglang, role, end):
+    *engines, place = sglang("--kv-ttl", "10ms")
+    answer = engines[role].post(CHAT, json=APIS[CHAT][0] | place)
+    assert answer.status_code == 500 and message_of(answer).endswith(end)
+
+
+def test_a_decode_fails_with_its_prefill(sglang, both):
+    first, second, place = sglang("--itl", "1s", "--prefill-rate", "1")
+    body = APIS[CHAT][0] | place
+    with socket.create_connection(("127.0.0.1", first.port)) as s:
+        s.sendall(raw_request(body))
+        eventually(lambda: transfers(first)["making"] == 1)
+        leave = (lambda: (eventually(lambda: second.count("running") == 1), s.close()))
+        answer, _ = both(lambda: second.post(CHAT, json=body), leave)
+    assert answer.status_code == 500 and message_of(answer).endswith("failed")
+    assert first.count("cancelled") == 1 and transfers(first)["failed"] == 1
+
+
+def test_a_prefill_sees_its_decode_leave(sglang):
+    first, second, place = sglang("--kv-ttl", "1h")
+    with socket.create_connection(("127.0.0.1", second.port)) as s:
+        s.sendall(raw_request(APIS[CHAT][0] | place))
+        eventually(lambda: transfers(first)["asked"] == 1)
+    eventually(lambda: transfers(first)["asked"] == 0)
+    assert second.count("cancelled") == 1
+    with socket.create_connection(("127.0.0.1", first.port)) as s:      # nobody is in the room any more
+        s.sendall(raw_request(APIS[CHAT][0] | place))
+        eventually(lambda: transfers(first)["making"] == 1)
+        assert first.ledger()["generations"][0]["first_token_ms"] is None
+    eventually(lambda: transfers(first)["failed"] == 1)

@@ -25,6 +25,6 @@ struct buckets {
 /* The same value n times. */
 void buckets_add(struct buckets *h, uint64_t value, uint64_t n);
 
-/* The lines of vllm:NAME, with their HELP and TYPE, labelled with engine and model. */
+/* The lines of vllm:NAME, labelled with engine and model. */
 void buckets_print(
-    const struct buckets *h, const char *name, const char *help, const char *model, struct bytes *out);
+    const struct buckets *h, const char *name, unsigned engine, const char *model, struct bytes *out);

@@ -55,7 +55,7 @@ static bool engine_keep_ledger(const struct mock_config *config) {
 	if (fd < 0)
 		fprintf(stderr, "headrace mock-engine: %s: %s\n", config->ledger, strerror(errno));
 	else
-		ledger_keep(mock.scheduler.ledger, fd);
+		ledger_keep(mock.ledger, fd);
 	return fd >= 0;
 }
 

@@ -25,7 +25,7 @@ static void init_kv(struct mock *m, const struct mock_config *config) {
 		.connector = connectors[config->connector],
 		.role = config->role,
 		.host = text_is_wildcard(slice_of(config->host)) ? "127.0.0.1" : config->host,
-		.n_ranks = 1,
+		.n_ranks = config->n_ranks,
 		.tp_size = config->tp_size,
 		.n_block_tokens = config->n_block_tokens,
 	};
@@ -44,10 +44,12 @@ void mock_core_init(struct mock *m, const struct mock_config *config, uint64_t n
 		},
 		.n_cache_blocks = config->n_cache_blocks,
 		.n_block_tokens = config->n_block_tokens,
-		.n_ledger_rows = LEDGER_ROWS,
+		.ledger = ledger_new(LEDGER_ROWS, now_ns),
 	};
 	*m = (struct mock){
 		.config = config,
+		.ranks = calloc(config->n_ranks, sizeof(struct scheduler)),
+		.ledger = options.ledger,
 		.rules = {
 			.models = config->models.items,
 			.n_models = config->models.n,
@@ -63,11 +65,15 @@ void mock_core_init(struct mock *m, const struct mock_config *config, uint64_t n
 	};
 	init_kv(m, config);
 	fault_arm(&m->fault, &config->fault);
-	scheduler_init(&m->scheduler, &options, now_ns);
+	for (uint32_t i = 0; i < config->n_ranks; i++)
+		scheduler_init(&m->ranks[i], &options);
 }
 
 void mock_core_deinit(struct mock *m) {
-	scheduler_deinit(&m->scheduler);
+	for (uint32_t i = 0; i < m->rules.kv.n_ranks; i++)
+		scheduler_deinit(&m->ranks[i]);
+	free(m->ranks);
+	ledger_free(&m->ledger);
 	kv_channel_deinit(&m->channel);
 	capture_clear(&m->capture);
 	stored_clear(&m->stored);
@@ -78,12 +84,14 @@ static void on_tick(struct timer *t) {
 }
 
 void mock_tick(struct mock *m) {
-	uint64_t now_ns = clock_now_ns();
+	uint64_t now_ns = clock_now_ns(), due_ns = LATENCY_NEVER;
 	struct generation *g;
 
-	while ((g = scheduler_next(&m->scheduler, now_ns)))
-		mock_call_wake(g);
-	uint64_t due_ns = scheduler_due_ns(&m->scheduler);
+	for (uint32_t i = 0; i < m->rules.kv.n_ranks; i++) {
+		while ((g = scheduler_next(&m->ranks[i], now_ns)))
+			mock_call_wake(g);
+		due_ns = u64_min(due_ns, scheduler_due_ns(&m->ranks[i]));
+	}
 	if (due_ns == LATENCY_NEVER) {
 		timer_stop(&m->tick);
 		return;

@@ -21,7 +21,9 @@
 struct mock {
 	const struct mock_config *config;
 	struct generation_rules rules;
-	struct scheduler scheduler;
+	struct scheduler *ranks;   /* rules.kv.n_ranks of them */
+	struct ledger *ledger;     /* of them all */
+	uint64_t n_placed;         /* requests that named no rank */
 	struct fault fault;        /* of --fault and POST /mock/faults */
 	struct fault header_fault; /* of the last x-mock-fault: counts on while the same one comes again */
 	struct capture capture;

@@ -16,11 +16,16 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "engine/mock_call.h"
 #include "http/reply.h"
 
 #define PENDING_BYTES_MAX 65536u /* beyond, nothing is rendered until the client reads */
 #define RESET_DELAY_MS    5      /* what was sent shall arrive before the reset that overtakes it */
+
+static struct scheduler *scheduler_of(const struct mock_call *c) {
+	return &c->mock->ranks[c->generation.rank];
+}
 
 static const struct head *head_of(const struct mock_call *c) {
 	return (const struct head *)c->head->data;
@@ -60,7 +65,7 @@ static void settle(struct mock_call *c, enum ledger_state state) {
 	/* Only a failure has a fault for its cause, and a client that grew tired of a hang. */
 	if (state == LEDGER_FAILED || c->state == CALL_HUNG)
 		cause = c->failure ? c->failure : fault;
-	scheduler_end(&c->mock->scheduler, &c->generation, state, cause, clock_now_ns());
+	scheduler_end(scheduler_of(c), &c->generation, state, cause, clock_now_ns());
 	mock_leg_end(c);
 	if (state == LEDGER_FINISHED)
 		store(c);
@@ -171,9 +176,12 @@ static void answer_at_once(struct mock_call *c) {
 /* Only the head of an answer, with room for more. `length` counts for a plain answer. */
 static void put_head(struct mock_call *c, struct call_out *o, size_t length) {
 	bool is_stream = c->generation.is_stream;
+	char rank[20];
+
 	call_put_status_line(o, 200);
 	call_put_field(o, SLICE("content-type"),
 	    is_stream ? SLICE("text/event-stream; charset=utf-8") : SLICE("application/json"));
+	call_put_field(o, SLICE("x-mock-rank"), call_decimal(c->generation.rank, rank));
 	if (!c->keeps)
 		call_put_field(o, SLICE("connection"), SLICE("close"));
 	if (!is_stream)
@@ -187,7 +195,7 @@ static void strike(struct mock_call *c) {
 	assert(c->verdict.kind == FAULT_HANG_STREAM || c->verdict.kind == FAULT_RESET);
 	if (c->verdict.kind == FAULT_HANG_STREAM) {
 		if (c->generation.sequence.state != LATENCY_DONE)
-			scheduler_hold(&c->mock->scheduler, &c->generation, clock_now_ns());
+			scheduler_hold(scheduler_of(c), &c->generation, clock_now_ns());
 		c->state = CALL_HUNG;
 		return;
 	}
@@ -212,6 +220,8 @@ static void answer_in_part(struct mock_call *c, struct slice body) {
 
 static void answer_whole(struct mock_call *c) {
 	struct bytes *out = &c->mock->events;
+	char rank[32];
+
 	bytes_clear(out);
 	if (!generation_whole(&c->generation, out)) {
 		refuse_request(c, 500, "The answer is too large.");
@@ -225,6 +235,8 @@ static void answer_whole(struct mock_call *c) {
 		.status = 200,
 		.content_type = SLICE("application/json"),
 		.body = bytes_slice(out),
+		.fields = { rank,
+		    (size_t)snprintf(rank, sizeof(rank), "x-mock-rank: %u\r\n", c->generation.rank) },
 	};
 	send_reply(c, &reply);
 }
@@ -305,12 +317,12 @@ static void submit(struct mock_call *c) {
 	uint64_t now_ns = clock_now_ns();
 
 	limit_events(c);
-	scheduler_submit(&m->scheduler, g, now_ns);
+	scheduler_submit(scheduler_of(c), g, now_ns);
 	c->state = CALL_RUNNING;
 	if (c->is_http10 && g->is_stream)
 		c->keeps = false; /* only its end ends such an answer */
 	if (c->verdict.kind == FAULT_HANG_HEAD) {
-		scheduler_hold(&m->scheduler, g, now_ns);
+		scheduler_hold(scheduler_of(c), g, now_ns);
 		c->state = CALL_HUNG;
 	} else if (g->is_stream) {
 		loop_wake(&m->loop, &c->job); /* the head goes out before the first token, as in vLLM */
@@ -395,7 +407,7 @@ static void act(struct mock_call *c) {
 	enum fault_kind kind = c->verdict.kind;
 
 	if (c->is_api && kind != FAULT_STATUS)
-		ledger_begin(c->mock->scheduler.ledger, c->generation.ticket);
+		ledger_begin(c->mock->ledger, c->generation.ticket);
 	if (kind == FAULT_CRASH)
 		raise(SIGKILL);
 	else if (kind == FAULT_GARBAGE)
@@ -464,6 +476,21 @@ static void judge(struct mock_call *c, const struct fault_plan *of_header) {
 	}
 }
 
+/* The rank that is asked for, else the next one in turn. */
+static bool find_rank(struct mock_call *c, uint32_t *rank_out, struct refusal *refusal) {
+	struct slice wanted = head_find_name(head_of(c), SLICE("x-data-parallel-rank"));
+	uint32_t n_ranks = c->mock->rules.kv.n_ranks;
+	uint64_t rank;
+
+	if (!wanted.p)
+		rank = c->mock->n_placed++ % n_ranks;
+	else if (!text_uint(wanted, n_ranks - 1, &rank))
+		return api_refuse(refusal, 400, "data_parallel_rank",
+		    "data_parallel_rank is out of range [0, %u).", n_ranks);
+	*rank_out = (uint32_t)rank;
+	return true;
+}
+
 static bool parse_generation(struct mock_call *c, const struct api *api) {
 	struct mock *m = c->mock;
 	struct slice id = head_find_name(head_of(c), SLICE("x-request-id"));
@@ -474,17 +501,18 @@ static bool parse_generation(struct mock_call *c, const struct api *api) {
 		snprintf(made, sizeof(made), "%016lx%016lx", rng_next(&m->rng), rng_next(&m->rng));
 		id = slice_of(made);
 	}
-	const struct generation_name name = {
+	struct generation_name name = {
 		.id = id, .created_s = (int64_t)(clock_wall_ms() / 1000), .nonce = rng_next(&m->rng)
 	};
-	if (!generation_parse(&c->generation, api, &m->rules, &name, bytes_slice(&c->body), &refusal) ||
+	if (!find_rank(c, &name.rank, &refusal) ||
+	    !generation_parse(&c->generation, api, &m->rules, &name, bytes_slice(&c->body), &refusal) ||
 	    !has_previous(c, &refusal)) {
 		refuse(c, &refusal);
 		return false;
 	}
 	c->is_api = c->is_counted = true;
 	m->n_serving++;
-	scheduler_start(&m->scheduler, &c->generation, slice_of(c->generation.id + strlen(api->id_prefix)),
+	scheduler_start(scheduler_of(c), &c->generation, slice_of(c->generation.id + strlen(api->id_prefix)),
 	    clock_now_ns());
 	drop_request(c);
 	return true;

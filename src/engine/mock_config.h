@@ -29,7 +29,7 @@ struct mock_config {
 	enum kv_role role;
 	enum mock_connector connector;
 	uint16_t bootstrap_port; /* of the side channel; 0: any */
-	uint32_t tp_size;
+	uint32_t n_ranks, tp_size;
 	uint64_t kv_ttl_ms;
 	uint64_t seed;
 };

@@ -68,7 +68,7 @@ static void get_metrics(struct mock *m, const struct mock_request *q, struct moc
 	r->status = 200;
 	r->content_type = METRICS_TYPE;
 	bytes_init(&r->body, ANSWER_BYTES);
-	scheduler_metrics(&m->scheduler, m->rules.models[0], &r->body);
+	scheduler_metrics(m->ranks, m->rules.kv.n_ranks, m->rules.models[0], &r->body);
 	bytes_printf(&r->body,
 	    "# HELP process_start_time_seconds Start time of the process since unix epoch in seconds.\n"
 	    "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds %ld\n",
@@ -122,14 +122,20 @@ static void post_faults(struct mock *m, const struct mock_request *q, struct moc
 }
 
 static void get_ledger(struct mock *m, const struct mock_request *q, struct mock_response *r) {
-	json_t *ledger = ledger_json(m->scheduler.ledger);
+	json_t *ledger = ledger_json(m->ledger);
 	json_object_set_new(ledger, "transfers", kv_table_json(m->channel.table, clock_now_ns()));
 	mock_respond_json(r, 200, ledger);
 }
 
+static void forget_prompts(struct mock *m) {
+	for (uint32_t i = 0; i < m->rules.kv.n_ranks; i++)
+		scheduler_forget(&m->ranks[i]);
+}
+
 static void post_reset(struct mock *m, const struct mock_request *q, struct mock_response *r) {
 	const struct fault_plan none = { 0 };
-	scheduler_reset(&m->scheduler);
+	forget_prompts(m);
+	ledger_reset(m->ledger);
 	kv_table_reset(m->channel.table);
 	capture_clear(&m->capture);
 	stored_clear(&m->stored);

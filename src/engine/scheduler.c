@@ -16,10 +16,10 @@ static const struct buckets_scale request_scale = { NS_PER_S, 21, { 0.3, 0.5, 0.
 	20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680 } };
 /* clang-format on */
 
-void scheduler_init(struct scheduler *s, const struct scheduler_options *options, uint64_t now_ns) {
+void scheduler_init(struct scheduler *s, const struct scheduler_options *options) {
 	*s = (struct scheduler){
 		.cache = prefix_cache_new(options->n_cache_blocks),
-		.ledger = ledger_new(options->n_ledger_rows, now_ns),
+		.ledger = options->ledger,
 		.n_block_tokens = options->n_block_tokens,
 		.n_cache_blocks = options->n_cache_blocks,
 		.counts = {
@@ -36,7 +36,6 @@ void scheduler_init(struct scheduler *s, const struct scheduler_options *options
 void scheduler_deinit(struct scheduler *s) {
 	assert(s->latency.n_running == 0 && s->latency.n_waiting == 0);
 	prefix_cache_free(&s->cache);
-	ledger_free(&s->ledger);
 }
 
 void scheduler_start(struct scheduler *s, struct generation *g, struct slice id, uint64_t now_ns) {
@@ -155,85 +154,102 @@ double scheduler_cache_usage(const struct scheduler *s) {
 	return n_blocks < s->n_cache_blocks ? n_blocks / s->n_cache_blocks : 1;
 }
 
-void scheduler_reset(struct scheduler *s) {
+void scheduler_forget(struct scheduler *s) {
 	prefix_cache_clear(s->cache);
-	ledger_reset(s->ledger);
 }
 
-/* HELP and TYPE; every series of the engine carries its number and the model. */
+/* HELP and TYPE; every series of a rank carries its number and the model. */
 static void add_head(struct bytes *out, const char *name, const char *type, const char *help) {
 	bytes_printf(out, "# HELP vllm:%s %s\n# TYPE vllm:%s %s\n", name, help, name, type);
 }
 
-static void add_value(struct bytes *out, const char *name, const char *type, const char *help,
-    const char *model, double value) {
-	add_head(out, name, type, help);
-	bytes_printf(out, "vllm:%s{engine=\"0\",model_name=\"%s\"} %.17g\n", name, model, value);
+static const struct {
+	const char *name, *type, *help;
+} value_rows[] = {
+	{ "num_requests_running", "gauge", "Number of requests in model execution batches." },
+	{ "num_requests_waiting", "gauge", "Number of requests waiting to be processed." },
+	{ "kv_cache_usage_perc", "gauge", "KV-cache usage. 1 means 100 percent usage." },
+	{ "prefix_cache_queries_total", "counter",
+	    "Prefix cache queries, in terms of number of queried tokens." },
+	{ "prefix_cache_hits_total", "counter", "Prefix cache hits, in terms of number of cached tokens." },
+	{ "num_preemptions_total", "counter", "Cumulative number of preemption from the engine." },
+	{ "prompt_tokens_total", "counter", "Number of prefill tokens processed." },
+	{ "generation_tokens_total", "counter", "Number of generation tokens processed." },
+};
+
+/* Of the nth row. */
+static double value_of(const struct scheduler *s, size_t nth) {
+	const struct scheduler_counts *c = &s->counts;
+	const double values[n_elems(value_rows)] = {
+		s->latency.n_running,
+		s->latency.n_waiting,
+		scheduler_cache_usage(s),
+		(double)c->n_query_tokens,
+		(double)c->n_hit_tokens,
+		0, /* what runs is never pushed out */
+		(double)c->n_prompt_tokens,
+		(double)c->n_made_tokens,
+	};
+	return values[nth];
 }
 
-static void add_ended(const struct scheduler *s, const char *model, struct bytes *out) {
+static void add_ended(const struct scheduler *ranks, size_t n_ranks, const char *model, struct bytes *out) {
 	static const char *const reasons[END_N_REASONS] = { "stop", "length", "abort", "error" };
 	add_head(out, "request_success_total", "counter", "Count of successfully processed requests.");
-	for (size_t i = 0; i < END_N_REASONS; i++)
-		bytes_printf(out,
-		    "vllm:request_success_total{engine=\"0\",finished_reason=\"%s\",model_name=\"%s\"} %lu\n",
-		    reasons[i], model, s->counts.n_ended[i]);
+	for (size_t rank = 0; rank < n_ranks; rank++)
+		for (size_t i = 0; i < END_N_REASONS; i++)
+			bytes_printf(out,
+			    "vllm:request_success_total{engine=\"%zu\",finished_reason=\"%s\",model_name="
+			    "\"%s\"} %lu\n",
+			    rank, reasons[i], model, ranks[rank].counts.n_ended[i]);
 }
 
-static void add_histograms(const struct scheduler_counts *c, const char *model, struct bytes *out) {
-	const struct {
-		const char *name, *help;
-		const struct buckets *buckets;
-	} rows[] = {
-		{ "iteration_tokens_total", "Histogram of number of tokens per engine_step.",
-		    &c->step_tokens },
-		{ "time_to_first_token_seconds", "Histogram of time to first token in seconds.",
-		    &c->first_token },
-		{ "time_per_output_token_seconds",
-		    "Histogram of time per output token in seconds.DEPRECATED: Use "
-		    "vllm:inter_token_latency_seconds instead.",
-		    &c->inter_token },
-		{ "inter_token_latency_seconds", "Histogram of inter-token latency in seconds.",
-		    &c->inter_token },
-		{ "e2e_request_latency_seconds", "Histogram of e2e request latency in seconds.", &c->whole },
-		{ "request_queue_time_seconds", "Histogram of time spent in WAITING phase for request.",
-		    &c->queue },
-	};
-	for (size_t i = 0; i < n_elems(rows); i++)
-		buckets_print(rows[i].buckets, rows[i].name, rows[i].help, model, out);
+static const struct {
+	const char *name, *help;
+	size_t offset; /* in struct scheduler_counts */
+} histogram_rows[] = {
+	{ "iteration_tokens_total", "Histogram of number of tokens per engine_step.",
+	    offsetof(struct scheduler_counts, step_tokens) },
+	{ "time_to_first_token_seconds", "Histogram of time to first token in seconds.",
+	    offsetof(struct scheduler_counts, first_token) },
+	{ "time_per_output_token_seconds",
+	    "Histogram of time per output token in seconds.DEPRECATED: Use "
+	    "vllm:inter_token_latency_seconds instead.",
+	    offsetof(struct scheduler_counts, inter_token) },
+	{ "inter_token_latency_seconds", "Histogram of inter-token latency in seconds.",
+	    offsetof(struct scheduler_counts, inter_token) },
+	{ "e2e_request_latency_seconds", "Histogram of e2e request latency in seconds.",
+	    offsetof(struct scheduler_counts, whole) },
+	{ "request_queue_time_seconds", "Histogram of time spent in WAITING phase for request.",
+	    offsetof(struct scheduler_counts, queue) },
+};
+
+static void add_histograms(
+    const struct scheduler *ranks, size_t n_ranks, const char *model, struct bytes *out) {
+	for (size_t i = 0; i < n_elems(histogram_rows); i++) {
+		const char *name = histogram_rows[i].name;
+		add_head(out, name, "histogram", histogram_rows[i].help);
+		for (size_t rank = 0; rank < n_ranks; rank++) {
+			const char *counts = (const char *)&ranks[rank].counts;
+			const struct buckets *h = (const struct buckets *)(counts + histogram_rows[i].offset);
+			buckets_print(h, name, (unsigned)rank, model, out);
+		}
+	}
 }
 
-void scheduler_metrics(const struct scheduler *s, const char *model, struct bytes *out) {
-	const struct scheduler_counts *c = &s->counts;
-	const struct {
-		const char *name, *type, *help;
-		double value;
-	} rows[] = {
-		{ "num_requests_running", "gauge", "Number of requests in model execution batches.",
-		    s->latency.n_running },
-		{ "num_requests_waiting", "gauge", "Number of requests waiting to be processed.",
-		    s->latency.n_waiting },
-		{ "kv_cache_usage_perc", "gauge", "KV-cache usage. 1 means 100 percent usage.",
-		    scheduler_cache_usage(s) },
-		{ "prefix_cache_queries_total", "counter",
-		    "Prefix cache queries, in terms of number of queried tokens.",
-		    (double)c->n_query_tokens },
-		{ "prefix_cache_hits_total", "counter",
-		    "Prefix cache hits, in terms of number of cached tokens.", (double)c->n_hit_tokens },
-		{ "num_preemptions_total", "counter", "Cumulative number of preemption from the engine.",
-		    0 }, /* what runs is never pushed out */
-		{ "prompt_tokens_total", "counter", "Number of prefill tokens processed.",
-		    (double)c->n_prompt_tokens },
-		{ "generation_tokens_total", "counter", "Number of generation tokens processed.",
-		    (double)c->n_made_tokens },
-	};
-	for (size_t i = 0; i < n_elems(rows); i++)
-		add_value(out, rows[i].name, rows[i].type, rows[i].help, model, rows[i].value);
-	add_ended(s, model, out);
-	add_histograms(c, model, out);
+void scheduler_metrics(const struct scheduler *ranks, size_t n_ranks, const char *model, struct bytes *out) {
+	for (size_t i = 0; i < n_elems(value_rows); i++) {
+		add_head(out, value_rows[i].name, value_rows[i].type, value_rows[i].help);
+		for (size_t rank = 0; rank < n_ranks; rank++)
+			bytes_printf(out, "vllm:%s{engine=\"%zu\",model_name=\"%s\"} %.17g\n",
+			    value_rows[i].name, rank, model, value_of(&ranks[rank], i));
+	}
+	add_ended(ranks, n_ranks, model, out);
+	add_histograms(ranks, n_ranks, model, out);
 	add_head(out, "cache_config_info", "gauge", "Information of the LLMEngine CacheConfig");
-	bytes_printf(out,
-	    "vllm:cache_config_info{block_size=\"%u\",enable_prefix_caching=\"True\",engine=\"0\",num_gpu_"
-	    "blocks=\"%u\"} 1.0\n",
-	    s->n_block_tokens, s->n_cache_blocks);
+	for (size_t rank = 0; rank < n_ranks; rank++)
+		bytes_printf(out,
+		    "vllm:cache_config_info{block_size=\"%u\",enable_prefix_caching=\"True\",engine=\"%zu\","
+		    "num_gpu_blocks=\"%u\"} 1.0\n",
+		    ranks[rank].n_block_tokens, rank, ranks[rank].n_cache_blocks);
 }

@@ -1,10 +1,10 @@
 /*
- * scheduler: an engine's core. It decides when each generation makes its tokens,
- * remembers the prompts, and counts what vLLM counts.
+ * scheduler: the core of an engine, or of one of its data-parallel ranks. It decides when each generation
+ * makes its tokens, remembers the prompts, and counts what vLLM counts.
  *
  * Pure: no socket, no clock; times as in latency.h. A generation belongs to its
  * caller, who submits it, pulls the tokens that are due, and ends it exactly once,
- * whatever happened. Everything is owned here but the generations. One thread.
+ * whatever happened. Everything is owned here but generations and ledger. One thread.
  *
  *     start -> (submit -> token ...) -> end
  */
@@ -19,7 +19,7 @@ struct scheduler_options {
 	struct latency_options latency;
 	uint32_t n_cache_blocks;
 	uint32_t n_block_tokens;
-	size_t n_ledger_rows;
+	struct ledger *ledger; /* outlives it */
 };
 
 /* vLLM's finished_reason. */
@@ -43,7 +43,7 @@ struct scheduler {
 	uint32_t n_block_tokens, n_cache_blocks;
 };
 
-void scheduler_init(struct scheduler *s, const struct scheduler_options *options, uint64_t now_ns);
+void scheduler_init(struct scheduler *s, const struct scheduler_options *options);
 void scheduler_deinit(struct scheduler *s);
 
 /* Enters it in the ledger under `id`. */
@@ -74,8 +74,8 @@ void scheduler_end(
 /* Blocks used by what runs, of all there are: 0 to 1. */
 double scheduler_cache_usage(const struct scheduler *s);
 
-/* Prometheus text under vLLM's names, labelled with the model. */
-void scheduler_metrics(const struct scheduler *s, const char *model, struct bytes *out);
+/* Prometheus text under vLLM's names, labelled with the model and each rank's number. */
+void scheduler_metrics(const struct scheduler *ranks, size_t n_ranks, const char *model, struct bytes *out);
 
-/* Forgets ledger and prefix cache. What runs goes on, counters never go back. */
-void scheduler_reset(struct scheduler *s);
+/* Empties the prefix cache. What runs goes on, counters never go back. */
+void scheduler_forget(struct scheduler *s);

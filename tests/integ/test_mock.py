@@ -38,3 +38,20 @@ def test_the_sdk_reads_probabilities_and_echoes(engine):
         assert [text.text[at:at + 1] for at in text.logprobs.text_offset] == [t[0] for t in text.logprobs.tokens]
         stream = client.completions.create(model="m", prompt="ab", echo=True, max_tokens=3, logprobs=2, stream=True)
         assert "".join(t for chunk in stream for t in chunk.choices[0].logprobs.tokens) == text.text
+
+
+def test_ranks_are_engines_of_their_own(engine):
+    worker = engine(["m"], "--data-parallel-size", "3", "--block-tokens", "1")
+    body = chat_body(max_tokens=2)
+
+    def chat(rank, **more):
+        headers = {} if rank is None else {"X-data-parallel-rank": str(rank)}
+        return worker.post("/v1/chat/completions", json=body | more, headers=headers)
+    assert [chat(rank).headers["x-mock-rank"] for rank in (2, 2, None, None, None, None)] == ["2", "2", "0", "1", "2", "0"]
+    assert chat(1, stream=True).headers["x-mock-rank"] == "1"
+    assert [chat(rank).status_code for rank in ("3", "-1", "x", "")] == [400] * 4
+    rows = worker.ledger()["generations"]
+    assert [row["rank"] for row in rows] == [2, 2, 0, 1, 2, 0, 1]
+    assert [row["cached_tokens"] > 0 for row in rows] == [False, True, False, False, True, True, True]
+    made = re.findall(r'^vllm:generation_tokens_total\{engine="(\d)",model_name="m"\} (\d+)$', worker.get("/metrics").text, re.M)
+    assert made == [("0", "4"), ("1", "4"), ("2", "6")]

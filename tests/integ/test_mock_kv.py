@@ -141,6 +141,14 @@ def test_faults_meet_a_leg_as_any_request(pair):
     assert first.count("failed") == 1 and transfers(first)["failed"] == 0
 
 
+def test_each_rank_is_an_engine_to_others(pair):
+    first, second = pair("nixl", "--data-parallel-size", "2")
+    told = [first.post(CHAT, json=leg(CHAT, PULL, max_tokens=1), headers={"X-data-parallel-rank": rank}).json()["kv_transfer_params"]
+            for rank in "01"]
+    wrong = told[0] | {"remote_engine_id": told[1]["remote_engine_id"]}
+    assert [second.post(CHAT, json=leg(CHAT, params)).status_code for params in (wrong, *told)] == [500, 200, 200]
+
+
 # --- legs at once -------------------------------------------------------------------------
 
 @pytest.fixture

@@ -115,8 +115,8 @@ static void faults_are_set_in_two_ways(void **state) {
 }
 
 static void a_reset_puts_everything_back(void **state) {
-	uint64_t ticket = ledger_start(mock.scheduler.ledger, SLICE("x"), "chat", "m", false, 2000);
-	ledger_end(mock.scheduler.ledger, ticket, LEDGER_FINISHED, NULL, 1, 3000);
+	uint64_t ticket = ledger_start(mock.ledger, SLICE("x"), "chat", "m", false, 2000);
+	ledger_end(mock.ledger, ticket, LEDGER_FINISHED, NULL, 1, 3000);
 	capture_add(&mock.capture, &(struct capture_request){ .method = SLICE("GET") });
 	json_decref(ask("POST", "/mock/faults", "crash", 200));
 	assert_member(ask("POST", "/mock/reset", "", 200), "fault", "reset:1");

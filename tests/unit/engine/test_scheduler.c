@@ -13,12 +13,24 @@ static const struct generation_rules rules = {
 	.n_tokens_default = 2,
 	.n_block_tokens = 4,
 };
-static const struct scheduler_options options = {
+static const struct scheduler_options options_of_all = {
 	.latency = { .prefill_tokens_per_s = 1000, .inter_token_ns = 10 * MS, .n_running_max = 2 },
 	.n_cache_blocks = 100,
 	.n_block_tokens = 4,
-	.n_ledger_rows = 10,
 };
+
+/* With a ledger of its own. */
+static void open_rank(struct scheduler *s) {
+	struct scheduler_options options = options_of_all;
+	options.ledger = ledger_new(10, 1 * MS);
+	scheduler_init(s, &options);
+}
+
+static void close_rank(struct scheduler *s) {
+	struct ledger *ledger = s->ledger;
+	scheduler_deinit(s);
+	ledger_free(&ledger);
+}
 
 static struct generation completion(const char *body) {
 	struct generation_name name = { .id = SLICE("x") };
@@ -48,7 +60,7 @@ static void run(struct scheduler *s, uint64_t now_ms) {
 
 static bool has_line(const struct scheduler *s, const char *line) {
 	struct bytes text = { .n_max = 1 << 20 };
-	scheduler_metrics(s, "m", &text);
+	scheduler_metrics(s, 1, "m", &text);
 	bool has = memmem(text.p, text.n, line, strlen(line));
 	bytes_deinit(&text);
 	return has;
@@ -59,7 +71,7 @@ static bool has_line(const struct scheduler *s, const char *line) {
 
 static void a_prompt_seen_before_is_quicker(void **state) {
 	struct scheduler s;
-	scheduler_init(&s, &options, 1 * MS);
+	open_rank(&s);
 	struct generation a = completion(PROMPT), b = completion(PROMPT);
 	start(&s, &a, 10);
 	assert_int_equal(a.n_cached_tokens, 0);
@@ -77,18 +89,18 @@ static void a_prompt_seen_before_is_quicker(void **state) {
 	assert_true(has_line(&s, "\nvllm:generation_tokens_total{engine=\"0\",model_name=\"m\"} 4\n"));
 	generation_deinit(&a);
 	generation_deinit(&b);
-	scheduler_reset(&s);
+	scheduler_forget(&s);
 	struct generation c = completion(PROMPT);
 	start(&s, &c, 70);
 	assert_int_equal(c.n_cached_tokens, 0);
 	scheduler_end(&s, &c, LEDGER_CANCELLED, NULL, 70 * MS);
 	generation_deinit(&c);
-	scheduler_deinit(&s);
+	close_rank(&s);
 }
 
 static void a_twin_that_waits_for_the_prefill_finds_what_it_leaves(void **state) {
 	struct scheduler s;
-	scheduler_init(&s, &options, 1 * MS);
+	open_rank(&s);
 	struct generation a = completion(PROMPT), twin = completion(PROMPT);
 	start(&s, &a, 10);
 	start(&s, &twin, 11);
@@ -104,13 +116,13 @@ static void a_twin_that_waits_for_the_prefill_finds_what_it_leaves(void **state)
 	assert_true(has_line(&s, "\nvllm:prefix_cache_hits_total{engine=\"0\",model_name=\"m\"} 12\n"));
 	generation_deinit(&a);
 	generation_deinit(&twin);
-	scheduler_deinit(&s);
+	close_rank(&s);
 }
 
 static void a_prompt_that_was_not_computed_is_not_cached(void **state) {
 	struct scheduler s;
 	struct generation g[4];
-	scheduler_init(&s, &options, 1 * MS);
+	open_rank(&s);
 	g[0] = completion("{\"prompt\":\"x\",\"max_tokens\":100}");
 	g[1] = completion("{\"prompt\":\"y\",\"max_tokens\":100}");
 	for (size_t i = 2; i < 4; i++)
@@ -132,7 +144,7 @@ static void a_prompt_that_was_not_computed_is_not_cached(void **state) {
 	scheduler_end(&s, &g[3], LEDGER_CANCELLED, NULL, 47 * MS);
 	for (size_t i = 0; i < 4; i++)
 		generation_deinit(&g[i]);
-	scheduler_deinit(&s);
+	close_rank(&s);
 }
 
 #define OF_MODEL "{engine=\"0\",model_name=\"m\"} "
@@ -156,7 +168,7 @@ static void times_are_told_in_histograms(void **state) {
 	};
 	struct scheduler s;
 	struct generation g[4];
-	scheduler_init(&s, &options, 1 * MS);
+	open_rank(&s);
 	for (size_t i = 0; i < n_elems(g); i++) {
 		char body[128];
 		snprintf(body, sizeof(body), "{\"prompt\":\"%zu%063d\"}", i, 0); /* 16 tokens, none shared */
@@ -174,12 +186,12 @@ static void times_are_told_in_histograms(void **state) {
 	assert_true(has_line(&s, "\n# TYPE vllm:time_to_first_token_seconds histogram\n"));
 	for (size_t i = 0; i < n_elems(g); i++)
 		generation_deinit(&g[i]);
-	scheduler_deinit(&s);
+	close_rank(&s);
 }
 
 static void every_choice_has_a_token_in_a_step(void **state) {
 	struct scheduler s;
-	scheduler_init(&s, &options, 1 * MS);
+	open_rank(&s);
 	struct generation g = completion("{\"prompt\":\"x\",\"n\":3,\"max_tokens\":5}");
 	start(&s, &g, 10);
 	run(&s, 100);
@@ -187,13 +199,13 @@ static void every_choice_has_a_token_in_a_step(void **state) {
 	assert_true(has_line(&s, "\nvllm:time_to_first_token_seconds_count" OF_MODEL "1\n"));
 	assert_true(has_line(&s, "\nvllm:inter_token_latency_seconds_count" OF_MODEL "12\n"));
 	generation_deinit(&g);
-	scheduler_deinit(&s);
+	close_rank(&s);
 }
 
 static void gauges_follow_what_runs(void **state) {
 	struct scheduler s;
 	struct generation g[3];
-	scheduler_init(&s, &options, 1 * MS);
+	open_rank(&s);
 	for (size_t i = 0; i < 3; i++) {
 		g[i] = completion(PROMPT);
 		start(&s, &g[i], 10);
@@ -214,12 +226,12 @@ static void gauges_follow_what_runs(void **state) {
 	assert_true(has_line(&s, "finished_reason=\"stop\",model_name=\"m\"} 0\n"));
 	for (size_t i = 0; i < 3; i++)
 		generation_deinit(&g[i]);
-	scheduler_deinit(&s);
+	close_rank(&s);
 }
 
 static void a_hung_engine_shows_no_progress(void **state) {
 	struct scheduler s;
-	scheduler_init(&s, &options, 1 * MS);
+	open_rank(&s);
 	struct generation g = completion("{\"prompt\":\"x\",\"max_tokens\":9}");
 	start(&s, &g, 10);
 	run(&s, 21);
@@ -230,12 +242,12 @@ static void a_hung_engine_shows_no_progress(void **state) {
 	assert_true(has_line(&s, "vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 1\n"));
 	scheduler_end(&s, &g, LEDGER_CANCELLED, "hang_stream", 1000 * MS);
 	generation_deinit(&g);
-	scheduler_deinit(&s);
+	close_rank(&s);
 }
 
 static void a_limit_of_steps_holds_it_also_for_a_late_caller(void **state) {
 	struct scheduler s;
-	scheduler_init(&s, &options, 1 * MS);
+	open_rank(&s);
 	struct generation g = completion("{\"prompt\":\"x\",\"max_tokens\":9}");
 	g.n_steps_max = 2;
 	start(&s, &g, 10);
@@ -244,12 +256,12 @@ static void a_limit_of_steps_holds_it_also_for_a_late_caller(void **state) {
 	assert_int_equal(g.sequence.state, LATENCY_HELD);
 	scheduler_end(&s, &g, LEDGER_CANCELLED, "hang_stream", 1000 * MS);
 	generation_deinit(&g);
-	scheduler_deinit(&s);
+	close_rank(&s);
 }
 
 static void a_step_is_what_was_made_in_one_go(void **state) {
 	struct scheduler s;
-	scheduler_init(&s, &options, 1 * MS);
+	open_rank(&s);
 	struct generation g = completion(PROMPT);
 	start(&s, &g, 10);
 	run(&s, 26); /* 16 of the prompt and the first of the answer */
@@ -265,7 +277,7 @@ static void a_step_is_what_was_made_in_one_go(void **state) {
 	    &s, "vllm:iteration_tokens_total_bucket{engine=\"0\",le=\"+Inf\",model_name=\"m\"} 2\n"));
 	assert_true(has_line(&s, "vllm:iteration_tokens_total_sum{engine=\"0\",model_name=\"m\"} 18\n"));
 	generation_deinit(&g);
-	scheduler_deinit(&s);
+	close_rank(&s);
 }
 
 static void embeddings_end_with_their_prefill(void **state) {
@@ -273,7 +285,7 @@ static void embeddings_end_with_their_prefill(void **state) {
 	struct refusal refusal;
 	struct generation g;
 	struct scheduler s;
-	scheduler_init(&s, &options, 1 * MS);
+	open_rank(&s);
 	assert_true(generation_parse(
 	    &g, &api_embeddings, &rules, &name, SLICE("{\"input\":\"0123456789\"}"), &refusal));
 	start(&s, &g, 10);
@@ -283,7 +295,50 @@ static void embeddings_end_with_their_prefill(void **state) {
 	assert_true(has_line(&s, "vllm:prompt_tokens_total{engine=\"0\",model_name=\"m\"} 3\n"));
 	assert_true(has_line(&s, "vllm:generation_tokens_total{engine=\"0\",model_name=\"m\"} 0\n"));
 	generation_deinit(&g);
-	scheduler_deinit(&s);
+	close_rank(&s);
+}
+
+static void ranks_have_their_own_lines(void **state) {
+	struct scheduler ranks[2];
+	struct bytes text = { .n_max = 1 << 20 };
+	struct generation g = completion(PROMPT);
+
+	open_rank(&ranks[0]);
+	open_rank(&ranks[1]);
+	start(&ranks[1], &g, 10);
+	scheduler_metrics(ranks, 2, "m", &text);
+	assert_true(bytes_add(&text, (struct slice){ "", 1 }));
+	assert_non_null(strstr(text.p,
+	    "vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 0\n"
+	    "vllm:num_requests_running{engine=\"1\",model_name=\"m\"} 1\n"));
+	const char *type = strstr(text.p, "# TYPE vllm:e2e_request_latency_seconds ");
+	assert_null(strstr(type + 1, "# TYPE vllm:e2e_request_latency_seconds "));
+	assert_non_null(strstr(type, "vllm:e2e_request_latency_seconds_count{engine=\"1\""));
+	bytes_deinit(&text);
+	scheduler_end(&ranks[1], &g, LEDGER_CANCELLED, NULL, 20 * MS);
+	generation_deinit(&g);
+	close_rank(&ranks[1]);
+	close_rank(&ranks[0]);
+}
+
+static void what_was_fetched_is_not_computed(void **state) {
+	struct generation g = completion(PROMPT);
+	struct scheduler s;
+
+	open_rank(&s);
+	g.is_fetched = true;
+	start(&s, &g, 10);
+	assert_int_equal(scheduler_due_ns(&s), 10 * MS);
+	run(&s, 30);
+	assert_int_equal(g.n_cached_tokens, 0);
+	assert_true(has_line(&s, "vllm:prefix_cache_queries_total{engine=\"0\",model_name=\"m\"} 0\n"));
+	generation_deinit(&g);
+	g = completion(PROMPT);
+	start(&s, &g, 40); /* but it is there now */
+	run(&s, 100);
+	assert_true(g.n_cached_tokens > 0);
+	generation_deinit(&g);
+	close_rank(&s);
 }
 
 int main(void) {
@@ -298,6 +353,8 @@ int main(void) {
 		cmocka_unit_test(a_limit_of_steps_holds_it_also_for_a_late_caller),
 		cmocka_unit_test(a_step_is_what_was_made_in_one_go),
 		cmocka_unit_test(embeddings_end_with_their_prefill),
+		cmocka_unit_test(ranks_have_their_own_lines),
+		cmocka_unit_test(what_was_fetched_is_not_computed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,11 +41,14 @@ static void say(struct endpoint_call *call, bool is_stream, unsigned status, jso
 /* They are the blocks of whom they are said to be, and of the same prompt. */
 static bool is_meant(const struct kv_channel *c, const json_t *question) {
 	const char *key = key_of(question), *wanted = text_of(question, "engine_id");
+	const json_t *rank = json_object_get(question, "rank");
+	uint32_t holder = kv_table_rank(c->table, key);
 	char engine_id[KV_ENGINE_BYTES], prompt[17];
 
-	kv_engine_id(c->rules, kv_table_rank(c->table, key), engine_id);
+	kv_engine_id(c->rules, holder, engine_id);
 	snprintf(prompt, sizeof(prompt), "%016lx", kv_table_prompt(c->table, key));
-	return (!wanted[0] || strcmp(wanted, engine_id) == 0) &&
+	return (!rank || json_integer_value(rank) == holder) &&
+	    (!wanted[0] || strcmp(wanted, engine_id) == 0) &&
 	    strcmp(text_of(question, "prompt"), prompt) == 0;
 }
 
@@ -60,7 +63,7 @@ static void answer(struct kv_channel *c, struct endpoint_call *call, const json_
 	if (state != KV_HELD) {
 		say(call, is_stream, 404, json_pack("{s:s}", "error", kv_state_name(state)));
 	} else if (!is_meant(c, question)) {
-		say(call, is_stream, 409, json_pack("{s:s}", "error", "of another engine or prompt"));
+		say(call, is_stream, 409, json_pack("{s:s}", "error", "of another engine, rank or prompt"));
 	} else {
 		kv_table_fetch(c->table, key);
 		say(call, is_stream, 200, json_pack("{s:s}", "key", key));

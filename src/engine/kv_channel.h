@@ -2,7 +2,7 @@
  * kv_channel: a prefill's side channel: a port of its own where decodes come for the blocks
  * that they were told of. Stands for RDMA, NCCL and the bootstrap servers of the real ones.
  *
- *     POST /mock/kv/fetch {"key","prompt","engine_id"?,"wait"?}   200: given away, once
+ *     POST /mock/kv/fetch {"key","prompt","engine_id"?,"rank"?,"wait"?}   200: given away, once
  *     GET /query                                                  Mooncake: {"0":{"engine_id"}}
  *
  * With "wait" a decode is answered when the prefill has come to an end, or after the time

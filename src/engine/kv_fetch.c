@@ -28,11 +28,10 @@ static void on_fetched(struct fetch *fetch, int outcome, unsigned status, struct
 
 void kv_fetch_start(struct kv_fetch *f, struct loop *loop, const struct kv_leg *leg, uint64_t wait_ms,
     void (*on_done)(struct kv_fetch *f)) {
-	char url[KV_PEER_BYTES + 16], prompt[17];
+	char prompt[17];
 
 	*f = (struct kv_fetch){ .on_done = on_done };
-	snprintf(url, sizeof(url), "http://%s", leg->peer);
-	f->origin = origin_new(loop, slice_of(url));
+	f->origin = origin_new(loop, slice_of(leg->peer));
 	if (!f->origin) {
 		end(f, false, "no such address");
 		return;
@@ -41,6 +40,8 @@ void kv_fetch_start(struct kv_fetch *f, struct loop *loop, const struct kv_leg *
 	snprintf(prompt, sizeof(prompt), "%016lx", leg->prompt);
 	json_t *question = json_pack("{s:s, s:s, s:s, s:b}", "key", leg->key, "prompt", prompt, "engine_id",
 	    leg->engine_id, "wait", leg->awaits_prefill);
+	if (leg->has_peer_rank)
+		json_object_set_new(question, "rank", json_integer(leg->peer_rank));
 	char *text = json_dumps(question, JSON_COMPACT);
 	origin_fetch(f->origin, &f->fetch,
 	    &(struct fetch_request){

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "base/text.h"
 #include "engine/api.h"
 
 const char *kv_part_name(enum kv_role part) {
@@ -22,8 +23,16 @@ void kv_leg_deinit(struct kv_leg *leg) {
 }
 
 void kv_set_peer(struct kv_leg *leg, const char *host, uint16_t port) {
-	bool is_v6 = strchr(host, ':');
-	snprintf(leg->peer, sizeof(leg->peer), "%s%s%s:%u", is_v6 ? "[" : "", host, is_v6 ? "]" : "", port);
+	text_print_url(leg->peer, sizeof(leg->peer), host, port);
+}
+
+json_t *kv_block_ids(const struct kv_request *q) {
+	uint32_t n_block_tokens = q->rules->n_block_tokens;
+	uint32_t n = (q->n_prompt_tokens + n_block_tokens - 1) / n_block_tokens;
+	json_t *ids = json_array();
+	for (uint32_t i = 0; i < n; i++)
+		json_array_append_new(ids, json_integer((json_int_t)(q->nonce >> 16) + i));
+	return ids;
 }
 
 /* --- what connectors look at ------------------------------------------------------ */
@@ -74,9 +83,7 @@ bool kv_expect_peer(const struct kv_request *q, struct kv_leg *leg, struct refus
 	if (!kv_expect_text(q, "remote_host", host, sizeof(host), refusal) ||
 	    !kv_expect_count(q, "remote_port", UINT16_MAX, &port, refusal))
 		return false;
-	bool is_v6 = strchr(host, ':');
-	snprintf(
-	    leg->peer, sizeof(leg->peer), "%s%s%s:%d", is_v6 ? "[" : "", host, is_v6 ? "]" : "", (int)port);
+	kv_set_peer(leg, host, (uint16_t)port);
 	return true;
 }
 

@@ -17,7 +17,7 @@
 
 #define KV_KEY_BYTES    256
 #define KV_ENGINE_BYTES 64
-#define KV_PEER_BYTES   256
+#define KV_PEER_BYTES   288
 
 struct kv_connector;
 struct generation;
@@ -30,8 +30,10 @@ struct kv_rules {
 	const struct kv_connector *connector; /* NULL: none is spoken, and what comes of it is not read */
 	enum kv_role role;
 	char engine_id[KV_ENGINE_BYTES / 2]; /* of this process; of its ranks: kv_engine_id() */
-	const char *host;                    /* the side channel's */
-	uint16_t port;
+	bool writes;                         /* MoRIIO: both legs at once */
+	const char *zmq_address;             /* our place in request ids, "host:port"; "": we have none */
+	const char *host;                    /* of the side channel */
+	uint16_t port;                       /* likewise */
 	uint32_t n_ranks, tp_size, n_block_tokens;
 };
 
@@ -41,9 +43,11 @@ struct kv_leg {
 	bool awaits_prefill; /* a decode that may come before its prefill is done */
 	char key[KV_KEY_BYTES];
 	uint64_t prompt;                 /* hash of what is to be answered */
-	char peer[KV_PEER_BYTES];        /* decode: host:port of the prefill's side channel */
+	char peer[KV_PEER_BYTES];        /* decode: url of the prefill's side channel */
 	char engine_id[KV_ENGINE_BYTES]; /* decode: who is to be there; "": whoever is */
-	json_t *told;                    /* prefill: kv_transfer_params of its answer, or NULL */
+	bool has_peer_rank;
+	uint32_t peer_rank; /* decode: which of its ranks */
+	json_t *told;       /* prefill: kv_transfer_params of its answer, or NULL */
 };
 
 /* What a connector is asked about. */
@@ -60,13 +64,14 @@ struct kv_request {
 struct kv_connector {
 	const char *name;
 	bool has_params;   /* kv_transfer_params say which leg it is; otherwise the engine's role does */
+	bool has_address;  /* the request id tells where the side channel is */
 	bool cuts_prefill; /* both legs get the same body, and a prefill stops after one token by itself */
 	/* They fill in the leg; false with a refusal. */
 	bool (*read_prefill)(const struct kv_request *q, struct kv_leg *leg, struct refusal *refusal);
 	bool (*read_decode)(const struct kv_request *q, struct kv_leg *leg, struct refusal *refusal);
 };
 
-extern const struct kv_connector kv_nixl, kv_sglang;
+extern const struct kv_connector kv_mooncake, kv_moriio, kv_nixl, kv_nixl_push, kv_p2p, kv_sglang;
 
 /* Reads g->leg from the body. Between parsing the prompts and planning the choices; may limit these. */
 must_use bool kv_leg_read(struct generation *g, const struct kv_request *request, struct refusal *refusal);
@@ -80,6 +85,9 @@ void kv_engine_id(const struct kv_rules *rules, uint32_t rank, char id[static KV
 
 /* Where a decode finds its prefill's side channel. */
 void kv_set_peer(struct kv_leg *leg, const char *host, uint16_t port);
+
+/* As many ids as the prompt has blocks, that nobody else has. The caller owns them. */
+json_t *kv_block_ids(const struct kv_request *q);
 
 /* --- for connectors: of the members of kv_transfer_params; false with a refusal ----------- */
 

@@ -15,6 +15,10 @@
 
 static const struct kv_connector *const connectors[] = {
 	[MOCK_KV_NIXL] = &kv_nixl,
+	[MOCK_KV_NIXL_PUSH] = &kv_nixl_push,
+	[MOCK_KV_MOONCAKE] = &kv_mooncake,
+	[MOCK_KV_MORIIO] = &kv_moriio,
+	[MOCK_KV_P2P] = &kv_p2p,
 	[MOCK_KV_SGLANG] = &kv_sglang,
 };
 
@@ -24,6 +28,8 @@ static void init_kv(struct mock *m, const struct mock_config *config) {
 	*kv = (struct kv_rules){
 		.connector = connectors[config->connector],
 		.role = config->role,
+		.writes = config->kv_mode == MOCK_KV_WRITE,
+		.zmq_address = config->zmq_address,
 		.host = text_is_wildcard(slice_of(config->host)) ? "127.0.0.1" : config->host,
 		.n_ranks = config->n_ranks,
 		.tp_size = config->tp_size,
@@ -102,12 +108,23 @@ void mock_tick(struct mock *m) {
 	loop_timer(&m->loop, &m->tick, u64_min(delay_ms, TICK_MS_MAX));
 }
 
+static int bind_channel(const struct mock_config *config) {
+	char host[KV_PEER_BYTES];
+	struct slice name;
+	uint16_t port;
+
+	if (!text_authority(slice_of(config->zmq_address), 0, &name, &port))
+		return listener_bind_host(config->host, config->bootstrap_port, false);
+	snprintf(host, sizeof(host), "%.*s", (int)name.n, name.p);
+	return listener_bind_host(host, port, false);
+}
+
 /* Where its decodes find it. */
 static int open_channel(struct mock *m) {
 	struct kv_rules *kv = &m->rules.kv;
 	if (!kv->connector)
 		return 0;
-	int fd = listener_bind_host(m->config->host, m->config->bootstrap_port, false);
+	int fd = bind_channel(m->config);
 	if (fd < 0)
 		return fd;
 	kv->port = listener_port(fd);

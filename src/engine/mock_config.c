@@ -1,6 +1,7 @@
 #include "engine/mock_config.h"
 
 #include "base/option_check.h"
+#include "base/text.h"
 #include "engine/prompt.h"
 
 #define TOKENS_MAX 100000000u
@@ -19,9 +20,17 @@ static const char *check_fault(const char *text) {
 	return fault_plan_parse(slice_of(text), &plan, message) ? NULL : message;
 }
 
+static const char *check_address(const char *text) {
+	struct slice host;
+	uint16_t port;
+	return text_authority(slice_of(text), 0, &host, &port) && port ? NULL : "expected host:port";
+}
+
 static const char *const replies[] = { "words", "echo", NULL };
 static const char *const roles[] = { "unified", "prefill", "decode", NULL };
-static const char *const connectors[] = { "none", "nixl", "sglang", NULL };
+static const char *const connectors[] = { "none", "nixl", "nixl_push", "mooncake", "moriio", "p2p_nccl",
+	"sglang", NULL };
+static const char *const kv_modes[] = { "read", "write", NULL };
 
 #define AT(member)                                                                                           \
 	.offset = offsetof(struct mock_config, member), .bytes = sizeof(((struct mock_config *)0)->member)
@@ -67,6 +76,11 @@ static const struct option rows[] = {
 	    .type = OPTION_ENUM, .choices = roles, .def = "unified", AT(role) },
 	{ "engine", "kv_connector", .help = "how the blocks of a prompt go from a prefill to a decode",
 	    .type = OPTION_ENUM, .choices = connectors, .def = "none", AT(connector) },
+	{ "engine", "kv_mode", .help = "with moriio: who moves the blocks, the decode or the prefill",
+	    .type = OPTION_ENUM, .choices = kv_modes, .def = "read", AT(kv_mode) },
+	{ "engine", "zmq_address", .arg = "HOST:PORT",
+	    .help = "with moriio and p2p_nccl: where others find it by a request id", .type = OPTION_STRING,
+	    .check = check_address, AT(zmq_address) },
 	{ "engine", "bootstrap_port",
 	    .help = "port where decodes come for the blocks of this prefill; 0 takes a free one",
 	    .type = OPTION_UINT, .def = "0", .max = UINT16_MAX, AT(bootstrap_port) },
@@ -129,6 +143,10 @@ static void verify(struct option_set *set, void *arg) {
 
 	if (config->models.n == 0)
 		option_mistake(set, "engine.models", "there is none");
+	bool has_address = config->connector == MOCK_KV_MORIIO || config->connector == MOCK_KV_P2P;
+	if (has_address != (config->zmq_address[0] != '\0'))
+		option_mistake(set, "engine.zmq_address", "%s with this kv_connector",
+		    has_address ? "is needed" : "is of no use");
 	if (!fault_plan_parse(slice_of(config->fault_text), &config->fault, message))
 		assert(option_mistakes(set) > 0); /* check_fault() has said so */
 }

@@ -8,7 +8,17 @@
 #include "engine/kv_leg.h"
 
 enum mock_reply { MOCK_WORDS, MOCK_ECHO };
-enum mock_connector { MOCK_KV_NONE, MOCK_KV_NIXL, MOCK_KV_SGLANG };
+/* In the order of the option's choices. */
+enum mock_connector {
+	MOCK_KV_NONE,
+	MOCK_KV_NIXL,
+	MOCK_KV_NIXL_PUSH,
+	MOCK_KV_MOONCAKE,
+	MOCK_KV_MORIIO,
+	MOCK_KV_P2P,
+	MOCK_KV_SGLANG,
+};
+enum mock_kv_mode { MOCK_KV_READ, MOCK_KV_WRITE };
 
 struct mock_config {
 	struct option_set *options; /* owns the texts */
@@ -28,7 +38,9 @@ struct mock_config {
 	enum mock_reply reply;
 	enum kv_role role;
 	enum mock_connector connector;
+	enum mock_kv_mode kv_mode;
 	uint16_t bootstrap_port; /* of the side channel; 0: any */
+	const char *zmq_address; /* host:port of the side channel in place of that; "": none */
 	uint32_t n_ranks, tp_size;
 	uint64_t kv_ttl_ms;
 	uint64_t seed;

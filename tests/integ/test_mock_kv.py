@@ -1,12 +1,13 @@
 """Two mock engines as prefill and decode, and a plain client in place of the router, for each KV connector."""
 import json
 import socket
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from ports import free_port
-from program import PROMPT, eventually, raw_request
+from program import PROMPT, eventually, http, raw_request
 
 APIS = {
     "/v1/chat/completions": ({"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 4}, "max_tokens"),
@@ -101,8 +102,8 @@ def test_one_engine_may_be_both(engine):
 
 @pytest.mark.parametrize("change, why", [
     ({"kv_transfer_params": {"remote_block_ids": [1, 2]}}, "unknown"), ({"kv_transfer_params": {"remote_port": 1}}, "connect failed"),
-    ({"kv_transfer_params": {"remote_engine_id": "somebody"}}, "of another engine or prompt"),
-    ({"messages": [{"role": "user", "content": "else"}]}, "of another engine or prompt")])
+    ({"kv_transfer_params": {"remote_engine_id": "somebody"}}, "of another engine, rank or prompt"),
+    ({"messages": [{"role": "user", "content": "else"}]}, "of another engine, rank or prompt")])
 def test_a_decode_of_blocks_that_are_not_there_fails(pair, change, why):
     first, second = pair("nixl")
     told = prefill(first).json()["kv_transfer_params"]
@@ -238,3 +239,169 @@ def test_a_prefill_sees_its_decode_leave(sglang):
         eventually(lambda: transfers(first)["making"] == 1)
         assert first.ledger()["generations"][0]["first_token_ms"] is None
     eventually(lambda: transfers(first)["failed"] == 1)
+
+
+# --- push ---------------------------------------------------------------------------------
+
+def known(told):
+    """What of a push prefill's answer is true of its next ones."""
+    return {key: told[key] for key in ("remote_engine_id", "remote_host", "remote_port", "tp_size")}
+
+
+def pushed(identity, request_id):
+    return {"do_remote_prefill": True, "do_remote_decode": False, "remote_request_id": request_id} | identity
+
+
+def test_nixl_pushes_to_a_decode_that_is_there_already(pair, both):
+    first, second = pair("nixl_push")
+    told = prefill(first).json()["kv_transfer_params"]
+    assert told["transfer_mode"] == "push" and "remote_block_ids" not in told
+    identity = known(told)
+    answers = both(
+        lambda: first.post(CHAT, json=leg(CHAT, PULL, max_tokens=1), headers={"x-request-id": "r1"}),
+        lambda: second.post(CHAT, json=leg(CHAT, pushed(identity, "r1")), headers={"x-request-id": "r1"}))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert second.post(CHAT, json=leg(CHAT, pushed(identity, told["remote_request_id"]))).status_code == 200
+    assert transfers(first)["fetched"] == 2
+    assert second.post(CHAT, json=leg(CHAT, identity | pushed(identity, None))).status_code == 400
+
+
+def test_a_push_that_fails_is_the_end_of_its_decode(pair, both):
+    first, second = pair("nixl_push", "--max-num-seqs", "1")
+    identity = known(prefill(first).json()["kv_transfer_params"])
+    body = leg(CHAT, PULL, max_tokens=1)
+    with socket.create_connection(("127.0.0.1", first.port)) as hung, socket.create_connection(("127.0.0.1", first.port)) as s:
+        hung.sendall(raw_request(body, headers="x-mock-fault: hang_head\r\n"))
+        eventually(lambda: first.count("running") == 1)
+        s.sendall(raw_request(body, headers="x-request-id: r1\r\n"))      # waits for its turn
+        leave = (lambda: (eventually(lambda: transfers(first)["asked"] == 1), s.close()))
+        answer, _ = both(lambda: second.post(CHAT, json=leg(CHAT, pushed(identity, "r1"), stream=True)), leave)
+    assert answer.status_code == 200 and json.loads(answer.text.removeprefix("data: "))["error"]["message"].endswith("failed")
+
+
+# --- mooncake -----------------------------------------------------------------------------
+
+@pytest.fixture
+def mooncake(engine):
+    """mooncake(...) -> prefill, decode, address of the first one's bootstrap server."""
+    def start(*flags):
+        port = free_port()
+        flags = ("--kv-connector", "mooncake", *flags)
+        return (engine(["m"], "--role", "prefill", "--bootstrap-port", port, *flags),
+                engine(["m"], "--role", "decode", *flags), f"http://127.0.0.1:{port}")
+    return start
+
+
+def engine_ids(address):
+    with http() as client:
+        return client.get(address + "/query").json()
+
+
+def test_mooncake_legs_share_a_transfer_id(mooncake):
+    first, second, address = mooncake("--data-parallel-size", "2")
+    ids = engine_ids(address)
+    assert sorted(ids) == ["0", "1"] and ids["0"]["engine_id"] != ids["1"]["engine_id"]
+
+    def legs(rank_told):
+        params = {"do_remote_decode": True, "do_remote_prefill": False, "transfer_id": f"xfer-{uuid.uuid4()}"}
+        made = first.post(CHAT, json=leg(CHAT, params, max_tokens=1), headers={"X-data-parallel-rank": "1"})
+        assert made.status_code == 200 and made.json()["kv_transfer_params"] is None
+        params |= {"do_remote_decode": False, "do_remote_prefill": True, "remote_bootstrap_addr": address,
+                   "remote_engine_id": ids[rank_told]["engine_id"]}
+        return second.post(CHAT, json=leg(CHAT, params)).status_code
+    assert [legs("1"), legs("0")] == [200, 500]
+
+
+@pytest.mark.parametrize("change", [{"transfer_id": "xfer-1"}, {"transfer_id": str(uuid.UUID(int=0))}, {"transfer_id": None},
+                                    {"remote_bootstrap_addr": None}, {"remote_engine_id": ""}])
+def test_mooncake_legs_without_all_params_are_refused(mooncake, change):
+    first, second, address = mooncake()
+    params = {"do_remote_decode": True, "do_remote_prefill": False, "transfer_id": f"xfer-{uuid.UUID(int=0)}"}
+    if "transfer_id" in change:
+        assert prefill(first, params=params | change).status_code == 400
+    params |= {"do_remote_decode": False, "do_remote_prefill": True, "remote_bootstrap_addr": address, "remote_engine_id": "e"}
+    assert second.post(CHAT, json=leg(CHAT, params | change)).status_code == 400
+
+
+# --- addresses in request ids --------------------------------------------------------------
+
+@pytest.fixture
+def addressed(engine):
+    """addressed(connector, ...) -> prefill, decode, and the beginning of their request ids."""
+    def start(connector, *flags):
+        places = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+        engines = [engine(["m"], "--role", role, "--kv-connector", connector, "--zmq-address", place, *flags)
+                   for role, place in zip(("prefill", "decode"), places)]
+        return *engines, "___prefill_addr_{}___decode_addr_{}_".format(*places)
+    return start
+
+
+def named(engine, request_id, body):
+    return engine.post(CHAT, json=body, headers={"x-request-id": request_id})
+
+
+def test_p2p_nccl_legs_find_each_other_by_their_request_id(addressed, both):
+    first, second, start = addressed("p2p_nccl")
+    body, one = APIS[CHAT][0], APIS[CHAT][0] | {"max_tokens": 1}
+    first_id, second_id = start + "0" * 32, start + "1" * 32
+    assert [named(first, first_id, one).status_code, named(second, first_id, body).status_code] == [200, 200]
+    answers = both(lambda: named(second, second_id, body), lambda: named(first, second_id, one))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert transfers(first)["fetched"] == 2
+
+
+def test_p2p_nccl_legs_die_of_an_id_without_their_addresses(addressed):
+    first, second, start = addressed("p2p_nccl")
+    body, own = APIS[CHAT][0] | {"max_tokens": 1}, start + "0" * 32
+    others = start.replace("___decode_addr_127.0.0.1", "___decode_addr_127.0.0.2").replace(
+        "___prefill_addr_127.0.0.1", "___prefill_addr_127.0.0.2") + "0" * 32
+    for wrong in ("r1", start + "0" * 31, start + "x" * 32, own.replace("_prefill", ""), others):
+        assert [named(e, wrong, body).status_code for e in (first, second)] == [500, 500]
+    assert first.post(CHAT, json=body).status_code == 500
+
+
+def transfer(**more):
+    return {"transfer_id": "tx-" + uuid.uuid4().hex, "remote_dp_size": 1, "remote_engine_id": None, "remote_block_ids": None} | more
+
+
+def as_prefill(params):
+    return APIS[CHAT][0] | {"max_tokens": 1, "kv_transfer_params": params | {"do_remote_decode": True, "do_remote_prefill": False}}
+
+
+def as_decode(params):
+    return APIS[CHAT][0] | {"kv_transfer_params": params | {"do_remote_decode": False, "do_remote_prefill": True}}
+
+
+def test_moriio_reads_what_the_answer_names(addressed):
+    first, second, start = addressed("moriio")
+    request_id, params = start + "0" * 32, transfer()
+    told = named(first, request_id, as_prefill(params)).json()["kv_transfer_params"]
+    assert told["transfer_id"] == params["transfer_id"] and told["remote_block_ids"]
+    assert named(second, request_id, as_decode(told)).status_code == 400
+    assert named(second, request_id, as_decode(told | {"remote_dp_size": 1})).status_code == 200
+
+
+def test_moriio_writes_to_a_decode_that_is_there_already(addressed, both):
+    first, second, start = addressed("moriio", "--kv-mode", "write", "--data-parallel-size", "2")
+    request_id, params = start + "0" * 32, transfer(remote_tp_size=1, remote_dp_size=2, remote_dp_rank=1)
+    headers = {"x-request-id": request_id, "X-data-parallel-rank": "1"}
+    answers = both(lambda: second.post(CHAT, json=as_decode(params), headers=headers),
+                   lambda: first.post(CHAT, json=as_prefill(params), headers=headers))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[1].json()["kv_transfer_params"] is None
+    params = transfer(remote_tp_size=1, remote_dp_size=2, remote_dp_rank=0)
+    assert first.post(CHAT, json=as_prefill(params), headers=headers).status_code == 200
+    assert second.post(CHAT, json=as_decode(params | {"remote_dp_rank": 1}), headers=headers).status_code == 200
+    params = transfer(remote_tp_size=1, remote_dp_size=2, remote_dp_rank=0)     # the prefill is rank 1
+    assert first.post(CHAT, json=as_prefill(params), headers=headers).status_code == 200
+    assert second.post(CHAT, json=as_decode(params), headers=headers).status_code == 500
+
+
+@pytest.mark.parametrize("change", [
+    {"transfer_id": "tx-1"}, {"transfer_id": "xfer-" + "0" * 32}, {"remote_dp_size": 0}, {"remote_dp_size": None},
+    {"remote_dp_size": 2}, {"remote_dp_size": 2, "remote_dp_rank": 2}, {"remote_tp_size": None}, {"remote_block_ids": [1]}])
+def test_moriio_legs_without_all_params_are_refused(addressed, change):
+    first, second, start = addressed("moriio", "--kv-mode", "write")
+    params = transfer(remote_tp_size=1) | change
+    assert named(first, start + "0" * 32, as_prefill(params)).status_code == 400
+    assert named(second, start + "0" * 32, as_decode(params)).status_code == 400

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "engine/logprobs.h"
 #include "engine/message.h"
 
 #define HOLE_IN_JSON "\"\\u0001\""
@@ -11,13 +12,17 @@ static const struct api *const apis[] = {
 	&api_chat,
 	&api_completions,
 	&api_embeddings,
+	&api_generate,
+	&api_inference,
 	&api_messages,
+	&api_rerank,
 	&api_responses,
 };
 
 const struct api *api_of_path(struct slice path) {
 	for (size_t i = 0; i < n_elems(apis); i++)
-		if (slice_eq(path, slice_of(apis[i]->path)))
+		if (slice_eq(path, slice_of(apis[i]->path)) ||
+		    (apis[i]->other_path && slice_eq(path, slice_of(apis[i]->other_path))))
 			return apis[i];
 	return NULL;
 }
@@ -132,6 +137,17 @@ bool api_read_stops(const json_t *body, const char *key, struct generation *g, s
 	return true;
 }
 
+bool api_read_prompt_logprobs(const json_t *body, struct generation *g, struct refusal *refusal) {
+	const json_t *member = json_object_get(body, "prompt_logprobs");
+
+	g->with_prompt_logprobs = json_is_integer(member);
+	if (g->with_prompt_logprobs && g->is_stream)
+		return api_refuse(refusal, 400, "prompt_logprobs",
+		    "`prompt_logprobs` are not available when `stream=True`.");
+	return api_read_count(
+	    body, "prompt_logprobs", 0, LOGPROBS_TOP_MAX, &g->n_top_prompt_logprobs, refusal);
+}
+
 bool api_read_openai(const json_t *body, struct generation *g, struct refusal *refusal) {
 	const json_t *options = json_object_get(body, "stream_options");
 	const json_t *seed = json_object_get(body, "seed");
@@ -141,7 +157,7 @@ bool api_read_openai(const json_t *body, struct generation *g, struct refusal *r
 	    !api_read_bool(options, "continuous_usage_stats", &g->with_usage_always, refusal) ||
 	    !api_read_bool(body, "include_stop_str_in_output", &g->with_stop, refusal) ||
 	    !api_read_count(body, "n", 1, GENERATION_CHOICES_MAX, &g->n_per_prompt, refusal) ||
-	    !api_read_stops(body, "stop", g, refusal))
+	    !api_read_stops(body, "stop", g, refusal) || !api_read_prompt_logprobs(body, g, refusal))
 		return false;
 	if (options && !json_is_null(options) && !g->is_stream)
 		return api_invalid(
@@ -164,6 +180,8 @@ struct prompt *api_add_prompt(
 	g->prompts = realloc(g->prompts, (g->n_prompts + 1) * sizeof(*p));
 	p = &g->prompts[g->n_prompts++];
 	prompt_init(p, rules->n_block_tokens, bytes_slice(&all));
+	if (g->with_prompt_logprobs)
+		prompt_keep_tokens(p);
 	bytes_deinit(&all);
 	return p;
 }
@@ -180,8 +198,7 @@ static bool add_tokens(struct prompt *p, const json_t *tokens) {
 	return true;
 }
 
-/* What ids of tokens stand for: their bytes, with '?' where these are no text. */
-static json_t *text_of_tokens(const json_t *tokens) {
+json_t *api_text_of_tokens(const json_t *tokens) {
 	struct bytes text = { .n_max = SIZE_MAX / 2 }; /* it is a part of the body */
 	const json_t *token;
 	size_t i;
@@ -213,8 +230,8 @@ static bool add_one(
 		return false;
 	prompt_add(p, (struct slice){ json_string_value(prompt), json_string_length(prompt) });
 	if (g->prompt_texts)
-		json_array_append_new(
-		    g->prompt_texts, json_is_array(prompt) ? text_of_tokens(prompt) : json_deep_copy(prompt));
+		json_array_append_new(g->prompt_texts,
+		    json_is_array(prompt) ? api_text_of_tokens(prompt) : json_deep_copy(prompt));
 	return json_is_array(prompt) || json_is_string(prompt);
 }
 
@@ -265,6 +282,22 @@ const char *api_finish_name(const struct generation_choice *c) {
 
 json_t *api_stop_reason(const struct generation *g, const struct generation_choice *c) {
 	return c->stop < 0 ? json_null() : json_incref(json_array_get(g->stops, (size_t)c->stop));
+}
+
+json_t *api_output_ids(const struct generation_choice *c, uint32_t from) {
+	struct speech_cursor cursor = c->begin;
+	json_t *ids = json_array();
+	struct slice token;
+
+	for (uint32_t i = 0; i < c->n_made && speech_next(&c->speech, &cursor, &token); i++)
+		if (i >= from)
+			json_array_append_new(ids, json_integer((json_int_t)speech_id(token)));
+	return ids;
+}
+
+json_t *api_prompt_logprobs(const struct generation *g, const struct generation_choice *c) {
+	json_t *told = json_array_get(g->prompt_logprobs, (size_t)(c - g->choices) / g->n_per_prompt);
+	return told ? json_incref(told) : json_null();
 }
 
 json_t *api_transfer(const struct generation *g) {

@@ -14,8 +14,9 @@
 
 struct api {
 	const char *path;
-	const char *name;      /* in the ledger */
-	const char *id_prefix; /* "chatcmpl-" */
+	const char *other_path; /* it is served there as well; NULL: nowhere */
+	const char *name;       /* in the ledger */
+	const char *id_prefix;  /* "chatcmpl-" */
 	const char *limit; /* the member that bounds the output: "max_tokens"; NULL: there is none to bound */
 	const char *limits_in; /* the object that it stands in; NULL: the body */
 	bool (*parse)(struct generation *g, const struct generation_rules *rules, const json_t *body,
@@ -25,11 +26,15 @@ struct api {
 	void (*delta)(
 	    struct generation *g, struct generation_choice *c, struct slice text, struct bytes *out);
 	void (*close)(struct generation *g, struct bytes *out);
+	/* Of a prompt that keeps its tokens, with so many rivals of each; NULL: its prompts are not told of.
+	 */
+	json_t *(*tell_prompt)(const struct prompt *p, uint32_t n_top);
 	json_t *(*whole)(const struct generation *g);
 	bool is_anthropic; /* the shape of its errors */
 };
 
-extern const struct api api_chat, api_completions, api_embeddings, api_messages, api_responses;
+extern const struct api api_chat, api_completions, api_embeddings, api_generate, api_inference, api_messages,
+    api_rerank, api_responses;
 
 /* NULL: no API of ours has this path. */
 const struct api *api_of_path(struct slice path);
@@ -62,6 +67,9 @@ must_use bool api_read_stops(
 
 /* stream, stream_options, seed, n, stop: what chat and plain completions share. */
 must_use bool api_read_openai(const json_t *body, struct generation *g, struct refusal *refusal);
+
+/* prompt_logprobs: what vLLM's own APIs share. Before the prompts are added. */
+must_use bool api_read_prompt_logprobs(const json_t *body, struct generation *g, struct refusal *refusal);
 
 /* A new prompt at the end of g->prompts, salted by model and cache_salt. Valid until the next one is added.
  */
@@ -99,6 +107,15 @@ json_t *api_stored_response(const struct stored_response *s);
 
 /* The refusal of one that is not there, in vLLM's words. */
 void api_miss_response(struct refusal *r, struct slice id);
+
+/* What ids of tokens stand for: their bytes, with '?' where these are no text. */
+json_t *api_text_of_tokens(const json_t *tokens);
+
+/* The ids of the tokens that the choice has made, from the nth on. */
+json_t *api_output_ids(const struct generation_choice *c, uint32_t from);
+
+/* What is told of the choice's prompt, or JSON null. */
+json_t *api_prompt_logprobs(const struct generation *g, const struct generation_choice *c);
 
 /* What the answer says of the prompt's blocks, or JSON null. */
 json_t *api_transfer(const struct generation *g);

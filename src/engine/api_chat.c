@@ -137,10 +137,10 @@ static json_t *whole(const struct generation *g) {
 			logprobs(g, c), "finish_reason", api_finish_name(c), "stop_reason",
 			api_stop_reason(g, c)));
 	}
-	return json_pack("{s:s, s:s, s:I, s:s, s:o, s:n, s:n, s:o, s:n, s:o}", "id", g->id, "object",
+	return json_pack("{s:s, s:s, s:I, s:s, s:o, s:n, s:n, s:o, s:o, s:o}", "id", g->id, "object",
 	    "chat.completion", "created", (json_int_t)g->created_s, "model", g->model, "choices", choices,
 	    "service_tier", "system_fingerprint", "usage", api_usage(g), "prompt_logprobs",
-	    "kv_transfer_params", api_transfer(g));
+	    api_prompt_logprobs(g, &g->choices[0]), "kv_transfer_params", api_transfer(g));
 }
 
 const struct api api_chat = {
@@ -153,5 +153,6 @@ const struct api api_chat = {
 	.frame = frame,
 	.delta = delta,
 	.close = close_stream,
+	.tell_prompt = logprobs_prompt,
 	.whole = whole,
 };

@@ -95,7 +95,7 @@ static bool add_prompts(
 	const json_t *prompt = json_object_get(body, "prompt");
 	struct slice text = { json_string_value(prompt), json_string_length(prompt) };
 
-	if (!json_is_string(prompt) || g->prompt_texts || rules->echoes)
+	if (!json_is_string(prompt) || g->prompt_texts || g->with_prompt_logprobs || rules->echoes)
 		return api_add_inputs(g, rules, body, "prompt", refusal);
 	size_t at = find_said(g, rules, body, text);
 	if (at < text.n)
@@ -190,8 +190,12 @@ static void close_stream(struct generation *g, struct bytes *out) {
 
 static json_t *whole(const struct generation *g) {
 	json_t *choices = json_array();
-	for (uint32_t i = 0; i < g->n_choices; i++)
-		json_array_append_new(choices, said(g, &g->choices[i], api_text(&g->choices[i])));
+	for (uint32_t i = 0; i < g->n_choices; i++) {
+		struct generation_choice *c = &g->choices[i];
+		json_t *choice = said(g, c, api_text(c));
+		json_object_set_new(choice, "prompt_logprobs", api_prompt_logprobs(g, c));
+		json_array_append_new(choices, choice);
+	}
 	json_t *answer = completion(g, choices);
 	json_object_set_new(answer, "service_tier", json_null());
 	json_object_set_new(answer, "system_fingerprint", json_null());
@@ -210,5 +214,6 @@ const struct api api_completions = {
 	.frame = frame,
 	.delta = delta,
 	.close = close_stream,
+	.tell_prompt = logprobs_prompt,
 	.whole = whole,
 };

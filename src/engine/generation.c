@@ -128,6 +128,20 @@ static bool plan_choices(
 	return can_tell_logprobs(g, refusal);
 }
 
+/* Not of a decode's, which it has not computed. */
+static bool tell_prompts(struct generation *g, struct refusal *refusal) {
+	if (!g->with_prompt_logprobs || !g->api->tell_prompt || g->leg.part == KV_DECODE)
+		return true;
+	if ((uint64_t)g->n_prompt_tokens * (1 + g->n_top_prompt_logprobs) > LOGPROBS_TOKENS_MAX)
+		return api_refuse(refusal, 400, "prompt_logprobs",
+		    "There can be at most %u logprobs of prompts in an answer.", LOGPROBS_TOKENS_MAX);
+	g->prompt_logprobs = json_array();
+	for (size_t i = 0; i < g->n_prompts; i++)
+		json_array_append_new(
+		    g->prompt_logprobs, g->api->tell_prompt(&g->prompts[i], g->n_top_prompt_logprobs));
+	return true;
+}
+
 static bool read_leg(struct generation *g, const struct generation_rules *rules,
     const struct generation_name *name, const json_t *body, struct refusal *refusal) {
 	const struct kv_request request = {
@@ -153,7 +167,8 @@ static bool read_body(struct generation *g, const struct generation_rules *rules
 		prompt_finish(&g->prompts[i]);
 		g->n_prompt_tokens += g->prompts[i].n_tokens;
 	}
-	return read_leg(g, rules, name, body, refusal) && plan_choices(g, rules, refusal);
+	return read_leg(g, rules, name, body, refusal) && tell_prompts(g, refusal) &&
+	    plan_choices(g, rules, refusal);
 }
 
 bool generation_parse(struct generation *g, const struct api *api, const struct generation_rules *rules,
@@ -197,6 +212,7 @@ void generation_deinit(struct generation *g) {
 	free(g->previous_id);
 	json_decref(g->stops);
 	json_decref(g->prompt_texts);
+	json_decref(g->prompt_logprobs);
 	kv_leg_deinit(&g->leg);
 	*g = (struct generation){ 0 };
 }

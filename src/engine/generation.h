@@ -88,6 +88,10 @@ struct generation {
 	bool prompts_only;    /* one token is made and not shown */
 	bool with_logprobs;
 	uint32_t n_top_logprobs;
+	bool with_prompt_logprobs;
+	uint32_t n_top_prompt_logprobs;
+	json_t *prompt_logprobs; /* what is told of each prompt, or NULL */
+	uint32_t n_ranked_max;   /* rerank: results; 0: all */
 
 	struct prompt *prompts;
 	size_t n_prompts;

@@ -89,24 +89,30 @@ bool kv_expect_peer(const struct kv_request *q, struct kv_leg *leg, struct refus
 
 /* --- what all of them want -------------------------------------------------------- */
 
-static bool is_one_or_absent(const json_t *limits, const char *key, bool may_be_less) {
-	const json_t *member = json_object_get(limits, key);
-	json_int_t n = json_integer_value(member);
-	return !member || (json_is_integer(member) && (n == 1 || (may_be_less && n == 0)));
+/* A prefill answers whole, with the one token that comes out of it. */
+static bool check_limits(const struct api *api, const json_t *limits, struct refusal *refusal) {
+	const char *const keys[] = { api->limit, "max_tokens", "max_completion_tokens" };
+	bool has_limit = json_object_get(limits, api->limit) || json_object_get(limits, "max_tokens");
+	json_int_t n;
+
+	for (size_t i = 0; i < n_elems(keys); i++) {
+		const json_t *member = json_object_get(limits, keys[i]);
+		if (member && json_integer_value(member) != 1)
+			return api_refuse(refusal, 400, keys[i], "A prefill must have %s 1.", keys[i]);
+	}
+	if (!has_limit)
+		return api_refuse(refusal, 400, api->limit, "A prefill must have %s 1.", api->limit);
+	n = json_integer_value(json_object_get(limits, "min_tokens"));
+	return n <= 1 ||
+	    api_refuse(refusal, 400, "min_tokens", "A prefill must not have min_tokens above 1.");
 }
 
-/* A prefill answers whole, with the one token that comes out of it. */
 static bool check_prefill(const struct generation *g, const json_t *body, struct refusal *refusal) {
 	const struct api *api = g->api;
 	const json_t *limits = api->limits_in ? json_object_get(body, api->limits_in) : body;
 
-	if (json_integer_value(json_object_get(limits, api->limit)) != 1)
-		return api_refuse(refusal, 400, api->limit, "A prefill must have %s 1.", api->limit);
-	if (!is_one_or_absent(limits, "max_completion_tokens", false))
-		return api_refuse(
-		    refusal, 400, "max_completion_tokens", "A prefill must have max_completion_tokens 1.");
-	if (!is_one_or_absent(limits, "min_tokens", true))
-		return api_refuse(refusal, 400, "min_tokens", "A prefill must not have min_tokens above 1.");
+	if (!check_limits(api, limits, refusal))
+		return false;
 	if (g->is_stream)
 		return api_refuse(refusal, 400, "stream", "A prefill must not be streamed.");
 	if (json_object_get(body, "stream_options"))

@@ -1,6 +1,7 @@
 #include "engine/logprobs.h"
 
 #include <math.h>
+#include <stdio.h>
 
 #include "base/utf8.h"
 #include "engine/random.h"
@@ -8,9 +9,13 @@
 #define NO_CHARACTER "\xef\xbf\xbd" /* a token that is a part of one */
 
 /* Of the nth token. Rank 0 is the token itself; each of the others has half of what is left. */
-static double logprob(const struct generation_choice *c, uint32_t nth, uint32_t rank) {
-	double p = 0.5 + 0.49 * (double)(random_nth(~c->speech.seed, nth) >> 11) / (double)(1ull << 53);
+static double logprob_of(uint64_t seed, uint32_t nth, uint32_t rank) {
+	double p = 0.5 + 0.49 * (double)(random_nth(~seed, nth) >> 11) / (double)(1ull << 53);
 	return rank == 0 ? log(p) : log1p(-p) - rank * M_LN2;
+}
+
+static double logprob(const struct generation_choice *c, uint32_t nth, uint32_t rank) {
+	return logprob_of(c->speech.seed, nth, rank);
 }
 
 static bool next_token(struct generation_choice *c, struct slice *token) {
@@ -100,11 +105,65 @@ json_t *logprobs_completion(const struct generation *g, struct generation_choice
 	    json_pack("{s:[], s:[], s:[], s:[]}", "text_offset", "token_logprobs", "tokens", "top_logprobs");
 	struct slice token;
 
-	if (g->prompt_texts && !c->has_prompt)
+	if (g->prompt_texts && !c->has_prompt && g->leg.part != KV_DECODE) /* which has not computed it */
 		add_prompt(g, c, lists);
 	while (!g->prompts_only && next_token(c, &token)) {
 		uint32_t nth = c->told.n_tokens - 1;
 		add_token(lists, c, token, json_real(logprob(c, nth, 0)), top_json(g, c, token, nth));
 	}
 	return lists;
+}
+
+/* --- prompts ---------------------------------------------------------------------- */
+
+static void add_candidate(json_t *candidates, uint32_t id, struct slice text, double value, uint32_t rank) {
+	char key[16];
+	snprintf(key, sizeof(key), "%u", id);
+	if (!json_object_get(candidates, key)) /* a rival may be that token */
+		json_object_set_new(candidates, key,
+		    json_pack("{s:f, s:i, s:s%}", "logprob", value, "rank", (int)rank + 1, "decoded_token",
+			text.p, text.n));
+}
+
+json_t *logprobs_prompt(const struct prompt *p, uint32_t n_top) {
+	const struct speech rivals = { .seed = p->hash };
+	json_t *list = json_array();
+
+	for (uint32_t nth = 0; nth < p->n_kept; nth++) {
+		struct slice text = { (const char *)&p->tokens[nth], PROMPT_TOKEN_BYTES };
+		json_t *candidates =
+		    nth ? json_object() : json_null(); /* nothing stands before the first one */
+		if (nth)
+			add_candidate(candidates, p->tokens[nth], is_text(text) ? text : SLICE(NO_CHARACTER),
+			    logprob_of(p->hash, nth, 0), 0);
+		for (uint32_t rank = 1; nth && rank < n_top; rank++) {
+			struct slice word = speech_rival(&rivals, nth, rank);
+			add_candidate(
+			    candidates, speech_id(word), word, logprob_of(p->hash, nth, rank), rank);
+		}
+		json_array_append_new(list, candidates);
+	}
+	return list;
+}
+
+static void add_triple(json_t *list, json_t *value, uint32_t id) {
+	json_array_append_new(list, json_pack("[o, I, n]", value, (json_int_t)id));
+}
+
+json_t *logprobs_input(const struct prompt *p, uint32_t n_top) {
+	json_t *list = json_array();
+	(void)n_top;
+	for (uint32_t nth = 0; nth < p->n_kept; nth++)
+		add_triple(list, nth ? json_real(logprob_of(p->hash, nth, 0)) : json_null(), p->tokens[nth]);
+	return list;
+}
+
+json_t *logprobs_ids(const struct generation_choice *c) {
+	struct speech_cursor cursor = c->begin;
+	json_t *list = json_array();
+	struct slice token;
+
+	for (uint32_t nth = 0; nth < c->n_made && speech_next(&c->speech, &cursor, &token); nth++)
+		add_triple(list, json_real(logprob(c, nth, 0)), speech_id(token));
+	return list;
 }

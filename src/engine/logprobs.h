@@ -18,3 +18,10 @@ json_t *logprobs_chat(const struct generation *g, struct generation_choice *c);
 /* {"text_offset","token_logprobs","tokens","top_logprobs"}, with the prompt's tokens before the first echo.
  */
 json_t *logprobs_completion(const struct generation *g, struct generation_choice *c);
+
+/* Of a prompt that keeps its tokens: [null, {"ID":{"logprob","rank","decoded_token"},...},...] */
+json_t *logprobs_prompt(const struct prompt *p, uint32_t n_top);
+
+/* SGLang's: [[logprob or null, ID, null],...], of a prompt and of a choice, of all its tokens so far. */
+json_t *logprobs_input(const struct prompt *p, uint32_t n_top);
+json_t *logprobs_ids(const struct generation_choice *c);

@@ -27,6 +27,7 @@ static const char *check_address(const char *text) {
 }
 
 static const char *const replies[] = { "words", "echo", NULL };
+static const char *const flavors[] = { "vllm", "sglang", NULL };
 static const char *const roles[] = { "unified", "prefill", "decode", NULL };
 static const char *const connectors[] = { "none", "nixl", "nixl_push", "mooncake", "moriio", "p2p_nccl",
 	"sglang", NULL };
@@ -71,6 +72,8 @@ static const struct option rows[] = {
 	    .type = OPTION_STRING, AT(ledger) },
 	{ "engine", "reply", .help = "what is said: words made up, or the last message of the user again",
 	    .type = OPTION_ENUM, .choices = replies, .def = "words", AT(reply) },
+	{ "engine", "flavor", .help = "whose routes it has for its load, its cache and what it is",
+	    .type = OPTION_ENUM, .choices = flavors, .def = "vllm", AT(flavor) },
 	{ "engine", "role",
 	    .help = "which leg of a prefill/decode pair it serves, or whole requests and both",
 	    .type = OPTION_ENUM, .choices = roles, .def = "unified", AT(role) },

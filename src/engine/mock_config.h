@@ -8,6 +8,7 @@
 #include "engine/kv_leg.h"
 
 enum mock_reply { MOCK_WORDS, MOCK_ECHO };
+enum mock_flavor { MOCK_VLLM, MOCK_SGLANG };
 /* In the order of the option's choices. */
 enum mock_connector {
 	MOCK_KV_NONE,
@@ -36,6 +37,7 @@ struct mock_config {
 	struct fault_plan fault;
 	const char *ledger; /* file of the ids of begun generations; "": none */
 	enum mock_reply reply;
+	enum mock_flavor flavor; /* whose routes it has besides the APIs */
 	enum kv_role role;
 	enum mock_connector connector;
 	enum mock_kv_mode kv_mode;

@@ -5,6 +5,7 @@
 #include "engine/tokens.h"
 
 #define JSON_TYPE    "application/json"
+#define TEXT_TYPE    "text/plain; charset=utf-8"
 #define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
 #define ANSWER_BYTES (256ull << 20)
 
@@ -64,6 +65,42 @@ static void get_load(struct mock *m, const struct mock_request *q, struct mock_r
 	mock_respond_json(r, 200, json_pack("{s:I}", "server_load", (json_int_t)m->n_serving));
 }
 
+static void get_sglang_load(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	mock_respond_json(r, 200, json_pack("{s:I}", "load", (json_int_t)m->n_serving));
+}
+
+static void get_server_info(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	static const char *const modes[] = { "null", "prefill", "decode" };
+	mock_respond_json(r, 200,
+	    json_pack("{s:s, s:s, s:I, s:I, s:s}", "model_path", m->rules.models[0], "served_model_name",
+		m->rules.models[0], "dp_size", (json_int_t)m->rules.kv.n_ranks, "tp_size",
+		(json_int_t)m->rules.kv.tp_size, "disaggregation_mode", modes[m->rules.kv.role]));
+}
+
+static void get_model_info(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	mock_respond_json(r, 200,
+	    json_pack("{s:s, s:s, s:b}", "model_path", m->rules.models[0], "tokenizer_path",
+		m->rules.models[0], "is_generation", true));
+}
+
+static void forget_prompts(struct mock *m) {
+	for (uint32_t i = 0; i < m->rules.kv.n_ranks; i++)
+		scheduler_forget(&m->ranks[i]);
+}
+
+static void post_reset_prefix_cache(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	forget_prompts(m);
+	r->status = 200;
+}
+
+static void post_flush_cache(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	forget_prompts(m);
+	r->status = 200;
+	r->content_type = TEXT_TYPE;
+	bytes_init(&r->body, ANSWER_BYTES);
+	bytes_add(&r->body, SLICE("Cache flushed.\n"));
+}
+
 static void get_metrics(struct mock *m, const struct mock_request *q, struct mock_response *r) {
 	r->status = 200;
 	r->content_type = METRICS_TYPE;
@@ -78,6 +115,15 @@ static void get_metrics(struct mock *m, const struct mock_request *q, struct moc
 static void post_tokenize(struct mock *m, const struct mock_request *q, struct mock_response *r) {
 	struct refusal refusal;
 	json_t *answer = tokens_list(&m->rules, q->body, &refusal);
+	if (answer)
+		mock_respond_json(r, 200, answer);
+	else
+		mock_respond_refusal(r, &refusal, false);
+}
+
+static void post_detokenize(struct mock *m, const struct mock_request *q, struct mock_response *r) {
+	struct refusal refusal;
+	json_t *answer = tokens_text(&m->rules, q->body, &refusal);
 	if (answer)
 		mock_respond_json(r, 200, answer);
 	else
@@ -125,11 +171,6 @@ static void get_ledger(struct mock *m, const struct mock_request *q, struct mock
 	json_t *ledger = ledger_json(m->ledger);
 	json_object_set_new(ledger, "transfers", kv_table_json(m->channel.table, clock_now_ns()));
 	mock_respond_json(r, 200, ledger);
-}
-
-static void forget_prompts(struct mock *m) {
-	for (uint32_t i = 0; i < m->rules.kv.n_ranks; i++)
-		scheduler_forget(&m->ranks[i]);
 }
 
 static void post_reset(struct mock *m, const struct mock_request *q, struct mock_response *r) {
@@ -199,25 +240,35 @@ static void answer_stored(
 	mock_respond_refusal(r, &refusal, false);
 }
 
+enum { OF_VLLM = 1 << MOCK_VLLM, OF_SGLANG = 1 << MOCK_SGLANG, OF_ALL = OF_VLLM | OF_SGLANG };
+
 static const struct route {
 	const char *method, *path;
 	void (*answer)(struct mock *m, const struct mock_request *q, struct mock_response *r);
+	unsigned flavors;
 } routes[] = {
-	{ "GET", "/v1/models", get_models },
-	{ "GET", "/health", get_health },
-	{ "GET", "/ping", get_health },
-	{ "POST", "/ping", get_health },
-	{ "GET", "/version", get_version },
-	{ "GET", "/load", get_load },
-	{ "GET", "/metrics", get_metrics },
-	{ "POST", "/tokenize", post_tokenize },
-	{ "POST", "/v1/messages/count_tokens", post_count_tokens },
-	{ "GET", "/mock/faults", get_faults },
-	{ "POST", "/mock/faults", post_faults },
-	{ "GET", "/mock/ledger", get_ledger },
-	{ "POST", "/mock/reset", post_reset },
-	{ "GET", "/captured_requests", get_captured },
-	{ "DELETE", "/captured_requests", delete_captured },
+	{ "GET", "/v1/models", get_models, OF_ALL },
+	{ "GET", "/health", get_health, OF_ALL },
+	{ "GET", "/health_generate", get_health, OF_SGLANG },
+	{ "GET", "/ping", get_health, OF_ALL },
+	{ "POST", "/ping", get_health, OF_ALL },
+	{ "GET", "/version", get_version, OF_VLLM },
+	{ "GET", "/load", get_load, OF_VLLM },
+	{ "GET", "/get_load", get_sglang_load, OF_SGLANG },
+	{ "GET", "/get_server_info", get_server_info, OF_SGLANG },
+	{ "GET", "/get_model_info", get_model_info, OF_SGLANG },
+	{ "POST", "/reset_prefix_cache", post_reset_prefix_cache, OF_VLLM },
+	{ "POST", "/flush_cache", post_flush_cache, OF_SGLANG },
+	{ "GET", "/metrics", get_metrics, OF_ALL },
+	{ "POST", "/tokenize", post_tokenize, OF_ALL },
+	{ "POST", "/detokenize", post_detokenize, OF_ALL },
+	{ "POST", "/v1/messages/count_tokens", post_count_tokens, OF_ALL },
+	{ "GET", "/mock/faults", get_faults, OF_ALL },
+	{ "POST", "/mock/faults", post_faults, OF_ALL },
+	{ "GET", "/mock/ledger", get_ledger, OF_ALL },
+	{ "POST", "/mock/reset", post_reset, OF_ALL },
+	{ "GET", "/captured_requests", get_captured, OF_ALL },
+	{ "DELETE", "/captured_requests", delete_captured, OF_ALL },
 };
 
 void mock_answer(struct mock *m, const struct mock_request *q, struct mock_response *r) {
@@ -230,7 +281,8 @@ void mock_answer(struct mock *m, const struct mock_request *q, struct mock_respo
 		return;
 	}
 	for (size_t i = 0; i < n_elems(routes); i++) {
-		if (!slice_eq(q->path, slice_of(routes[i].path)))
+		if (!slice_eq(q->path, slice_of(routes[i].path)) ||
+		    !(routes[i].flavors & 1u << m->config->flavor))
 			continue;
 		if (slice_eq(q->method, slice_of(routes[i].method))) {
 			routes[i].answer(m, q, r);

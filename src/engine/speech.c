@@ -4,6 +4,7 @@
 #include "engine/random.h"
 
 #define ECHO_TOKEN_BYTES_MAX 32
+#define N_IDS                131072u
 
 /* Water on its way, since the answers mean nothing. */
 /* clang-format off */
@@ -72,6 +73,13 @@ bool speech_seek(const struct speech *r, struct slice said, struct speech_cursor
 	}
 	*cursor_out = cursor;
 	return true;
+}
+
+uint32_t speech_id(struct slice token) {
+	uint32_t id = 0;
+	for (size_t i = 0; i < token.n; i++)
+		id = id * 31 + (unsigned char)token.p[i];
+	return id % N_IDS;
 }
 
 bool speech_has_word(struct slice word) {

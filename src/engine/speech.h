@@ -29,6 +29,9 @@ bool speech_seek(const struct speech *r, struct slice said, struct speech_cursor
 /* Whether it is one of the words that speeches are made of, without its space. */
 bool speech_has_word(struct slice word);
 
+/* The id of a token in the vocabulary. */
+uint32_t speech_id(struct slice token);
+
 /* Words that might have been the nth token: another one for each rank from 1. */
 struct slice speech_rival(const struct speech *r, uint32_t nth, uint32_t rank);
 

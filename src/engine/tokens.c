@@ -56,3 +56,19 @@ static json_t *count(const struct generation_rules *rules, const struct prompt *
 json_t *tokens_count(const struct generation_rules *rules, struct slice body, struct refusal *refusal) {
 	return answer(rules, body, api_add_anthropic, count, refusal);
 }
+
+json_t *tokens_text(const struct generation_rules *rules, struct slice body, struct refusal *refusal) {
+	json_t *json = json_loadb(body.p ? body.p : "", body.n, JSON_ALLOW_NUL, NULL), *result = NULL;
+	const json_t *tokens = json_object_get(json, "tokens"), *token;
+	struct generation g = { 0 };
+	bool good = json_is_array(tokens);
+	size_t i;
+
+	json_array_foreach(tokens, i, token) good = good && json_is_integer(token);
+	if (!good)
+		api_invalid(refusal, "tokens", "tokens must be an array of token ids.");
+	else if (api_find_model(&g, rules, json, refusal))
+		result = json_pack("{s:o}", "prompt", api_text_of_tokens(tokens));
+	json_decref(json);
+	return result;
+}

@@ -11,5 +11,8 @@
 /* POST /tokenize with a prompt or with messages. */
 json_t *tokens_list(const struct generation_rules *rules, struct slice body, struct refusal *refusal);
 
+/* POST /detokenize. */
+json_t *tokens_text(const struct generation_rules *rules, struct slice body, struct refusal *refusal);
+
 /* POST /v1/messages/count_tokens; errors have Anthropic's shape. */
 json_t *tokens_count(const struct generation_rules *rules, struct slice body, struct refusal *refusal);

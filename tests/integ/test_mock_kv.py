@@ -1,5 +1,6 @@
 """Two mock engines as prefill and decode, and a plain client in place of the router, for each KV connector."""
 import json
+import re
 import socket
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,11 @@ APIS = {
     "/v1/chat/completions": ({"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 4}, "max_tokens"),
     "/v1/completions": ({"prompt": PROMPT, "max_tokens": 4}, "max_tokens"),
     "/v1/responses": ({"input": PROMPT, "max_output_tokens": 4}, "max_output_tokens"),
+    "/v1/messages": ({"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 4}, "max_tokens"),
+    "/generate": ({"text": PROMPT, "sampling_params": {"max_new_tokens": 4}}, "sampling_params"),
+    "/inference/v1/generate": ({"token_ids": [1, 2, 3], "sampling_params": {"max_tokens": 4}}, "sampling_params"),
 }
+ONE = {"/generate": {"max_new_tokens": 1}, "/inference/v1/generate": {"max_tokens": 1}}     # in sampling_params
 CHAT = "/v1/chat/completions"
 NULLS = {"remote_engine_id": None, "remote_block_ids": None, "remote_host": None, "remote_port": None}
 PULL = {"do_remote_decode": True, "do_remote_prefill": False} | NULLS
@@ -35,7 +40,12 @@ def leg(path, params, **more):
 
 
 def prefill(engine, path=CHAT, params=PULL, **more):
-    return engine.post(path, json=leg(path, params, **{APIS[path][1]: 1}) | more)
+    return engine.post(path, json=leg(path, params, **{APIS[path][1]: ONE.get(path, 1)}) | more)
+
+
+def said(answer):
+    """The answer without what is another one's in each."""
+    return re.sub(r'"(\w*id|created\w*)":("[^"]*"|\d+)', "", answer.text)
 
 
 def message_of(answer):
@@ -50,9 +60,8 @@ def test_nixl_pulls_the_blocks_that_a_prefill_names(pair, engine, path):
     assert transfers(first)["held"] == 1
     answer = second.post(path, json=leg(path, told))
     assert answer.status_code == 200
-    alone = engine(["m"]).post(path, json=APIS[path][0]).json()
-    said = {"/v1/responses": "output", CHAT: "choices", "/v1/completions": "choices"}[path]
-    assert json.dumps(alone[said]).split("text")[1:] == json.dumps(answer.json()[said]).split("text")[1:]
+    alone = engine(["m"]).post(path, json=APIS[path][0])
+    assert said(answer) == said(alone)
     assert transfers(first) == {"asked": 0, "making": 0, "held": 0, "fetched": 1, "expired": 0, "failed": 0}
 
 
@@ -148,6 +157,17 @@ def test_each_rank_is_an_engine_to_others(pair):
             for rank in "01"]
     wrong = told[0] | {"remote_engine_id": told[1]["remote_engine_id"]}
     assert [second.post(CHAT, json=leg(CHAT, params)).status_code for params in (wrong, *told)] == [500, 200, 200]
+
+
+def test_a_prefill_tells_of_its_prompt_and_a_decode_does_not(pair):
+    first, second = pair("nixl")
+    more = {"echo": True, "logprobs": 1, "prompt_logprobs": 1}
+    told = first.post("/v1/completions", json=leg("/v1/completions", PULL, max_tokens=1) | more).json()
+    answer = second.post("/v1/completions", json=leg("/v1/completions", told["kv_transfer_params"]) | more).json()
+    (one,), (two,) = told["choices"], answer["choices"]
+    assert len(one["prompt_logprobs"]) == told["usage"]["prompt_tokens"] and two["prompt_logprobs"] is None
+    assert one["logprobs"]["tokens"][0] == PROMPT[:4] and two["logprobs"]["text_offset"][0] == 0
+    assert len(two["logprobs"]["tokens"]) == 4
 
 
 # --- legs at once -------------------------------------------------------------------------

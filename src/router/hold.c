@@ -49,6 +49,13 @@ size_t hold_pieces(struct buf **at, struct piece *pieces, size_t n_max) {
 	return n;
 }
 
+char hold_byte(const struct hold *h, uint64_t at) {
+	const struct buf *b = h->first;
+	for (; b && at >= b->used; b = b->next)
+		at -= b->used;
+	return b ? b->data[at] : '\0';
+}
+
 void hold_free(struct hold *h, struct buf_pool *pool) {
 	while (h->first) {
 		struct buf *b = h->first;

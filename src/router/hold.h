@@ -23,4 +23,7 @@ void hold_append_forced(struct hold *h, struct buf_pool *pool, const struct piec
 /* The next pieces from *at on (NULL: none left), at most n_max; returns how many and moves *at. */
 size_t hold_pieces(struct buf **at, struct piece *pieces, size_t n_max);
 
+/* The byte at this place; NUL behind the end. Linear in the bufs. */
+char hold_byte(const struct hold *h, uint64_t at);
+
 void hold_free(struct hold *h, struct buf_pool *pool);

@@ -17,6 +17,33 @@ uint64_t splice_length(const struct splice *s, uint64_t n_bytes) {
 	return n_bytes;
 }
 
+static bool is_blank(char c) {
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* Back from a value over its name to the quote before that. */
+static uint64_t member_of(const struct hold *body, uint64_t at) {
+	for (unsigned quotes = 0; quotes < 2 && at > 0;)
+		quotes += hold_byte(body, --at) == '"';
+	return at;
+}
+
+void splice_find_member(
+    const struct hold *body, uint64_t value_at, uint64_t value_n, uint64_t *at_out, uint64_t *n_out) {
+	uint64_t from = member_of(body, value_at), to = value_at + value_n, next = to, before = from;
+
+	while (is_blank(hold_byte(body, next)))
+		next++;
+	while (before > 0 && is_blank(hold_byte(body, before - 1)))
+		before--;
+	if (hold_byte(body, next) == ',')
+		to = next + 1;
+	else if (before > 0 && hold_byte(body, before - 1) == ',')
+		from = before - 1;
+	*at_out = from;
+	*n_out = to - from;
+}
+
 void splice_begin(struct splice_cursor *c, const struct splice *s, const struct hold *body) {
 	*c = (struct splice_cursor){ .splice = s, .buf = body->first };
 }

@@ -83,6 +83,10 @@ static bool is_above_one(const struct scan *scan, unsigned id) {
 	return v && v->type == SCAN_NUMBER && (v->flaw != SCAN_SOUND || v->number > 1);
 }
 
+static bool has(const struct split_body *b, enum split_member member) {
+	return b->members[member].n;
+}
+
 bool split_body_read(struct split_body *b, enum split_api api, const struct hold *body) {
 	struct reading r = { .n_items = 0 };
 	enum scan_verdict verdict = SCAN_MORE;
@@ -107,14 +111,13 @@ bool split_body_read(struct split_body *b, enum split_api api, const struct hold
 	b->clamps_min = is_above_one(&r.scan, SPLIT_MIN_TOKENS);
 	b->clamps_sampling_min = is_above_one(&r.scan, SPLIT_SAMPLING_MIN_TOKENS);
 	b->n_batch = r.n_items;
+	if (has(b, SPLIT_STREAM_OPTIONS))
+		splice_find_member(body, b->members[SPLIT_STREAM_OPTIONS].at,
+		    b->members[SPLIT_STREAM_OPTIONS].n, &b->options_at, &b->options_n);
 	return true;
 }
 
 /* --- edits ------------------------------------------------------------------------------------ */
-
-static bool has(const struct split_body *b, enum split_member member) {
-	return b->members[member].n;
-}
 
 /* In place of the value that is there. */
 static void replace(
@@ -177,7 +180,7 @@ void split_body_prefill(const struct split_body *b, struct slice params, struct 
 	if (has(b, SPLIT_STREAM))
 		replace(b, SPLIT_STREAM, SLICE("false"), out);
 	if (has(b, SPLIT_STREAM_OPTIONS))
-		replace(b, SPLIT_STREAM_OPTIONS, SLICE("null"), out);
+		splice_add(out, (struct splice_edit){ .at = b->options_at, .n_cut = b->options_n });
 }
 
 void split_body_decode(const struct split_body *b, struct slice params, struct splice *out) {

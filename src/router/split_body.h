@@ -3,7 +3,7 @@
  * edits of the body that the client sent.
  *
  * The prefill's asks for one token and no stream; what is there of it is replaced, what is not there is put
- * in front of the first member, and `stream_options` becomes null. Both bodies have the connector's
+ * in front of the first member, and `stream_options` is taken out. Both bodies have the connector's
  * parameters as `kv_transfer_params`, in place of what the client gave. SGLang's engines get one and the same
  * body, with the place where prefill and decode meet.
  *
@@ -45,7 +45,8 @@ struct split_body {
 	struct {
 		uint64_t at, n; /* n 0: it is not there */
 	} members[SPLIT_MEMBERS];
-	uint64_t sampling_open_at; /* likewise of sampling_params, when that is an object with members */
+	uint64_t options_at, options_n; /* of the whole member stream_options */
+	uint64_t sampling_open_at;      /* likewise of sampling_params, when that is an object with members */
 	bool clamps_min, clamps_sampling_min; /* the least number of tokens is above 1 */
 	uint32_t n_batch;                     /* prompts in a list; 0: it is none */
 };

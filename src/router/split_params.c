@@ -21,48 +21,6 @@ __attribute__((constructor)) static void split_params_init(void) {
 	scan_table_init(&table, wants, WANTS, NULL);
 }
 
-static char byte_at(const struct hold *h, uint64_t at) {
-	const struct buf *b = h->first;
-
-	for (; b && at >= b->used; b = b->next)
-		at -= b->used;
-	return b ? b->data[at] : '\0';
-}
-
-static bool is_blank(char c) {
-	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
-/* Back from a value over its key, whose name has no quote in it, to the quote before that. */
-static uint64_t key_of(const struct hold *h, uint64_t at) {
-	while (byte_at(h, at - 1) != '"')
-		at--;
-	at--;
-	while (byte_at(h, at - 1) != '"')
-		at--;
-	return at - 1;
-}
-
-/* The member of this value with the comma that parts it from another one. */
-static void find_cut(struct split_params *p, const struct hold *answer, const struct scan_value *v) {
-	uint64_t from = key_of(answer, v->offset), to = v->offset + v->length, end = to;
-
-	while (is_blank(byte_at(answer, end)))
-		end++;
-	if (byte_at(answer, end) == ',') {
-		to = end + 1;
-	} else {
-		uint64_t before = from;
-
-		while (is_blank(byte_at(answer, before - 1)))
-			before--;
-		if (byte_at(answer, before - 1) == ',')
-			from = before - 1;
-	}
-	p->cut_at = from;
-	p->cut_n = to - from;
-}
-
 bool split_params_read(struct split_params *p, const struct hold *answer) {
 	struct scan_value values[WANTS];
 	char text[MODE_BYTES + 1];
@@ -84,7 +42,7 @@ bool split_params_read(struct split_params *p, const struct hold *answer) {
 	p->n = params->length;
 	if (!mode)
 		return true;
-	find_cut(p, answer, mode);
+	splice_find_member(answer, mode->offset, mode->length, &p->cut_at, &p->cut_n);
 	p->is_push = mode->type == SCAN_STRING && slice_eq(mode->text, SLICE("push"));
 	for (unsigned i = 0; i < n_elems(p->identity); i++) {
 		const struct scan_value *v = scan_found(&scan, WANT_ENGINE + i);
@@ -122,7 +80,7 @@ bool split_params_push(const struct split_params *p, const struct hold *answer,
 		if (!n || n > SPLIT_PUSH_BYTES - used)
 			return false;
 		for (uint64_t k = 0; k < n; k++)
-			room[used + k] = byte_at(answer, p->identity[i].at + k);
+			room[used + k] = hold_byte(answer, p->identity[i].at + k);
 		*values[i] = (struct slice){ room + used, (size_t)n };
 		used += (size_t)n;
 	}

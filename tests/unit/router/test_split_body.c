@@ -67,7 +67,7 @@ static void a_prefill_has_one_token_and_no_stream(void **state) {
 	    " { \"messages\":[],\"max_tokens\": 100, \"max_completion_tokens\":7,\"min_tokens\":5,"
 	    "\"stream\" : true ,\"stream_options\":{\"include_usage\":true}}",
 	    " {\"kv_transfer_params\":{\"do_remote_decode\":true}, \"messages\":[],\"max_tokens\": 1, "
-	    "\"max_completion_tokens\":1,\"min_tokens\":1,\"stream\" : false ,\"stream_options\":null}",
+	    "\"max_completion_tokens\":1,\"min_tokens\":1,\"stream\" : false }",
 	    " {\"kv_transfer_params\":{\"x\":1}, \"messages\":[],\"max_tokens\": 100, "
 	    "\"max_completion_tokens\":7,\"min_tokens\":5,"
 	    "\"stream\" : true ,\"stream_options\":{\"include_usage\":true}}");
@@ -75,6 +75,9 @@ static void a_prefill_has_one_token_and_no_stream(void **state) {
 	    "{\"max_tokens\":1,\"prompt\":\"a\",\"min_tokens\":0,\"kv_transfer_params\":{\"do_remote_"
 	    "decode\":true}}",
 	    "{\"prompt\":\"a\",\"min_tokens\":0,\"kv_transfer_params\":{\"x\":1}}");
+	assert_legs(SPLIT_API_COMPLETION, "{\"stream_options\": {} , \"prompt\":\"a\",\"max_tokens\":2}",
+	    "{\"kv_transfer_params\":{\"do_remote_decode\":true}, \"prompt\":\"a\",\"max_tokens\":1}",
+	    "{\"kv_transfer_params\":{\"x\":1},\"stream_options\": {} , \"prompt\":\"a\",\"max_tokens\":2}");
 	assert_legs(SPLIT_API_RESPONSES, "{\"input\":\"a\",\"stream\":true}",
 	    "{\"kv_transfer_params\":{\"do_remote_decode\":true},\"max_output_tokens\":1,\"input\":\"a\","
 	    "\"stream\":false}",

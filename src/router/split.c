@@ -18,6 +18,12 @@ void split_let_go(struct exchange *x) {
 	worker_view_release(x->worker, &x->view);
 }
 
+void split_take(struct exchange *x, struct aside *a) {
+	aside_take(x, a);
+	x->last_cause = CAUSE_NONE;
+	x->wait_cause = CAUSE_NONE;
+}
+
 static void drop(struct exchange *x, struct aside *a) {
 	if (!aside_is_there(a))
 		return;
@@ -291,7 +297,7 @@ enum next split_picked(struct exchange *x, const struct pick_result *pick) {
 	case SPLIT_SECOND:
 		keep_decode(x, pick);
 		aside_put(x, &p->decode);
-		aside_take(x, &p->prefill);
+		split_take(x, &p->prefill);
 		return begin_prefill(x);
 	case SPLIT_DECODE:
 		p->decode_kv = pick->traits->kv;

@@ -93,6 +93,9 @@ enum next step_collect(struct exchange *x);
 /* Is the prefill leg in hand? It leaves nothing behind but a cache: it may always be repeated. */
 bool split_is_prefilling(const struct exchange *x);
 
+/* From aside to hand, to be worked on: what it waits for is counted from now on. */
+void split_take(struct exchange *x, struct aside *a);
+
 /* What is in hand ends without a word on how it did, and nothing is in hand. */
 void split_let_go(struct exchange *x);
 

@@ -84,9 +84,8 @@ static enum next begin_decode(struct exchange *x) {
 	struct split *p = x->split;
 
 	p->phase = SPLIT_DECODE;
-	aside_take(x, &p->decode);
+	split_take(x, &p->decode);
 	x->n_sends = 0; /* each leg has its attempts */
-	x->last_cause = CAUSE_NONE;
 	return exchange_go(x, STEP_CONNECT);
 }
 
@@ -194,7 +193,7 @@ static bool fail_aside(struct exchange *x, enum cause cause, const struct head *
 		return false;
 	}
 	split_let_go(x);
-	aside_take(x, &p->prefill);
+	split_take(x, &p->prefill);
 	p->phase = SPLIT_PREFILL;
 	*next_out = head ? attempt_answered(x, head) : attempt_lost(x, cause);
 	return true;

@@ -192,7 +192,7 @@ static void watch_deny(struct watch *w, const struct sockaddr_storage *address) 
 		return;
 	w->watcher->n_denied++;
 	address_print(address, text);
-	log_begin(&e, LOG_WARN, "an engine of the registry is at an address that is not allowed");
+	log_begin(&e, LOG_WARN, "an engine that others have named is at an address that is not allowed");
 	line_text(&e.line, SLICE("instance"), w->instance->spec.name);
 	line_text(&e.line, SLICE("address"), slice_of(text));
 	log_end(&e);
@@ -260,7 +260,7 @@ static struct watch *watch_new(struct watcher *watcher, const struct snapshot_ro
 	struct watch *w = calloc(1, sizeof(*w));
 	w->watcher = watcher;
 	w->instance = instance_ref(row->instance);
-	w->is_judged = row->source == SOURCE_REGISTRY;
+	w->is_judged = fleet_source_is_foreign(row->source);
 	w->resolver = resolver_new(watch_on_addresses, w);
 	fetch_init(&w->fetch, watcher->every.models_timeout_ms, MODELS_BYTES_MAX, watch_on_models);
 	list_init(&w->link);

@@ -38,7 +38,8 @@ struct record {
 	uint32_t n_addresses;
 	struct sockaddr_storage *addresses;
 	struct pairs models, labels;
-	char *metadata; /* NULL: none */
+	char *metadata;  /* NULL: none */
+	char *kv_engine; /* likewise */
 	uint64_t held_until_ms;
 	struct identity identity;
 	uint64_t age;   /* counts records: the smaller, the older */
@@ -139,6 +140,7 @@ static void record_free(struct fleet *fleet, struct record *record) {
 	pairs_free(&record->models);
 	pairs_free(&record->labels);
 	free(record->metadata);
+	free(record->kv_engine);
 	free(record->addresses);
 	free(record);
 }
@@ -231,8 +233,6 @@ static bool pairs_replace(struct pairs *pairs, struct pairs by) {
 }
 
 static bool text_replace(char **text, struct slice by) {
-	if (by.n > FLEET_METADATA_MAX)
-		by.n = 0;
 	if (slice_eq(slice_of(*text), by))
 		return false;
 	free(*text);
@@ -292,7 +292,8 @@ static bool record_update(struct record *record, const struct fleet_spec *spec) 
 		log_mistakes(record);
 		is_changed = true;
 	}
-	is_changed |= text_replace(&record->metadata, spec->metadata);
+	is_changed |= text_replace(&record->metadata,
+	    spec->metadata.n > FLEET_METADATA_MAX ? (struct slice){ NULL, 0 } : spec->metadata);
 	/* What the engine said stays, unless the record speaks for it now or has ceased to. */
 	if (is_declared || record->are_models_declared) {
 		is_changed |= pairs_replace(&record->models, spec->models);
@@ -478,6 +479,16 @@ void fleet_set_denied(struct fleet *fleet, const struct instance *inst, bool is_
 	fleet->is_dirty = true;
 }
 
+int fleet_set_kv_engine(struct fleet *fleet, const struct instance *inst, struct slice engine_id) {
+	struct record *record = fleet_record(fleet, inst);
+
+	if (engine_id.n && !is_text_ok(engine_id, FLEET_KV_ENGINE_BYTES))
+		return FLEET_E_LIMIT;
+	if (record && text_replace(&record->kv_engine, engine_id))
+		fleet->is_dirty = true;
+	return 0;
+}
+
 bool fleet_state(const struct fleet *fleet, const struct instance *inst, enum instance_state *state_out) {
 	const struct record *record = fleet_record(fleet, inst);
 
@@ -634,6 +645,7 @@ struct snapshot *fleet_build(struct fleet *fleet) {
 			.models = record->models,
 			.labels = record->labels,
 			.metadata = slice_of(record->metadata),
+			.kv_engine = slice_of(record->kv_engine),
 			.held_until_ms = record->held_until_ms,
 		};
 	}

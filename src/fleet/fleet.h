@@ -31,6 +31,7 @@
 #define FLEET_MODELS_MAX       1024
 #define FLEET_MODEL_BYTES_MAX  256                      /* one id */
 #define FLEET_MODELS_BYTES_MAX (1u << 20)               /* ids and objects of one record */
+#define FLEET_KV_ENGINE_BYTES  256                      /* what a KV connector calls an engine */
 #define FLEET_LOST_MAX         4096                     /* models; more of them are forgotten at once */
 #define FLEET_WISHES_MAX       (INSTANCE_SLOTS_MAX + 1) /* one more than can be of somebody in the fleet */
 
@@ -116,6 +117,12 @@ void fleet_set_share(struct fleet *fleet, const struct instance *inst, unsigned 
 
 /* Whether its babysitter says that it does not serve. Others may have the same target and no babysitter. */
 void fleet_set_denied(struct fleet *fleet, const struct instance *inst, bool is_denied);
+
+/*
+ * What its KV connector calls it: other engines are told, to find what it has computed. Empty: not known.
+ * 0, or FLEET_E_LIMIT for more than FLEET_KV_ENGINE_BYTES or control bytes, which change nothing.
+ */
+must_use int fleet_set_kv_engine(struct fleet *fleet, const struct instance *inst, struct slice engine_id);
 
 /* The state as set; a snapshot's row shows it from the next build on. False when it has left. */
 bool fleet_state(const struct fleet *fleet, const struct instance *inst, enum instance_state *state_out);

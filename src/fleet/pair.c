@@ -22,6 +22,13 @@ bool pairs_eq(struct pairs a, struct pairs b) {
 	return true;
 }
 
+struct slice pairs_value(struct pairs pairs, struct slice key) {
+	for (uint32_t i = 0; i < pairs.n; i++)
+		if (slice_eq(pairs.items[i].key, key))
+			return pairs.items[i].value;
+	return (struct slice){ NULL, 0 };
+}
+
 int pair_text_cmp(struct slice a, struct slice b) {
 	int head = memcmp(a.p, b.p, size_min(a.n, b.n));
 

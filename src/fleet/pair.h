@@ -22,6 +22,9 @@ struct pairs {
 bool pairs_eq(struct pairs a, struct pairs b);
 bool pairs_keys_eq(struct pairs a, struct pairs b); /* in the same order */
 
+/* The first value of that key; p NULL when there is none. */
+struct slice pairs_value(struct pairs pairs, struct slice key);
+
 /* The order of texts everywhere in the fleet: bytewise, a prefix first. */
 int pair_text_cmp(struct slice a, struct slice b);
 

@@ -48,7 +48,7 @@ static struct need need_of(const struct snapshot_row *rows, uint32_t n_rows, str
 		need.n_pairs += rows[i].models.n + rows[i].labels.n;
 		need.n_addresses += rows[i].n_addresses;
 		need.text_bytes += pairs_text_bytes(rows[i].models) + pairs_text_bytes(rows[i].labels) +
-		    rows[i].metadata.n + 1;
+		    rows[i].metadata.n + 1 + rows[i].kv_engine.n + 1;
 	}
 	need.n_candidates += need.n_offers;
 	if (has_roles(rows, n_rows)) { /* two pools a model and of all, and each row in two of the three */
@@ -90,6 +90,7 @@ static void write_rows(struct snapshot_row *rows, uint32_t n_rows, struct pair *
 		row->models = pairs_write(row->models, &pairs, &text);
 		row->labels = pairs_write(row->labels, &pairs, &text);
 		row->metadata = packed_text(&text, row->metadata);
+		row->kv_engine = packed_text(&text, row->kv_engine);
 		if (row->n_addresses)
 			memcpy(addresses, row->addresses, row->n_addresses * sizeof(*addresses));
 		row->addresses = addresses;
@@ -139,7 +140,7 @@ void snapshot_row_traits(
 	assert(row < snap->n_rows);
 	*traits_out = (struct traits){ .known = 0 };
 	for (uint32_t r = primary; r != SNAPSHOT_NO_ROW; r = rows[r].next_peer)
-		traits_declare(traits_out, rows[r].labels, model, rows[r].source != SOURCE_REGISTRY);
+		traits_declare(traits_out, rows[r].labels, model, !fleet_source_is_foreign(rows[r].source));
 	for (uint32_t r = primary; r != SNAPSHOT_NO_ROW && model.n; r = rows[r].next_peer)
 		traits_discover(traits_out, object_of(&rows[r], model));
 }

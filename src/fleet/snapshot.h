@@ -27,10 +27,16 @@
 #include "fleet/pair.h"
 #include "fleet/traits.h"
 
-/* SOURCE_LEAVING: whose name another target of its source has now (fleet_take_over()). */
-enum fleet_source { SOURCE_STATIC, SOURCE_REGISTRY, SOURCE_LEAVING };
+/* SOURCE_ZMQ: engines that have announced themselves. SOURCE_LEAVING: whose name another target of its source
+ * has now (fleet_take_over()). */
+enum fleet_source { SOURCE_STATIC, SOURCE_REGISTRY, SOURCE_ZMQ, SOURCE_LEAVING };
 
-#define FLEET_SOURCES 3
+#define FLEET_SOURCES 4
+
+/* What it says others have written, and not who runs the router. */
+static inline bool fleet_source_is_foreign(enum fleet_source source) {
+	return source == SOURCE_REGISTRY || source == SOURCE_ZMQ;
+}
 
 #define SNAPSHOT_NO_ROW UINT32_MAX
 
@@ -51,7 +57,7 @@ struct snapshot_row {
 	struct pairs models;                      /* id -> JSON object of the engine, empty when declared */
 	struct pairs labels;
 	struct slice metadata;  /* a JSON object, or empty */
-	struct slice kv_engine; /* what its bootstrap server calls it; empty: not known */
+	struct slice kv_engine; /* what its KV connector calls it (fleet_set_kv_engine()); empty: not known */
 	uint64_t held_until_ms; /* when it was new: not to be believed before */
 };
 

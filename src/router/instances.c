@@ -43,15 +43,17 @@ static const char *drainer_of(const struct report *r, const struct snapshot_row 
 
 /* Rows of one target are in one state, and have its requests together. */
 static json_t *row_json(const struct report *r, const struct snapshot_row *row) {
-	static const char *const sources[] = { "static", "registry", "leaving" };
+	static const char *const sources[] = { "static", "registry", "zmq", "leaving" };
 	const struct snapshot_row *primary = &r->snapshot->rows[row->primary];
 	struct fleet_wish wish = fleet_wish(r->fleet, row->instance->spec.name);
 
-	return json_pack("{s:o, s:s, s:s, s:s?, s:o, s:I, s:o}", "instance",
+	return json_pack("{s:o, s:s, s:s, s:s?, s:o, s:I, s:o, s:o}", "instance",
 	    decision_json_text(row->instance->spec.name), "source", sources[row->source], "state",
 	    instance_state_text(primary->state), "drained_by", drainer_of(r, primary), "weight",
 	    weight_json(primary->weight), "in_flight",
-	    (json_int_t)load_requests(r->router->load, primary->instance->slot), "wished", wish_json(&wish));
+	    (json_int_t)load_requests(r->router->load, primary->instance->slot), "kv_engine",
+	    primary->kv_engine.n ? decision_json_text(primary->kv_engine) : json_null(), "wished",
+	    wish_json(&wish));
 }
 
 struct listing {
@@ -76,9 +78,9 @@ static void add_absent(void *context, struct slice name, const struct fleet_wish
 
 	if (is_asked_for(l, name) && !has_row(l->report->snapshot, name))
 		json_array_append_new(l->list,
-		    json_pack("{s:o, s:n, s:n, s:n, s:n, s:i, s:o}", "instance", decision_json_text(name),
-			"source", "state", "drained_by", "weight", "in_flight", 0, "wished",
-			wish_json(wish)));
+		    json_pack("{s:o, s:n, s:n, s:n, s:n, s:i, s:n, s:o}", "instance",
+			decision_json_text(name), "source", "state", "drained_by", "weight", "in_flight", 0,
+			"kv_engine", "wished", wish_json(wish)));
 }
 
 static json_t *instances_json(const struct report *r, struct slice name) {

@@ -700,6 +700,43 @@ static void the_fleet_can_be_full(void **state) {
 	fleet_free(&fleet);
 }
 
+static void what_a_connector_calls_an_engine_is_in_its_row(void **state) {
+	struct fleet_spec spec = spec_of("a");
+	struct fleet *fleet = fleet_new();
+	struct instance *inst = instance_ref(add(fleet, SOURCE_ZMQ, &spec));
+	char longest[FLEET_KV_ENGINE_BYTES + 1];
+
+	memset(longest, 'e', sizeof(longest));
+	assert_int_equal(fleet_set_kv_engine(fleet, inst, SLICE("engine-1")), 0);
+	struct snapshot *snap = build(fleet);
+	assert_string_equal(snap->rows[0].kv_engine.p, "engine-1");
+	assert_int_equal(snap->rows[0].kv_engine.n, 8);
+	assert_int_equal(fleet_set_kv_engine(fleet, inst, SLICE("engine-1")), 0);
+	assert_int_equal(fleet_set_kv_engine(fleet, inst, SLICE("engine\n")), FLEET_E_LIMIT);
+	assert_int_equal(
+	    fleet_set_kv_engine(fleet, inst, (struct slice){ longest, sizeof(longest) }), FLEET_E_LIMIT);
+	assert_unchanged(fleet);
+	snapshot_unref(&snap);
+
+	assert_int_equal(
+	    fleet_set_kv_engine(fleet, inst, (struct slice){ longest, FLEET_KV_ENGINE_BYTES }), 0);
+	snap = build(fleet);
+	assert_int_equal(snap->rows[0].kv_engine.n, FLEET_KV_ENGINE_BYTES);
+	snapshot_unref(&snap);
+	assert_int_equal(fleet_set_kv_engine(fleet, inst, (struct slice){ NULL, 0 }), 0);
+	snap = build(fleet);
+	assert_int_equal(snap->rows[0].kv_engine.n, 0);
+	snapshot_unref(&snap);
+
+	assert_int_equal(fleet_remove(fleet, SOURCE_ZMQ, SLICE("a")), 0);
+	snap = build(fleet);
+	assert_int_equal(fleet_set_kv_engine(fleet, inst, SLICE("engine-1")), 0);
+	assert_unchanged(fleet);
+	snapshot_unref(&snap);
+	instance_unref(&inst);
+	fleet_free(&fleet);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_snapshot_is_built_when_something_changed),
@@ -725,6 +762,7 @@ int main(void) {
 		cmocka_unit_test(bad_records_are_refused_singly),
 		cmocka_unit_test(an_engines_list_has_limits),
 		cmocka_unit_test(the_fleet_can_be_full),
+		cmocka_unit_test(what_a_connector_calls_an_engine_is_in_its_row),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,12 +47,24 @@ static void order_is_bytewise(void **state) {
 	assert_int_equal(pair_text_cmp(SLICE("a"), SLICE("a")), 0);
 }
 
+static void the_first_of_a_key_counts(void **state) {
+	struct pair items[] = { { SLICE("a"), SLICE("1") }, { SLICE("b"), SLICE("") },
+		{ SLICE("a"), SLICE("2") } };
+	struct pairs pairs = { items, 3 };
+
+	assert_true(slice_eq(pairs_value(pairs, SLICE("a")), SLICE("1")));
+	assert_non_null(pairs_value(pairs, SLICE("b")).p);
+	assert_null(pairs_value(pairs, SLICE("c")).p);
+	assert_null(pairs_value((struct pairs){ NULL, 0 }, SLICE("a")).p);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_copy_owns_its_texts),
 		cmocka_unit_test(equality_wants_the_same_order_and_length),
 		cmocka_unit_test(writing_fills_the_measure),
 		cmocka_unit_test(order_is_bytewise),
+		cmocka_unit_test(the_first_of_a_key_counts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

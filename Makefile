@@ -25,7 +25,7 @@ COMMON := -g -fno-strict-aliasing -fwrapv -fno-omit-frame-pointer $(HARDEN)
 # Our own calls of malloc are counted (base/heap.h); -u, so that the counters are there for libraries that follow.
 WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,-u,__wrap_malloc
 LDFLAGS_ALL := -pie $(WRAP) -Wl,-z,relro,-z,now,-z,noexecstack $(LDFLAGS)
-LDLIBS_ALL  := -luv -ljansson -lsqlite3 -lssl -lcrypto -lpthread -lm -static-libstdc++ -static-libgcc $(LDLIBS)
+LDLIBS_ALL  := -luv -ljansson -lsqlite3 -lzmq -lssl -lcrypto -lpthread -lm $(LDLIBS)
 
 ifeq ($(VARIANT),release)
 COMMON += -O3 -D_FORTIFY_SOURCE=2
@@ -111,11 +111,16 @@ fuzzers: $(FUZZ)
 chaostools: $(CHAOS)
 benchtools: $(BENCH)
 
+# libzmq knows transports and a mechanism that nothing here uses; for GSSAPI Debian has no static library.
+ZMQ_STATIC := -lzmq -lsodium -lpgm -lnorm -lprotokit -lbsd -lmd \
+	$(foreach f,accept_sec_context acquire_cred delete_sec_context display_name import_name init_sec_context \
+	  release_buffer release_cred release_name unwrap wrap,-Wl,--defsym=gss_$f=abort) \
+	-Wl,--defsym=GSS_C_NT_HOSTBASED_SERVICE=0,--defsym=GSS_C_NT_USER_NAME=0
 static: ## one statically linked binary, build/release/headrace-static
 	$(MAKE) $(O)/headrace-static
 $(O)/headrace-static: $(O)/src/main.o $(LIB)
 	@echo "  LD   $@"
-	$(Q)$(CXX) $(COMMON) $(LTO) -static $(WRAP) $(LDFLAGS) -o $@ $^ -l:libuv_a.a -ljansson -lsqlite3 -lssl -lcrypto -lpthread -ldl -lrt -lm
+	$(Q)$(CXX) $(COMMON) $(LTO) -static $(WRAP) $(LDFLAGS) -o $@ $^ -l:libuv_a.a -ljansson -lsqlite3 $(ZMQ_STATIC) -lssl -lcrypto -lpthread -ldl -lrt -lm
 
 check: layers headers fmt-check named-tests man-check units ## the cheap gate: borders, headers, format, names of tests, manual page, unit and virtual tests
 	tests/run --build $(O) unit virtual

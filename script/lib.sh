@@ -3,7 +3,7 @@
 # Sourced with `set -euo pipefail` on and the working directory at the top of the tree.
 
 BUILD_PACKAGES=(make gcc g++ libc6-dev pkg-config libuv1-dev libjansson-dev libtomlplusplus-dev libxxhash-dev
-	libsqlite3-dev libssl-dev uthash-dev)
+	libsqlite3-dev libssl-dev uthash-dev libzmq3-dev)
 
 say() { printf '%s\n' "$*" >&2; }
 die() {

@@ -85,6 +85,14 @@ static const char *check_requests(const char *text) {
 							 : "expected a number of requests; 0 is no cap";
 }
 
+static const char *check_discovery_address(const char *text) {
+	struct slice host;
+	uint16_t port;
+
+	return !text[0] || (text_authority(slice_of(text), 0, &host, &port) && port) ? NULL
+										     : "expected HOST:PORT";
+}
+
 static const char *check_status(const char *text) {
 	return retry_status_read(slice_of(text)) == RETRY_STATUSES
 	    ? "expected one of 408, 429, 500, 502, 503, 504"
@@ -385,11 +393,18 @@ static const struct option rows[] = {
 
 	{ "pd", "connector", .flag = "kv-connector",
 	    .help = "how the cache of a prompt gets from one to the other, where their label kv_connector "
-		    "does not say it",
-	    .type = OPTION_STRING, .choices = connectors, .def = "nixl", ROUTER(pd.connector) },
+		    "does not say it; engines that announce themselves are p2p_nccl or moriio unless this is "
+		    "another than nixl",
+	    .type = OPTION_STRING, .choices = connectors, .def = "nixl", ROUTER(pd.connector),
+	    .fixed = true },
 	{ "pd", "min_uncached_tokens", .flag = "pd-min-uncached-tokens",
 	    .help = "prompts with fewer tokens that are in no cache are for the decoding engine alone",
 	    .type = OPTION_UINT, .def = "256", .max = UINT32_MAX, ROUTER(pd.min_uncached_tokens) },
+	{ "pd", "discovery_address", .flag = "vllm-discovery-address", .arg = "HOST:PORT",
+	    .help = "where a ZeroMQ socket listens on which engines announce themselves, as vLLM's P2P NCCL "
+		    "and MoRIIO connectors do; allow holds for their addresses, too",
+	    .type = OPTION_STRING, .check = check_discovery_address, ROUTER(pd.discovery_address),
+	    .fixed = true },
 
 	{ "weighted_random", "sharpness", .flag = "weighted-random-sharpness", .arg = "POWER",
 	    .help = "weights count to this power", .type = OPTION_NUMBER, .def = "1",
@@ -510,6 +525,7 @@ static const struct option rows[] = {
 	{ "discovery", "static_services", .arg = "FILE",
 	    .help = "a JSON file of engines as InfiniLM-SVC's router has it, besides those named here",
 	    .type = OPTION_STRING, ROUTER(static_services_file) },
+
 
 	{ "health", "probe",
 	    .help = "whether engines are asked for /health, or /v1/models, and babysitters for /health",

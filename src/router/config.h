@@ -37,8 +37,10 @@ struct router_worker {
 	bool is_tls;
 };
 
+/* Of prefill and decode at different engines. */
 struct router_pd {
-	const char *connector; /* of engines without the label kv_connector */
+	const char *connector;         /* of engines without the label kv_connector */
+	const char *discovery_address; /* "host:port", where engines announce themselves; "": nowhere */
 	uint32_t min_uncached_tokens;
 };
 

@@ -13,6 +13,7 @@ struct local_state {
 	const struct snapshot *snap;
 	const struct tenant *tenant;
 	unsigned n_routable, n_total;
+	unsigned n_prefill, n_decode; /* of the routable ones, by their role */
 };
 
 typedef json_t *(*local_fn)(const struct local_state *s, unsigned *status);
@@ -49,12 +50,18 @@ static json_t *local_models(const struct local_state *s, unsigned *status) {
 
 /* --- health ------------------------------------------------------------------ */
 
+/* Engines that announce themselves as half of a pair are of no use without the other half. */
+static bool is_able(const struct local_state *s) {
+	bool has_pairs = s->worker->settings->config->pd.discovery_address[0];
+	return s->n_routable && (!has_pairs || (s->n_prefill && s->n_decode));
+}
+
 static json_t *local_health(const struct local_state *s, unsigned *status) {
 	char count[32];
 	snprintf(count, sizeof(count), "%u/%u", s->n_routable, s->n_total);
-	return json_pack("{s:s, s:s, s:s, s:o, s:s?, s:o}", "status", s->n_routable ? "healthy" : "running",
+	return json_pack("{s:s, s:s, s:s, s:o, s:s?, s:o}", "status", is_able(s) ? "healthy" : "running",
 	    "router", "running", "healthy_services", count, "registry_url", registry_url(s), "message",
-	    s->n_routable ? NULL : "No healthy services available", "timestamp", now_seconds());
+	    is_able(s) ? NULL : "No healthy services available", "timestamp", now_seconds());
 }
 
 static json_t *local_liveness(const struct local_state *s, unsigned *status) {
@@ -63,13 +70,15 @@ static json_t *local_liveness(const struct local_state *s, unsigned *status) {
 
 static json_t *local_readiness(const struct local_state *s, unsigned *status) {
 	bool draining = atomic_load_explicit(&s->worker->router->is_draining, memory_order_relaxed);
-	if (s->n_routable && !draining)
+	if (is_able(s) && !draining)
 		return json_pack("{s:s, s:i, s:i}", "status", "ready", "healthy_workers", (int)s->n_routable,
 		    "total_workers", (int)s->n_total);
 	*status = 503;
 	return json_pack("{s:s, s:s, s:i}", "status", "not_ready", "reason",
-	    draining ? "the router is being stopped" : "no instance is available", "total_workers",
-	    (int)s->n_total);
+	    draining            ? "the router is being stopped"
+		: s->n_routable ? "no pair of a prefill and a decode instance is available"
+				: "no instance is available",
+	    "total_workers", (int)s->n_total);
 }
 
 /* --- services ----------------------------------------------------------------- */
@@ -251,14 +260,24 @@ bool local_is_open(const struct head *request) {
 	return make == local_health || make == local_liveness || make == local_readiness;
 }
 
+static void count_routable(struct local_state *s) {
+	for (unsigned i = 0; i < s->snap->n_rows; i++) {
+		if (!snapshot_is_routable(s->snap, i))
+			continue;
+		struct slice role = pairs_value(s->snap->rows[i].labels, SLICE("role"));
+		s->n_routable++;
+		s->n_prefill += slice_eq(role, SLICE("prefill"));
+		s->n_decode += slice_eq(role, SLICE("decode"));
+	}
+}
+
 int local_answer(const struct local_question *q, struct call *call, struct reply *reply) {
 	struct local_state s = { .worker = q->worker,
 		.request = q->request,
 		.snap = q->snap,
 		.tenant = q->tenant,
 		.n_total = q->snap->n_rows };
-	for (unsigned i = 0; i < q->snap->n_rows; i++)
-		s.n_routable += snapshot_is_routable(q->snap, i);
+	count_routable(&s);
 
 	reply->status = 200;
 	json_t *document = local_find(q->request)(&s, &reply->status);

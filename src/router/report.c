@@ -243,6 +243,18 @@ static void write_registry(const struct report *r, FILE *out) {
 	    "Addresses of its instances that [discovery] allow left out.", (double)r->watcher->n_denied);
 }
 
+static void write_zmq(const struct zmq_source *source, FILE *out) {
+	metric_write_family(out, "headrace_zmq_instances", "gauge",
+	    "Instances that have announced themselves on the discovery socket.");
+	metric_write_row(out, "headrace_zmq_instances", "role", "prefill", source->n_prefill);
+	metric_write_row(out, "headrace_zmq_instances", "role", "decode", source->n_decode);
+	metric_write_family(out, "headrace_zmq_messages_total", "counter",
+	    "Messages on that socket: taken, of no sense, of one too many or in another transfer mode.");
+	for (unsigned i = 0; i < ZMQ_OUTCOMES; i++)
+		metric_write_row(out, "headrace_zmq_messages_total", "outcome",
+		    zmq_outcome_text((enum zmq_outcome)i), (double)source->counts[i]);
+}
+
 static const char *model_text(uint32_t label) {
 	return label_text(LABEL_MODEL, label);
 }
@@ -322,6 +334,8 @@ static void write_metrics(void *context, FILE *out) {
 	write_scrapes(r, out);
 	if (r->registry)
 		write_registry(r, out);
+	if (r->zmq)
+		write_zmq(r->zmq, out);
 	reload_write_metrics(r->reload, out);
 }
 

@@ -11,6 +11,7 @@
 #include "discovery/registry_source.h"
 #include "discovery/scrape.h"
 #include "discovery/watch.h"
+#include "discovery/zmq_source.h"
 #include "fleet/snapshot.h"
 #include "http/endpoint.h"
 #include "router/explain.h"
@@ -28,6 +29,7 @@ struct report {
 	const struct scraper *scraper;
 	const struct watcher *watcher;
 	const struct registry_source *registry; /* NULL: there is none */
+	const struct zmq_source *zmq;           /* likewise */
 	struct explain explain;
 	struct upgrade *upgrade;
 	struct reload *reload;

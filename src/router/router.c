@@ -19,6 +19,7 @@
 #include "discovery/registry_source.h"
 #include "discovery/scrape.h"
 #include "discovery/watch.h"
+#include "discovery/zmq_source.h"
 #include "net/certificates.h"
 #include "net/resolver.h"
 #include "net/signals.h"
@@ -53,6 +54,8 @@ struct control_sockets {
 	int *data;
 	size_t n_data;
 	int admin, metrics;
+	/* For a successor alone: the source listens on a copy; what it knew when one was last asked for. */
+	int zmq, zmq_records;
 };
 
 struct control {
@@ -65,7 +68,8 @@ struct control {
 	struct health health;
 	struct scraper scraper;
 	struct registry_source registry;
-	bool has_registry, is_started; /* the workers are there */
+	struct zmq_source zmq;
+	bool has_registry, has_zmq, is_started; /* the workers are there */
 	struct control_sockets sockets;
 	struct succession succession;
 	struct upgrade upgrade;
@@ -156,6 +160,10 @@ static void control_on_registry(struct registry_source *registry) {
 	control_publish(container_of(registry, struct control, registry));
 }
 
+static void control_on_zmq(struct zmq_source *zmq) {
+	control_publish(container_of(zmq, struct control, zmq));
+}
+
 /* What all workers have counted for a slot. */
 static void control_evidence(void *context, unsigned slot, struct health_evidence *out) {
 	const struct router *router = context;
@@ -192,6 +200,21 @@ static bool control_open_registry(struct control *c) {
 	c->report.registry = c->has_registry ? &c->registry : NULL;
 	c->report.watcher = &c->watcher;
 	return c->has_registry;
+}
+
+/* Before the first snapshot, which then has whom the process before us knew. */
+static void control_open_zmq(struct control *c) {
+	const struct router_pd *pd = &c->config->pd;
+	/* nixl says nothing: its engines do not announce themselves. */
+	const char *connector = strcmp(pd->connector, "nixl") == 0 ? "p2p_nccl" : pd->connector;
+	c->has_zmq = pd->discovery_address[0];
+	if (!c->has_zmq)
+		return;
+	zmq_source_init(&c->zmq, &c->loop, c->fleet, connector, control_on_zmq);
+	int kept = handed_take(&c->succession.handed, "zmq_records");
+	if (kept >= 0)
+		zmq_source_restore(&c->zmq, kept);
+	c->report.zmq = &c->zmq;
 }
 
 static void control_open_health(struct control *c) {
@@ -360,11 +383,26 @@ static bool control_open_data(struct control *c) {
 	return true;
 }
 
+static bool control_open_zmq_socket(struct control *c) {
+	char name[TEXT_URL_BYTES];
+	struct slice host;
+	uint16_t port;
+	if (!c->has_zmq)
+		return true;
+	if (!text_authority(slice_of(c->config->pd.discovery_address), 0, &host, &port))
+		assert(!"an address that was checked");
+	snprintf(name, sizeof(name), "%.*s", (int)host.n, host.p);
+	c->sockets.zmq = control_socket(c, "zmq", name, port);
+	return c->sockets.zmq >= 0;
+}
+
 static bool control_open_sockets(struct control *c) {
 	const struct router_config *config = c->config;
 	bool has_metrics = config->metrics_port != config->admin_port ||
 	    strcmp(config->metrics_host, config->admin_host) != 0;
-	c->sockets = (struct control_sockets){ .admin = -1, .metrics = -1 };
+	c->sockets = (struct control_sockets){ .admin = -1, .metrics = -1, .zmq = -1, .zmq_records = -1 };
+	if (!control_open_zmq_socket(c))
+		return false;
 	c->sockets.admin = control_socket(c, "admin", config->admin_host, config->admin_port);
 	if (c->sockets.admin >= 0 && has_metrics)
 		c->sockets.metrics = control_socket(c, "metrics", config->metrics_host, config->metrics_port);
@@ -439,6 +477,8 @@ static void control_stop(struct control *c) {
 	scraper_deinit(&c->scraper);
 	if (c->has_registry)
 		registry_source_deinit(&c->registry);
+	if (c->has_zmq)
+		zmq_source_deinit(&c->zmq);
 	endpoint_server_close(&c->admin);
 	if (control_has_metrics(c))
 		endpoint_server_close(&c->metrics);
@@ -569,18 +609,38 @@ static bool control_may_upgrade(const struct upgrade *u) {
 	return container_of(u, const struct control, upgrade)->state == CONTROL_RUNNING;
 }
 
+static void control_close_zmq_records(struct control_sockets *s) {
+	if (s->zmq_records >= 0)
+		close(s->zmq_records);
+	s->zmq_records = -1;
+}
+
+/* The socket, and who is known by it, so that the new process need not wait until they all have come again.
+ */
+static size_t control_collect_zmq(struct control *c, struct handed items[static 2]) {
+	struct control_sockets *s = &c->sockets;
+	if (!c->has_zmq)
+		return 0;
+	control_close_zmq_records(s);
+	s->zmq_records = zmq_source_keep(&c->zmq);
+	items[0] = (struct handed){ "zmq", s->zmq };
+	items[1] = (struct handed){ "zmq_records", s->zmq_records };
+	return s->zmq_records >= 0 ? 2 : 1;
+}
+
 static size_t control_collect(struct upgrade *u, struct handed **items_out) {
-	const struct control *c = container_of(u, struct control, upgrade);
+	struct control *c = container_of(u, struct control, upgrade);
 	const struct control_sockets *s = &c->sockets;
 	assert(c->state == CONTROL_RUNNING); /* else workers have closed them */
 	u->timeout_ms = c->config->timeout.upgrade_ms;
-	struct handed *items = calloc(s->n_data + 3, sizeof(*items));
+	struct handed *items = calloc(s->n_data + 5, sizeof(*items));
 	size_t n = 0;
 	for (size_t i = 0; i < s->n_data; i++)
 		items[n++] = (struct handed){ "data", s->data[i] };
 	items[n++] = (struct handed){ "admin", s->admin };
 	if (s->metrics >= 0)
 		items[n++] = (struct handed){ "metrics", s->metrics };
+	n += control_collect_zmq(c, items + n);
 	if (fcntl(STDERR_FILENO, F_GETFD) >= 0)
 		items[n++] = (struct handed){ "stderr", STDERR_FILENO };
 	*items_out = items;
@@ -596,6 +656,15 @@ static void control_leave(struct control *c) {
 	control_begin_drain(c);
 }
 
+/* Engines whose connections end come again, to the process that listens now. */
+static void control_leave_zmq(struct control *c) {
+	if (!c->has_zmq)
+		return;
+	zmq_source_leave(&c->zmq);
+	control_close_zmq_records(&c->sockets);
+	close(c->sockets.zmq);
+}
+
 /* It serves. We may have been told to stop since it was told to go: then we are about it. */
 static void control_on_successor(struct upgrade *u) {
 	struct control *c = container_of(u, struct control, upgrade);
@@ -604,6 +673,7 @@ static void control_on_successor(struct upgrade *u) {
 		endpoint_server_drain(&c->metrics);
 	if (c->has_registry)
 		registry_source_leave_file(&c->registry);
+	control_leave_zmq(c);
 	instances_log_lost(c->fleet);
 	watchdog_stop(&c->watchdog); /* or we would vouch for the one that the manager watches now */
 	if (c->state == CONTROL_RUNNING)
@@ -690,13 +760,21 @@ static void control_say_ready(const struct control *c) {
 	notify_ready();
 }
 
+static bool control_listen_zmq(struct control *c) {
+	int fd = c->has_zmq ? fcntl(c->sockets.zmq, F_DUPFD_CLOEXEC, 0) : -1;
+	int r = !c->has_zmq ? 0 : fd < 0 ? -errno : zmq_source_listen(&c->zmq, fd);
+	if (r < 0)
+		fprintf(stderr, "headrace router: discovery socket: %s\n", strerror(-r));
+	return r >= 0;
+}
+
 /* Clients may come. Workers for which there is no socket, beyond the first, do without. */
 static bool control_accept(struct control *c) {
 	struct router *router = &c->router;
 	for (size_t i = c->sockets.n_data; i < router->n_workers && control_bind_data(c); i++)
 		if (!control_listen(c, i, c->sockets.data[i]))
 			return false;
-	if (!control_open_admin(c))
+	if (!control_open_admin(c) || !control_listen_zmq(c))
 		return false;
 	succession_say_serving(&c->succession);
 	c->state = CONTROL_RUNNING;
@@ -791,8 +869,10 @@ static bool control_start(struct control *c) {
 	c->fleet = fleet_new();
 	timer_init(&c->publish, control_on_publish);
 	if (!succession_begin(&c->succession) || loop_init(&c->loop, &router->budget) < 0 ||
-	    !control_open_tls(c) || !control_fill_fleet(c) || !control_open_registry(c) ||
-	    !control_open_verdicts(c) || !control_open_logs(c) || !control_open_sockets(c))
+	    !control_open_tls(c) || !control_fill_fleet(c) || !control_open_registry(c))
+		return false;
+	control_open_zmq(c);
+	if (!control_open_verdicts(c) || !control_open_logs(c) || !control_open_sockets(c))
 		return false;
 	upgrade_init(&c->upgrade, &c->loop, &upgrade_owner);
 	c->report.upgrade = &c->upgrade;

@@ -16,6 +16,7 @@
 #include "base/notify.h"
 #include "base/text.h"
 #include "discovery/health.h"
+#include "discovery/kv_engine.h"
 #include "discovery/registry_source.h"
 #include "discovery/scrape.h"
 #include "discovery/watch.h"
@@ -69,6 +70,7 @@ struct control {
 	struct scraper scraper;
 	struct registry_source registry;
 	struct zmq_source zmq;
+	struct kv_engines kv_engines;
 	bool has_registry, has_zmq, is_started; /* the workers are there */
 	struct control_sockets sockets;
 	struct succession succession;
@@ -126,6 +128,7 @@ static void control_publish_now(struct control *c) {
 	c->report.snapshot = next;
 	watcher_sync(&c->watcher, next);
 	scraper_sync(&c->scraper, next);
+	kv_engines_sync(&c->kv_engines, next);
 }
 
 static void control_on_publish(struct timer *t) {
@@ -162,6 +165,10 @@ static void control_on_registry(struct registry_source *registry) {
 
 static void control_on_zmq(struct zmq_source *zmq) {
 	control_publish(container_of(zmq, struct control, zmq));
+}
+
+static void control_on_kv_engines(struct kv_engines *kv_engines) {
+	control_publish(container_of(kv_engines, struct control, kv_engines));
 }
 
 /* What all workers have counted for a slot. */
@@ -475,6 +482,7 @@ static void control_stop(struct control *c) {
 	watcher_deinit(&c->watcher);
 	health_deinit(&c->health);
 	scraper_deinit(&c->scraper);
+	kv_engines_deinit(&c->kv_engines);
 	if (c->has_registry)
 		registry_source_deinit(&c->registry);
 	if (c->has_zmq)
@@ -849,9 +857,11 @@ static void control_make_tables(struct control *c) {
 static void control_begin_watching(struct control *c) {
 	const struct watch_intervals every = reload_watch_intervals(c->config);
 	watcher_init(&c->watcher, &c->loop, c->fleet, &every, control_on_watch);
+	kv_engines_init(&c->kv_engines, &c->loop, c->fleet, c->config->pd.connector, control_on_kv_engines);
 	watcher_sync(&c->watcher, c->snapshot);
 	health_sync(&c->health, c->snapshot);
 	scraper_sync(&c->scraper, c->snapshot);
+	kv_engines_sync(&c->kv_engines, c->snapshot);
 	c->is_started = true;
 }
 

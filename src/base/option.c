@@ -65,6 +65,12 @@ bool option_is_given(const struct option_set *set, const char *path) {
 	return option_set_found(set, row)->source != OPTION_DEFAULT;
 }
 
+bool option_is_on(const struct option_set *set, const char *path) {
+	const struct option *row = option_name_find_path(set->schema, slice_of(path));
+
+	return option_is_given(set, path) && !json_is_false(option_set_found(set, row)->value);
+}
+
 bool option_is_called(const struct option_set *set, const char *name) {
 	return set->called && !strcmp(set->called, name);
 }
@@ -219,18 +225,21 @@ static void refuse_default(struct option_sink *sink, const char *path, const cha
 	assert(!"a default that its row takes");
 }
 
-void option_default(struct option_set *set, void *config, const char *path, const char *text) {
+void option_replace(struct option_set *set, void *config, const char *path, const char *text) {
 	const struct option *row = option_name_find_path(set->schema, slice_of(path));
 	struct option_sink sink = { refuse_default };
 
 	assert(row);
 	struct option_found *found = option_set_found(set, row);
-	if (found->source != OPTION_DEFAULT)
-		return;
 	json_decref(found->value);
 	found->value = option_value_of_text(row, slice_of(text));
 	if (option_value_check(row, found->value, path, &sink))
 		option_value_store(set, row, found->value, config);
+}
+
+void option_default(struct option_set *set, void *config, const char *path, const char *text) {
+	if (!option_is_given(set, path))
+		option_replace(set, config, path, text);
 }
 
 static bool is_empty(const json_t *value) {

@@ -76,9 +76,12 @@ struct option {
 	size_t n_fields, item_bytes; /* ARRAY */
 	size_t offset, bytes;        /* the member in the program's struct, or in the item's; 0 bytes: none */
 	enum option_type type;
-	uint16_t unit_ms; /* DURATION: what a number without a unit counts; 0: the unit must be there */
+	/* DURATION: what a number without a unit counts; 0: the unit must be there. Of a second or a
+	 * millisecond: the flag's names may end in -secs or -ms, or leave that away. */
+	uint16_t unit_ms;
 	bool at_spaces;   /* LIST: text is split at white space alone; items may be empty */
 	bool is_whole;    /* LIST: a text is one item, whatever is in it */
+	bool can_be_bare; /* LIST: a flag without a value has no items */
 	bool can_be_off;  /* DURATION: "off" and 0 are taken although they are below min */
 	bool required;    /* of a field: every item must have it */
 	bool reserved;    /* for a later version: any value is taken, to no effect */
@@ -89,6 +92,12 @@ struct option {
 struct option_table {
 	const char *name;
 	const char *help;
+};
+
+/* Tables under one heading of the help: from this one to the next group's. */
+struct option_group {
+	const char *heading;
+	const char *table;
 };
 
 /* The prose of the manual page: one line a paragraph; lines that begin with a space stand as they are. */
@@ -103,6 +112,8 @@ struct option_schema {
 	const char *env_prefix; /* "HEADRACE" */
 	const struct option_table *tables;
 	size_t n_tables;
+	const struct option_group *groups; /* NULL: tables stand without headings */
+	size_t n_groups;
 	const struct option *rows; /* those of a table stand together */
 	size_t n_rows;
 	struct option_page page;
@@ -160,6 +171,9 @@ void option_print_mistakes(const struct option_set *set, FILE *out);
 /* Did any source give this value, or is it the default? */
 bool option_is_given(const struct option_set *set, const char *path);
 
+/* Is it given, and not as false? */
+bool option_is_on(const struct option_set *set, const char *path);
+
 /* Was the program called by this name (argv[0] without its folder)? After option_read_flags(). */
 bool option_is_called(const struct option_set *set, const char *name);
 
@@ -168,6 +182,9 @@ bool option_is_called(const struct option_set *set, const char *name);
  * programs that stand in for others. After option_store(), into the same struct.
  */
 void option_default(struct option_set *set, void *config, const char *path, const char *text);
+
+/* The same whatever a source gave, for what goes before all of them; whose it is stays as it was. */
+void option_replace(struct option_set *set, void *config, const char *path, const char *text);
 
 /* Zeroed memory that lives as long as the set. */
 void *option_alloc(struct option_set *set, size_t bytes);

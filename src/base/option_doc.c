@@ -100,6 +100,12 @@ static void help_file_rows(const struct option_schema *schema, FILE *out) {
 	}
 }
 
+static void help_heading(const struct option_schema *schema, FILE *out, const struct option_table *table) {
+	for (size_t i = 0; i < schema->n_groups; i++)
+		if (!strcmp(schema->groups[i].table, table->name))
+			fprintf(out, "\n---- %s ----\n", schema->groups[i].heading);
+}
+
 void option_doc_help(const struct option_schema *schema, FILE *out) {
 	char name[OPTION_NAME_BYTES];
 
@@ -109,6 +115,7 @@ void option_doc_help(const struct option_schema *schema, FILE *out) {
 	help_command(out, "--check", "say what is wrong with file, variables and flags, and start nothing");
 	help_command(out, "--help, --man, --version", "this text, the manual page, the version");
 	for (const struct option_table *t = schema->tables; t < schema->tables + schema->n_tables; t++) {
+		help_heading(schema, out, t);
 		fprintf(out, "\n[%s] %s\n", t->name, t->help);
 		for (const struct option *r = schema->rows; r < schema->rows + schema->n_rows; r++)
 			if (is_in(r, t))

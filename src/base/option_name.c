@@ -56,14 +56,37 @@ const char *option_name_variable(
 	return line;
 }
 
-const struct option *option_name_find_flag(const struct option_schema *schema, struct slice flag) {
+/* What a plain number of the row counts, as some systems have it in the names of their flags; "": nothing. */
+static struct slice unit_of(const struct option *row) {
+	if (row->type != OPTION_DURATION)
+		return SLICE("");
+	return row->unit_ms == 1000 ? SLICE("-secs") : row->unit_ms == 1 ? SLICE("-ms") : SLICE("");
+}
+
+static struct slice without(struct slice name, struct slice unit) {
+	size_t n = name.n > unit.n ? name.n - unit.n : 0;
+
+	return slice_eq(slice_skip(name, n), unit) ? slice_head(name, n) : name;
+}
+
+static bool is_called(
+    const struct option_schema *schema, const struct option *row, struct slice flag, struct slice unit) {
 	char line[OPTION_NAME_BYTES];
 
-	for (const struct option *r = schema->rows; r < schema->rows + schema->n_rows; r++)
-		if (option_name_is_flag(r) &&
-		    (slice_eq(flag, slice_of(option_name_flag(schema, r, line))) ||
-			slice_eq(flag, slice_of(option_name_long_flag(r, line))) ||
-			slice_eq(flag, slice_of(option_name_other_flag(r, line)))))
+	flag = without(flag, unit);
+	return slice_eq(flag, without(slice_of(option_name_flag(schema, row, line)), unit)) ||
+	    slice_eq(flag, without(slice_of(option_name_long_flag(row, line)), unit)) ||
+	    slice_eq(flag, without(slice_of(option_name_other_flag(row, line)), unit));
+}
+
+const struct option *option_name_find_flag(const struct option_schema *schema, struct slice flag) {
+	const struct option *end = schema->rows + schema->n_rows;
+
+	for (const struct option *r = schema->rows; r < end; r++)
+		if (option_name_is_flag(r) && is_called(schema, r, flag, SLICE("")))
+			return r;
+	for (const struct option *r = schema->rows; r < end; r++)
+		if (unit_of(r).n && is_called(schema, r, flag, unit_of(r)))
 			return r;
 	return NULL;
 }

@@ -28,7 +28,8 @@ const char *option_name_variable(
 /* "--health-check-interval-secs", another system's name of it; "": there is none. */
 const char *option_name_other_flag(const struct option *row, char line[static OPTION_NAME_BYTES]);
 
-/* The row of a flag with its dashes, or of a path; NULL: there is none. */
+/* The row of a flag with its dashes, with the unit of its numbers or without, or of a path; NULL: there is
+ * none. */
 const struct option *option_name_find_flag(const struct option_schema *schema, struct slice flag);
 const struct option *option_name_find_path(const struct option_schema *schema, struct slice path);
 

@@ -113,6 +113,8 @@ static int read_flag(struct reader *reader, struct slice flag, const struct word
 		take(reader, row, option_value_of_text(row, slice_of(words->given)));
 	else if (n == 0 && row->type == OPTION_BOOL)
 		take(reader, row, json_true());
+	else if (n == 0 && row->can_be_bare)
+		take(reader, row, json_array());
 	else if (n == 0)
 		on_complaint(&reader->sink, "", "a value is missing");
 	for (int i = 0; i < n; i++)
@@ -129,6 +131,7 @@ static bool find_command(const char *arg, enum option_command *command_out) {
 		{ "-h", OPTION_HELP },
 		{ "--man", OPTION_MAN },
 		{ "--version", OPTION_VERSION },
+		{ "-V", OPTION_VERSION },
 		{ "--check", OPTION_CHECK },
 	};
 

@@ -527,6 +527,7 @@ static void commands(void **state) {
 		{ "-h", OPTION_HELP },
 		{ "--man", OPTION_MAN },
 		{ "--nonsense --version", OPTION_VERSION },
+		{ "-V", OPTION_VERSION },
 		{ "--host=--help", OPTION_RUN },
 	};
 
@@ -612,14 +613,18 @@ static void files_have_a_ceiling(void **state) {
 
 /* ---- help and manual page ---- */
 
-static char *print(void (*doc)(const struct option_schema *, FILE *)) {
+static char *print_of(const struct option_schema *of, void (*doc)(const struct option_schema *, FILE *)) {
 	char *text;
 	size_t n;
 	FILE *out = open_memstream(&text, &n);
 
-	doc(&schema, out);
+	doc(of, out);
 	fclose(out);
 	return text;
+}
+
+static char *print(void (*doc)(const struct option_schema *, FILE *)) {
+	return print_of(&schema, doc);
 }
 
 static void the_help_names_every_flag_and_fits(void **state) {
@@ -654,8 +659,8 @@ static void the_page_is_troff(void **state) {
 /* ---- what only some programs ask for ---- */
 
 struct lenient {
-	uint64_t wait_ms, strict_ms;
-	struct option_list words, names, lines;
+	uint64_t wait_ms, strict_ms, short_ms;
+	struct option_list words, names, lines, bare;
 	const json_t *tree;
 };
 
@@ -663,13 +668,19 @@ static const struct option lenient_rows[] = {
 	{ "main", "wait", .help = "w", .type = OPTION_DURATION, .def = "5", .min = 500, .max = 60000,
 	    .unit_ms = 1000, AT(struct lenient, wait_ms) },
 	{ "main", "strict", .help = "s", .type = OPTION_DURATION, AT(struct lenient, strict_ms) },
+	{ "main", "short", .flag = "brief-ms", .also = "blink", .help = "s", .type = OPTION_DURATION,
+	    .unit_ms = 1, AT(struct lenient, short_ms) },
 	{ "sub", "words", .help = "w", .type = OPTION_LIST, .at_spaces = true, AT(struct lenient, words) },
 	{ "sub", "lines", .help = "l", .type = OPTION_LIST, .is_whole = true, AT(struct lenient, lines) },
 	{ "sub", "names", .help = "n", .type = OPTION_LIST, AT(struct lenient, names) },
+	{ "sub", "bare", .help = "b", .type = OPTION_LIST, .def = "x", .can_be_bare = true,
+	    AT(struct lenient, bare) },
 	{ "", "tree", .help = "t", .type = OPTION_TREE, AT(struct lenient, tree) },
 };
 
 static const struct option_table lenient_tables[] = { { "main", "m" }, { "sub", "s" } };
+
+static const struct option_group lenient_groups[] = { { "lists", "sub" } };
 
 static const struct option_schema lenient_schema = {
 	.program = "lenient",
@@ -678,6 +689,8 @@ static const struct option_schema lenient_schema = {
 	.env_prefix = "LENIENT",
 	.tables = lenient_tables,
 	.n_tables = n_elems(lenient_tables),
+	.groups = lenient_groups,
+	.n_groups = n_elems(lenient_groups),
 	.rows = lenient_rows,
 	.n_rows = n_elems(lenient_rows),
 	.main_at_top = true,
@@ -756,6 +769,56 @@ static void words_are_split_at_spaces_alone(void **state) {
 	option_set_free(&set);
 }
 
+static void names_of_flags_may_have_the_unit(void **state) {
+	static const struct {
+		char *flag;
+		uint64_t wait_ms, short_ms;
+	} cases[] = {
+		{ "--wait", 9000, 0 },
+		{ "--wait-secs", 9000, 0 },
+		{ "--main-wait-secs", 9000, 0 },
+		{ "--brief-ms", 5000, 9 },
+		{ "--brief", 5000, 9 },
+		{ "--main-short-ms", 5000, 9 },
+		{ "--blink", 5000, 9 },
+		{ "--blink-ms", 5000, 9 },
+	};
+	static char *const unknown[] = { "--wait-ms", "--brief-secs", "--strict-secs", "--names-secs",
+		"--secs", "--wait-secs-secs" };
+
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		char *const argv[] = { "x", cases[i].flag, "9" };
+		struct option_set *set = option_set_new(&lenient_schema);
+		struct lenient config;
+		option_read_flags(set, n_elems(argv), argv);
+		option_store(set, &config);
+		assert_int_equal(option_mistakes(set), 0);
+		assert_int_equal(config.wait_ms, cases[i].wait_ms);
+		assert_int_equal(config.short_ms, cases[i].short_ms);
+		option_set_free(&set);
+	}
+	for (size_t i = 0; i < n_elems(unknown); i++) {
+		char *const argv[] = { "x", unknown[i], "9" };
+		struct option_set *set = option_set_new(&lenient_schema);
+		option_read_flags(set, n_elems(argv), argv);
+		assert_int_equal(option_mistakes(set), 1);
+		option_set_free(&set);
+	}
+}
+
+static void some_lists_need_no_value(void **state) {
+	char *const argv[] = { "x", "--bare", "--names" };
+	struct option_set *set = option_set_new(&lenient_schema);
+	struct lenient config;
+
+	option_read_flags(set, n_elems(argv), argv);
+	char *text = read_lenient(set, &config, "");
+	assert_string_equal(text, "--names: a value is missing\n");
+	assert_int_equal(config.bare.n, 0);
+	free(text);
+	option_set_free(&set);
+}
+
 static void a_tree_is_anything(void **state) {
 	struct option_set *set = option_set_new(&lenient_schema);
 	struct lenient config;
@@ -793,6 +856,14 @@ static void unknown_keys_may_be_warnings(void **state) {
 	option_set_free(&set);
 }
 
+static void tables_stand_below_headings(void **state) {
+	char *text = print_of(&lenient_schema, option_doc_help);
+
+	assert_non_null(strstr(text, "\n---- lists ----\n\n[sub] s\n"));
+	assert_null(strstr(strstr(text, "----") + strlen("---- lists ----"), "----"));
+	free(text);
+}
+
 static void a_default_may_be_another(void **state) {
 	char *argv[] = { "/opt/bin/other-name", "--threads", "3", NULL };
 	struct option_set *set = option_set_new(&schema);
@@ -818,6 +889,25 @@ static void a_default_may_be_another(void **state) {
 	option_set_free(&set);
 }
 
+static void a_value_may_go_before_all_sources(void **state) {
+	char *argv[] = { "x", "--threads", "3", "--verbose=false" };
+	struct option_set *set = option_set_new(&schema);
+	struct config config;
+
+	option_read_flags(set, n_elems(argv), argv);
+	option_store(set, &config);
+	assert_true(option_is_on(set, "main.threads"));
+	assert_false(option_is_on(set, "main.verbose"));
+	assert_false(option_is_on(set, "main.host"));
+	option_replace(set, &config, "main.threads", "9");
+	option_replace(set, &config, "main.host", "there");
+	assert_int_equal(config.threads, 9);
+	assert_string_equal(config.host, "there");
+	assert_true(option_is_given(set, "main.threads")); /* as before */
+	assert_false(option_is_given(set, "main.host"));
+	option_set_free(&set);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(numbers_may_be_seconds),
@@ -825,6 +915,10 @@ int main(void) {
 		cmocka_unit_test(a_tree_is_anything),
 		cmocka_unit_test(unknown_keys_may_be_warnings),
 		cmocka_unit_test(a_default_may_be_another),
+		cmocka_unit_test(a_value_may_go_before_all_sources),
+		cmocka_unit_test(names_of_flags_may_have_the_unit),
+		cmocka_unit_test(some_lists_need_no_value),
+		cmocka_unit_test(tables_stand_below_headings),
 		cmocka_unit_test(defaults),
 		cmocka_unit_test(every_type_from_every_source),
 		cmocka_unit_test(file_then_environment_then_flags),

@@ -13,22 +13,29 @@
 
 struct command {
 	const char *name;
-	const char *dialect; /* the name of another system's program whose flags are then taken; NULL: none */
+	const char *dialects[2]; /* names of other systems' programs whose flags are then taken; NULL: none */
 	const char *help;
 	int (*run)(int argc, char **argv); /* argv[0] is the name; returns the exit code */
 };
 
 static const struct command commands[] = {
-	{ "router", "infini-router", "take requests and stream them to the engines that serve them",
-	    router_main },
-	{ "registry", "infini-registry", "who is in the fleet: records, leases, health, watch",
+	{ "router", { "infini-router", "vllm-router" },
+	    "take requests and stream them to the engines that serve them", router_main },
+	{ "registry", { "infini-registry" }, "who is in the fleet: records, leases, health, watch",
 	    registry_main },
-	{ "babysitter", "infini-babysitter", "start one engine, watch it, and keep it registered",
+	{ "babysitter", { "infini-babysitter" }, "start one engine, watch it, and keep it registered",
 	    babysitter_main },
-	{ "mock-engine", NULL, "an engine without a GPU, for demos, tests and benches", engine_main },
-	{ "ctl", NULL, "ask a running router why requests went where they went", ctl_main },
-	{ "sim", NULL, "policies compared on recorded traffic, in virtual time", sim_main },
+	{ "mock-engine", { NULL }, "an engine without a GPU, for demos, tests and benches", engine_main },
+	{ "ctl", { NULL }, "ask a running router why requests went where they went", ctl_main },
+	{ "sim", { NULL }, "policies compared on recorded traffic, in virtual time", sim_main },
 };
+
+static bool is_name_of(const struct command *command, const char *called) {
+	for (size_t i = 0; i < n_elems(command->dialects) && command->dialects[i]; i++)
+		if (!strcmp(called, command->dialects[i]))
+			return true;
+	return false;
+}
 
 static int print_help(FILE *out) {
 	fputs("Usage: headrace COMMAND [OPTION]...\n\n", out);
@@ -46,7 +53,7 @@ int main(int argc, char **argv) {
 
 	heap_init();
 	for (size_t i = 0; i < n_elems(commands); i++)
-		if (commands[i].dialect && !strcmp(called, commands[i].dialect))
+		if (is_name_of(&commands[i], called))
 			return commands[i].run(argc, argv);
 	if (!name)
 		return print_help(stderr);

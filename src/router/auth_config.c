@@ -337,7 +337,7 @@ static void verify_workers_keys(struct option_set *set, struct router_config *co
 	struct router_worker *workers = (struct router_worker *)config->workers.items; /* made by ourselves */
 	char table[32];
 
-	for (size_t i = 0; i < config->workers.n - config->worker_urls.n; i++) {
+	for (size_t i = 0; i < config->workers.n; i++) {
 		snprintf(table, sizeof(table), "worker[%zu]", i);
 		verify_upstream(set, table, &workers[i].api_key, workers[i].api_key_file);
 	}

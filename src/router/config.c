@@ -8,15 +8,18 @@
 #include "base/text.h"
 #include "fleet/instance.h"
 #include "net/address_range.h"
+#include "policy/policy.h"
 #include "router/auth_config.h"
 #include "router/config_verify.h"
 #include "router/cors.h"
+#include "router/pd_config.h"
 #include "router/policy_config.h"
 #include "router/rate.h"
 
 #define KIB     (1ULL << 10)
 #define GIB     (1ULL << 30)
 #define HOUR_MS (3600 * 1000ULL)
+#define YEAR_MS (365 * 24 * HOUR_MS)
 
 #define VALIDATION_MAX_MS (24 * HOUR_MS)
 
@@ -31,11 +34,21 @@ static const char *check_url(const char *text) {
 
 	if (!text_url(slice_of(text), &url))
 		return "expected http://HOST[:PORT] or https://HOST[:PORT]";
+	if (slice_is(url.scheme, SLICE("grpc")) || slice_is(url.scheme, SLICE("grpcs")))
+		return "engines are not asked by gRPC: expected http://HOST[:PORT] or https://HOST[:PORT]";
 	if (!slice_is(url.scheme, SLICE("http")) && !slice_is(url.scheme, SLICE("https")))
 		return "unknown scheme: expected http://HOST[:PORT] or https://HOST[:PORT]";
 	if (url.path.n && !slice_eq(url.path, SLICE("/")))
 		return "an engine's url has no path: expected http://HOST[:PORT] or https://HOST[:PORT]";
 	return NULL;
+}
+
+static const char *check_prefill(const char *text) {
+	return pd_config_is_url(text) ? check_url(text) : pd_config_check_port(text);
+}
+
+static const char *check_policy_or_none(const char *text) {
+	return !text[0] || policy_find(slice_of(text)) ? NULL : "expected the name of a policy";
 }
 
 static const char *check_registry(const char *text) {
@@ -85,14 +98,6 @@ static const char *check_requests(const char *text) {
 							 : "expected a number of requests; 0 is no cap";
 }
 
-static const char *check_discovery_address(const char *text) {
-	struct slice host;
-	uint16_t port;
-
-	return !text[0] || (text_authority(slice_of(text), 0, &host, &port) && port) ? NULL
-										     : "expected HOST:PORT";
-}
-
 static const char *check_status(const char *text) {
 	return retry_status_read(slice_of(text)) == RETRY_STATUSES
 	    ? "expected one of 408, 429, 500, 502, 503, 504"
@@ -104,8 +109,11 @@ static const char *const half_closes[] = { "abort", "serve", NULL };
 static const char *const privacy_levels[] = { "public", "internal", "confidential", "restricted", NULL };
 static const char *const log_formats[] = { "json", NULL };
 static const char *const locality_modes[] = { "off", "prefer", "require", NULL };
+/* The first as enum log_level has them; config_verify() makes the former of the others. */
+static const char *const log_levels[] = { "debug", "info", "warn", "error", "warning", "critical", NULL };
+static const char *const backends[] = { "vllm", "sglang", "openai", "trtllm", "anthropic", NULL };
 static const char *const connectors[] = { "nixl", "mooncake", "moriio", "p2p_nccl", "sglang", NULL };
-static const char *const log_levels[] = { "debug", "info", "warn", "error", NULL };
+static const char *const histories[] = { "none", "memory", NULL };
 
 #define AT(type, member) .offset = offsetof(type, member), .bytes = sizeof(((type *)0)->member)
 #define WORKER(member)   AT(struct router_worker, member)
@@ -167,9 +175,8 @@ static const struct option tenant_fields[] = {
 
 static const struct option rows[] = {
 	{ "router", "dialect",
-	    .help = "whose defaults and errors: our own, those of InfiniLM-SVC's router, whose name, "
-		    "infini-router, chooses them too, or those that vLLM's router has for [admission] and "
-		    "cors_origins",
+	    .help = "whose defaults and errors: our own, those of InfiniLM-SVC's router, or those of "
+		    "vLLM's; their names, infini-router and vllm-router, choose them too",
 	    .type = OPTION_ENUM, .choices = dialects, .def = "headrace", ROUTER(dialect) },
 	{ "router", "host", .arg = "HOST", .help = "address to listen on", .type = OPTION_STRING,
 	    .def = "127.0.0.1", .check = option_check_host, ROUTER(host), .fixed = true },
@@ -177,8 +184,9 @@ static const struct option rows[] = {
 	    .max = UINT16_MAX, ROUTER(port), .fixed = true },
 	{ "router", "threads", .help = "worker threads; 0 is one per CPU", .type = OPTION_UINT, .def = "0",
 	    .max = 256, ROUTER(n_threads), .fixed = true },
-	{ "router", "body_limit", .help = "largest body of a request; beyond is 413", .type = OPTION_SIZE,
-	    .def = "512MiB", .min = KIB, .max = 1024 * GIB, ROUTER(body_limit_bytes) },
+	{ "router", "body_limit", .also = "max-payload-size",
+	    .help = "largest body of a request; beyond is 413; --max-payload-size with vLLM's router",
+	    .type = OPTION_SIZE, .def = "512MiB", .min = 1, .max = 1024 * GIB, ROUTER(body_limit_bytes) },
 	{ "router", "inspect_limit",
 	    .help =
 		"how much of a JSON body is waited for before an instance is picked: so much where the "
@@ -197,7 +205,7 @@ static const struct option rows[] = {
 	{ "router", "request_id_headers", .arg = "NAME...",
 	    .help = "headers that may bring a request's id; the first that is there and well-formed counts",
 	    .type = OPTION_LIST, .def = "x-request-id,x-correlation-id,x-trace-id,request-id",
-	    .check = check_header, ROUTER(request_id_headers) },
+	    .check = check_header, .can_be_bare = true, ROUTER(request_id_headers) },
 	{ "router", "session_headers", .arg = "NAME...",
 	    .help =
 		"headers that may bring a session, whose requests go where its cache is; the first of the "
@@ -217,9 +225,25 @@ static const struct option rows[] = {
 	{ "router", "cors_origins", .flag = "cors-allowed-origins", .arg = "ORIGIN...",
 	    .help = "web pages that may read answers: SCHEME://HOST[:PORT], or * for all; without any what "
 		    "engines say of it goes on as it is; * is the default of the dialect vllm",
-	    .type = OPTION_LIST, .check = cors_mistake, ROUTER(cors_origins) },
+	    .type = OPTION_LIST, .check = cors_mistake, .can_be_bare = true, ROUTER(cors_origins) },
 	{ "router", "worker_urls", .arg = "URL...", .help = "engines, besides those of [[worker]]",
-	    .type = OPTION_LIST, .check = check_url, ROUTER(worker_urls) },
+	    .type = OPTION_LIST, .check = check_url, .can_be_bare = true, ROUTER(worker_urls) },
+	{ "router", "backend", .also = "runtime",
+	    .help = "what the engines are; trtllm and anthropic are taken as vllm, openai needs one url in "
+		    "worker_urls; --runtime with vLLM's router",
+	    .type = OPTION_ENUM, .choices = backends, .def = "vllm", ROUTER(backend) },
+	{ "router", "enable_igw",
+	    .help = "whether engines may have different models, as vLLM's router asks it: they always may",
+	    .type = OPTION_BOOL, .def = "false" },
+	{ "router", "data_parallel_size", .also = "intra-node-data-parallel-size",
+	    .help = "data-parallel ranks of each engine; --intra-node-data-parallel-size with vLLM's router",
+	    .type = OPTION_UINT, .def = "1", .min = 1, .max = ROUTER_RANKS_MAX, ROUTER(data_parallel_size) },
+	{ "router", "prefill_data_parallel_size",
+	    .help = "the same of those of [pd] prefill; 0 is data_parallel_size", .type = OPTION_UINT,
+	    .def = "0", .max = ROUTER_RANKS_MAX, ROUTER(prefill_data_parallel_size) },
+	{ "router", "decode_data_parallel_size",
+	    .help = "the same of those of [pd] decode; 0 is data_parallel_size", .type = OPTION_UINT,
+	    .def = "0", .max = ROUTER_RANKS_MAX, ROUTER(decode_data_parallel_size) },
 	{ "router", "state_dir", .arg = "DIR",
 	    .help = "where the last table of the registry is kept, for a start while it is away; without one "
 		    "$STATE_DIRECTORY, $XDG_STATE_HOME/headrace or ~/.local/state/headrace, which is made if "
@@ -251,7 +275,8 @@ static const struct option rows[] = {
 	    .help = "servers that are asked about keys that are none of ours, as vLLM's router does: GET "
 		    "with the "
 		    "key as bearer token, one 200 means that it is valid",
-	    .type = OPTION_LIST, .check = auth_config_check_url, ROUTER(validation.urls), .fixed = true },
+	    .type = OPTION_LIST, .check = auth_config_check_url, .can_be_bare = true, ROUTER(validation.urls),
+	    .fixed = true },
 	{ "auth", "validation_tenant", .flag = "auth-validation-tenant", .arg = "NAME",
 	    .help = "the tenant of whoever is valid by them; without one, nobody's limits hold for it",
 	    .type = OPTION_STRING, ROUTER(validation.tenant_name) },
@@ -341,8 +366,11 @@ static const struct option rows[] = {
 	{ "timeout", "stream_idle", .help = "between two pieces of an answer", .type = OPTION_DURATION,
 	    .def = "300s", .min = 1, .max = 24 * HOUR_MS, .can_be_off = true,
 	    ROUTER(timeout.stream_idle_ms) },
-	{ "timeout", "total", .help = "for a whole request", .type = OPTION_DURATION, .def = "off", .min = 1,
-	    .max = ROUTER_TOTAL_MAX_MS, .can_be_off = true, ROUTER(timeout.total_ms) },
+	{ "timeout", "total", .also = "request-timeout-secs",
+	    .help =
+		"for a whole request; a plain number is seconds; --request-timeout-secs with vLLM's router",
+	    .type = OPTION_DURATION, .def = "off", .min = 1, .max = ROUTER_TOTAL_MAX_MS, .unit_ms = 1000,
+	    .can_be_off = true, ROUTER(timeout.total_ms) },
 	{ "timeout", "announce", .help = "after SIGTERM: not ready any more, but still accepting",
 	    .type = OPTION_DURATION, .def = "5s", .max = HOUR_MS, ROUTER(timeout.announce_ms) },
 	{ "timeout", "drain", .help = "after that: for open requests to finish", .type = OPTION_DURATION,
@@ -361,12 +389,12 @@ static const struct option rows[] = {
 	{ "policy", "prefix_index_mb", .flag = "prefix-index-mb",
 	    .help = "memory for what is known of the engines' prefix caches, MiB; 0 keeps no index",
 	    .type = OPTION_UINT, .def = "64", .max = 4096, ROUTER(prefix_index_mib), .fixed = true },
-	{ "policy", "prefill", .flag = "prefill-policy",
-	    .help = "for engines that only prefill, and unified ones beside them; without it the model's own",
-	    .type = OPTION_STRING, .choices = policy_config_names, .def = "", ROUTER(prefill_policy) },
-	{ "policy", "decode", .flag = "decode-policy",
-	    .help = "for engines that only decode; without it the model's own", .type = OPTION_STRING,
-	    .choices = policy_config_names, .def = "", ROUTER(decode_policy) },
+	{ "policy", "prefill", .flag = "prefill-policy", .arg = "NAME",
+	    .help = "for engines that only prefill; empty is as the model has it", .type = OPTION_STRING,
+	    .check = check_policy_or_none, ROUTER(prefill_policy) },
+	{ "policy", "decode", .flag = "decode-policy", .arg = "NAME",
+	    .help = "for engines that only decode; empty is as the model has it", .type = OPTION_STRING,
+	    .check = check_policy_or_none, ROUTER(decode_policy) },
 	{ "policy", "cache_threshold", .arg = "PART",
 	    .help = "cache_aware: no more than this part of a prompt cached counts as nothing",
 	    .type = OPTION_NUMBER, .def = "0", .max = OPTION_ONE, ROUTER(policies.cache_threshold) },
@@ -382,15 +410,22 @@ static const struct option rows[] = {
 		"or more; 1.5 once the other is given",
 	    .type = OPTION_NUMBER, .def = "0", .max = NUMBER_MAX, ROUTER(policies.balance_rel_threshold) },
 	{ "policy", "eviction_interval",
-	    .help = "taken for vLLM's router, to no effect: the index needs no eviction", .type = OPTION_UINT,
-	    .max = UINT32_MAX },
-	{ "policy", "eviction_interval_secs",
-	    .help = "eviction_interval as vLLM's Python package has it, to no effect either",
-	    .type = OPTION_UINT, .max = UINT32_MAX },
+	    .help = "taken for vLLM's router, to no effect: the index needs no eviction",
+	    .type = OPTION_DURATION, .def = "120s", .min = 1, .max = YEAR_MS, .unit_ms = 1000 },
 	{ "policy", "max_tree_size",
 	    .help = "taken for vLLM's router, to no effect: prefix_index_mb bounds the index",
-	    .type = OPTION_UINT, .max = INT64_MAX },
+	    .type = OPTION_UINT, .def = "67108864", .min = 1, .max = INT64_MAX },
 
+	{ "pd", "enabled", .flag = "pd-disaggregation", .also = "vllm-pd-disaggregation",
+	    .help = "whether there must be engines that prefill and engines that decode, as vLLM's router "
+		    "asks it (--vllm-pd-disaggregation); where there are both they work so without it",
+	    .type = OPTION_BOOL, .def = "false", ROUTER(pd.is_enabled) },
+	{ "pd", "prefill", .flag = "prefill", .arg = "URL [PORT]",
+	    .help = "an engine that only prefills, and its bootstrap port if it has one, or none; may be "
+		    "repeated",
+	    .type = OPTION_LIST, .check = check_prefill, ROUTER(pd.prefill) },
+	{ "pd", "decode", .flag = "decode", .arg = "URL...", .help = "engines that only decode",
+	    .type = OPTION_LIST, .check = check_url, ROUTER(pd.decode) },
 	{ "pd", "connector", .flag = "kv-connector",
 	    .help = "how the cache of a prompt gets from one to the other, where their label kv_connector "
 		    "does not say it; engines that announce themselves are p2p_nccl or moriio unless this is "
@@ -403,7 +438,7 @@ static const struct option rows[] = {
 	{ "pd", "discovery_address", .flag = "vllm-discovery-address", .arg = "HOST:PORT",
 	    .help = "where a ZeroMQ socket listens on which engines announce themselves, as vLLM's P2P NCCL "
 		    "and MoRIIO connectors do; allow holds for their addresses, too",
-	    .type = OPTION_STRING, .check = check_discovery_address, ROUTER(pd.discovery_address),
+	    .type = OPTION_STRING, .check = pd_config_check_address, ROUTER(pd.discovery_address),
 	    .fixed = true },
 
 	{ "weighted_random", "sharpness", .flag = "weighted-random-sharpness", .arg = "POWER",
@@ -525,7 +560,6 @@ static const struct option rows[] = {
 	{ "discovery", "static_services", .arg = "FILE",
 	    .help = "a JSON file of engines as InfiniLM-SVC's router has it, besides those named here",
 	    .type = OPTION_STRING, ROUTER(static_services_file) },
-
 
 	{ "health", "probe",
 	    .help = "whether engines are asked for /health, or /v1/models, and babysitters for /health",
@@ -685,6 +719,19 @@ static const struct option rows[] = {
 	{ "sse", "heartbeat", .help = "between two comments in a stream whose engine is silent",
 	    .type = OPTION_DURATION, .def = "off", .min = 10, .max = HOUR_MS, .can_be_off = true,
 	    ROUTER(heartbeat_ms) },
+#define VLLM_FLAG(key, type_, extra, help_) { "vllm", #key, .help = help_, .type = OPTION_##type_ },
+#include "router/vllm_flag.tbl"
+#undef VLLM_FLAG
+	{ "vllm", "worker_startup_timeout_secs",
+	    .help = "how long that router waits for its first engine; to no effect: /readiness says whether "
+		    "there is one",
+	    .type = OPTION_DURATION, .def = "600s", .min = 1, .max = YEAR_MS, .unit_ms = 1000 },
+	{ "vllm", "worker_startup_check_interval",
+	    .help = "how often it looks meanwhile; to no effect: what is not up yet is asked again and again",
+	    .type = OPTION_DURATION, .def = "30s", .min = 1, .max = YEAR_MS, .unit_ms = 1000 },
+	{ "vllm", "history_backend",
+	    .help = "where it keeps responses; memory is to no effect: they are at the engine that made them",
+	    .type = OPTION_ENUM, .choices = histories, .def = "none", ROUTER(history) },
 	{ "", "worker", .help = "one engine each", .type = OPTION_ARRAY, .fields = worker_fields,
 	    .n_fields = n_elems(worker_fields), .item_bytes = sizeof(struct router_worker), ROUTER(workers) },
 	{ "", "tenant", .help = "one of those who may ask, with its keys and limits", .type = OPTION_ARRAY,
@@ -699,15 +746,14 @@ static const struct option rows[] = {
 #undef WORKER
 #undef AT
 
+/* Below their headings in the help. */
 static const struct option_table tables[] = {
 	{ "router", "the data plane" },
 	{ "admin", "the listener for health, metrics and state" },
-	{ "auth", "who may ask, by API key" },
-	{ "upstream", "what engines are shown" },
-	{ "rate", "how much all may ask for together" },
 	{ "metrics", "a listener for metrics alone" },
 	{ "tls", "encryption and who is who, towards clients and engines" },
-	{ "timeout", "how long the router waits" },
+	{ "discovery", "which engines there are, and what is learned from them" },
+	{ "upstream", "what engines are shown" },
 	{ "policy", "routing" },
 	{ "locality", "where requests go first" },
 	{ "privacy", "whom requests may be given to" },
@@ -717,16 +763,30 @@ static const struct option_table tables[] = {
 	{ "size_class", "the policy of that name" },
 	{ "composite", "the policy of that name" },
 	{ "pd", "engines that prefill and engines that decode" },
-	{ "log", "logs" },
-	{ "discovery", "which engines there are, and what is learned from them" },
+	{ "timeout", "how long the router waits" },
 	{ "health", "health of engines" },
-	{ "explain", "explained choices" },
 	{ "retry", "repeated requests" },
 	{ "hedge", "second requests for answers that are late" },
 	{ "resume", "streams that go on at another engine" },
-	{ "admission", "how many requests are in flight, and who waits" },
 	{ "breaker", "circuit breakers" },
+	{ "auth", "who may ask, by API key" },
+	{ "rate", "how much all may ask for together" },
+	{ "admission", "how many requests are in flight, and who waits" },
+	{ "log", "logs" },
+	{ "explain", "explained choices" },
 	{ "sse", "event streams" },
+	{ "vllm", "refused where they would change what is served, otherwise to no effect" },
+};
+
+static const struct option_group groups[] = {
+	{ "general", "router" },
+	{ "engines", "discovery" },
+	{ "policies", "policy" },
+	{ "prefill and decode apart", "pd" },
+	{ "reliability", "timeout" },
+	{ "clients and limits", "auth" },
+	{ "logs and streams", "log" },
+	{ "accepted for vLLM's router only", "vllm" },
 };
 
 const struct option_schema router_config_schema = {
@@ -736,6 +796,8 @@ const struct option_schema router_config_schema = {
 	.env_prefix = "HEADRACE",
 	.tables = tables,
 	.n_tables = n_elems(tables),
+	.groups = groups,
+	.n_groups = n_elems(groups),
 	.rows = rows,
 	.n_rows = n_elems(rows),
 	.page = {
@@ -760,7 +822,19 @@ const struct option_schema router_config_schema = {
 		    "variable), and errors have that router's texts and codes, 503 for an unknown model among them, "
 		    "with our code beside them. Its flags are taken with or without the dialect; a plain number in "
 		    "them is seconds. Unlike there, /v1/models lists the models of all engines, broken JSON is 400, "
-		    "and an engine of --static-services is probed itself: nothing need answer on its next port.\n",
+		    "and an engine of --static-services is probed itself: nothing need answer on its next port.\n"
+		    "Called as vllm-router, or with --dialect vllm, it stands in for vLLM's router. Its flags are taken in "
+		    "either case, as its Rust binary and as its Python package spell them, with -secs or without. In the "
+		    "dialect its defaults hold: total 1800s, no first_byte, announce 2s; cors_origins *, cache_threshold 0.3, "
+		    "balance_abs_threshold 64, balance_rel_threshold 1.5; [health] interval 60s, timeout 5s, successes 2; "
+		    "[retry] attempts 5, all statuses, backoff 50ms to 30s, multiplier 1.5; [admission] max_requests 32768, "
+		    "where a full queue is 429 and an expired wait 408. power_of_two needs two engines. The admin listener "
+		    "is where --prometheus-host and --prometheus-port say, unless [admin] says otherwise; a host that is no "
+		    "address is 0.0.0.0. A file .env in the working directory is read: NAME=VALUE lines, for what is not in "
+		    "the environment. RUST_LOG, if it is a level, goes before --log-level; API_KEY_VALIDATION_URLS is "
+		    "validation_urls in any dialect. The flags of [vllm] are for what is not built here: those that would "
+		    "change what is served stop the start, the others are told of once. Unlike there, requests are served "
+		    "as soon as there is an engine for them, and nothing is retried beyond [retry] budget.\n",
 		.signals =
 		    "SIGTERM and SIGINT end the router gently: not ready for [timeout] announce, then no new "
 		    "connections, then up to [timeout] drain for open requests; exit status 0. A second one ends it "

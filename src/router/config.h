@@ -20,8 +20,22 @@
 #include "router/tenant.h"
 #include "router/verdict_table.h"
 
-/* Whose defaults and errors: ours, those of InfiniLM-SVC's router or, of admission, of vLLM's. */
+/* Whose defaults and errors: ours, those of InfiniLM-SVC's router, or of vLLM's (router/vllm_config.h). */
 enum router_dialect { ROUTER_HEADRACE, ROUTER_INFINILM, ROUTER_VLLM };
+
+/* Where vLLM's router keeps responses of the backend openai. */
+enum router_history { ROUTER_HISTORY_NONE, ROUTER_HISTORY_MEMORY };
+
+#define ROUTER_RANKS_MAX 256u /* of an engine */
+
+/* What the engines are, as vLLM's router asks it; the last two are taken as the first. */
+enum router_backend {
+	ROUTER_BACKEND_VLLM,
+	ROUTER_BACKEND_SGLANG,
+	ROUTER_BACKEND_OPENAI,
+	ROUTER_BACKEND_TRTLLM,
+	ROUTER_BACKEND_ANTHROPIC
+};
 
 enum router_half_close { ROUTER_HALF_CLOSE_ABORT, ROUTER_HALF_CLOSE_SERVE };
 
@@ -35,13 +49,17 @@ struct router_worker {
 	uint16_t port;
 	uint32_t weight; /* 0 to 1,000,000 */
 	bool is_tls;
+	const char *option; /* the list that names it, by its path; NULL: a [[worker]] */
 };
 
-/* Of prefill and decode at different engines. */
+/* Engines that prefill and engines that decode. */
 struct router_pd {
-	const char *connector;         /* of engines without the label kv_connector */
-	const char *discovery_address; /* "host:port", where engines announce themselves; "": nowhere */
+	bool is_enabled;            /* there must be some of both */
+	struct option_list prefill; /* as given: urls, and bootstrap ports behind them */
+	struct option_list decode;  /* both lists are in workers, too */
+	const char *connector;      /* of engines without the label kv_connector */
 	uint32_t min_uncached_tokens;
+	const char *discovery_address; /* "host:port" to bind; "": none */
 };
 
 struct router_tenants {
@@ -138,7 +156,11 @@ struct router_config {
 	struct option_list session_headers, session_members;
 	struct inspect_rules inspect; /* made of these two */
 	enum router_half_close half_close;
+	enum router_backend backend;
 	struct option_list cors_origins; /* none: origins are the engines' business */
+	enum router_history history;     /* [vllm] */
+	uint32_t data_parallel_size;     /* ranks of each engine */
+	uint32_t prefill_data_parallel_size, decode_data_parallel_size; /* 0: as the former */
 	/* [admin], [metrics]: metrics default to the admin address, so both are always set here */
 	const char *admin_host, *metrics_host;
 	uint16_t admin_port, metrics_port;
@@ -156,11 +178,10 @@ struct router_config {
 	struct router_timeouts timeout;
 	uint64_t heartbeat_ms; /* [sse]: off is 0 */
 	/* [policy] */
-	const char *policy; /* a name of policy_table */
-	const char *prefill_policy,
-	    *decode_policy;                /* likewise, of engines with such a role; "": the model's */
-	struct option_map model_policies;  /* model -> name */
-	struct option_list given_policies; /* "model=name", they come first */
+	const char *policy;                         /* a name of policy_table */
+	const char *prefill_policy, *decode_policy; /* likewise; "": as policy */
+	struct option_map model_policies;           /* model -> name */
+	struct option_list given_policies;          /* "model=name", they come first */
 	uint64_t prefix_index_mib;
 	struct policy_options policies; /* what follows, and the tables below */
 	const char *zone, *region;      /* [locality]; "": not said */
@@ -194,7 +215,8 @@ struct router_config {
 	struct router_breaker breaker;
 	struct option_list worker_urls; /* as written; they are in workers, too */
 	struct router_pd pd;
-	struct router_workers workers; /* [[worker]], then worker_urls; one per host and port */
+	struct router_workers workers; /* [[worker]], worker_urls, prefill, decode; one per host and port */
+	struct option_map dotenv;      /* the file .env, in the dialect that reads it */
 	struct option_set *options;    /* owner of all of this; for option_dump() */
 };
 

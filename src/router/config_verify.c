@@ -11,7 +11,10 @@
 #include "fleet/instance.h"
 #include "fleet/traits.h"
 #include "router/auth_config.h"
+#include "router/dotenv.h"
+#include "router/pd_config.h"
 #include "router/policy_config.h"
+#include "router/vllm_config.h"
 
 /* The blame goes to the one that somebody gave. */
 static void verify_order(struct option_set *set, const char *small, uint64_t small_bytes, const char *large,
@@ -127,29 +130,34 @@ static void complete_worker(struct option_set *set, struct router_worker *worker
 }
 
 static void collect_workers(struct option_set *set, struct router_config *config) {
-	size_t n_tables = config->workers.n, n = n_tables + config->worker_urls.n;
-	struct router_worker *workers = option_alloc(set, n * sizeof(*workers));
+	const struct option_list *urls = &config->worker_urls;
+	size_t n_max = config->workers.n + urls->n + config->pd.prefill.n + config->pd.decode.n, n = 0;
+	struct router_worker *workers = option_alloc(set, n_max * sizeof(*workers));
 
-	for (size_t i = 0; i < n; i++) {
-		if (i < n_tables)
-			workers[i] = config->workers.items[i];
-		else
-			workers[i] = (struct router_worker){
-				.url = config->worker_urls.items[i - n_tables], .api_key = "", .weight = 1
-			};
+	for (size_t i = 0; i < config->workers.n; i++)
+		workers[n++] = config->workers.items[i];
+	for (size_t i = 0; i < urls->n; i++)
+		workers[n++] = (struct router_worker){
+			.url = urls->items[i],
+			.api_key = "",
+			.api_key_file = "",
+			.weight = 1,
+			.option = "router.worker_urls",
+		};
+	n += pd_config_workers(set, config, workers + n);
+	for (size_t i = 0; i < n; i++)
 		complete_worker(set, &workers[i]);
-	}
 	config->workers = (struct router_workers){ workers, n };
 }
 
 /* Two urls are one engine, and two names would be one in every log: both would mislead. */
 static void verify_workers(struct option_set *set, const struct router_config *config) {
 	const struct router_worker *w = config->workers.items;
-	char url_path[64], name_path[64];
+	char table_path[64], name_path[64];
 
 	for (size_t i = 0; i < config->workers.n; i++) {
-		bool is_table = i < config->workers.n - config->worker_urls.n;
-		snprintf(url_path, sizeof(url_path), is_table ? "worker[%zu].url" : "router.worker_urls", i);
+		const char *url_path = w[i].option ? w[i].option : table_path;
+		snprintf(table_path, sizeof(table_path), "worker[%zu].url", i);
 		snprintf(name_path, sizeof(name_path), "worker[%zu].name", i);
 		size_t j = 0;
 		while (j < i && strcmp(w[i].url, w[j].url) && strcmp(w[i].name, w[j].name))
@@ -214,11 +222,11 @@ static void use_proxy_timeout(struct option_set *set, struct router_config *conf
 
 /* The variable that vLLM's router reads: to pass over it would let everybody in. */
 static void use_validation_urls(struct option_set *set, struct router_config *config) {
-	const char *text = getenv("API_KEY_VALIDATION_URLS"), *wrong = NULL;
+	const char *text = dotenv_variable(&config->dotenv, "API_KEY_VALIDATION_URLS");
 
-	if (!text || !text[0] || option_is_given(set, "auth.validation_urls"))
+	if (!text || option_is_given(set, "auth.validation_urls"))
 		return;
-	wrong = auth_config_check_urls(text);
+	const char *wrong = auth_config_check_urls(text);
 	if (wrong)
 		option_mistake(set, "auth.validation_urls", "API_KEY_VALIDATION_URLS: %s", wrong);
 	else
@@ -228,11 +236,7 @@ static void use_validation_urls(struct option_set *set, struct router_config *co
 static void apply_dialect(struct option_set *set, struct router_config *config) {
 	if (option_is_called(set, "infini-router"))
 		option_default(set, config, "router.dialect", "infinilm");
-	config->admission.is_vllm = config->dialect == ROUTER_VLLM;
-	if (config->dialect == ROUTER_VLLM) {
-		option_default(set, config, "admission.max_requests", "32768");
-		option_default(set, config, "router.cors_origins", "*");
-	}
+	vllm_config_apply(set, config);
 	if (config->dialect != ROUTER_INFINILM)
 		return;
 	option_default(set, config, "router.host", "0.0.0.0");
@@ -356,8 +360,16 @@ static void complete_breaker(struct option_set *set, struct router_breaker *brea
 	breaker->limits.open_max_ms = u64_max(breaker->limits.open_max_ms, breaker->limits.open_ms);
 }
 
+/* Levels that logs of ours do not have. */
+static void verify_level(struct option_set *set, struct router_config *config) {
+	if (config->log_level > LOG_ERROR)
+		option_replace(
+		    set, config, "log.level", config->log_level == LOG_ERROR + 1 ? "warn" : "error");
+}
+
 void config_verify(struct option_set *set, struct router_config *config) {
 	apply_dialect(set, config);
+	verify_level(set, config);
 	use_validation_urls(set, config);
 	verify_limits(set, config);
 	verify_listeners(set, config);
@@ -374,10 +386,12 @@ void config_verify(struct option_set *set, struct router_config *config) {
 	else
 		verify_workers(set, config);
 	verify_labels(set, config);
+	pd_config_verify(set, config);
+	vllm_config_verify(set, config);
 	auth_config_verify(set, config);
 	read_static_services(set, config);
 	if (config->workers.n + config->static_services.n == 0 && !config->registry_url[0] &&
-	    option_mistakes(set) == 0)
+	    !config->pd.discovery_address[0] && option_mistakes(set) == 0)
 		option_warning(set, "worker", "there is none: the router will not be ready");
 	if (config->registry_url[0])
 		choose_table_file(set, config);

@@ -125,8 +125,6 @@ static void warn_without_effect(struct option_set *set) {
 	} rows[] = {
 		{ "policy.eviction_interval",
 		    "has no effect: the index is bounded by policy.prefix_index_mb" },
-		{ "policy.eviction_interval_secs",
-		    "has no effect: the index is bounded by policy.prefix_index_mb" },
 		{ "policy.max_tree_size", "has no effect: the index is bounded by policy.prefix_index_mb" },
 	};
 

@@ -49,7 +49,7 @@ class Program:
     def __init__(self, command, *arguments, stdout=None, env=None, **how):
         self.folder = Path(tempfile.mkdtemp(prefix=f"headrace-{command}-"))
         called = [BIN, command]
-        if command.startswith("infini-"):
+        if command.startswith(("infini-", "vllm-")):
             called = [str(self.folder / command)]
             os.symlink(Path(BIN).resolve(), called[0])
         self.arguments = [*called, *map(str, arguments)]

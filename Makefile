@@ -65,7 +65,7 @@ BENCH  := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/bench/*.c))
 # `make V=1` shows the commands.
 Q := $(if $(V),,@)
 
-.PHONY: all static units fuzzers chaostools benchtools check fmt fmt-check layers headers named-tests lint cov man man-check clean help compdb
+.PHONY: all static install units fuzzers chaostools benchtools check fmt fmt-check layers headers named-tests lint cov man man-check clean help compdb
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -153,6 +153,14 @@ man-check: all
 	@echo "  MAN  $(PAGES:%=docs/headrace-%.1)"
 	$(Q)for p in $(PAGES); do $(O)/headrace $$p --man | diff -u docs/headrace-$$p.1 - || \
 	  { echo 'stale: make man' >&2; exit 1; }; done
+
+# What is there under one of the other names stays.
+PREFIX ?= /usr/local
+NAMES  := infini-router infini-registry infini-babysitter vllm-router
+install: all ## headrace, the names that it stands in for and the manual pages, into PREFIX (/usr/local) below DESTDIR
+	install -D $(O)/headrace $(DESTDIR)$(PREFIX)/bin/headrace
+	for n in $(NAMES); do [ -e $(DESTDIR)$(PREFIX)/bin/$$n ] || ln -sf headrace $(DESTDIR)$(PREFIX)/bin/$$n; done
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 $(PAGES:%=docs/headrace-%.1)
 
 compdb:
 	@mkdir -p $(BUILD)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from program import eventually
+from program import BIN, eventually
 
 TOP = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -112,3 +112,24 @@ def test_a_demo_that_is_interrupted_before_its_check_fails(tmp_path, number):
             if demo.poll() is None:
                 os.killpg(demo.pid, signal.SIGKILL)
                 demo.wait()
+
+
+def install(folder):
+    variant = Path(BIN).resolve().parent
+    subprocess.run(["make", "-C", TOP, "-s", "install", f"DESTDIR={folder}", "PREFIX=/usr", f"BUILD={variant.parent}",
+                    f"VARIANT={variant.name}"], check=True, timeout=240)
+
+
+def test_what_is_installed(tmp_path):
+    """What has one of the names already stays."""
+    folder = tmp_path / "usr/bin"
+    folder.mkdir(parents=True)
+    (folder / "infini-router").write_text("theirs")
+    for _ in range(2):
+        install(tmp_path)
+        assert (folder / "infini-router").read_text() == "theirs"
+    for name in "vllm-router", "infini-registry", "infini-babysitter":
+        assert (folder / name).resolve() == folder / "headrace"
+    assert (tmp_path / "usr/share/man/man1/headrace-router.1").is_file()
+    done = subprocess.run([folder / "vllm-router", "--check", "--mini-lb"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.startswith("--mini-lb: ")

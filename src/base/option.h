@@ -83,6 +83,7 @@ struct option {
 	bool is_whole;    /* LIST: a text is one item, whatever is in it */
 	bool can_be_bare; /* LIST: a flag without a value has no items */
 	bool can_be_off;  /* DURATION: "off" and 0 are taken although they are below min */
+	bool can_be_auto; /* UINT: "auto" is taken, too, as the largest number that the member holds */
 	bool required;    /* of a field: every item must have it */
 	bool reserved;    /* for a later version: any value is taken, to no effect */
 	bool secret;      /* never shown */

@@ -72,10 +72,13 @@ json_t *option_value_of_text(const struct option *row, struct slice text) {
 	return json_stringn(text.p, text.n);
 }
 
-/* The largest value that the row's member can hold. */
+/* The largest number that the row's member can hold. */
+static uint64_t member_max(const struct option *row) {
+	return row->bytes && row->bytes < 8 ? (1ULL << (8 * row->bytes)) - 1 : INT64_MAX;
+}
+
 static uint64_t row_max(const struct option *row) {
-	uint64_t holds = row->bytes && row->bytes < 8 ? (1ULL << (8 * row->bytes)) - 1 : INT64_MAX;
-	return row->max ? row->max : holds;
+	return row->max ? row->max : member_max(row);
 }
 
 bool option_value_range(const struct option *row, char *line, size_t size) {
@@ -96,7 +99,10 @@ bool option_value_range(const struct option *row, char *line, size_t size) {
 		snprintf(min, sizeof(min), "%llu", (unsigned long long)row->min);
 		snprintf(max, sizeof(max), "%llu", (unsigned long long)row_max(row));
 	}
-	snprintf(line, size, "%s to %s%s", min, max, row->can_be_off ? ", or off" : "");
+	snprintf(line, size, "%s to %s%s", min, max,
+	    row->can_be_off        ? ", or off"
+		: row->can_be_auto ? ", or auto"
+				   : "");
 	return true;
 }
 
@@ -161,7 +167,10 @@ static bool complain_of_type(
 		snprintf(line, sizeof(line), "expected one of %s, got %s", choices, got);
 	} else {
 		snprintf(line, sizeof(line), "expected %s%s, got %s", expected[row->type],
-		    row->can_be_off ? ", or \"off\"" : "", got);
+		    row->can_be_off        ? ", or \"off\""
+			: row->can_be_auto ? ", or \"auto\""
+					   : "",
+		    got);
 	}
 	sink->complain(sink, path, line);
 	return false;
@@ -173,6 +182,10 @@ static bool read_number(const struct option *row, const json_t *value, uint64_t 
 		struct slice text = { json_string_value(value), json_string_length(value) };
 		if (row->type == OPTION_SIZE)
 			return text_size_bytes(text, number_out);
+		if (row->can_be_auto && slice_eq(text, SLICE("auto"))) {
+			*number_out = member_max(row);
+			return true;
+		}
 		if (row->type != OPTION_DURATION)
 			return false;
 		if (row->can_be_off && slice_eq(text, SLICE("off"))) {
@@ -214,7 +227,7 @@ static bool check_number(
 	if (!read_number(row, value, &number))
 		return complain_of_type(row, value, path, sink);
 	return (number >= row->min && number <= row_max(row)) || (number == 0 && row->can_be_off) ||
-	    complain_of_range(row, value, path, sink);
+	    (number == member_max(row) && json_is_string(value)) || complain_of_range(row, value, path, sink);
 }
 
 /* A number that may have a fraction. */

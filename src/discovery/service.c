@@ -181,10 +181,20 @@ static bool is_secure(const json_t *record) {
 	return url && tls_options_is_https(url);
 }
 
+/* The rank that the record's url names. */
+static void read_rank(struct instance_spec *spec, const json_t *record) {
+	struct rank_url at;
+
+	if (!rank_url(text_in(record, "url"), &at))
+		return;
+	spec->rank = at.rank;
+	spec->has_rank = at.has_rank;
+}
+
 static void read_target(struct service *s) {
 	struct instance_spec *spec = &s->spec.instance;
 	struct slice host = text_in(s->kept, "host");
-	size_t room = sizeof("https://[]:65535") + host.n;
+	size_t room = sizeof("https://[]:65535") + RANK_SUFFIX_BYTES + host.n;
 
 	s->url = malloc(room);
 	spec->port = (uint16_t)json_integer_value(json_object_get(s->kept, "port"));
@@ -194,6 +204,11 @@ static void read_target(struct service *s) {
 	spec->host = host;
 	spec->url = slice_of(s->url);
 	spec->authority = slice_skip(spec->url, spec->is_tls ? strlen("https://") : strlen("http://"));
+	read_rank(spec, s->kept);
+	if (!spec->has_rank)
+		return;
+	snprintf(s->url + spec->url.n, room - spec->url.n, "@%u", spec->rank);
+	spec->url = slice_of(s->url);
 }
 
 /* All that a record can have much of. NULL, or what there is too much of. */

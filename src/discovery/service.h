@@ -5,8 +5,8 @@
  * with one, too much of something included, is a sentence for the log. Only records with metadata.type
  * "openai-api" are engines. The weight, 0 to 1,000,000, stands at the top level or in the metadata, the
  * models in metadata.models (with their objects in metadata.models_list), role and labels in either place; of
- * the url the scheme alone counts: https is an engine with TLS, whose certificate must name the record's
- * host; what else users write into the metadata is shown and never obeyed.
+ * the url the scheme and "@RANK" at its end count: https is an engine with TLS, whose certificate must name
+ * the record's host; what else users write into the metadata is shown and never obeyed.
  *
  * A service owns all that its spec points to. One thread.
  */

@@ -1,67 +1,15 @@
 /*
- * The table is an array of pointers to records, sorted by source and name: lookups
+ * The table is an array of pointers to records, sorted by source, name and rank: lookups
  * bisect it, its order is that of the rows, and an insertion moves at most 32 KiB of
- * pointers on a thread that has time. Records find their peers of one identity when a
- * snapshot is built, by sorting.
+ * pointers on a thread that has time. The ranks that one record of a source has become
+ * stand together, a run. Snapshots are made in fleet_build.c.
  */
 #include "fleet/fleet.h"
 
 #include <stdlib.h>
 
-#define HASH_FUNCTION HASH_SAX /* the default one falls through its cases, which clang refuses */
-#include <uthash.h>
-
 #include "base/log.h"
-#include "fleet/identity.h"
-
-/* A model of a record that is gone. */
-struct lost {
-	UT_hash_handle hh;
-	uint64_t since_ms; /* 0: until the next fleet_forget() */
-	char name[];
-};
-
-struct wish {
-	UT_hash_handle hh;
-	struct fleet_wish is;
-	char name[];
-};
-
-struct record {
-	struct instance *instance;
-	enum fleet_source source;
-	enum instance_state state;
-	uint32_t weight;
-	uint8_t share;
-	bool is_refusing, is_denied, is_draining;
-	bool are_models_known, are_models_declared;
-	uint32_t n_addresses;
-	struct sockaddr_storage *addresses;
-	struct pairs models, labels;
-	char *metadata;  /* NULL: none */
-	char *kv_engine; /* likewise */
-	uint64_t held_until_ms;
-	struct identity identity;
-	uint64_t age;   /* counts records: the smaller, the older */
-	uint64_t round; /* the last delivery that named it */
-
-	/* of a build */
-	uint32_t row;
-	struct record *primary;
-	enum instance_state row_state;
-	uint8_t row_share;
-	bool is_row_refusing;
-};
-
-struct fleet {
-	struct record *records[INSTANCE_SLOTS_MAX];
-	struct record *by_slot[INSTANCE_SLOTS_MAX];
-	struct lost *lost;   /* by name */
-	struct wish *wishes; /* likewise */
-	uint32_t n_records;  /* each owns a slot, so there are never more than slots */
-	uint64_t n_ages, round, version;
-	bool is_dirty;
-};
+#include "fleet/fleet_record.h"
 
 struct fleet *fleet_new(void) {
 	struct fleet *fleet = calloc(1, sizeof(*fleet));
@@ -119,18 +67,6 @@ void fleet_forget(struct fleet *fleet, uint64_t kept_ms, uint64_t now_ms) {
 	}
 }
 
-static void wish_free(struct fleet *fleet, struct wish *wish) {
-	HASH_DEL(fleet->wishes, wish); /* NOLINT(clang-analyzer-unix.Malloc) */
-	free(wish);
-}
-
-static struct wish *wish_find(const struct fleet *fleet, struct slice name) {
-	struct wish *wish;
-
-	HASH_FIND(hh, fleet->wishes, name.p, name.n, wish);
-	return wish;
-}
-
 static void record_free(struct fleet *fleet, struct record *record) {
 	assert(fleet->by_slot[record->instance->slot] == record);
 	for (uint32_t i = 0; i < record->models.n; i++)
@@ -147,7 +83,6 @@ static void record_free(struct fleet *fleet, struct record *record) {
 
 void fleet_free(struct fleet **fleet_ptr) {
 	struct fleet *fleet = *fleet_ptr;
-	struct wish *wish, *next;
 
 	if (!fleet)
 		return;
@@ -155,27 +90,40 @@ void fleet_free(struct fleet **fleet_ptr) {
 	for (uint32_t i = 0; i < fleet->n_records; i++)
 		record_free(fleet, fleet->records[i]);
 	fleet_forget(fleet, 0, 0);
-	HASH_ITER(hh, fleet->wishes, wish, next) {
-		wish_free(fleet, wish);
-	}
+	fleet_forget_wishes(fleet);
 	free(fleet);
 }
 
-static int record_name_cmp(const struct record *record, enum fleet_source source, struct slice name) {
-	if (record->source != source)
-		return record->source < source ? -1 : 1;
-	return pair_text_cmp(record->instance->spec.name, name);
+/* What its source calls it. */
+static struct slice record_engine(const struct record *record) {
+	struct slice name = record->instance->spec.name;
+
+	return slice_head(name, name.n - record->n_suffix);
 }
 
-/* Where the record of that name is, or where it would go. */
-static uint32_t fleet_position(
-    const struct fleet *fleet, enum fleet_source source, struct slice name, bool *is_there_out) {
+/* Among those of its engine: 0 is the engine as a whole, 1 its rank 0. */
+static uint32_t record_place(const struct record *record) {
+	return record->n_suffix ? record->instance->spec.rank + 1u : 0;
+}
+
+static int record_cmp(
+    const struct record *record, enum fleet_source source, struct slice engine, uint32_t place) {
+	if (record->source != source)
+		return record->source < source ? -1 : 1;
+	int by_engine = pair_text_cmp(record_engine(record), engine);
+
+	return by_engine ? by_engine : (record_place(record) > place) - (record_place(record) < place);
+}
+
+/* Where the record of that place is, or where it would go. */
+static uint32_t fleet_position(const struct fleet *fleet, enum fleet_source source, struct slice engine,
+    uint32_t place, bool *is_there_out) {
 	uint32_t from = 0, to = fleet->n_records;
 
 	*is_there_out = false;
 	while (from < to) {
 		uint32_t mid = from + (to - from) / 2;
-		int cmp = record_name_cmp(fleet->records[mid], source, name);
+		int cmp = record_cmp(fleet->records[mid], source, engine, place);
 
 		if (cmp == 0) {
 			*is_there_out = true;
@@ -187,6 +135,34 @@ static uint32_t fleet_position(
 			to = mid;
 	}
 	return from;
+}
+
+/* The records that one of a source's is: of all ranks. */
+struct run {
+	uint32_t from, to;
+};
+
+static struct run fleet_run(const struct fleet *fleet, enum fleet_source source, struct slice engine) {
+	bool is_there;
+	uint32_t from = fleet_position(fleet, source, engine, 0, &is_there), to = from;
+
+	while (to < fleet->n_records && fleet->records[to]->source == source &&
+	    slice_eq(record_engine(fleet->records[to]), engine))
+		to++;
+	return (struct run){ from, to };
+}
+
+bool fleet_has_name(const struct fleet *fleet, unsigned n_sources, struct slice name) {
+	struct slice engine;
+	uint16_t rank;
+	bool is_there = false, is_rank = rank_split(name, &engine, &rank);
+
+	for (unsigned source = 0; source < n_sources && !is_there; source++) {
+		fleet_position(fleet, (enum fleet_source)source, name, 0, &is_there);
+		if (!is_there && is_rank)
+			fleet_position(fleet, (enum fleet_source)source, engine, rank + 1u, &is_there);
+	}
+	return is_there;
 }
 
 /* What this instance is the runtime of; NULL when it has left the fleet. */
@@ -240,6 +216,14 @@ static bool text_replace(char **text, struct slice by) {
 	return true;
 }
 
+static void log_no_room(struct slice engine) {
+	struct log_event e;
+
+	log_begin(&e, LOG_WARN, "no room for all ranks of an engine");
+	line_text(&e.line, SLICE("engine"), engine);
+	log_end(&e);
+}
+
 /* Once for each change: what is wrong stays without effect. */
 static void log_mistakes(const struct record *record) {
 	for (uint32_t i = 0; i < record->labels.n; i++) {
@@ -268,9 +252,9 @@ static void fleet_insert(struct fleet *fleet, uint32_t at, struct record *record
 
 /* It is not in the table any more, under what it was known by. Of two the one that nobody could ask goes. */
 static void fleet_set_aside(struct fleet *fleet, struct record *record) {
-	struct slice name = record->instance->spec.name;
 	bool is_there, is_usable = record->n_addresses && record->are_models_known;
-	uint32_t at = fleet_position(fleet, SOURCE_LEAVING, name, &is_there);
+	uint32_t at =
+	    fleet_position(fleet, SOURCE_LEAVING, record_engine(record), record_place(record), &is_there);
 
 	record->source = SOURCE_LEAVING;
 	if (!is_there) {
@@ -301,68 +285,269 @@ static bool record_update(struct record *record, const struct fleet_spec *spec) 
 	}
 	record->are_models_declared = is_declared;
 	record->weight = spec->weight;
+	record->n_ranks = spec->n_ranks;
 	record->held_until_ms = spec->held_until_ms;
 	record->is_draining = spec->is_draining;
 	return is_changed;
 }
 
+/* --- ranks ------------------------------------------------------------------------------------ */
+
+/* Texts of one rank. */
+struct rank_room {
+	char name[FLEET_TEXT_BYTES_MAX + RANK_SUFFIX_BYTES], url[FLEET_TEXT_BYTES_MAX + RANK_SUFFIX_BYTES];
+};
+
+static struct slice print_rank(char *room, size_t n_room, struct slice text, uint32_t rank) {
+	int n = snprintf(room, n_room, "%.*s@%u", (int)text.n, text.p, rank);
+
+	assert(n > 0 && (size_t)n < n_room);
+	return (struct slice){ room, (size_t)n };
+}
+
+/* What stands at a place of an engine's. */
+static struct instance_spec spec_at(
+    const struct instance_spec *engine, uint32_t place, struct rank_room *room) {
+	struct instance_spec spec = *engine;
+
+	if (!place)
+		return spec;
+	assert(!spec.has_rank);
+	spec.rank = (uint16_t)(place - 1);
+	spec.has_rank = true;
+	spec.name = print_rank(room->name, sizeof(room->name), spec.name, spec.rank);
+	spec.url = print_rank(room->url, sizeof(room->url), spec.url, spec.rank);
+	return spec;
+}
+
+/* Of the ith of n. */
+static uint32_t place_of(uint32_t i, uint32_t n) {
+	return n > 1 ? i + 1 : 0;
+}
+
+static bool may_have_ranks(const struct instance_spec *spec) {
+	return spec->name.n + RANK_SUFFIX_BYTES <= FLEET_TEXT_BYTES_MAX &&
+	    spec->url.n + RANK_SUFFIX_BYTES <= FLEET_TEXT_BYTES_MAX;
+}
+
+/* Of what may be RANKS_AUTO. */
+static uint16_t asked_ranks(const struct fleet *fleet, const struct fleet_spec *spec) {
+	if (spec->instance.has_rank)
+		return 1;
+	return spec->n_ranks ? spec->n_ranks : rank_count_of(spec->labels, &fleet->ranks);
+}
+
+/* As many as there are, until the engine says another number. */
+static uint32_t fleet_n_ranks(
+    const struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec) {
+	uint16_t n = asked_ranks(fleet, spec);
+	struct run run = fleet_run(fleet, source, spec->instance.name);
+
+	assert(n <= RANKS_MAX || n == RANKS_AUTO);
+	return n == RANKS_AUTO ? (uint32_t)size_max(run.to - run.from, 1) : n;
+}
+
+/* As its source had it. */
+static struct fleet_spec record_spec(const struct record *record) {
+	struct fleet_spec spec = {
+		.instance = record->instance->spec,
+		.weight = record->weight,
+		.labels = record->labels,
+		.metadata = slice_of(record->metadata),
+		.held_until_ms = record->held_until_ms,
+		.n_ranks = record->n_ranks,
+		.is_draining = record->is_draining,
+	};
+
+	if (record->are_models_declared)
+		spec.models = record->models;
+	if (record->n_suffix) {
+		spec.instance.name = record_engine(record);
+		spec.instance.url = slice_head(spec.instance.url, spec.instance.url.n - record->n_suffix);
+		spec.instance.has_rank = false;
+		spec.instance.rank = 0;
+	}
+	return spec;
+}
+
+static void record_set_addresses(struct record *record, const struct sockaddr_storage *addresses, uint32_t n,
+    const struct identity *identity) {
+	free(record->addresses);
+	record->addresses = n ? malloc(n * sizeof(*addresses)) : NULL;
+	if (n)
+		memcpy(record->addresses, addresses, n * sizeof(*addresses));
+	record->n_addresses = n;
+	record->identity = *identity;
+}
+
+static void record_inherit(struct record *record, const struct record *kin) {
+	struct identity identity;
+
+	identity_init(&identity, &record->instance->spec, kin->addresses, kin->n_addresses);
+	record_set_addresses(record, kin->addresses, kin->n_addresses, &identity);
+	if (kin->are_models_known && !kin->are_models_declared) {
+		pairs_replace(&record->models, kin->models);
+		record->are_models_known = true;
+	}
+	if (kin->state >= INSTANCE_DRAINING) /* that is of the other one alone */
+		return;
+	record->state = kin->state;
+	record->share = kin->share;
+	record->is_refusing = kin->is_refusing;
+	record->is_denied = kin->is_denied;
+}
+
+/* --- what sources deliver --------------------------------------------------------------------- */
+
 /* What becomes of a record that another one takes the place of. */
 typedef void (*end_fn)(struct fleet *fleet, struct record *record);
 
-static int fleet_take(
-    struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec, end_fn end) {
+/* In place of `old`, or new. What is known of its server, by another rank, or by the engine as it was before
+ * there were ranks, is known of it, too. */
+static struct record *fleet_add(
+    struct fleet *fleet, enum fleet_source source, const struct instance_spec *spec, uint8_t n_suffix) {
+	struct record *record = record_new(fleet, source, spec);
+
+	assert(record); /* fleet_judge() */
+	record->n_suffix = n_suffix;
+	for (uint32_t i = 0; i < fleet->n_records; i++) {
+		const struct record *kin = fleet->records[i];
+
+		if ((spec->has_rank || kin->instance->spec.has_rank) && record_shares_server(record, kin)) {
+			record_inherit(record, kin);
+			break;
+		}
+	}
+	fleet->is_dirty = true;
+	return record;
+}
+
+static void fleet_put(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec,
+    uint32_t place, end_fn end) {
+	struct slice engine = spec->instance.name;
+	struct rank_room room;
+	struct instance_spec target = spec_at(&spec->instance, place, &room);
 	bool is_there;
-	uint32_t at = fleet_position(fleet, source, spec->instance.name, &is_there);
+	uint32_t at = fleet_position(fleet, source, engine, place, &is_there);
 	struct record *old = is_there ? fleet->records[at] : NULL, *record = old;
 
-	if (old)
-		old->round = fleet->round;
-	if (!is_spec_ok(spec))
-		return FLEET_E_LIMIT;
-	if (!old || !instance_spec_eq(&old->instance->spec, &spec->instance)) {
-		record = record_new(fleet, source, &spec->instance);
-		if (!record)
-			return FLEET_E_FULL;
+	if (!old || !instance_spec_eq(&old->instance->spec, &target)) {
+		record = fleet_add(fleet, source, &target, (uint8_t)(target.name.n - engine.n));
 		if (old) {
 			fleet->records[at] = record;
 			end(fleet, old);
 		} else {
 			fleet_insert(fleet, at, record);
 		}
-		record->round = fleet->round;
-		fleet->is_dirty = true;
 	}
+	record->round = fleet->round;
 	if (record_update(record, spec))
 		fleet->is_dirty = true;
+}
+
+/* How many of these places have no record that is the same. */
+static uint32_t fleet_n_new(
+    const struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec, uint32_t n) {
+	uint32_t n_new = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct rank_room room;
+		uint32_t place = place_of(i, n);
+		struct instance_spec target = spec_at(&spec->instance, place, &room);
+		bool is_there;
+		uint32_t at = fleet_position(fleet, source, spec->instance.name, place, &is_there);
+
+		n_new += !is_there || !instance_spec_eq(&fleet->records[at]->instance->spec, &target);
+	}
+	return n_new;
+}
+
+static int fleet_judge(const struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec,
+    uint32_t n, uint32_t *n_free) {
+	if (!is_spec_ok(spec) || (n > 1 && !may_have_ranks(&spec->instance)))
+		return FLEET_E_LIMIT;
+	uint32_t n_new = fleet_n_new(fleet, source, spec, n);
+
+	if (n_new > *n_free)
+		return FLEET_E_FULL;
+	*n_free -= n_new;
 	return 0;
 }
 
+static int fleet_take(
+    struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec, uint32_t n, end_fn end) {
+	uint32_t n_free = instance_n_free();
+	struct run run = fleet_run(fleet, source, spec->instance.name);
+	int outcome = fleet_judge(fleet, source, spec, n, &n_free);
+
+	for (uint32_t i = run.from; outcome && i < run.to; i++)
+		fleet->records[i]->round = fleet->round;
+	for (uint32_t i = 0; !outcome && i < n; i++)
+		fleet_put(fleet, source, spec, place_of(i, n), end);
+	return outcome;
+}
+
+/* Of a run: what is beyond its n ranks, or not one of them. */
+static void fleet_trim(struct fleet *fleet, struct run run, uint32_t n) {
+	uint32_t n_kept = run.from, n_behind = fleet->n_records - run.to;
+
+	for (uint32_t i = run.from; i < run.to; i++) {
+		struct record *record = fleet->records[i];
+		uint32_t place = record_place(record);
+
+		if (n == 1 ? place == 0 : place > 0 && place <= n) /* none, if n is 0 */
+			fleet->records[n_kept++] = record;
+		else
+			record_free(fleet, record);
+	}
+	fleet->is_dirty |= n_kept != run.to;
+	memmove(fleet->records + n_kept, fleet->records + run.to, n_behind * sizeof(fleet->records[0]));
+	fleet->n_records = n_kept + n_behind;
+}
+
+/* The texts of the spec may be those of a record that leaves. */
+static int fleet_resize(
+    struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec, uint32_t n) {
+	int outcome = fleet_take(fleet, source, spec, n, record_free);
+
+	if (!outcome)
+		fleet_trim(fleet, fleet_run(fleet, source, spec->instance.name), n);
+	return outcome;
+}
+
 int fleet_upsert(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec) {
-	return fleet_take(fleet, source, spec, record_free);
+	return fleet_resize(fleet, source, spec, fleet_n_ranks(fleet, source, spec));
 }
 
 int fleet_take_over(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec) {
-	return fleet_take(fleet, source, spec, fleet_set_aside);
+	return fleet_take(fleet, source, spec, fleet_n_ranks(fleet, source, spec), fleet_set_aside);
 }
 
 int fleet_check(const struct fleet *fleet, enum fleet_source source, const struct fleet_spec *specs, size_t n,
     struct slice *name_out) {
 	uint32_t n_free = instance_n_free();
+	int outcome = 0;
 
-	for (size_t i = 0; i < n; i++) {
-		const struct instance_spec *spec = &specs[i].instance;
-		bool is_there;
-		uint32_t at = fleet_position(fleet, source, spec->name, &is_there);
-
-		*name_out = spec->name;
-		if (!is_spec_ok(&specs[i]))
-			return FLEET_E_LIMIT;
-		if (is_there && instance_spec_eq(&fleet->records[at]->instance->spec, spec))
-			continue;
-		if (!n_free--)
-			return FLEET_E_FULL;
+	for (size_t i = 0; i < n && !outcome; i++) {
+		*name_out = specs[i].instance.name;
+		outcome =
+		    fleet_judge(fleet, source, &specs[i], fleet_n_ranks(fleet, source, &specs[i]), &n_free);
 	}
-	return 0;
+	return outcome;
+}
+
+bool fleet_has_others(
+    const struct fleet *fleet, enum fleet_source source, const struct fleet_spec *specs, size_t n) {
+	size_t n_named = 0, n_there = 0;
+
+	for (size_t i = 0; i < n; i++)
+		n_named += fleet_n_ranks(fleet, source, &specs[i]);
+	for (uint32_t i = 0; i < fleet->n_records; i++) {
+		n_there += fleet->records[i]->source == source;
+		if (fleet->records[i]->source == SOURCE_LEAVING)
+			return true;
+	}
+	return n_there > n_named;
 }
 
 int fleet_replace(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *specs, size_t n) {
@@ -390,26 +575,45 @@ int fleet_replace(struct fleet *fleet, enum fleet_source source, const struct fl
 }
 
 int fleet_remove(struct fleet *fleet, enum fleet_source source, struct slice name) {
-	bool is_there;
-	uint32_t at = fleet_position(fleet, source, name, &is_there);
+	struct run run = fleet_run(fleet, source, name);
 
-	if (!is_there)
-		return FLEET_E_ABSENT;
-	record_free(fleet, fleet->records[at]);
-	fleet->n_records--;
-	memmove(fleet->records + at, fleet->records + at + 1,
-	    (fleet->n_records - at) * sizeof(fleet->records[0]));
-	fleet->is_dirty = true;
-	return 0;
+	fleet_trim(fleet, run, 0);
+	return run.to > run.from ? 0 : FLEET_E_ABSENT;
 }
 
-int fleet_set_models(struct fleet *fleet, const struct instance *inst, struct pairs models) {
-	struct record *record = fleet_record(fleet, inst);
+/* --- what is learned -------------------------------------------------------------------------- */
+
+int fleet_set_ranks(struct fleet *fleet, const struct instance *inst, uint32_t n) {
+	const struct record *record = fleet_record(fleet, inst);
+
+	if (!record || record->source == SOURCE_LEAVING || n == 0)
+		return 0;
+	struct fleet_spec spec = record_spec(record);
+
+	if (asked_ranks(fleet, &spec) != RANKS_AUTO)
+		return 0;
+	return fleet_resize(fleet, record->source, &spec, (uint32_t)size_min(n, RANKS_MAX));
+}
+
+void fleet_set_rank_defaults(struct fleet *fleet, const struct rank_defaults *defaults) {
+	fleet->ranks = *defaults;
+	for (uint32_t i = 0; i < fleet->n_records;) {
+		const struct record *record = fleet->records[i];
+		struct fleet_spec spec = record_spec(record);
+
+		if (record->source != SOURCE_LEAVING && fleet_upsert(fleet, record->source, &spec))
+			log_no_room(spec.instance.name);
+		record = fleet->records[i]; /* the first of its run now */
+		i = fleet_run(fleet, record->source, record_engine(record)).to;
+	}
+}
+
+static int record_set_models(struct fleet *fleet, struct record *record, struct pairs models) {
 	struct pair kept[FLEET_MODELS_MAX];
 	uint32_t n_kept = 0;
 	size_t bytes = 0;
 
-	if (!record || record->are_models_declared)
+	if (record->are_models_declared)
 		return 0;
 	for (uint32_t i = 0; i < models.n && n_kept < FLEET_MODELS_MAX; i++) {
 		size_t more = pairs_text_bytes((struct pairs){ &models.items[i], 1 });
@@ -427,26 +631,39 @@ int fleet_set_models(struct fleet *fleet, const struct instance *inst, struct pa
 	return n_kept == models.n ? 0 : FLEET_E_LIMIT;
 }
 
-void fleet_set_addresses(
-    struct fleet *fleet, const struct instance *inst, const struct sockaddr_storage *addresses, size_t n) {
+int fleet_set_models(struct fleet *fleet, const struct instance *inst, struct pairs models) {
 	struct record *record = fleet_record(fleet, inst);
+	int outcome = record ? record_set_models(fleet, record, models) : 0;
+
+	for (uint32_t i = 0; record && i < fleet->n_records; i++)
+		if (record_shares_engine(record, fleet->records[i]))
+			outcome |= record_set_models(fleet, fleet->records[i], models);
+	return outcome;
+}
+
+static void fleet_move(
+    struct fleet *fleet, struct record *record, const struct sockaddr_storage *addresses, uint32_t n) {
 	struct identity identity;
 
-	if (!record)
-		return;
-	n = size_min(n, INSTANCE_ADDRESSES_MAX);
-	identity_init(&identity, &inst->spec, addresses, (uint32_t)n);
+	identity_init(&identity, &record->instance->spec, addresses, n);
 	/* Resolvers turn the order round each time: the same addresses are no news. */
 	if (n == record->n_addresses && identity_cmp(&identity, &record->identity) == 0)
 		return;
-	free(record->addresses);
-	record->addresses = n ? malloc(n * sizeof(*addresses)) : NULL;
-	if (n)
-		memcpy(record->addresses, addresses, n * sizeof(*addresses));
-	record->n_addresses = (uint32_t)n;
-	record->identity = identity;
+	record_set_addresses(record, addresses, n, &identity);
 	instance_set_good_address(record->instance, 0);
 	fleet->is_dirty = true;
+}
+
+void fleet_set_addresses(
+    struct fleet *fleet, const struct instance *inst, const struct sockaddr_storage *addresses, size_t n) {
+	struct record *record = fleet_record(fleet, inst);
+
+	n = size_min(n, INSTANCE_ADDRESSES_MAX);
+	if (record)
+		fleet_move(fleet, record, addresses, (uint32_t)n);
+	for (uint32_t i = 0; record && i < fleet->n_records; i++)
+		if (record_shares_engine(record, fleet->records[i]))
+			fleet_move(fleet, fleet->records[i], addresses, (uint32_t)n);
 }
 
 void fleet_set_state(struct fleet *fleet, const struct instance *inst, enum instance_state state) {
@@ -497,166 +714,11 @@ bool fleet_state(const struct fleet *fleet, const struct instance *inst, enum in
 	return record;
 }
 
-/* --- what is wished ------------------------------------------------------------------------- */
-
-static bool has_name(const struct fleet *fleet, unsigned n_sources, struct slice name) {
-	bool is_there = false;
-
-	for (unsigned source = 0; source < n_sources && !is_there; source++)
-		fleet_position(fleet, (enum fleet_source)source, name, &is_there);
-	return is_there;
-}
-
-static void fleet_forget_wish(struct fleet *fleet) {
-	struct wish *wish = fleet->wishes; /* the oldest, then in their order */
-	struct log_event e;
-
-	while (has_name(fleet, FLEET_SOURCES, slice_of(wish->name)))
-		wish = wish->hh.next; /* there are more of them than records */
-	log_begin(&e, LOG_WARN, "too many names are wished something of: one that is not here is forgotten");
-	line_text(&e.line, SLICE("instance"), slice_of(wish->name));
-	log_end(&e);
-	wish_free(fleet, wish);
-}
-
-void fleet_set_wish(struct fleet *fleet, struct slice name, const struct fleet_wish *wish) {
-	struct wish *w = wish_find(fleet, name);
-
-	assert(wish->state == INSTANCE_UNKNOWN || wish->state >= INSTANCE_DRAINING);
-	assert(wish->weight <= FLEET_WEIGHT_MAX);
-	fleet->is_dirty = true;
-	if (!wish->state && !wish->has_weight) {
-		if (w)
-			wish_free(fleet, w);
-		return;
-	}
-	if (!w && HASH_COUNT(fleet->wishes) == FLEET_WISHES_MAX)
-		fleet_forget_wish(fleet);
-	if (!w) {
-		w = calloc(1, sizeof(*w) + name.n + 1);
-		memcpy(w->name, name.p, name.n);
-		/* The analyser takes one that was forgotten for the table's head still. */
-		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
-		HASH_ADD(hh, fleet->wishes, name[0], (unsigned)name.n, w);
-	}
-	w->is = *wish;
-}
-
-struct fleet_wish fleet_wish(const struct fleet *fleet, struct slice name) {
-	const struct wish *wish = wish_find(fleet, name);
-
-	return wish ? wish->is : (struct fleet_wish){ .state = INSTANCE_UNKNOWN };
-}
-
-void fleet_each_wish(const struct fleet *fleet,
-    void (*see)(void *context, struct slice name, const struct fleet_wish *wish), void *context) {
-	for (const struct wish *w = fleet->wishes; w; w = w->hh.next)
-		see(context, slice_of(w->name), &w->is);
-}
-
-static enum instance_state worse(enum instance_state a, enum instance_state b) {
-	return a > b ? a : b;
-}
-
-static enum instance_state record_will(const struct fleet *fleet, const struct record *record) {
-	enum instance_state source = record->is_draining ? INSTANCE_DRAINING : INSTANCE_UNKNOWN;
-
-	return worse(fleet_wish(fleet, record->instance->spec.name).state, source);
-}
-
 enum instance_state fleet_will(const struct fleet *fleet, const struct instance *inst) {
 	const struct record *record = fleet_record(fleet, inst);
 
-	return record ? record_will(fleet, record) : INSTANCE_UNKNOWN;
-}
-
-static uint32_t record_weight(const struct fleet *fleet, const struct record *record) {
-	struct fleet_wish wish = fleet_wish(fleet, record->instance->spec.name);
-
-	return wish.has_weight ? wish.weight : record->weight;
-}
-
-/* --- snapshots ------------------------------------------------------------------------------ */
-
-/* By identity, the oldest of one identity first. */
-static int record_identity_cmp(const void *left, const void *right) {
-	const struct record *a = *(struct record *const *)left, *b = *(struct record *const *)right;
-	int by_identity = identity_cmp(&a->identity, &b->identity);
-
-	return by_identity ? by_identity : (a->age > b->age) - (a->age < b->age);
-}
-
-/* It was drained or disabled, takes no connections, or its babysitter, which its peers may not have, says
- * that it does not serve. */
-static bool speaks_for_target(const struct record *record, enum instance_state state) {
-	return state >= INSTANCE_DRAINING ||
-	    (state == INSTANCE_UNHEALTHY && (record->is_refusing || record->is_denied));
-}
-
-/* Finds each record's primary, and passes on to it what a peer says of both. */
-static void fleet_merge(const struct fleet *fleet) {
-	struct record *sorted[INSTANCE_SLOTS_MAX], *primary = NULL;
-
-	memcpy(sorted, fleet->records, fleet->n_records * sizeof(sorted[0]));
-	qsort(sorted, fleet->n_records, sizeof(sorted[0]), record_identity_cmp);
-	for (uint32_t i = 0; i < fleet->n_records; i++) {
-		struct record *record = sorted[i];
-
-		if (!primary || record->n_addresses == 0 ||
-		    identity_cmp(&primary->identity, &record->identity) != 0)
-			primary = record;
-		enum instance_state own = worse(record->state, record_will(fleet, record));
-		record->primary = primary;
-		record->row_state = own;
-		record->row_share = record->share;
-		record->is_row_refusing = record->is_refusing;
-		if (!speaks_for_target(record, own) || own < primary->row_state)
-			continue;
-		primary->row_state = own;
-		primary->row_share = record->share;
-		primary->is_row_refusing |= record->is_refusing;
-	}
-}
-
-struct snapshot *fleet_build(struct fleet *fleet) {
-	if (!fleet->is_dirty)
-		return NULL;
-	struct snapshot_row *rows = calloc(fleet->n_records + 1, sizeof(*rows));
-
-	fleet_merge(fleet);
-	for (uint32_t i = 0; i < fleet->n_records; i++)
-		fleet->records[i]->row = i;
-	for (uint32_t i = 0; i < fleet->n_records; i++) {
-		const struct record *record = fleet->records[i];
-
-		rows[i] = (struct snapshot_row){
-			.instance = record->instance,
-			.source = record->source,
-			.is_namesake = has_name(fleet, record->source, record->instance->spec.name),
-			.state = record->row_state,
-			.weight = record_weight(fleet, record),
-			.share = record->row_share,
-			.is_refusing = record->is_row_refusing,
-			.are_models_known = record->are_models_known,
-			.are_models_declared = record->are_models_declared,
-			.primary = record->primary->row,
-			.n_addresses = record->n_addresses,
-			.addresses = record->addresses,
-			.models = record->models,
-			.labels = record->labels,
-			.metadata = slice_of(record->metadata),
-			.kv_engine = slice_of(record->kv_engine),
-			.held_until_ms = record->held_until_ms,
-		};
-	}
-	struct pair *lost = calloc(HASH_COUNT(fleet->lost) + 1, sizeof(*lost));
-	uint32_t n_lost = 0;
-	for (const struct lost *l = fleet->lost; l; l = l->hh.next)
-		lost[n_lost++].key = slice_of(l->name);
-	struct snapshot *snap =
-	    snapshot_new(++fleet->version, rows, fleet->n_records, (struct pairs){ lost, n_lost });
-	free(lost);
-	free(rows);
-	fleet->is_dirty = false;
-	return snap;
+	if (!record)
+		return INSTANCE_UNKNOWN;
+	return worse(fleet_wish(fleet, record->instance->spec.name).state,
+	    record->is_draining ? INSTANCE_DRAINING : INSTANCE_UNKNOWN);
 }

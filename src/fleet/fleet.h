@@ -12,6 +12,11 @@
  * all, and if any of them is drained, disabled, or unhealthy since it refuses or its
  * babysitter denies it, so is the row.
  *
+ * An engine with data-parallel ranks is several records, one for each (fleet/rank.h): NAME@K with the url
+ * URL@K, as its source, its label dp_size, the fleet's default or its own word has it. To its source they are
+ * one, known by the name without "@K". Addresses, models and states that are known of one rank go for new
+ * ones, and models and addresses always for all.
+ *
  * What the operator wishes of a name is remembered here and goes before what sources say: it holds for all
  * records of that name, also for those that come later, until it is wished otherwise. Snapshots have it from
  * the next build on, whatever health still says.
@@ -21,6 +26,7 @@
  */
 #pragma once
 
+#include "fleet/rank.h"
 #include "fleet/snapshot.h"
 
 #define FLEET_TEXT_BYTES_MAX   1024 /* each of name, url, authority, host */
@@ -49,7 +55,10 @@ struct fleet_spec {
 	struct pairs labels;
 	struct slice metadata;  /* a JSON object, to be shown and no more; may be empty */
 	uint64_t held_until_ms; /* a new instance is not believed before (fleet/health_state.h); 0: at once */
-	bool is_draining;       /* gets no new work, as its source wants it */
+	/* Without a rank of its own: RANKS_AUTO, 1 to RANKS_MAX, or 0: as rank_count_of() has it by the
+	 * labels and the fleet's defaults. 1 is an engine that knows of no ranks. */
+	uint16_t n_ranks;
+	bool is_draining; /* gets no new work, as its source wants it */
 };
 
 /* The operator's. */
@@ -63,6 +72,9 @@ struct fleet;
 
 must_use struct fleet *fleet_new(void);
 void fleet_free(struct fleet **fleet);
+
+/* From now on; records that go by them become more, or fewer, as far as there is room. */
+void fleet_set_rank_defaults(struct fleet *fleet, const struct rank_defaults *defaults);
 
 /* Whether these records, of different names, could all be taken at once, with those that they replace still
  * there: 0, or FLEET_E_FULL or FLEET_E_LIMIT and who is refused. Changes nothing. */
@@ -87,7 +99,12 @@ must_use int fleet_upsert(struct fleet *fleet, enum fleet_source source, const s
  */
 must_use int fleet_take_over(struct fleet *fleet, enum fleet_source source, const struct fleet_spec *spec);
 
-/* 0 or FLEET_E_ABSENT. */
+/* Whether there are records of that source, or leaving, that fleet_replace() by these, which it has, would
+ * remove. */
+bool fleet_has_others(
+    const struct fleet *fleet, enum fleet_source source, const struct fleet_spec *specs, size_t n);
+
+/* With all of its ranks: 0 or FLEET_E_ABSENT. */
 int fleet_remove(struct fleet *fleet, enum fleet_source source, struct slice name);
 
 /*
@@ -102,6 +119,12 @@ void fleet_forget(struct fleet *fleet, uint64_t kept_ms, uint64_t now_ms);
  * objects for the ids that are known show in the next snapshot, but do not cause one.
  */
 must_use int fleet_set_models(struct fleet *fleet, const struct instance *inst, struct pairs models);
+
+/*
+ * So many ranks its engine has, by its own word; 1: it knows of none. Where that is asked for (RANKS_AUTO)
+ * new ones come and others go, those that stay are the same. 0 or FLEET_E_FULL, and all is as before.
+ */
+must_use int fleet_set_ranks(struct fleet *fleet, const struct instance *inst, uint32_t n);
 
 /* Resolved, AF_INET or AF_INET6 with the port set; 0 of them is "not known". More than
  * INSTANCE_ADDRESSES_MAX are left out. */

@@ -38,7 +38,9 @@ static bool is_second_loopback(const struct identity *id, const struct identity_
 void identity_init(struct identity *id, const struct instance_spec *spec,
     const struct sockaddr_storage *addresses, uint32_t n) {
 	assert(n <= INSTANCE_ADDRESSES_MAX);
-	*id = (struct identity){ .is_tls = spec->is_tls, .rank = spec->rank, .n = n };
+	*id = (struct identity){
+		.is_tls = spec->is_tls, .has_rank = spec->has_rank, .rank = spec->rank, .n = n
+	};
 	for (uint32_t i = 0; i < n; i++)
 		id->endpoints[i] = endpoint_of(&addresses[i]);
 	qsort(id->endpoints, n, sizeof(id->endpoints[0]), endpoint_cmp);

@@ -20,7 +20,7 @@ struct identity_endpoint {
 };
 
 struct identity {
-	uint32_t is_tls, rank;
+	uint32_t is_tls, has_rank, rank;
 	uint32_t n; /* 0: nothing is resolved, and no identity equals it in meaning */
 	struct identity_endpoint endpoints[INSTANCE_ADDRESSES_MAX]; /* ascending, no repeats */
 };

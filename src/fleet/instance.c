@@ -33,7 +33,8 @@ bool instance_state_may_follow(enum instance_state from, enum instance_state to)
 bool instance_spec_eq(const struct instance_spec *a, const struct instance_spec *b) {
 	return slice_eq(a->name, b->name) && slice_eq(a->url, b->url) &&
 	    slice_eq(a->authority, b->authority) && slice_eq(a->host, b->host) && a->port == b->port &&
-	    slice_eq(a->key, b->key) && a->rank == b->rank && a->is_tls == b->is_tls;
+	    slice_eq(a->key, b->key) && a->rank == b->rank && a->has_rank == b->has_rank &&
+	    a->is_tls == b->is_tls;
 }
 
 static bool slot_take(uint16_t *slot_out) {

@@ -53,12 +53,13 @@ bool instance_state_may_follow(enum instance_state from, enum instance_state to)
 
 struct instance_spec {
 	struct slice name;      /* label; unique within its source */
-	struct slice url;       /* as configured */
+	struct slice url;       /* as configured; that of a rank ends in "@K" (fleet/rank.h) */
 	struct slice authority; /* value of the Host header */
 	struct slice host;      /* name or address to resolve, IPv6 without brackets */
 	struct slice key;       /* what it is shown as a bearer token; empty: nothing of its own */
 	uint16_t port;
 	uint16_t rank; /* data-parallel rank; 0 where there are none */
+	bool has_rank;
 	bool is_tls;
 };
 

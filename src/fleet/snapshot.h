@@ -52,6 +52,9 @@ struct snapshot_row {
 	bool are_models_declared;
 	uint32_t primary;   /* row index */
 	uint32_t next_peer; /* the next row of its target, from the primary on; SNAPSHOT_NO_ROW: none */
+	uint32_t
+	    first_rank; /* the row that is asked for all ranks of its engine; of who has no rank, itself */
+	uint32_t next_rank; /* the next of them, from the first on; SNAPSHOT_NO_ROW: none */
 	uint32_t n_addresses;
 	const struct sockaddr_storage *addresses; /* port included; in the resolver's order */
 	struct pairs models;                      /* id -> JSON object of the engine, empty when declared */

@@ -6,7 +6,7 @@
 
 #include "base/option_check.h"
 #include "base/text.h"
-#include "fleet/instance.h"
+#include "fleet/rank.h"
 #include "net/address_range.h"
 #include "policy/policy.h"
 #include "router/auth_config.h"
@@ -29,22 +29,8 @@ static const char *check_host_or_none(const char *text) {
 	return text[0] ? option_check_host(text) : NULL;
 }
 
-static const char *check_url(const char *text) {
-	struct text_url url;
-
-	if (!text_url(slice_of(text), &url))
-		return "expected http://HOST[:PORT] or https://HOST[:PORT]";
-	if (slice_is(url.scheme, SLICE("grpc")) || slice_is(url.scheme, SLICE("grpcs")))
-		return "engines are not asked by gRPC: expected http://HOST[:PORT] or https://HOST[:PORT]";
-	if (!slice_is(url.scheme, SLICE("http")) && !slice_is(url.scheme, SLICE("https")))
-		return "unknown scheme: expected http://HOST[:PORT] or https://HOST[:PORT]";
-	if (url.path.n && !slice_eq(url.path, SLICE("/")))
-		return "an engine's url has no path: expected http://HOST[:PORT] or https://HOST[:PORT]";
-	return NULL;
-}
-
 static const char *check_prefill(const char *text) {
-	return pd_config_is_url(text) ? check_url(text) : pd_config_check_port(text);
+	return pd_config_is_url(text) ? rank_url_mistake(text) : pd_config_check_port(text);
 }
 
 static const char *check_policy_or_none(const char *text) {
@@ -122,8 +108,10 @@ static const char *const histories[] = { "none", "memory", NULL };
 
 static const struct option worker_fields[] = {
 	{ "", "url", .arg = "URL",
-	    .help = "where the engine listens: http://HOST[:PORT] or https://HOST[:PORT]",
-	    .type = OPTION_STRING, .check = check_url, .required = true, WORKER(url) },
+	    .help =
+		"where the engine listens: http://HOST[:PORT] or https://HOST[:PORT]; with @K behind it that "
+		"is its data-parallel rank K alone",
+	    .type = OPTION_STRING, .check = rank_url_mistake, .required = true, WORKER(url) },
 	{ "", "models", .help = "the model ids that it serves; without any it is asked, again and again",
 	    .type = OPTION_LIST, WORKER(models) },
 	{ "", "name", .help = "its name in logs and metrics; without one, the url", .type = OPTION_STRING,
@@ -131,6 +119,11 @@ static const struct option worker_fields[] = {
 	{ "", "weight",
 	    .help = "its share of the traffic; 0 is none while others of its models with a weight serve",
 	    .type = OPTION_UINT, .def = "1", .max = FLEET_WEIGHT_MAX / INSTANCE_WEIGHT_ONE, WORKER(weight) },
+	{ "", "ranks",
+	    .help = "its data-parallel ranks, each an instance url@K with load, cache and breaker of its "
+		    "own; auto "
+		    "is as many as its /metrics say; 0 is as [router] data_parallel_size has it",
+	    .type = OPTION_UINT, .max = RANKS_MAX, .can_be_auto = true, WORKER(n_ranks) },
 	{ "", "labels", .arg = "{ KEY = TEXT }",
 	    .help =
 		"whatever you want to find it by; these say what it can do, for whom, where and at what "
@@ -227,7 +220,7 @@ static const struct option rows[] = {
 		    "engines say of it goes on as it is; * is the default of the dialect vllm",
 	    .type = OPTION_LIST, .check = cors_mistake, .can_be_bare = true, ROUTER(cors_origins) },
 	{ "router", "worker_urls", .arg = "URL...", .help = "engines, besides those of [[worker]]",
-	    .type = OPTION_LIST, .check = check_url, .can_be_bare = true, ROUTER(worker_urls) },
+	    .type = OPTION_LIST, .check = rank_url_mistake, .can_be_bare = true, ROUTER(worker_urls) },
 	{ "router", "backend", .also = "runtime",
 	    .help = "what the engines are; trtllm and anthropic are taken as vllm, openai needs one url in "
 		    "worker_urls; --runtime with vLLM's router",
@@ -236,14 +229,22 @@ static const struct option rows[] = {
 	    .help = "whether engines may have different models, as vLLM's router asks it: they always may",
 	    .type = OPTION_BOOL, .def = "false" },
 	{ "router", "data_parallel_size", .also = "intra-node-data-parallel-size",
-	    .help = "data-parallel ranks of each engine; --intra-node-data-parallel-size with vLLM's router",
-	    .type = OPTION_UINT, .def = "1", .min = 1, .max = ROUTER_RANKS_MAX, ROUTER(data_parallel_size) },
+	    .help =
+		"data-parallel ranks of engines for which nothing else says it, nor their url names one; 1 "
+		"is an engine without ranks, 0 or auto as many as its /metrics say; "
+		"--intra-node-data-parallel-size with vLLM's router",
+	    .type = OPTION_UINT, .def = "1", .max = RANKS_MAX, .can_be_auto = true, ROUTER(ranks.unified) },
 	{ "router", "prefill_data_parallel_size",
-	    .help = "the same of those of [pd] prefill; 0 is data_parallel_size", .type = OPTION_UINT,
-	    .def = "0", .max = ROUTER_RANKS_MAX, ROUTER(prefill_data_parallel_size) },
-	{ "router", "decode_data_parallel_size",
-	    .help = "the same of those of [pd] decode; 0 is data_parallel_size", .type = OPTION_UINT,
-	    .def = "0", .max = ROUTER_RANKS_MAX, ROUTER(decode_data_parallel_size) },
+	    .help = "the same of those with the role prefill, if it is another number", .type = OPTION_UINT,
+	    .def = "1", .max = RANKS_MAX, .can_be_auto = true, ROUTER(ranks.prefill) },
+	{ "router", "decode_data_parallel_size", .help = "the same of those with the role decode",
+	    .type = OPTION_UINT, .def = "1", .max = RANKS_MAX, .can_be_auto = true, ROUTER(ranks.decode) },
+	{ "router", "trust_rank_header",
+	    .help =
+		"whether a client may choose the rank, by the header X-data-parallel-rank: only instances "
+		"of that rank get the request, and engines without ranks, which get the header; else it "
+		"is left out",
+	    .type = OPTION_BOOL, .def = "false", ROUTER(trusts_rank) },
 	{ "router", "state_dir", .arg = "DIR",
 	    .help = "where the last table of the registry is kept, for a start while it is away; without one "
 		    "$STATE_DIRECTORY, $XDG_STATE_HOME/headrace or ~/.local/state/headrace, which is made if "
@@ -425,7 +426,7 @@ static const struct option rows[] = {
 		    "repeated",
 	    .type = OPTION_LIST, .check = check_prefill, ROUTER(pd.prefill) },
 	{ "pd", "decode", .flag = "decode", .arg = "URL...", .help = "engines that only decode",
-	    .type = OPTION_LIST, .check = check_url, ROUTER(pd.decode) },
+	    .type = OPTION_LIST, .check = rank_url_mistake, ROUTER(pd.decode) },
 	{ "pd", "connector", .flag = "kv-connector",
 	    .help = "how the cache of a prompt gets from one to the other, where their label kv_connector "
 		    "does not say it; engines that announce themselves are p2p_nccl or moriio unless this is "

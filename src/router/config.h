@@ -26,8 +26,6 @@ enum router_dialect { ROUTER_HEADRACE, ROUTER_INFINILM, ROUTER_VLLM };
 /* Where vLLM's router keeps responses of the backend openai. */
 enum router_history { ROUTER_HISTORY_NONE, ROUTER_HISTORY_MEMORY };
 
-#define ROUTER_RANKS_MAX 256u /* of an engine */
-
 /* What the engines are, as vLLM's router asks it; the last two are taken as the first. */
 enum router_backend {
 	ROUTER_BACKEND_VLLM,
@@ -40,15 +38,17 @@ enum router_backend {
 enum router_half_close { ROUTER_HALF_CLOSE_ABORT, ROUTER_HALF_CLOSE_SERVE };
 
 struct router_worker {
-	const char *url;  /* "http://host:port", or https: lower case, the port always there, no path */
+	const char *url;  /* "http://host:port", or https: lower case, the port always there, no path; with
+			   * "@K"  behind it when there is a rank */
 	const char *host; /* lower case, without brackets */
 	const char *name; /* the url when not given */
 	struct option_list models; /* none: ask the engine */
 	struct option_map labels;
 	const char *api_key, *api_key_file; /* that it is shown; "": the default. The former has both */
-	uint16_t port;
-	uint32_t weight; /* 0 to 1,000,000 */
-	bool is_tls;
+	uint16_t port, rank;
+	uint16_t n_ranks; /* 0: not said here */
+	uint32_t weight;  /* 0 to 1,000,000 */
+	bool has_rank, is_tls;
 	const char *option; /* the list that names it, by its path; NULL: a [[worker]] */
 };
 
@@ -158,9 +158,9 @@ struct router_config {
 	enum router_half_close half_close;
 	enum router_backend backend;
 	struct option_list cors_origins; /* none: origins are the engines' business */
+	struct rank_defaults ranks;      /* 1 or more, or RANKS_AUTO */
+	bool trusts_rank;                /* a client may choose it */
 	enum router_history history;     /* [vllm] */
-	uint32_t data_parallel_size;     /* ranks of each engine */
-	uint32_t prefill_data_parallel_size, decode_data_parallel_size; /* 0: as the former */
 	/* [admin], [metrics]: metrics default to the admin address, so both are always set here */
 	const char *admin_host, *metrics_host;
 	uint16_t admin_port, metrics_port;

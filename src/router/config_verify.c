@@ -114,16 +114,20 @@ static void make_inspect_rules(struct option_set *set, struct router_config *con
 
 /* Fills what follows from the url, which was checked. */
 static void complete_worker(struct option_set *set, struct router_worker *worker) {
-	struct text_url url;
+	struct rank_url at;
 	size_t n_bytes = sizeof("https://[]:65535") + strlen(worker->url);
 	char *text = option_alloc(set, n_bytes);
 
-	if (!text_url(slice_of(worker->url), &url))
+	if (!rank_url(slice_of(worker->url), &at))
 		assert(!"a url that was checked");
-	worker->host = lower_copy(set, url.host);
-	worker->port = url.port;
-	worker->is_tls = slice_is(url.scheme, SLICE("https"));
+	worker->host = lower_copy(set, at.url.host);
+	worker->port = at.url.port;
+	worker->rank = at.rank;
+	worker->has_rank = at.has_rank;
+	worker->is_tls = slice_is(at.url.scheme, SLICE("https"));
 	(worker->is_tls ? text_print_tls_url : text_print_url)(text, n_bytes, worker->host, worker->port);
+	if (at.has_rank)
+		snprintf(text + strlen(text), n_bytes - strlen(text), "@%u", at.rank);
 	worker->url = text;
 	if (!worker->name || !worker->name[0])
 		worker->name = text;
@@ -331,6 +335,17 @@ static void place_log(
 	verify_log(set, path, *file_inout);
 }
 
+/* Those of a role are as those of all, until somebody says another number. */
+static void complete_ranks(struct option_set *set, struct rank_defaults *ranks) {
+	if (!option_is_given(set, "router.prefill_data_parallel_size"))
+		ranks->prefill = ranks->unified;
+	if (!option_is_given(set, "router.decode_data_parallel_size"))
+		ranks->decode = ranks->unified;
+	ranks->unified = ranks->unified ? ranks->unified : RANKS_AUTO;
+	ranks->prefill = ranks->prefill ? ranks->prefill : RANKS_AUTO;
+	ranks->decode = ranks->decode ? ranks->decode : RANKS_AUTO;
+}
+
 static void complete_retry(struct router_config *config) {
 	struct retry_options *retry = &config->retry;
 
@@ -395,6 +410,7 @@ void config_verify(struct option_set *set, struct router_config *config) {
 		option_warning(set, "worker", "there is none: the router will not be ready");
 	if (config->registry_url[0])
 		choose_table_file(set, config);
+	complete_ranks(set, &config->ranks);
 	complete_retry(config);
 	complete_breaker(set, &config->breaker);
 	config->timeout.first_byte_all = option_is_given(set, "timeout.first_byte");

@@ -251,13 +251,6 @@ struct certificates_fresh reload_tls_files(const struct router_config *config) {
 
 /* --- it is applied ---------------------------------------------------------------------------- */
 
-static bool is_named(const struct static_fleet *fleet, struct slice name) {
-	for (size_t i = 0; i < fleet->n; i++)
-		if (slice_eq(fleet->specs[i].instance.name, name))
-			return true;
-	return false;
-}
-
 /* Those that were not there before have addresses and models, and have been heard of. */
 static bool are_new_ones_known(const struct reload *r) {
 	const struct snapshot *snap = *r->snapshot;
@@ -302,17 +295,6 @@ static void on_leave(struct timer *t) {
 		loop_timer(r->loop, &r->leave, LEAVE_CHECK_MS);
 }
 
-static bool has_leavers(const struct reload *r, const struct static_fleet *fleet) {
-	const struct snapshot *snap = *r->snapshot;
-
-	for (uint32_t i = 0; i < snap->n_rows; i++)
-		if (snap->rows[i].source == SOURCE_LEAVING ||
-		    (snap->rows[i].source == SOURCE_STATIC &&
-			!is_named(fleet, snap->rows[i].instance->spec.name)))
-			return true;
-	return false;
-}
-
 static void apply_fleet(struct reload *r, const struct static_fleet *fleet) {
 	if (!timer_is_running(&r->leave)) /* else those are waited for as well whom the last reload brought */
 		r->newest = newest_of(*r->snapshot);
@@ -320,9 +302,10 @@ static void apply_fleet(struct reload *r, const struct static_fleet *fleet) {
 		int outcome = fleet_take_over(r->fleet, SOURCE_STATIC, &fleet->specs[i]);
 		assert(!outcome); /* fleet_check() */
 	}
+	fleet_set_rank_defaults(r->fleet, &r->router->settings->config->ranks);
 	timer_stop(&r->leave);
 	r->on_change(r);
-	if (!has_leavers(r, fleet))
+	if (!fleet_has_others(r->fleet, SOURCE_STATIC, fleet->specs, fleet->n))
 		return;
 	r->leave_by_ms = loop_now_ms(r->loop) + LEAVE_MS;
 	on_leave(&r->leave);

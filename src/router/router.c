@@ -282,6 +282,7 @@ static int control_say_refused(const char *name, int r) {
 static bool control_fill_fleet(struct control *c) {
 	struct static_fleet fleet;
 	int r = 0;
+	fleet_set_rank_defaults(c->fleet, &c->config->ranks);
 	static_fleet_init(&fleet, c->config);
 	for (size_t i = 0; i < fleet.n && !r; i++)
 		r = control_say_refused(

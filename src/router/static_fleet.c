@@ -15,13 +15,16 @@ static struct pairs pairs_of_map(const struct option_map *map, struct pair *room
 }
 
 /* `room` has as many pairs as it has models and labels. */
-static struct fleet_spec spec_of(const struct router_worker *w, struct pair *room) {
+static struct fleet_spec spec_of(
+    const struct router_worker *w, const struct rank_defaults *ranks, struct pair *room) {
 	struct fleet_spec spec = {
 		.instance = { .name = slice_of(w->name),
 		    .url = slice_of(w->url),
 		    .host = slice_of(w->host),
 		    .key = slice_of(w->api_key),
 		    .port = w->port,
+		    .rank = w->rank,
+		    .has_rank = w->has_rank,
 		    .is_tls = w->is_tls },
 		.weight = w->weight * INSTANCE_WEIGHT_ONE,
 		.models = pairs_of_list(&w->models, room),
@@ -30,6 +33,10 @@ static struct fleet_spec spec_of(const struct router_worker *w, struct pair *roo
 
 	spec.instance.authority =
 	    slice_skip(spec.instance.url, w->is_tls ? strlen("https://") : strlen("http://"));
+	if (w->has_rank &&
+	    !rank_split(spec.instance.authority, &spec.instance.authority, &spec.instance.rank))
+		assert(!"a url that was made of its parts");
+	spec.n_ranks = w->n_ranks ? w->n_ranks : rank_count_of(spec.labels, ranks);
 	return spec;
 }
 
@@ -45,11 +52,15 @@ void static_fleet_init(struct static_fleet *fleet, const struct router_config *c
 		.pairs = calloc(n_pairs + 1, sizeof(*fleet->pairs)) };
 	struct pair *room = fleet->pairs;
 	for (size_t i = 0; i < n_workers; i++) {
-		fleet->specs[i] = spec_of(&workers[i], room);
+		fleet->specs[i] = spec_of(&workers[i], &config->ranks, room);
 		room += workers[i].models.n + workers[i].labels.n;
 	}
-	for (size_t i = 0; i < file->n; i++)
-		fleet->specs[n_workers + i] = file->services[i]->spec;
+	for (size_t i = 0; i < file->n; i++) {
+		struct fleet_spec *spec = &fleet->specs[n_workers + i];
+
+		*spec = file->services[i]->spec;
+		spec->n_ranks = rank_count_of(spec->labels, &config->ranks);
+	}
 }
 
 void static_fleet_deinit(struct static_fleet *fleet) {

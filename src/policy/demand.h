@@ -18,6 +18,12 @@
 #define PROMPT_BLOCK_BYTES 2048u
 #define PROMPT_BLOCKS_MAX  2048u
 
+/* The data-parallel rank that a request must go to, where there are ranks. */
+struct rank_wish {
+	uint16_t rank;
+	bool is_given;
+};
+
 struct demand {
 	enum capability capability;
 	uint32_t features;      /* bits of enum feature */
@@ -39,6 +45,7 @@ struct demand {
 	struct slice residency; /* tags that an instance must have, separated by commas; empty: none */
 	uint64_t origin_zone;   /* traits_word() of where it comes from; 0: where the router is */
 	uint64_t accelerator;   /* traits_word() of what it must run on; 0: anything */
+	struct rank_wish rank;
 	uint8_t cost_tolerance; /* 0 cheapest to 100 fastest */
 	bool has_cost_tolerance;
 	uint32_t deadline_ms; /* for its first token; 0: none */

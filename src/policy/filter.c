@@ -22,6 +22,7 @@ static const char *const words[FILTER_CODES] = {
 	[FILTER_REGION_DENIED] = "region_denied",
 	[FILTER_ACCELERATOR_MISSING] = "accelerator_missing",
 	[FILTER_ROLE_MISMATCH] = "role_mismatch",
+	[FILTER_RANK_ABSENT] = "rank_absent",
 	[FILTER_BREAKER_OPEN] = "breaker_open",
 	[FILTER_UNHEALTHY] = "unhealthy",
 	[FILTER_AVOIDED] = "avoided",
@@ -103,6 +104,11 @@ static bool is_no_part(const struct filter_ask *ask, const struct subject *s) {
 	}
 }
 
+/* An engine without ranks may have some that only it knows of. */
+static bool is_other_rank(const struct filter_ask *ask, const struct subject *s) {
+	return s->instance->spec.has_rank && s->instance->spec.rank != ask->input->demand->rank.rank;
+}
+
 static bool is_full(const struct filter_ask *ask, const struct subject *s) {
 	return s->traits->capacity && load_requests(ask->set->load, s->instance->slot) >= s->traits->capacity;
 }
@@ -153,6 +159,7 @@ static bool (*const refuses[FILTER_CODES])(const struct filter_ask *ask, const s
 	[FILTER_REGION_DENIED] = is_elsewhere,
 	[FILTER_ACCELERATOR_MISSING] = lacks_accelerator,
 	[FILTER_ROLE_MISMATCH] = is_no_part,
+	[FILTER_RANK_ABSENT] = is_other_rank,
 	[FILTER_AT_CAPACITY] = is_full,
 	[FILTER_SLO_UNATTAINABLE] = is_late,
 	[FILTER_OVER_COST] = is_expensive,
@@ -188,6 +195,7 @@ static uint32_t checks_of(const struct filter_ask *ask, const struct traits_leas
 	checks |= (uint32_t)(options->locality.mode == LOCALITY_REQUIRE) << FILTER_REGION_DENIED;
 	checks |= (uint32_t)(demand->accelerator != 0) << FILTER_ACCELERATOR_MISSING;
 	checks |= (uint32_t)has_roles << FILTER_ROLE_MISMATCH;
+	checks |= (uint32_t)demand->rank.is_given << FILTER_RANK_ABSENT;
 	checks |= (uint32_t)(is_work && least->known >> TRAIT_CAPACITY & 1) << FILTER_AT_CAPACITY;
 	checks |= (uint32_t)(is_work && demand->deadline_ms) << FILTER_SLO_UNATTAINABLE;
 	checks |= (uint32_t)(options->cost_ceiling && has_prices) << FILTER_OVER_COST;
@@ -452,6 +460,7 @@ int filter_outcome(uint32_t refused) {
 		[FILTER_REGION_DENIED] = PICK_E_PRIVACY,
 		[FILTER_ACCELERATOR_MISSING] = PICK_E_ACCELERATOR,
 		[FILTER_ROLE_MISMATCH] = PICK_E_NONE_EXIST,
+		[FILTER_RANK_ABSENT] = PICK_E_RANK,
 		[FILTER_BREAKER_OPEN] = PICK_E_OPEN,
 		[FILTER_AT_CAPACITY] = PICK_E_FULL,
 		[FILTER_SLO_UNATTAINABLE] = PICK_E_LATE,

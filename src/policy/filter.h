@@ -38,6 +38,7 @@ enum filter_code {
 	FILTER_REGION_DENIED,
 	FILTER_ACCELERATOR_MISSING,
 	FILTER_ROLE_MISMATCH, /* it does another part of the work, or has another connector */
+	FILTER_RANK_ABSENT,   /* it is another data-parallel rank than the one asked for */
 	FILTER_BREAKER_OPEN,  /* or half-open, and somebody is there to see */
 	FILTER_UNHEALTHY,
 	FILTER_AVOIDED, /* a connect failed within the last seconds */

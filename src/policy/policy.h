@@ -159,10 +159,11 @@ enum pick_outcome {
 	PICK_E_ACCELERATOR, /* nobody has the one that it asks for */
 	PICK_E_COST,        /* it costs more than a request may, wherever it goes */
 	PICK_E_OWNER,       /* who made the response that it is about takes none now */
+	PICK_E_RANK,        /* nobody is the data-parallel rank that it asks for */
 	PICK_E_OPEN,        /* whose breakers are open, or half-open and busy with a probe */
 };
 
-#define PICK_OUTCOMES 13 /* with 0 */
+#define PICK_OUTCOMES 14 /* with 0 */
 
 struct pick_input {
 	const struct model *model; /* of set->snapshot: one of its models, or its `any` */

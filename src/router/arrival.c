@@ -6,6 +6,7 @@
 
 #include "router/local.h"
 #include "router/patience.h"
+#include "router/rank_field.h"
 #include "router/tenancy.h"
 
 #define WHOLE_BYTES 65536u
@@ -72,7 +73,10 @@ enum next step_admit(struct exchange *x) {
 		return exchange_fail(x, CAUSE_OVERLOADED);
 	if (h->framing == FRAMING_LENGTH && h->content_length > exchange_config(x)->body_limit_bytes)
 		return exchange_fail(x, CAUSE_BODY_TOO_LARGE);
-	enum cause cause = inspect_init(&x->inspect, &exchange_config(x)->inspect, exchange_bufs(x), h);
+	struct rank_wish wish;
+	enum cause cause = exchange_config(x)->trusts_rank ? rank_field_read(h, &wish) : CAUSE_NONE;
+	if (!cause)
+		cause = inspect_init(&x->inspect, &exchange_config(x)->inspect, exchange_bufs(x), h);
 	return cause ? exchange_fail(x, cause) : exchange_go(x, STEP_INSPECT);
 }
 

@@ -218,7 +218,8 @@ enum next step_send(struct exchange *x) {
 	struct forward f = { .request_id = exchange_id(x),
 		.peer = session_peer(session, room),
 		.key = upstream_key(x),
-		.drops_keys = drops_keys(x) };
+		.drops_keys = drops_keys(x),
+		.trusts_rank = exchange_config(x)->trusts_rank };
 	struct splice edits = { .n = 0 };
 	struct splice_cursor at;
 	struct call_out o;

@@ -8,6 +8,7 @@
 #include "router/hedge.h"
 #include "router/journal.h"
 #include "router/permit.h"
+#include "router/rank_field.h"
 #include "router/split.h"
 #include "router/tenancy.h"
 
@@ -19,6 +20,8 @@
 static void make_demand(struct exchange *x, const struct model *model, struct demand *demand) {
 	const struct head *head = exchange_head(x);
 	worker_demand(x->worker, &x->inspect, model, tenancy_of(x), demand);
+	if (exchange_config(x)->trusts_rank && rank_field_read(head, &demand->rank))
+		assert(!"a rank that was admitted");
 	demand->seed = worker_seed(exchange_id(x));
 	if (demand->deadline_ms && x->turn.ends_ms) /* part of it is over */
 		demand->deadline_ms = (uint32_t)u64_max(1,
@@ -41,6 +44,7 @@ enum cause exchange_cause(int outcome) {
 		[PICK_E_LATE] = CAUSE_SLO_UNATTAINABLE,
 		[PICK_E_COST] = CAUSE_OVER_BUDGET,
 		[PICK_E_OWNER] = CAUSE_OWNER_BUSY,
+		[PICK_E_RANK] = CAUSE_RANK_ABSENT,
 		[PICK_E_OPEN] = CAUSE_BREAKERS_OPEN,
 	};
 

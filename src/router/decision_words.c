@@ -51,6 +51,7 @@ static const char *const rejections[FILTER_CODES] = {
 	[FILTER_REGION_DENIED] = "is not where the operator wants it",
 	[FILTER_ACCELERATOR_MISSING] = "does not run on the accelerator that is asked for",
 	[FILTER_ROLE_MISMATCH] = "prefills or decodes only, or by another connector",
+	[FILTER_RANK_ABSENT] = "is another data-parallel rank than the one that is asked for",
 	[FILTER_BREAKER_OPEN] = "failed too often lately",
 	[FILTER_UNHEALTHY] = "is unhealthy",
 	[FILTER_AVOIDED] = "could not be connected to within the last seconds",

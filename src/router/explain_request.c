@@ -17,6 +17,7 @@
 #include "router/forward.h"
 #include "router/inspect.h"
 #include "router/own_field.h"
+#include "router/rank_field.h"
 #include "router/scan.h"
 
 #define PATH_BYTES_MAX 512
@@ -46,6 +47,7 @@ struct query {
 	size_t n_read, n_body;      /* bytes of the body */
 	enum reply_dialect dialect; /* that the request would be answered in */
 	uint64_t seed;              /* of the id, if the client gave one */
+	struct rank_wish rank;      /* that counts */
 	struct demand demand;
 	struct settings *settings;   /* it would go by */
 	const struct tenant *tenant; /* of them: whose request it would be */
@@ -242,6 +244,7 @@ static void query_explain(struct query *q, const struct model *model) {
 	worker_demand(w, &q->inspect, model, q->tenant, &q->demand);
 	worker_expect(w, &q->inspect, model, q->n_body, &q->demand);
 	q->demand.seed = q->seed;
+	q->demand.rank = q->rank;
 	q->label = model->label;
 	policy_explain(&w->policies, &input, &q->e);
 	q->snapshot = snapshot_ref(w->policies.snapshot);
@@ -368,7 +371,9 @@ static enum cause query_begin(struct query *q, struct endpoint_call *call, struc
 		return CAUSE_BODY_TOO_LARGE;
 	if (make_head(call, path, &room, &text)) {
 		q->seed = seed_of(&room.head, &config->request_id_headers);
-		cause = inspect_init(&q->inspect, &config->inspect, &explain->loop->bufs, &room.head);
+		cause = config->trusts_rank ? rank_field_read(&room.head, &q->rank) : CAUSE_NONE;
+		if (!cause)
+			cause = inspect_init(&q->inspect, &config->inspect, &explain->loop->bufs, &room.head);
 		if (!cause)
 			cause = query_read(q, endpoint_body(call));
 	}

@@ -1,6 +1,7 @@
 #include "router/forward.h"
 
 #include "router/own_field.h"
+#include "router/rank_field.h"
 #include "router/tenant.h"
 
 #define ID_BYTES_MAX   128
@@ -40,10 +41,18 @@ static void put_forwarded_for(struct call_out *o, const struct head *request, st
 	call_put_text(o, SLICE("\r\n"));
 }
 
+static void put_rank(struct call_out *o, const struct instance_spec *spec) {
+	char digits[20];
+
+	if (spec->has_rank)
+		call_put_field(o, SLICE("x-data-parallel-rank"), call_decimal(spec->rank, digits));
+}
+
 void forward_request(struct call_out *o, const struct head *request, const struct instance *instance,
     const struct forward *f, enum framing framing, uint64_t length) {
 	struct slice host = head_find(request, FIELD_HOST);
 	bool drops_keys = f->drops_keys || f->key.n;
+	bool drops_rank = !f->trusts_rank || instance->spec.has_rank;
 
 	call_put_request_line(o, head_method(request), head_target(request));
 	call_put_field(o, SLICE("host"), instance->spec.authority);
@@ -58,6 +67,8 @@ void forward_request(struct call_out *o, const struct head *request, const struc
 			continue;
 		if (f->wants_plain && slice_is(name, SLICE("accept-encoding")))
 			continue;
+		if (drops_rank && rank_field_is(name))
+			continue;
 		if (field->id == FIELD_TRAILER && framing != FRAMING_CHUNKED)
 			continue;
 		call_put_field(o, name, head_value(request, field));
@@ -71,6 +82,7 @@ void forward_request(struct call_out *o, const struct head *request, const struc
 	if (host.n)
 		call_put_field(o, SLICE("x-forwarded-host"), host);
 	call_put_field(o, SLICE("x-request-id"), f->request_id);
+	put_rank(o, &instance->spec);
 	call_put_head_end(o, framing, length);
 }
 
@@ -78,7 +90,8 @@ void forward_mark_trailer(struct head *trailer, const struct head *request) {
 	for (unsigned i = 0; i < trailer->n_fields; i++) {
 		struct field *f = &trailer->fields[i];
 		struct slice name = head_name(trailer, f);
-		f->is_named = is_doubtful_name(name) || head_names_in_connection(request, name);
+		f->is_named =
+		    is_doubtful_name(name) || rank_field_is(name) || head_names_in_connection(request, name);
 	}
 }
 

@@ -14,6 +14,7 @@ struct forward {
 	struct slice key;  /* ours, for the engine, in place of the client's; empty: none */
 	bool drops_keys;   /* the client's stay here */
 	bool wants_plain;  /* an answer that is not compressed */
+	bool trusts_rank;  /* the client's word for it goes on to an engine without ranks */
 };
 
 /* Request head towards an engine, complete but for the body. */

@@ -374,6 +374,30 @@ static void parts_are_kept_to(void **state) {
 	picks_close(&p);
 }
 
+/* Of whichever engine; one without ranks gets it, too. */
+static void a_rank_is_kept_to(void **state) {
+	static const struct stand stands[] = { { .labels = NULL }, { .labels = NULL }, { .labels = NULL } };
+	struct picks p;
+
+	stands_open(&p, "round_robin", stands, 3);
+	for (uint16_t i = 0; i < 3; i++) {
+		picks_instance(&p, i)->spec.has_rank = true;
+		picks_instance(&p, i)->spec.rank = i;
+	}
+	p.demand.rank = (struct rank_wish){ 2, true };
+	assert_string_equal(stands_picked(&p, ""), "c");
+	assert_string_equal(stands_picked(&p, "c"), OUTCOME(PICK_E_NONE_LEFT));
+	assert_int_equal(codes(&p, 0), BIT(FILTER_RANK_ABSENT));
+	assert_int_equal(codes(&p, 2), 0);
+	p.demand.rank.rank = 3;
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_RANK));
+	picks_instance(&p, 1)->spec.has_rank = false;
+	assert_string_equal(stands_picked(&p, ""), "b");
+	p.demand.rank.is_given = false;
+	assert_int_equal(codes(&p, 0), 0);
+	picks_close(&p);
+}
+
 /* Row 0 takes 1000 tokens a second and has 500 of them to do, row 1 takes 3000, row 2 what they take on
  * average. */
 static void work_at_rates(struct picks *p) {
@@ -501,7 +525,8 @@ static void every_code_of_every_row_is_explained(void **state) {
 	};
 	struct filter_ask ask = filter_ask(&p.set, &input);
 	uint32_t seen = BIT(FILTER_NONE) | BIT(FILTER_TENANT_DENIED) | BIT(FILTER_BREAKER_OPEN) |
-	    BIT(FILTER_BELOW_MIN_SCORE) | BIT(FILTER_RESPONSE_ELSEWHERE); /* of others */
+	    BIT(FILTER_BELOW_MIN_SCORE) | BIT(FILTER_RESPONSE_ELSEWHERE) |
+	    BIT(FILTER_RANK_ABSENT); /* of others */
 	for (uint32_t r = 0; r < n_elems(expected); r++) {
 		assert_int_equal(filter_codes(&ask, r), expected[r]);
 		seen |= expected[r];
@@ -1076,6 +1101,7 @@ int main(void) {
 		cmocka_unit_test(who_is_full_gets_no_more),
 		cmocka_unit_test(an_accelerator_is_kept_to),
 		cmocka_unit_test(parts_are_kept_to),
+		cmocka_unit_test(a_rank_is_kept_to),
 		cmocka_unit_test(who_is_late_is_left_out),
 		cmocka_unit_test(what_costs_too_much_is_left_out),
 		cmocka_unit_test(who_is_drained_gets_nothing_new),

@@ -12,10 +12,10 @@ static void parse_request(struct head_room *room, const char *text) {
 
 static const struct forward as_usual = { .request_id = SLICE("id-1"), .peer = SLICE("10.0.0.1") };
 
-/* The engine must hear just `expected`. */
-static void assert_request(
-    const char *text, const struct forward *f, enum framing framing, uint64_t length, const char *expected) {
-	struct instance *instance = scene_instance("one");
+/* This engine must hear just `expected`. */
+static void assert_request_to(struct instance_spec spec, const char *text, const struct forward *f,
+    enum framing framing, uint64_t length, const char *expected) {
+	struct instance *instance = instance_new(&spec);
 	struct head_room room;
 	struct call_out o;
 	struct wire w;
@@ -27,6 +27,11 @@ static void assert_request(
 	wire_heard(&w, expected);
 	wire_close(&w);
 	instance_unref(&instance);
+}
+
+static void assert_request(
+    const char *text, const struct forward *f, enum framing framing, uint64_t length, const char *expected) {
+	assert_request_to(scene_target("one"), text, f, framing, length, expected);
 }
 
 #define OURS(for) "x-forwarded-for: " for "\r\nx-forwarded-host: client.host\r\nx-request-id: id-1\r\n"
@@ -66,6 +71,28 @@ static void what_belongs_to_the_hop_stays_here(void **state) {
 	    "POST / HTTP/1.1\r\nHost: client.host\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n",
 	    &as_usual, FRAMING_LENGTH, 5,
 	    "POST / HTTP/1.1\r\nhost: engine:8000\r\n" OURS("10.0.0.1") "content-length: 5\r\n\r\n");
+}
+
+static void a_rank_is_said_once(void **state) {
+	static const char request[] = "GET / HTTP/1.1\r\nHost: client.host\r\nX-Data-Parallel-Rank: 5\r\n"
+				      "x_data_parallel_rank: 6\r\nx-data-parallel-rank: 7\r\n\r\n";
+	static const char head[] = "GET / HTTP/1.1\r\nhost: engine:8000\r\n" OURS("10.0.0.1");
+	struct forward trusting = as_usual;
+	struct instance_spec rank = scene_target("one");
+	char expected[256];
+
+	trusting.trusts_rank = true;
+	rank.has_rank = true;
+	for (rank.rank = 0; rank.rank < 3; rank.rank++) {
+		snprintf(expected, sizeof(expected), "%sx-data-parallel-rank: %u\r\n\r\n", head, rank.rank);
+		assert_request_to(rank, request, &as_usual, FRAMING_NONE, 0, expected);
+		assert_request_to(rank, request, &trusting, FRAMING_NONE, 0, expected);
+	}
+	snprintf(expected, sizeof(expected), "%s\r\n", head);
+	assert_request(request, &as_usual, FRAMING_NONE, 0, expected);
+	assert_request("GET / HTTP/1.1\r\nHost: client.host\r\nX-Data-Parallel-Rank: 5\r\n\r\n", &trusting,
+	    FRAMING_NONE, 0,
+	    "GET / HTTP/1.1\r\nhost: engine:8000\r\nX-Data-Parallel-Rank: 5\r\n" OURS("10.0.0.1") "\r\n");
 }
 
 static void doubtful_names_are_dropped(void **state) {
@@ -358,6 +385,7 @@ int main(void) {
 		cmocka_unit_test(a_request_is_rebuilt),
 		cmocka_unit_test(an_old_client_is_translated),
 		cmocka_unit_test(what_belongs_to_the_hop_stays_here),
+		cmocka_unit_test(a_rank_is_said_once),
 		cmocka_unit_test(doubtful_names_are_dropped),
 		cmocka_unit_test(what_we_say_ourselves_is_said_once),
 		cmocka_unit_test(trailers_are_marked),

@@ -104,13 +104,21 @@ static bool is_one_of(struct slice name, const char *const *names, size_t n_name
 	return false;
 }
 
-bool samples_sum(struct slice text, const char *const *names, size_t n_names, double *sum_out) {
+static bool is_of_engine(const struct sample *sample, struct slice engine) {
+	struct slice text;
+
+	return !engine.p || !sample_label(sample, SLICE("engine"), &text) || slice_eq(text, engine);
+}
+
+bool samples_sum_of(
+    struct slice text, const char *const *names, size_t n_names, struct slice engine, double *sum_out) {
 	struct sample sample;
 	double sum = 0, value;
 	bool has_any = false;
 
 	while (samples_next(&text, &sample)) {
-		if (is_one_of(sample.name, names, n_names) && sample_value(&sample, &value)) {
+		if (is_one_of(sample.name, names, n_names) && is_of_engine(&sample, engine) &&
+		    sample_value(&sample, &value)) {
 			sum += value;
 			has_any = true;
 		}

@@ -21,7 +21,14 @@ must_use bool sample_value(const struct sample *sample, double *value_out);
 must_use bool sample_label(const struct sample *sample, struct slice name, struct slice *text_out);
 
 /*
- * The sum of all samples of these names, whatever their labels. Those that are negative, or
- * no finite numbers, are none. False, and nothing is written, when there is no sample.
+ * The sum of all samples of these names, whatever their labels, but for those whose label engine is another
+ * text than this; p NULL: of all. Those that are negative, or no finite numbers, are none. False, and nothing
+ * is written, when there is no sample.
  */
-must_use bool samples_sum(struct slice text, const char *const *names, size_t n_names, double *sum_out);
+must_use bool samples_sum_of(
+    struct slice text, const char *const *names, size_t n_names, struct slice engine, double *sum_out);
+
+static inline must_use bool samples_sum(
+    struct slice text, const char *const *names, size_t n_names, double *sum_out) {
+	return samples_sum_of(text, names, n_names, (struct slice){ NULL, 0 }, sum_out);
+}

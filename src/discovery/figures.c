@@ -1,9 +1,10 @@
 #include "discovery/figures.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "base/samples.h"
-#include "base/text.h"
+#include "fleet/rank.h"
 
 /* What is more than this is not believed. A usage may be above 1 by a rounding. */
 static const double figure_max[FIGURES] = {
@@ -97,19 +98,78 @@ static void fold(const struct series *series, struct figures *out) {
 	}
 }
 
+static bool is_busy_said(const struct figures *f) {
+	return f->is_said[FIGURE_RUNNING] || f->is_said[FIGURE_WAITING];
+}
+
+static void add(struct series *series, const struct figure_row *row, double value) {
+	series[row - rows].sum += value;
+	series[row - rows].n++;
+}
+
+/* The rank that a sample is of. */
+static bool read_engine(const struct sample *sample, size_t n, uint64_t *rank_out) {
+	struct slice text;
+
+	return n && sample_label(sample, SLICE("engine"), &text) && text_uint(text, n - 1, rank_out);
+}
+
+/* Counts it when it is new. */
+static void count_engine(const struct sample *sample, uint64_t seen[RANKS_MAX / 64], uint32_t *n) {
+	uint64_t rank;
+
+	if (!slice_has_prefix(sample->name, SLICE("vllm:")) || !read_engine(sample, RANKS_MAX, &rank))
+		return;
+	*n += !(seen[rank / 64] >> rank % 64 & 1);
+	seen[rank / 64] |= UINT64_C(1) << rank % 64;
+}
+
 bool figures_read(struct slice text, struct figures *figures_out) {
 	struct series series[n_elems(rows)] = { { .n = 0 } };
+	uint64_t seen[RANKS_MAX / 64] = { 0 };
+	uint32_t n_engines = 0;
 	struct sample sample;
 	double value;
 
 	while (samples_next(&text, &sample)) {
 		const struct figure_row *row = row_of(sample.name);
 
-		if (row && read_value(row, &sample, &value)) {
-			series[row - rows].sum += value;
-			series[row - rows].n++;
-		}
+		if (!row || !read_value(row, &sample, &value))
+			continue;
+		add(series, row, value);
+		count_engine(&sample, seen, &n_engines);
 	}
 	fold(series, figures_out);
-	return figures_out->is_said[FIGURE_RUNNING] || figures_out->is_said[FIGURE_WAITING];
+	figures_out->n_engines = n_engines;
+	return is_busy_said(figures_out);
+}
+
+void figures_read_ranks(struct slice text, struct figures *ranks_out, size_t n) {
+	struct series(*series)[n_elems(rows)] = calloc(n + 1, sizeof(*series)); /* the last is of all */
+	struct figures all;
+	struct sample sample;
+	double value;
+	uint64_t rank;
+
+	while (samples_next(&text, &sample)) {
+		const struct figure_row *row = row_of(sample.name);
+
+		if (!row || !read_value(row, &sample, &value))
+			continue;
+		if (row->figure == FIGURE_STARTED)
+			add(series[n], row, value);
+		else if (read_engine(&sample, n, &rank))
+			add(series[rank], row, value);
+	}
+	fold(series[n], &all);
+	for (size_t i = 0; i < n; i++) {
+		fold(series[i], &ranks_out[i]);
+		if (!is_busy_said(&ranks_out[i])) {
+			ranks_out[i] = (struct figures){ .values = { 0 } };
+			continue;
+		}
+		ranks_out[i].values[FIGURE_STARTED] = all.values[FIGURE_STARTED];
+		ranks_out[i].is_said[FIGURE_STARTED] = all.is_said[FIGURE_STARTED];
+	}
+	free(series);
 }

@@ -20,6 +20,7 @@ enum figure {
 struct figures {
 	double values[FIGURES]; /* 0 where it is not said */
 	bool is_said[FIGURES];
+	uint32_t n_engines; /* data-parallel ranks that vLLM speaks of, by the label engine; 0: of none */
 };
 
 /*
@@ -29,3 +30,9 @@ struct figures {
  * *figures_out, when neither what runs nor what waits is said.
  */
 must_use bool figures_read(struct slice text, struct figures *figures_out);
+
+/*
+ * The same of each of the ranks 0 to n - 1: of the series whose label engine is its number. When processes
+ * began is said of all. A rank of which neither what runs nor what waits is said has nothing said.
+ */
+void figures_read_ranks(struct slice text, struct figures *ranks_out, size_t n);

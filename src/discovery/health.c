@@ -39,6 +39,39 @@ static const struct snapshot_row *monitor_row(const struct monitor *m) {
 	return &m->health->snapshot->rows[m->row];
 }
 
+static struct monitor *health_monitor(const struct health *h, uint32_t row) {
+	return h->monitors[h->snapshot->rows[row].instance->slot];
+}
+
+/* --- ranks: monitors of one engine; of who has no rank, it alone ------------------------------ */
+
+/* The one whose probes are for all. */
+static struct monitor *monitor_first(const struct monitor *m) {
+	return health_monitor(m->health, monitor_row(m)->first_rank);
+}
+
+/* From the first on; NULL behind the last. */
+static struct monitor *monitor_next(const struct monitor *m) {
+	uint32_t row = monitor_row(m)->next_rank;
+
+	return row == SNAPSHOT_NO_ROW ? NULL : health_monitor(m->health, row);
+}
+
+/* The one that is asked most often says when. */
+static uint64_t monitor_probe_wait_ms(const struct monitor *first) {
+	uint64_t wait_ms = UINT64_MAX;
+
+	for (const struct monitor *m = first; m; m = monitor_next(m))
+		wait_ms = u64_min(wait_ms, health_state_probe_wait_ms(&m->state));
+	return wait_ms;
+}
+
+static void monitor_probe_in(const struct monitor *m, uint64_t wait_ms) {
+	struct monitor *first = monitor_first(m);
+
+	first->probe_at_ms = u64_min(first->probe_at_ms, loop_now_ms(m->health->loop) + wait_ms);
+}
+
 /* --- the one way out --------------------------------------------------------------------- */
 
 static void monitor_log(const struct monitor *m, enum instance_state from) {
@@ -68,11 +101,10 @@ static void monitor_apply(struct monitor *m) {
 			fleet_set_state(h->fleet, m->instance, INSTANCE_UNKNOWN);
 		fleet_set_state(h->fleet, m->instance, to);
 		if (to == INSTANCE_UNHEALTHY) /* is it back? */
-			m->probe_at_ms =
-			    u64_min(m->probe_at_ms, health_now(h) + health_state_probe_wait_ms(&m->state));
+			monitor_probe_in(m, health_state_probe_wait_ms(&m->state));
 		if (from >= INSTANCE_DRAINING && to == INSTANCE_UNKNOWN)
-			m->probe_at_ms = health_now(h); /* it need not be on trial for long */
-		if (from >= INSTANCE_UNHEALTHY) {       /* workers held it against it, too */
+			monitor_probe_in(m, 0);   /* it need not be on trial for long */
+		if (from >= INSTANCE_UNHEALTHY) { /* workers held it against it, too */
 			instance_succeeded(m->instance);
 			guard_relent(m->instance, health_now(h));
 		}
@@ -108,10 +140,13 @@ static void monitor_on_engine(struct checkup *c, enum checkup_outcome outcome, u
 	assert(outcome < n_elems(verdicts));
 	m->health->n_probes++;
 	m->health->n_failed_probes += outcome == CHECKUP_BAD || outcome == CHECKUP_REFUSED;
-	if (outcome == CHECKUP_GOOD)
-		atomic_store_explicit(&m->instance->response_us, u64_max(took_us, 1), memory_order_relaxed);
-	health_state_probe(&m->state, verdicts[outcome], health_now(m->health));
-	monitor_apply(m);
+	for (; m; m = monitor_next(m)) {
+		if (outcome == CHECKUP_GOOD)
+			atomic_store_explicit(
+			    &m->instance->response_us, u64_max(took_us, 1), memory_order_relaxed);
+		health_state_probe(&m->state, verdicts[outcome], health_now(m->health));
+		monitor_apply(m);
+	}
 }
 
 static void monitor_on_sitter(struct checkup *c, enum checkup_outcome outcome, uint64_t took_us) {
@@ -120,18 +155,19 @@ static void monitor_on_sitter(struct checkup *c, enum checkup_outcome outcome, u
 	if (outcome == CHECKUP_UNASKED)
 		return;
 	/* One that ceases to answer cannot hold against the engine what it said before. */
-	health_state_word(&m->state,
-	    outcome == CHECKUP_BAD          ? HEALTH_WORD_DENIES
-		: outcome == CHECKUP_DRAINS ? HEALTH_WORD_DRAINS
-					    : HEALTH_WORD_SERVES,
-	    health_now(m->health));
-	monitor_apply(m);
+	enum health_word word = outcome == CHECKUP_BAD ? HEALTH_WORD_DENIES
+	    : outcome == CHECKUP_DRAINS                ? HEALTH_WORD_DRAINS
+						       : HEALTH_WORD_SERVES;
+	for (; m; m = monitor_next(m)) {
+		health_state_word(&m->state, word, health_now(m->health));
+		monitor_apply(m);
+	}
 }
 
 static void monitor_probe(struct monitor *m) {
 	const struct snapshot_row *row = monitor_row(m);
 	struct health *h = m->health;
-	uint64_t wait_ms = health_state_probe_wait_ms(&m->state);
+	uint64_t wait_ms = monitor_probe_wait_ms(m);
 
 	if (row->n_addresses == 0 || h->n_probing + 2 > PROBES_MAX)
 		return;
@@ -152,6 +188,32 @@ static void monitor_probe(struct monitor *m) {
 
 /* --- what the workers saw -------------------------------------------------------------------- */
 
+/* Nobody listens there: for none of its ranks. */
+static void monitor_refused(struct monitor *m) {
+	for (m = monitor_first(m); m; m = monitor_next(m)) {
+		health_state_refused(&m->state, health_now(m->health));
+		monitor_apply(m);
+	}
+}
+
+/* It hangs since a moment ago: who is with it in that? */
+static void monitor_hangs(struct monitor *hung) {
+	for (struct monitor *m = monitor_first(hung); m; m = monitor_next(m)) {
+		if (m == hung)
+			continue;
+		health_state_join_hang(&m->state, health_now(m->health));
+		if (m->state.state != m->told)
+			monitor_apply(m);
+	}
+}
+
+/* What followed of what was heard of it alone. */
+static void monitor_judge(struct monitor *m) {
+	if (health_state_is_hung(&m->state) && m->told != INSTANCE_UNHEALTHY)
+		monitor_hangs(m);
+	monitor_apply(m);
+}
+
 static void monitor_look(struct monitor *m, bool has_gap) {
 	struct health *h = m->health;
 	uint64_t now_ms = health_now(h);
@@ -160,7 +222,7 @@ static void monitor_look(struct monitor *m, bool has_gap) {
 
 	h->evidence(h->context, m->instance->slot, &seen);
 	if (avoid_until_ms != m->avoid_until_ms && avoid_until_ms > now_ms)
-		health_state_refused(&m->state, now_ms);
+		monitor_refused(m);
 	m->avoid_until_ms = avoid_until_ms;
 	health_state_answers(&m->state, (uint32_t)(seen.n_good - m->seen.n_good),
 	    (uint32_t)(seen.n_faults - m->seen.n_faults), now_ms);
@@ -180,7 +242,7 @@ static void monitor_on_progress(struct progress *p, enum health_progress progres
 	struct monitor *m = container_of(p, struct monitor, progress);
 
 	health_state_progress(&m->state, progress, health_now(m->health));
-	monitor_apply(m);
+	monitor_judge(m);
 }
 
 /* Nobody is asked, nor listened to, whom nothing is held against any more. */
@@ -221,13 +283,9 @@ static void monitor_tick(struct monitor *m, uint64_t gap_ms) {
 	health_state_tick(&m->state, health_now(h));
 	if (m->state.state != m->told || is_refusing != health_state_is_refusing(&m->state) ||
 	    share != health_state_share(&m->state, health_now(h)))
-		monitor_apply(m);
-	if (h->options.has_probes && health_now(h) >= m->probe_at_ms)
+		monitor_judge(m);
+	if (h->options.has_probes && monitor_first(m) == m && health_now(h) >= m->probe_at_ms)
 		monitor_probe(m);
-}
-
-static struct monitor *health_monitor(const struct health *h, uint32_t row) {
-	return h->monitors[h->snapshot->rows[row].instance->slot];
 }
 
 static void health_count_asked(struct health *h) {
@@ -271,6 +329,7 @@ static struct monitor *monitor_new(struct health *h, const struct snapshot_row *
 	if (!fleet_state(h->fleet, m->instance, &m->told)) /* it has left meanwhile */
 		m->told = INSTANCE_UNKNOWN;
 	health_state_init(&m->state, &h->limits, health_now(h));
+	health_state_begin(&m->state, m->told, health_now(h));
 	health_state_hold(&m->state, row->held_until_ms, health_now(h));
 	checkup_init(&m->engine, h->loop, CHECKUP_ENGINE, h->options.timeout_ms, monitor_on_engine);
 	monitor_set_endpoint(m);

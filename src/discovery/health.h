@@ -1,11 +1,11 @@
 /*
  * health: runs the state machine of every instance (fleet/health_state.h).
  *
- * It probes engines, and the babysitters of those that a registry named, each at its own
- * moment; it reads what the workers have counted and what they avoid, and asks those that
- * keep requests waiting whether they work; it sets state and share in the fleet. `on_change`, once for all
- * that a turn of the loop has brought, asks the owner to build and publish a snapshot. Control thread only:
- * nobody else decides a state, and no sync of a source undoes what is known here.
+ * It probes engines, once for all data-parallel ranks of one, and the babysitters of those that a registry
+ * named, each at its own moment; it reads what the workers have counted and what they avoid, and asks those
+ * that keep requests waiting whether they work; it sets state and share in the fleet. `on_change`, once for
+ * all that a turn of the loop has brought, asks the owner to build and publish a snapshot. Control thread
+ * only: nobody else decides a state, and no sync of a source undoes what is known here.
  */
 #pragma once
 

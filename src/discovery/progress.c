@@ -50,8 +50,12 @@ static void progress_ask_counters(struct progress *p, fetch_fn on_answer) {
 	progress_ask(p, &request, p->answer_ms, on_answer);
 }
 
-static bool read_counters(int outcome, unsigned status, struct slice body, double *sum_out) {
-	return !outcome && status == 200 && samples_sum(body, counters, n_elems(counters), sum_out);
+static bool read_counters(
+    const struct progress *p, int outcome, unsigned status, struct slice body, double *sum_out) {
+	struct slice engine = { p->engine[0] ? p->engine : NULL, strlen(p->engine) };
+
+	return !outcome && status == 200 &&
+	    samples_sum_of(body, counters, n_elems(counters), engine, sum_out);
 }
 
 static void progress_on_second(struct fetch *f, int outcome, unsigned status, struct slice body) {
@@ -60,7 +64,7 @@ static void progress_on_second(struct fetch *f, int outcome, unsigned status, st
 
 	if (outcome == FETCH_E_LOCAL)
 		progress_end(p, HEALTH_PROGRESS_UNASKED);
-	else if (!read_counters(outcome, status, body, &sum))
+	else if (!read_counters(p, outcome, status, body, &sum))
 		progress_end(p, p->is_mute ? HEALTH_PROGRESS_MUTE : HEALTH_PROGRESS_UNSAID);
 	else if (sum != p->sum)
 		progress_end(p, HEALTH_PROGRESS_MOVES);
@@ -86,7 +90,10 @@ static void progress_send_canary(struct progress *p) {
 		    json, "messages", json_pack("[{s:s, s:s}]", "role", "user", "content", "Hi"));
 	else
 		json_object_set_new(json, "prompt", json_string("Hi"));
-	char *text = json_dumps(json, JSON_COMPACT);
+	char *text = json_dumps(json, JSON_COMPACT), field[40] = "";
+
+	if (p->engine[0])
+		snprintf(field, sizeof(field), "x-data-parallel-rank: %s\r\n", p->engine);
 	const struct fetch_request request = {
 		.method = SLICE("POST"),
 		.authority = p->authority,
@@ -94,6 +101,7 @@ static void progress_send_canary(struct progress *p) {
 		.bearer = p->bearer,
 		.tls_host = p->tls_host,
 		.body = slice_of(text),
+		.fields = slice_of(field),
 	};
 
 	progress_ask(p, &request, p->pause_ms, progress_on_canary);
@@ -128,7 +136,7 @@ static void progress_on_canary(struct fetch *f, int outcome, unsigned status, st
 static void progress_on_first(struct fetch *f, int outcome, unsigned status, struct slice body) {
 	struct progress *p = container_of(f, struct progress, fetch);
 
-	p->has_sum = read_counters(outcome, status, body, &p->sum);
+	p->has_sum = read_counters(p, outcome, status, body, &p->sum);
 	if (outcome == FETCH_E_LOCAL)
 		progress_end(p, HEALTH_PROGRESS_UNASKED);
 	else if (p->model && (p->is_hung || !p->has_sum))
@@ -154,6 +162,9 @@ void progress_start(struct progress *p, const struct progress_question *question
 	p->bearer = question->bearer;
 	p->tls_host = instance_tls_host(question->instance);
 	p->model = question->model.p ? strndup(question->model.p, question->model.n) : NULL;
+	p->engine[0] = '\0';
+	if (question->instance->spec.has_rank)
+		snprintf(p->engine, sizeof(p->engine), "%u", question->instance->spec.rank);
 	p->is_hung = question->is_hung;
 	p->is_second_path = p->is_mute = p->is_refused = false;
 	progress_ask_counters(p, progress_on_first);

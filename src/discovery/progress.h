@@ -6,7 +6,8 @@
  * /v1/completions, or /v1/chat/completions where there is no such path): a whole answer
  * below 300 within `pause_ms` is progress; a refusal says nothing of the engine behind. One
  * that is known to hang does no work that its counters could show: it gets the canary in
- * place of the pause.
+ * place of the pause. A data-parallel rank is asked for itself: by its own counters, where they say
+ * engine="RANK", and by a canary that is for it.
  *
  * on_done runs once, on the loop's thread; it may then be started again. Whatever an
  * engine sends is bounded in time and size, and is let go of before on_done.
@@ -28,6 +29,7 @@ struct progress {
 	struct sockaddr_storage address;
 	struct slice authority, bearer; /* good until it is done */
 	const char *tls_host;           /* likewise */
+	char engine[8];                 /* its rank, as counters say it; empty: it has none */
 	char *model;                    /* of the canary; NULL: none is sent */
 	double sum;                     /* of its counters, the first time */
 	bool has_sum, is_hung, is_second_path;

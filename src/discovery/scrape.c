@@ -1,7 +1,9 @@
 #include "discovery/scrape.h"
 
 #include <math.h>
+#include <stdlib.h>
 
+#include "base/log.h"
 #include "http/fetch.h"
 
 #define BODY_BYTES_MAX (2u << 20) /* engines with many ranks have long ones */
@@ -28,6 +30,9 @@ struct scrape {
 	uint64_t ask_at_ms;
 	unsigned n_failed;  /* in a row */
 	uint32_t n_refused; /* connects, ever: which address is next */
+	uint32_t row;       /* in scraper->snapshot */
+	bool is_asking;     /* for itself, or for all ranks of its engine */
+	bool is_cut;        /* said in the log: there is no room for all of its ranks */
 	bool is_listed;
 };
 
@@ -103,6 +108,64 @@ static void scrape_learn(struct scrape *s, struct figures *f) {
 	atomic_store_explicit(&learned->scraped_ms, s->said_ms, memory_order_relaxed);
 }
 
+/* --- ranks ------------------------------------------------------------------------------- */
+
+/* NULL: another row stands for that one, and it is asked for nobody. */
+static struct scrape *scraper_scrape(const struct scraper *s, uint32_t row) {
+	return s->scrapes[s->snapshot->rows[row].instance->slot];
+}
+
+/* How many numbers hold all ranks of its engine. */
+static size_t scrape_n_ranks(const struct scrape *s) {
+	const struct snapshot_row *rows = s->scraper->snapshot->rows;
+	size_t n = 0;
+
+	for (uint32_t r = s->row; r != SNAPSHOT_NO_ROW; r = rows[r].next_rank)
+		n = size_max(n, rows[r].instance->spec.rank + 1u);
+	return n;
+}
+
+/* Each learns its own; what is not split among them is nobody's. */
+static void scrape_share(const struct scrape *first, struct slice body) {
+	const struct scraper *scraper = first->scraper;
+	const struct snapshot_row *rows = scraper->snapshot->rows;
+	size_t n = scrape_n_ranks(first);
+	struct figures *ranks = calloc(n, sizeof(*ranks));
+
+	figures_read_ranks(body, ranks, n);
+	for (uint32_t r = first->row; r != SNAPSHOT_NO_ROW; r = rows[r].next_rank) {
+		struct scrape *s = scraper_scrape(scraper, r);
+		struct figures *own = &ranks[rows[r].instance->spec.rank];
+
+		if (s && (own->is_said[FIGURE_RUNNING] || own->is_said[FIGURE_WAITING]))
+			scrape_learn(s, own);
+	}
+	free(ranks);
+}
+
+static void scrape_count_ranks(struct scrape *s, uint32_t n_engines) {
+	bool is_cut = fleet_set_ranks(s->scraper->fleet, s->instance, n_engines) != 0;
+	struct log_event e;
+
+	if (is_cut && !s->is_cut) {
+		log_begin(&e, LOG_WARN, "there is no room for all data-parallel ranks of an engine");
+		line_text(&e.line, SLICE("instance"), s->instance->spec.name);
+		line_uint(&e.line, SLICE("ranks"), n_engines);
+		log_end(&e);
+	}
+	s->is_cut = is_cut;
+	loop_wake(s->scraper->loop, &s->scraper->change);
+}
+
+static void scrape_take(struct scrape *s, struct figures *figures, struct slice body) {
+	if (s->instance->spec.has_rank)
+		scrape_share(s, body);
+	else
+		scrape_learn(s, figures);
+	if (figures->n_engines)
+		scrape_count_ranks(s, figures->n_engines);
+}
+
 /* --- a question -------------------------------------------------------------------------- */
 
 static enum scrape_outcome scrape_read(
@@ -127,7 +190,7 @@ static void scrape_on_done(struct fetch *f, int outcome, unsigned status, struct
 	s->n_refused += outcome == FETCH_E_CONNECT;
 	s->n_failed = read == SCRAPE_FAILED ? s->n_failed + 1 : 0;
 	if (read == SCRAPE_GOOD)
-		scrape_learn(s, &figures);
+		scrape_take(s, &figures, body);
 	else if (read == SCRAPE_NONE)
 		scrape_ask_in(s, u64_max(NONE_MS, interval_ms));
 	else
@@ -149,15 +212,11 @@ static void scrape_ask(struct scrape *s, const struct snapshot_row *row) {
 }
 
 static bool scrape_is_due(const struct scrape *s, const struct snapshot_row *row) {
-	return row->n_addresses && !fetch_is_busy(&s->fetch) && scraper_now(s->scraper) >= s->ask_at_ms;
+	return s->is_asking && row->n_addresses && !fetch_is_busy(&s->fetch) &&
+	    scraper_now(s->scraper) >= s->ask_at_ms;
 }
 
 /* --- the table --------------------------------------------------------------------------- */
-
-/* NULL: another row stands for that one. */
-static struct scrape *scraper_scrape(const struct scraper *s, uint32_t row) {
-	return s->scrapes[s->snapshot->rows[row].instance->slot];
-}
 
 static void scraper_count_asked(struct scraper *s) {
 	s->n_under_way = 0;
@@ -217,10 +276,20 @@ static void scrape_free(struct scrape **sp) {
 	free(s);
 }
 
-void scraper_init(struct scraper *s, struct loop *loop, const struct scrape_options *options) {
+static void scraper_on_change(struct job *job) {
+	struct scraper *s = container_of(job, struct scraper, change);
+
+	s->on_change(s);
+}
+
+void scraper_init(struct scraper *s, struct loop *loop, struct fleet *fleet,
+    const struct scrape_options *options, void (*on_change)(struct scraper *)) {
 	memset(s, 0, sizeof(*s));
 	s->loop = loop;
+	s->fleet = fleet;
 	s->options = *options;
+	s->on_change = on_change;
+	job_init(&s->change, scraper_on_change);
 	rng_init_random(&s->rng);
 	timer_init(&s->tick, scraper_on_tick);
 }
@@ -235,6 +304,7 @@ static void scraper_clear(struct scraper *s) {
 }
 
 void scraper_deinit(struct scraper *s) {
+	job_cancel(&s->change);
 	scraper_clear(s);
 }
 
@@ -244,6 +314,19 @@ static void scraper_let_go(struct scraper *s) {
 			scrape_free(&s->scrapes[slot]);
 }
 
+static struct scrape *scraper_list(struct scraper *s, uint32_t row) {
+	struct instance *instance = s->snapshot->rows[row].instance;
+	struct scrape **scrape = &s->scrapes[instance->slot];
+
+	if (!*scrape)
+		*scrape = scrape_new(s, instance);
+	/* A slot is taken again only when nobody holds its last instance, and the scrape did. */
+	assert((*scrape)->instance == instance);
+	(*scrape)->row = row;
+	(*scrape)->is_listed = true;
+	return *scrape;
+}
+
 void scraper_sync(struct scraper *s, struct snapshot *snapshot) {
 	if (!s->options.interval_ms)
 		return;
@@ -251,18 +334,12 @@ void scraper_sync(struct scraper *s, struct snapshot *snapshot) {
 	s->snapshot = snapshot_ref(snapshot);
 	for (unsigned slot = 0; slot < INSTANCE_SLOTS_MAX; slot++)
 		if (s->scrapes[slot])
-			s->scrapes[slot]->is_listed = false;
+			s->scrapes[slot]->is_listed = s->scrapes[slot]->is_asking = false;
 	for (uint32_t i = 0; i < snapshot->n_rows; i++) {
-		struct instance *instance = snapshot->rows[i].instance;
-		struct scrape **scrape = &s->scrapes[instance->slot];
-
 		if (snapshot->rows[i].primary != i)
 			continue;
-		if (!*scrape)
-			*scrape = scrape_new(s, instance);
-		/* A slot is taken again only when nobody holds its last instance, and the scrape did. */
-		assert((*scrape)->instance == instance);
-		(*scrape)->is_listed = true;
+		scraper_list(s, i);
+		scraper_list(s, snapshot->rows[i].first_rank)->is_asking = true;
 	}
 	scraper_let_go(s);
 	if (!timer_is_running(&s->tick))

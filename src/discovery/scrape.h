@@ -6,14 +6,17 @@
  * others, and nothing else follows of that: it is no evidence of health, and what was learned
  * stays until it is too old. Of records that are one target the first is asked.
  *
+ * Of an engine with data-parallel ranks the first is asked, and each learns what is said of it; how many
+ * there are goes to the fleet, and `on_change` asks the owner to build and publish a snapshot.
+ *
  * A restart shows in the time its process began, or in a counter that falls. Control thread only.
  */
 #pragma once
 
 #include "base/rng.h"
 #include "discovery/figures.h"
+#include "fleet/fleet.h"
 #include "fleet/load.h"
-#include "fleet/snapshot.h"
 #include "net/loop.h"
 
 enum scrape_outcome {
@@ -37,18 +40,22 @@ struct scrape;
 
 struct scraper {
 	struct loop *loop;
+	struct fleet *fleet;
 	struct scrape_options options;
 	struct snapshot *snapshot;                  /* the one last synced */
 	struct scrape *scrapes[INSTANCE_SLOTS_MAX]; /* by slot */
 	struct timer tick;
+	struct job change;
 	struct rng rng;
 	uint32_t first_row;   /* of the next tick */
 	unsigned n_under_way; /* as of this tick */
 	uint64_t counts[SCRAPE_OUTCOMES];
+	void (*on_change)(struct scraper *s);
 };
 
 /* The text of the options must outlive it. */
-void scraper_init(struct scraper *s, struct loop *loop, const struct scrape_options *options);
+void scraper_init(struct scraper *s, struct loop *loop, struct fleet *fleet,
+    const struct scrape_options *options, void (*on_change)(struct scraper *));
 /* Other options, from now on. */
 void scraper_retune(struct scraper *s, const struct scrape_options *options);
 void scraper_deinit(struct scraper *s);

@@ -15,6 +15,8 @@ struct watch {
 	struct list link;
 	struct watcher *watcher;
 	struct instance *instance;
+	struct watch
+	    *first; /* of the ranks of its engine: it is asked for them; of who has no rank, itself */
 	struct resolver *resolver;
 	struct fetch fetch;
 	struct sockaddr_storage
@@ -283,8 +285,10 @@ static void watch_tick(struct watch *w) {
 	uint64_t now = watch_now(w);
 	uint64_t avoid_until_ms = instance_refused_until_ms(w->instance);
 	if (avoid_until_ms && avoid_until_ms != w->avoid_until_seen_ms)
-		watch_resolve_soon(w);
+		watch_resolve_soon(w->first);
 	w->avoid_until_seen_ms = avoid_until_ms;
+	if (w->first != w)
+		return;
 	if (now >= w->resolve_at_ms)
 		watch_resolve(w);
 	if (!w->is_declared && now >= w->models_at_ms && !fetch_is_busy(&w->fetch))
@@ -365,6 +369,7 @@ void watcher_sync(struct watcher *w, const struct snapshot *snapshot) {
 			loop_timer(w->loop, &w->tick, 0);
 		}
 		watch->is_listed = true;
+		watch->first = w->by_slot[snapshot->rows[snapshot->rows[i].first_rank].instance->slot];
 		watch->is_declared = snapshot->rows[i].are_models_declared;
 	}
 	list_each_safe (it, &w->watches) {

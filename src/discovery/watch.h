@@ -7,10 +7,11 @@
  * declared are asked for them (GET /v1/models, then /models) every `models_ms`, and
  * more often until they answered once. Where a registry, or the engine itself, has named the instance,
  * addresses that `allow` does not have (net/address_range.h) are left out, and nobody here, no worker, no
- * probe gets to see them: who writes there says where our requests go. A connection that is there when
- * `allow` gets narrower may live on. Who writes the configuration may say so. What is learned goes to the
- * fleet; `on_change`, called once for all that a turn of the loop has brought, asks the owner to build and
- * publish a snapshot. Control thread only.
+ * probe gets to see them: who writes there says where our requests go. Of an engine with data-parallel ranks
+ * the first is resolved and asked, and what it says is so of all (fleet/fleet.h). A connection that is there
+ * when `allow` gets narrower may live on. Who writes the configuration may say so. What is learned goes to
+ * the fleet; `on_change`, called once for all that a turn of the loop has brought, asks the owner to build
+ * and publish a snapshot. Control thread only.
  */
 #pragma once
 

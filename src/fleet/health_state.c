@@ -165,6 +165,13 @@ void health_state_will(struct health_state *h, enum instance_state asked, uint64
 	health_heed(h, HEALTH_CAUSE_WILL, now_ms);
 }
 
+void health_state_begin(struct health_state *h, enum instance_state known, uint64_t now_ms) {
+	if (known == INSTANCE_READY || known == INSTANCE_DEGRADED)
+		health_apply(h, HEALTH_EVENT_GOOD, HEALTH_CAUSE_NEW, now_ms);
+	else if (known == INSTANCE_UNHEALTHY) /* the next good probe ends it */
+		health_apply(h, HEALTH_EVENT_BAD, HEALTH_CAUSE_PROBE, now_ms);
+}
+
 /* --- witnesses ------------------------------------------------------------------------------ */
 
 void health_state_hold(struct health_state *h, uint64_t until_ms, uint64_t now_ms) {
@@ -291,6 +298,14 @@ bool health_state_is_suspect(const struct health_state *h, uint64_t now_ms) {
 		return now_ms >= h->held_until_ms;
 	return h->state <= INSTANCE_DEGRADED && h->n_waiting > 0 &&
 	    now_ms >= h->trusted_ms + h->limits->stall_ms;
+}
+
+void health_state_join_hang(struct health_state *h, uint64_t now_ms) {
+	if (h->state > INSTANCE_DEGRADED || h->n_streams > h->n_stalled ||
+	    now_ms < h->trusted_ms + h->limits->stall_ms)
+		return;
+	h->n_mute = (uint32_t)size_max(h->n_mute, 1);
+	health_apply(h, HEALTH_EVENT_BAD, HEALTH_CAUSE_IDLE, now_ms);
 }
 
 /* Still hung when its time out was over: twice as long. */

@@ -18,6 +18,10 @@
  * What drains or is disabled, by an operator's will, a registry's or its own word, is judged by nobody: it
  * is well, gets no new work, and comes back as something new, on trial until a good probe.
  *
+ * The data-parallel ranks of one engine have a state each: what probes, its babysitter and failed connects
+ * say is said to all of them, what answers and streams show to their own; a rank that hangs takes along those
+ * that have done nothing either.
+ *
  * Times are monotonic milliseconds. One thread, the one that owns the fleet.
  */
 #pragma once
@@ -123,6 +127,9 @@ void health_state_init(struct health_state *h, const struct health_limits *limit
 
 /* --- what is heard; each may change the state -------------------------------------------- */
 
+/* It is new, and of its engine, or of this rank of it, so much is known; not what is somebody's will. */
+void health_state_begin(struct health_state *h, enum instance_state known, uint64_t now_ms);
+
 /* It is new, and comes and goes: whatever is heard, it is ejected until then. */
 void health_state_hold(struct health_state *h, uint64_t until_ms, uint64_t now_ms);
 
@@ -148,6 +155,9 @@ void health_state_acquit(struct health_state *h, uint64_t now_ms);
 
 /* It was asked, being suspect. */
 void health_state_progress(struct health_state *h, enum health_progress progress, uint64_t now_ms);
+
+/* Another rank of its engine does no work: nor does it, unless it has shown some within the stall timeout. */
+void health_state_join_hang(struct health_state *h, uint64_t now_ms);
 
 /* What is wanted of it by others: INSTANCE_DRAINING, INSTANCE_DISABLED, or INSTANCE_UNKNOWN for neither. It
  * takes work again when nobody wants otherwise and it does not say itself that it drains. */

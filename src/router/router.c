@@ -159,6 +159,10 @@ static void control_on_wish(struct report *report) {
 	control_publish_now(c);
 }
 
+static void control_on_scraper(struct scraper *scraper) {
+	control_publish(container_of(scraper, struct control, scraper));
+}
+
 static void control_on_registry(struct registry_source *registry) {
 	control_publish(container_of(registry, struct control, registry));
 }
@@ -235,7 +239,7 @@ static void control_open_health(struct control *c) {
 
 static void control_open_scraper(struct control *c) {
 	const struct scrape_options options = reload_scrape_options(c->config, c->router.load);
-	scraper_init(&c->scraper, &c->loop, &options);
+	scraper_init(&c->scraper, &c->loop, c->fleet, &options, control_on_scraper);
 	c->report.scraper = &c->scraper;
 }
 

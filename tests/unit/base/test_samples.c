@@ -115,6 +115,19 @@ static void labels_are_found(void **state) {
 	}
 }
 
+static void samples_of_one_engine_are_summed(void **state) {
+	static const char text[] = "a:n_total{engine=\"0\",x=\"1\"} 1\na:n_total{engine=\"1\"} 2\n"
+				   "b:n_sum{engine=\"10\"} 4\nb:n_sum{x=\"1\"} 8\n";
+	double sum = 0;
+
+	assert_true(samples_sum_of(SLICE(text), names, n_elems(names), SLICE("1"), &sum));
+	assert_true(sum == 2 + 8);
+	assert_true(samples_sum(SLICE(text), names, n_elems(names), &sum));
+	assert_true(sum == 1 + 2 + 4 + 8);
+	assert_false(
+	    samples_sum_of(SLICE("a:n_total{engine=\"0\"} 1\n"), names, n_elems(names), SLICE("1"), &sum));
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(samples_of_the_names_are_summed),
@@ -122,6 +135,7 @@ int main(void) {
 		cmocka_unit_test(any_cut_of_a_text_is_read),
 		cmocka_unit_test(samples_come_one_by_one),
 		cmocka_unit_test(labels_are_found),
+		cmocka_unit_test(samples_of_one_engine_are_summed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -119,6 +119,48 @@ static void a_page_without_load_is_none(void **state) {
 			fail_msg("row %zu", i);
 }
 
+static void each_rank_has_its_own(void **state) {
+	static const char text[] =
+	    "vllm:num_requests_running{engine=\"0\"} 1\nvllm:num_requests_running{engine=\"1\"} 2\n"
+	    "vllm:num_requests_waiting{engine=\"0\"} 10\nvllm:num_requests_waiting{engine=\"1\"} 20\n"
+	    "vllm:kv_cache_usage_perc{engine=\"1\"} 0.75\nvllm:kv_cache_usage_perc{engine=\"2\"} 0.5\n"
+	    "vllm:num_requests_running{engine=\"7\"} 9\nvllm:num_requests_running{engine=\"x\"} 9\n"
+	    "vllm:cache_config_info{engine=\"1\",block_size=\"4\",num_gpu_blocks=\"10\"} 1\n"
+	    "process_start_time_seconds 2\nprocess_start_time_seconds 3\n";
+	struct figures all, ranks[3];
+
+	assert_true(figures_read(SLICE(text), &all));
+	assert_int_equal(all.n_engines, 4); /* 0, 1, 2 and 7 */
+	figures_read_ranks(SLICE(text), ranks, 3);
+	assert_true(ranks[0].values[FIGURE_RUNNING] == 1);
+	assert_true(ranks[1].values[FIGURE_RUNNING] == 2);
+	assert_true(ranks[1].values[FIGURE_WAITING] == 20);
+	assert_true(ranks[1].values[FIGURE_KV_USAGE] == 0.75);
+	assert_true(ranks[1].values[FIGURE_CACHE_TOKENS] == 40);
+	assert_false(ranks[0].is_said[FIGURE_KV_USAGE]);
+	assert_true(ranks[0].values[FIGURE_STARTED] == 5);
+	assert_false(ranks[2].is_said[FIGURE_KV_USAGE]); /* nor how busy it is */
+	assert_false(ranks[2].is_said[FIGURE_STARTED]);
+}
+
+static void engines_are_counted_where_vllm_names_them(void **state) {
+	static const struct {
+		const char *text;
+		uint32_t n;
+	} rows[] = { { "vllm:num_requests_running 1\n", 0 },
+		{ "vllm:num_requests_running{engine=\"0\"} 1\n", 1 },
+		{ "vllm:num_requests_running{engine=\"3\"} 1\nvllm:num_requests_waiting{engine=\"3\"} 1\n",
+		    1 },
+		{ "sglang:num_running_reqs{engine=\"3\"} 1\n", 0 },
+		{ "vllm:num_requests_running{engine=\"1024\"} 1\n", 0 } };
+	struct figures figures;
+
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		assert_true(figures_read(slice_of(rows[i].text), &figures));
+		assert_int_equal(figures.n_engines, rows[i].n);
+	}
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_engine_is_understood),
@@ -126,6 +168,8 @@ int main(void) {
 		cmocka_unit_test(a_value_that_cannot_be_is_not_said),
 		cmocka_unit_test(a_usage_above_one_by_a_rounding_is_one),
 		cmocka_unit_test(a_page_without_load_is_none),
+		cmocka_unit_test(each_rank_has_its_own),
+		cmocka_unit_test(engines_are_counted_where_vllm_names_them),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

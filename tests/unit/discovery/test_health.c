@@ -14,12 +14,15 @@ struct scene {
 	struct health health;
 	struct health_evidence evidence; /* of all of them */
 	uint64_t n_good[3];              /* more of these, by slot */
+	const struct instance *hung;     /* whose the streams are; NULL: everybody's */
 };
 
 static void say_evidence(void *context, unsigned slot, struct health_evidence *evidence_out) {
 	struct scene *s = context;
 
 	*evidence_out = s->evidence;
+	if (s->hung && s->hung->slot != slot)
+		evidence_out->n_streams = evidence_out->n_stalled = 0;
 	if (slot < n_elems(s->n_good))
 		evidence_out->n_good += s->n_good[slot];
 }
@@ -367,6 +370,120 @@ static void a_standstill_of_ours_takes_the_question_back(void **state) {
 	scene_close(s);
 }
 
+static struct fleet_spec engine_of(uint16_t n_ranks) {
+	static const struct pair model = { SLICE("m"), { NULL, 0 } };
+
+	return (struct fleet_spec){ .weight = 1,
+		.models = { &model, 1 },
+		.n_ranks = n_ranks,
+		.instance = { .name = SLICE("e"),
+		    .url = SLICE("http://e:1"),
+		    .authority = SLICE("e:1"),
+		    .host = SLICE("e"),
+		    .port = 1 } };
+}
+
+/* An engine of three ranks. */
+static struct scene *scene_open_ranks(bool has_probes) {
+	struct scene *s = scene_open(0, has_probes);
+	struct fleet_spec spec = engine_of(3);
+
+	assert_int_equal(fleet_upsert(s->fleet, SOURCE_STATIC, &spec), 0);
+	on_change(&s->health);
+	fleet_set_addresses(s->fleet, s->snapshot->rows[0].instance, &s->far.address, 1);
+	on_change(&s->health);
+	return s;
+}
+
+static void assert_states(const struct scene *s, enum instance_state state) {
+	for (uint32_t r = 0; r < s->snapshot->n_rows; r++)
+		assert_int_equal(s->snapshot->rows[r].state, state);
+}
+
+static void say_well(struct scene *s) {
+	far_answer(&s->rig, &s->far, "/health", SLICE("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+}
+
+static void ranks_share_one_probe(void **state) {
+	struct scene *s = scene_open_ranks(true);
+
+	say_well(s);
+	far_until(&s->rig, s->health.n_transitions[INSTANCE_READY] == 3);
+	assert_int_equal(s->health.n_probes, 1);
+	uint64_t begin_ns = far_now_ns;
+	say_well(s);
+	assert_in_range((far_now_ns - begin_ns) / 1000000, INTERVAL_MS * 8 / 10, INTERVAL_MS * 12 / 10);
+	assert_int_equal(s->health.n_probes, 2);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_states(s, i ? INSTANCE_DEGRADED : INSTANCE_READY);
+		far_answer(
+		    &s->rig, &s->far, "/health", SLICE("HTTP/1.1 500 Ill\r\ncontent-length: 0\r\n\r\n"));
+		far_pass(&s->rig, 100);
+	}
+	assert_states(s, INSTANCE_UNHEALTHY);
+	say_well(s);
+	far_until(&s->rig, s->health.n_transitions[INSTANCE_READY] == 6);
+	scene_close(s);
+}
+
+/* A worker saw it of one: nobody listens for the others, either. */
+static void who_refuses_does_so_for_all_ranks(void **state) {
+	struct scene *s = scene_open_ranks(true);
+
+	say_well(s);
+	far_until(&s->rig, s->health.n_transitions[INSTANCE_READY] == 3);
+	instance_avoid(s->snapshot->rows[1].instance, far_now_ns / 1000000);
+	far_pass(&s->rig, 200);
+	assert_states(s, INSTANCE_UNHEALTHY);
+	for (uint32_t r = 0; r < 3; r++)
+		assert_true(s->snapshot->rows[r].is_refusing);
+	say_well(s);
+	far_until(&s->rig, s->health.n_transitions[INSTANCE_READY] == 6);
+	assert_false(instance_is_avoided(s->snapshot->rows[1].instance, far_now_ns / 1000000));
+	scene_close(s);
+}
+
+static void stall_the_second(struct scene *s) {
+	s->hung = s->snapshot->rows[1].instance;
+	s->evidence.n_streams = s->evidence.n_stalled = 3;
+	far_pass(&s->rig, 200);
+}
+
+static void a_rank_that_hangs_takes_idle_ones_along(void **state) {
+	struct scene *s = scene_open_ranks(false);
+
+	far_pass(&s->rig, STALL_MS + 2000);
+	s->evidence.answered_ms = far_now_ns / 1000000; /* all have just worked */
+	far_pass(&s->rig, 200);
+	stall_the_second(s);
+	assert_int_equal(s->snapshot->rows[0].state, INSTANCE_READY);
+	assert_int_equal(s->snapshot->rows[1].state, INSTANCE_UNHEALTHY);
+	assert_int_equal(s->snapshot->rows[2].state, INSTANCE_READY);
+	scene_close(s);
+
+	s = scene_open_ranks(false);
+	far_pass(&s->rig, STALL_MS + 2000);
+	stall_the_second(s);
+	assert_states(s, INSTANCE_UNHEALTHY);
+	scene_close(s);
+}
+
+/* Without a probe of its own. */
+static void a_rank_that_comes_later_is_as_the_others_are(void **state) {
+	struct scene *s = scene_open_ranks(true);
+	struct fleet_spec spec = engine_of(5);
+
+	say_well(s);
+	far_until(&s->rig, s->health.n_transitions[INSTANCE_READY] == 3);
+	assert_int_equal(fleet_upsert(s->fleet, SOURCE_STATIC, &spec), 0);
+	on_change(&s->health);
+	far_pass(&s->rig, 200);
+	assert_int_equal(s->snapshot->n_rows, 5);
+	assert_states(s, INSTANCE_READY);
+	assert_int_equal(s->health.n_probes, 1);
+	scene_close(s);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(streams_of_the_one_before_do_not_count),
@@ -380,6 +497,10 @@ int main(void) {
 		cmocka_unit_test(an_engine_may_say_that_it_drains),
 		cmocka_unit_test(what_is_wished_is_heeded),
 		cmocka_unit_test(a_question_under_way_takes_the_new_key),
+		cmocka_unit_test(ranks_share_one_probe),
+		cmocka_unit_test(who_refuses_does_so_for_all_ranks),
+		cmocka_unit_test(a_rank_that_hangs_takes_idle_ones_along),
+		cmocka_unit_test(a_rank_that_comes_later_is_as_the_others_are),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -270,6 +270,48 @@ static void a_cancelled_question_is_taken_back(void **state) {
 	}
 }
 
+/* A question for the engine is taken back, for one of its ranks. */
+static void become_rank(struct scene *s, uint16_t rank) {
+	struct instance_spec spec = s->instance->spec;
+	struct instance *instance;
+
+	progress_cancel(&s->progress);
+	spec.rank = rank;
+	spec.has_rank = true;
+	instance = instance_new(&spec);
+	instance_unref(&s->instance);
+	s->instance = instance;
+}
+
+#define RANKS(first, second)                                                                                 \
+	ANSWER("200 OK", "85",                                                                               \
+	    "vllm:generation_tokens_total{engine=\"0\"} " first                                              \
+	    "\nvllm:generation_tokens_total{engine=\"1\"} " second)
+
+/* What the others do is no work of its own. */
+static void a_rank_is_asked_for_itself(void **state) {
+	struct scene *s = scene_open("m", false);
+	struct heard heard;
+
+	become_rank(s, 1);
+	close(far_accept(&s->far));
+	scene_ask(s, "m", false);
+	metrics(s, RANKS("5", "7"));
+	metrics(s, RANKS("6", "7"));
+	assert_int_equal(s->said, HEALTH_PROGRESS_STILL);
+	scene_ask(s, "m", false);
+	metrics(s, RANKS("6", "7"));
+	metrics(s, RANKS("6", "8"));
+	assert_int_equal(s->said, HEALTH_PROGRESS_MOVES);
+	scene_ask(s, "m", true);
+	metrics(s, RANKS("6", "8"));
+	int fd = far_hear(&s->rig, &s->far, &heard);
+	assert_non_null(memmem(heard.p, heard.n, "\r\nx-data-parallel-rank: 1\r\n", 27));
+	heard_free(&heard);
+	close(fd);
+	scene_close(s);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(counters_are_read_twice),
@@ -281,6 +323,7 @@ int main(void) {
 		cmocka_unit_test(when_we_cannot_ask_nothing_follows),
 		cmocka_unit_test(metrics_without_end_are_no_counters),
 		cmocka_unit_test(a_cancelled_question_is_taken_back),
+		cmocka_unit_test(a_rank_is_asked_for_itself),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

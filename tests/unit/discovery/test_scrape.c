@@ -35,9 +35,15 @@ static void scene_add(struct scene *s, unsigned i) {
 static void scene_sync(struct scene *s) {
 	struct snapshot *next = fleet_build(s->fleet);
 
+	if (!next)
+		return;
 	snapshot_unref(&s->snapshot);
 	s->snapshot = next;
 	scraper_sync(&s->scraper, next);
+}
+
+static void on_change(struct scraper *scraper) {
+	scene_sync(container_of(scraper, struct scene, scraper));
 }
 
 static struct scene *scene_open_every(unsigned n, uint64_t interval_ms) {
@@ -57,7 +63,7 @@ static struct scene *scene_open_every(unsigned n, uint64_t interval_ms) {
 	s->snapshot = fleet_build(s->fleet);
 	for (uint32_t i = 0; i < n; i++)
 		fleet_set_addresses(s->fleet, s->snapshot->rows[i].instance, &s->far.address, 1);
-	scraper_init(&s->scraper, &s->rig.loop, &options);
+	scraper_init(&s->scraper, &s->rig.loop, s->fleet, &options, on_change);
 	scene_sync(s);
 	return s;
 }
@@ -425,6 +431,71 @@ static void when_we_cannot_ask_nothing_follows(void **state) {
 	scene_close(s);
 }
 
+/* In place of what there is: one engine, with so many ranks, or as many as it says. */
+static struct scene *scene_open_ranks(uint16_t n_ranks) {
+	static const struct pair model = { SLICE("m"), { NULL, 0 } };
+	struct scene *s = scene_open(0);
+	struct fleet_spec spec = { .weight = 1, .models = { &model, 1 }, .n_ranks = n_ranks };
+
+	spec.instance = (struct instance_spec){ .name = SLICE("e"),
+		.url = SLICE("http://e:1"),
+		.authority = SLICE("e:1"),
+		.host = SLICE("e"),
+		.port = 1 };
+	assert_int_equal(fleet_upsert(s->fleet, SOURCE_STATIC, &spec), 0);
+	scene_sync(s);
+	fleet_set_addresses(s->fleet, first(s), &s->far.address, 1);
+	scene_sync(s);
+	return s;
+}
+
+#define RANK(k, running) "vllm:num_requests_running{engine=\"" k "\"} " running "\n"
+
+static double running(const struct scene *s, uint32_t row) {
+	return learned_read(&s->snapshot->rows[row].instance->learned.n_running);
+}
+
+/* One question for all of them. */
+static void ranks_learn_what_is_said_of_each(void **state) {
+	struct scene *s = scene_open_ranks(3);
+	double value;
+
+	say_figures(s, RANK("0", "5") RANK("1", "6") RANK("2", "7"));
+	for (uint32_t r = 0; r < 3; r++) {
+		const struct instance *rank = s->snapshot->rows[r].instance;
+
+		assert_true(running(s, r) == 5 + r);
+		assert_true(scraper_figure(&s->scraper, rank, FIGURE_RUNNING, &value) && value == 5 + r);
+	}
+	assert_int_equal(far_accept(&s->far), -1);
+	assert_in_range(asked_after_ms(s, "200 OK", RANK("0", "1") RANK("2", "1")), INTERVAL_MS * 8 / 10,
+	    INTERVAL_MS * 12 / 10);
+	assert_true(running(s, 1) == 6); /* nothing is said of it */
+	assert_int_equal(s->scraper.counts[SCRAPE_GOOD], 2);
+	scene_close(s);
+}
+
+static void an_engine_says_how_many_ranks_it_has(void **state) {
+	struct scene *s = scene_open_ranks(RANKS_AUTO);
+
+	assert_int_equal(s->snapshot->n_rows, 1);
+	say_figures(s, RANK("0", "5"));
+	assert_int_equal(s->snapshot->n_rows, 1);
+	assert_true(running(s, 0) == 5);
+	say_figures(s, RANK("0", "5") RANK("1", "6") RANK("2", "7"));
+	assert_int_equal(s->snapshot->n_rows, 3);
+	struct instance *kept = first(s);
+	say_figures(s, RANK("0", "2") RANK("1", "3") RANK("2", "4"));
+	assert_true(running(s, 2) == 4);
+	say(s, "503 Busy", ""); /* it says nothing: that is no other number */
+	say_figures(s, LOAD("1", "1"));
+	assert_int_equal(s->snapshot->n_rows, 3);
+	say_figures(s, RANK("0", "8") RANK("1", "9"));
+	assert_int_equal(s->snapshot->n_rows, 2);
+	assert_ptr_equal(first(s), kept);
+	scene_close(s);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_said_is_learned),
@@ -441,6 +512,8 @@ int main(void) {
 		cmocka_unit_test(one_target_is_asked_once),
 		cmocka_unit_test(off_is_off),
 		cmocka_unit_test(when_we_cannot_ask_nothing_follows),
+		cmocka_unit_test(ranks_learn_what_is_said_of_each),
+		cmocka_unit_test(an_engine_says_how_many_ranks_it_has),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -802,6 +802,47 @@ static void so_many_good_probes_bring_it_back(void **state) {
 	}
 }
 
+static void a_new_rank_begins_as_its_engine_is(void **state) {
+	static const struct {
+		enum instance_state known, becomes;
+	} rows[] = { { INSTANCE_UNKNOWN, INSTANCE_UNKNOWN }, { INSTANCE_READY, INSTANCE_READY },
+		{ INSTANCE_DEGRADED, INSTANCE_READY }, { INSTANCE_UNHEALTHY, INSTANCE_UNHEALTHY },
+		{ INSTANCE_DRAINING, INSTANCE_UNKNOWN } };
+
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct life l = life_begin(&probed);
+
+		health_state_begin(&l.h, rows[i].known, l.now_ms);
+		assert_int_equal(l.h.state, rows[i].becomes);
+		probe(&l, HEALTH_PROBE_GOOD);
+		assert_int_equal(l.h.state, INSTANCE_READY);
+	}
+}
+
+/* Of the ranks of one engine: who has shown work lately stays. */
+static void a_hang_takes_along_who_shows_no_work(void **state) {
+	struct life idle = life_ready(), busy = life_ready(), answering = life_ready();
+
+	pass(&idle, STALL_MS);
+	health_state_streams(&busy.h, 3, 1, busy.now_ms);
+	health_state_acquit(&answering.h, answering.now_ms);
+	health_state_join_hang(&idle.h, idle.now_ms);
+	health_state_join_hang(&busy.h, busy.now_ms + 2 * STALL_MS);
+	health_state_join_hang(&answering.h, answering.now_ms + STALL_MS - 1);
+	assert_is(&idle, INSTANCE_UNHEALTHY, HEALTH_CAUSE_IDLE);
+	assert_true(health_state_is_hung(&idle.h));
+	assert_int_equal(busy.h.state, INSTANCE_DEGRADED);
+	assert_int_equal(answering.h.state, INSTANCE_READY);
+	/* It owes a sign of work, and comes back by one. */
+	pass(&idle, HEALTH_HOLD_MAX_MS);
+	probe(&idle, HEALTH_PROBE_GOOD);
+	assert_int_equal(idle.h.state, INSTANCE_UNHEALTHY);
+	assert_true(health_state_is_suspect(&idle.h, idle.now_ms));
+	health_state_progress(&idle.h, HEALTH_PROGRESS_MOVES, idle.now_ms);
+	probe(&idle, HEALTH_PROBE_GOOD);
+	assert_int_equal(idle.h.state, INSTANCE_READY);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_move_of_the_table_is_legal),
@@ -843,6 +884,8 @@ int main(void) {
 		cmocka_unit_test(without_probes_progress_brings_it_back),
 		cmocka_unit_test(any_order_of_events_is_survived),
 		cmocka_unit_test(the_drawing_is_true),
+		cmocka_unit_test(a_new_rank_begins_as_its_engine_is),
+		cmocka_unit_test(a_hang_takes_along_who_shows_no_work),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,6 +33,10 @@ static json_t *options_of(const struct router_config *before, const struct route
 
 /* --- things with names: name -> {option: value} --------------------------------------------- */
 
+static json_t *ranks_json(uint16_t n) {
+	return n == RANKS_AUTO ? json_string("auto") : json_integer(n);
+}
+
 static json_t *workers_of(const struct router_config *config) {
 	json_t *workers = json_object();
 	struct static_fleet fleet;
@@ -42,10 +46,11 @@ static json_t *workers_of(const struct router_config *config) {
 		const struct fleet_spec *spec = &fleet.specs[i];
 
 		json_object_setn_new(workers, spec->instance.name.p, spec->instance.name.n,
-		    json_pack("{s:o, s:f, s:o, s:o, s:o, s:o}", "url", text_json(spec->instance.url),
-			"weight", (double)spec->weight / INSTANCE_WEIGHT_ONE, "models",
-			pairs_json_keys(spec->models), "labels", pairs_json(spec->labels), "metadata",
-			text_json(spec->metadata), "api_key", text_json(spec->instance.key)));
+		    json_pack("{s:o, s:o, s:f, s:o, s:o, s:o, s:o}", "ranks", ranks_json(spec->n_ranks),
+			"url", text_json(spec->instance.url), "weight",
+			(double)spec->weight / INSTANCE_WEIGHT_ONE, "models", pairs_json_keys(spec->models),
+			"labels", pairs_json(spec->labels), "metadata", text_json(spec->metadata), "api_key",
+			text_json(spec->instance.key)));
 	}
 	static_fleet_deinit(&fleet);
 	return workers;

@@ -45,15 +45,28 @@ static const char *drainer_of(const struct report *r, const struct snapshot_row 
 static json_t *row_json(const struct report *r, const struct snapshot_row *row) {
 	static const char *const sources[] = { "static", "registry", "zmq", "leaving" };
 	const struct snapshot_row *primary = &r->snapshot->rows[row->primary];
-	struct fleet_wish wish = fleet_wish(r->fleet, row->instance->spec.name);
-
-	return json_pack("{s:o, s:s, s:s, s:s?, s:o, s:I, s:o, s:o}", "instance",
-	    decision_json_text(row->instance->spec.name), "source", sources[row->source], "state",
+	const struct instance_spec *spec = &row->instance->spec;
+	struct fleet_wish wish = fleet_wish(r->fleet, spec->name);
+	json_t *json = json_pack("{s:o, s:s, s:s, s:s?, s:o, s:I, s:o, s:o}", "instance",
+	    decision_json_text(spec->name), "source", sources[row->source], "state",
 	    instance_state_text(primary->state), "drained_by", drainer_of(r, primary), "weight",
 	    weight_json(primary->weight), "in_flight",
 	    (json_int_t)load_requests(r->router->load, primary->instance->slot), "kv_engine",
 	    primary->kv_engine.n ? decision_json_text(primary->kv_engine) : json_null(), "wished",
 	    wish_json(&wish));
+
+	if (spec->has_rank)
+		json_object_set_new(json, "rank", json_integer(spec->rank));
+	return json;
+}
+
+/* By its own name, or by the one that all ranks of its engine have in front. */
+static bool is_called(const struct instance_spec *spec, struct slice name) {
+	struct slice engine;
+	uint16_t rank;
+
+	return slice_eq(spec->name, name) ||
+	    (spec->has_rank && rank_split(spec->name, &engine, &rank) && slice_eq(engine, name));
 }
 
 struct listing {
@@ -62,13 +75,9 @@ struct listing {
 	json_t *list;
 };
 
-static bool is_asked_for(const struct listing *l, struct slice name) {
-	return !l->name.n || slice_eq(l->name, name);
-}
-
 static bool has_row(const struct snapshot *snap, struct slice name) {
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		if (slice_eq(snap->rows[i].instance->spec.name, name))
+		if (is_called(&snap->rows[i].instance->spec, name))
 			return true;
 	return false;
 }
@@ -76,7 +85,7 @@ static bool has_row(const struct snapshot *snap, struct slice name) {
 static void add_absent(void *context, struct slice name, const struct fleet_wish *wish) {
 	struct listing *l = context;
 
-	if (is_asked_for(l, name) && !has_row(l->report->snapshot, name))
+	if ((!l->name.n || slice_eq(l->name, name)) && !has_row(l->report->snapshot, name))
 		json_array_append_new(l->list,
 		    json_pack("{s:o, s:n, s:n, s:n, s:n, s:i, s:n, s:o}", "instance",
 			decision_json_text(name), "source", "state", "drained_by", "weight", "in_flight", 0,
@@ -87,7 +96,7 @@ static json_t *instances_json(const struct report *r, struct slice name) {
 	struct listing l = { r, name, json_array() };
 
 	for (uint32_t i = 0; i < r->snapshot->n_rows; i++)
-		if (is_asked_for(&l, r->snapshot->rows[i].instance->spec.name))
+		if (!name.n || is_called(&r->snapshot->rows[i].instance->spec, name))
 			json_array_append_new(l.list, row_json(r, &r->snapshot->rows[i]));
 	fleet_each_wish(r->fleet, add_absent, &l);
 	return json_pack("{s:o}", "instances", l.list);
@@ -184,7 +193,8 @@ static void wish_of_name(struct fleet *fleet, struct slice name, wish_fn set, co
 	fleet_set_wish(fleet, name, &wish);
 }
 
-/* Of all names of the targets that have this one. False: there is no such name. */
+/* Of all names of the targets that have this one; the name of an engine with ranks is that of all. False:
+ * there is no such name. */
 static bool wish_of_target(
     const struct report *r, struct slice name, wish_fn set, const struct fleet_wish *by) {
 	const struct snapshot *snap = r->snapshot;
@@ -192,7 +202,7 @@ static bool wish_of_target(
 	bool is_here = false, is_wished = old.state || old.has_weight;
 
 	for (uint32_t i = 0; i < snap->n_rows; i++) {
-		if (!slice_eq(snap->rows[i].instance->spec.name, name))
+		if (!is_called(&snap->rows[i].instance->spec, name))
 			continue;
 		is_here = true;
 		for (uint32_t k = snap->rows[i].primary; k != SNAPSHOT_NO_ROW; k = snap->rows[k].next_peer)

@@ -133,6 +133,8 @@ static json_t *service_info(const struct local_state *s, uint32_t row_index) {
 	    breaker_state_text(breaker.state), "response_time", (double)metric_read(&inst->response_us) / 1e6,
 	    "weight", service_weight(row), "models", pairs_json_keys(row->models), "metadata",
 	    service_metadata(row));
+	if (inst->spec.has_rank)
+		json_object_set_new(info, "rank", json_integer(inst->spec.rank));
 	service_count(s->worker->router, inst, info);
 	return info;
 }

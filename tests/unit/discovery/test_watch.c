@@ -646,6 +646,26 @@ static void another_order_is_no_news(void **state) {
 	scene_close(s);
 }
 
+/* One lookup and one question for all of them, whichever failed to connect. */
+static void ranks_are_asked_once(void **state) {
+	struct scene *s = scene_open(NULL);
+	struct fleet_spec spec = { .instance = row(s)->instance->spec, .weight = 1, .n_ranks = 3 };
+	assert_int_equal(fleet_upsert(s->fleet, SOURCE_STATIC, &spec), 0);
+	on_change(&s->watcher);
+	watcher_sync(&s->watcher, s->snapshot);
+	names.n_lookups = 0;
+	answer(s, "/v1/models", LIST("{\"id\":\"a\"}"));
+	assert_int_equal(names.n_lookups, 1);
+	assert_int_equal(s->snapshot->n_rows, 3);
+	assert_int_equal(snapshot_model(s->snapshot, SLICE("a"))->n_candidates, 3);
+	far_pass(&s->rig, MODELS_MS - 1000);
+	assert_int_equal(far_accept(&s->engine), -1);
+	instance_avoid(s->snapshot->rows[2].instance, far_now_ns / 1000000);
+	far_pass(&s->rig, 1000);
+	assert_int_equal(names.n_lookups, 2);
+	scene_close(s);
+}
+
 int main(void) {
 	loop_setup_process();
 	const struct CMUnitTest tests[] = {
@@ -675,6 +695,7 @@ int main(void) {
 		cmocka_unit_test(by_default_metadata_alone_is_out_of_reach),
 		cmocka_unit_test(of_several_addresses_those_that_are_allowed_count),
 		cmocka_unit_test(other_ranges_count_at_once),
+		cmocka_unit_test(ranks_are_asked_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

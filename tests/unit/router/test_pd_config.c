@@ -75,9 +75,9 @@ static void what_is_said_otherwise(void **state) {
 	assert_string_equal(r.config.pd.discovery_address, "");
 	assert_string_equal(r.config.prefill_policy, "");
 	assert_string_equal(r.config.decode_policy, "");
-	assert_int_equal(r.config.data_parallel_size, 1);
-	assert_int_equal(r.config.prefill_data_parallel_size, 0);
-	assert_int_equal(r.config.decode_data_parallel_size, 0);
+	assert_int_equal(r.config.ranks.unified, 1);
+	assert_int_equal(r.config.ranks.prefill, 1);
+	assert_int_equal(r.config.ranks.decode, 1);
 	release(&r);
 	r = read_config("--vllm-discovery-address 0.0.0.0:30001 --pd-disaggregation --kv-connector moriio "
 			"--prefill-policy session --decode-policy random --pd-min-uncached-tokens 0 "
@@ -89,9 +89,9 @@ static void what_is_said_otherwise(void **state) {
 	assert_int_equal(r.config.pd.min_uncached_tokens, 0);
 	assert_string_equal(r.config.prefill_policy, "session");
 	assert_string_equal(r.config.decode_policy, "random");
-	assert_int_equal(r.config.data_parallel_size, 8);
-	assert_int_equal(r.config.prefill_data_parallel_size, 4);
-	assert_int_equal(r.config.decode_data_parallel_size, 256);
+	assert_int_equal(r.config.ranks.unified, 8);
+	assert_int_equal(r.config.ranks.prefill, 4);
+	assert_int_equal(r.config.ranks.decode, 256);
 	release(&r);
 }
 

@@ -601,7 +601,8 @@ void fleet_set_rank_defaults(struct fleet *fleet, const struct rank_defaults *de
 		const struct record *record = fleet->records[i];
 		struct fleet_spec spec = record_spec(record);
 
-		if (record->source != SOURCE_LEAVING && fleet_upsert(fleet, record->source, &spec))
+		if (!record->n_ranks && record->source != SOURCE_LEAVING &&
+		    fleet_upsert(fleet, record->source, &spec))
 			log_no_room(spec.instance.name);
 		record = fleet->records[i]; /* the first of its run now */
 		i = fleet_run(fleet, record->source, record_engine(record)).to;

@@ -232,6 +232,7 @@ static void those_that_are_taken_over_leave_later(void **state) {
 	assert_int_equal(fleet_check(fleet, SOURCE_STATIC, &spec, 1, &name), 0);
 	assert_int_equal(fleet_take_over(fleet, SOURCE_STATIC, &spec), 0);
 	assert_true(fleet_has_others(fleet, SOURCE_STATIC, &spec, 1));
+	fleet_set_rank_defaults(fleet, &(struct rank_defaults){ 3, 3, 3 }); /* is about others */
 	struct snapshot *snap = build(fleet);
 	assert_ranks(snap, "e", 4);
 	snapshot_unref(&snap);

@@ -322,6 +322,12 @@ def targets(samples):
             1.20,
             "{:.2f}",
         ),
+        (
+            "ranks: CPU with 8 ranks of one engine by 8 engines",
+            samples.ratio("ranks", 64, cpu, "headrace_ranks", ["headrace_8"]),
+            1.05,
+            "{:.2f}",
+        ),
         ("shared400k: cores at 100 requests/s", samples.cores("shared400k", "headrace"), 0.05, "{:.3f}"),
         *decide_targets(samples),
         *flood_targets(samples),

@@ -30,6 +30,7 @@ within each round. CPU per operation is the growth of the CPU clocks of the prox
     tls         chat with 64 connections that speak TLS 1.3 and are kept; nginx, HAProxy and headrace, one P-256
                 certificate for all
     tls_sse     sse over TLS, a quarter of the streams
+    ranks       chat with 64 connections and one model: headrace with 8 engines, and with one of 8 data-parallel ranks
     decide      headrace's policies alone: what a choice takes among 8, 64 and 1,000 instances, and the
                 lookup of a prompt of 195 blocks in an index of 64 MiB. An operation is a choice
 
@@ -67,7 +68,7 @@ SHARED_BYTES = PROMPT_BYTES * 95 // 100
 SHARED_CONNECTIONS = 32
 SHARED_RATE_PER_S = 100
 PLAIN = ("chat", "sse", "idle", "prompt400k", "shared400k", "latency")
-WORKLOADS = (*PLAIN, *TLS_WORKLOADS)
+WORKLOADS = (*PLAIN, *TLS_WORKLOADS, "ranks")
 ALSO = ("fleet", "registry", "decide", "flood", "storm")  # of no subject but our own
 
 
@@ -174,7 +175,7 @@ class Bench:
         self.check_subjects()
         for workload in workloads:
             measure = getattr(self, workload)
-            place = self.crowd if workload == "shared400k" else self.place
+            place = {"shared400k": self.crowd, "ranks": self.place.alike()}.get(workload, self.place)
             subjects = [s for s in self.subjects if workload in (s.workloads or PLAIN)]
             for index in range(self.profile.rounds):
                 for subject in subjects:
@@ -243,6 +244,10 @@ class Bench:
         result = load.run("open", SHARED_CONNECTIONS, *options, "--models", 1)
         config = {"body_bytes": PROMPT_BYTES, "shared_bytes": SHARED_BYTES, "rate_per_s": SHARED_RATE_PER_S}
         self.add("shared400k", index, subject, SHARED_CONNECTIONS, result, **config)
+
+    def ranks(self, index, subject, running, load):
+        result = self.closed(load, CHAT_CLOSE, self.profile.chat_ms, "--models", 1)
+        self.add("ranks", index, subject, CHAT_CLOSE, result)
 
     def latency(self, index, subject, running, load):
         rate = self.half_load(subject, load)

@@ -72,6 +72,12 @@ class Place:
         other.engine_ports, other.is_crowd = self.crowd_ports, True
         return other
 
+    def alike(self):
+        """The same place, with one model on all engines."""
+        other = copy.copy(self)
+        other.is_crowd = True
+        return other
+
     def models_of(self, engine):
         return MODELS[:1] if self.is_crowd else models_of(engine)
 
@@ -322,6 +328,7 @@ class Headrace(Subject):
     policy = "cache_aware"
     routed = True
     has_admin = True
+    more = ""  # of each engine
 
     def version(self, place):
         asked = subprocess.run([place.program("release/headrace"), "--version"], capture_output=True, text=True)
@@ -331,7 +338,7 @@ class Headrace(Subject):
         return ""
 
     def command(self, place, folder, port, admin_port):
-        worker = '\n[[worker]]\nurl = "http://127.0.0.1:{port}"\nmodels = {models}'
+        worker = '\n[[worker]]\nurl = "http://127.0.0.1:{port}"\nmodels = {models}' + self.more
         values = {"PORT": port, "ADMIN_PORT": admin_port, "POLICY": self.policy, "TLS": self.tls(place)}
         config = self.write(place, "headrace.toml", folder, worker, **values)
         return [place.program("release/headrace"), "router", "--config", config]
@@ -343,6 +350,26 @@ class HeadraceRoundRobin(Headrace):
     name = "headrace_rr"
     policy = "round_robin"
     workloads = ("chat", "prompt400k", "shared400k")
+
+
+class HeadraceOneModel(Headrace):
+    """Eight engines with one model, for who has as many ranks."""
+
+    name = "headrace_8"
+    workloads = ("ranks",)
+
+
+class HeadraceRanks(Headrace):
+    """One engine of eight data-parallel ranks."""
+
+    name = "headrace_ranks"
+    workloads = ("ranks",)
+    more = f"\nranks = {N_ENGINES}"
+
+    def command(self, place, folder, port, admin_port):
+        one = copy.copy(place)
+        one.engine_ports = place.engine_ports[:1]
+        return super().command(one, folder, port, admin_port)
 
 
 class NginxTls(Nginx):
@@ -375,6 +402,8 @@ SUBJECTS = [
     Aiohttp(),
     Headrace(),
     HeadraceRoundRobin(),
+    HeadraceOneModel(),
+    HeadraceRanks(),
     NginxTls(),
     HaproxyTls(),
     HeadraceTls(),

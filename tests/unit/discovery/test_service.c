@@ -296,6 +296,21 @@ static void who_is_alive_and_who_leaves(void **state) {
 	}
 }
 
+static void the_url_may_name_a_rank(void **state) {
+	struct service *s = parsed("{" ENGINE "," TYPE ",\"url\":\"https://elsewhere:1@12\"}");
+
+	assert_text(s->spec.instance.name, "n");
+	assert_text(s->spec.instance.url, "https://h:8000@12");
+	assert_text(s->spec.instance.authority, "h:8000");
+	assert_true(s->spec.instance.has_rank);
+	assert_int_equal(s->spec.instance.rank, 12);
+	service_free(&s);
+	s = parsed("{" ENGINE "," TYPE ",\"url\":\"http://h:8000@x\"}");
+	assert_text(s->spec.instance.url, "http://h:8000");
+	assert_false(s->spec.instance.has_rank);
+	service_free(&s);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(records_are_judged),
@@ -306,6 +321,7 @@ int main(void) {
 		cmocka_unit_test(many_models_are_few_looks),
 		cmocka_unit_test(labels_and_role_are_kept),
 		cmocka_unit_test(who_is_alive_and_who_leaves),
+		cmocka_unit_test(the_url_may_name_a_rank),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

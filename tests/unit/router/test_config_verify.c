@@ -416,6 +416,54 @@ static void bad_static_services_are_mistakes(void **state) {
 	release(&r);
 }
 
+static void assert_ranks(const char *flags, uint16_t unified, uint16_t prefill, uint16_t decode) {
+	struct reading r = read_config(flags, NULL);
+
+	assert_null(strstr(r.mistakes, "size"));
+	assert_int_equal(r.config.ranks.unified, unified);
+	assert_int_equal(r.config.ranks.prefill, prefill);
+	assert_int_equal(r.config.ranks.decode, decode);
+	release(&r);
+}
+
+static void ranks_are_numbers_or_auto(void **state) {
+	assert_ranks("", 1, 1, 1);
+	assert_ranks("--data-parallel-size 8", 8, 8, 8);
+	assert_ranks("--intra-node-data-parallel-size 8 --decode-data-parallel-size 1", 8, 8, 1);
+	assert_ranks("--prefill-data-parallel-size auto", 1, RANKS_AUTO, 1);
+	assert_ranks(
+	    "--data-parallel-size 0 --prefill-data-parallel-size 1024", RANKS_AUTO, RANKS_MAX, RANKS_AUTO);
+	static const char *const wrong[] = { "1025", "-1", "Auto", "65535" };
+	for (size_t i = 0; i < n_elems(wrong); i++) {
+		char flags[64];
+
+		snprintf(flags, sizeof(flags), "--data-parallel-size %s", wrong[i]);
+		struct reading r = read_config(flags, NULL);
+		assert_int_equal(option_mistakes(r.config.options), 1);
+		release(&r);
+	}
+}
+
+static void workers_may_be_ranks(void **state) {
+	struct reading r = read_config("--worker-urls HTTPS://GPU@3 http://[::1]:1@0",
+	    "[[worker]]\nurl = \"http://a:1\"\nranks = \"auto\"\n[[worker]]\nurl = \"http://a:1@2\"\nname = "
+	    "\"x\"\n");
+	const struct router_worker *w = r.config.workers.items;
+
+	assert_string_equal(r.mistakes, "");
+	assert_int_equal(r.config.workers.n, 4);
+	assert_int_equal(w[0].n_ranks, RANKS_AUTO);
+	assert_false(w[0].has_rank);
+	assert_string_equal(w[1].url, "http://a:1@2");
+	assert_string_equal(w[1].name, "x");
+	assert_string_equal(w[2].url, "https://gpu:443@3");
+	assert_string_equal(w[2].name, w[2].url);
+	assert_int_equal(w[2].rank, 3);
+	assert_string_equal(w[3].url, "http://[::1]:1@0");
+	assert_true(w[3].has_rank);
+	release(&r);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(first_byte_holds_for_all_once_it_is_set),
@@ -436,6 +484,8 @@ int main(void) {
 		cmocka_unit_test(the_environment_has_validation_urls),
 		cmocka_unit_test(static_services_are_engines),
 		cmocka_unit_test(bad_static_services_are_mistakes),
+		cmocka_unit_test(ranks_are_numbers_or_auto),
+		cmocka_unit_test(workers_may_be_ranks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

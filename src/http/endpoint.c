@@ -15,8 +15,9 @@
 
 #include <sys/resource.h>
 
-#include "base/text.h"
+#include "base/percent.h"
 #include "base/utf8.h"
+#include "http/caller.h"
 #include "http/reply.h"
 
 #define BODY_IDLE_MS      10000
@@ -311,6 +312,10 @@ static bool endpoint_matches(const struct endpoint *row, struct slice path, stru
 	const char *closing = strchr(brace, '}');
 	assert(closing);
 	struct slice rest = slice_skip(path, before.n);
+	if (closing[-1] == '*') {
+		*param_out = rest;
+		return rest.n;
+	}
 	const char *slash = rest.n ? memchr(rest.p, '/', rest.n) : NULL;
 	*param_out = (struct slice){ rest.p, slash ? (size_t)(slash - rest.p) : rest.n };
 	return param_out->n && slice_eq(slice_skip(rest, param_out->n), slice_of(closing + 1));
@@ -337,34 +342,6 @@ static struct slice endpoint_allow(unsigned methods, char room[64]) {
 	return (struct slice){ room, n };
 }
 
-/* "%2F" and, in a query, "+". Needs raw.n bytes of room. False: not encoded as it should be. */
-static bool endpoint_decode(struct slice raw, bool is_query, char *to, size_t *n_out) {
-	size_t n = 0;
-	for (size_t i = 0; i < raw.n; i++) {
-		unsigned value = (unsigned char)raw.p[i];
-		if (value == '%') {
-			if (raw.n - i < 3)
-				return false;
-			value = 0;
-			for (size_t k = i + 1; k <= i + 2; k++) {
-				char digit = ascii_lower(raw.p[k]);
-				bool is_number = digit >= '0' && digit <= '9';
-				if (!is_number && !(digit >= 'a' && digit <= 'f'))
-					return false;
-				value = value << 4 | (unsigned)(is_number ? digit - '0' : digit - 'a' + 10);
-			}
-			if (!value) /* would end a C string that is made of it */
-				return false;
-			i += 2;
-		} else if (value == '+' && is_query) {
-			value = ' ';
-		}
-		to[n++] = (char)value;
-	}
-	*n_out = n;
-	return true;
-}
-
 /* A room of the target's length is enough for all that is decoded. */
 static char *endpoint_text(struct endpoint_call *c) {
 	if (!c->text)
@@ -372,42 +349,15 @@ static char *endpoint_text(struct endpoint_call *c) {
 	return c->text;
 }
 
-/* Whole or not at all, in a time that says nothing about the token. */
-static bool endpoint_is_equal(struct slice a, struct slice b) {
-	volatile unsigned char differs = a.n != b.n;
-	for (size_t i = 0; i < a.n; i++)
-		differs |= (unsigned char)(a.p[i] ^ (b.n ? b.p[i % b.n] : 0));
-	return !differs;
-}
-
 bool endpoint_has_token(const struct endpoint_call *c, struct slice token) {
-	struct slice given = head_find(head_of(c), FIELD_AUTHORIZATION);
-	return slice_is(slice_head(given, 7), SLICE("bearer ")) &&
-	    endpoint_is_equal(slice_trim(slice_skip(given, 7)), token);
-}
-
-/* The host of an authority is this machine by its own name: no name that somebody's DNS leads here. */
-static bool endpoint_names_us(struct slice authority) {
-	struct slice host;
-	uint16_t port;
-	return text_authority(authority, 80, &host, &port) &&
-	    (slice_is(host, SLICE("localhost")) || slice_has_prefix(host, SLICE("127.")) ||
-		slice_is(host, SLICE("::1")));
-}
-
-/* A program on this machine, and no web page that its browser shows: those send an origin, or come by a name.
- */
-static bool endpoint_is_of_here(struct endpoint_call *c) {
-	const struct head *head = head_of(c);
-	return endpoint_is_local(c) && endpoint_names_us(head_find(head, FIELD_HOST)) &&
-	    !head_find_name(head, SLICE("origin")).p;
+	return caller_has_token(head_of(c), token);
 }
 
 static bool endpoint_is_allowed(struct endpoint_call *c) {
 	struct slice token = slice_of(c->server->token);
 	if (!c->row->writes || (token.n && endpoint_has_token(c, token)))
 		return true;
-	return c->server->is_guarded ? endpoint_is_of_here(c) : !token.n;
+	return c->server->is_guarded ? caller_is_of_here(session_of(&c->call), head_of(c)) : !token.n;
 }
 
 static size_t endpoint_body_max(const struct endpoint_call *c) {
@@ -438,7 +388,7 @@ static bool endpoint_admit(struct endpoint_call *c) {
 		endpoint_refuse(c, CAUSE_ADMIN_KEY, (struct slice){ NULL, 0 });
 	else if (!endpoint_is_allowed(c))
 		endpoint_answer_error(c, 401, "invalid_api_key", "this needs the right bearer token");
-	else if (found.n && !endpoint_decode(found, false, endpoint_text(c), &c->param_bytes))
+	else if (found.n && !percent_decode(found, false, endpoint_text(c), &c->param_bytes))
 		endpoint_answer_error(
 		    c, 400, "bad_request", "the path is not percent-encoded as it should be");
 	else if (head->framing == FRAMING_LENGTH && head->content_length > endpoint_body_max(c))
@@ -600,40 +550,19 @@ static struct slice endpoint_raw_query(const struct endpoint_call *c) {
 
 bool endpoint_query_is_good(struct endpoint_call *c) {
 	size_t n;
-	return endpoint_decode(endpoint_raw_query(c), true, endpoint_text(c) + c->param_bytes, &n);
+	return percent_decode(endpoint_raw_query(c), true, endpoint_text(c) + c->param_bytes, &n);
 }
 
 struct slice endpoint_query(struct endpoint_call *c, const char *key) {
-	struct slice rest = endpoint_raw_query(c), wanted = slice_of(key), none = { NULL, 0 };
-	char *room = endpoint_text(c) + c->param_bytes;
-	while (rest.n) {
-		const char *end = memchr(rest.p, '&', rest.n);
-		struct slice pair = { rest.p, end ? (size_t)(end - rest.p) : rest.n };
-		rest = slice_skip(rest, end ? pair.n + 1 : pair.n);
-		const char *sign = pair.n ? memchr(pair.p, '=', pair.n) : NULL;
-		struct slice name = { pair.p, sign ? (size_t)(sign - pair.p) : pair.n };
-		struct slice value = sign ? slice_skip(pair, name.n + 1) : (struct slice){ room, 0 };
-		size_t n;
-		if (!endpoint_decode(name, true, room, &n) || !slice_eq((struct slice){ room, n }, wanted))
-			continue;
-		if (endpoint_decode(value, true, room, &n))
-			return (struct slice){ room, n };
-		return value; /* badly encoded: as it is */
-	}
-	return none;
+	return percent_query(endpoint_raw_query(c), slice_of(key), endpoint_text(c) + c->param_bytes);
 }
 
 struct slice endpoint_peer(struct endpoint_call *c, char room[static ENDPOINT_PEER_BYTES]) {
-	static const struct slice mapped = { "::ffff:", 7 };
-	struct slice peer = session_peer(session_of(&c->call), room);
-	bool is_mapped = slice_has_prefix(peer, mapped) && memchr(peer.p, '.', peer.n);
-	return is_mapped ? slice_skip(peer, mapped.n) : peer;
+	return caller_peer(session_of(&c->call), room);
 }
 
 bool endpoint_is_local(struct endpoint_call *c) {
-	char room[ENDPOINT_PEER_BYTES];
-	struct slice peer = endpoint_peer(c, room);
-	return slice_has_prefix(peer, SLICE("127.")) || slice_eq(peer, SLICE("::1"));
+	return caller_is_local(session_of(&c->call));
 }
 
 bool endpoint_wants_events(const struct endpoint_call *c) {

@@ -19,16 +19,18 @@
 #include <jansson.h>
 #include <stdio.h>
 
-#include "http/server.h"
+#include "http/caller.h"
 
-#define ENDPOINT_PEER_BYTES 46
+#define ENDPOINT_PEER_BYTES CALLER_PEER_BYTES
 
 struct endpoint_call;
 typedef void (*endpoint_fn)(struct endpoint_call *c);
 
 struct endpoint { /* in the order in which a row is read: NOLINT(clang-analyzer-optin.performance.Padding) */
 	enum method method;
-	const char *path; /* "/services/{name}/heartbeat": {...} stands for one whole segment, once a path */
+	/* "/services/{name}/heartbeat": {...} stands for one whole segment, once a path; {...*}, at its end,
+	 * for all that is left of it. */
+	const char *path;
 	endpoint_fn run;
 	size_t body_bytes_max; /* 0: a body is read and thrown away, up to 64 KiB */
 	bool writes;           /* changes something: needs the token, where there is one */

@@ -115,6 +115,7 @@ static const struct endpoint rows[] = {
 	{ METHOD_PUT, "/things/{name}", .run = run_thing, .body_bytes_max = BODY_MAX, .writes = true },
 	{ METHOD_DELETE, "/things/{name}", .run = run_gone, .writes = true },
 	{ METHOD_GET, "/things/{name}/query", .run = run_query },
+	{ METHOD_GET, "/rest/{path*}", .run = run_query },
 	{ METHOD_GET, "/error/{name}", .run = run_error },
 	{ METHOD_GET, "/invalid", .run = run_invalid },
 	{ METHOD_GET, "/kept", .run = run_kept },
@@ -222,6 +223,8 @@ static void what_is_not_there_is_refused(void **state) {
 		{ "PUT /things/", not_found, json },
 		{ "PUT /things/a/b", not_found, json },
 		{ "GET /things//query", not_found, json },
+		{ "GET /rest/", not_found, json },
+		{ "GET /rest", not_found, json },
 		{ "GET /things/a/quer", not_found, json },
 		{ "POST /round", not_allowed, "\r\nallow: GET, HEAD\r\n" },
 		{ "DELETE /round", not_allowed, "\"code\":\"bad_request\"}" },
@@ -295,6 +298,8 @@ static void names_and_queries_are_decoded(void **state) {
 		{ "/things/a/query?c=%00", "[\"a\",null,null,\"badly encoded\"]" },
 		{ "/things/a/query?%zz&a=1", "[\"a\",\"1\",null,\"badly encoded\"]" },
 		{ "/things/a/query?", "[\"a\",null,null]" },
+		{ "/rest/http://h:1/", "[\"http://h:1/\",null,null]" },
+		{ "/rest/http%3A%2F%2Fh?a=1", "[\"http://h\",\"1\",null]" },
 	};
 	struct scene *s = scene_open();
 	for (size_t i = 0; i < n_elems(requests); i++) {

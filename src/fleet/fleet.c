@@ -229,7 +229,7 @@ static void log_mistakes(const struct record *record) {
 	for (uint32_t i = 0; i < record->labels.n; i++) {
 		const struct pair *label = &record->labels.items[i];
 		const char *mistake =
-		    traits_mistake(label->key, label->value, record->source == SOURCE_STATIC);
+		    traits_mistake(label->key, label->value, record->source != SOURCE_REGISTRY);
 		struct log_event e;
 
 		if (!mistake)

@@ -479,6 +479,13 @@ const struct model *snapshot_counterpart(const struct snapshot *snap, const stru
 	return model->pool == POOL_FIRST ? same->first : same->decode;
 }
 
+const char *fleet_source_text(enum fleet_source source) {
+	static const char *const texts[FLEET_SOURCES] = { "static", "registry", "zmq", "api", "leaving" };
+
+	assert(source < FLEET_SOURCES);
+	return texts[source];
+}
+
 bool snapshot_is_routable(const struct snapshot *snap, uint32_t r) {
 	assert(r < snap->n_rows);
 	const struct snapshot_row *row = &snap->rows[snap->rows[r].primary];

@@ -27,11 +27,14 @@
 #include "fleet/pair.h"
 #include "fleet/traits.h"
 
-/* SOURCE_ZMQ: engines that have announced themselves. SOURCE_LEAVING: whose name another target of its source
- * has now (fleet_take_over()). */
-enum fleet_source { SOURCE_STATIC, SOURCE_REGISTRY, SOURCE_ZMQ, SOURCE_LEAVING };
+/* SOURCE_ZMQ: engines that have announced themselves. SOURCE_API: registered while the router runs
+ * (router/recruits.h). SOURCE_LEAVING: whose name another target of its source has now (fleet_take_over()). */
+enum fleet_source { SOURCE_STATIC, SOURCE_REGISTRY, SOURCE_ZMQ, SOURCE_API, SOURCE_LEAVING };
 
-#define FLEET_SOURCES 4
+#define FLEET_SOURCES 5
+
+/* The word that endpoints use. */
+const char *fleet_source_text(enum fleet_source source);
 
 /* What it says others have written, and not who runs the router. */
 static inline bool fleet_source_is_foreign(enum fleet_source source) {

@@ -43,12 +43,11 @@ static const char *drainer_of(const struct report *r, const struct snapshot_row 
 
 /* Rows of one target are in one state, and have its requests together. */
 static json_t *row_json(const struct report *r, const struct snapshot_row *row) {
-	static const char *const sources[] = { "static", "registry", "zmq", "leaving" };
 	const struct snapshot_row *primary = &r->snapshot->rows[row->primary];
 	const struct instance_spec *spec = &row->instance->spec;
 	struct fleet_wish wish = fleet_wish(r->fleet, spec->name);
 	json_t *json = json_pack("{s:o, s:s, s:s, s:s?, s:o, s:I, s:o, s:o}", "instance",
-	    decision_json_text(spec->name), "source", sources[row->source], "state",
+	    decision_json_text(spec->name), "source", fleet_source_text(row->source), "state",
 	    instance_state_text(primary->state), "drained_by", drainer_of(r, primary), "weight",
 	    weight_json(primary->weight), "in_flight",
 	    (json_int_t)load_requests(r->router->load, primary->instance->slot), "kv_engine",

@@ -28,7 +28,8 @@
 #include "fleet/traits.h"
 
 /* SOURCE_ZMQ: engines that have announced themselves. SOURCE_API: registered while the router runs
- * (router/recruits.h). SOURCE_LEAVING: whose name another target of its source has now (fleet_take_over()). */
+ * (router/recruits.h). SOURCE_LEAVING: whose name another target of its source has now (fleet_take_over()).
+ */
 enum fleet_source { SOURCE_STATIC, SOURCE_REGISTRY, SOURCE_ZMQ, SOURCE_API, SOURCE_LEAVING };
 
 #define FLEET_SOURCES 5

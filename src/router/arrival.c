@@ -7,27 +7,53 @@
 #include "router/local.h"
 #include "router/patience.h"
 #include "router/rank_field.h"
+#include "router/submission.h"
 #include "router/tenancy.h"
 
 #define WHOLE_BYTES 65536u
 
+struct reply arrival_reply(const struct exchange *x, char room[static CORS_FIELDS_BYTES]) {
+	const struct option_list *origins = &exchange_config(x)->cors_origins;
+	struct reply reply = { .request_id = exchange_id(x) };
+	reply_follow(&reply, exchange_head(x), x->ends_connection);
+	reply.closes |= !call_is_received(&x->down);
+	if (origins->n)
+		reply.fields = cors_fields(origins, exchange_head(x), room);
+	return reply;
+}
+
+enum next arrival_replied(struct exchange *x, const struct reply *reply, int r) {
+	x->status = (uint16_t)reply->status;
+	x->ends_connection |= reply->closes;
+	return r ? exchange_fail(x, CAUSE_CLIENT_GONE) : exchange_go(x, STEP_RELAY);
+}
+
 /* A browser asks what a page may send: no key comes with that. */
 static enum next answer_preflight(struct exchange *x) {
 	char room[CORS_FIELDS_BYTES];
-	struct reply reply = { .request_id = exchange_id(x), .status = 204 };
-	reply_follow(&reply, exchange_head(x), x->ends_connection);
-	reply.closes |= !call_is_received(&x->down);
+	struct reply reply = arrival_reply(x, room);
+	reply.status = 204;
 	reply.fields = cors_preflight_fields(&exchange_config(x)->cors_origins, exchange_head(x), room);
-	x->status = (uint16_t)reply.status;
-	x->ends_connection |= reply.closes;
-	return reply_send(&x->down, &reply) ? exchange_fail(x, CAUSE_CLIENT_GONE)
-					    : exchange_go(x, STEP_RELAY);
+	return arrival_replied(x, &reply, reply_send(&x->down, &reply));
 }
 
 /* It is known whose it is. */
 static enum next go_in(struct exchange *x) {
+	enum petition_kind kind;
 	x->turn.place.tenant = x->tenant;
+	if (submission_is_asked(exchange_config(x), exchange_head(x), &kind))
+		return exchange_go(x, STEP_SUBMIT);
 	return exchange_go(x, local_is_ours(exchange_head(x)) ? STEP_LOCAL : STEP_ADMIT);
+}
+
+/* Whether it may: operators are others than tenants, and whether the router lives is for all to ask. */
+static enum cause judge_caller(struct exchange *x, const struct head *h) {
+	enum petition_kind kind;
+	if (local_is_open(h))
+		return CAUSE_NONE;
+	if (submission_is_asked(exchange_config(x), h, &kind) && kind == PETITION_OF_OPERATOR)
+		return submission_permit(x);
+	return tenancy_admit(x, h);
 }
 
 enum next step_begin(struct exchange *x) {
@@ -36,7 +62,7 @@ enum next step_begin(struct exchange *x) {
 		return exchange_fail(x, CAUSE_STOPPING);
 	if (cors_is_preflight(&exchange_config(x)->cors_origins, h))
 		return answer_preflight(x);
-	enum cause cause = local_is_open(h) ? CAUSE_NONE : tenancy_admit(x, h);
+	enum cause cause = judge_caller(x, h);
 	if (cause)
 		return exchange_fail(x, cause);
 	return x->inquiry ? exchange_go(x, STEP_VERIFY) : go_in(x);
@@ -54,17 +80,11 @@ enum next step_verify(struct exchange *x) {
 
 /* One of our own endpoints. */
 enum next step_local(struct exchange *x) {
-	struct reply reply = { .request_id = exchange_id(x) };
 	char room[CORS_FIELDS_BYTES];
+	struct reply reply = arrival_reply(x, room);
 	const struct local_question q = { x->worker, x->view->snapshot, exchange_head(x), tenancy_of(x) };
-	reply_follow(&reply, exchange_head(x), x->ends_connection);
-	reply.closes |= !call_is_received(&x->down);
-	if (exchange_config(x)->cors_origins.n)
-		reply.fields = cors_fields(&exchange_config(x)->cors_origins, exchange_head(x), room);
 	int r = local_answer(&q, &x->down, &reply);
-	x->status = (uint16_t)reply.status;
-	x->ends_connection |= reply.closes;
-	return r ? exchange_fail(x, CAUSE_CLIENT_GONE) : exchange_go(x, STEP_RELAY);
+	return arrival_replied(x, &reply, r);
 }
 
 enum next step_admit(struct exchange *x) {
@@ -98,7 +118,7 @@ int arrival_receive(struct exchange *x, struct call_in *in, enum cause *cause) {
 	return *cause ? CALL_E_BAD : 0;
 }
 
-static int send_continue(struct exchange *x) {
+int arrival_invite(struct exchange *x) {
 	struct call_out o;
 	if (!exchange_head(x)->expects_continue || x->has_continued || x->down.in_bytes ||
 	    call_has_input(&x->down))
@@ -184,7 +204,7 @@ enum next step_inspect(struct exchange *x) {
 	while (r == 0 && x->down.conn->unread.n && !inspect_is_enough(x));
 	if (cause)
 		return exchange_fail(x, cause);
-	if (!call_is_received(&x->down) && send_continue(x))
+	if (!call_is_received(&x->down) && arrival_invite(x))
 		return exchange_fail(x, CAUSE_CLIENT_GONE);
 	if (inspect_is_enough(x))
 		return exchange_go(x, STEP_QUEUE);

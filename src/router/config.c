@@ -90,6 +90,7 @@ static const char *check_status(const char *text) {
 	    : NULL;
 }
 
+static const char *const worker_apis[] = { "off", "loopback", "key", "open", NULL };
 static const char *const dialects[] = { "headrace", "infinilm", "vllm", NULL };
 static const char *const half_closes[] = { "abort", "serve", NULL };
 static const char *const privacy_levels[] = { "public", "internal", "confidential", "restricted", NULL };
@@ -245,10 +246,24 @@ static const struct option rows[] = {
 		"of that rank get the request, and engines without ranks, which get the header; else it "
 		"is left out",
 	    .type = OPTION_BOOL, .def = "false", ROUTER(trusts_rank) },
+	{ "router", "worker_api",
+	    .help = "who may register, remove and list workers on the router's port, as with vLLM's router: "
+		    "programs on this machine and who brings the admin key (loopback), the latter alone "
+		    "(key), or "
+		    "anybody; loopback is the default of the dialect vllm",
+	    .type = OPTION_ENUM, .choices = worker_apis, .def = "off", ROUTER(worker_api) },
+	{ "router", "worker_startup_timeout", .flag = "worker-startup-timeout-secs",
+	    .help =
+		"how long a worker that is being registered may take to be well; a plain number is seconds",
+	    .type = OPTION_DURATION, .def = "600s", .min = 1, .max = 24 * HOUR_MS, .unit_ms = 1000,
+	    ROUTER(worker_startup_timeout_ms) },
 	{ "router", "state_dir", .arg = "DIR",
-	    .help = "where the last table of the registry is kept, for a start while it is away; without one "
-		    "$STATE_DIRECTORY, $XDG_STATE_HOME/headrace or ~/.local/state/headrace, which is made if "
-		    "need be",
+	    .help =
+		"where the workers that were registered are kept, and the last table of the registry, for a "
+		"start while it is away; workers are in $STATE_DIRECTORY, too, and without either for this "
+		"process alone; the table without one is in "
+		"$STATE_DIRECTORY, $XDG_STATE_HOME/headrace or ~/.local/state/headrace, which is made if "
+		"need be",
 	    .type = OPTION_STRING, ROUTER(state_dir), .fixed = true },
 
 	{ "admin", "host", .arg = "HOST", .help = "address of the admin listener", .type = OPTION_STRING,
@@ -723,12 +738,9 @@ static const struct option rows[] = {
 #define VLLM_FLAG(key, type_, extra, help_) { "vllm", #key, .help = help_, .type = OPTION_##type_ },
 #include "router/vllm_flag.tbl"
 #undef VLLM_FLAG
-	{ "vllm", "worker_startup_timeout_secs",
-	    .help = "how long that router waits for its first engine; to no effect: /readiness says whether "
-		    "there is one",
-	    .type = OPTION_DURATION, .def = "600s", .min = 1, .max = YEAR_MS, .unit_ms = 1000 },
 	{ "vllm", "worker_startup_check_interval",
-	    .help = "how often it looks meanwhile; to no effect: what is not up yet is asked again and again",
+	    .help = "how often that router looks for its first engine; to no effect: what is not up yet is "
+		    "asked again and again",
 	    .type = OPTION_DURATION, .def = "30s", .min = 1, .max = YEAR_MS, .unit_ms = 1000 },
 	{ "vllm", "history_backend",
 	    .help = "where it keeps responses; memory is to no effect: they are at the engine that made them",

@@ -20,6 +20,14 @@
 #include "router/tenant.h"
 #include "router/verdict_table.h"
 
+/* Who may use the worker API on the data port. */
+enum router_worker_api {
+	ROUTER_WORKER_API_OFF,
+	ROUTER_WORKER_API_LOOPBACK,
+	ROUTER_WORKER_API_KEY,
+	ROUTER_WORKER_API_OPEN
+};
+
 /* Whose defaults and errors: ours, those of InfiniLM-SVC's router, or of vLLM's (router/vllm_config.h). */
 enum router_dialect { ROUTER_HEADRACE, ROUTER_INFINILM, ROUTER_VLLM };
 
@@ -157,6 +165,8 @@ struct router_config {
 	struct inspect_rules inspect; /* made of these two */
 	enum router_half_close half_close;
 	enum router_backend backend;
+	enum router_worker_api worker_api;
+	uint64_t worker_startup_timeout_ms;
 	struct option_list cors_origins; /* none: origins are the engines' business */
 	struct rank_defaults ranks;      /* 1 or more, or RANKS_AUTO */
 	bool trusts_rank;                /* a client may choose it */
@@ -201,8 +211,9 @@ struct router_config {
 	uint64_t registry_sync_ms, registry_grace_ms;
 	const char *static_services_file; /* "": none */
 	struct static_file static_services;
-	const char *state_dir; /* [router]; as given */
-	char table_file[4096]; /* where the table of the registry is kept; "": nowhere */
+	const char *state_dir;   /* [router]; as given */
+	char table_file[4096];   /* where the table of the registry is kept; "": nowhere */
+	char workers_file[4096]; /* the same of workers that were registered here */
 	struct router_health health;
 	struct router_admission admission;
 	struct router_explain explain;

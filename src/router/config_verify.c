@@ -302,6 +302,26 @@ static void choose_table_file(struct option_set *set, struct router_config *conf
 		option_mistake(set, "router.state_dir", "the path of the registry's table is too long");
 }
 
+/* Only where somebody said that something is to be kept. */
+static void choose_workers_file(struct option_set *set, struct router_config *config) {
+	const char *dir = getenv("STATE_DIRECTORY");
+	const size_t bytes = sizeof(config->workers_file);
+	int n = 0;
+
+	if (config->state_dir[0])
+		n = snprintf(config->workers_file, bytes, "%s/workers.json", config->state_dir);
+	else if (dir && dir[0] == '/')
+		n = snprintf(config->workers_file, bytes, "%.*s/workers-%u.json", (int)strcspn(dir, ":"), dir,
+		    config->port);
+	if (n < 0 || (size_t)n >= bytes)
+		option_mistake(set, "router.state_dir", "the path of the file of workers is too long");
+}
+
+static void verify_worker_api(struct option_set *set, const struct router_config *config) {
+	if (config->worker_api == ROUTER_WORKER_API_KEY && !config->admin_key[0])
+		option_mistake(set, "router.worker_api", "is for who has the admin key, and there is none");
+}
+
 /* Whether we may write there shows at the start: somebody else may have asked for the check. */
 static void verify_log(struct option_set *set, const char *path, const char *file) {
 	const char *slash = strrchr(file, '/');
@@ -411,6 +431,8 @@ void config_verify(struct option_set *set, struct router_config *config) {
 	if (config->registry_url[0])
 		choose_table_file(set, config);
 	complete_ranks(set, &config->ranks);
+	choose_workers_file(set, config);
+	verify_worker_api(set, config);
 	complete_retry(config);
 	complete_breaker(set, &config->breaker);
 	config->timeout.first_byte_all = option_is_given(set, "timeout.first_byte");

@@ -9,6 +9,7 @@
 #include "router/proof.h"
 #include "router/resume.h"
 #include "router/split.h"
+#include "router/submission.h"
 
 /* A client that takes less of its answer, or sends less of its body, in a deadline's time is too slow. */
 #define WRITE_STEP_BYTES 4096u
@@ -25,7 +26,7 @@ enum next exchange_fail(struct exchange *x, enum cause cause) {
 	}
 	bool is_gone = cause == CAUSE_CLIENT_GONE || cause == CAUSE_CLIENT_STALLED;
 	x->cause = (uint8_t)cause;
-	proof_leave(x);
+	(x->step == STEP_SUBMIT ? submission_leave : proof_leave)(x);
 	turn_leave(x, cause);
 	return exchange_go(x, is_gone || x->down.out_has_begun ? STEP_SETTLE : STEP_REFUSE);
 }
@@ -47,6 +48,7 @@ static const struct {
 	[STEP_VERIFY] = { step_verify, "verify" },
 	[STEP_ADMIT] = { step_admit, "admit" },
 	[STEP_LOCAL] = { step_local, "local" },
+	[STEP_SUBMIT] = { step_submit, "submit" },
 	[STEP_INSPECT] = { step_inspect, "inspect" },
 	[STEP_QUEUE] = { step_queue, "queue" },
 	[STEP_PICK] = { step_pick, "pick" },
@@ -94,6 +96,9 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 		return (struct deadline){ proof_patience_ms(x), CAUSE_KEY_UNVERIFIED, 0 };
 	case STEP_INSPECT:
 		return body_deadline(x);
+	case STEP_SUBMIT: /* the control thread has deadlines of its own for what it does */
+		return petition_is_sent(x->petition) ? (struct deadline){ .cause = CAUSE_FIRST_BYTE_TIMEOUT }
+						     : body_deadline(x);
 	case STEP_QUEUE:
 		return (struct deadline){ x->turn.ends_ms -
 			    u64_min(x->turn.ends_ms, loop_now_ms(&x->worker->loop)) + 1,

@@ -25,6 +25,7 @@ enum exchange_step {
 	STEP_VERIFY,
 	STEP_ADMIT,
 	STEP_LOCAL,
+	STEP_SUBMIT,
 	STEP_INSPECT,
 	STEP_QUEUE,
 	STEP_PICK,
@@ -48,6 +49,7 @@ struct exchange_times { /* nanoseconds on the worker's clock; 0: has not happene
 };
 
 struct resume;
+struct petition;
 struct split;
 
 struct exchange {
@@ -71,7 +73,10 @@ struct exchange {
 	struct split *split;       /* prefill and decode; NULL: one instance does it */
 	struct ticket ticket;      /* at the instance that has it; closed: none */
 	struct turn turn;          /* its place among those in flight */
-	struct inquiry *inquiry;   /* about its key, while it waits for the verdict; else NULL */
+	union {                    /* on the control thread, while it waits for that; else NULL */
+		struct inquiry *inquiry;   /* about its key */
+		struct petition *petition; /* of STEP_SUBMIT: the request itself */
+	};
 	struct exchange_times at;
 	uint64_t deadline_ms;    /* of what is waited for now; UINT64_MAX: none */
 	uint64_t moved_ms;       /* since then it is the engine that is waited for; 0: it is not */

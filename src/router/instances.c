@@ -46,13 +46,13 @@ static json_t *row_json(const struct report *r, const struct snapshot_row *row) 
 	const struct snapshot_row *primary = &r->snapshot->rows[row->primary];
 	const struct instance_spec *spec = &row->instance->spec;
 	struct fleet_wish wish = fleet_wish(r->fleet, spec->name);
-	json_t *json = json_pack("{s:o, s:s, s:s, s:s?, s:o, s:I, s:o, s:o}", "instance",
-	    decision_json_text(spec->name), "source", fleet_source_text(row->source), "state",
-	    instance_state_text(primary->state), "drained_by", drainer_of(r, primary), "weight",
-	    weight_json(primary->weight), "in_flight",
-	    (json_int_t)load_requests(r->router->load, primary->instance->slot), "kv_engine",
-	    primary->kv_engine.n ? decision_json_text(primary->kv_engine) : json_null(), "wished",
-	    wish_json(&wish));
+	json_t *json =
+	    json_pack("{s:o, s:s, s:s, s:s?, s:o, s:I, s:o, s:o}", "instance", decision_json_text(spec->name),
+		"source", fleet_source_text(row->source), "state", instance_state_text(primary->state),
+		"drained_by", drainer_of(r, primary), "weight", weight_json(primary->weight), "in_flight",
+		(json_int_t)load_requests(r->router->load, primary->instance->slot), "kv_engine",
+		primary->kv_engine.n ? decision_json_text(primary->kv_engine) : json_null(), "wished",
+		wish_json(&wish));
 
 	if (spec->has_rank)
 		json_object_set_new(json, "rank", json_integer(spec->rank));

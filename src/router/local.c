@@ -16,6 +16,7 @@ struct local_state {
 	unsigned n_prefill, n_decode; /* of the routable ones, by their role */
 };
 
+/* A JSON text is sent as plain text. */
 typedef json_t *(*local_fn)(const struct local_state *s, unsigned *status);
 
 /* As configured; null: there is none. */
@@ -56,7 +57,43 @@ static bool is_able(const struct local_state *s) {
 	return s->n_routable && (!has_pairs || (s->n_prefill && s->n_decode));
 }
 
+/* What the other router puts before the url of one that prefills or decodes. */
+static const char *half_of(const struct snapshot_row *row) {
+	for (uint32_t i = 0; i < row->labels.n; i++) {
+		const struct pair *label = &row->labels.items[i];
+		if (slice_eq(label->key, SLICE("role")))
+			return slice_eq(label->value, SLICE("prefill")) ? "Prefill: "
+			    : slice_eq(label->value, SLICE("decode"))   ? "Decode: "
+									: "";
+	}
+	return "";
+}
+
+/* As vLLM's router has it: a text, and good only while all are well. */
+static json_t *local_health_of_all(const struct local_state *s, unsigned *status) {
+	char *text = NULL;
+	size_t n = 0;
+	FILE *out = open_memstream(&text, &n);
+	assert(out);
+	for (unsigned i = 0; i < s->n_total; i++) {
+		const struct snapshot_row *row = &s->snap->rows[i];
+		if (row->primary == i && !snapshot_is_routable(s->snap, i))
+			fprintf(out, "%s%s%s", ftell(out) ? ", " : "Unhealthy workers: ", half_of(row),
+			    row->instance->spec.url.p);
+	}
+	fclose(out);
+	*status = n || !s->n_total ? 503 : 200;
+	json_t *json = text_json(n ? (struct slice){ text, n }
+		: s->n_total       ? SLICE("OK")
+				   : SLICE("No workers"));
+	free(text);
+	return json;
+}
+
 static json_t *local_health(const struct local_state *s, unsigned *status) {
+	if (s->worker->settings->config->dialect == ROUTER_VLLM &&
+	    slice_eq(head_path(s->request), SLICE("/health")))
+		return local_health_of_all(s, status);
 	char count[32];
 	snprintf(count, sizeof(count), "%u/%u", s->n_routable, s->n_total);
 	return json_pack("{s:s, s:s, s:s, s:o, s:s?, s:o}", "status", is_able(s) ? "healthy" : "running",
@@ -283,10 +320,11 @@ int local_answer(const struct local_question *q, struct call *call, struct reply
 
 	reply->status = 200;
 	json_t *document = local_find(q->request)(&s, &reply->status);
-	char *text = json_dumps(document, JSON_COMPACT);
+	bool is_text = json_is_string(document);
+	char *text = is_text ? strdup(json_string_value(document)) : json_dumps(document, JSON_COMPACT);
 	assert(text);
 	json_decref(document);
-	reply->content_type = SLICE("application/json");
+	reply->content_type = is_text ? SLICE("text/plain; charset=utf-8") : SLICE("application/json");
 	reply->body = slice_of(text);
 	int r = reply_send(call, reply);
 	free(text);

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "fleet/label.h"
 #include "router/breakers.h"
+#include "router/fleet_routes.h"
 #include "router/gate_view.h"
 #include "router/instances.h"
 #include "router/reload.h"
@@ -392,6 +393,18 @@ const struct endpoint report_admin_endpoints[] = {
 	{ METHOD_POST, "/instances/{name}/enable", .run = instances_enable, .writes = true },
 	{ METHOD_POST, "/instances/{name}/weight", .run = instances_weight,
 	    .body_bytes_max = INSTANCES_BODY_BYTES_MAX, .writes = true },
+	{ METHOD_POST, "/workers", .run = fleet_routes_call, .body_bytes_max = PETITION_BODY_BYTES_MAX,
+	    .writes = true },
+	{ METHOD_GET, "/workers", .run = fleet_routes_call },
+	{ METHOD_GET, "/workers/{worker*}", .run = fleet_routes_call },
+	{ METHOD_PUT, "/workers/{worker*}", .run = fleet_routes_call,
+	    .body_bytes_max = PETITION_BODY_BYTES_MAX, .writes = true },
+	{ METHOD_DELETE, "/workers/{worker*}", .run = fleet_routes_call, .writes = true },
+	{ METHOD_POST, "/add_worker", .run = fleet_routes_call, .writes = true },
+	{ METHOD_POST, "/remove_worker", .run = fleet_routes_call, .writes = true },
+	{ METHOD_GET, "/list_workers", .run = fleet_routes_call },
+	{ METHOD_POST, "/flush_cache", .run = fleet_routes_call, .writes = true },
+	{ METHOD_GET, "/get_loads", .run = fleet_routes_call },
 	{ METHOD_POST, "/upgrade", .run = ask_upgrade, .writes = true },
 	{ METHOD_POST, "/reload", .run = reload_answer, .writes = true },
 	{ METHOD_GET, "/liveness", .run = answer_liveness },

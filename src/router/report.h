@@ -18,6 +18,7 @@
 #include "router/upgrade.h"
 #include "router/worker.h"
 
+struct recruits;
 struct reload;
 
 struct report {
@@ -33,6 +34,8 @@ struct report {
 	struct explain explain;
 	struct upgrade *upgrade;
 	struct reload *reload;
+	struct recruits *recruits;
+	struct list flushes, infos; /* under way (router/flush.h, router/engine_info.h) */
 };
 
 /* Both tables take a struct report as context. */

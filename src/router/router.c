@@ -26,7 +26,11 @@
 #include "net/signals.h"
 #include "net/watchdog.h"
 #include "policy/session_table.h"
+#include "router/engine_info.h"
+#include "router/fleet_routes.h"
+#include "router/flush.h"
 #include "router/instances.h"
+#include "router/recruits.h"
 #include "router/reload.h"
 #include "router/report.h"
 #include "router/split_breaker.h"
@@ -129,6 +133,7 @@ static void control_publish_now(struct control *c) {
 	watcher_sync(&c->watcher, next);
 	scraper_sync(&c->scraper, next);
 	kv_engines_sync(&c->kv_engines, next);
+	recruits_sync(c->report.recruits, next);
 }
 
 static void control_on_publish(struct timer *t) {
@@ -293,6 +298,43 @@ static bool control_fill_fleet(struct control *c) {
 		    fleet.specs[i].instance.name.p, fleet_upsert(c->fleet, SOURCE_STATIC, &fleet.specs[i]));
 	static_fleet_deinit(&fleet);
 	return !r;
+}
+
+/* --- workers that are registered while we run ------------------------------------------ */
+
+static struct recruits_terms control_recruit_terms(void *context) {
+	const struct router_config *config = ((const struct control *)context)->config;
+	return (struct recruits_terms){ .health_path = config->health.endpoint,
+		.api_key = config->engine_key,
+		.startup_timeout_ms = config->worker_startup_timeout_ms,
+		.answer_ms = config->health.timeout_ms };
+}
+
+static void control_on_recruits(void *context) {
+	control_publish_now(context);
+}
+
+/* Before the first snapshot, which then has those of before. */
+static void control_open_recruits(struct control *c) {
+	struct router *router = &c->router;
+	const struct recruits_options options = { .loop = &c->loop,
+		.fleet = c->fleet,
+		.file = c->config->workers_file,
+		.terms = control_recruit_terms,
+		.on_change = control_on_recruits,
+		.on_end = fleet_routes_added,
+		.context = c };
+	petitions_init(&router->petitions, &c->loop, fleet_routes_run, &c->report);
+	list_init(&c->report.flushes);
+	list_init(&c->report.infos);
+	c->report.recruits = recruits_new(&options);
+}
+
+static void control_close_recruits(struct control *c) {
+	flush_close(&c->report);
+	engine_info_close(&c->report);
+	petitions_close(&c->router.petitions);
+	recruits_free(&c->report.recruits);
 }
 
 /* --- certificates ------------------------------------------------------------------- */
@@ -495,6 +537,7 @@ static void control_stop(struct control *c) {
 	endpoint_server_close(&c->admin);
 	if (control_has_metrics(c))
 		endpoint_server_close(&c->metrics);
+	control_close_recruits(c);
 	verdicts_close(c->router.verdicts);
 	signals_close(&c->signals);
 	loop_stop(&c->loop);
@@ -687,6 +730,7 @@ static void control_on_successor(struct upgrade *u) {
 	if (c->has_registry)
 		registry_source_leave_file(&c->registry);
 	control_leave_zmq(c);
+	recruits_leave_file(c->report.recruits);
 	instances_log_lost(c->fleet);
 	watchdog_stop(&c->watchdog); /* or we would vouch for the one that the manager watches now */
 	if (c->state == CONTROL_RUNNING)
@@ -741,6 +785,8 @@ static bool control_make_workers(struct control *c) {
 	if (router->prefixes)
 		prefix_index_widen(router->prefixes, c->snapshot->n_rows);
 	router->workers = calloc(router->n_workers, sizeof(*router->workers));
+	router->petitions.workers = router->workers;
+	router->petitions.n_workers = router->n_workers;
 	for (unsigned i = 0; i < router->n_workers; i++) {
 		int r = worker_init(&router->workers[i], router, i, i < s->n_data ? s->data[i] : -1);
 		if (r < 0) {
@@ -891,6 +937,7 @@ static bool control_start(struct control *c) {
 		return false;
 	upgrade_init(&c->upgrade, &c->loop, &upgrade_owner);
 	c->report.upgrade = &c->upgrade;
+	control_open_recruits(c);
 	c->snapshot = fleet_build(c->fleet);
 	c->report.snapshot = c->snapshot;
 	control_open_gate(c);
@@ -917,6 +964,7 @@ static void control_free(struct control *c) {
 	if (resolver_n_running())
 		_exit(0);
 	certificates_deinit(&c->certificates);
+	petitions_forget_workers(&c->router.petitions);
 	loop_deliver(&c->loop); /* what the workers answered last: it is lent from this loop's pool */
 	control_close_gate(c);
 	verdicts_free(&c->router.verdicts);

@@ -2,15 +2,15 @@
  * steps: what the steps of an exchange have in common; for the files that are made of
  * them and for nobody else.
  *
- * In the order in which they happen: arrival.c (begin, verify, local, admit, inspect, queue),
- * choice.c (pick) with split.c, attempt.c (connect, send, await_head, back_off) with upload.c and
- * split_leg.c (collect),
- * answer.c (relay), settle.c (refuse, settle); exchange.c drives them. A step returns
- * NEXT when x->step says what follows, WAIT when events or a deadline must come first,
- * DONE when the exchange is no more. All on the exchange's worker.
+ * In the order in which they happen: arrival.c (begin, verify, local, admit, inspect, queue), submission.c
+ * (submit), choice.c (pick) with split.c, attempt.c (connect, send, await_head, back_off) with upload.c and
+ * split_leg.c (collect), answer.c (relay), settle.c (refuse, settle); exchange.c drives them. A step returns
+ * NEXT when x->step says what follows, WAIT when events or a deadline must come first, DONE when the
+ * exchange is no more. All on the exchange's worker.
  */
 #pragma once
 
+#include "http/reply.h"
 #include "router/exchange.h"
 
 enum next { NEXT, WAIT, DONE };
@@ -59,6 +59,15 @@ enum next step_admit(struct exchange *x);
 enum next step_inspect(struct exchange *x);
 enum next step_queue(struct exchange *x);
 
+/* What all answers of our own have; its fields stand in the room. */
+struct reply arrival_reply(const struct exchange *x, char room[static CORS_FIELDS_BYTES]);
+
+/* It was sent, and that came to r. */
+enum next arrival_replied(struct exchange *x, const struct reply *reply, int r);
+
+/* Its client waits to be asked for the body (100-continue). 0 or CALL_E_GONE. */
+int arrival_invite(struct exchange *x);
+
 /* Reads once from the client and has it scanned; what came is in *in. 0, or CALL_E_AGAIN, or failed. */
 int arrival_receive(struct exchange *x, struct call_in *in, enum cause *cause);
 
@@ -73,6 +82,10 @@ struct slice arrival_model_name(const struct exchange *x);
 
 /* NULL: nobody has it. */
 const struct model *arrival_model(const struct exchange *x, const struct snapshot *snap);
+
+/* --- submission.c --------------------------------------------------------------- */
+
+enum next step_submit(struct exchange *x);
 
 /* --- choice.c ------------------------------------------------------------------- */
 

@@ -11,6 +11,7 @@ static const struct {
 	const char *path, *text;
 } defaults[] = {
 	{ "router.cors_origins", "*" },
+	{ "router.worker_api", "loopback" },
 	{ "timeout.total", "1800s" },
 	{ "timeout.first_byte", "off" }, /* the former is all that it has */
 	{ "timeout.announce", "2s" },    /* its own tests kill what has not ended in 5 s */
@@ -141,14 +142,10 @@ static void verify_flags(struct option_set *set) {
 }
 
 static void warn_of_others(struct option_set *set, const struct router_config *config) {
-	static const char *const waits[] = { "vllm.worker_startup_timeout_secs",
-		"vllm.worker_startup_check_interval" };
-
-	for (size_t i = 0; i < n_elems(waits); i++)
-		if (option_is_given(set, waits[i]))
-			option_warning(set, waits[i],
-			    "has no effect: the router does not wait for engines, /readiness says whether "
-			    "there is one");
+	if (option_is_given(set, "vllm.worker_startup_check_interval"))
+		option_warning(set, "vllm.worker_startup_check_interval",
+		    "has no effect: the router does not wait for engines, /readiness says whether there is "
+		    "one");
 	if (config->history == ROUTER_HISTORY_MEMORY)
 		option_warning(set, "vllm.history_backend",
 		    "has no effect: responses are kept by the engine that made them");

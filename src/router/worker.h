@@ -18,6 +18,7 @@
 #include "policy/policy.h"
 #include "router/decision.h"
 #include "router/lateness.h"
+#include "router/petition.h"
 #include "router/settings.h"
 #include "router/tap.h"
 #include "router/turn.h"
@@ -46,9 +47,10 @@ struct router {
 	struct session_table *sessions;  /* likewise */
 	struct session_table *responses; /* likewise: who keeps which stored response */
 	struct admission *admission;
-	struct gatekeeper *gate; /* on the control thread */
+	struct gatekeeper *gate;    /* on the control thread */
+	struct verdicts *verdicts;  /* likewise; NULL: nobody is asked about keys */
+	struct petitions petitions; /* likewise: whose control end they are */
 	struct split_breaker *split_breaker;
-	struct verdicts *verdicts; /* likewise; NULL: nobody is asked about keys */
 	struct buf_budget budget;
 	struct client_budget clients;
 	struct worker *workers;

@@ -120,7 +120,7 @@ MEANT = [
 ]
 
 # taken, and told to be without effect
-IDLE = ["--worker-startup-timeout-secs 600", "--worker-startup-check-interval 1", "--history-backend memory", "--profile",
+IDLE = ["--worker-startup-check-interval 1", "--history-backend memory", "--profile",
         "--eviction-interval 120", "--eviction-interval-secs 60", "--max-tree-size 67108864", "--enable-trace",
         "--otlp-traces-endpoint localhost:4317", "--otel-sampling-ratio 0.5", "--otel-excluded-paths /health /liveness"]
 

@@ -158,8 +158,8 @@ static void flags_without_effect_are_told(void **state) {
 		{ "--otel-excluded-paths /health /metrics",
 		    "--otel-excluded-paths: warning: has no effect: spans are not exported\n" },
 		{ "--profile", "--profile: warning: has no effect: engines are not told to profile\n" },
-		{ "--worker-startup-timeout-secs 600",
-		    "--worker-startup-timeout-secs: warning: has no effect: the router does not wait for "
+		{ "--worker-startup-check-interval 600",
+		    "--worker-startup-check-interval: warning: has no effect: the router does not wait for "
 		    "engines, "
 		    "/readiness says whether there is one\n" },
 		{ "--history-backend memory",

@@ -1,0 +1,433 @@
+#include "router/fleet_routes.h"
+
+#include <stdlib.h>
+
+#include "base/percent.h"
+#include "router/engine_info.h"
+#include "router/fleet_view.h"
+#include "router/flush.h"
+#include "router/pairs_json.h"
+
+#define CODE_ADD       "ADD_WORKER_FAILED"
+#define CODE_REMOVE    "REMOVE_WORKER_FAILED"
+#define CODE_UPDATE    "UPDATE_WORKER_FAILED"
+#define CODE_NOT_FOUND "WORKER_NOT_FOUND"
+
+static struct report *report_of(const struct petition *p) {
+	return p->petitions->context;
+}
+
+/* --- whom a path or a query names ------------------------------------------------------------- */
+
+/* An id, or a url in its one form. */
+struct meant {
+	char *text;
+	struct slice is;
+	char url[RECRUIT_URL_BYTES];
+};
+
+/* Takes the text. */
+static void meant_init(struct meant *m, char *text) {
+	m->text = text;
+	m->is = slice_of(text);
+	if (recruit_url(m->is, m->url))
+		m->is = slice_of(m->url);
+}
+
+/* Behind "/workers/": encoded or not. */
+static void meant_by_path(struct meant *m, const struct petition *p) {
+	struct slice raw = slice_skip(p->path, strlen("/workers/"));
+	char *text = malloc(raw.n + 1);
+	size_t n;
+
+	if (!percent_decode(raw, false, text, &n)) {
+		memcpy(text, raw.p, raw.n);
+		n = raw.n;
+	}
+	text[n] = '\0';
+	meant_init(m, text);
+}
+
+static void meant_deinit(struct meant *m) {
+	free(m->text);
+}
+
+/* A sentence about somebody; the caller frees it. */
+static char *sentence(const char *before, struct slice who, const char *after) {
+	char *text = NULL;
+
+	if (asprintf(&text, "%s%.*s%s", before, (int)size_min(who.n, 300), who.p, after) < 0)
+		abort();
+	return text;
+}
+
+/* A text that may quote a path. */
+static void set_sentence(struct petition *p, unsigned status, const char *code, const char *before,
+    struct slice who, const char *after) {
+	json_t *quoted = text_json(who);
+	char *text = sentence(before, slice_of(json_string_value(quoted)), after);
+
+	if (!code)
+		petition_set_text(p, status, slice_of(text));
+	else if (status < 300)
+		petition_set_json(p, status, json_pack("{s:b, s:s}", "success", true, "message", text));
+	else
+		petition_set_error(p, status, code, text);
+	free(text);
+	json_decref(quoted);
+}
+
+/* --- they come -------------------------------------------------------------------------------- */
+
+static const char *outcome_text(int outcome) {
+	return outcome == RECRUITS_E_FULL ? "there are too many workers"
+					  : "the worker is beyond a limit of the fleet";
+}
+
+static void accepted(struct petition *p, struct slice url) {
+	struct report *r = report_of(p);
+	char id[FLEET_VIEW_ID_BYTES], location[FLEET_VIEW_ID_BYTES + 16];
+
+	fleet_view_id(url, id);
+	snprintf(location, sizeof(location), "/workers/%s", id);
+	petition_set_json(p, 202,
+	    json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:o}", "status", "accepted", "worker_id", id, "job_id",
+		id, "location", location, "success", true, "message",
+		"the worker is registered when it is well", "worker", fleet_view_one(r, url)));
+	recruits_answer(r->recruits, p);
+}
+
+static void post_worker(struct petition *p) {
+	json_t *body = json_loadb(p->body, p->body_bytes, JSON_REJECT_DUPLICATES, NULL);
+	const char *why = "the request body is not valid JSON";
+	struct recruit *recruit = body ? recruit_new(body, &why) : NULL;
+	char url[RECRUIT_URL_BYTES], scratch[RECRUIT_URL_BYTES];
+	bool has_url = recruit_url(slice_of(json_string_value(json_object_get(body, "url"))), scratch);
+
+	json_decref(body);
+	if (!recruit) {
+		petition_answer_error(p, has_url ? 422 : 400, CODE_ADD, why);
+		return;
+	}
+	snprintf(url, sizeof(url), "%s", recruit->url);
+	int outcome = recruits_put(report_of(p)->recruits, &recruit);
+	if (outcome)
+		petition_answer_error(
+		    p, outcome == RECRUITS_E_FULL ? 503 : 422, CODE_ADD, outcome_text(outcome));
+	else
+		accepted(p, slice_of(url));
+}
+
+void fleet_routes_added(struct petition *p, const char *url, const char *error) {
+	if (error) {
+		char *text = sentence("Failed to add worker ", slice_of(url), ": ");
+
+		set_sentence(p, 400, NULL, text, slice_of(error), "");
+		free(text);
+	} else {
+		set_sentence(p, 200, NULL, "Successfully added worker: ", slice_of(url), "");
+	}
+	recruits_answer(report_of(p)->recruits, p);
+}
+
+static bool is_there(const struct report *r, struct slice url) {
+	struct recruits_row row;
+
+	for (uint32_t i = 0; i < r->snapshot->n_rows; i++)
+		if (slice_eq(r->snapshot->rows[i].instance->spec.url, url))
+			return true;
+	return recruits_find(r->recruits, url, &row) && row.status != RECRUIT_FAILED;
+}
+
+/* What the query says, as if it were a body. */
+static struct recruit *recruit_of_query(const struct petition *p, const char **why_out) {
+	char *url = petition_query(p, "url"), *key = petition_query(p, "api_key");
+	json_t *body = json_object();
+
+	if (url)
+		json_object_set_new(body, "url", text_json(slice_of(url)));
+	if (key)
+		json_object_set_new(body, "api_key", text_json(slice_of(key)));
+	struct recruit *recruit = recruit_new(body, why_out);
+	json_decref(body);
+	free(url);
+	free(key);
+	return recruit;
+}
+
+static void add_worker(struct petition *p) {
+	struct report *r = report_of(p);
+	const char *why;
+	struct recruit *recruit = recruit_of_query(p, &why);
+	char url[RECRUIT_URL_BYTES];
+
+	if (!recruit) {
+		set_sentence(p, 400, NULL, "Failed to add worker: ", slice_of(why), "");
+		petition_release(p);
+		return;
+	}
+	snprintf(url, sizeof(url), "%s", recruit->url);
+	bool is_known = is_there(r, slice_of(url));
+	if (is_known || !recruits_can_wait(r->recruits)) {
+		recruit_free(&recruit);
+		fleet_routes_added(
+		    p, url, is_known ? "it is there already" : "too many calls wait for workers");
+		return;
+	}
+	int outcome = recruits_put(r->recruits, &recruit);
+	if (outcome)
+		fleet_routes_added(p, url, outcome_text(outcome));
+	else
+		recruits_wait(r->recruits, slice_of(url), p);
+}
+
+/* --- they go ---------------------------------------------------------------------------------- */
+
+struct removal {
+	struct slice id_or_url;
+	json_t *urls; /* of recruits that are meant */
+};
+
+static void note_recruit(void *context, const struct recruits_row *row) {
+	struct removal *removal = context;
+	struct slice url = row->recruit->spec.instance.url;
+
+	if (fleet_view_is_meant(url, removal->id_or_url))
+		json_array_append_new(removal->urls, text_json(url));
+}
+
+static unsigned remove_recruits(struct report *r, struct slice id_or_url) {
+	struct removal removal = { id_or_url, json_array() };
+	unsigned n = 0;
+
+	recruits_each(r->recruits, note_recruit, &removal);
+	for (size_t i = 0; i < json_array_size(removal.urls); i++)
+		n += !recruits_remove(
+		    r->recruits, slice_of(json_string_value(json_array_get(removal.urls, i))));
+	json_decref(removal.urls);
+	return n;
+}
+
+/* Of the configuration: until that is read again. *has_other_out: somebody else's was meant, too. */
+static unsigned remove_static(struct report *r, struct slice id_or_url, bool *has_other_out) {
+	const struct snapshot *snap = r->snapshot;
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < snap->n_rows; i++) {
+		const struct instance_spec *spec = &snap->rows[i].instance->spec;
+
+		if (!fleet_view_is_meant(spec->url, id_or_url))
+			continue;
+		if (snap->rows[i].source == SOURCE_STATIC)
+			n += !fleet_remove(r->fleet, SOURCE_STATIC, spec->name);
+		else if (snap->rows[i].source != SOURCE_API)
+			*has_other_out = true;
+	}
+	return n;
+}
+
+/* Answers in JSON, with a code, or in text. */
+static void remove_meant(struct petition *p, const struct meant *m, bool is_text) {
+	struct report *r = report_of(p);
+	bool has_other = false;
+	unsigned n_static = remove_static(r, m->is, &has_other);
+	unsigned n = n_static + remove_recruits(r, m->is);
+	const char *code = is_text ? NULL : CODE_REMOVE;
+
+	if (n_static)
+		r->on_wish(r);
+	if (n)
+		set_sentence(p, 200, code, "Successfully removed worker: ", m->is, "");
+	else if (has_other)
+		set_sentence(p, is_text ? 200 : 409, code, "Worker ", m->is,
+		    " stands in a registry: it is removed there, or drained here");
+	else
+		set_sentence(p, is_text ? 200 : 404, is_text ? NULL : CODE_NOT_FOUND, "Worker ", m->is,
+		    " is not there");
+	recruits_answer(r->recruits, p);
+}
+
+static void delete_worker(struct petition *p) {
+	struct meant m;
+
+	meant_by_path(&m, p);
+	remove_meant(p, &m, false);
+	meant_deinit(&m);
+}
+
+static void remove_worker(struct petition *p) {
+	char *url = petition_query(p, "url");
+	struct meant m;
+
+	if (!url) {
+		petition_answer_text(p, 400, SLICE("Failed to remove worker: url is missing"));
+		return;
+	}
+	meant_init(&m, url);
+	remove_meant(p, &m, true);
+	meant_deinit(&m);
+}
+
+/* --- they change -------------------------------------------------------------------------------- */
+
+struct search {
+	struct slice id_or_url;
+	const struct recruit *found;
+};
+
+static void note_match(void *context, const struct recruits_row *row) {
+	struct search *s = context;
+
+	if (!s->found && fleet_view_is_meant(row->recruit->spec.instance.url, s->id_or_url))
+		s->found = row->recruit;
+}
+
+static void change(struct petition *p, const struct recruit *recruit) {
+	json_t *body = json_loadb(p->body, p->body_bytes, JSON_REJECT_DUPLICATES, NULL);
+	const char *why = "the request body is not valid JSON";
+	struct recruit *changed = body ? recruit_change(recruit, body, &why) : NULL;
+	bool is_json = body;
+
+	json_decref(body);
+	if (!changed) {
+		petition_answer_error(p, is_json ? 422 : 400, CODE_UPDATE, why);
+		return;
+	}
+	char url[RECRUIT_URL_BYTES];
+	snprintf(url, sizeof(url), "%s", changed->url);
+	int outcome = recruits_put(report_of(p)->recruits, &changed);
+	if (outcome)
+		petition_answer_error(p, 422, CODE_UPDATE, outcome_text(outcome));
+	else
+		accepted(p, slice_of(url));
+}
+
+static void put_worker(struct petition *p) {
+	struct report *r = report_of(p);
+	struct meant m;
+
+	meant_by_path(&m, p);
+	struct search search = { m.is, NULL };
+	recruits_each(r->recruits, note_match, &search);
+	json_t *other = search.found ? NULL : fleet_view_one(r, m.is);
+	if (search.found)
+		change(p, search.found);
+	else if (other)
+		petition_answer_error(
+		    p, 409, CODE_UPDATE, "only workers that were registered here can be changed here");
+	else
+		petition_answer_error(p, 404, CODE_NOT_FOUND, "there is no such worker");
+	json_decref(other);
+	meant_deinit(&m);
+}
+
+/* --- they are shown ----------------------------------------------------------------------------- */
+
+static void list_workers(struct petition *p) {
+	petition_answer_json(p, 200, fleet_view_list(report_of(p)));
+}
+
+static void get_worker(struct petition *p) {
+	struct meant m;
+
+	meant_by_path(&m, p);
+	json_t *worker = fleet_view_one(report_of(p), m.is);
+	if (worker)
+		petition_answer_json(p, 200, worker);
+	else
+		petition_answer_error(p, 404, CODE_NOT_FOUND, "there is no such worker");
+	meant_deinit(&m);
+}
+
+static void list_urls(struct petition *p) {
+	petition_answer_json(p, 200, fleet_view_urls(report_of(p)));
+}
+
+static void list_loads(struct petition *p) {
+	petition_answer_json(p, 200, fleet_view_loads(report_of(p)));
+}
+
+/* --- the rest -------------------------------------------------------------------------------------- */
+
+static void flush(struct petition *p) {
+	flush_caches(report_of(p), p);
+}
+
+static void diagnose(struct petition *p) {
+	petition_answer_json(
+	    p, 404, json_pack("{s:b, s:s}", "enabled", false, "error", "program scheduling is not built"));
+}
+
+static void inform(struct petition *p) {
+	engine_info_ask(report_of(p), p);
+}
+
+/* --- the table ------------------------------------------------------------------------------------- */
+
+static const struct fleet_route {
+	enum method method;
+	struct slice path;
+	bool takes_rest; /* something stands behind the path */
+	enum petition_kind kind;
+	void (*run)(struct petition *p);
+} routes[] = {
+	{ METHOD_POST, { "/workers", 8 }, false, PETITION_OF_OPERATOR, post_worker },
+	{ METHOD_GET, { "/workers", 8 }, false, PETITION_OF_OPERATOR, list_workers },
+	{ METHOD_GET, { "/workers/", 9 }, true, PETITION_OF_OPERATOR, get_worker },
+	{ METHOD_PUT, { "/workers/", 9 }, true, PETITION_OF_OPERATOR, put_worker },
+	{ METHOD_DELETE, { "/workers/", 9 }, true, PETITION_OF_OPERATOR, delete_worker },
+	{ METHOD_POST, { "/add_worker", 11 }, false, PETITION_OF_OPERATOR, add_worker },
+	{ METHOD_POST, { "/remove_worker", 14 }, false, PETITION_OF_OPERATOR, remove_worker },
+	{ METHOD_GET, { "/list_workers", 13 }, false, PETITION_OF_OPERATOR, list_urls },
+	{ METHOD_POST, { "/flush_cache", 12 }, false, PETITION_OF_OPERATOR, flush },
+	{ METHOD_GET, { "/get_loads", 10 }, false, PETITION_OF_OPERATOR, list_loads },
+	{ METHOD_GET, { "/get_load", 9 }, false, PETITION_OF_OPERATOR, list_loads },
+	{ METHOD_GET, { "/load", 5 }, false, PETITION_OF_OPERATOR, list_loads },
+	{ METHOD_GET, { "/scheduling/diagnostics", 23 }, false, PETITION_OF_OPERATOR, diagnose },
+	{ METHOD_GET, { "/get_server_info", 16 }, false, PETITION_OF_CLIENT, inform },
+	{ METHOD_GET, { "/get_model_info", 15 }, false, PETITION_OF_CLIENT, inform },
+	{ METHOD_GET, { "/health_generate", 16 }, false, PETITION_OF_CLIENT, inform },
+};
+
+static const struct fleet_route *find(enum method method, struct slice path) {
+	if (method == METHOD_HEAD)
+		method = METHOD_GET;
+	for (size_t i = 0; i < n_elems(routes); i++)
+		if (routes[i].method == method &&
+		    (routes[i].takes_rest
+			    ? slice_has_prefix(path, routes[i].path) && path.n > routes[i].path.n
+			    : slice_eq(path, routes[i].path)))
+			return &routes[i];
+	return NULL;
+}
+
+bool fleet_routes_find(const struct head *request, enum petition_kind *kind_out) {
+	const struct fleet_route *route = find((enum method)request->method, head_path(request));
+
+	if (route)
+		*kind_out = route->kind;
+	return route;
+}
+
+/* Another process has the fleet, or has read what it is to be: a change would be lost. */
+static bool is_handed_on(const struct report *r) {
+	return upgrade_is_running(r->upgrade) ||
+	    atomic_load_explicit(&r->router->is_leaving, memory_order_relaxed);
+}
+
+void fleet_routes_run(struct petition *p) {
+	const struct fleet_route *route = find(p->method, p->path);
+
+	assert(route);
+	if (p->method != METHOD_GET && is_handed_on(report_of(p)))
+		petition_answer_error(p, 503, "upgrade_running",
+		    "the router is being stopped, or replaced: ask again when it is");
+	else
+		route->run(p);
+}
+
+void fleet_routes_call(struct endpoint_call *call) {
+	struct report *r = endpoint_context(call);
+
+	petition_run(&r->router->petitions, call);
+}

@@ -1,0 +1,241 @@
+#include "router/fleet_view.h"
+
+#include "base/decimal.h"
+#include "base/digest.h"
+#include "router/pairs_json.h"
+
+#define PRIORITY     50
+#define PRIORITY_MAX 4294967295.0
+#define COST         1.0
+#define COST_MAX     1e9
+
+/* --- ids ------------------------------------------------------------------------------------- */
+
+void fleet_view_id(struct slice url, char id_out[static FLEET_VIEW_ID_BYTES]) {
+	struct digester *digester = digester_new();
+	uint8_t d[DIGEST_BYTES];
+	size_t n = 0;
+
+	digester_sha256(digester, url, d);
+	digester_free(&digester);
+	d[6] = (uint8_t)((d[6] & 0x0f) | 0x80); /* RFC 9562 section 5.8: a form of one's own */
+	d[8] = (uint8_t)((d[8] & 0x3f) | 0x80);
+	for (size_t i = 0; i < 16; i++)
+		n += (size_t)snprintf(id_out + n, FLEET_VIEW_ID_BYTES - n,
+		    i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", d[i]);
+}
+
+bool fleet_view_is_meant(struct slice url, struct slice id_or_url) {
+	char id[FLEET_VIEW_ID_BYTES];
+
+	if (slice_eq(url, id_or_url) || slice_eq(recruit_base(url), id_or_url))
+		return true;
+	if (id_or_url.n != FLEET_VIEW_ID_BYTES - 1)
+		return false;
+	fleet_view_id(url, id);
+	return slice_is(id_or_url, slice_of(id));
+}
+
+/* --- one worker -------------------------------------------------------------------------------- */
+
+static struct slice label_in(struct pairs labels, const char *name) {
+	for (uint32_t i = 0; i < labels.n; i++)
+		if (slice_eq(labels.items[i].key, slice_of(name)))
+			return labels.items[i].value;
+	return (struct slice){ NULL, 0 };
+}
+
+/* "prefill", "decode", or "regular". */
+static struct slice type_of(struct pairs labels) {
+	struct slice role = label_in(labels, "role");
+	bool is_half = slice_eq(role, SLICE("prefill")) || slice_eq(role, SLICE("decode"));
+
+	return is_half ? role : SLICE("regular");
+}
+
+static double number_in(struct pairs labels, const char *name, double max, double otherwise) {
+	double value;
+
+	return decimal_parse(label_in(labels, name), max, &value) ? value : otherwise;
+}
+
+/* What both kinds have: what its source says of it. */
+static json_t *described(struct slice url, struct pairs models, struct pairs labels) {
+	char id[FLEET_VIEW_ID_BYTES];
+	double port = number_in(labels, "bootstrap_port", UINT16_MAX, 0);
+	struct slice policy = label_in(labels, "policy");
+
+	fleet_view_id(url, id);
+	json_t *json = json_pack("{s:s, s:o, s:o, s:o, s:o, s:s, s:I, s:f, s:o, s:o}", "id", id, "url",
+	    text_json(url), "model_id", text_json(models.n ? models.items[0].key : SLICE("unknown")),
+	    "models", pairs_json_keys(models), "worker_type", text_json(type_of(labels)), "connection_mode",
+	    "http", "priority", (json_int_t)number_in(labels, "priority", PRIORITY_MAX, PRIORITY), "cost",
+	    number_in(labels, "cost", COST_MAX, COST), "labels", pairs_json(labels), "metadata",
+	    pairs_json(labels));
+	if (port > 0)
+		json_object_set_new(json, "bootstrap_port", json_integer((json_int_t)port));
+	if (policy.n)
+		json_object_set_new(json, "policy", text_json(policy));
+	return json;
+}
+
+static void add_job(json_t *json, const struct recruits_row *row) {
+	static const char *const kept[] = { "tokenizer_path", "reasoning_parser", "tool_parser" };
+	json_t *job = json_pack("{s:s}", "status", recruit_status_text(row->status));
+
+	if (row->error[0])
+		json_object_set_new(job, "error", json_string(row->error));
+	json_object_set_new(json, "job_status", job);
+	for (size_t i = 0; i < n_elems(kept); i++) {
+		json_t *value = json_object_get(row->recruit->json, kept[i]);
+
+		if (value)
+			json_object_set(json, kept[i], value);
+	}
+}
+
+static json_t *of_row(const struct report *r, const struct snapshot_row *row, uint32_t index) {
+	const struct instance *inst = row->instance;
+	struct recruits_row recruit;
+	json_t *json = described(inst->spec.url, row->models, row->labels);
+
+	json_object_set_new(json, "is_healthy", json_boolean(snapshot_is_routable(r->snapshot, index)));
+	json_object_set_new(json, "state", json_string(instance_state_text(row->state)));
+	json_object_set_new(json, "source", json_string(fleet_source_text(row->source)));
+	json_object_set_new(
+	    json, "load", json_integer((json_int_t)load_requests(r->router->load, inst->slot)));
+	if (recruits_find(r->recruits, inst->spec.url, &recruit))
+		add_job(json, &recruit);
+	return json;
+}
+
+static json_t *of_recruit(const struct recruits_row *row) {
+	const struct fleet_spec *spec = &row->recruit->spec;
+	json_t *json = described(spec->instance.url, spec->models, spec->labels);
+
+	json_object_set_new(json, "is_healthy", json_false());
+	json_object_set_new(json, "state", json_string(instance_state_text(INSTANCE_UNKNOWN)));
+	json_object_set_new(json, "source", json_string(fleet_source_text(SOURCE_API)));
+	json_object_set_new(json, "load", json_integer(0));
+	add_job(json, row);
+	return json;
+}
+
+/* --- all of them --------------------------------------------------------------------------------- */
+
+/* Everybody who is meant, as a list. */
+struct listing {
+	const struct report *report;
+	struct slice id_or_url; /* empty: all */
+	json_t *list;
+};
+
+static bool is_wanted(const struct listing *v, struct slice url) {
+	return !v->id_or_url.n || fleet_view_is_meant(url, v->id_or_url);
+}
+
+static bool is_in_snapshot(const struct snapshot *snap, struct slice url) {
+	for (uint32_t i = 0; i < snap->n_rows; i++)
+		if (slice_eq(snap->rows[i].instance->spec.url, url))
+			return true;
+	return false;
+}
+
+static void add_recruit(void *context, const struct recruits_row *row) {
+	struct listing *v = context;
+	struct slice url = row->recruit->spec.instance.url;
+
+	if (is_wanted(v, url) && !is_in_snapshot(v->report->snapshot, url))
+		json_array_append_new(v->list, of_recruit(row));
+}
+
+static json_t *list_of(const struct report *report, struct slice id_or_url) {
+	const struct snapshot *snap = report->snapshot;
+	struct listing v = { report, id_or_url, json_array() };
+
+	for (uint32_t i = 0; i < snap->n_rows; i++)
+		if (snap->rows[i].primary == i && is_wanted(&v, snap->rows[i].instance->spec.url))
+			json_array_append_new(v.list, of_row(report, &snap->rows[i], i));
+	recruits_each(report->recruits, add_recruit, &v);
+	return v.list;
+}
+
+static json_int_t count_type(const json_t *list, const char *type) {
+	json_int_t n = 0;
+
+	for (size_t i = 0; i < json_array_size(list); i++)
+		n +=
+		    !strcmp(json_string_value(json_object_get(json_array_get(list, i), "worker_type")), type);
+	return n;
+}
+
+static json_t *stats_of(const struct report *report, const json_t *list) {
+	json_int_t n_healthy = 0, load = 0;
+	json_int_t n_regular = count_type(list, "regular"), n_prefill = count_type(list, "prefill"),
+		   n_decode = count_type(list, "decode");
+
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const json_t *worker = json_array_get(list, i);
+
+		n_healthy += json_is_true(json_object_get(worker, "is_healthy"));
+		load += json_integer_value(json_object_get(worker, "load"));
+	}
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I}}", "prefill_count", n_prefill,
+	    "decode_count", n_decode, "regular_count", n_regular, "total_workers",
+	    (json_int_t)json_array_size(list), "healthy_workers", n_healthy, "total_models",
+	    (json_int_t)report->snapshot->n_models, "total_load", load, "by_type", "regular", n_regular,
+	    "prefill", n_prefill, "decode", n_decode);
+}
+
+json_t *fleet_view_list(const struct report *report) {
+	json_t *list = list_of(report, (struct slice){ NULL, 0 });
+
+	return json_pack("{s:o, s:I, s:o}", "workers", list, "total", (json_int_t)json_array_size(list),
+	    "stats", stats_of(report, list));
+}
+
+json_t *fleet_view_one(const struct report *report, struct slice id_or_url) {
+	json_t *list = list_of(report, id_or_url), *first = json_incref(json_array_get(list, 0));
+
+	json_decref(list);
+	return first;
+}
+
+json_t *fleet_view_urls(const struct report *report) {
+	const struct snapshot *snap = report->snapshot;
+	json_t *urls = json_array();
+
+	for (uint32_t i = 0; i < snap->n_rows; i++)
+		if (snap->rows[i].primary == i)
+			json_array_append_new(urls, text_json(snap->rows[i].instance->spec.url));
+	return json_pack("{s:o}", "urls", urls);
+}
+
+static json_t *load_of(const struct report *r, const struct instance *inst) {
+	json_int_t in_flight = (json_int_t)load_requests(r->router->load, inst->slot);
+	double running, waiting;
+	bool is_said = scraper_figure(r->scraper, inst, FIGURE_RUNNING, &running) &&
+	    scraper_figure(r->scraper, inst, FIGURE_WAITING, &waiting);
+
+	return json_pack("{s:o, s:I, s:I, s:o, s:o}", "worker", text_json(inst->spec.url), "load",
+	    is_said ? (json_int_t)(running + waiting) : in_flight, "in_flight", in_flight, "running",
+	    is_said ? json_integer((json_int_t)running) : json_null(), "waiting",
+	    is_said ? json_integer((json_int_t)waiting) : json_null());
+}
+
+json_t *fleet_view_loads(const struct report *report) {
+	const struct snapshot *snap = report->snapshot;
+	json_t *workers = json_array();
+
+	for (uint32_t i = 0; i < snap->n_rows; i++)
+		if (snap->rows[i].primary == i)
+			json_array_append_new(workers, load_of(report, snap->rows[i].instance));
+	return json_pack("{s:o}", "workers", workers);
+}
+
+const struct snapshot_row *fleet_view_healthy(const struct snapshot *snapshot) {
+	for (uint32_t i = 0; i < snapshot->n_rows; i++)
+		if (snapshot->rows[i].primary == i && snapshot_is_routable(snapshot, i))
+			return &snapshot->rows[i];
+	return NULL;
+}

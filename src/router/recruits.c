@@ -1,0 +1,506 @@
+/*
+ * Each entry is a small machine: PENDING, while others are asked; PROCESSING, while it is asked itself, and
+ * then until the fleet knows it; DONE and FAILED. entry_end() is its one door out of a job. The fleet changes
+ * and the file is written behind what a turn has brought, by one job.
+ */
+#include "router/recruits.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#define HASH_FUNCTION HASH_SAX /* the default one falls through its cases, which clang refuses */
+#include <uthash.h>
+
+#include "base/log.h"
+#include "http/origin.h"
+
+#define ASK_AGAIN_MS     1000u
+#define KNOWN_MS         5000u /* for the fleet to hear of one that is well; then the job is done all the same */
+#define ANSWER_BYTES_MAX 65536u
+
+struct entry {
+	UT_hash_handle hh; /* by the recruit's url */
+	struct recruits *owner;
+	struct recruit *recruit;
+	enum recruit_status status;
+	bool is_in_fleet;
+	char error[160];
+	/* of a job */
+	struct origin *origin;
+	struct fetch fetch;
+	struct timer timer;
+	uint64_t until_ms;
+	struct list waiting; /* petitions */
+};
+
+struct recruits {
+	struct recruits_options options;
+	struct entry *entries;
+	unsigned n_jobs; /* PROCESSING */
+	unsigned n_waiting;
+	struct job change;
+	bool is_fleet_changed;
+	struct file_save *save; /* NULL: no file */
+	uint64_t version, saving, saved;
+	struct list unsaved; /* petitions that wait for the file */
+};
+
+static uint64_t now_of(const struct recruits *r) {
+	return loop_now_ms(r->options.loop);
+}
+
+const char *recruit_status_text(enum recruit_status status) {
+	static const char *const texts[] = { "pending", "processing", "done", "failed" };
+
+	assert(status < n_elems(texts));
+	return texts[status];
+}
+
+static struct slice url_of(const struct entry *e) {
+	return e->recruit->spec.instance.name;
+}
+
+static struct entry *find(const struct recruits *r, struct slice url) {
+	struct entry *e;
+
+	HASH_FIND(hh, r->entries, url.p, url.n, e);
+	return e;
+}
+
+static void say(const struct entry *e, enum log_level level, const char *event) {
+	struct log_event log;
+
+	log_begin(&log, level, event);
+	line_text(&log.line, SLICE("instance"), url_of(e));
+	if (e->error[0])
+		line_text(&log.line, SLICE("reason"), slice_of(e->error));
+	log_end(&log);
+}
+
+/* --- the file ------------------------------------------------------------------------------- */
+
+static char *table_text(const struct recruits *r, size_t *n_out) {
+	json_t *workers = json_array();
+
+	for (const struct entry *e = r->entries; e; e = e->hh.next)
+		if (e->status != RECRUIT_FAILED)
+			json_array_append_new(workers,
+			    json_pack("{s:O, s:b}", "worker", e->recruit->json, "is_done",
+				e->status == RECRUIT_DONE));
+	json_t *table = json_pack("{s:o}", "workers", workers);
+	char *text = json_dumps(table, JSON_COMPACT);
+
+	json_decref(table);
+	*n_out = strlen(text);
+	return text;
+}
+
+static void release_saved(struct recruits *r) {
+	list_each_safe (it, &r->unsaved)
+		petition_release(container_of(it, struct petition, waiting));
+}
+
+static void save(struct recruits *r) {
+	size_t n;
+
+	if (!r->save || r->saved == r->version) {
+		release_saved(r);
+		return;
+	}
+	if (file_save_is_busy(r->save))
+		return;
+	r->saving = r->version;
+	char *text = table_text(r, &n);
+	file_save_start(r->save, r->options.loop, text, n);
+}
+
+/* What cannot be written holds for this process alone, and is not worth an operator's wait. */
+static void on_saved(void *context, int error) {
+	struct recruits *r = context;
+	struct log_event e;
+
+	r->saved = r->saving;
+	if (error) {
+		log_begin(&e, LOG_ERROR, "the workers that were registered cannot be kept");
+		line_text(&e.line, SLICE("reason"), slice_of(strerror(-error)));
+		log_end(&e);
+	}
+	save(r);
+}
+
+void recruits_answer(struct recruits *r, struct petition *p) {
+	list_push(&r->unsaved, &p->waiting);
+	loop_wake(r->options.loop, &r->change);
+}
+
+/* --- changes ---------------------------------------------------------------------------------- */
+
+static void on_change(struct job *job) {
+	struct recruits *r = container_of(job, struct recruits, change);
+
+	if (r->is_fleet_changed) {
+		r->is_fleet_changed = false;
+		r->options.on_change(r->options.context);
+	}
+	save(r);
+}
+
+static void note_change(struct recruits *r, bool is_of_fleet) {
+	r->version++;
+	r->is_fleet_changed |= is_of_fleet;
+	loop_wake(r->options.loop, &r->change);
+}
+
+/* --- jobs --------------------------------------------------------------------------------------- */
+
+static void start_next(struct recruits *r);
+
+static void entry_end(struct entry *e, enum recruit_status status) {
+	struct recruits *r = e->owner;
+
+	assert(status >= RECRUIT_DONE);
+	r->n_jobs -= e->status == RECRUIT_PROCESSING;
+	e->status = status;
+	origin_free(&e->origin);
+	timer_stop(&e->timer);
+	if (status == RECRUIT_DONE)
+		e->error[0] = '\0';
+	list_each_safe (it, &e->waiting) {
+		list_remove(it);
+		r->n_waiting--;
+		r->options.on_end(container_of(it, struct petition, waiting), url_of(e).p,
+		    status == RECRUIT_DONE ? NULL : e->error);
+	}
+}
+
+static void entry_free(struct entry *e) {
+	struct recruits *r = e->owner;
+
+	if (e->status < RECRUIT_DONE) {
+		snprintf(e->error, sizeof(e->error), "it was removed");
+		entry_end(e, RECRUIT_FAILED);
+	}
+	if (e->is_in_fleet) {
+		int outcome = fleet_remove(r->options.fleet, SOURCE_API, url_of(e));
+
+		assert(!outcome);
+	}
+	HASH_DEL(r->entries, e); /* NOLINT(clang-analyzer-unix.Malloc) */
+	recruit_free(&e->recruit);
+	free(e);
+}
+
+/* Of the oldest there is most reason to forget. */
+static void forget_failed(struct recruits *r) {
+	struct entry *oldest = NULL;
+	unsigned n = 0;
+
+	for (struct entry *e = r->entries; e; e = e->hh.next) {
+		if (e->status == RECRUIT_FAILED && !oldest)
+			oldest = e;
+		n += e->status == RECRUIT_FAILED;
+	}
+	if (n > RECRUITS_FAILED_MAX)
+		entry_free(oldest);
+}
+
+static void entry_fail(struct entry *e) {
+	struct recruits *r = e->owner;
+
+	say(e, LOG_WARN, "a worker was not registered");
+	entry_end(e, RECRUIT_FAILED);
+	forget_failed(r);
+	note_change(r, false);
+	start_next(r);
+}
+
+static void entry_done(struct entry *e) {
+	struct recruits *r = e->owner;
+
+	say(e, LOG_INFO, "a worker was registered");
+	entry_end(e, RECRUIT_DONE);
+	note_change(r, false);
+	start_next(r);
+}
+
+static int enlist(struct entry *e) {
+	int outcome = fleet_upsert(e->owner->options.fleet, SOURCE_API, &e->recruit->spec);
+
+	e->is_in_fleet |= !outcome;
+	if (outcome)
+		snprintf(e->error, sizeof(e->error), "%s",
+		    outcome == FLEET_E_FULL ? "there are too many instances"
+					    : "it is beyond a limit of the fleet");
+	return outcome;
+}
+
+/* It is well: the fleet gets to know it. */
+static void go_in(struct entry *e) {
+	origin_free(&e->origin);
+	if (enlist(e)) {
+		entry_fail(e);
+		return;
+	}
+	loop_timer(e->owner->options.loop, &e->timer, KNOWN_MS);
+	note_change(e->owner, true);
+}
+
+static void ask(struct entry *e) {
+	const struct recruits_options *o = &e->owner->options;
+	const struct recruits_terms terms = o->terms(o->context);
+	const struct fetch_request request = { .path = slice_of(terms.health_path),
+		.bearer = instance_key(&e->recruit->spec.instance, terms.api_key) };
+
+	origin_fetch(e->origin, &e->fetch, &request);
+}
+
+static void on_health(struct fetch *f, int outcome, unsigned status, struct slice body) {
+	struct entry *e = container_of(f, struct entry, fetch);
+
+	if (!outcome && status < 500) { /* keys and paths are not ours to judge */
+		go_in(e);
+		return;
+	}
+	if (outcome)
+		snprintf(e->error, sizeof(e->error), "its health: %s",
+		    fetch_outcome_text((enum fetch_outcome)outcome));
+	else
+		snprintf(e->error, sizeof(e->error), "its health: status %u", status);
+	if (now_of(e->owner) >= e->until_ms)
+		entry_fail(e);
+	else
+		loop_timer(
+		    e->owner->options.loop, &e->timer, u64_min(ASK_AGAIN_MS, e->until_ms - now_of(e->owner)));
+}
+
+static void on_timer(struct timer *t) {
+	struct entry *e = container_of(t, struct entry, timer);
+
+	if (e->is_in_fleet)
+		entry_done(e);
+	else
+		ask(e);
+}
+
+static void entry_start(struct entry *e) {
+	struct recruits *r = e->owner;
+	const struct recruits_terms terms = r->options.terms(r->options.context);
+
+	r->n_jobs++;
+	e->status = RECRUIT_PROCESSING;
+	e->until_ms = now_of(r) + terms.startup_timeout_ms;
+	fetch_init(&e->fetch, terms.answer_ms, ANSWER_BYTES_MAX, on_health);
+	e->origin = origin_new(r->options.loop, e->recruit->base);
+	if (e->origin) {
+		ask(e);
+		return;
+	}
+	snprintf(e->error, sizeof(e->error), "nothing can be asked at this url");
+	loop_timer(r->options.loop, &e->timer, 0);
+	e->until_ms = 0;
+}
+
+static void start_next(struct recruits *r) {
+	for (struct entry *e = r->entries; e && r->n_jobs < RECRUITS_JOBS_MAX; e = e->hh.next)
+		if (e->status == RECRUIT_PENDING)
+			entry_start(e);
+}
+
+/* --- what is asked of it -------------------------------------------------------------------------- */
+
+static struct entry *entry_new(struct recruits *r, struct recruit **recruit) {
+	struct entry *e = calloc(1, sizeof(*e));
+
+	e->owner = r;
+	e->recruit = *recruit;
+	*recruit = NULL;
+	list_init(&e->waiting);
+	timer_init(&e->timer, on_timer);
+	struct slice url = url_of(e);
+	HASH_ADD_KEYPTR(hh, r->entries, url.p, (unsigned)url.n, e);
+	return e;
+}
+
+/* The url stays, so the key does; but it stands in the recruit. */
+static void swap_recruit(struct recruits *r, struct entry *e, struct recruit **recruit) {
+	HASH_DEL(r->entries, e); /* NOLINT(clang-analyzer-unix.Malloc) */
+	recruit_free(&e->recruit);
+	e->recruit = *recruit;
+	*recruit = NULL;
+	struct slice url = url_of(e);
+	HASH_ADD_KEYPTR(hh, r->entries, url.p, (unsigned)url.n, e);
+}
+
+/* One that is in the fleet: another record at once. One that is asked for its health goes on with that. */
+static void change(struct recruits *r, struct entry *e, struct recruit **recruit) {
+	swap_recruit(r, e, recruit);
+	if (e->is_in_fleet) {
+		int outcome = enlist(e);
+
+		assert(!outcome); /* it was checked */
+	} else if (e->status == RECRUIT_FAILED) {
+		e->status = RECRUIT_PENDING;
+		e->error[0] = '\0';
+	}
+}
+
+int recruits_put(struct recruits *r, struct recruit **recruit) {
+	struct slice name = (*recruit)->spec.instance.name;
+	struct entry *e = find(r, name);
+	int outcome = fleet_check(r->options.fleet, SOURCE_API, &(*recruit)->spec, 1, &name);
+
+	if (!outcome && !e && HASH_COUNT(r->entries) >= RECRUITS_MAX)
+		outcome = FLEET_E_FULL;
+	if (outcome) {
+		recruit_free(recruit);
+		return outcome == FLEET_E_FULL ? RECRUITS_E_FULL : RECRUITS_E_LIMIT;
+	}
+	if (e)
+		change(r, e, recruit);
+	else
+		(void)entry_new(r, recruit);
+	note_change(r, true);
+	start_next(r);
+	return 0;
+}
+
+int recruits_remove(struct recruits *r, struct slice url) {
+	struct entry *e = find(r, url);
+
+	if (!e)
+		return RECRUITS_E_ABSENT;
+	entry_free(e);
+	note_change(r, true);
+	start_next(r);
+	return 0;
+}
+
+bool recruits_can_wait(const struct recruits *r) {
+	return r->n_waiting < RECRUITS_WAIT_MAX;
+}
+
+void recruits_wait(struct recruits *r, struct slice url, struct petition *p) {
+	struct entry *e = find(r, url);
+
+	assert(e && recruits_can_wait(r));
+	r->n_waiting++;
+	list_push(&e->waiting, &p->waiting);
+	if (e->status >= RECRUIT_DONE)
+		entry_end(e, e->status);
+}
+
+static struct recruits_row row_of(const struct entry *e) {
+	return (struct recruits_row){ e->recruit, e->status, e->error };
+}
+
+bool recruits_find(const struct recruits *r, struct slice url, struct recruits_row *row_out) {
+	const struct entry *e = find(r, url);
+
+	if (e)
+		*row_out = row_of(e);
+	return e;
+}
+
+void recruits_each(
+    const struct recruits *r, void (*see)(void *context, const struct recruits_row *row), void *context) {
+	for (const struct entry *e = r->entries; e; e = e->hh.next) {
+		const struct recruits_row row = row_of(e);
+
+		see(context, &row);
+	}
+}
+
+/* --- the fleet as it is ----------------------------------------------------------------------------- */
+
+static bool is_known(const struct snapshot_row *row) {
+	return row->n_addresses && row->are_models_known && row->state != INSTANCE_UNKNOWN;
+}
+
+void recruits_sync(struct recruits *r, const struct snapshot *snapshot) {
+	for (uint32_t i = 0; i < snapshot->n_rows; i++) {
+		const struct snapshot_row *row = &snapshot->rows[i];
+		const struct instance_spec *at = &row->instance->spec;
+		struct entry *e =
+		    row->source == SOURCE_API || row->source == SOURCE_STATIC ? find(r, at->url) : NULL;
+
+		if (!e || !e->is_in_fleet)
+			continue;
+		if (row->source == SOURCE_STATIC &&
+		    !fleet_remove(
+			r->options.fleet, SOURCE_STATIC, at->name)) { /* two records of one engine */
+			r->is_fleet_changed = true;
+			loop_wake(r->options.loop, &r->change);
+		} else if (row->source == SOURCE_API && e->status == RECRUIT_PROCESSING && is_known(row)) {
+			entry_done(e);
+		}
+	}
+}
+
+/* --- the whole ---------------------------------------------------------------------------------------- */
+
+static void restore_one(struct recruits *r, const json_t *kept) {
+	const char *why;
+	struct recruit *recruit = recruit_new(json_object_get(kept, "worker"), &why);
+
+	if (!recruit || find(r, recruit->spec.instance.name) || HASH_COUNT(r->entries) >= RECRUITS_MAX) {
+		recruit_free(&recruit);
+		return;
+	}
+	struct entry *e = entry_new(r, &recruit);
+	if (json_is_true(json_object_get(kept, "is_done")) && !enlist(e))
+		e->status = RECRUIT_DONE;
+}
+
+static void restore(struct recruits *r) {
+	json_error_t error;
+	json_t *table = json_load_file(r->options.file, 0, &error);
+	const json_t *workers = json_object_get(table, "workers");
+	struct log_event e;
+
+	if (!table && access(r->options.file, F_OK) == 0) {
+		log_begin(&e, LOG_ERROR, "the kept table of registered workers cannot be read");
+		line_text(&e.line, SLICE("reason"), slice_of(error.text));
+		log_end(&e);
+	}
+	for (size_t i = 0; i < json_array_size(workers); i++)
+		restore_one(r, json_array_get(workers, i));
+	json_decref(table);
+}
+
+struct recruits *recruits_new(const struct recruits_options *options) {
+	struct recruits *r = calloc(1, sizeof(*r));
+
+	r->options = *options;
+	job_init(&r->change, on_change);
+	list_init(&r->unsaved);
+	if (options->file[0]) {
+		r->save = file_save_new(options->file, on_saved, r);
+		restore(r);
+	}
+	start_next(r);
+	return r;
+}
+
+void recruits_leave_file(struct recruits *r) {
+	file_save_free(&r->save);
+	release_saved(r);
+}
+
+void recruits_free(struct recruits **recruits) {
+	struct recruits *r = *recruits;
+	struct entry *e, *next;
+
+	*recruits = NULL;
+	if (!r)
+		return;
+	HASH_ITER(hh, r->entries, e, next) {
+		origin_free(&e->origin);
+		timer_stop(&e->timer);
+		HASH_DEL(r->entries, e); /* NOLINT(clang-analyzer-unix.Malloc) */
+		recruit_free(&e->recruit);
+		free(e);
+	}
+	job_cancel(&r->change);
+	file_save_free(&r->save);
+	free(r);
+}

@@ -1,0 +1,586 @@
+"""The worker API of vLLM's router and SGLang's gateway: engines come, go and change while the router runs, are shown, and
+are still there after a restart; what else of these routers' routes the router answers."""
+import hashlib
+import os
+import re
+import subprocess
+import threading
+from urllib.parse import quote
+
+import pytest
+
+from fakeworker import answer
+from ports import free_port
+from program import BIN, KEY, Engine, Router, chat_body, eventually, http, raw_request, read_to_end
+from upgrading import UpgradableRouter
+
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+@pytest.fixture
+def vllm(router):
+    """-> a router in vLLM's dialect"""
+    def begin(engines=(), *flags, **tables):
+        more = {"dialect": "vllm", "worker_startup_timeout": "30s"} | tables.pop("router", {})
+        return router(list(engines), *flags, router=more, **tables)
+    return begin
+
+
+def call(front, method, path, **how):
+    with http() as client:
+        return client.request(method, front.url + path, **how)
+
+
+def workers(front):
+    return {w["url"]: w for w in front.get("/workers").json()["workers"]}
+
+
+def register(front, engine, **more):
+    """Accepted, and waited for."""
+    reply = front.post("/workers", json={"url": engine if isinstance(engine, str) else engine.url, **more})
+    assert reply.status_code == 202, reply.text
+    eventually(lambda: front.get(reply.json()["location"]).json()["job_status"]["status"] in ("done", "failed"))
+    return reply.json()
+
+
+def keys_at(engine):
+    """-> the values of Authorization that it got"""
+    return {value for r in engine.captured()["requests"] for name, value in r["headers"] if name.lower() == "authorization"}
+
+
+def chats(front, n, model="m"):
+    return [front.chat(model).status_code for _ in range(n)]
+
+
+# --- one comes, and goes ------------------------------------------------------------------------
+
+
+def test_add_worker_waits_until_requests_may_come(vllm, engine):
+    front, e = vllm(), engine("m")
+    reply = front.post("/add_worker", params={"url": e.url})
+    assert (reply.status_code, reply.text) == (200, f"Successfully added worker: {e.url}")
+    assert chats(front, 4) == [200] * 4
+    assert front.get("/list_workers").json() == {"urls": [e.url]}
+
+
+def test_add_worker_waits_for_an_engine_that_is_not_up_yet(vllm, start):
+    front, port = vllm(), free_port()
+    with http() as client:
+        replies = []
+        asking = threading.Thread(target=lambda: replies.append(
+            client.post(f"{front.url}/add_worker", params={"url": f"http://127.0.0.1:{port}"})))
+        asking.start()
+        eventually(lambda: "error" in workers(front).get(f"http://127.0.0.1:{port}", {}).get("job_status", {}))
+        assert not replies
+        start(Engine, ["m"], port=port)
+        asking.join(60)
+    assert replies[0].status_code == 200 and chats(front, 2) == [200, 200]
+
+
+def test_add_worker_says_why_not(vllm, engine):
+    e = engine("m")
+    front = vllm([e], router={"worker_startup_timeout": "1s"})
+    twice = front.post("/add_worker", params={"url": e.url})
+    assert (twice.status_code, twice.text) == (400, f"Failed to add worker {e.url}: it is there already")
+    silent = f"http://127.0.0.1:{free_port()}"
+    late = front.post("/add_worker", params={"url": silent})
+    assert late.status_code == 400 and late.text.startswith(f"Failed to add worker {silent}: its health: ")
+    assert front.post("/add_worker").status_code == 400
+    assert front.post("/add_worker", params={"url": "ftp://x"}).status_code == 400
+    assert workers(front)[silent]["job_status"]["status"] == "failed"
+
+
+def test_remove_worker_is_always_200(vllm, engine):
+    front, a, b = vllm(), engine("m"), engine("m")
+    for e in (a, b):
+        register(front, e)
+    assert front.post("/remove_worker", params={"url": a.url}).text == f"Successfully removed worker: {a.url}"
+    again = front.post("/remove_worker", params={"url": a.url})
+    assert (again.status_code, again.text) == (200, f"Worker {a.url} is not there")
+    before = a.count("finished")
+    assert chats(front, 6) == [200] * 6 and a.count("finished") == before
+    assert front.post("/remove_worker").status_code == 400
+
+
+def test_requests_in_flight_end_when_their_worker_is_removed(vllm, fake):
+    may_end = threading.Event()
+
+    def script(peer):
+        while request := peer.request():
+            if request[0].startswith(b"POST"):
+                assert may_end.wait(60)
+            peer.send(answer(b'{"object":"list","data":[{"id":"m"}]}' if b"/v1/models" in request[0] else b"{}"))
+
+    front, worker = vllm(health={"passive": False}), fake(script, declared=())
+    register(front, worker)
+    s = front.connect()
+    s.sendall(raw_request(chat_body()))
+    eventually(lambda: any(head.startswith(b"POST") for head, _ in worker.requests))
+    assert call(front, "DELETE", "/workers/" + quote(worker.url, safe="")).status_code == 200
+    assert front.chat().status_code in (404, 503)
+    may_end.set()
+    assert read_to_end(s, b"\r\n\r\n")[0].startswith(b"HTTP/1.1 200")
+
+
+# --- what is registered -----------------------------------------------------------------------------
+
+
+def test_a_job_is_accepted_and_then_done(vllm, engine):
+    front, e = vllm(), engine("m")
+    reply = front.post("/workers", json={"url": e.url, "tokenizer_path": "/t", "reasoning_parser": None})
+    body = reply.json()
+    assert reply.status_code == 202 and body["status"] == "accepted" and body["success"] is True and body["message"]
+    assert UUID.fullmatch(body["worker_id"]) and body["location"] == "/workers/" + body["worker_id"] and body["job_id"]
+    assert body["worker"]["url"] == e.url and body["worker"]["job_status"]["status"] in ("pending", "processing")
+    done = eventually(lambda: (w := front.get(body["location"]).json())["job_status"]["status"] == "done" and w)
+    assert done["id"] == body["worker_id"] and done["is_healthy"] and done["model_id"] == "m"
+    assert done["tokenizer_path"] == "/t" and "reasoning_parser" not in done
+
+
+def test_all_that_is_given_is_shown(vllm, engine):
+    front, e = vllm(), engine("m")
+    register(front, e, model_id="mine", models=["mine", "lora"], priority=70, cost=0.25, worker_type="prefill",
+             bootstrap_port="8998", labels={"zone": "eu", "role": "decode", "policy": "round_robin"}, api_key=KEY)
+    listed = front.get("/workers").json()
+    w = listed["workers"][0]
+    assert (w["model_id"], w["models"], w["priority"], w["cost"]) == ("mine", ["mine", "lora"], 70, 0.25)
+    assert (w["worker_type"], w["bootstrap_port"], w["policy"], w["source"]) == ("prefill", 8998, "round_robin", "api")
+    assert w["labels"] == w["metadata"] == {"role": "prefill", "bootstrap_port": "8998", "priority": "70", "cost": "0.25",
+                                            "zone": "eu", "policy": "round_robin"}
+    assert (w["connection_mode"], w["load"], w["is_healthy"]) == ("http", 0, True)
+    assert listed["total"] == 1 and listed["stats"] == {
+        "prefill_count": 1, "decode_count": 0, "regular_count": 0, "total_workers": 1, "healthy_workers": 1, "total_models": 2,
+        "total_load": 0, "by_type": {"regular": 0, "prefill": 1, "decode": 0}}
+    assert KEY not in front.get("/workers").text
+    front.chat("mine")
+    assert keys_at(e) == {f"Bearer {KEY}"}
+
+
+def test_workers_of_the_configuration_are_listed_too(vllm, engine):
+    e = engine("m")
+    front = vllm([e], labels=[{"role": "decode", "priority": "9"}])
+    w = workers(front)[e.url]
+    assert (w["source"], w["worker_type"], w["priority"], w["cost"], w["model_id"]) == ("static", "decode", 9, 1.0, "m")
+    assert "job_status" not in w
+
+
+@pytest.mark.parametrize("body, status", [
+    (b"{", 400), (b"[]", 400), (b"{}", 400), (b'{"url": 7}', 400), (b'{"url": "ftp://h:1"}', 400), (b'{"url": "http://h:1/path"}', 400),
+    (b'{"url": "http://0.0.0.0:1"}', 400), (b'{"url": "http://h:1@x"}', 400), (b'{"url": "http://h:1@65536"}', 400),
+    (b'{"url": "http://h:1", "worker_type": "other"}', 422), (b'{"url": "http://h:1", "priority": -1}', 422),
+    (b'{"url": "http://h:1", "priority": "1"}', 422), (b'{"url": "http://h:1", "cost": "1"}', 422),
+    (b'{"url": "http://h:1", "bootstrap_port": 0}', 422), (b'{"url": "http://h:1", "bootstrap_port": "65536"}', 422),
+    (b'{"url": "http://h:1", "labels": {"a": 1}}', 422), (b'{"url": "http://h:1", "labels": []}', 422),
+    (b'{"url": "http://h:1", "api_key": "a b"}', 422), (b'{"url": "http://h:1", "models": [""]}', 422),
+    (b'{"url": "http://h:1", "model_id": "%s"}' % (b"m" * 257), 422),
+    (b'{"url": "http://h:1", "labels": {%s}}' % b",".join(b'"%d": ""' % i for i in range(49)), 422),
+])
+def test_what_makes_no_sense_is_refused(vllm, body, status):
+    front = vllm()
+    reply = front.post("/workers", content=body)
+    assert reply.status_code == status, reply.text
+    assert reply.json()["code"] == reply.json()["error"]["code"] == "ADD_WORKER_FAILED" and reply.json()["error"]["message"]
+    assert front.get("/workers").json()["total"] == 0
+
+
+def test_a_body_has_a_limit(vllm):
+    front = vllm()
+    assert front.post("/workers", content=b" " * 65536 + b"{}").status_code == 413
+
+    def endless():
+        for _ in range(65):
+            yield b" " * 1024
+    assert front.post("/workers", content=endless()).status_code == 413
+    assert front.post("/workers", content=b" " * 65534 + b"{}").status_code == 400
+
+
+def test_who_wants_to_be_asked_for_the_body_is_asked(vllm):
+    front = vllm()
+    s = front.connect()
+    s.sendall(b"POST /workers HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+    assert read_to_end(s, b"\r\n\r\n")[0].startswith(b"HTTP/1.1 100 ")
+    s.sendall(b"{}")
+    assert read_to_end(s, b"\r\n\r\n")[0].startswith(b"HTTP/1.1 400 ")
+
+
+def test_who_registers_again_changes_its_record(vllm, engine):
+    front, a, b = vllm(router={"threads": 1}), engine("m"), engine("m")
+    first = register(front, a)
+    register(front, b)
+    again = register(front, a.url.upper().replace("HTTP", "http") + "/", labels={"zone": "eu"})
+    assert again["worker_id"] == first["worker_id"] and workers(front)[a.url]["labels"] == {"zone": "eu"}
+    assert len(workers(front)) == 2
+    assert chats(front, 8) == [200] * 8 and (a.count("finished"), b.count("finished")) == (4, 4)
+
+
+def test_a_registered_worker_takes_the_place_of_one_of_the_configuration(vllm, engine):
+    a, b = engine("m"), engine("m")
+    front = vllm([a, b])
+    register(front, a, priority=7)
+    eventually(lambda: workers(front)[a.url]["source"] == "api")
+    assert len(workers(front)) == 2 and workers(front)[a.url]["priority"] == 7
+    with http() as client:
+        assert client.post(front.admin_url + "/reload").status_code == 200
+    eventually(lambda: [i["source"] for i in front.admin("/instances").json()["instances"]] == ["static", "api"])
+    assert chats(front, 8) == [200] * 8
+
+
+def test_put_changes_what_it_names(vllm, engine):
+    front, e = vllm(), engine("m")
+    made = register(front, e, labels={"zone": "eu"}, priority=1)
+    reply = call(front, "PUT", made["location"], json={"priority": 2, "url": "http://other:1"})
+    assert reply.status_code == 202, reply.text
+    w = eventually(lambda: (w := workers(front)[e.url])["priority"] == 2 and w)
+    assert w["labels"]["zone"] == "eu" and list(workers(front)) == [e.url]
+    assert call(front, "PUT", made["location"], json={"cost": -1}).status_code == 422
+    assert call(front, "PUT", made["location"], content=b"{").status_code == 400
+    assert call(front, "PUT", "/workers/http://nobody:1", json={}).json()["code"] == "WORKER_NOT_FOUND"
+
+
+def test_put_leaves_the_configuration_alone(vllm, engine):
+    e = engine("m")
+    assert call(vllm([e]), "PUT", "/workers/" + e.url, json={"priority": 2}).status_code == 409
+
+
+# --- who is meant -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["encoded", "plain", "slash", "id"])
+def test_a_worker_has_many_names(vllm, engine, name):
+    front, e = vllm(), engine("m")
+    made = register(front, e)
+    path = "/workers/" + {"encoded": quote(e.url, safe=""), "plain": e.url, "slash": e.url + "/", "id": made["worker_id"]}[name]
+    assert front.get(path).json()["url"] == e.url
+    gone = call(front, "DELETE", path)
+    assert gone.status_code == 200 and gone.json()["success"] is True and e.url in gone.json()["message"] or name == "id"
+    for method in ("GET", "DELETE"):
+        missing = call(front, method, path)
+        assert missing.status_code == 404 and missing.json()["code"] == "WORKER_NOT_FOUND"
+
+
+def test_a_bare_url_removes_all_ranks(vllm, engine):
+    front, e = vllm(), engine("m")
+    for rank in range(3):
+        register(front, f"{e.url}@{rank}")
+    assert call(front, "DELETE", f"/workers/{e.url}@1").status_code == 200
+    assert sorted(workers(front)) == [f"{e.url}@0", f"{e.url}@2"]
+    assert front.post("/remove_worker", params={"url": e.url}).status_code == 200 and workers(front) == {}
+
+
+def test_a_worker_of_the_configuration_is_gone_until_that_is_read_again(vllm, engine):
+    a, b = engine("m"), engine("m")
+    front = vllm([a, b])
+    assert call(front, "DELETE", "/workers/" + a.url).status_code == 200
+    assert list(workers(front)) == [b.url] and chats(front, 4) == [200] * 4 and not a.count("finished")
+    with http() as client:
+        assert client.post(front.admin_url + "/reload").status_code == 200
+    eventually(lambda: set(workers(front)) == {a.url, b.url})
+
+
+# --- restarts ---------------------------------------------------------------------------------------------
+
+
+def test_workers_survive_kill_9(vllm, engine, start, tmp_path):
+    a, b, state = engine("m"), engine("m"), tmp_path / "state"
+    state.mkdir()
+    front = vllm(router={"state_dir": str(state)})
+    ids = {e.url: register(front, e, api_key=KEY, priority=3)["worker_id"] for e in (a, b)}
+    register(front, b, priority=4, api_key=KEY)
+    front.kill()
+    assert (state / "workers.json").stat().st_mode & 0o777 == 0o600
+    again = start(Router, [], ready=2, router={"dialect": "vllm", "state_dir": str(state)})
+    assert {u: w["id"] for u, w in workers(again).items()} == ids and workers(again)[b.url]["priority"] == 4
+    assert chats(again, 4) == [200] * 4 and keys_at(a) == {f"Bearer {KEY}"}
+    assert call(again, "DELETE", "/workers/" + a.url).status_code == 200
+    again.kill()
+    third = start(Router, [], ready=1, router={"dialect": "vllm", "state_dir": str(state)})
+    assert list(workers(third)) == [b.url]
+
+
+def test_a_job_survives_kill_9(vllm, start, tmp_path):
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    front = vllm(router={"state_dir": str(tmp_path)})
+    assert front.post("/workers", json={"url": url}).status_code == 202
+    front.kill()
+    again = start(Router, [], router={"dialect": "vllm", "state_dir": str(tmp_path)})
+    eventually(lambda: workers(again)[url]["job_status"]["status"] == "processing")
+    start(Engine, ["m"], port=port)
+    eventually(lambda: workers(again)[url]["job_status"]["status"] == "done")
+    assert chats(again, 2) == [200, 200]
+
+
+def test_a_spoilt_file_is_no_reason_not_to_start(start, tmp_path):
+    (tmp_path / "workers.json").write_text('{"workers": [')
+    front = start(Router, [], router={"dialect": "vllm", "state_dir": str(tmp_path)})
+    assert workers(front) == {} and "cannot be read" in front.output()
+
+
+def test_workers_survive_an_upgrade(start, engine, tmp_path):
+    e, gate = engine("m"), tmp_path / "gate"
+    front = start(UpgradableRouter, [], router={"dialect": "vllm", "state_dir": str(tmp_path)})
+    made = register(front, e, priority=7)
+    os.mkfifo(gate)
+    front.replace(f"read line < '{gate}'\nexit 1\n")
+    asking = threading.Thread(target=front.ask_upgrade)
+    asking.start()
+    eventually(lambda: call(front, "PUT", made["location"], json={"priority": 8}).json().get("code") == "upgrade_running")
+    gate.write_text("now\n")
+    asking.join(120)
+    assert call(front, "PUT", made["location"], json={"priority": 9}).status_code == 202
+    front.replace()
+    front.upgrade()
+    assert workers(front)[e.url]["priority"] == 9 and chats(front, 2) == [200, 200]
+    register(front, e, priority=10)
+    assert '"priority":10' in (tmp_path / "workers.json").read_text()
+
+
+# --- who may ------------------------------------------------------------------------------------------------
+
+ROUTES = [("GET", "/workers"), ("POST", "/workers"), ("GET", "/workers/x"), ("DELETE", "/workers/x"), ("PUT", "/workers/x"),
+          ("POST", "/add_worker"), ("POST", "/remove_worker"), ("GET", "/list_workers"), ("POST", "/flush_cache"),
+          ("GET", "/get_loads"), ("GET", "/get_load"), ("GET", "/load"), ("GET", "/scheduling/diagnostics")]
+
+
+@pytest.mark.parametrize("method, path", ROUTES)
+def test_only_this_machine_may_unless_somebody_says_otherwise(vllm, method, path):
+    front = vllm()
+    assert call(front, method, path).status_code != 401
+    for stranger in ({"Origin": "http://127.0.0.1"}, {"Host": "evil.example"}):
+        refused = call(front, method, path, headers=stranger)
+        assert refused.status_code == 401 and refused.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_with_a_key_it_is_the_key_that_counts(vllm):
+    front = vllm(router={"worker_api": "key"}, admin={"key": KEY})
+    assert front.get("/workers").status_code == 401
+    assert call(front, "GET", "/workers", headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert call(front, "GET", "/workers", headers={"Authorization": f"Bearer {KEY}", "Host": "x"}).status_code == 200
+
+
+def test_open_is_open_also_where_clients_have_keys(vllm):
+    front = vllm(router={"worker_api": "open"}, tenants=[{"name": "t", "keys": ["sha256:" + hashlib.sha256(KEY.encode()).hexdigest()]}])
+    assert call(front, "GET", "/workers", headers={"Host": "x", "Origin": "http://y"}).status_code == 200
+    assert front.get("/get_server_info").status_code == 401
+
+
+def test_it_may_be_had_without_the_dialect(router, engine):
+    front, e = router([], router={"worker_api": "loopback"}), engine("m")
+    register(front, e)
+    assert chats(front, 2) == [200, 200]
+    assert front.get("/health_generate").status_code == 404 and "status" in front.get("/health").json()
+
+
+def test_a_key_must_be_there_to_be_asked_for(tmp_path):
+    (tmp_path / "router.toml").write_text('router.worker_api = "key"\n')
+    ended = subprocess.run([BIN, "router", "--check", "--config", tmp_path / "router.toml"], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2 and "router.worker_api" in ended.stderr + ended.stdout
+
+
+def test_without_the_dialect_the_paths_are_the_engines(router, engine):
+    e = engine("m")
+    front = router([e])
+    assert front.get("/workers").status_code == 404 and "/workers" in [r["path"] for r in e.captured()["requests"]]
+    assert front.admin("/workers").json()["total"] == 1
+
+
+def test_the_admin_port_has_it_whatever_the_dialect(router, engine):
+    front, e = router([]), engine("m")
+    with http() as client:
+        reply = client.post(front.admin_url + "/add_worker", params={"url": e.url})
+        assert (reply.status_code, reply.text) == (200, f"Successfully added worker: {e.url}")
+        assert client.get(f"{front.admin_url}/workers/{e.url}").json()["url"] == e.url
+        assert client.get(f"{front.admin_url}/workers/{quote(e.url, safe='')}").json()["url"] == e.url
+        assert client.get(f"{front.admin_url}/list_workers").json() == {"urls": [e.url]}
+        assert client.delete(f"{front.admin_url}/workers/{e.url}", headers={"Origin": "http://x"}).status_code == 401
+        assert client.delete(f"{front.admin_url}/workers/{e.url}").status_code == 200
+        assert client.get(front.admin_url + "/get_loads").json() == {"workers": []}
+
+
+def test_who_leaves_while_his_job_runs_takes_nothing_along(vllm, start):
+    port = free_port()
+    front = vllm()
+    for _ in range(70):                                       # more than may wait at once
+        s = front.connect()
+        s.sendall(b"POST /add_worker?url=http://127.0.0.1:%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % port)
+        s.close()
+    eventually(lambda: list(workers(front)) == [f"http://127.0.0.1:{port}"])
+    start(Engine, ["m"], port=port)
+    eventually(lambda: chats(front, 1) == [200])
+
+
+def test_who_waits_leaves_places_for_others(vllm):
+    front, sockets = vllm(), []
+    for _ in range(32):
+        sockets.append(front.connect())
+        sockets[-1].sendall(b"POST /add_worker?url=http://127.0.0.1:%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % free_port())
+    eventually(lambda: front.get("/workers").json()["total"] == 32)
+    url = f"http://127.0.0.1:{free_port()}"
+    refused = front.post("/add_worker", params={"url": url})
+    assert (refused.status_code, refused.text) == (400, f"Failed to add worker {url}: too many calls wait for workers")
+    assert front.post("/workers", json={"url": url}).status_code == 202
+    for s in sockets:
+        s.close()
+
+
+def test_a_stop_ends_who_waits(vllm):
+    front = vllm()
+    s = front.connect()
+    s.sendall(b"POST /add_worker?url=http://127.0.0.1:%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % free_port())
+    eventually(lambda: front.get("/workers").json()["total"])
+    front.process.terminate()
+    front.process.terminate()
+    read_to_end(s)
+    assert front.wait() == 0
+
+
+# --- caches, loads, questions to engines --------------------------------------------------------------------
+
+
+def serving(**paths):
+    """A script: 200 for each POST of these paths with what it says, a model list, else 404."""
+    def script(peer):
+        while request := peer.request():
+            method, path = request[0].decode().split(" ")[:2]
+            name = path.partition("?")[0].lstrip("/").replace("/", "_")
+            if name in paths:
+                peer.send(answer(*paths[name]))
+            elif path == "/v1/models":
+                peer.send(answer(b'{"object":"list","data":[{"id":"m"}]}'))
+            elif path == "/health":
+                peer.send(answer())
+            else:
+                peer.send(answer(b'{"detail":"Not Found"}', b"404 Not Found"))
+    return script
+
+
+@pytest.fixture
+def engines_that(fake, vllm):
+    """-> fakes of these scripts, and a router before them"""
+    def begin(*scripts, **how):
+        fakes = [fake(script, declared=()) for script in scripts]
+        return (*fakes, vllm(fakes, **how))
+    return begin
+
+
+def asked(worker, start):
+    return [head for head, _ in worker.requests if head.startswith(start)]
+
+
+def test_caches_are_flushed_once_for_each_server(engines_that):
+    sglang, other, front = engines_that(serving(flush_cache=()), serving(reset_prefix_cache=()))
+    register(front, sglang.url + "@1")
+    done = front.post("/flush_cache")
+    assert done.status_code == 200 and sorted(done.json()["successful"]) == sorted([sglang.url, other.url])
+    assert (done.json()["failed"], done.json()["total_workers"]) == ([], 2)
+    assert len(asked(sglang, b"POST /flush_cache")) == 1 and len(asked(other, b"POST /reset_prefix_cache")) == 1
+
+
+def test_a_cache_that_is_not_flushed_is_said(engines_that):
+    good, bad, front = engines_that(serving(flush_cache=()), serving())
+    done = front.post("/flush_cache")
+    assert done.status_code == 500 and done.json()["successful"] == [good.url]
+    assert done.json()["failed"] == [{"url": bad.url, "error": "status 404"}] and done.json()["message"]
+
+
+def test_what_was_known_of_a_flushed_cache_is_forgotten(engines_that):
+    worker, front = engines_that(serving(flush_cache=(), v1_chat_completions=()), policy={"default": "cache_aware"},
+                                 explain={"headers": True})
+    body = chat_body() | {"messages": [{"role": "user", "content": "word " * 4000}]}
+
+    def hit():
+        return int(front.post("/v1/chat/completions", json=body).headers["x-headrace-cache-hit"].rstrip("%"))
+    assert hit() == 0 and hit() > 50
+    assert front.post("/flush_cache").status_code == 200
+    assert hit() == 0
+
+
+def test_loads_are_shown(vllm, engine):
+    e = engine("m")
+    front = vllm([e], discovery={"scrape": "100ms"})
+    for path in ("/get_loads", "/get_load", "/load"):
+        load = eventually(lambda: (w := front.get(path).json()["workers"][0])["running"] is not None and w)
+        assert load == {"worker": e.url, "load": 0, "in_flight": 0, "running": 0, "waiting": 0}
+
+
+def test_loads_count_what_is_in_flight(vllm, engine):
+    e = engine("m", "--fault", "hang_head")
+    front = vllm([e], discovery={"scrape": "off"})
+    s = front.connect()
+    s.sendall(raw_request(chat_body()))
+    eventually(lambda: front.get("/get_loads").json()["workers"][0]
+               == {"worker": e.url, "load": 1, "in_flight": 1, "running": None, "waiting": None})
+    s.close()
+
+
+def test_info_is_the_engines(engines_that):
+    _, front = engines_that(serving(get_server_info=(b'{"dp_size": 8}',), get_model_info=(b'{"model_path": "/x"}',), health_generate=(b"",)))
+    assert front.get("/get_server_info").json() == {"dp_size": 8}
+    assert front.get("/get_model_info").json() == {"model_path": "/x"}
+    assert (front.get("/health_generate").status_code, front.get("/health_generate").text) == (200, "")
+
+
+def test_info_is_made_of_what_is_known_where_the_engine_has_none(engines_that):
+    _, front = engines_that(serving(), labels=[{"dp_size": "4"}])
+    for path in ("/get_server_info", "/get_model_info"):
+        assert front.get(path).json() == {"model_path": "m", "model_id": "m", "models": ["m"], "is_generation": True, "dp_size": 4,
+                                          "worker_count": 1}
+
+
+def test_health_by_generation(engines_that):
+    worker, front = engines_that(serving(v1_chat_completions=(b'{"choices": []}',)))
+    assert (front.get("/health_generate").status_code, front.get("/health_generate").text) == (200, "OK")
+    assert asked(worker, b"POST /v1/completions") and asked(worker, b"POST /v1/chat/completions")
+
+
+def test_health_by_generation_of_what_generates_nothing(engines_that):
+    sick, front = engines_that(serving(v1_completions=(b'{"error": {}}', b"500 Oh")))
+    assert front.get("/health_generate").status_code == 500
+    _, front = engines_that(serving())
+    assert front.get("/health_generate").status_code == 503
+
+
+def test_questions_without_an_engine(vllm):
+    front = vllm()
+    for path in ("/get_server_info", "/get_model_info", "/health_generate"):
+        assert front.get(path).json()["error"]["code"] == "no_healthy_instance"
+    diagnosis = front.get("/scheduling/diagnostics")
+    assert diagnosis.status_code == 404 and diagnosis.json()["enabled"] is False and diagnosis.json()["error"]
+
+
+def test_health_is_that_of_all(vllm, engine):
+    a, b = engine("m"), engine("m")
+    front = vllm([a, b], labels=[{"role": "prefill"}, {"role": "decode"}], health={"interval": "100ms"})
+    assert (front.get("/health").status_code, front.get("/health").text) == (200, "OK")
+    b.fault("health:fail")
+    eventually(lambda: front.get("/health").status_code == 503)
+    assert front.get("/health").text == f"Unhealthy workers: Decode: {b.url}"
+    assert front.get("/status").json()["healthy_services"] == "1/2"
+
+
+def test_health_of_nobody(vllm):
+    assert vllm().get("/health").status_code == 503
+
+
+# --- what is relayed -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v1/embeddings", "/generate", "/inference/v1/generate", "/tokenize",
+                                  "/detokenize", "/v1/messages", "/pooling", "/score"])
+def test_bytes_query_and_headers_go_on_unchanged(engines_that, path):
+    worker, front = engines_that(serving(**{path[1:].replace("/", "_"): (b'[{"score": 1}]',)}))
+    body = b'{"b": 1.10, "a" :null,"model": "m",  "input":"x", "x": "\\u00e9"}'
+    reply = front.post(path + "?q=a%20b&q=c", content=body, headers={"content-type": "application/json", "x-mine": "7"})
+    assert reply.status_code == 200 and reply.content == b'[{"score": 1}]'
+    head, sent = next((h, b) for h, b in worker.requests if h.startswith(b"POST " + path.encode()))
+    assert sent == body and head.startswith(f"POST {path}?q=a%20b&q=c HTTP/1.1".encode()) and b"x-mine: 7" in head.lower()
+
+
+def test_stored_responses_stay_with_their_maker(vllm, engine):
+    front = vllm([engine("m"), engine("m"), engine("m")])
+    ids = [front.post("/v1/responses", json={"model": "m", "input": "hello", "store": True}).json()["id"] for _ in range(6)]
+    for i in ids:
+        assert front.get(f"/v1/responses/{i}").status_code == 200
+        assert call(front, "DELETE", f"/v1/responses/{i}").status_code == 200
+
+

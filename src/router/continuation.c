@@ -318,8 +318,7 @@ size_t continuation_event_end(uint8_t *line, struct slice text) {
 	return 0;
 }
 
-/* The value of the one data field of an event; empty: it has none. False: it has several. */
-static bool find_data(struct slice event, struct slice *data_out) {
+bool continuation_event_data(struct slice event, struct slice *data_out) {
 	bool is_first = true;
 
 	*data_out = (struct slice){ event.p, 0 };
@@ -515,7 +514,7 @@ bool continuation_take(struct continuation *c, struct slice event, struct contin
 
 	out->n_parts = 0;
 	out->text = (struct slice){ NULL, 0 };
-	if (!find_data(event, &data))
+	if (!continuation_event_data(event, &data))
 		return false;
 	if (data.n && data.p[0] != '[')
 		return take_json(c, event, data, out);

@@ -89,6 +89,9 @@ void continuation_init(struct continuation *c, enum continuation_kind kind);
  */
 size_t continuation_event_end(uint8_t *line, struct slice text);
 
+/* The value of the one data field of a whole event; empty: it has none. False: it has several. */
+must_use bool continuation_event_data(struct slice event, struct slice *data_out);
+
 /* The next whole event. False: it is none that is understood. */
 must_use bool continuation_take(struct continuation *c, struct slice event, struct continuation_event *out);
 

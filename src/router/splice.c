@@ -120,3 +120,26 @@ size_t splice_pieces(struct splice_cursor *c, struct piece *pieces, size_t n_max
 	}
 	return n;
 }
+
+static void append(struct hold *out, struct buf_pool *pool, struct slice text) {
+	struct piece piece = { text.p, text.n, NULL };
+	hold_append_forced(out, pool, &piece, 1);
+}
+
+void splice_append(const struct splice *s, struct slice text, struct hold *out, struct buf_pool *pool) {
+	static const struct hold none;
+	struct splice_cursor c;
+	struct piece piece;
+	uint64_t at = 0;
+
+	splice_begin(&c, s, &none);
+	while (c.edit < s->n) {
+		const struct splice_edit *e = &s->edits[c.edit];
+		append(out, pool, (struct slice){ text.p + at, (size_t)(e->at - at) });
+		at = e->at + e->n_cut;
+		begin_edit(&c);
+		while (put_text(&c, &piece) || put_range(&c, &piece))
+			hold_append_forced(out, pool, &piece, 1);
+	}
+	append(out, pool, slice_skip(text, (size_t)at));
+}

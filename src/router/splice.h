@@ -11,7 +11,7 @@
 
 #include "router/hold.h"
 
-#define SPLICE_EDITS_MAX 16u
+#define SPLICE_EDITS_MAX 32u
 
 struct splice_edit {
 	uint64_t at, n_cut; /* in the body as it is */
@@ -53,3 +53,6 @@ void splice_begin(struct splice_cursor *c, const struct splice *s, const struct 
 
 /* The next pieces, at most n_max; 0: there are no more. */
 size_t splice_pieces(struct splice_cursor *c, struct piece *pieces, size_t n_max);
+
+/* What a text that stands in one piece becomes, behind what *out has, whatever the budget says. */
+void splice_append(const struct splice *s, struct slice text, struct hold *out, struct buf_pool *pool);

@@ -1,45 +1,6 @@
-#include "unit/unit.h"
+#include "unit/router/held.h"
 
 #include "router/continuation.h"
-
-static struct buf_budget budget;
-static struct buf_pool pool;
-
-static int setup(void **state) {
-	budget = (struct buf_budget){ .max_bytes = 16u << 20 };
-	buf_pool_init(&pool, &budget);
-	return 0;
-}
-
-static int teardown(void **state) {
-	buf_pool_deinit(&pool);
-	return budget.used_bytes != 0;
-}
-
-/* In pieces of at most `step` bytes, each in a buf that is full: cuts fall anywhere. */
-static struct hold held(struct slice text, size_t step) {
-	struct hold h = { .bytes = 0 };
-	for (size_t at = 0; at < text.n; at += step) {
-		struct buf *b = buf_new(&pool, 64);
-		struct slice part = slice_head(slice_skip(text, at), step);
-		memcpy(b->data, part.p, part.n);
-		b->used = (uint32_t)part.n;
-		if (h.last)
-			h.last->next = b;
-		else
-			h.first = b;
-		h.last = b;
-		h.bytes += part.n;
-	}
-	return h;
-}
-
-static char *text_of(const struct hold *h) {
-	char *text = calloc(1, (size_t)h->bytes + 1), *to = text;
-	for (const struct buf *b = h->first; b; to += b->used, b = b->next)
-		memcpy(to, b->data, b->used);
-	return text;
-}
 
 /* --- requests ----------------------------------------------------------------------------- */
 

@@ -1,26 +1,26 @@
-#include "unit/unit.h"
+#include "unit/router/held.h"
 
 #include "base/rng.h"
 #include "router/splice.h"
-
-static struct buf_budget budget;
-static struct buf_pool pool;
-
-static int setup(void **state) {
-	budget = (struct buf_budget){ .max_bytes = 16u << 20 };
-	buf_pool_init(&pool, &budget);
-	return 0;
-}
-
-static int teardown(void **state) {
-	buf_pool_deinit(&pool);
-	return budget.used_bytes != 0;
-}
 
 static void keep(struct hold *h, struct slice text) {
 	struct piece piece = { text.p, text.n, NULL };
 
 	assert_true(hold_append(h, &pool, &piece, 1));
+}
+
+/* The same of a text in one piece. */
+static void assert_appended(const struct splice *s, const struct hold *body, struct slice expected) {
+	char *text = text_of(body);
+	struct hold out = { .bytes = 0 };
+
+	splice_append(s, (struct slice){ text, (size_t)body->bytes }, &out, &pool);
+	assert_int_equal(out.bytes, expected.n);
+	free(text);
+	text = text_of(&out);
+	assert_memory_equal(text, expected.p, expected.n);
+	free(text);
+	hold_free(&out, &pool);
 }
 
 /* What comes out, taken n_max pieces at a time; its length is the one that was told. */
@@ -41,6 +41,7 @@ static void assert_spliced(
 		}
 	assert_int_equal(at, expected.n);
 	assert_int_equal(splice_pieces(&c, pieces, n_max), 0);
+	assert_appended(s, body, expected);
 }
 
 static void without_edits_it_is_the_body(void **state) {

@@ -1,0 +1,275 @@
+#include "router/pair_reading.h"
+
+enum want {
+	WANT_PROMPT_LOGPROBS,
+	WANT_COMPLETION_TOKENS,
+	WANT_USAGE,
+	WANT_DETAILS,
+	WANT_CACHED,
+	WANT_INPUT_DETAILS,
+	WANT_INPUT_CACHED,
+	WANT_RESPONSE_USAGE,
+	WANT_RESPONSE_DETAILS,
+	WANT_RESPONSE_CACHED,
+	WANT_META, /* and its two members, in the order of those of an item */
+	WANT_META_CACHED,
+	WANT_META_LOGPROBS,
+	WANT_ITEM_META,
+	WANT_ITEM_CACHED,
+	WANT_ITEM_LOGPROBS,
+	WANT_ITEM, /* of a batch; told, as are all that follow */
+	WANT_CHOICES,
+	WANT_CHOICE,
+	WANT_ARRAY,                            /* in the order of enum pair_array */
+	WANT_TOKEN = WANT_ARRAY + PAIR_ARRAYS, /* likewise: an item of it */
+	N_WANTS = WANT_TOKEN + PAIR_ARRAYS,
+};
+
+#define TOLD(member)                                                                                         \
+	{ .path = member, .tells = true }
+
+static const struct scan_want wants[N_WANTS] = {
+	[WANT_PROMPT_LOGPROBS] = { .path = "prompt_logprobs" },
+	[WANT_COMPLETION_TOKENS] = { .path = "usage.completion_tokens" },
+	[WANT_USAGE] = { .path = "usage" },
+	[WANT_DETAILS] = { .path = "usage.prompt_tokens_details" },
+	[WANT_CACHED] = { .path = "usage.prompt_tokens_details.cached_tokens" },
+	[WANT_INPUT_DETAILS] = { .path = "usage.input_tokens_details" },
+	[WANT_INPUT_CACHED] = { .path = "usage.input_tokens_details.cached_tokens" },
+	[WANT_RESPONSE_USAGE] = { .path = "response.usage" },
+	[WANT_RESPONSE_DETAILS] = { .path = "response.usage.input_tokens_details" },
+	[WANT_RESPONSE_CACHED] = { .path = "response.usage.input_tokens_details.cached_tokens" },
+	[WANT_META] = { .path = "meta_info" },
+	[WANT_META_CACHED] = { .path = "meta_info.cached_tokens" },
+	[WANT_META_LOGPROBS] = { .path = "meta_info.input_token_logprobs" },
+	[WANT_ITEM_META] = { .path = "[].meta_info" },
+	[WANT_ITEM_CACHED] = { .path = "[].meta_info.cached_tokens" },
+	[WANT_ITEM_LOGPROBS] = { .path = "[].meta_info.input_token_logprobs" },
+	[WANT_ITEM] = TOLD("[]"),
+	[WANT_CHOICES] = TOLD("choices"),
+	[WANT_CHOICE] = TOLD("choices.[]"),
+	[WANT_ARRAY + PAIR_PROMPT_LOGPROBS] = TOLD("choices.[].prompt_logprobs"),
+	[WANT_ARRAY + PAIR_TOKENS] = TOLD("choices.[].logprobs.tokens"),
+	[WANT_ARRAY + PAIR_TOKEN_LOGPROBS] = TOLD("choices.[].logprobs.token_logprobs"),
+	[WANT_ARRAY + PAIR_TOP_LOGPROBS] = TOLD("choices.[].logprobs.top_logprobs"),
+	[WANT_ARRAY + PAIR_TEXT_OFFSET] = TOLD("choices.[].logprobs.text_offset"),
+	[WANT_TOKEN + PAIR_PROMPT_LOGPROBS] = TOLD("choices.[].prompt_logprobs.[]"),
+	[WANT_TOKEN + PAIR_TOKENS] = TOLD("choices.[].logprobs.tokens.[]"),
+	[WANT_TOKEN + PAIR_TOKEN_LOGPROBS] = TOLD("choices.[].logprobs.token_logprobs.[]"),
+	[WANT_TOKEN + PAIR_TOP_LOGPROBS] = TOLD("choices.[].logprobs.top_logprobs.[]"),
+	[WANT_TOKEN + PAIR_TEXT_OFFSET] = TOLD("choices.[].logprobs.text_offset.[]"),
+};
+
+#undef TOLD
+
+static struct scan_table table;
+
+struct reader {
+	struct scan scan;
+	struct scan_value values[N_WANTS];
+	struct pair_reading *out;
+	struct pair_found part;      /* that is being read */
+	const struct pair_merge *by; /* what moves text_offset; NULL: nothing */
+	struct buf_pool *pool;
+	bool is_short; /* of memory */
+};
+
+static struct scan_value value_of(const struct reader *r, unsigned id) {
+	const struct scan_value *v = scan_found(&r->scan, id);
+	return v ? *v : (struct scan_value){ .length = 0 };
+}
+
+/* --- items ----------------------------------------------------------------------------- */
+
+/* What this part of a decode engine's answer is merged with, if it has a prompt to go before. */
+static const struct pair_part *partner(const struct reader *r) {
+	bool is_one = r->by && r->out->n_parts < r->by->n_parts && r->by->parts[r->out->n_parts].n_prompt;
+	return is_one ? &r->by->parts[r->out->n_parts] : NULL;
+}
+
+static void put_offset(struct reader *r, struct slice text) {
+	struct piece piece = { text.p, text.n, NULL };
+	r->is_short = r->is_short || !hold_append(&r->out->offsets, r->pool, &piece, 1);
+}
+
+static void take_offset(struct reader *r, const struct scan_value *v) {
+	const struct pair_part *by = partner(r);
+	struct pair_found *part = &r->part;
+	char room[20];
+
+	if (v->type != SCAN_NUMBER || v->flaw != SCAN_SOUND || v->number > UINT32_MAX)
+		part->text_end = UINT64_MAX;
+	if (part->text_end == UINT64_MAX)
+		return;
+	part->text_end = v->number;
+	if (!by)
+		return;
+	if (part->arrays[PAIR_TEXT_OFFSET].n > 1)
+		put_offset(r, SLICE(","));
+	put_offset(r, call_decimal(by->text_end + v->number, room));
+}
+
+static void begin_items(struct reader *r, unsigned k) {
+	r->part.arrays[k] = (struct pair_items){ .n = 0 };
+	if (k != PAIR_TEXT_OFFSET)
+		return;
+	r->part.text_end = 0;
+	r->part.offsets_at = r->out->offsets.bytes;
+}
+
+static void end_item(struct reader *r, unsigned k) {
+	const struct scan_value *v = &r->values[WANT_TOKEN + k];
+	const struct pair_part *by = partner(r);
+	struct pair_items *a = &r->part.arrays[k];
+
+	a->n++;
+	if (!by)
+		a->prompt_end = a->end;
+	a->end = v->offset + v->length;
+	if (by && a->n == by->n_prompt)
+		a->prompt_end = a->end;
+	if (k == PAIR_TEXT_OFFSET)
+		take_offset(r, v);
+}
+
+/* --- parts ------------------------------------------------------------------------------- */
+
+static void put_part(struct pair_reading *out, const struct pair_found *part) {
+	if (out->n_parts < PAIR_PARTS_MAX)
+		out->parts[out->n_parts] = *part;
+	out->n_parts++;
+}
+
+static void end_choice(struct reader *r) {
+	struct pair_found *part = &r->part;
+
+	part->object = value_of(r, WANT_CHOICE);
+	for (unsigned k = 0; k < PAIR_ARRAYS; k++) {
+		struct scan_value v = value_of(r, WANT_ARRAY + k);
+		if (!v.length)
+			part->arrays[k] = (struct pair_items){ .n = 0 };
+		part->arrays[k].value = v;
+	}
+	part->offsets_n = r->out->offsets.bytes - part->offsets_at;
+	put_part(r->out, part);
+}
+
+static void end_meta(struct reader *r, unsigned id) {
+	struct pair_found part = {
+		.object = value_of(r, id),
+		.cached = value_of(r, id + WANT_META_CACHED - WANT_META),
+		.input_logprobs = value_of(r, id + WANT_META_LOGPROBS - WANT_META),
+	};
+	put_part(r->out, &part);
+}
+
+static void on_told(struct scan *s, unsigned id, const char *p) {
+	struct reader *r = container_of(s, struct reader, scan);
+	bool is_end = s->found >> id & 1;
+
+	if (id >= WANT_TOKEN && is_end)
+		end_item(r, id - WANT_TOKEN);
+	else if (id >= WANT_ARRAY && id < WANT_TOKEN && !is_end)
+		begin_items(r, id - WANT_ARRAY);
+	else if (id == WANT_CHOICES && !is_end)
+		r->out->n_parts = 0;
+	else if (id == WANT_CHOICE && !is_end)
+		r->part = (struct pair_found){ .text_end = 0 };
+	else if (id == WANT_CHOICE)
+		end_choice(r);
+	else if (id == WANT_ITEM && is_end)
+		end_meta(r, WANT_ITEM_META);
+}
+
+__attribute__((constructor)) static void pair_reading_table_init(void) {
+	scan_table_init(&table, wants, N_WANTS, on_told);
+}
+
+/* --- an answer --------------------------------------------------------------------------- */
+
+static void take_counts(const struct reader *r) {
+	static const uint8_t ids[PAIR_USAGES][3] = {
+		[PAIR_USAGE] = { WANT_USAGE, WANT_DETAILS, WANT_CACHED },
+		[PAIR_INPUT_USAGE] = { WANT_USAGE, WANT_INPUT_DETAILS, WANT_INPUT_CACHED },
+		[PAIR_RESPONSE_USAGE] = { WANT_RESPONSE_USAGE, WANT_RESPONSE_DETAILS, WANT_RESPONSE_CACHED },
+	};
+
+	for (unsigned i = 0; i < PAIR_USAGES; i++)
+		r->out->counts[i] = (struct pair_counts){
+			.usage = value_of(r, ids[i][0]),
+			.details = value_of(r, ids[i][1]),
+			.cached = value_of(r, ids[i][2]),
+		};
+}
+
+static bool read_all(struct reader *r) {
+	struct pair_reading *out = r->out;
+	enum scan_verdict verdict = SCAN_MORE;
+
+	scan_init(&r->scan, &table, r->values, NULL, 0);
+	if (!out->held)
+		verdict = scan_feed(&r->scan, out->json.p, out->json.n);
+	for (const struct buf *b = out->held ? out->held->first : NULL; b && verdict <= SCAN_COMPLETE;
+	     b = b->next)
+		verdict = scan_feed(&r->scan, b->data, b->used);
+	if (scan_finish(&r->scan) != SCAN_COMPLETE || r->is_short)
+		return false;
+	out->prompt_logprobs = value_of(r, WANT_PROMPT_LOGPROBS);
+	out->completion_tokens = value_of(r, WANT_COMPLETION_TOKENS);
+	out->choices = value_of(r, WANT_CHOICES);
+	take_counts(r);
+	if (!out->n_parts && scan_found(&r->scan, WANT_META))
+		end_meta(r, WANT_META);
+	return true;
+}
+
+/* The parts are written before they are read. */
+static void reading_init(struct pair_reading *out, const struct hold *held, struct slice json) {
+	memset(out, 0, offsetof(struct pair_reading, parts));
+	out->held = held;
+	out->json = json;
+}
+
+bool pair_read_prefill(struct pair_reading *out, const struct hold *answer) {
+	struct reader r = { .out = out };
+
+	reading_init(out, answer, (struct slice){ NULL, 0 });
+	return read_all(&r);
+}
+
+bool pair_read_decode(
+    struct pair_reading *out, const struct hold *answer, const struct pair_merge *m, struct buf_pool *pool) {
+	struct reader r = { .out = out, .by = m, .pool = pool };
+
+	reading_init(out, answer, (struct slice){ NULL, 0 });
+	return read_all(&r);
+}
+
+bool pair_read_event(struct pair_reading *out, struct slice json) {
+	struct reader r = { .out = out };
+
+	reading_init(out, NULL, json);
+	return read_all(&r);
+}
+
+/* The first byte that is no white space; 0: there is none. */
+static char first_byte(struct slice text) {
+	for (; text.n; text = slice_skip(text, 1))
+		if (!memchr(" \t\r\n", *text.p, 4))
+			return *text.p;
+	return 0;
+}
+
+bool pair_is_empty(const struct pair_reading *r, const struct scan_value *v) {
+	uint64_t skip = v->offset + 1;
+	char first = 0;
+
+	if (!r->held)
+		first = first_byte(slice_skip(r->json, (size_t)skip));
+	for (const struct buf *b = r->held ? r->held->first : NULL; b && !first; b = b->next) {
+		if (skip < b->used)
+			first = first_byte((struct slice){ b->data + skip, (size_t)(b->used - skip) });
+		skip -= u64_min(skip, b->used);
+	}
+	return first == '}' || first == ']';
+}

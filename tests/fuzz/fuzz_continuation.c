@@ -6,57 +6,19 @@
  * another engine's.
  */
 #include "router/continuation.h"
-#include "router/scan.h"
+
+#include "fuzz/fuzz_json.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 static struct buf_budget budget = { .max_bytes = 64u << 20 };
 static struct buf_pool pool;
 
-static struct slice next_part(struct slice *rest) {
-	const char *end = rest->n ? memchr(rest->p, '\0', rest->n) : NULL;
-	struct slice part = slice_head(*rest, end ? (size_t)(end - rest->p) : rest->n);
-
-	*rest = slice_skip(*rest, size_min(part.n + 1, rest->n));
-	return part;
-}
-
 static void add(struct hold *h, struct slice text) {
 	struct piece piece = { text.p, text.n, NULL };
 
 	if (text.n && !hold_append(h, &pool, &piece, 1))
 		abort();
-}
-
-static bool is_json(struct slice text) {
-	static struct scan_table table;
-	static const struct scan_want none = { .path = "x" };
-	struct scan_value values[1];
-	struct scan scan;
-
-	if (!table.n_wants && !table.n_nodes)
-		scan_table_init(&table, &none, 1, NULL);
-	scan_init(&scan, &table, values, NULL, 0);
-	return scan_feed(&scan, text.p, text.n) <= SCAN_COMPLETE && scan_finish(&scan) == SCAN_COMPLETE;
-}
-
-static bool is_json_held(const struct hold *h) {
-	char *text = malloc((size_t)h->bytes + 1), *to = text;
-
-	for (const struct buf *b = h->first; b; to += b->used, b = b->next)
-		memcpy(to, b->data, b->used);
-	bool good = is_json((struct slice){ text, (size_t)h->bytes });
-	free(text);
-	return good;
-}
-
-/* The data of an event that has one such line. */
-static struct slice data_of(struct slice event) {
-	const char *at = event.n ? memmem(event.p, event.n, "data:", 5) : NULL;
-	struct slice rest = at ? slice_skip(event, (size_t)(at + 5 - event.p)) : (struct slice){ NULL, 0 };
-	const char *end = rest.n ? memchr(rest.p, '\n', rest.n) : NULL;
-
-	return end ? slice_head(rest, (size_t)(end - rest.p)) : rest;
 }
 
 /* An event that goes on, as its client gets it, is as much JSON as it was. */

@@ -203,6 +203,9 @@ static void odd_logprobs_are_left(void **state) {
 		LOGPROBS("0,2,5e9", "null,-1,2", "1,2,3", "null", "[null,{}]"),
 		LOGPROBS("0", "-1", "1", "null", "[null,{}]"), /* no echo */
 		"{\"logprobs\":null,\"prompt_logprobs\":[null,{}]}",
+		"{\"logprobs\":{\"tokens\":[1,2,3],\"text_offset\":[0,2,5],\"token_logprobs\":[null,-1,2]},"
+		"\"logprobs\":null,\"prompt_logprobs\":[null,{}]}",
+		LOGPROBS("0,2,5", "null,-1,2", "1,2,3", "[null,null]", "[null,{}]"),
 	};
 	static const struct example odd[] = {
 		ODD("0,2,5", "null,-3,2", "1,2,3", "null", "2"),
@@ -220,7 +223,7 @@ static void odd_logprobs_are_left(void **state) {
 		    .expected = ECHOED("{\"logprobs\":{\"tokens\":{}},\"prompt_logprobs\":[null,{}]}", "0") },
 	};
 	static const struct example good = ODD("0,2,5", "null,-3,2", "1,2,3", "null", "1");
-	char prefill[200];
+	char prefill[300];
 
 	for (size_t i = 0; i < n_elems(prefills); i++) {
 		snprintf(prefill, sizeof(prefill), "{\"choices\":[%s]}", prefills[i]);
@@ -286,6 +289,22 @@ static void parts_are_bounded(void **state) {
 		free(decode);
 		free(text);
 	}
+}
+
+#define FOUR(text) text "," text "," text "," text
+
+/* Four prompts that go before take too many edits; four that are replaced do not. */
+static void edits_are_bounded(void **state) {
+#define BARE(prompt) LOGPROBS("0", "-7", "\"y\"", "null", prompt)
+	static const struct example examples[] = {
+		{ ECHOED(FOUR(PLAIN("-1")), "4"), ECHOED(FOUR(BARE("null")), "4"),
+		    ECHOED(FOUR(BARE("[null,{}]")), "4") },
+		{ ECHOED(FOUR(PLAIN("-1")), "4"), ECHOED(FOUR(PLAIN("0")), "4"),
+		    ECHOED(FOUR(PLAIN("-1")), "4") },
+	};
+#undef BARE
+
+	assert_examples(examples, n_elems(examples));
 }
 
 /* What moves text_offset takes memory. */
@@ -502,6 +521,7 @@ int main(void) {
 		cmocka_unit_test(odd_logprobs_are_left),
 		cmocka_unit_test(meta_info_of_sglang),
 		cmocka_unit_test(parts_are_bounded),
+		cmocka_unit_test(edits_are_bounded),
 		cmocka_unit_test(without_memory_it_is_left),
 		cmocka_unit_test(events_with_a_count),
 		cmocka_unit_test(nothing_else_changes),

@@ -26,6 +26,8 @@ const char *rank_url_mistake(const char *text) {
 
 	if (!rank_url(slice_of(text), &at))
 		return "expected http://HOST[:PORT] or https://HOST[:PORT]";
+	if (slice_is(at.url.scheme, SLICE("grpc")) || slice_is(at.url.scheme, SLICE("grpcs")))
+		return "engines are not asked by gRPC: expected http://HOST[:PORT] or https://HOST[:PORT]";
 	if (!slice_is(at.url.scheme, SLICE("http")) && !slice_is(at.url.scheme, SLICE("https")))
 		return "unknown scheme: expected http://HOST[:PORT] or https://HOST[:PORT]";
 	if (at.url.path.n && !slice_eq(at.url.path, SLICE("/")))

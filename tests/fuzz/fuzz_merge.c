@@ -5,7 +5,7 @@
  * Up to the first zero byte it is the prefill engine's answer, then the decode engine's, which is given as an
  * event, too.
  */
-#include "router/pair_merge.h"
+#include "router/split_merge.h"
 
 #include "fuzz/fuzz_json.h"
 
@@ -37,17 +37,17 @@ static struct hold held(struct slice text, size_t n) {
 static struct hold merged(struct slice prefill_text, struct slice decode_text, size_t n) {
 	struct hold prefill = held(prefill_text, n), decode = held(decode_text, n), out = { .bytes = 0 };
 	struct splice_cursor c;
-	struct pair_merge m;
-	struct pair_answer answer;
+	struct split_merge m;
+	struct split_answer answer;
 	struct piece piece;
 
-	if (pair_merge_read(&m, &prefill) && pair_merge_answer(&m, &decode, &pool, &answer)) {
+	if (split_merge_read(&m, &prefill) && split_merge_answer(&m, &decode, &pool, &answer)) {
 		splice_begin(&c, &answer.splice, &decode);
 		while (splice_pieces(&c, &piece, 1))
 			add(&out, (struct slice){ piece.p, piece.n });
 		assert(out.bytes == splice_length(&answer.splice, decode.bytes));
 		assert(is_json_held(&out));
-		pair_answer_free(&answer, &pool);
+		split_answer_free(&answer, &pool);
 	}
 	hold_free(&prefill, &pool);
 	hold_free(&decode, &pool);
@@ -64,15 +64,15 @@ static void assert_same(const struct hold *a, const struct hold *b) {
 
 static void merge_event(struct slice prefill_text, struct slice json) {
 	struct hold prefill = held(prefill_text, 4000), event = { .bytes = 0 }, out = { .bytes = 0 };
-	struct pair_merge m;
+	struct split_merge m;
 	struct splice splice;
 
 	add(&event, SLICE("data:"));
 	add(&event, json);
 	add(&event, SLICE("\n\n"));
 	char *text = text_of(&event), *after;
-	if (pair_merge_read(&m, &prefill) &&
-	    pair_merge_event(&m, (struct slice){ text, (size_t)event.bytes }, &splice)) {
+	if (split_merge_read(&m, &prefill) &&
+	    split_merge_event(&m, (struct slice){ text, (size_t)event.bytes }, &splice)) {
 		splice_append(&splice, (struct slice){ text, (size_t)event.bytes }, &out, &pool);
 		assert(out.bytes == splice_length(&splice, event.bytes));
 		after = text_of(&out);

@@ -38,6 +38,7 @@ static struct scene *scene_open(void) {
 	health_init(
 	    &c->health, &c->loop, c->fleet, &options, control_evidence, &c->router, control_on_health);
 	watcher_init(&c->watcher, &c->loop, c->fleet, &every, control_on_watch);
+	kv_engines_init(&c->kv_engines, &c->loop, c->fleet, "nixl", control_on_kv_engines);
 	control_open_recruits(c);
 	c->is_started = true;
 	return s;
@@ -47,6 +48,7 @@ static void scene_close(struct scene *s) {
 	struct control *c = &s->control;
 	timer_stop(&c->publish);
 	control_close_recruits(c);
+	kv_engines_deinit(&c->kv_engines);
 	watcher_deinit(&c->watcher);
 	health_deinit(&c->health);
 	control_close_gate(c);

@@ -1,6 +1,6 @@
 /*
- * pair_merge: the answer of a decode engine with what only the prefill engine knows spliced in, where the two
- * work on one request (prefill/decode disaggregation). The client gets the decode engine's answer; that
+ * split_merge: the answer of a decode engine with what only the prefill engine knows spliced in, where the
+ * two work on one request (prefill/decode disaggregation). The client gets the decode engine's answer; that
  * engine pulled the prompt's blocks and did not compute them, so that it cannot say how much of the prompt
  * was cached, nor how likely the prompt was.
  *
@@ -17,44 +17,44 @@
  * engine's (another number of choices, or more of them than there is room for) gets what is of the whole
  * only.
  *
- * The prefill engine's answer, the pair_merge and the decode engine's bytes are the caller's, and live until
+ * The prefill engine's answer, the split_merge and the decode engine's bytes are the caller's, and live until
  * the last piece of what was spliced is taken.
  */
 #pragma once
 
 #include "router/splice.h"
 
-#define PAIR_PARTS_MAX 8u
+#define MERGE_PARTS_MAX 8u
 
 /* A range of the prefill engine's answer; n 0: nothing. */
-struct pair_range {
+struct merge_range {
 	uint32_t at, n;
 };
 
 /* Of a choice, or of the meta_info of SGLang's answer or of one in its batch. */
-struct pair_part {
-	struct pair_range cached;          /* of meta_info */
-	struct pair_range input_logprobs;  /* likewise: the items */
-	struct pair_range prompt_logprobs; /* of a choice: the array */
-	struct pair_range prompts[4]; /* likewise: the prompt's items of tokens, token_logprobs, top_logprobs,
-				       * text_offset */
-	uint32_t n_prompt;            /* of these; 0: none */
-	uint32_t text_end;            /* the text_offset of what follows the prompt */
+struct merge_part {
+	struct merge_range cached;          /* of meta_info */
+	struct merge_range input_logprobs;  /* likewise: the items */
+	struct merge_range prompt_logprobs; /* of a choice: the array */
+	struct merge_range prompts[4];      /* likewise: the prompt's items of tokens, token_logprobs,
+					     * top_logprobs,      text_offset */
+	uint32_t n_prompt;                  /* of these; 0: none */
+	uint32_t text_end;                  /* the text_offset of what follows the prompt */
 };
 
 /* What is of use in the answer of a prefill engine. Nothing to free. */
-struct pair_merge {
+struct split_merge {
 	const struct hold *prefill;
-	struct pair_range cached, prompt_logprobs; /* of the whole */
-	bool is_input;                             /* cached: of input_tokens_details */
-	uint8_t n_parts;                           /* 0: none of them has anything */
-	struct pair_part parts[PAIR_PARTS_MAX];
+	struct merge_range cached, prompt_logprobs; /* of the whole */
+	bool is_input;                              /* cached: of input_tokens_details */
+	uint8_t n_parts;                            /* 0: none of them has anything */
+	struct merge_part parts[MERGE_PARTS_MAX];
 };
 
 /* The answer, whole. False: nothing in it is of use; the decode engine's goes to the client as it comes. */
-must_use bool pair_merge_read(struct pair_merge *m, const struct hold *prefill);
+must_use bool split_merge_read(struct split_merge *m, const struct hold *prefill);
 
-struct pair_answer {
+struct split_answer {
 	struct splice splice;
 	struct hold offsets; /* what `splice` puts that stands in neither answer; it is not moved */
 };
@@ -63,14 +63,14 @@ struct pair_answer {
  * The edits of the decode engine's whole answer. False: it goes as it is, since there is nothing to do, it is
  * not JSON, or there is no memory; *out is empty then.
  */
-must_use bool pair_merge_answer(
-    const struct pair_merge *m, const struct hold *decode, struct buf_pool *pool, struct pair_answer *out);
+must_use bool split_merge_answer(
+    const struct split_merge *m, const struct hold *decode, struct buf_pool *pool, struct split_answer *out);
 
-void pair_answer_free(struct pair_answer *a, struct buf_pool *pool);
+void split_answer_free(struct split_answer *a, struct buf_pool *pool);
 
 /*
  * The edits of one whole event, line ends included, at places from its start. False: it goes as it is, as
  * nearly all do, which costs them a search for a word. What splice_length() says of it may be more than there
  * is room for: it grows by what the prefill engine's answer has.
  */
-must_use bool pair_merge_event(const struct pair_merge *m, struct slice event, struct splice *out);
+must_use bool split_merge_event(const struct split_merge *m, struct slice event, struct splice *out);

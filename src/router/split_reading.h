@@ -1,6 +1,6 @@
 /*
- * pair_reading: what pair_merge wants of one engine's answer, found by one scan: where counts and logprobs
- * stand, and how many items these have. Private to pair_merge.
+ * split_reading: what split_merge wants of one engine's answer, found by one scan: where counts and logprobs
+ * stand, and how many items these have. Private to split_merge.
  *
  * An answer has parts: the choices of OpenAI's APIs; of SGLang's, its meta_info, or that of each answer of a
  * batch. Nothing is copied but the places of tokens in a text (text_offset), which are written anew where
@@ -10,66 +10,66 @@
  */
 #pragma once
 
-#include "router/pair_merge.h"
 #include "router/scan.h"
+#include "router/split_merge.h"
 
 /* Arrays of a choice, with an item for each token. */
-enum pair_array {
-	PAIR_PROMPT_LOGPROBS,
-	PAIR_TOKENS, /* from here on of its logprobs: with echo the prompt's come first */
-	PAIR_TOKEN_LOGPROBS,
-	PAIR_TOP_LOGPROBS,
-	PAIR_TEXT_OFFSET,
-	PAIR_ARRAYS,
+enum merge_array {
+	MERGE_PROMPT_LOGPROBS,
+	MERGE_TOKENS, /* from here on of its logprobs: with echo the prompt's come first */
+	MERGE_TOKEN_LOGPROBS,
+	MERGE_TOP_LOGPROBS,
+	MERGE_TEXT_OFFSET,
+	MERGE_ARRAYS,
 };
 
 /* Where cached tokens are counted. */
-enum pair_usage {
-	PAIR_USAGE,          /* chat, completions */
-	PAIR_INPUT_USAGE,    /* responses */
-	PAIR_RESPONSE_USAGE, /* an event of responses */
-	PAIR_USAGES,
+enum merge_usage {
+	MERGE_USAGE,          /* chat, completions */
+	MERGE_INPUT_USAGE,    /* responses */
+	MERGE_RESPONSE_USAGE, /* an event of responses */
+	MERGE_USAGES,
 };
 
 /* Members. One that is not there has no bytes. */
-struct pair_counts {
+struct merge_counts {
 	struct scan_value usage, details, cached;
 };
 
-struct pair_items {
+struct merge_items {
 	struct scan_value value;
 	uint64_t n;               /* 0 as well if it is no array */
 	uint64_t end, prompt_end; /* behind the last item; behind the last one of the prompt */
 };
 
-struct pair_found {
+struct merge_found {
 	struct scan_value object;                 /* the choice, or meta_info */
 	struct scan_value cached, input_logprobs; /* of meta_info */
-	struct pair_items arrays[PAIR_ARRAYS];
+	struct merge_items arrays[MERGE_ARRAYS];
 	uint64_t text_end;              /* the last text_offset; UINT64_MAX: they are no counts */
 	uint64_t offsets_at, offsets_n; /* in `offsets`: text_offset, moved */
 };
 
-struct pair_reading {
+struct split_reading {
 	const struct hold *held; /* what was read, or NULL and: */
 	struct slice json;
 	struct scan_value prompt_logprobs, choices, completion_tokens;
-	struct pair_counts counts[PAIR_USAGES];
+	struct merge_counts counts[MERGE_USAGES];
 	struct hold offsets; /* the caller frees it, whatever became of the reading */
 	unsigned n_parts;    /* maybe more than `parts` has */
-	struct pair_found parts[PAIR_PARTS_MAX];
+	struct merge_found parts[MERGE_PARTS_MAX];
 };
 
 /*
  * Reads the answer of a prefill engine, whose last token is the one that is not the prompt's. False: it is
  * not JSON.
  */
-must_use bool pair_read_prefill(struct pair_reading *r, const struct hold *answer);
+must_use bool merge_read_prefill(struct split_reading *r, const struct hold *answer);
 
 /* Of a decode engine. False: also, there is no memory for `offsets`. */
-must_use bool pair_read_decode(
-    struct pair_reading *r, const struct hold *answer, const struct pair_merge *m, struct buf_pool *pool);
-must_use bool pair_read_event(struct pair_reading *r, struct slice json);
+must_use bool merge_read_decode(
+    struct split_reading *r, const struct hold *answer, const struct split_merge *m, struct buf_pool *pool);
+must_use bool merge_read_event(struct split_reading *r, struct slice json);
 
 /* It was read, and is an array or an object without anything in it. */
-bool pair_is_empty(const struct pair_reading *r, const struct scan_value *v);
+bool merge_is_empty(const struct split_reading *r, const struct scan_value *v);

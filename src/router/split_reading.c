@@ -1,4 +1,4 @@
-#include "router/pair_reading.h"
+#include "router/split_reading.h"
 
 enum want {
 	WANT_PROMPT_LOGPROBS,
@@ -20,9 +20,9 @@ enum want {
 	WANT_ITEM, /* of a batch; told, as are all that follow */
 	WANT_CHOICES,
 	WANT_CHOICE,
-	WANT_ARRAY,                            /* in the order of enum pair_array */
-	WANT_TOKEN = WANT_ARRAY + PAIR_ARRAYS, /* likewise: an item of it */
-	N_WANTS = WANT_TOKEN + PAIR_ARRAYS,
+	WANT_ARRAY,                             /* in the order of enum merge_array */
+	WANT_TOKEN = WANT_ARRAY + MERGE_ARRAYS, /* likewise: an item of it */
+	N_WANTS = WANT_TOKEN + MERGE_ARRAYS,
 };
 
 #define TOLD(member)                                                                                         \
@@ -48,16 +48,16 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_ITEM] = TOLD("[]"),
 	[WANT_CHOICES] = TOLD("choices"),
 	[WANT_CHOICE] = TOLD("choices.[]"),
-	[WANT_ARRAY + PAIR_PROMPT_LOGPROBS] = TOLD("choices.[].prompt_logprobs"),
-	[WANT_ARRAY + PAIR_TOKENS] = TOLD("choices.[].logprobs.tokens"),
-	[WANT_ARRAY + PAIR_TOKEN_LOGPROBS] = TOLD("choices.[].logprobs.token_logprobs"),
-	[WANT_ARRAY + PAIR_TOP_LOGPROBS] = TOLD("choices.[].logprobs.top_logprobs"),
-	[WANT_ARRAY + PAIR_TEXT_OFFSET] = TOLD("choices.[].logprobs.text_offset"),
-	[WANT_TOKEN + PAIR_PROMPT_LOGPROBS] = TOLD("choices.[].prompt_logprobs.[]"),
-	[WANT_TOKEN + PAIR_TOKENS] = TOLD("choices.[].logprobs.tokens.[]"),
-	[WANT_TOKEN + PAIR_TOKEN_LOGPROBS] = TOLD("choices.[].logprobs.token_logprobs.[]"),
-	[WANT_TOKEN + PAIR_TOP_LOGPROBS] = TOLD("choices.[].logprobs.top_logprobs.[]"),
-	[WANT_TOKEN + PAIR_TEXT_OFFSET] = TOLD("choices.[].logprobs.text_offset.[]"),
+	[WANT_ARRAY + MERGE_PROMPT_LOGPROBS] = TOLD("choices.[].prompt_logprobs"),
+	[WANT_ARRAY + MERGE_TOKENS] = TOLD("choices.[].logprobs.tokens"),
+	[WANT_ARRAY + MERGE_TOKEN_LOGPROBS] = TOLD("choices.[].logprobs.token_logprobs"),
+	[WANT_ARRAY + MERGE_TOP_LOGPROBS] = TOLD("choices.[].logprobs.top_logprobs"),
+	[WANT_ARRAY + MERGE_TEXT_OFFSET] = TOLD("choices.[].logprobs.text_offset"),
+	[WANT_TOKEN + MERGE_PROMPT_LOGPROBS] = TOLD("choices.[].prompt_logprobs.[]"),
+	[WANT_TOKEN + MERGE_TOKENS] = TOLD("choices.[].logprobs.tokens.[]"),
+	[WANT_TOKEN + MERGE_TOKEN_LOGPROBS] = TOLD("choices.[].logprobs.token_logprobs.[]"),
+	[WANT_TOKEN + MERGE_TOP_LOGPROBS] = TOLD("choices.[].logprobs.top_logprobs.[]"),
+	[WANT_TOKEN + MERGE_TEXT_OFFSET] = TOLD("choices.[].logprobs.text_offset.[]"),
 };
 
 #undef TOLD
@@ -67,9 +67,9 @@ static struct scan_table table;
 struct reader {
 	struct scan scan;
 	struct scan_value values[N_WANTS];
-	struct pair_reading *out;
-	struct pair_found part;      /* that is being read */
-	const struct pair_merge *by; /* what moves text_offset; NULL: nothing */
+	struct split_reading *out;
+	struct merge_found part;      /* that is being read */
+	const struct split_merge *by; /* what moves text_offset; NULL: nothing */
 	struct buf_pool *pool;
 	bool is_short; /* of memory */
 };
@@ -82,7 +82,7 @@ static struct scan_value value_of(const struct reader *r, unsigned id) {
 /* --- items ----------------------------------------------------------------------------- */
 
 /* What this part of a decode engine's answer is merged with, if it has a prompt to go before. */
-static const struct pair_part *partner(const struct reader *r) {
+static const struct merge_part *partner(const struct reader *r) {
 	bool is_one = r->by && r->out->n_parts < r->by->n_parts && r->by->parts[r->out->n_parts].n_prompt;
 	return is_one ? &r->by->parts[r->out->n_parts] : NULL;
 }
@@ -93,8 +93,8 @@ static void put_offset(struct reader *r, struct slice text) {
 }
 
 static void take_offset(struct reader *r, const struct scan_value *v) {
-	const struct pair_part *by = partner(r);
-	struct pair_found *part = &r->part;
+	const struct merge_part *by = partner(r);
+	struct merge_found *part = &r->part;
 	char room[20];
 
 	if (v->type != SCAN_NUMBER || v->flaw != SCAN_SOUND || v->number > UINT32_MAX)
@@ -104,14 +104,14 @@ static void take_offset(struct reader *r, const struct scan_value *v) {
 	part->text_end = v->number;
 	if (!by)
 		return;
-	if (part->arrays[PAIR_TEXT_OFFSET].n > 1)
+	if (part->arrays[MERGE_TEXT_OFFSET].n > 1)
 		put_offset(r, SLICE(","));
 	put_offset(r, call_decimal(by->text_end + v->number, room));
 }
 
 static void begin_items(struct reader *r, unsigned k) {
-	r->part.arrays[k] = (struct pair_items){ .n = 0 };
-	if (k != PAIR_TEXT_OFFSET)
+	r->part.arrays[k] = (struct merge_items){ .n = 0 };
+	if (k != MERGE_TEXT_OFFSET)
 		return;
 	r->part.text_end = 0;
 	r->part.offsets_at = r->out->offsets.bytes;
@@ -119,8 +119,8 @@ static void begin_items(struct reader *r, unsigned k) {
 
 static void end_item(struct reader *r, unsigned k) {
 	const struct scan_value *v = &r->values[WANT_TOKEN + k];
-	const struct pair_part *by = partner(r);
-	struct pair_items *a = &r->part.arrays[k];
+	const struct merge_part *by = partner(r);
+	struct merge_items *a = &r->part.arrays[k];
 
 	a->n++;
 	if (!by)
@@ -128,26 +128,26 @@ static void end_item(struct reader *r, unsigned k) {
 	a->end = v->offset + v->length;
 	if (by && a->n == by->n_prompt)
 		a->prompt_end = a->end;
-	if (k == PAIR_TEXT_OFFSET)
+	if (k == MERGE_TEXT_OFFSET)
 		take_offset(r, v);
 }
 
 /* --- parts ------------------------------------------------------------------------------- */
 
-static void put_part(struct pair_reading *out, const struct pair_found *part) {
-	if (out->n_parts < PAIR_PARTS_MAX)
+static void put_part(struct split_reading *out, const struct merge_found *part) {
+	if (out->n_parts < MERGE_PARTS_MAX)
 		out->parts[out->n_parts] = *part;
 	out->n_parts++;
 }
 
 static void end_choice(struct reader *r) {
-	struct pair_found *part = &r->part;
+	struct merge_found *part = &r->part;
 
 	part->object = value_of(r, WANT_CHOICE);
-	for (unsigned k = 0; k < PAIR_ARRAYS; k++) {
+	for (unsigned k = 0; k < MERGE_ARRAYS; k++) {
 		struct scan_value v = value_of(r, WANT_ARRAY + k);
 		if (!v.length)
-			part->arrays[k] = (struct pair_items){ .n = 0 };
+			part->arrays[k] = (struct merge_items){ .n = 0 };
 		part->arrays[k].value = v;
 	}
 	part->offsets_n = r->out->offsets.bytes - part->offsets_at;
@@ -155,7 +155,7 @@ static void end_choice(struct reader *r) {
 }
 
 static void end_meta(struct reader *r, unsigned id) {
-	struct pair_found part = {
+	struct merge_found part = {
 		.object = value_of(r, id),
 		.cached = value_of(r, id + WANT_META_CACHED - WANT_META),
 		.input_logprobs = value_of(r, id + WANT_META_LOGPROBS - WANT_META),
@@ -174,28 +174,28 @@ static void on_told(struct scan *s, unsigned id, const char *p) {
 	else if (id == WANT_CHOICES && !is_end)
 		r->out->n_parts = 0;
 	else if (id == WANT_CHOICE && !is_end)
-		r->part = (struct pair_found){ .text_end = 0 };
+		r->part = (struct merge_found){ .text_end = 0 };
 	else if (id == WANT_CHOICE)
 		end_choice(r);
 	else if (id == WANT_ITEM && is_end)
 		end_meta(r, WANT_ITEM_META);
 }
 
-__attribute__((constructor)) static void pair_reading_table_init(void) {
+__attribute__((constructor)) static void split_reading_table_init(void) {
 	scan_table_init(&table, wants, N_WANTS, on_told);
 }
 
 /* --- an answer --------------------------------------------------------------------------- */
 
 static void take_counts(const struct reader *r) {
-	static const uint8_t ids[PAIR_USAGES][3] = {
-		[PAIR_USAGE] = { WANT_USAGE, WANT_DETAILS, WANT_CACHED },
-		[PAIR_INPUT_USAGE] = { WANT_USAGE, WANT_INPUT_DETAILS, WANT_INPUT_CACHED },
-		[PAIR_RESPONSE_USAGE] = { WANT_RESPONSE_USAGE, WANT_RESPONSE_DETAILS, WANT_RESPONSE_CACHED },
+	static const uint8_t ids[MERGE_USAGES][3] = {
+		[MERGE_USAGE] = { WANT_USAGE, WANT_DETAILS, WANT_CACHED },
+		[MERGE_INPUT_USAGE] = { WANT_USAGE, WANT_INPUT_DETAILS, WANT_INPUT_CACHED },
+		[MERGE_RESPONSE_USAGE] = { WANT_RESPONSE_USAGE, WANT_RESPONSE_DETAILS, WANT_RESPONSE_CACHED },
 	};
 
-	for (unsigned i = 0; i < PAIR_USAGES; i++)
-		r->out->counts[i] = (struct pair_counts){
+	for (unsigned i = 0; i < MERGE_USAGES; i++)
+		r->out->counts[i] = (struct merge_counts){
 			.usage = value_of(r, ids[i][0]),
 			.details = value_of(r, ids[i][1]),
 			.cached = value_of(r, ids[i][2]),
@@ -203,7 +203,7 @@ static void take_counts(const struct reader *r) {
 }
 
 static bool read_all(struct reader *r) {
-	struct pair_reading *out = r->out;
+	struct split_reading *out = r->out;
 	enum scan_verdict verdict = SCAN_MORE;
 
 	scan_init(&r->scan, &table, r->values, NULL, 0);
@@ -224,28 +224,28 @@ static bool read_all(struct reader *r) {
 }
 
 /* The parts are written before they are read. */
-static void reading_init(struct pair_reading *out, const struct hold *held, struct slice json) {
-	memset(out, 0, offsetof(struct pair_reading, parts));
+static void reading_init(struct split_reading *out, const struct hold *held, struct slice json) {
+	memset(out, 0, offsetof(struct split_reading, parts));
 	out->held = held;
 	out->json = json;
 }
 
-bool pair_read_prefill(struct pair_reading *out, const struct hold *answer) {
+bool merge_read_prefill(struct split_reading *out, const struct hold *answer) {
 	struct reader r = { .out = out };
 
 	reading_init(out, answer, (struct slice){ NULL, 0 });
 	return read_all(&r);
 }
 
-bool pair_read_decode(
-    struct pair_reading *out, const struct hold *answer, const struct pair_merge *m, struct buf_pool *pool) {
+bool merge_read_decode(struct split_reading *out, const struct hold *answer, const struct split_merge *m,
+    struct buf_pool *pool) {
 	struct reader r = { .out = out, .by = m, .pool = pool };
 
 	reading_init(out, answer, (struct slice){ NULL, 0 });
 	return read_all(&r);
 }
 
-bool pair_read_event(struct pair_reading *out, struct slice json) {
+bool merge_read_event(struct split_reading *out, struct slice json) {
 	struct reader r = { .out = out };
 
 	reading_init(out, NULL, json);
@@ -260,7 +260,7 @@ static char first_byte(struct slice text) {
 	return 0;
 }
 
-bool pair_is_empty(const struct pair_reading *r, const struct scan_value *v) {
+bool merge_is_empty(const struct split_reading *r, const struct scan_value *v) {
 	uint64_t skip = v->offset + 1;
 	char first = 0;
 

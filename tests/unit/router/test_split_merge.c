@@ -3,7 +3,7 @@
 #include <jansson.h>
 
 #include "base/rng.h"
-#include "router/pair_merge.h"
+#include "router/split_merge.h"
 
 /* The decode engine's answer as the client gets it, to be freed; NULL: it goes as it is. */
 static char *merged(const char *prefill, const char *decode, size_t step) {
@@ -11,17 +11,17 @@ static char *merged(const char *prefill, const char *decode, size_t step) {
 	struct hold out = { .bytes = 0 };
 	struct splice_cursor c;
 	struct piece piece;
-	struct pair_merge m;
-	struct pair_answer answer;
+	struct split_merge m;
+	struct split_answer answer;
 	char *text = NULL;
 
-	if (pair_merge_read(&m, &first) && pair_merge_answer(&m, &second, &pool, &answer)) {
+	if (split_merge_read(&m, &first) && split_merge_answer(&m, &second, &pool, &answer)) {
 		splice_begin(&c, &answer.splice, &second);
 		while (splice_pieces(&c, &piece, 1))
 			hold_append_forced(&out, &pool, &piece, 1);
 		assert_int_equal(out.bytes, splice_length(&answer.splice, second.bytes));
 		text = text_of(&out);
-		pair_answer_free(&answer, &pool);
+		split_answer_free(&answer, &pool);
 		hold_free(&out, &pool);
 	}
 	hold_free(&first, &pool);
@@ -280,11 +280,11 @@ static char *choices_text(unsigned n, bool is_prefill) {
 
 /* More of them than there is room for: the count alone. */
 static void parts_are_bounded(void **state) {
-	for (unsigned n = 1; n <= 2 * PAIR_PARTS_MAX; n++) {
+	for (unsigned n = 1; n <= 2 * MERGE_PARTS_MAX; n++) {
 		char *prefill = choices_text(n, true), *decode = choices_text(n, false);
 		char *text = merged(prefill, decode, 100);
 		assert_non_null(strstr(text, "\"cached_tokens\":5"));
-		assert_int_equal(strstr(text, "prompt_logprobs") != NULL, n <= PAIR_PARTS_MAX);
+		assert_int_equal(strstr(text, "prompt_logprobs") != NULL, n <= MERGE_PARTS_MAX);
 		free(prefill);
 		free(decode);
 		free(text);
@@ -310,8 +310,8 @@ static void edits_are_bounded(void **state) {
 /* What moves text_offset takes memory. */
 static void without_memory_it_is_left(void **state) {
 	json_t *offsets = json_array();
-	struct pair_merge m;
-	struct pair_answer answer;
+	struct split_merge m;
+	struct split_answer answer;
 
 	for (int i = 0; i < 100000; i++)
 		json_array_append_new(offsets, json_integer(i));
@@ -319,13 +319,13 @@ static void without_memory_it_is_left(void **state) {
 	    json_pack("{s:{}, s:[{s:{s:o}}]}", "usage", "choices", "logprobs", "text_offset", offsets));
 	struct hold first = held(SLICE(ECHOED(PLAIN("-1"), "1")), 4000),
 		    second = held(slice_of(decode), 4000);
-	assert_true(pair_merge_read(&m, &first));
+	assert_true(split_merge_read(&m, &first));
 	buf_pool_report(&pool);
 	budget.max_bytes = budget.used_bytes + 1000;
-	assert_false(pair_merge_answer(&m, &second, &pool, &answer));
+	assert_false(split_merge_answer(&m, &second, &pool, &answer));
 	budget.max_bytes = 16u << 20;
-	assert_true(pair_merge_answer(&m, &second, &pool, &answer));
-	pair_answer_free(&answer, &pool);
+	assert_true(split_merge_answer(&m, &second, &pool, &answer));
+	split_answer_free(&answer, &pool);
 	hold_free(&first, &pool);
 	hold_free(&second, &pool);
 	free(decode);
@@ -335,13 +335,13 @@ static void without_memory_it_is_left(void **state) {
 
 static char *merged_event(const char *prefill, const char *event) {
 	struct hold first = held(slice_of(prefill), 50), out = { .bytes = 0 };
-	struct pair_merge m;
+	struct split_merge m;
 	struct splice splice;
 	char *text = NULL, *exact = malloc(strlen(event)); /* in memory of its own */
 
 	memcpy(exact, event, strlen(event));
-	assert_true(pair_merge_read(&m, &first));
-	if (pair_merge_event(&m, (struct slice){ exact, strlen(event) }, &splice)) {
+	assert_true(split_merge_read(&m, &first));
+	if (split_merge_event(&m, (struct slice){ exact, strlen(event) }, &splice)) {
 		splice_append(&splice, (struct slice){ exact, strlen(event) }, &out, &pool);
 		assert_int_equal(out.bytes, splice_length(&splice, strlen(event)));
 		text = text_of(&out);

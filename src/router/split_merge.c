@@ -1,20 +1,20 @@
 /*
- * pair_merge: both answers are read for places (pair_reading); an edit puts a range of the prefill engine's
+ * split_merge: both answers are read for places (split_reading); an edit puts a range of the prefill engine's
  * into the decode engine's.
  *
  * In an answer with echo the arrays of a choice's logprobs have an item for each token of the prompt, then
  * one for each that was said, of which a prefill engine says one. Whether a decode engine's have the prompt
  * is seen from its usage: without it there are as many items as completion tokens.
  */
-#include "router/pair_merge.h"
+#include "router/split_merge.h"
 
 #include "router/continuation.h"
-#include "router/pair_reading.h"
+#include "router/split_reading.h"
 
 /* Of a part, by what becomes of arrays with echo; and of all that is in no part. */
-enum { EDITS_OF_PART = 3, EDITS_OF_PART_BEFORE = 1 + 2 * (PAIR_ARRAYS - PAIR_TOKENS), EDITS_ELSEWHERE = 3 };
+enum { EDITS_OF_PART = 3, EDITS_OF_PART_BEFORE = 1 + 2 * (MERGE_ARRAYS - MERGE_TOKENS), EDITS_ELSEWHERE = 3 };
 
-_Static_assert(PAIR_PARTS_MAX *EDITS_OF_PART + EDITS_ELSEWHERE <= SPLICE_EDITS_MAX, "all parts have room");
+_Static_assert(MERGE_PARTS_MAX *EDITS_OF_PART + EDITS_ELSEWHERE <= SPLICE_EDITS_MAX, "all parts have room");
 
 /* --- of the prefill engine's answer ------------------------------------------------------ */
 
@@ -22,56 +22,56 @@ static bool is_count(const struct scan_value *v) {
 	return v->type == SCAN_NUMBER && v->flaw == SCAN_SOUND;
 }
 
-static struct pair_range range_of(uint64_t at, uint64_t end) {
-	return (struct pair_range){ (uint32_t)at, (uint32_t)(end - at) };
+static struct merge_range range_of(uint64_t at, uint64_t end) {
+	return (struct merge_range){ (uint32_t)at, (uint32_t)(end - at) };
 }
 
-static struct pair_range range_if(bool is_good, const struct scan_value *v) {
-	return is_good ? range_of(v->offset, v->offset + v->length) : (struct pair_range){ 0, 0 };
+static struct merge_range range_if(bool is_good, const struct scan_value *v) {
+	return is_good ? range_of(v->offset, v->offset + v->length) : (struct merge_range){ 0, 0 };
 }
 
 /* The prompt's items; all arrays that there are have those, and one more. */
-static void take_prompt(struct pair_part *p, const struct pair_found *f) {
-	uint64_t n = f->arrays[PAIR_PROMPT_LOGPROBS].n;
+static void take_prompt(struct merge_part *p, const struct merge_found *f) {
+	uint64_t n = f->arrays[MERGE_PROMPT_LOGPROBS].n;
 
-	if (!n || f->text_end == UINT64_MAX || f->arrays[PAIR_TOKENS].n != n + 1)
+	if (!n || f->text_end == UINT64_MAX || f->arrays[MERGE_TOKENS].n != n + 1)
 		return;
-	for (unsigned k = PAIR_TOKENS; k < PAIR_ARRAYS; k++)
+	for (unsigned k = MERGE_TOKENS; k < MERGE_ARRAYS; k++)
 		if (f->arrays[k].n && f->arrays[k].n != n + 1)
 			return;
-	for (unsigned k = PAIR_TOKENS; k < PAIR_ARRAYS; k++)
+	for (unsigned k = MERGE_TOKENS; k < MERGE_ARRAYS; k++)
 		if (f->arrays[k].n)
-			p->prompts[k - PAIR_TOKENS] =
+			p->prompts[k - MERGE_TOKENS] =
 			    range_of(f->arrays[k].value.offset + 1, f->arrays[k].prompt_end);
 	p->n_prompt = (uint32_t)n;
 	p->text_end = (uint32_t)f->text_end;
 }
 
 /* False: nothing of it is of use. */
-static bool take_part(struct pair_part *p, const struct pair_reading *r, const struct pair_found *f) {
+static bool take_part(struct merge_part *p, const struct split_reading *r, const struct merge_found *f) {
 	const struct scan_value *input = &f->input_logprobs;
-	const struct scan_value *prompt = &f->arrays[PAIR_PROMPT_LOGPROBS].value;
+	const struct scan_value *prompt = &f->arrays[MERGE_PROMPT_LOGPROBS].value;
 
 	p->cached = range_if(is_count(&f->cached), &f->cached);
 	p->prompt_logprobs = range_if(prompt->type == SCAN_ARRAY, prompt);
-	if (input->type == SCAN_ARRAY && !pair_is_empty(r, input))
+	if (input->type == SCAN_ARRAY && !merge_is_empty(r, input))
 		p->input_logprobs = range_of(input->offset + 1, input->offset + input->length - 1);
 	take_prompt(p, f);
 	return p->cached.n || p->prompt_logprobs.n || p->input_logprobs.n;
 }
 
-bool pair_merge_read(struct pair_merge *m, const struct hold *prefill) {
-	struct pair_reading r;
+bool split_merge_read(struct split_merge *m, const struct hold *prefill) {
+	struct split_reading r;
 	bool has_part = false;
 
-	*m = (struct pair_merge){ .prefill = prefill };
-	if (prefill->bytes > UINT32_MAX || !pair_read_prefill(&r, prefill))
+	*m = (struct split_merge){ .prefill = prefill };
+	if (prefill->bytes > UINT32_MAX || !merge_read_prefill(&r, prefill))
 		return false;
-	m->is_input = is_count(&r.counts[PAIR_INPUT_USAGE].cached);
-	const struct scan_value *cached = &r.counts[m->is_input ? PAIR_INPUT_USAGE : PAIR_USAGE].cached;
+	m->is_input = is_count(&r.counts[MERGE_INPUT_USAGE].cached);
+	const struct scan_value *cached = &r.counts[m->is_input ? MERGE_INPUT_USAGE : MERGE_USAGE].cached;
 	m->cached = range_if(is_count(cached), cached);
 	m->prompt_logprobs = range_if(r.prompt_logprobs.type == SCAN_ARRAY, &r.prompt_logprobs);
-	for (unsigned i = 0; i < r.n_parts && r.n_parts <= PAIR_PARTS_MAX; i++)
+	for (unsigned i = 0; i < r.n_parts && r.n_parts <= MERGE_PARTS_MAX; i++)
 		has_part |= take_part(&m->parts[i], &r, &r.parts[i]);
 	m->n_parts = has_part ? (uint8_t)r.n_parts : 0;
 	return m->cached.n || m->prompt_logprobs.n || m->n_parts;
@@ -80,14 +80,14 @@ bool pair_merge_read(struct pair_merge *m, const struct hold *prefill) {
 /* --- edits of the decode engine's --------------------------------------------------------- */
 
 struct merging {
-	const struct pair_merge *m;
-	const struct pair_reading *r;
+	const struct split_merge *m;
+	const struct split_reading *r;
 	struct splice *splice;
 };
 
 /* `text` and a range of the prefill engine's answer, in place of n bytes at `at`. */
 static void put(
-    const struct merging *g, uint64_t at, uint64_t n, struct slice text, struct pair_range range) {
+    const struct merging *g, uint64_t at, uint64_t n, struct slice text, struct merge_range range) {
 	splice_add(g->splice,
 	    (struct splice_edit){ .at = at,
 		.n_cut = n,
@@ -101,20 +101,20 @@ static void put_text(const struct merging *g, uint64_t at, struct slice text) {
 	splice_add(g->splice, (struct splice_edit){ .at = at, .put = text });
 }
 
-static void replace(const struct merging *g, const struct scan_value *v, struct pair_range range) {
+static void replace(const struct merging *g, const struct scan_value *v, struct merge_range range) {
 	put(g, v->offset, v->length, (struct slice){ NULL, 0 }, range);
 }
 
 /* `member` is its comma, its name and whatever stands before the range. */
 static void add_member(
-    const struct merging *g, const struct scan_value *object, struct slice member, struct pair_range range) {
-	bool is_first = pair_is_empty(g->r, object);
+    const struct merging *g, const struct scan_value *object, struct slice member, struct merge_range range) {
+	bool is_first = merge_is_empty(g->r, object);
 	put(g, object->offset + object->length - 1, 0, slice_skip(member, is_first), range);
 }
 
 /* Behind the bracket of an array that has others, or none. */
 static void put_items(
-    const struct merging *g, const struct scan_value *array, bool is_empty, struct pair_range range) {
+    const struct merging *g, const struct scan_value *array, bool is_empty, struct merge_range range) {
 	put(g, array->offset + 1, 0, (struct slice){ NULL, 0 }, range);
 	if (!is_empty)
 		put_text(g, array->offset + 1, SLICE(","));
@@ -122,7 +122,7 @@ static void put_items(
 
 /* The count that is, or would be, a member of this object. */
 static void merge_count(const struct merging *g, const struct scan_value *object,
-    const struct scan_value *count, struct pair_range range) {
+    const struct scan_value *count, struct merge_range range) {
 	bool is_counted = count->type == SCAN_NUMBER && count->flaw != SCAN_NOT_COUNTED && count->number > 0;
 
 	if (count->length && !is_counted)
@@ -134,10 +134,10 @@ static void merge_count(const struct merging *g, const struct scan_value *object
 static void merge_usage(const struct merging *g) {
 	static const struct slice details[] = { SLICE(",\"prompt_tokens_details\":{\"cached_tokens\":"),
 		SLICE(",\"input_tokens_details\":{\"cached_tokens\":") };
-	bool is_response = g->r->counts[PAIR_RESPONSE_USAGE].usage.length > 0;
-	const struct pair_counts *c = &g->r->counts[!g->m->is_input ? PAIR_USAGE
-		: is_response                                       ? PAIR_RESPONSE_USAGE
-								    : PAIR_INPUT_USAGE];
+	bool is_response = g->r->counts[MERGE_RESPONSE_USAGE].usage.length > 0;
+	const struct merge_counts *c = &g->r->counts[!g->m->is_input ? MERGE_USAGE
+		: is_response                                        ? MERGE_RESPONSE_USAGE
+								     : MERGE_INPUT_USAGE];
 
 	if (!g->m->cached.n)
 		return;
@@ -152,13 +152,13 @@ static void merge_usage(const struct merging *g) {
 	}
 }
 
-static void merge_meta(const struct merging *g, const struct pair_part *p, const struct pair_found *f) {
+static void merge_meta(const struct merging *g, const struct merge_part *p, const struct merge_found *f) {
 	const struct scan_value *input = &f->input_logprobs;
 
 	if (p->cached.n)
 		merge_count(g, &f->object, &f->cached, p->cached);
 	if (p->input_logprobs.n && input->type == SCAN_ARRAY)
-		put_items(g, input, pair_is_empty(g->r, input), p->input_logprobs);
+		put_items(g, input, merge_is_empty(g->r, input), p->input_logprobs);
 }
 
 /* --- logprobs with echo -------------------------------------------------------------------- */
@@ -166,22 +166,22 @@ static void merge_meta(const struct merging *g, const struct pair_part *p, const
 enum echo { ECHO_LEFT, ECHO_BEFORE, ECHO_REPLACED };
 
 /* The same arrays, of one length. */
-static bool is_alike(const struct pair_part *p, const struct pair_found *f) {
-	for (unsigned k = PAIR_TOKENS; k < PAIR_ARRAYS; k++) {
+static bool is_alike(const struct merge_part *p, const struct merge_found *f) {
+	for (unsigned k = MERGE_TOKENS; k < MERGE_ARRAYS; k++) {
 		bool is_array = f->arrays[k].value.type == SCAN_ARRAY;
-		if (is_array != (p->prompts[k - PAIR_TOKENS].n > 0) ||
-		    (is_array && f->arrays[k].n != f->arrays[PAIR_TOKENS].n))
+		if (is_array != (p->prompts[k - MERGE_TOKENS].n > 0) ||
+		    (is_array && f->arrays[k].n != f->arrays[MERGE_TOKENS].n))
 			return false;
 	}
 	return f->text_end != UINT64_MAX;
 }
 
-static enum echo echo_of(const struct pair_merge *m, const struct pair_reading *r) {
+static enum echo echo_of(const struct split_merge *m, const struct split_reading *r) {
 	uint64_t n_items = 0, n_prompts = 0;
 	bool has_prompts = true;
 
 	for (unsigned i = 0; i < m->n_parts; i++) {
-		uint64_t n = r->parts[i].arrays[PAIR_TOKENS].n;
+		uint64_t n = r->parts[i].arrays[MERGE_TOKENS].n;
 		if (!m->parts[i].n_prompt || !is_alike(&m->parts[i], &r->parts[i]))
 			return ECHO_LEFT;
 		n_items += n;
@@ -197,27 +197,27 @@ static enum echo echo_of(const struct pair_merge *m, const struct pair_reading *
 }
 
 /* Tokens and their places are those of the prompt already. */
-static void replace_prompt(const struct merging *g, const struct pair_part *p, const struct pair_found *f) {
-	for (unsigned k = PAIR_TOKEN_LOGPROBS; k <= PAIR_TOP_LOGPROBS; k++) {
-		const struct pair_items *a = &f->arrays[k];
+static void replace_prompt(const struct merging *g, const struct merge_part *p, const struct merge_found *f) {
+	for (unsigned k = MERGE_TOKEN_LOGPROBS; k <= MERGE_TOP_LOGPROBS; k++) {
+		const struct merge_items *a = &f->arrays[k];
 		uint64_t at = a->value.offset + 1;
 		if (a->n)
 			put(g, at, a->prompt_end - at, (struct slice){ NULL, 0 },
-			    p->prompts[k - PAIR_TOKENS]);
+			    p->prompts[k - MERGE_TOKENS]);
 	}
 }
 
-static void put_prompt(const struct merging *g, const struct pair_part *p, const struct pair_found *f,
+static void put_prompt(const struct merging *g, const struct merge_part *p, const struct merge_found *f,
     const struct hold *offsets) {
-	const struct pair_items *moved = &f->arrays[PAIR_TEXT_OFFSET];
+	const struct merge_items *moved = &f->arrays[MERGE_TEXT_OFFSET];
 
-	for (unsigned k = PAIR_TOKENS; k < PAIR_TEXT_OFFSET; k++)
+	for (unsigned k = MERGE_TOKENS; k < MERGE_TEXT_OFFSET; k++)
 		if (f->arrays[k].value.type == SCAN_ARRAY)
-			put_items(g, &f->arrays[k].value, !f->arrays[k].n, p->prompts[k - PAIR_TOKENS]);
+			put_items(g, &f->arrays[k].value, !f->arrays[k].n, p->prompts[k - MERGE_TOKENS]);
 	if (moved->value.type != SCAN_ARRAY)
 		return;
 	uint64_t at = moved->value.offset + 1;
-	put(g, at, 0, (struct slice){ NULL, 0 }, p->prompts[PAIR_TEXT_OFFSET - PAIR_TOKENS]);
+	put(g, at, 0, (struct slice){ NULL, 0 }, p->prompts[MERGE_TEXT_OFFSET - MERGE_TOKENS]);
 	if (moved->n)
 		splice_add(g->splice,
 		    (struct splice_edit){ .at = at,
@@ -229,8 +229,8 @@ static void put_prompt(const struct merging *g, const struct pair_part *p, const
 }
 
 static void merge_prompt_logprobs(
-    const struct merging *g, const struct pair_part *p, const struct pair_found *f) {
-	const struct scan_value *v = &f->arrays[PAIR_PROMPT_LOGPROBS].value;
+    const struct merging *g, const struct merge_part *p, const struct merge_found *f) {
+	const struct scan_value *v = &f->arrays[MERGE_PROMPT_LOGPROBS].value;
 
 	if (!p->prompt_logprobs.n)
 		return;
@@ -249,8 +249,8 @@ static void merge_parts(const struct merging *g, const struct hold *offsets) {
 		return;
 	echo = echo_of(g->m, g->r);
 	for (unsigned i = 0; i < g->m->n_parts; i++) {
-		const struct pair_part *p = &g->m->parts[i];
-		const struct pair_found *f = &g->r->parts[i];
+		const struct merge_part *p = &g->m->parts[i];
+		const struct merge_found *f = &g->r->parts[i];
 		merge_meta(g, p, f);
 		merge_prompt_logprobs(g, p, f);
 		if (echo == ECHO_REPLACED)
@@ -272,11 +272,11 @@ static void merge_top(const struct merging *g) {
 		    g->m->prompt_logprobs);
 }
 
-bool pair_merge_answer(
-    const struct pair_merge *m, const struct hold *decode, struct buf_pool *pool, struct pair_answer *out) {
-	struct pair_reading r;
+bool split_merge_answer(
+    const struct split_merge *m, const struct hold *decode, struct buf_pool *pool, struct split_answer *out) {
+	struct split_reading r;
 	struct merging g = { .m = m, .r = &r, .splice = &out->splice };
-	bool is_read = pair_read_decode(&r, decode, m, pool);
+	bool is_read = merge_read_decode(&r, decode, m, pool);
 
 	out->splice.n = 0;
 	out->offsets = r.offsets;
@@ -286,11 +286,11 @@ bool pair_merge_answer(
 		merge_usage(&g);
 	}
 	if (!out->splice.n)
-		pair_answer_free(out, pool);
+		split_answer_free(out, pool);
 	return out->splice.n > 0;
 }
 
-void pair_answer_free(struct pair_answer *a, struct buf_pool *pool) {
+void split_answer_free(struct split_answer *a, struct buf_pool *pool) {
 	hold_free(&a->offsets, pool);
 }
 
@@ -308,8 +308,8 @@ static bool has_object(struct slice text, struct slice name) {
 	}
 }
 
-bool pair_merge_event(const struct pair_merge *m, struct slice event, struct splice *out) {
-	struct pair_reading r;
+bool split_merge_event(const struct split_merge *m, struct slice event, struct splice *out) {
+	struct split_reading r;
 	struct merging g = { .m = m, .r = &r, .splice = out };
 	struct slice json;
 
@@ -317,7 +317,7 @@ bool pair_merge_event(const struct pair_merge *m, struct slice event, struct spl
 	if ((!m->cached.n || !has_object(event, SLICE("\"usage\""))) &&
 	    (!m->n_parts || !has_object(event, SLICE("\"meta_info\""))))
 		return false;
-	if (!continuation_event_data(event, &json) || !json.n || !pair_read_event(&r, json))
+	if (!continuation_event_data(event, &json) || !json.n || !merge_read_event(&r, json))
 		return false;
 	merge_usage(&g);
 	if (m->n_parts == 1 && r.n_parts == 1)

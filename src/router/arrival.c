@@ -130,28 +130,35 @@ int arrival_invite(struct exchange *x) {
 	return call_flush(&o);
 }
 
-struct slice arrival_model_name(const struct exchange *x) {
-	return x->model ? x->model->name : inspect_model(&x->inspect);
+struct slice arrival_asked(const struct exchange *x) {
+	struct slice asked = inspect_model(&x->inspect);
+	return asked.n || !x->model ? asked : x->model->name;
 }
 
+/* Once a model is found it is the name of that which counts: what was asked for may be forgotten. */
 const struct model *arrival_model(const struct exchange *x, const struct snapshot *snap) {
-	struct slice name = arrival_model_name(x);
-	return name.n ? snapshot_model(snap, name) : &snap->any;
+	if (!x->model)
+		return exchange_model(exchange_config(x), snap, &x->inspect);
+	return x->model->name.n ? snapshot_model(snap, x->model->name) : &snap->any;
 }
 
-/* Whose model it is decides where it goes, or whether it may, and it has not come yet. */
-static bool must_wait(const struct worker *w, const struct tenant *tenant, const struct inspect *in) {
-	return (w->view->snapshot->n_models > 1 || tenant->models.n) && !inspect_is_decided(in);
+/* Whose model it is decides where it goes, or whether it may, or what is sent, and it has not come yet. */
+static bool must_wait(const struct worker *w, const struct settings *settings, const struct tenant *tenant,
+    const struct inspect *in) {
+	bool is_decisive = w->view->snapshot->n_models > 1 || tenant->models.n || settings->config->aliases.n;
+	return is_decisive && !inspect_is_decided(in);
 }
 
-const struct model *exchange_model(const struct snapshot *snap, const struct inspect *in) {
-	struct slice name = inspect_model(in);
+const struct model *exchange_model(
+    const struct router_config *config, const struct snapshot *snap, const struct inspect *in) {
+	struct slice name = alias_model(&config->aliases, inspect_model(in));
 	return name.n ? snapshot_model(snap, name) : &snap->any;
 }
 
 /* The policy of its model goes by what has yet to come. */
-static bool policy_waits(const struct policy_set *set, const struct inspect *in) {
-	const struct model *model = exchange_model(set->snapshot, in);
+static bool policy_waits(
+    const struct router_config *config, const struct policy_set *set, const struct inspect *in) {
+	const struct model *model = exchange_model(config, set->snapshot, in);
 	if (!model || in->body != INSPECT_JSON)
 		return false;
 	return policy_wants_prompt(set, model) ||
@@ -169,11 +176,11 @@ bool exchange_has_enough(const struct worker *w, const struct settings *settings
 	uint64_t limit = settings->config->inspect_limit_bytes;
 	if (inspect_has_all(in))
 		return true;
-	if (must_wait(w, tenant, in))
+	if (must_wait(w, settings, tenant, in))
 		return false;
 	if (w->policies.responses && inspect_may_name_response(in))
 		limit = settings->config->hold_limit_bytes; /* SDKs name it behind the input */
-	else if (!policy_waits(&w->policies, in))
+	else if (!policy_waits(settings->config, &w->policies, in))
 		limit = u64_min(limit, WHOLE_BYTES);
 	return n_bytes >= limit || buf_is_over_budget(&w->loop.bufs);
 }
@@ -188,7 +195,7 @@ int arrival_hold(struct exchange *x, enum cause *cause) {
 	if (r)
 		return CALL_E_AGAIN;
 	if (x->hold.bytes + in.bytes > exchange_config(x)->hold_limit_bytes &&
-	    must_wait(x->worker, tenancy_of(x), &x->inspect))
+	    must_wait(x->worker, x->settings, tenancy_of(x), &x->inspect))
 		*cause = CAUSE_MODEL_LATE;
 	else if (!hold_append(&x->hold, exchange_bufs(x), in.pieces, in.n))
 		*cause = CAUSE_OVERLOADED;
@@ -216,7 +223,7 @@ enum next step_inspect(struct exchange *x) {
 enum next step_queue(struct exchange *x) {
 	enum cause cause = CAUSE_NONE;
 	if (!rate_is_taken(&x->claim))
-		cause = tenancy_permit(x, arrival_model_name(x), exchange_head(x));
+		cause = tenancy_permit(x, arrival_asked(x), exchange_head(x));
 	if (!cause)
 		cause = choice_reserve(x);
 	if (cause)

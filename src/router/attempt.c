@@ -223,6 +223,7 @@ enum next step_send(struct exchange *x) {
 	struct splice edits = { .n = 0 };
 	struct splice_cursor at;
 	struct call_out o;
+	size_t n;
 	uint64_t length;
 	enum framing framing;
 	enum cause cause = CAUSE_NONE;
@@ -231,6 +232,7 @@ enum next step_send(struct exchange *x) {
 		(void)arrival_hold(x, &cause);
 	if (cause)
 		return exchange_fail(x, cause);
+	upload_edit(x, &edits);
 	if (x->split)
 		edit_leg(x, &edits, &f);
 	framing = upload_framing(x, &length);

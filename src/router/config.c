@@ -67,11 +67,6 @@ static const char *check_path(const char *text) {
 	return text[0] == '/' && strlen(text) <= 1024 ? NULL : "expected a path that begins with /";
 }
 
-/* Not one to take to no effect: it changes what is served. */
-static const char *check_alias(const char *text) {
-	return "aliases are not built yet";
-}
-
 /* It is one of a list in a label. */
 static const char *check_tag(const char *text) {
 	return !text[0] || strpbrk(text, ", ") ? "expected a tag without commas and blanks" : NULL;
@@ -257,6 +252,9 @@ static const struct option rows[] = {
 		"how long a worker that is being registered may take to be well; a plain number is seconds",
 	    .type = OPTION_DURATION, .def = "600s", .min = 1, .max = 24 * HOUR_MS, .unit_ms = 1000,
 	    ROUTER(worker_startup_timeout_ms) },
+	{ "router", "model_alias", .flag = "model-alias", .arg = "ALIAS=MODEL...",
+	    .help = "other names of models; they count before those of [alias]", .type = OPTION_LIST,
+	    ROUTER(given_aliases) },
 	{ "router", "state_dir", .arg = "DIR",
 	    .help =
 		"where the workers that were registered are kept, and the last table of the registry, for a "
@@ -750,8 +748,9 @@ static const struct option rows[] = {
 	{ "", "tenant", .help = "one of those who may ask, with its keys and limits", .type = OPTION_ARRAY,
 	    .fields = tenant_fields, .n_fields = n_elems(tenant_fields), .item_bytes = sizeof(struct tenant),
 	    ROUTER(tenant_items) },
-	{ "", "alias", .help = "other names of models: not built yet, must be empty", .type = OPTION_MAP,
-	    .check = check_alias },
+	{ "", "alias", .arg = "{ ALIAS = MODEL }",
+	    .help = "other names of models; they come before models of the same name", .type = OPTION_MAP,
+	    ROUTER(alias_map) },
 };
 
 #undef ROUTER

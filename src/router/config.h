@@ -14,6 +14,7 @@
 #include "http/reply.h"
 #include "net/tls_options.h"
 #include "policy/policy_options.h"
+#include "router/alias.h"
 #include "router/inspect.h"
 #include "router/lateness.h"
 #include "router/retry.h"
@@ -167,10 +168,13 @@ struct router_config {
 	enum router_backend backend;
 	enum router_worker_api worker_api;
 	uint64_t worker_startup_timeout_ms;
-	struct option_list cors_origins; /* none: origins are the engines' business */
-	struct rank_defaults ranks;      /* 1 or more, or RANKS_AUTO */
-	bool trusts_rank;                /* a client may choose it */
-	enum router_history history;     /* [vllm] */
+	struct option_list cors_origins;  /* none: origins are the engines' business */
+	struct option_map alias_map;      /* [alias] */
+	struct option_list given_aliases; /* "alias=model", they come first */
+	struct alias_table aliases;       /* made of these two */
+	struct rank_defaults ranks;       /* 1 or more, or RANKS_AUTO */
+	bool trusts_rank;                 /* a client may choose it */
+	enum router_history history;      /* [vllm] */
 	/* [admin], [metrics]: metrics default to the admin address, so both are always set here */
 	const char *admin_host, *metrics_host;
 	uint16_t admin_port, metrics_port;

@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "fleet/instance.h"
 #include "fleet/traits.h"
+#include "router/alias_config.h"
 #include "router/auth_config.h"
 #include "router/dotenv.h"
 #include "router/pd_config.h"
@@ -423,6 +424,7 @@ void config_verify(struct option_set *set, struct router_config *config) {
 	verify_labels(set, config);
 	pd_config_verify(set, config);
 	vllm_config_verify(set, config);
+	alias_config_verify(set, config);
 	auth_config_verify(set, config);
 	read_static_services(set, config);
 	if (config->workers.n + config->static_services.n == 0 && !config->registry_url[0] &&

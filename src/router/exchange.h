@@ -127,7 +127,8 @@ struct job *exchange_begin(struct server *server, struct session *session, const
 enum cause exchange_cause(int outcome);
 
 /* For whom it is, as far as its body is known; NULL: nobody has such a model. */
-const struct model *exchange_model(const struct snapshot *snap, const struct inspect *in);
+const struct model *exchange_model(
+    const struct router_config *config, const struct snapshot *snap, const struct inspect *in);
 
 /* Whether an instance is picked by what the first n_bytes of a body have shown, on the worker's thread. */
 must_use bool exchange_has_enough(const struct worker *w, const struct settings *settings,

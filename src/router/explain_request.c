@@ -254,7 +254,7 @@ static void query_explain(struct query *q, const struct model *model) {
 static void deliver_query(struct mail *mail) {
 	struct query *q = container_of(mail, struct query, mail);
 	const struct snapshot *snap = q->worker->policies.snapshot;
-	const struct model *model = exchange_model(snap, &q->inspect);
+	const struct model *model = exchange_model(q->settings->config, snap, &q->inspect);
 
 	if (!exchange_has_enough(q->worker, q->settings, q->tenant, &q->inspect, q->n_read)) {
 		loop_post(q->ask.explain->loop, &q->mail, deliver_unread);

@@ -296,14 +296,19 @@ static enum state delimiter_more(struct form *f, char c) {
 
 enum form_verdict form_feed(struct form *f, const char *p, size_t n) {
 	const char *end = p + n;
+	const char *begin = p;
 	while (p < end && f->state < IN_EPILOGUE) {
+		bool is_header = f->state > AT_CLOSE && f->state < IN_DATA;
 		if (f->state == IN_DATA || f->state == IN_PREAMBLE)
 			p = data_more(f, p, end);
 		else if (f->state <= AT_CLOSE)
 			f->state = (uint8_t)delimiter_more(f, *p++);
 		else
 			f->state = (uint8_t)header_more(f, *p++);
+		if (f->state == IN_DATA && is_header && f->is_model)
+			f->value_at = f->n_fed + (uint64_t)(p - begin);
 	}
+	f->n_fed += n;
 	if (f->state == IN_EPILOGUE)
 		f->verdict = FORM_COMPLETE;
 	return (enum form_verdict)f->verdict;

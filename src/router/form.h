@@ -26,7 +26,7 @@ enum form_verdict {
 };
 
 struct form {
-	/* private, but for value_n and has_value */
+	/* private, but for value_n, value_at and has_value */
 	char delimiter[4 + FORM_BOUNDARY_MAX]; /* CRLF, two dashes, the boundary */
 	uint8_t delimiter_n;
 	uint8_t n_matched; /* bytes of the delimiter that may just be passing */
@@ -39,6 +39,8 @@ struct form {
 	bool is_model;                  /* this part */
 	bool has_value;                 /* the part's value is complete */
 	uint16_t value_n;               /* FORM_VALUE_MAX + 1: it is longer */
+	uint64_t value_at;              /* where it begins, from the start of the body */
+	uint64_t n_fed;                 /* bytes before this piece */
 	char value[FORM_VALUE_MAX];
 };
 

@@ -41,11 +41,24 @@ static json_t *model_object(const struct model *m) {
 	    "owned_by", "headrace");
 }
 
+/* Under the name that clients have for it: an alias, or its own. */
+static void add_model(const struct local_state *s, json_t *data, const struct model *m, struct slice name) {
+	if (!m || !m->n_healthy || !tenant_may_use(s->tenant, name))
+		return;
+	json_t *object = model_object(m);
+	if (!slice_eq(name, m->name))
+		json_object_set_new(object, "id", text_json(name));
+	json_array_append_new(data, object);
+}
+
 static json_t *local_models(const struct local_state *s, unsigned *status) {
+	const struct alias_table *aliases = &s->worker->settings->config->aliases;
 	json_t *data = json_array();
 	for (unsigned i = 0; i < s->snap->n_models; i++)
-		if (s->snap->models[i].n_healthy && tenant_may_use(s->tenant, s->snap->models[i].name))
-			json_array_append_new(data, model_object(&s->snap->models[i]));
+		if (!alias_find(aliases, s->snap->models[i].name))
+			add_model(s, data, &s->snap->models[i], s->snap->models[i].name);
+	for (size_t i = 0; i < aliases->n; i++)
+		add_model(s, data, snapshot_model(s->snap, aliases->items[i].model), aliases->items[i].name);
 	return json_pack("{s:s, s:o}", "object", "list", "data", data);
 }
 

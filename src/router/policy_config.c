@@ -29,8 +29,7 @@ static const struct policy *find_then(struct option_set *set, const char *name) 
 	return policy;
 }
 
-/* As a request can name it. */
-static void verify_model(struct option_set *set, const char *path, struct slice model) {
+void policy_config_verify_model(struct option_set *set, const char *path, struct slice model) {
 	if (!model.n || model.n > FLEET_MODEL_BYTES_MAX || !scan_is_clean(model))
 		option_mistake(set, path,
 		    "\"%.*s\" is no name of a model: expected 1 to %d bytes without control characters",
@@ -39,7 +38,7 @@ static void verify_model(struct option_set *set, const char *path, struct slice 
 
 static struct policy_of_model model_policy(
     struct option_set *set, const char *path, struct slice model, const char *name) {
-	verify_model(set, path, model);
+	policy_config_verify_model(set, path, model);
 	return (struct policy_of_model){ model, find(set, path, name) };
 }
 

@@ -17,7 +17,7 @@
 
 /* The model that the client asked for, as text. */
 static const char *model_name(const struct exchange *x, char room[MODEL_NAME_ROOM]) {
-	struct slice name = slice_head(arrival_model_name(x), MODEL_NAME_ROOM - 1);
+	struct slice name = slice_head(arrival_asked(x), MODEL_NAME_ROOM - 1);
 	memcpy(room, name.p, name.n);
 	room[name.n] = '\0';
 	return room;
@@ -26,9 +26,9 @@ static const char *model_name(const struct exchange *x, char room[MODEL_NAME_ROO
 /* What the error is about, as text, where it says so. */
 static const char *refusal_detail(const struct exchange *x, enum cause cause, char room[MODEL_NAME_ROOM]) {
 	bool is_of_model = cause == CAUSE_MODEL_NOT_FOUND ||
-	    (cause == CAUSE_TENANT_DENIED && arrival_model_name(x).n) ||
+	    (cause == CAUSE_TENANT_DENIED && arrival_asked(x).n) ||
 	    ((cause == CAUSE_NO_INSTANCE || cause == CAUSE_BREAKERS_OPEN) && x->dialect == REPLY_INFINILM &&
-		arrival_model_name(x).n);
+		arrival_asked(x).n);
 	if (is_of_model)
 		return model_name(x, room);
 	const char *limit = tenancy_detail(x, cause, room, MODEL_NAME_ROOM);

@@ -74,11 +74,8 @@ int arrival_receive(struct exchange *x, struct call_in *in, enum cause *cause);
 /* The same, held. CALL_E_AGAIN: nothing came, or a cause ends the exchange. */
 int arrival_hold(struct exchange *x, enum cause *cause);
 
-/*
- * The name of the model that was asked for; empty: of any. Once the body is complete its
- * scanner is gone: what was found before has the name.
- */
-struct slice arrival_model_name(const struct exchange *x);
+/* The name of the model as the client has it, be that an alias; empty: it named none. */
+struct slice arrival_asked(const struct exchange *x);
 
 /* NULL: nobody has it. */
 const struct model *arrival_model(const struct exchange *x, const struct snapshot *snap);
@@ -143,6 +140,9 @@ enum framing upload_framing(const struct exchange *x, uint64_t *length);
 /* The end of the upload, with the client's trailers; once its head is forgotten nobody knows which may go on.
  */
 void upload_put_end(struct exchange *x, struct call_out *o);
+
+/* What of the held body goes out otherwise than it came. */
+void upload_edit(const struct exchange *x, struct splice *edits);
 
 /* What was sent cannot be sent again. */
 void upload_forget(struct exchange *x);

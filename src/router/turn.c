@@ -75,7 +75,7 @@ static void on_cancelled(struct mail *mail) {
 
 static uint16_t label_of(const struct exchange *x) {
 	const struct model *model =
-	    x->model ? x->model : exchange_model(x->worker->view->snapshot, &x->inspect);
+	    x->model ? x->model : exchange_model(exchange_config(x), x->worker->view->snapshot, &x->inspect);
 
 	return (uint16_t)(model ? model->label : LABEL_OTHER);
 }
@@ -104,7 +104,8 @@ static void set_end(struct exchange *x, const struct inspect_wishes *wishes) {
 /* In tokens: of what has come of it, or is announced, and of an answer as this model gives them. */
 static uint32_t estimate(const struct exchange *x) {
 	const struct policy_set *set = &x->worker->policies;
-	const struct model *model = x->model ? x->model : exchange_model(set->snapshot, &x->inspect);
+	const struct model *model =
+	    x->model ? x->model : exchange_model(exchange_config(x), set->snapshot, &x->inspect);
 	const struct head *head = (const struct head *)x->head->data;
 	uint64_t n_bytes = u64_max(x->hold.bytes, head->framing == FRAMING_LENGTH ? head->content_length : 0);
 

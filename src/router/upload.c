@@ -5,6 +5,7 @@
  */
 #include "router/steps.h"
 
+#include "router/alias.h"
 #include "router/forward.h"
 
 enum framing upload_framing(const struct exchange *x, uint64_t *length) {
@@ -25,6 +26,16 @@ void upload_put_end(struct exchange *x, struct call_out *o) {
 	if (has)
 		forward_mark_trailer(&trailer.head, exchange_head(x));
 	call_put_end(o, has ? &trailer.head : NULL);
+}
+
+void upload_edit(const struct exchange *x, struct splice *edits) {
+	const struct alias *alias = alias_find(&exchange_config(x)->aliases, inspect_model(&x->inspect));
+	if (!alias)
+		return;
+	if (x->inspect.body == INSPECT_FORM)
+		alias_edit_form(alias, &x->hold, head_find(exchange_head(x), FIELD_CONTENT_TYPE), edits);
+	else
+		alias_edit_json(alias, &x->hold, edits);
 }
 
 void upload_forget(struct exchange *x) {

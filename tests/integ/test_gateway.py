@@ -1,0 +1,168 @@
+"""One router before many models: other names for them, a policy for each, and workers that come first or cost less."""
+import json
+import re
+import subprocess
+
+import openai
+import pytest
+
+from fakeworker import answer, chunk
+from program import BIN, KEY, PROMPT, eventually, raw_request, read_to_end
+from sdk import sdk
+
+MESSAGES = [{"role": "user", "content": PROMPT}]
+LARGE = "Größe \\u00e9 " * 4096 * 20
+
+
+def ids(front, **how):
+    return [m["id"] for m in front.get("/v1/models", **how).json()["data"]]
+
+
+def reload(front, **changes):
+    front.reconfigure(**changes)
+    done = subprocess.run([BIN, "ctl", "--admin", front.admin_url, "reload"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+# --- other names --------------------------------------------------------------------------
+
+def test_the_official_sdk_by_an_alias(engine, router):
+    engines = [engine(["org/large"]), engine(["org/small"])]
+    front = router(engines, alias={"gpt-4": "org/large", "fast": "org/small"})
+    with sdk(front) as client:
+        assert [m.id for m in client.models.list()] == ["org/large", "org/small", "fast", "gpt-4"]
+        plain = client.chat.completions.create(model="gpt-4", messages=MESSAGES, max_tokens=7)
+        assert plain.model == "org/large" and plain.usage.completion_tokens == 7
+        chunks = list(client.chat.completions.create(model="fast", messages=MESSAGES, max_tokens=7, stream=True))
+        assert {c.model for c in chunks} == {"org/small"}
+        assert client.embeddings.create(model="fast", input="a").model == "org/small"
+        with pytest.raises(openai.NotFoundError, match="gpt-5"):
+            client.chat.completions.create(model="gpt-5", messages=MESSAGES)
+    assert [r["model"] for r in front.log(5) if r["path"].startswith("/v1/c")] == ["org/large", "org/small", ""]
+    assert front.metric("headrace_requests_total", model="org/large") == 1
+    assert front.admin("/decisions").json()["decisions"][0]["model_asked"] == "gpt-5"
+
+
+def spliced(body, alias, model):
+    """The one place, however it is spelt."""
+    return re.sub(rb'("model"\s*:\s*)' + json.dumps(alias).encode(), lambda m: m[1] + json.dumps(model).encode(), body, count=1)
+
+
+BODIES = [
+    b'{"model":"al","messages":[{"role":"user","content":"al \\"model\\":\\"al\\""}],"x":1.0e+2}',
+    b'{ "messages" : [],\n"n":1, "model" :\t"al" }',
+    b'{"messages":[{"role":"user","content":"%s"}],"model":"al","stream":false}' % LARGE.encode(),
+    b'{"model": "al","messages":[{"role":"user","content":"%s"}],"stream":false}' % LARGE.encode(),
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
+def test_nothing_but_the_name_is_another_byte(fake, router, body):
+    """Bodies of a few bytes, and of more than can be replayed, with the name in front and at the end."""
+    def script(peer):
+        while peer.request():
+            peer.send(answer())
+    worker = fake(script, declared=["m \"1\""])
+    front = router([worker], alias={"al": "m \"1\""})
+    with front.connect() as s:
+        s.sendall(raw_request(body) + raw_request(body.replace(b'"al"', b'"m \\"1\\""'), headers="Connection: close\r\n"))
+        assert read_to_end(s)[0].count(b"200 OK") == 2
+    sent = spliced(body, "al", 'm "1"')
+    assert len(sent) != len(body)
+    assert worker.requests[0][1] == sent
+    assert f"\r\ncontent-length: {len(sent)}".encode() in worker.requests[0][0].lower()
+
+
+def unchunked(data):
+    body = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        body, data = body + data[:int(size, 16)], data[int(size, 16) + 2:]
+    return body
+
+
+def test_a_body_without_a_length_flows(fake, router):
+    """The engine has the name before the client has sent the rest."""
+    peers = []
+
+    def script(peer):
+        peers.append(peer)
+        while not peer.buffer.endswith(b"0\r\n\r\n"):
+            if not peer.receive():
+                return
+        peer.send(answer())
+    worker = fake(script)
+    front = router([worker], alias={"al": "m"})
+    begin, piece = b'{"model":"al","prompt":"', b"x" * 65536
+    with front.connect() as s:
+        s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nConnection: close\r\n"
+                  b"Transfer-Encoding: chunked\r\n\r\n" + chunk(begin) + chunk(piece) * 17)
+        eventually(lambda: peers and len(peers[0].buffer) > 1 << 20)
+        s.sendall(chunk(piece) + chunk(b'"}') + b"0\r\n\r\n")
+        assert b"200 OK" in read_to_end(s)[0]
+    assert unchunked(peers[0].buffer.partition(b"\r\n\r\n")[2]) == b'{"model":"m","prompt":"' + piece * 18 + b'"}'
+
+
+def test_forms_have_names_too(fake, router):
+    def script(peer):
+        while peer.request():
+            peer.send(answer(b'{"text": "heard"}'))
+    worker = fake(script, declared=["org/whisper"])
+    front = router([worker], alias={"whisper-1": "org/whisper"})
+    sound = bytes(range(256)) * 2000
+    with sdk(front) as client:
+        assert client.audio.transcriptions.create(model="whisper-1", file=("whisper-1.wav", sound)).text == "heard"
+    head, body = worker.requests[0]
+    boundary = re.search(rb"boundary=(\S+)", head)[1]
+    assert dict(re.findall(rb'name="(\w+)"(?:;[^\r]*)?\r\n(?:[^\r]+\r\n)*\r\n(.*?)\r\n--' + boundary, body, re.S)) == \
+        {b"model": b"org/whisper", b"file": sound}
+
+
+def test_who_gets_it_next_gets_the_model(engine, router):
+    """A refusal, then a stream that is cut: each engine is asked by the model's own name."""
+    engines = [engine(["m"], "--fault", "fail_first:1"), engine(["m"], "--fault", "fail_first:1")]
+    front = router(engines, alias={"al": "m"}, retry={"statuses": ["500", "503"], "budget": 1, "backoff": "1ms"})
+    assert front.chat("al").json()["model"] == "m"
+    asked = [json.loads(r["body"])["model"] for e in engines for r in e.captured()["requests"] if r["method"] == "POST"]
+    assert len(asked) > 1 and set(asked) == {"m"}
+
+
+def test_a_stream_goes_on_under_an_alias(engine, router):
+    engines = [engine(["m"], "--itl", "10ms") for _ in range(2)]
+    front = router(engines, alias={"another-name": "m"}, resume={"enabled": True}, retry={"budget": 1})
+    with sdk(front) as client:
+        plain = client.chat.completions.create(model="another-name", messages=MESSAGES, max_tokens=40)
+        text = ""
+        for i, part in enumerate(client.chat.completions.create(model="another-name", messages=MESSAGES, max_tokens=40, stream=True)):
+            text += part.choices[0].delta.content or ""
+            if i == 10:
+                victim, = [e for e in engines if e.count("started") > e.count("finished")]
+                victim.kill()
+    assert text == plain.choices[0].message.content
+    assert front.log(2)[1]["resumed"] == 1
+
+
+def test_tenants_have_the_names_that_they_are_given(engine, router):
+    front = router([engine(["m"])], alias={"al": "m"}, env={"HEADRACE_AUTH_KEYS": f"a={KEY}"},
+                   tenants=[{"name": "a", "models": ["al"]}])
+    bearer = {"Authorization": f"Bearer {KEY}"}
+    assert ids(front, headers=bearer) == ["al"]
+    assert front.chat("al", headers=bearer).status_code == 200
+    refused = front.chat("m", headers=bearer)
+    assert refused.status_code == 403 and "m" in refused.json()["error"]["message"]
+
+
+def test_an_alias_comes_before_a_model_of_its_name(engine, router):
+    front = router([engine(["m", "old"])], alias={"old": "m"})
+    assert ids(front) == ["m", "old"]
+    assert front.chat("old").json()["model"] == "m"
+
+
+def test_aliases_are_read_again(engine, router):
+    front = router([engine(["m", "n"])], "--model-alias", "fixed=m", alias={"al": "m"})
+    assert front.chat("al").json()["model"] == front.chat("fixed").json()["model"] == "m"
+    reload(front, alias={"al": "n", "more": "m"})
+    assert ids(front) == ["m", "n", "al", "fixed", "more"]
+    assert front.chat("al").json()["model"] == "n" and front.chat("more").json()["model"] == "m"
+    reload(front, alias={"al": None})
+    assert front.chat("al").status_code == 404

@@ -5,6 +5,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "base/decimal.h"
 #include "base/text.h"
 
 #define PRICE_MAX       UINT64_C(1000000000000)
@@ -141,6 +142,24 @@ static bool read_dp_size(struct traits *t, struct slice value) {
 	return read_size(value, &t->kv.dp_size);
 }
 
+static bool read_priority(struct traits *t, struct slice value) {
+	uint64_t n;
+
+	if (!text_uint(value, TRAITS_PRIORITY_MAX, &n))
+		return false;
+	t->priority = (uint32_t)n;
+	return true;
+}
+
+static bool read_cost(struct traits *t, struct slice value) {
+	return decimal_parse(value, TRAITS_COST_MAX, &t->cost);
+}
+
+static bool read_policy(struct traits *t, struct slice value) {
+	t->policy = value;
+	return value.n > 0;
+}
+
 #define SIZE_MISTAKE "expected a number of devices or ranks, 1 or more"
 
 #define PRICE_MISTAKE "expected micro-units for a million tokens, a whole number up to 1000000000000"
@@ -172,6 +191,9 @@ static const struct {
 	[TRAIT_ZMQ_ADDRESS] = { "zmq_address", read_zmq_address, "expected HOST:PORT" },
 	[TRAIT_TP_SIZE] = { "tp_size", read_tp_size, SIZE_MISTAKE },
 	[TRAIT_DP_SIZE] = { "dp_size", read_dp_size, SIZE_MISTAKE },
+	[TRAIT_PRIORITY] = { "priority", read_priority, "expected 0 to 1000, the higher the sooner" },
+	[TRAIT_COST] = { "cost", read_cost, "expected a decimal number, 0 or more" },
+	[TRAIT_POLICY] = { "policy", read_policy, "expected the name of a policy" },
 };
 
 /* Only the operator can say these. */

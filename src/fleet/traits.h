@@ -4,11 +4,12 @@
  *
  * The operator says it by labels: `capabilities`, `features`, `context`, `clearance`,
  * `residency`, `zone`, `region`, `accelerator`, `price_in`, `price_cached`, `price_out`,
- * `capacity`; and what part an instance has where prompts are computed by others than decode: `role`,
- * `kv_connector`, `kv_mode`, `bootstrap_port`, `zmq_address`, `tp_size`, `dp_size`. A label NAME@MODEL is of
- * that model alone and counts more than the bare one. Whom an instance is cleared for, and where data may
- * reside, only the router's own configuration can say: such labels of others are not believed. What no label
- * says the engine's model list may: its context.
+ * `capacity`; which comes first and what it costs beside others: `priority`, `cost`; how the requests of its
+ * models are distributed: `policy`; and what part an instance has where prompts are computed by others than
+ * decode: `role`, `kv_connector`, `kv_mode`, `bootstrap_port`, `zmq_address`, `tp_size`, `dp_size`. A label
+ * NAME@MODEL is of that model alone and counts more than the bare one. Whom an instance is cleared for, and
+ * where data may reside, only the router's own configuration can say: such labels of others are not believed.
+ * What no label says the engine's model list may: its context.
  *
  * Plain values that point into the labels' text.
  */
@@ -39,9 +40,19 @@ enum trait {
 	TRAIT_ZMQ_ADDRESS,
 	TRAIT_TP_SIZE,
 	TRAIT_DP_SIZE,
+	TRAIT_PRIORITY,
+	TRAIT_COST,
+	TRAIT_POLICY,
 };
 
-#define TRAITS 19
+#define TRAITS 22
+
+/* Of who says none. */
+#define TRAITS_PRIORITY 50u
+#define TRAITS_COST     1.0
+
+#define TRAITS_PRIORITY_MAX 1000u
+#define TRAITS_COST_MAX     1e9
 
 /* What part an instance has in disaggregated serving, and where its partners find it. */
 struct kv_traits {
@@ -62,7 +73,10 @@ struct traits {
 	enum privacy clearance;
 	uint64_t zone, region, accelerator;         /* traits_word() of their names; 0: none */
 	uint64_t price_in, price_cached, price_out; /* micro-units for a million tokens */
+	uint32_t priority;                          /* traits_priority() */
+	double cost;                                /* traits_cost() */
 	struct slice residency;                     /* tags, separated by commas */
+	struct slice policy;                        /* a name; nobody here knows whether there is one */
 	struct kv_traits kv;
 };
 
@@ -84,6 +98,16 @@ struct traits_least {
 
 static inline bool traits_has(const struct traits *t, enum trait trait) {
 	return t->known >> trait & 1;
+}
+
+/* Higher ones come first. */
+static inline uint32_t traits_priority(const struct traits *t) {
+	return traits_has(t, TRAIT_PRIORITY) ? t->priority : TRAITS_PRIORITY;
+}
+
+/* Of a request there, in whatever the operator counts. */
+static inline double traits_cost(const struct traits *t) {
+	return traits_has(t, TRAIT_COST) ? t->cost : TRAITS_COST;
 }
 
 /* What a name is compared by; never 0 but for an empty one. */

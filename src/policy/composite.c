@@ -5,7 +5,8 @@
  *
  * Each part is 0 to 1, and 1 is the best there is. Of load, first-token time and price it is the
  * lowest among the eligible divided by the candidate's own; the price is an estimate for this
- * request, its cached, uncached and expected tokens each at what they cost there. Locality is 1 in
+ * request, its cached, uncached and expected tokens each at what they cost there, or the label cost where
+ * nobody has a price. Locality is 1 in
  * the zone of the request, 0.5 in its region, else 0.
  * A request that says how much it would pay for speed, t of 0 to 1, has its cost part and the others
  * weighed by that: (1 - t) x cost + t x the others. Nothing is switched anywhere between.
@@ -26,6 +27,12 @@ enum part { PART_LOAD, PART_LATENCY, PART_LOCALITY, PART_COST };
 
 /* --- what operators say of instances -------------------------------------------------------- */
 
+static bool has_prices(const struct choice *choice) {
+	uint32_t prices = UINT32_C(1) << TRAIT_PRICE_IN | UINT32_C(1) << TRAIT_PRICE_OUT;
+
+	return choice->model->least.known & prices;
+}
+
 /* Micro-units for a million requests like this one, as far as tokens are known; UNKNOWN: it has no price. */
 static double price_of(const struct choice *choice, uint32_t i) {
 	const struct demand *demand = choice->demand;
@@ -36,6 +43,8 @@ static double price_of(const struct choice *choice, uint32_t i) {
 	uint64_t n_cached = hit ? u64_min(choice_cached_tokens(demand, hit, c->instance), n_prompt) : 0;
 	uint64_t price_cached = traits_has(t, TRAIT_PRICE_CACHED) ? t->price_cached : t->price_in;
 
+	if (!has_prices(choice))
+		return choice->model->least.known >> TRAIT_COST & 1 ? traits_cost(t) : UNKNOWN;
 	if (!traits_has(t, TRAIT_PRICE_IN) && !traits_has(t, TRAIT_PRICE_OUT))
 		return UNKNOWN;
 	return (double)(n_prompt - n_cached) * (double)t->price_in + (double)n_cached * (double)price_cached +

@@ -46,6 +46,9 @@ struct demand {
 	uint64_t origin_zone;   /* traits_word() of where it comes from; 0: where the router is */
 	uint64_t accelerator;   /* traits_word() of what it must run on; 0: anything */
 	struct rank_wish rank;
+	uint32_t priority_min; /* of its instance, where any has one (TRAIT_PRIORITY) */
+	double cost_max;       /* likewise (TRAIT_COST), if: */
+	bool has_cost_max;
 	uint8_t cost_tolerance; /* 0 cheapest to 100 fastest */
 	bool has_cost_tolerance;
 	uint32_t deadline_ms; /* for its first token; 0: none */

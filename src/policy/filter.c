@@ -5,6 +5,7 @@
 #include "fleet/guard.h"
 #include "policy/choice.h"
 #include "policy/locality.h"
+#include "policy/precedence.h"
 #include "policy/session_table.h"
 
 static const char *const words[FILTER_CODES] = {
@@ -23,6 +24,7 @@ static const char *const words[FILTER_CODES] = {
 	[FILTER_ACCELERATOR_MISSING] = "accelerator_missing",
 	[FILTER_ROLE_MISMATCH] = "role_mismatch",
 	[FILTER_RANK_ABSENT] = "rank_absent",
+	[FILTER_PRIORITY_LOW] = "priority_low",
 	[FILTER_BREAKER_OPEN] = "breaker_open",
 	[FILTER_UNHEALTHY] = "unhealthy",
 	[FILTER_AVOIDED] = "avoided",
@@ -109,6 +111,10 @@ static bool is_other_rank(const struct filter_ask *ask, const struct subject *s)
 	return s->instance->spec.has_rank && s->instance->spec.rank != ask->input->demand->rank.rank;
 }
 
+static bool is_low(const struct filter_ask *ask, const struct subject *s) {
+	return traits_priority(s->traits) < ask->input->demand->priority_min;
+}
+
 static bool is_full(const struct filter_ask *ask, const struct subject *s) {
 	return s->traits->capacity && load_requests(ask->set->load, s->instance->slot) >= s->traits->capacity;
 }
@@ -145,8 +151,17 @@ static double price_of(const struct filter_ask *ask, const struct subject *s) {
 	return cost / 1e6;
 }
 
+static bool is_above_ceiling(const struct filter_ask *ask, const struct subject *s) {
+	uint64_t ceiling = ask->set->options->cost_ceiling;
+
+	return ceiling && price_of(ask, s) > (double)ceiling;
+}
+
 static bool is_expensive(const struct filter_ask *ask, const struct subject *s) {
-	return price_of(ask, s) > (double)ask->set->options->cost_ceiling;
+	const struct demand *demand = ask->input->demand;
+
+	return is_above_ceiling(ask, s) ||
+	    (demand->has_cost_max && traits_cost(s->traits) > demand->cost_max);
 }
 
 /* By what is said of it, what it has and what was learned of it: for all ranges alike. */
@@ -160,6 +175,7 @@ static bool (*const refuses[FILTER_CODES])(const struct filter_ask *ask, const s
 	[FILTER_ACCELERATOR_MISSING] = lacks_accelerator,
 	[FILTER_ROLE_MISMATCH] = is_no_part,
 	[FILTER_RANK_ABSENT] = is_other_rank,
+	[FILTER_PRIORITY_LOW] = is_low,
 	[FILTER_AT_CAPACITY] = is_full,
 	[FILTER_SLO_UNATTAINABLE] = is_late,
 	[FILTER_OVER_COST] = is_expensive,
@@ -182,7 +198,9 @@ static uint32_t checks_of(const struct filter_ask *ask, const struct traits_leas
 	const struct policy_options *options = ask->set->options;
 	bool lacks =
 	    demand->capability != CAPABILITY_OTHER && !(least->capabilities >> demand->capability & 1);
-	bool has_prices = least->known & (BIT(TRAIT_PRICE_IN) | BIT(TRAIT_PRICE_OUT));
+	bool has_prices =
+	    options->cost_ceiling && least->known & (BIT(TRAIT_PRICE_IN) | BIT(TRAIT_PRICE_OUT));
+	bool has_costs = demand->has_cost_max && least->known >> TRAIT_COST & 1;
 	bool is_work = demand_is_work(demand);
 	bool has_roles = ask->input->model->pool != POOL_ALONE || least->known >> TRAIT_ROLE & 1;
 	uint32_t checks = (uint32_t)lacks << FILTER_CAPABILITY_MISSING;
@@ -196,9 +214,11 @@ static uint32_t checks_of(const struct filter_ask *ask, const struct traits_leas
 	checks |= (uint32_t)(demand->accelerator != 0) << FILTER_ACCELERATOR_MISSING;
 	checks |= (uint32_t)has_roles << FILTER_ROLE_MISMATCH;
 	checks |= (uint32_t)demand->rank.is_given << FILTER_RANK_ABSENT;
+	checks |= (uint32_t)(demand->priority_min && least->known >> TRAIT_PRIORITY & 1)
+	    << FILTER_PRIORITY_LOW;
 	checks |= (uint32_t)(is_work && least->known >> TRAIT_CAPACITY & 1) << FILTER_AT_CAPACITY;
 	checks |= (uint32_t)(is_work && demand->deadline_ms) << FILTER_SLO_UNATTAINABLE;
-	checks |= (uint32_t)(options->cost_ceiling && has_prices) << FILTER_OVER_COST;
+	checks |= (uint32_t)(has_prices || has_costs) << FILTER_OVER_COST;
 	return checks;
 }
 
@@ -429,6 +449,7 @@ static void narrow(struct policy_set *set, const struct filter_ask *ask, struct 
 		if (codes)
 			owner = OWNER_NONE;
 	}
+	precedence_narrow(set, ask->input, f);
 	locality_narrow(set, ask->input, f); /* the rings move as they do for everybody */
 	if (owner != OWNER_NONE)
 		leave_owner(set, ask->input, owner, f);
@@ -461,6 +482,7 @@ int filter_outcome(uint32_t refused) {
 		[FILTER_ACCELERATOR_MISSING] = PICK_E_ACCELERATOR,
 		[FILTER_ROLE_MISMATCH] = PICK_E_NONE_EXIST,
 		[FILTER_RANK_ABSENT] = PICK_E_RANK,
+		[FILTER_PRIORITY_LOW] = PICK_E_PRIORITY,
 		[FILTER_BREAKER_OPEN] = PICK_E_OPEN,
 		[FILTER_AT_CAPACITY] = PICK_E_FULL,
 		[FILTER_SLO_UNATTAINABLE] = PICK_E_LATE,
@@ -595,6 +617,8 @@ static struct filter_detail detail_of(
 		    struct filter_detail){ (double)needed_tokens(ask), (double)s->traits->context_tokens };
 	case FILTER_CLEARANCE_LOW:
 		return (struct filter_detail){ (double)ask->privacy, (double)s->traits->clearance };
+	case FILTER_PRIORITY_LOW:
+		return (struct filter_detail){ traits_priority(s->traits), demand->priority_min };
 	case FILTER_BREAKER_OPEN:
 		return (
 		    struct filter_detail){ (double)open_ms(s->instance, ask->input->now_ns / 1000000u), NAN };
@@ -606,6 +630,8 @@ static struct filter_detail detail_of(
 	case FILTER_SLO_UNATTAINABLE:
 		return (struct filter_detail){ predicted_ms(ask, s), (double)demand->deadline_ms };
 	case FILTER_OVER_COST:
+		if (!is_above_ceiling(ask, s))
+			return (struct filter_detail){ traits_cost(s->traits), demand->cost_max };
 		return (struct filter_detail){ price_of(ask, s), (double)ask->set->options->cost_ceiling };
 	default:
 		return (struct filter_detail){ NAN, NAN };

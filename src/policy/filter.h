@@ -39,7 +39,8 @@ enum filter_code {
 	FILTER_ACCELERATOR_MISSING,
 	FILTER_ROLE_MISMATCH, /* it does another part of the work, or has another connector */
 	FILTER_RANK_ABSENT,   /* it is another data-parallel rank than the one asked for */
-	FILTER_BREAKER_OPEN,  /* or half-open, and somebody is there to see */
+	FILTER_PRIORITY_LOW,
+	FILTER_BREAKER_OPEN, /* or half-open, and somebody is there to see */
 	FILTER_UNHEALTHY,
 	FILTER_AVOIDED, /* a connect failed within the last seconds */
 	FILTER_AT_CAPACITY,
@@ -60,11 +61,12 @@ const char *filter_text(enum filter_code code);
  *     context_too_small   tokens of prompt and output                  tokens of the context
  *     clearance_low       enum privacy, of the request                 of the instance
  *     feature_missing     1 << enum feature: those that are missing
+ *     priority_low        its priority                                 the least
  *     breaker_open        milliseconds until a request is let through; 0: one is there
  *     avoided             milliseconds until it no longer is
  *     at_capacity         requests in flight                           its capacity
  *     slo_unattainable    milliseconds that are predicted              the deadline
- *     over_cost           micro-units                                  the ceiling
+ *     over_cost           micro-units, or its label cost               the ceiling, or the most
  *     below_min_score     its score                                    the least
  */
 struct filter_detail {

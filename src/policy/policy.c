@@ -156,7 +156,30 @@ uint32_t policy_output_tokens(const struct policy_set *set, const struct model *
 
 /* --- the next snapshot -------------------------------------------------------------------- */
 
-static const struct policy *named_policy(const struct policy_options *options, const struct model *model) {
+/* What the labels of those who serve it say: the first of them that names a policy counts. */
+static const struct policy *labelled_policy(const struct snapshot *snap, const struct model *model) {
+	const struct policy *first = NULL;
+	uint32_t row = SNAPSHOT_NO_ROW;
+
+	if (!(model->least.known >> TRAIT_POLICY & 1) || !model->name.n)
+		return NULL;
+	for (uint32_t i = 0; i < model->n_candidates + model->n_reserve; i++) {
+		const struct candidate *c = &model->candidates[i];
+		const struct traits *t = snapshot_traits(snap, c);
+		const struct policy *policy = t->policy.n && c->row < row ? policy_find(t->policy) : NULL;
+
+		if (policy) {
+			first = policy;
+			row = c->row;
+		}
+	}
+	return first;
+}
+
+static const struct policy *named_policy(
+    const struct policy_options *options, const struct snapshot *snap, const struct model *model) {
+	const struct policy *labelled;
+
 	if (model->pool == POOL_FIRST && options->prefill)
 		return options->prefill;
 	if (model->pool == POOL_DECODE && options->decode)
@@ -164,18 +187,19 @@ static const struct policy *named_policy(const struct policy_options *options, c
 	for (size_t i = 0; i < options->n_models; i++)
 		if (slice_eq(options->models[i].model, model->name))
 			return options->models[i].policy;
-	return options->policy;
+	labelled = labelled_policy(snap, model);
+	return labelled ? labelled : options->policy;
 }
 
 /* Which policy picks for which model of `snap`, by index. */
 static const struct policy **choose_policies(
     const struct policy_options *options, const struct snapshot *snap, size_t *cell_bytes_out) {
 	uint32_t n = snapshot_n_choices(snap);
-	const struct policy **policies = malloc(n * sizeof(*policies));
+	const struct policy **policies = calloc(n, sizeof(*policies));
 
 	*cell_bytes_out = 0;
 	for (uint32_t i = 0; i < n; i++) {
-		policies[i] = named_policy(options, snapshot_choice(snap, i));
+		policies[i] = named_policy(options, snap, snapshot_choice(snap, i));
 		if (policies[i]->cell_bytes > *cell_bytes_out)
 			*cell_bytes_out = policies[i]->cell_bytes;
 	}

@@ -157,13 +157,14 @@ enum pick_outcome {
 	PICK_E_FULL,        /* who could has as many requests as it takes */
 	PICK_E_LATE,        /* nobody is expected to make its deadline */
 	PICK_E_ACCELERATOR, /* nobody has the one that it asks for */
+	PICK_E_PRIORITY,    /* nobody has as high a one as it asks for */
 	PICK_E_COST,        /* it costs more than a request may, wherever it goes */
 	PICK_E_OWNER,       /* who made the response that it is about takes none now */
 	PICK_E_RANK,        /* nobody is the data-parallel rank that it asks for */
 	PICK_E_OPEN,        /* whose breakers are open, or half-open and busy with a probe */
 };
 
-#define PICK_OUTCOMES 14 /* with 0 */
+#define PICK_OUTCOMES 15 /* with 0 */
 
 struct pick_input {
 	const struct model *model; /* of set->snapshot: one of its models, or its `any` */

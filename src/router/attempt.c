@@ -220,7 +220,7 @@ enum next step_send(struct exchange *x) {
 		.key = upstream_key(x),
 		.drops_keys = drops_keys(x),
 		.trusts_rank = exchange_config(x)->trusts_rank };
-	struct splice edits = { .n = 0 };
+	struct splice edits;
 	struct splice_cursor at;
 	struct call_out o;
 	size_t n;
@@ -232,6 +232,7 @@ enum next step_send(struct exchange *x) {
 		(void)arrival_hold(x, &cause);
 	if (cause)
 		return exchange_fail(x, cause);
+	edits.n = 0; /* it is large: the rest is written when it is used */
 	upload_edit(x, &edits);
 	if (x->split)
 		edit_leg(x, &edits, &f);
@@ -249,7 +250,6 @@ enum next step_send(struct exchange *x) {
 	call_begin(&o, &x->up);
 	forward_request(&o, exchange_head(x), x->ticket.instance, &f, framing, length);
 	int r = 0;
-	size_t n;
 	do {
 		struct piece pieces[CALL_PIECES_MAX];
 		n = splice_pieces(&at, pieces, CALL_PIECES_MAX);

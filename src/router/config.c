@@ -125,9 +125,8 @@ static const struct option worker_fields[] = {
 		"whatever you want to find it by; these say what it can do, for whom, where and at what "
 		"price: "
 		"capabilities, features, context, clearance, residency, zone, region, accelerator, price_in, "
-		"price_cached, price_out, capacity, cache_type; NAME@MODEL is for that model alone, but for "
-		"the "
-		"last",
+		"price_cached, price_out, capacity, priority, cost, policy, cache_type; NAME@MODEL is for "
+		"that model alone, but for the last",
 	    .type = OPTION_MAP, WORKER(labels) },
 	{ "", "api_key", .arg = "KEY", .help = "bearer token for it, in place of [upstream] api_key",
 	    .type = OPTION_STRING, .check = option_check_token, .secret = true, WORKER(api_key) },

@@ -13,6 +13,7 @@
 #include "router/alias_config.h"
 #include "router/auth_config.h"
 #include "router/dotenv.h"
+#include "router/label_check.h"
 #include "router/pd_config.h"
 #include "router/policy_config.h"
 #include "router/vllm_config.h"
@@ -174,15 +175,6 @@ static void verify_workers(struct option_set *set, const struct router_config *c
 	}
 }
 
-/* Labels may say anything, but for those that routing goes by. */
-static const char *label_mistake(struct slice name, struct slice value) {
-	if (slice_eq(name, SLICE("cache_type")))
-		return slice_eq(value, SLICE("static")) || slice_eq(value, SLICE("paged"))
-		    ? NULL
-		    : "expected static or paged";
-	return traits_mistake(name, value, true);
-}
-
 static bool may_serve(const struct router_worker *worker, struct slice model) {
 	for (size_t i = 0; i < worker->models.n; i++)
 		if (slice_eq(model, slice_of(worker->models.items[i])))
@@ -194,7 +186,7 @@ static void verify_label(struct option_set *set, const char *path, const struct 
     const struct option_pair *label) {
 	struct slice name = slice_of(label->name), value = slice_of(label->value);
 	struct slice model = traits_model(name);
-	const char *mistake = label_mistake(name, value);
+	const char *mistake = label_check_mistake(name, value, true);
 
 	if (mistake)
 		option_mistake(set, path, "%s = \"%s\": %s", name.p, value.p, mistake);

@@ -95,6 +95,7 @@ static const struct {
 	[FILTER_FEATURE_MISSING] = { "missing", NULL },
 	[FILTER_CONTEXT_TOO_SMALL] = { "needed_tokens", "context_tokens" },
 	[FILTER_CLEARANCE_LOW] = { "needed", "clearance" },
+	[FILTER_PRIORITY_LOW] = { "priority", "priority_min" },
 	[FILTER_BREAKER_OPEN] = { "left_ms", NULL },
 	[FILTER_AVOIDED] = { "left_ms", NULL },
 	[FILTER_AT_CAPACITY] = { "in_flight", "capacity" },

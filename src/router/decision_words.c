@@ -52,6 +52,7 @@ static const char *const rejections[FILTER_CODES] = {
 	[FILTER_ACCELERATOR_MISSING] = "does not run on the accelerator that is asked for",
 	[FILTER_ROLE_MISMATCH] = "prefills or decodes only, or by another connector",
 	[FILTER_RANK_ABSENT] = "is another data-parallel rank than the one that is asked for",
+	[FILTER_PRIORITY_LOW] = "is of too low a priority",
 	[FILTER_BREAKER_OPEN] = "failed too often lately",
 	[FILTER_UNHEALTHY] = "is unhealthy",
 	[FILTER_AVOIDED] = "could not be connected to within the last seconds",
@@ -163,6 +164,8 @@ char *decision_rejection(enum filter_code code, const struct filter_detail *deta
 	else if (code == FILTER_CLEARANCE_LOW)
 		fprintf(out, ": they are %s, it is cleared for %s", privacy_text((enum privacy)value),
 		    privacy_text((enum privacy)limit));
+	else if (code == FILTER_PRIORITY_LOW)
+		fprintf(out, ": %.0f, the least is %.0f", value, limit);
 	else if (code == FILTER_BREAKER_OPEN && value > 0)
 		fprintf(out, ": its breaker is open for %.0f ms more", value);
 	else if (code == FILTER_BREAKER_OPEN)
@@ -174,7 +177,7 @@ char *decision_rejection(enum filter_code code, const struct filter_detail *deta
 	else if (code == FILTER_SLO_UNATTAINABLE)
 		fprintf(out, ": %.0f ms are predicted, %.0f allowed", value, limit);
 	else if (code == FILTER_OVER_COST)
-		fprintf(out, ": %.12g micro-units, %.12g allowed", value, limit);
+		fprintf(out, ": %.12g, %.12g allowed", value, limit);
 	else if (code == FILTER_BELOW_MIN_SCORE)
 		fprintf(out, ": %.4g, the least is %.4g", value, limit);
 	fclose(out);

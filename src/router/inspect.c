@@ -517,7 +517,7 @@ static void json_begin(struct inspect *in, struct buf_pool *pool) {
 static bool has_facts(const struct facts *facts) {
 	const struct own_fields *own = &facts->own;
 	return facts->session || facts->response || own->origin_zone || own->accelerator ||
-	    own->deadline_ms || own->wait_ms;
+	    own->deadline_ms || own->wait_ms || own->given >> OWN_FIELD_WORKER_PRIORITY;
 }
 
 static enum cause body_begin(
@@ -883,6 +883,9 @@ void inspect_demand(
 		.privacy = (enum privacy)in->privacy,
 		.origin_zone = in->buf ? facts_of(in)->own.origin_zone : 0,
 		.accelerator = in->buf ? facts_of(in)->own.accelerator : 0,
+		.priority_min = in->buf ? facts_of(in)->own.priority_min : 0,
+		.cost_max = in->buf ? facts_of(in)->own.cost_max : 0,
+		.has_cost_max = in->buf && facts_of(in)->own.given >> OWN_FIELD_MAX_COST & 1,
 		.cost_tolerance = in->cost_tolerance,
 		.has_cost_tolerance = in->has_cost_tolerance,
 		.deadline_ms = in->buf ? facts_of(in)->own.deadline_ms : 0,

@@ -1,5 +1,6 @@
 #include "router/own_field.h"
 
+#include "base/decimal.h"
 #include "base/text.h"
 #include "fleet/privacy.h"
 #include "fleet/traits.h"
@@ -8,44 +9,35 @@
 #define CLASS_LAST     7u
 
 static const struct slice names[OWN_FIELDS] = {
-	[OWN_FIELD_PRIVACY] = { "privacy", 7 },
-	[OWN_FIELD_ORIGIN_ZONE] = { "origin-zone", 11 },
-	[OWN_FIELD_COST_TOLERANCE] = { "cost-tolerance", 14 },
-	[OWN_FIELD_DEADLINE_MS] = { "deadline-ms", 11 },
-	[OWN_FIELD_ACCELERATOR] = { "accelerator", 11 },
-	[OWN_FIELD_PRIORITY] = { "priority", 8 },
-	[OWN_FIELD_WAIT] = { "wait", 4 },
+	[OWN_FIELD_PRIVACY] = { "x-headrace-privacy", 18 },
+	[OWN_FIELD_ORIGIN_ZONE] = { "x-headrace-origin-zone", 22 },
+	[OWN_FIELD_COST_TOLERANCE] = { "x-headrace-cost-tolerance", 25 },
+	[OWN_FIELD_DEADLINE_MS] = { "x-headrace-deadline-ms", 22 },
+	[OWN_FIELD_ACCELERATOR] = { "x-headrace-accelerator", 22 },
+	[OWN_FIELD_PRIORITY] = { "x-headrace-priority", 19 },
+	[OWN_FIELD_WAIT] = { "x-headrace-wait", 15 },
+	[OWN_FIELD_WORKER_PRIORITY] = { "x-worker-priority", 17 },
+	[OWN_FIELD_MAX_COST] = { "x-max-cost", 10 },
 };
 
-/* The end of the name of a field of ours, which says which one it is. */
-static struct slice end_of(struct slice name) {
-	assert(own_field_is_ours(name));
-	return slice_skip(name, sizeof("x-headrace-") - 1);
-}
+static const struct slice answers[] = { { "x-headrace-instance", 19 }, { "x-headrace-reason", 17 },
+	{ "x-headrace-attempts", 19 }, { "x-headrace-cache-hit", 20 }, { "x-headrace-decision", 19 } };
 
-static bool is_end_of_answers(struct slice end) {
-	static const struct slice ends[] = { { "instance", 8 }, { "reason", 6 }, { "attempts", 8 },
-		{ "cache-hit", 9 }, { "decision", 8 } };
-	for (size_t i = 0; i < n_elems(ends); i++)
-		if (slice_is(end, ends[i]))
-			return true;
-	return false;
+/* `n`: none of them. */
+static size_t find(struct slice name, const struct slice *list, size_t n) {
+	size_t i = 0;
+	while (i < n && !slice_is(name, list[i]))
+		i++;
+	return i;
 }
 
 bool own_field_is_of_answers(struct slice name) {
-	return own_field_is_ours(name) && is_end_of_answers(end_of(name));
-}
-
-/* OWN_FIELDS: none. */
-static enum own_field find(struct slice end) {
-	unsigned i = 0;
-	while (i < OWN_FIELDS && !slice_is(end, names[i]))
-		i++;
-	return (enum own_field)i;
+	return find(name, answers, n_elems(answers)) < n_elems(answers);
 }
 
 static bool is_unknown(struct slice name) {
-	return own_field_is_ours(name) && find(end_of(name)) == OWN_FIELDS && !own_field_is_of_answers(name);
+	return own_field_is_ours(name) && find(name, names, OWN_FIELDS) == OWN_FIELDS &&
+	    !own_field_is_of_answers(name);
 }
 
 struct slice own_field_unknown(const struct head *head) {
@@ -111,6 +103,14 @@ static bool read_wait(uint64_t *wait_ms_out, struct slice value) {
 	return text_duration_ms(value, wait_ms_out) && *wait_ms_out;
 }
 
+static bool read_worker_priority(uint32_t *priority_out, struct slice value) {
+	uint64_t number;
+	if (!text_uint(value, TRAITS_PRIORITY_MAX, &number))
+		return false;
+	*priority_out = (uint32_t)number;
+	return true;
+}
+
 static bool read_value(struct own_fields *own, enum own_field field, struct slice value) {
 	switch (field) {
 	case OWN_FIELD_PRIVACY:
@@ -127,6 +127,10 @@ static bool read_value(struct own_fields *own, enum own_field field, struct slic
 		return read_class(&own->class, value);
 	case OWN_FIELD_WAIT:
 		return read_wait(&own->wait_ms, value);
+	case OWN_FIELD_WORKER_PRIORITY:
+		return read_worker_priority(&own->priority_min, value);
+	case OWN_FIELD_MAX_COST:
+		return decimal_parse(value, TRAITS_COST_MAX, &own->cost_max);
 	case OWN_FIELDS:
 		break;
 	}
@@ -135,11 +139,10 @@ static bool read_value(struct own_fields *own, enum own_field field, struct slic
 }
 
 enum cause own_field_read(struct own_fields *own, struct slice name, struct slice value) {
-	struct slice end = end_of(name);
-	enum own_field field = find(end);
+	enum own_field field = (enum own_field)find(name, names, OWN_FIELDS);
 	if (field == OWN_FIELDS)
-		return is_end_of_answers(end) ? CAUSE_NONE : CAUSE_UNKNOWN_HEADER;
+		return own_field_is_of_answers(name) ? CAUSE_NONE : CAUSE_UNKNOWN_HEADER;
 	bool is_first = !(own->given >> field & 1);
-	own->given |= (uint8_t)(1u << field);
+	own->given |= (uint16_t)(1u << field);
 	return is_first && read_value(own, field, value) ? CAUSE_NONE : CAUSE_BAD_HEADER;
 }

@@ -30,6 +30,7 @@
 #include "router/fleet_routes.h"
 #include "router/flush.h"
 #include "router/instances.h"
+#include "router/label_check.h"
 #include "router/recruits.h"
 #include "router/reload.h"
 #include "router/report.h"
@@ -81,6 +82,7 @@ struct control {
 	struct upgrade upgrade;
 	struct endpoint_server admin, metrics;
 	struct report report;
+	struct label_check labels;
 	struct reload reload;
 	struct signals signals;
 	struct timer drain, publish, warm;
@@ -127,6 +129,7 @@ static void control_publish_now(struct control *c) {
 		worker_publish(&c->router.workers[i], snapshot_ref(next));
 	gatekeeper_publish(c->router.gate, next);
 	control_say_panics(c->snapshot, next);
+	label_check_see(&c->labels, next);
 	snapshot_unref(&c->snapshot);
 	c->snapshot = next;
 	c->report.snapshot = next;

@@ -6,8 +6,9 @@ import subprocess
 import openai
 import pytest
 
+from fakeregistry import FakeRegistry, record
 from fakeworker import answer, chunk
-from program import BIN, KEY, PROMPT, eventually, raw_request, read_to_end
+from program import BIN, KEY, PROMPT, chat_body, eventually, http, raw_request, read_to_end
 from sdk import sdk
 
 MESSAGES = [{"role": "user", "content": PROMPT}]
@@ -166,3 +167,87 @@ def test_aliases_are_read_again(engine, router):
     assert front.chat("al").json()["model"] == "n" and front.chat("more").json()["model"] == "m"
     reload(front, alias={"al": None})
     assert front.chat("al").status_code == 404
+
+
+# --- policies, priorities, costs ----------------------------------------------------------
+
+@pytest.fixture
+def registry(start):
+    return lambda *records, **how: start(FakeRegistry, *records, **how)
+
+
+@pytest.fixture
+def gateway(router):
+    """gateway(registry, ready): a router that knows its workers from there alone."""
+    return lambda source, ready, **tables: router(
+        [], ready=ready, discovery={"registry_url": source.url, "registry_sync_interval": "100ms",
+                                    "service_removal_grace_period": "0s"}, **tables)
+
+
+def policy_of(front, model):
+    with http() as client:
+        return client.post(f"{front.admin_url}/explain", json=chat_body(model)).json()["policy"]
+
+
+def test_models_come_and_go_each_with_its_policy(engine, registry, gateway):
+    """Nobody says which models there are but the engines."""
+    one, two, both = engine(["one"]), engine(["two"]), engine(["one", "two"])
+    source = registry(record("a", one.port, labels={"policy": "power_of_two"}, models=()),
+                      record("b", two.port, labels={"policy": "random"}, models=()))
+    front = gateway(source, 2)
+    eventually(lambda: sorted(ids(front)) == ["one", "two"])
+    assert (policy_of(front, "one"), policy_of(front, "two")) == ("power_of_two", "random")
+    with sdk(front) as client:
+        assert client.chat.completions.create(model="two", messages=MESSAGES, max_tokens=2).model == "two"
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(model="three", messages=MESSAGES)
+        source.put(record("c", both.port, labels={"policy@two": "least_load"}, models=()))
+        source.delete("b")
+        eventually(lambda: policy_of(front, "two") == "least_load")
+        assert policy_of(front, "one") == "power_of_two"
+        source.delete("c")
+        eventually(lambda: ids(front) == ["one"])
+        assert client.chat.completions.create(model="one", messages=MESSAGES, max_tokens=2).model == "one"
+
+
+def test_a_label_that_says_nothing_is_told_once(engine, registry, gateway):
+    source = registry(record("a", engine(["m"]).port, labels={"policy": "fastest", "priority": "first", "tier": "x"}))
+    front = gateway(source, 1)
+    eventually(lambda: front.chat().status_code == 200)
+    assert policy_of(front, "m") == "round_robin"
+    said = [json.loads(line) for line in front.output().splitlines() if "counts as not said" in line]
+    assert sorted((s["instance"], s["label"], s["value"]) for s in said) == [("a", "policy", "fastest"), ("a", "priority", "first")]
+
+
+def test_who_comes_first_gets_all_until_it_is_full(engine, router):
+    engines = [engine(["m"]), engine(["m"], "--itl", "20ms"), engine(["m"])]
+    front = router(engines, labels=[{}, {"priority": "80", "capacity": "1"}, {"priority": "20"}])
+    assert [front.chat(body={"max_tokens": 2}).status_code for _ in range(4)] == [200] * 4
+    assert [e.count("finished") for e in engines] == [0, 4, 0]
+    with front.connect() as s:
+        s.sendall(raw_request(chat_body(stream=True, max_tokens=10000)))
+        read_to_end(s, until=b"data: ")
+        assert front.chat().status_code == 200
+    assert [e.count("finished") for e in engines] == [1, 4, 0]
+    engines[0].kill()
+    engines[1].kill()
+    eventually(lambda: front.chat().status_code == 200)
+    assert engines[2].count("finished") >= 1
+
+
+def test_clients_may_ask_for_a_priority_and_a_cost(engine, router):
+    engines = [engine(["m"]), engine(["m"])]
+    front = router(engines, labels=[{"priority": "90", "cost": "2.5"}, {"cost": "0.5"}])
+
+    def ask(**headers):
+        answer = front.chat(headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return answer.status_code, [e.count("finished") for e in engines]
+    assert ask() == (200, [1, 0])
+    assert ask(x_max_cost="1") == (200, [1, 1])
+    assert ask(x_worker_priority="51") == (200, [2, 1])
+    assert ask(x_max_cost="0.1")[0] == 403
+    assert ask(x_worker_priority="91")[0] == 503
+    assert ask(x_worker_priority="51", x_max_cost="1")[0] in (403, 503)
+    assert ask(x_worker_priority="high")[0] == ask(x_max_cost="-1")[0] == 400
+    plain = router([engine(["m"])])
+    assert plain.chat(headers={"x-max-cost": "0", "x-worker-priority": "1000"}).status_code == 200

@@ -44,6 +44,9 @@ static void every_label_is_read(void **state) {
 		LABEL("zmq_address", "10.0.0.1:5555"),
 		LABEL("tp_size", "8"),
 		LABEL("dp_size", "2"),
+		LABEL("priority", "1000"),
+		LABEL("cost", "0.25"),
+		LABEL("policy", "random"),
 	};
 	struct traits t = declared(labels, n_elems(labels), "m", true);
 
@@ -55,6 +58,9 @@ static void every_label_is_read(void **state) {
 	assert_true(slice_eq(t.residency, SLICE("eu, de")));
 	assert_true(t.zone == traits_word(SLICE("z1")) && t.region == traits_word(SLICE("r1")));
 	assert_true(t.zone != t.region && t.accelerator == traits_word(SLICE("h100")));
+	assert_int_equal(traits_priority(&t), 1000);
+	assert_true(traits_cost(&t) == 0.25);
+	assert_true(slice_eq(t.policy, SLICE("random")));
 	assert_int_equal(t.price_in, 150000);
 	assert_int_equal(t.price_cached, 0);
 	assert_int_equal(t.price_out, 1000000000000);

@@ -113,6 +113,25 @@ static void assert_part(const struct picks *p, uint32_t row, enum part part, dou
 	assert_float_equal(part_of(p, row, part), expected, 1e-6);
 }
 
+/* Where nobody has a price; who says nothing costs 1. */
+static void without_prices_costs_are_compared(void **state) {
+	static const struct stand stands[] = { { .labels = "cost=4" }, { .labels = "cost=0.5" },
+		{ .labels = NULL } };
+	static const struct stand priced[] = { { .labels = "cost=4" }, { .labels = "price_in=2" },
+		{ .labels = NULL } };
+	struct picks p;
+
+	stands_open(&p, "composite", stands, 3);
+	assert_int_equal(picks_next(&p, -1, 0), 1);
+	assert_part(&p, 0, PART_COST, 0.125);
+	assert_part(&p, 1, PART_COST, 1);
+	assert_part(&p, 2, PART_COST, 0.5);
+	stands_adopt(&p, priced, 3);
+	(void)picks_next(&p, -1, 0);
+	assert_part(&p, 0, PART_COST, 1);
+	picks_close(&p);
+}
+
 /* Cached tokens, uncached ones and those of the answer, each at what they cost there. */
 static void the_price_is_of_this_request(void **state) {
 	static const struct stand stands[] = { { .labels = "price_in=4000 price_out=4000" },
@@ -268,6 +287,7 @@ int main(void) {
 		cmocka_unit_test(no_part_leaves_its_range),
 		cmocka_unit_test(tiers_come_first),
 		cmocka_unit_test(ties_are_shared_and_replayed),
+		cmocka_unit_test(without_prices_costs_are_compared),
 		cmocka_unit_test(the_price_is_of_this_request),
 		cmocka_unit_test(free_is_a_price),
 		cmocka_unit_test(cached_tokens_have_their_own_price),

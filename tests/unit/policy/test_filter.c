@@ -436,6 +436,27 @@ static void who_is_late_is_left_out(void **state) {
 	picks_close(&p);
 }
 
+/* Who says nothing has 50, as everybody where nobody has one: then nothing is asked. */
+static void a_priority_is_kept_to(void **state) {
+	static const struct single s = {
+		.stands = { { .labels = "priority=49" }, { .labels = "priority=0 priority@m=60" },
+		    { .labels = "priority=60" } },
+		.demand = { .priority_min = 50 },
+		.picked = "bc",
+		.codes = { FILTER_PRIORITY_LOW },
+	};
+	static const struct stand none[] = { { .labels = NULL }, { .labels = NULL } };
+	struct picks p;
+
+	assert_single(&s, NULL);
+	stands_open(&p, "round_robin", s.stands, 3);
+	p.demand.priority_min = 61;
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_PRIORITY));
+	stands_adopt(&p, none, 2);
+	assert_string_equal(stands_picked(&p, ""), "ab");
+	picks_close(&p);
+}
+
 static void may_cost_1000(struct picks *p) {
 	p->options.cost_ceiling = 1000;
 }
@@ -463,6 +484,27 @@ static void what_costs_too_much_is_left_out(void **state) {
 	picks_close(&p);
 }
 
+/* Who says nothing costs 1, as everybody where nobody says anything: then nothing is asked. */
+static void what_costs_more_than_the_client_wants_is_left_out(void **state) {
+	static const struct single s = {
+		.stands = { { .labels = "cost=0.5 price_in=1" }, { .labels = "cost=1.25" },
+		    { .labels = NULL } },
+		.demand = { .has_cost_max = true, .cost_max = 1 },
+		.picked = "ac",
+		.codes = { FILTER_NONE, FILTER_OVER_COST },
+	};
+	static const struct stand none[] = { { .labels = NULL }, { .labels = "price_in=1" } };
+	struct picks p;
+
+	assert_single(&s, NULL);
+	stands_open(&p, "round_robin", s.stands, 3);
+	p.demand.has_cost_max = true;
+	assert_string_equal(stands_picked(&p, ""), OUTCOME(PICK_E_COST));
+	stands_adopt(&p, none, 2);
+	assert_string_equal(stands_picked(&p, ""), "ab");
+	picks_close(&p);
+}
+
 /* --- together ------------------------------------------------------------------------------------------ */
 
 static void who_is_drained_gets_nothing_new(void **state) {
@@ -484,7 +526,7 @@ static void every_code_of_every_row_is_explained(void **state) {
 	static const struct stand stands[] = {
 		{ .labels =
 			"capabilities=chat features=tools context=10 capacity=1 price_in=9000000 region=r2 "
-			"role=prefill",
+			"role=prefill priority=9",
 		    .state = INSTANCE_DRAINING },
 		{ .labels = NULL, .state = INSTANCE_DISABLED, .is_loading = true },
 		{ .labels = NULL, .model = "n" },
@@ -505,6 +547,7 @@ static void every_code_of_every_row_is_explained(void **state) {
 		.prompt_tokens = 1000,
 		.privacy = PRIVACY_RESTRICTED,
 		.accelerator = traits_word(SLICE("h100")),
+		.priority_min = 10,
 		.deadline_ms = 100 };
 	picks_charge(&p, 0, 1);
 	learned_write(&picks_instance(&p, 0)->learned.prefill_rate, 1000);
@@ -516,7 +559,8 @@ static void every_code_of_every_row_is_explained(void **state) {
 	const uint32_t expected[] = {
 		common | BIT(FILTER_DRAINING) | BIT(FILTER_CAPABILITY_MISSING) | BIT(FILTER_FEATURE_MISSING) |
 		    BIT(FILTER_CONTEXT_TOO_SMALL) | BIT(FILTER_AT_CAPACITY) | BIT(FILTER_SLO_UNATTAINABLE) |
-		    BIT(FILTER_OVER_COST) | BIT(FILTER_ALREADY_TRIED) | BIT(FILTER_ROLE_MISMATCH),
+		    BIT(FILTER_OVER_COST) | BIT(FILTER_ALREADY_TRIED) | BIT(FILTER_ROLE_MISMATCH) |
+		    BIT(FILTER_PRIORITY_LOW),
 		common | BIT(FILTER_DISABLED) | BIT(FILTER_LOADING),
 		common | BIT(FILTER_MODEL_ABSENT),
 		BIT(FILTER_UNHEALTHY) | BIT(FILTER_AVOIDED),
@@ -1104,6 +1148,8 @@ int main(void) {
 		cmocka_unit_test(a_rank_is_kept_to),
 		cmocka_unit_test(who_is_late_is_left_out),
 		cmocka_unit_test(what_costs_too_much_is_left_out),
+		cmocka_unit_test(what_costs_more_than_the_client_wants_is_left_out),
+		cmocka_unit_test(a_priority_is_kept_to),
 		cmocka_unit_test(who_is_drained_gets_nothing_new),
 		cmocka_unit_test(every_code_of_every_row_is_explained),
 		cmocka_unit_test(codes_have_their_numbers),

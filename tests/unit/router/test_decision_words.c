@@ -31,7 +31,7 @@ static void rejections_have_their_numbers(void **state) {
 	assert_rejection(FILTER_AT_CAPACITY, 4, 4, "is full: 4 requests in flight, it takes 4");
 	assert_rejection(
 	    FILTER_SLO_UNATTAINABLE, 1234.4f, 500, "would be too late: 1234 ms are predicted, 500 allowed");
-	assert_rejection(FILTER_OVER_COST, 5.25f, 3, "costs too much: 5.25 micro-units, 3 allowed");
+	assert_rejection(FILTER_OVER_COST, 5.25f, 3, "costs too much: 5.25, 3 allowed");
 	assert_rejection(FILTER_BELOW_MIN_SCORE, 0.05f, 0.1f, "its score is too low: 0.05, the least is 0.1");
 	assert_rejection(FILTER_DRAINING, NAN, NAN, "is being drained");
 }

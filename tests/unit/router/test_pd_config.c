@@ -127,8 +127,8 @@ static void mistakes(void **state) {
 		{ "--kv-connector moriio --prefill http://a --decode http://b",
 		    "--kv-connector: moriio needs --vllm-discovery-address, or engines with the label "
 		    "zmq_address\n" },
-		{ "--data-parallel-size 0 --worker-urls http://a",
-		    "--data-parallel-size: 0 is out of range: 1 to 256\n" },
+		{ "--data-parallel-size 1025 --worker-urls http://a",
+		    "--data-parallel-size: 1025 is out of range: 0 to 1024, or auto\n" },
 		{ "--prefill-policy lucky --worker-urls http://a",
 		    "--prefill-policy: expected the name of a policy\n" },
 	};

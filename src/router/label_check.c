@@ -1,0 +1,53 @@
+#include "router/label_check.h"
+
+#include "base/log.h"
+#include "policy/policy.h"
+
+/* Without the model that it is for. */
+static struct slice bare_name(struct slice name) {
+	const char *at = name.n ? memchr(name.p, '@', name.n) : NULL;
+
+	return at ? slice_head(name, (size_t)(at - name.p)) : name;
+}
+
+const char *label_check_mistake(struct slice name, struct slice value, bool is_ours) {
+	if (slice_eq(name, SLICE("cache_type")))
+		return slice_eq(value, SLICE("static")) || slice_eq(value, SLICE("paged"))
+		    ? NULL
+		    : "expected static or paged";
+	if (slice_eq(bare_name(name), SLICE("policy")) && !policy_find(value))
+		return "there is no such policy";
+	return traits_mistake(name, value, is_ours);
+}
+
+static void say(const struct snapshot_row *row, const struct pair *label, const char *mistake) {
+	struct log_event e;
+
+	log_begin(&e, LOG_WARN, "a label of an instance counts as not said");
+	line_text(&e.line, SLICE("instance"), row->instance->spec.name);
+	line_text(&e.line, SLICE("label"), label->key);
+	line_text(&e.line, SLICE("value"), label->value);
+	line_text(&e.line, SLICE("why"), slice_of(mistake));
+	log_end(&e);
+}
+
+void label_check_see(struct label_check *check, const struct snapshot *snap) {
+	uint32_t newest = check->serial;
+
+	for (uint32_t r = 0; r < snap->n_rows; r++) {
+		const struct snapshot_row *row = &snap->rows[r];
+
+		if (row->instance->serial <= check->serial)
+			continue;
+		newest = (uint32_t)u64_max(newest, row->instance->serial);
+		for (uint32_t i = 0; i < row->labels.n; i++) {
+			const struct pair *label = &row->labels.items[i];
+			const char *mistake =
+			    label_check_mistake(label->key, label->value, row->source != SOURCE_REGISTRY);
+
+			if (mistake)
+				say(row, label, mistake);
+		}
+	}
+	check->serial = newest;
+}

@@ -26,10 +26,17 @@ static void port_next(struct sockaddr_storage *address) {
 	*port = htons((uint16_t)(ntohs(*port) + 1));
 }
 
+static bool is_provider(const struct checkup *c) {
+	return c->spec->is_provider;
+}
+
 static void checkup_ask(struct checkup *c) {
 	const struct fetch_request request = {
-		.authority = c->authority,
-		.path = c->is_second_path ? SLICE("/v1/models") : c->path,
+		.authority = c->spec->authority,
+		.base = is_provider(c) ? c->spec->base : (struct slice){ NULL, 0 },
+		.path = is_provider(c)  ? instance_target(c->spec, SLICE("/v1/models"))
+		    : c->is_second_path ? SLICE("/v1/models")
+					: c->path,
 		.bearer = c->bearer,
 		.tls_host = c->tls_host,
 	};
@@ -46,7 +53,7 @@ void checkup_start(struct checkup *c, const struct instance *inst, const struct 
 	c->first = instance_good_address(inst, n);
 	c->is_second_path = false;
 	c->began_ns = clock_now_ns();
-	c->authority = inst->spec.authority;
+	c->spec = &inst->spec;
 	c->bearer = bearer;
 	c->tls_host = instance_tls_host(inst); /* of both: the babysitter of such an engine does likewise */
 	for (uint32_t i = 0; c->kind == CHECKUP_SITTER && i < n; i++)
@@ -75,6 +82,10 @@ static bool is_unasked(int outcome) {
 	return outcome == FETCH_E_LOCAL;
 }
 
+static bool is_alive(unsigned status) {
+	return status / 100 == 2 || status == 401 || status == 403 || status == 429;
+}
+
 static enum checkup_outcome checkup_judge(
     const struct checkup *c, int outcome, unsigned status, struct slice body) {
 	if (is_unasked(outcome))
@@ -83,6 +94,8 @@ static enum checkup_outcome checkup_judge(
 		return outcome ? CHECKUP_NOTHING : judge_sitter(status, body);
 	if (outcome == FETCH_E_CONNECT)
 		return CHECKUP_REFUSED;
+	if (is_provider(c))
+		return !outcome && is_alive(status) ? CHECKUP_GOOD : CHECKUP_BAD;
 	if (status == 503 && c->fetch.has_retry_after)
 		return CHECKUP_DRAINS;
 	return outcome || status >= 500 ? CHECKUP_BAD : CHECKUP_GOOD;
@@ -95,7 +108,8 @@ static void checkup_on_done(struct fetch *f, int outcome, unsigned status, struc
 		checkup_ask(c);
 		return;
 	}
-	if (c->kind == CHECKUP_ENGINE && !c->is_second_path && (status == 404 || status == 405)) {
+	if (c->kind == CHECKUP_ENGINE && !is_provider(c) && !c->is_second_path &&
+	    (status == 404 || status == 405)) {
 		c->is_second_path = true;
 		checkup_ask(c);
 		return;

@@ -3,7 +3,8 @@
  *
  * An engine is asked for /health, or another path, and, where there is no such thing, for /v1/models; any
  * answer below 500 is a sign of life, since keys and paths are not ours to judge; 503 with
- * retry-after says that it drains. A babysitter is asked for its /health, on the same addresses, and drains
+ * retry-after says that it drains. A provider is asked for its models alone, and lives when it lists them, or
+ * refuses our key or the rate. A babysitter is asked for its /health, on the same addresses, and drains
  * when its state is "draining"; what is not a babysitter has nothing to say. All addresses are tried before a
  * connect has failed.
  *
@@ -35,9 +36,10 @@ struct checkup {
 	enum checkup_kind kind;
 	struct sockaddr_storage addresses[INSTANCE_ADDRESSES_MAX];
 	uint32_t n_addresses, first, n_tried;
-	struct slice path;              /* of an engine: what it is asked for first; the owner may set it */
-	struct slice authority, bearer; /* good until it is done */
-	const char *tls_host;           /* likewise */
+	struct slice path;   /* of an engine: what it is asked for first; the owner may set it */
+	struct slice bearer; /* good until it is done; the spec is an instance's, likewise */
+	const struct instance_spec *spec;
+	const char *tls_host; /* likewise */
 	uint64_t began_ns;
 	bool is_second_path;
 };

@@ -173,8 +173,8 @@ static void monitor_probe(struct monitor *m) {
 		return;
 	/* Within a tenth of its time, so that many drift apart. */
 	m->probe_at_ms = health_now(h) + wait_ms - wait_ms / 10 + rng_below(&h->rng, wait_ms / 5 + 1);
-	if (row->source == SOURCE_REGISTRY && m->instance->spec.port < UINT16_MAX &&
-	    !checkup_is_busy(&m->sitter)) {
+	if (row->source == SOURCE_REGISTRY && !m->instance->spec.is_provider &&
+	    m->instance->spec.port < UINT16_MAX && !checkup_is_busy(&m->sitter)) {
 		h->n_probing++;
 		checkup_start(
 		    &m->sitter, m->instance, row->addresses, row->n_addresses, (struct slice){ NULL, 0 });
@@ -245,11 +245,13 @@ static void monitor_on_progress(struct progress *p, enum health_progress progres
 	monitor_judge(m);
 }
 
-/* Nobody is asked, nor listened to, whom nothing is held against any more. */
+/* Nobody is asked, nor listened to, whom nothing is held against any more; nor is who takes money for it. */
 static void monitor_inquire(struct monitor *m) {
 	const struct snapshot_row *row = monitor_row(m);
 	struct health *h = m->health;
 
+	if (m->instance->spec.is_provider)
+		return;
 	if (!health_state_is_suspect(&m->state, health_now(h))) {
 		progress_cancel(&m->progress);
 		return;

@@ -212,8 +212,8 @@ static void scrape_ask(struct scrape *s, const struct snapshot_row *row) {
 }
 
 static bool scrape_is_due(const struct scrape *s, const struct snapshot_row *row) {
-	return s->is_asking && row->n_addresses && !fetch_is_busy(&s->fetch) &&
-	    scraper_now(s->scraper) >= s->ask_at_ms;
+	return s->is_asking && row->n_addresses && !s->instance->spec.is_provider &&
+	    !fetch_is_busy(&s->fetch) && scraper_now(s->scraper) >= s->ask_at_ms;
 }
 
 /* --- the table --------------------------------------------------------------------------- */

@@ -4,7 +4,7 @@
  * What it says (discovery/figures.h) goes to the instance's struct learned. An engine that has no
  * such page, or no figures there, is asked once a minute; one that fails less often than the
  * others, and nothing else follows of that: it is no evidence of health, and what was learned
- * stays until it is too old. Of records that are one target the first is asked.
+ * stays until it is too old. Providers are not asked. Of records that are one target the first is asked.
  *
  * Of an engine with data-parallel ranks the first is asked, and each learns what is said of it; how many
  * there are goes to the fleet, and `on_change` asks the owner to build and publish a snapshot.

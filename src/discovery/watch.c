@@ -108,7 +108,9 @@ static void watch_ask_models(struct watch *w) {
 		.authority = w->instance->spec.authority,
 		.bearer = instance_key(&w->instance->spec, w->watcher->every.api_key),
 		.tls_host = instance_tls_host(w->instance),
-		.path = w->tries_short_path ? SLICE("/models") : SLICE("/v1/models"),
+		.base = w->instance->spec.base,
+		.path = instance_target(
+		    &w->instance->spec, w->tries_short_path ? SLICE("/models") : SLICE("/v1/models")),
 	};
 	fetch_start(&w->fetch, w->watcher->loop, &w->addresses[w->address % w->n_addresses], &request);
 }

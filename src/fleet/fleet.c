@@ -187,7 +187,7 @@ static bool is_model_ok(const struct pair *model) {
 static bool is_target_ok(const struct instance_spec *at) {
 	return is_text_ok(at->name, FLEET_TEXT_BYTES_MAX) && is_text_ok(at->url, FLEET_TEXT_BYTES_MAX) &&
 	    is_text_ok(at->authority, FLEET_TEXT_BYTES_MAX) && is_text_ok(at->host, FLEET_TEXT_BYTES_MAX) &&
-	    at->port > 0;
+	    (!at->base.n || is_text_ok(at->base, FLEET_TEXT_BYTES_MAX)) && at->port > 0;
 }
 
 static bool is_spec_ok(const struct fleet_spec *spec) {
@@ -305,10 +305,19 @@ static struct slice print_rank(char *room, size_t n_room, struct slice text, uin
 	return (struct slice){ room, (size_t)n };
 }
 
+/* What it leads to, without ranks. Whether it is a provider is said by a label, whatever the source. */
+static struct instance_spec target_of(const struct fleet_spec *spec) {
+	struct instance_spec target = spec->instance;
+
+	for (uint32_t i = 0; i < spec->labels.n; i++)
+		target.is_provider |= slice_eq(spec->labels.items[i].key, SLICE("provider")) &&
+		    slice_eq(spec->labels.items[i].value, SLICE("openai"));
+	return target;
+}
+
 /* What stands at a place of an engine's. */
-static struct instance_spec spec_at(
-    const struct instance_spec *engine, uint32_t place, struct rank_room *room) {
-	struct instance_spec spec = *engine;
+static struct instance_spec spec_at(const struct fleet_spec *engine, uint32_t place, struct rank_room *room) {
+	struct instance_spec spec = target_of(engine);
 
 	if (!place)
 		return spec;
@@ -332,7 +341,7 @@ static bool may_have_ranks(const struct instance_spec *spec) {
 
 /* Of what may be RANKS_AUTO. */
 static uint16_t asked_ranks(const struct fleet *fleet, const struct fleet_spec *spec) {
-	if (spec->instance.has_rank)
+	if (spec->instance.has_rank || target_of(spec).is_provider)
 		return 1;
 	return spec->n_ranks ? spec->n_ranks : rank_count_of(spec->labels, &fleet->ranks);
 }
@@ -426,7 +435,7 @@ static void fleet_put(struct fleet *fleet, enum fleet_source source, const struc
     uint32_t place, end_fn end) {
 	struct slice engine = spec->instance.name;
 	struct rank_room room;
-	struct instance_spec target = spec_at(&spec->instance, place, &room);
+	struct instance_spec target = spec_at(spec, place, &room);
 	bool is_there;
 	uint32_t at = fleet_position(fleet, source, engine, place, &is_there);
 	struct record *old = is_there ? fleet->records[at] : NULL, *record = old;
@@ -453,7 +462,7 @@ static uint32_t fleet_n_new(
 	for (uint32_t i = 0; i < n; i++) {
 		struct rank_room room;
 		uint32_t place = place_of(i, n);
-		struct instance_spec target = spec_at(&spec->instance, place, &room);
+		struct instance_spec target = spec_at(spec, place, &room);
 		bool is_there;
 		uint32_t at = fleet_position(fleet, source, spec->instance.name, place, &is_there);
 

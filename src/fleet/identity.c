@@ -3,6 +3,9 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 static int endpoint_cmp(const void *a, const void *b) {
 	return memcmp(a, b, sizeof(struct identity_endpoint));
 }
@@ -35,12 +38,22 @@ static bool is_second_loopback(const struct identity *id, const struct identity_
 	    bsearch(&v4, id->endpoints, id->n, sizeof(v4), endpoint_cmp);
 }
 
+static uint32_t provider_of(const struct instance_spec *spec) {
+	if (!spec->is_provider)
+		return 0;
+	uint64_t authority = XXH3_64bits(spec->authority.p, spec->authority.n);
+
+	return (uint32_t)XXH3_64bits_withSeed(spec->base.p, spec->base.n, authority) | 1;
+}
+
 void identity_init(struct identity *id, const struct instance_spec *spec,
     const struct sockaddr_storage *addresses, uint32_t n) {
 	assert(n <= INSTANCE_ADDRESSES_MAX);
-	*id = (struct identity){
-		.is_tls = spec->is_tls, .has_rank = spec->has_rank, .rank = spec->rank, .n = n
-	};
+	*id = (struct identity){ .is_tls = spec->is_tls,
+		.has_rank = spec->has_rank,
+		.rank = spec->rank,
+		.provider = provider_of(spec),
+		.n = n };
 	for (uint32_t i = 0; i < n; i++)
 		id->endpoints[i] = endpoint_of(&addresses[i]);
 	qsort(id->endpoints, n, sizeof(id->endpoints[0]), endpoint_cmp);

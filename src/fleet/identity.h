@@ -2,7 +2,8 @@
  * identity: tells whether two records lead to the same target. Private to this folder.
  *
  * It is made of what a connection would be made of: TLS or not, the set of resolved
- * addresses with their ports, and the data-parallel rank. The order of the addresses
+ * addresses with their ports, and the data-parallel rank; of a provider also of its name and path, since one
+ * address serves many. The order of the addresses
  * and repeats do not count, an IPv4 address written as IPv6 is that IPv4 address, and
  * ::1 beside 127.0.0.1 is what "localhost" resolves to, so it is the same as the latter
  * alone. Pure; no allocation.
@@ -21,7 +22,8 @@ struct identity_endpoint {
 
 struct identity {
 	uint32_t is_tls, has_rank, rank;
-	uint32_t n; /* 0: nothing is resolved, and no identity equals it in meaning */
+	uint32_t provider; /* a hash of its authority and base; 0: it is none */
+	uint32_t n;        /* 0: nothing is resolved, and no identity equals it in meaning */
 	struct identity_endpoint endpoints[INSTANCE_ADDRESSES_MAX]; /* ascending, no repeats */
 };
 

@@ -34,7 +34,7 @@ bool instance_spec_eq(const struct instance_spec *a, const struct instance_spec 
 	return slice_eq(a->name, b->name) && slice_eq(a->url, b->url) &&
 	    slice_eq(a->authority, b->authority) && slice_eq(a->host, b->host) && a->port == b->port &&
 	    slice_eq(a->key, b->key) && a->rank == b->rank && a->has_rank == b->has_rank &&
-	    a->is_tls == b->is_tls;
+	    a->is_tls == b->is_tls && slice_eq(a->base, b->base) && a->is_provider == b->is_provider;
 }
 
 static bool slot_take(uint16_t *slot_out) {
@@ -76,7 +76,8 @@ struct instance *instance_new(const struct instance_spec *spec) {
 
 	if (!slot_take(&slot))
 		return NULL;
-	size_t n_text = spec->name.n + spec->url.n + spec->authority.n + spec->host.n + spec->key.n + 5;
+	size_t n_text =
+	    spec->name.n + spec->url.n + spec->authority.n + spec->host.n + spec->base.n + spec->key.n + 6;
 	size_t bytes = (sizeof(struct instance) + n_text + 63) / 64 * 64;
 	struct instance *inst = aligned_alloc(alignof(struct instance), bytes);
 
@@ -88,6 +89,7 @@ struct instance *instance_new(const struct instance_spec *spec) {
 	inst->spec.url = packed_text(&at, spec->url);
 	inst->spec.authority = packed_text(&at, spec->authority);
 	inst->spec.host = packed_text(&at, spec->host);
+	inst->spec.base = packed_text(&at, spec->base);
 	inst->spec.key = packed_text(&at, spec->key);
 	inst->seed = XXH3_64bits_withSeed(spec->authority.p, spec->authority.n, spec->rank);
 	inst->slot = slot;

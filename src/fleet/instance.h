@@ -56,16 +56,27 @@ struct instance_spec {
 	struct slice url;       /* as configured; that of a rank ends in "@K" (fleet/rank.h) */
 	struct slice authority; /* value of the Host header */
 	struct slice host;      /* name or address to resolve, IPv6 without brackets */
+	struct slice base;      /* path that stands in place of a leading /v1; empty: none does */
 	struct slice key;       /* what it is shown as a bearer token; empty: nothing of its own */
 	uint16_t port;
 	uint16_t rank; /* data-parallel rank; 0 where there are none */
 	bool has_rank;
 	bool is_tls;
+	bool is_provider; /* somebody else's: it is told no more than it must know */
 };
 
-/* The bearer token for it: its own, else `other`; empty: none. */
+/* The bearer token for it: its own, else, unless it is somebody else's, `other`; empty: none. */
 static inline struct slice instance_key(const struct instance_spec *spec, const char *other) {
-	return spec->key.n ? spec->key : slice_of(other);
+	return spec->key.n || spec->is_provider ? spec->key : slice_of(other);
+}
+
+/* What follows spec->base of a target that clients, or we, have as /v1/... */
+static inline struct slice instance_target(const struct instance_spec *spec, struct slice target) {
+	static const struct slice v1 = { "/v1", 3 };
+
+	if (!spec->base.n || !slice_has_prefix(target, v1))
+		return target;
+	return target.n == v1.n || memchr("/?", target.p[v1.n], 2) ? slice_skip(target, v1.n) : target;
 }
 
 bool instance_spec_eq(const struct instance_spec *a, const struct instance_spec *b);
@@ -79,9 +90,9 @@ struct instance {
 	struct breaker breaker;      /* to be moved through fleet/guard.h alone */
 	_Atomic uint32_t n_failures; /* in a row, as far as they set avoid_until_ms */
 	_Atomic uint32_t refs;
+	uint64_t seed; /* a hash of its authority and rank: the same in every router */
+	uint16_t slot; /* unique among the living, below INSTANCE_SLOTS_MAX */
 	_Atomic uint16_t good_address;
-	uint64_t seed;   /* a hash of its authority and rank: the same in every router */
-	uint16_t slot;   /* unique among the living, below INSTANCE_SLOTS_MAX */
 	uint32_t label;  /* of its name, in metrics (fleet/label.h) */
 	uint32_t serial; /* unique in the process, from 1: a slot is given again, this is not */
 

@@ -30,8 +30,6 @@ const char *rank_url_mistake(const char *text) {
 		return "engines are not asked by gRPC: expected http://HOST[:PORT] or https://HOST[:PORT]";
 	if (!slice_is(at.url.scheme, SLICE("http")) && !slice_is(at.url.scheme, SLICE("https")))
 		return "unknown scheme: expected http://HOST[:PORT] or https://HOST[:PORT]";
-	if (at.url.path.n && !slice_eq(at.url.path, SLICE("/")))
-		return "an engine's url has no path: expected http://HOST[:PORT] or https://HOST[:PORT]";
 	return NULL;
 }
 

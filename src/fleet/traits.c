@@ -160,6 +160,10 @@ static bool read_policy(struct traits *t, struct slice value) {
 	return value.n > 0;
 }
 
+static bool read_provider(struct traits *t, struct slice value) {
+	return slice_eq(value, SLICE("openai"));
+}
+
 #define SIZE_MISTAKE "expected a number of devices or ranks, 1 or more"
 
 #define PRICE_MISTAKE "expected micro-units for a million tokens, a whole number up to 1000000000000"
@@ -193,6 +197,7 @@ static const struct {
 	[TRAIT_DP_SIZE] = { "dp_size", read_dp_size, SIZE_MISTAKE },
 	[TRAIT_PRIORITY] = { "priority", read_priority, "expected 0 to 1000, the higher the sooner" },
 	[TRAIT_COST] = { "cost", read_cost, "expected a decimal number, 0 or more" },
+	[TRAIT_PROVIDER] = { "provider", read_provider, "expected openai" },
 	[TRAIT_POLICY] = { "policy", read_policy, "expected the name of a policy" },
 };
 
@@ -255,12 +260,23 @@ static void declare_all(
 	}
 }
 
+/* What an API like OpenAI's has, when nobody says so. */
+static void assume_openai(struct traits *t) {
+	static const enum capability capabilities[] = { CAPABILITY_CHAT, CAPABILITY_RESPONSES,
+		CAPABILITY_COMPLETION, CAPABILITY_EMBEDDINGS };
+
+	for (size_t i = 0; i < n_elems(capabilities); i++)
+		t->capabilities |= UINT32_C(1) << capabilities[i];
+}
+
 void traits_declare(struct traits *t, struct pairs labels, struct slice model, bool is_ours) {
 	uint32_t may = is_ours ? UINT32_MAX : ~OURS;
 
 	if (model.n)
 		declare_all(t, labels, model, may, true);
 	declare_all(t, labels, model, may, false);
+	if (traits_has(t, TRAIT_PROVIDER) && !traits_has(t, TRAIT_CAPABILITIES))
+		assume_openai(t);
 }
 
 void traits_discover(struct traits *t, struct slice object) {

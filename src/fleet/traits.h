@@ -5,11 +5,13 @@
  * The operator says it by labels: `capabilities`, `features`, `context`, `clearance`,
  * `residency`, `zone`, `region`, `accelerator`, `price_in`, `price_cached`, `price_out`,
  * `capacity`; which comes first and what it costs beside others: `priority`, `cost`; how the requests of its
- * models are distributed: `policy`; and what part an instance has where prompts are computed by others than
- * decode: `role`, `kv_connector`, `kv_mode`, `bootstrap_port`, `zmq_address`, `tp_size`, `dp_size`. A label
- * NAME@MODEL is of that model alone and counts more than the bare one. Whom an instance is cleared for, and
- * where data may reside, only the router's own configuration can say: such labels of others are not believed.
- * What no label says the engine's model list may: its context.
+ * models are distributed: `policy`; that it is somebody else's, with an API like OpenAI's: `provider`, which
+ * has chat, responses, completion and embeddings unless it says otherwise; and what part an instance has
+ * where prompts are computed by others than decode: `role`, `kv_connector`, `kv_mode`, `bootstrap_port`,
+ * `zmq_address`, `tp_size`, `dp_size`. A label NAME@MODEL is of that model alone and counts more than the
+ * bare one. Whom an instance is cleared for, and where data may reside, only the router's own configuration
+ * can say: such labels of others are not believed. What no label says the engine's model list may: its
+ * context.
  *
  * Plain values that point into the labels' text.
  */
@@ -43,9 +45,10 @@ enum trait {
 	TRAIT_PRIORITY,
 	TRAIT_COST,
 	TRAIT_POLICY,
+	TRAIT_PROVIDER,
 };
 
-#define TRAITS 22
+#define TRAITS 23
 
 /* Of who says none. */
 #define TRAITS_PRIORITY 50u

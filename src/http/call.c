@@ -163,9 +163,11 @@ struct slice call_decimal(uint64_t n, char room[20]) {
 	return (struct slice){ p, (size_t)(room + 20 - p) };
 }
 
-void call_put_request_line(struct call_out *o, struct slice method, struct slice target) {
+void call_put_request_line(struct call_out *o, struct slice method, struct slice base, struct slice target) {
 	call_put_text(o, method);
 	call_put_text(o, SLICE(" "));
+	if (base.n)
+		call_put_text(o, base);
 	call_put_text(o, target);
 	call_put_text(o, SLICE(" HTTP/1.1\r\n"));
 }

@@ -75,7 +75,8 @@ must_use int call_recv_head(struct call *c, struct head_room *room, enum method 
 bool call_trailer(const struct call *c, struct head_room *room);
 
 void call_begin(struct call_out *o, struct call *c);
-void call_put_request_line(struct call_out *o, struct slice method, struct slice target);
+/* The target in two parts, of which the first may be empty. */
+void call_put_request_line(struct call_out *o, struct slice method, struct slice base, struct slice target);
 void call_put_status_line(struct call_out *o, unsigned status);
 void call_put_field(struct call_out *o, struct slice name, struct slice value);
 /* Bytes of a head as they are: for a field that is made of many pieces. */

@@ -198,7 +198,7 @@ static int fetch_ask(struct fetch_link *l, const struct fetch_request *q) {
 	bool may_have_body = slice_eq(q->method, SLICE("POST")) || slice_eq(q->method, SLICE("PUT"));
 	call_init(&l->call, &l->conn, FRAMING_NONE, 0);
 	call_begin(&o, &l->call);
-	call_put_request_line(&o, q->method.n ? q->method : SLICE("GET"), q->path);
+	call_put_request_line(&o, q->method.n ? q->method : SLICE("GET"), q->base, q->path);
 	call_put_field(&o, SLICE("host"), q->authority);
 	call_put_field(&o, SLICE("accept"), q->accept.n ? q->accept : SLICE("application/json"));
 	call_put_field(&o, SLICE("user-agent"), SLICE("headrace/" HEADRACE_VERSION));

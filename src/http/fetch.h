@@ -36,6 +36,7 @@ typedef void (*fetch_part_fn)(struct fetch *f, struct slice part);
 struct fetch_request {
 	struct slice method; /* empty: GET */
 	struct slice authority, path;
+	struct slice base;    /* in front of the path; may be empty */
 	struct slice accept;  /* empty: application/json */
 	struct slice bearer;  /* empty: no Authorization */
 	struct slice body;    /* application/json; sent when p is not NULL */

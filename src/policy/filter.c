@@ -49,7 +49,10 @@ struct subject {
 	const struct traits *traits;
 };
 
+/* What we do not know is nothing to ask of somebody else's server with a key of ours. */
 static bool lacks_capability(const struct filter_ask *ask, const struct subject *s) {
+	if (ask->input->demand->capability == CAPABILITY_OTHER)
+		return traits_has(s->traits, TRAIT_PROVIDER);
 	return s->traits->capabilities && !(s->traits->capabilities >> ask->input->demand->capability & 1);
 }
 
@@ -196,8 +199,9 @@ static bool is_tried(const struct pick_input *input, uint16_t slot) {
 static uint32_t checks_of(const struct filter_ask *ask, const struct traits_least *least) {
 	const struct demand *demand = ask->input->demand;
 	const struct policy_options *options = ask->set->options;
-	bool lacks =
-	    demand->capability != CAPABILITY_OTHER && !(least->capabilities >> demand->capability & 1);
+	bool lacks = demand->capability == CAPABILITY_OTHER
+	    ? least->known >> TRAIT_PROVIDER & 1
+	    : !(least->capabilities >> demand->capability & 1);
 	bool has_prices =
 	    options->cost_ceiling && least->known & (BIT(TRAIT_PRICE_IN) | BIT(TRAIT_PRICE_OUT));
 	bool has_costs = demand->has_cost_max && least->known >> TRAIT_COST & 1;

@@ -87,13 +87,13 @@ static const char *check_status(const char *text) {
 
 static const char *const worker_apis[] = { "off", "loopback", "key", "open", NULL };
 static const char *const dialects[] = { "headrace", "infinilm", "vllm", NULL };
+static const char *const backends[] = { "vllm", "sglang", "openai", "trtllm", "anthropic", NULL };
 static const char *const half_closes[] = { "abort", "serve", NULL };
 static const char *const privacy_levels[] = { "public", "internal", "confidential", "restricted", NULL };
 static const char *const log_formats[] = { "json", NULL };
 static const char *const locality_modes[] = { "off", "prefer", "require", NULL };
 /* The first as enum log_level has them; config_verify() makes the former of the others. */
 static const char *const log_levels[] = { "debug", "info", "warn", "error", "warning", "critical", NULL };
-static const char *const backends[] = { "vllm", "sglang", "openai", "trtllm", "anthropic", NULL };
 static const char *const connectors[] = { "nixl", "mooncake", "moriio", "p2p_nccl", "sglang", NULL };
 static const char *const histories[] = { "none", "memory", NULL };
 
@@ -106,7 +106,7 @@ static const struct option worker_fields[] = {
 	{ "", "url", .arg = "URL",
 	    .help =
 		"where the engine listens: http://HOST[:PORT] or https://HOST[:PORT]; with @K behind it that "
-		"is its data-parallel rank K alone",
+		"is its data-parallel rank K alone; of a provider with the path that stands in place of /v1",
 	    .type = OPTION_STRING, .check = rank_url_mistake, .required = true, WORKER(url) },
 	{ "", "models", .help = "the model ids that it serves; without any it is asked, again and again",
 	    .type = OPTION_LIST, WORKER(models) },
@@ -125,8 +125,8 @@ static const struct option worker_fields[] = {
 		"whatever you want to find it by; these say what it can do, for whom, where and at what "
 		"price: "
 		"capabilities, features, context, clearance, residency, zone, region, accelerator, price_in, "
-		"price_cached, price_out, capacity, priority, cost, policy, cache_type; NAME@MODEL is for "
-		"that model alone, but for the last",
+		"price_cached, price_out, capacity, priority, cost, policy, provider, cache_type; "
+		"NAME@MODEL is for that model alone, but for the last two",
 	    .type = OPTION_MAP, WORKER(labels) },
 	{ "", "api_key", .arg = "KEY", .help = "bearer token for it, in place of [upstream] api_key",
 	    .type = OPTION_STRING, .check = option_check_token, .secret = true, WORKER(api_key) },
@@ -217,8 +217,9 @@ static const struct option rows[] = {
 	{ "router", "worker_urls", .arg = "URL...", .help = "engines, besides those of [[worker]]",
 	    .type = OPTION_LIST, .check = rank_url_mistake, .can_be_bare = true, ROUTER(worker_urls) },
 	{ "router", "backend", .also = "runtime",
-	    .help = "what the engines are; trtllm and anthropic are taken as vllm, openai needs one url in "
-		    "worker_urls; --runtime with vLLM's router",
+	    .help = "what the engines are; trtllm and anthropic are taken as vllm, openai makes a provider "
+		    "of the "
+		    "one in worker_urls; --runtime with vLLM's router",
 	    .type = OPTION_ENUM, .choices = backends, .def = "vllm", ROUTER(backend) },
 	{ "router", "enable_igw",
 	    .help = "whether engines may have different models, as vLLM's router asks it: they always may",

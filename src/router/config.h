@@ -47,10 +47,11 @@ enum router_backend {
 enum router_half_close { ROUTER_HALF_CLOSE_ABORT, ROUTER_HALF_CLOSE_SERVE };
 
 struct router_worker {
-	const char *url;  /* "http://host:port", or https: lower case, the port always there, no path; with
-			   * "@K"  behind it when there is a rank */
-	const char *host; /* lower case, without brackets */
-	const char *name; /* the url when not given */
+	const char *url;           /* "http://host:port", or https: lower case, the port always there; with
+				    * "@K" behind it when there is a rank */
+	const char *host;          /* lower case, without brackets */
+	const char *base;          /* path of the url as given, at its end; "": none */
+	const char *name;          /* the url when not given */
 	struct option_list models; /* none: ask the engine */
 	struct option_map labels;
 	const char *api_key, *api_key_file; /* that it is shown; "": the default. The former has both */

@@ -114,11 +114,18 @@ static void make_inspect_rules(struct option_set *set, struct router_config *con
 	}
 }
 
+/* Without slashes at its end, where the path of a request begins with one. */
+static struct slice base_of(struct slice path) {
+	while (path.n && path.p[path.n - 1] == '/')
+		path.n--;
+	return path;
+}
+
 /* Fills what follows from the url, which was checked. */
 static void complete_worker(struct option_set *set, struct router_worker *worker) {
 	struct rank_url at;
 	size_t n_bytes = sizeof("https://[]:65535") + strlen(worker->url);
-	char *text = option_alloc(set, n_bytes);
+	char *text = option_alloc(set, n_bytes), *end;
 
 	if (!rank_url(slice_of(worker->url), &at))
 		assert(!"a url that was checked");
@@ -128,11 +135,45 @@ static void complete_worker(struct option_set *set, struct router_worker *worker
 	worker->has_rank = at.has_rank;
 	worker->is_tls = slice_is(at.url.scheme, SLICE("https"));
 	(worker->is_tls ? text_print_tls_url : text_print_url)(text, n_bytes, worker->host, worker->port);
+	end = text + strlen(text);
+	struct slice base = base_of(at.url.path);
+	memcpy(end, base.n ? base.p : "", base.n);
+	worker->base = end;
 	if (at.has_rank)
 		snprintf(text + strlen(text), n_bytes - strlen(text), "@%u", at.rank);
 	worker->url = text;
 	if (!worker->name || !worker->name[0])
 		worker->name = text;
+}
+
+/* Of what --backend openai makes of urls. */
+static const struct option_pair provider_label = { "provider", "openai" };
+static const struct option_map provider_labels = { &provider_label, 1 };
+
+/* Who is asked in the operator's name is shown the operator's key. */
+static void give_keys_to_providers(struct router_config *config) {
+	struct router_worker *workers = (struct router_worker *)config->workers.items; /* made by ourselves */
+
+	for (size_t i = 0; i < config->workers.n; i++)
+		if (workers[i].labels.items == &provider_label)
+			workers[i].api_key = config->upstream_key;
+}
+
+static bool is_provider(const struct router_worker *worker) {
+	for (size_t i = 0; i < worker->labels.n; i++)
+		if (!strcmp(worker->labels.items[i].name, "provider"))
+			return true;
+	return false;
+}
+
+static void verify_base(struct option_set *set, const char *path, const struct router_worker *worker) {
+	if (!worker->base[0])
+		return;
+	if (!is_provider(worker))
+		option_mistake(set, path,
+		    "an engine's url has no path: expected http://HOST[:PORT] or https://HOST[:PORT]");
+	else if (strpbrk(worker->base, "?#"))
+		option_mistake(set, path, "a provider's url has no query");
 }
 
 static void collect_workers(struct option_set *set, struct router_config *config) {
@@ -145,6 +186,8 @@ static void collect_workers(struct option_set *set, struct router_config *config
 	for (size_t i = 0; i < urls->n; i++)
 		workers[n++] = (struct router_worker){
 			.url = urls->items[i],
+			.labels = config->backend == ROUTER_BACKEND_OPENAI ? provider_labels
+									   : (struct option_map){ 0 },
 			.api_key = "",
 			.api_key_file = "",
 			.weight = 1,
@@ -165,6 +208,7 @@ static void verify_workers(struct option_set *set, const struct router_config *c
 		const char *url_path = w[i].option ? w[i].option : table_path;
 		snprintf(table_path, sizeof(table_path), "worker[%zu].url", i);
 		snprintf(name_path, sizeof(name_path), "worker[%zu].name", i);
+		verify_base(set, url_path, &w[i]);
 		size_t j = 0;
 		while (j < i && strcmp(w[i].url, w[j].url) && strcmp(w[i].name, w[j].name))
 			j++;
@@ -418,6 +462,7 @@ void config_verify(struct option_set *set, struct router_config *config) {
 	vllm_config_verify(set, config);
 	alias_config_verify(set, config);
 	auth_config_verify(set, config);
+	give_keys_to_providers(config);
 	read_static_services(set, config);
 	if (config->workers.n + config->static_services.n == 0 && !config->registry_url[0] &&
 	    !config->pd.discovery_address[0] && option_mistakes(set) == 0)

@@ -51,11 +51,13 @@ static void put_rank(struct call_out *o, const struct instance_spec *spec) {
 void forward_request(struct call_out *o, const struct head *request, const struct instance *instance,
     const struct forward *f, enum framing framing, uint64_t length) {
 	struct slice host = head_find(request, FIELD_HOST);
-	bool drops_keys = f->drops_keys || f->key.n;
-	bool drops_rank = !f->trusts_rank || instance->spec.has_rank;
+	const struct instance_spec *spec = &instance->spec;
+	bool drops_keys = f->drops_keys || f->key.n || spec->is_provider;
+	bool drops_rank = !f->trusts_rank || spec->has_rank;
 
-	call_put_request_line(o, head_method(request), head_target(request));
-	call_put_field(o, SLICE("host"), instance->spec.authority);
+	call_put_request_line(
+	    o, head_method(request), spec->base, instance_target(spec, head_target(request)));
+	call_put_field(o, SLICE("host"), spec->authority);
 	for (unsigned i = 0; i < request->n_fields; i++) {
 		const struct field *field = &request->fields[i];
 		struct slice name = head_name(request, field);
@@ -71,6 +73,8 @@ void forward_request(struct call_out *o, const struct head *request, const struc
 			continue;
 		if (field->id == FIELD_TRAILER && framing != FRAMING_CHUNKED)
 			continue;
+		if (field->id == FIELD_COOKIE && spec->is_provider)
+			continue;
 		call_put_field(o, name, head_value(request, field));
 	}
 	if (f->key.n) {
@@ -78,8 +82,9 @@ void forward_request(struct call_out *o, const struct head *request, const struc
 		call_put_text(o, f->key);
 		call_put_text(o, SLICE("\r\n"));
 	}
-	put_forwarded_for(o, request, f->peer);
-	if (host.n)
+	if (!spec->is_provider)
+		put_forwarded_for(o, request, f->peer);
+	if (host.n && !spec->is_provider)
 		call_put_field(o, SLICE("x-forwarded-host"), host);
 	call_put_field(o, SLICE("x-request-id"), f->request_id);
 	put_rank(o, &instance->spec);

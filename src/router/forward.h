@@ -17,7 +17,8 @@ struct forward {
 	bool trusts_rank;  /* the client's word for it goes on to an engine without ranks */
 };
 
-/* Request head towards an engine, complete but for the body. */
+/* Request head towards an engine, complete but for the body. A provider is told neither who the client is nor
+ * what it shows to us. */
 void forward_request(struct call_out *o, const struct head *request, const struct instance *instance,
     const struct forward *f, enum framing framing, uint64_t length);
 

@@ -10,25 +10,34 @@ static struct slice bare_name(struct slice name) {
 	return at ? slice_head(name, (size_t)(at - name.p)) : name;
 }
 
-const char *label_check_mistake(struct slice name, struct slice value, bool is_ours) {
-	if (slice_eq(name, SLICE("cache_type")))
-		return slice_eq(value, SLICE("static")) || slice_eq(value, SLICE("paged"))
-		    ? NULL
-		    : "expected static or paged";
-	if (slice_eq(bare_name(name), SLICE("policy")) && !policy_find(value))
-		return "there is no such policy";
-	return traits_mistake(name, value, is_ours);
+static const char *policy_mistake(struct slice name, struct slice value) {
+	return slice_eq(bare_name(name), SLICE("policy")) && !policy_find(value) ? "there is no such policy"
+										 : NULL;
 }
 
-static void say(const struct snapshot_row *row, const struct pair *label, const char *mistake) {
-	struct log_event e;
+const char *label_check_mistake(struct slice name, struct slice value, bool is_ours) {
+	const char *mistake = policy_mistake(name, value);
 
-	log_begin(&e, LOG_WARN, "a label of an instance counts as not said");
-	line_text(&e.line, SLICE("instance"), row->instance->spec.name);
-	line_text(&e.line, SLICE("label"), label->key);
-	line_text(&e.line, SLICE("value"), label->value);
-	line_text(&e.line, SLICE("why"), slice_of(mistake));
-	log_end(&e);
+	if (slice_eq(name, SLICE("cache_type")) && !slice_eq(value, SLICE("static")) &&
+	    !slice_eq(value, SLICE("paged")))
+		return "expected static or paged";
+	return mistake ? mistake : traits_mistake(name, value, is_ours);
+}
+
+static void see_row(const struct snapshot_row *row) {
+	for (uint32_t i = 0; i < row->labels.n; i++) {
+		const struct pair *label = &row->labels.items[i];
+		const char *mistake = policy_mistake(label->key, label->value);
+		struct log_event e;
+
+		if (!mistake)
+			continue;
+		log_begin(&e, LOG_WARN, "label ignored");
+		line_text(&e.line, SLICE("instance"), row->instance->spec.name);
+		line_text(&e.line, SLICE("label"), label->key);
+		line_text(&e.line, SLICE("why"), slice_of(mistake));
+		log_end(&e);
+	}
 }
 
 void label_check_see(struct label_check *check, const struct snapshot *snap) {
@@ -40,14 +49,7 @@ void label_check_see(struct label_check *check, const struct snapshot *snap) {
 		if (row->instance->serial <= check->serial)
 			continue;
 		newest = (uint32_t)u64_max(newest, row->instance->serial);
-		for (uint32_t i = 0; i < row->labels.n; i++) {
-			const struct pair *label = &row->labels.items[i];
-			const char *mistake =
-			    label_check_mistake(label->key, label->value, row->source != SOURCE_REGISTRY);
-
-			if (mistake)
-				say(row, label, mistake);
-		}
+		see_row(row);
 	}
 	check->serial = newest;
 }

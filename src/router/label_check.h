@@ -1,8 +1,9 @@
 /*
  * label_check: labels that routing goes by and that say nothing it understands.
  *
- * In the configuration such a label is a mistake. Of a registry's instances it counts as not said; it is
- * logged once for each instance, so that somebody sees why. Control thread.
+ * In the configuration such a label is a mistake. Of other instances it counts as not said, which the fleet
+ * logs of those that it reads, and this, once for each instance, of policies, which it does not know. Control
+ * thread.
  */
 #pragma once
 
@@ -16,5 +17,5 @@ struct label_check {
 	uint32_t serial; /* of the newest instance that was looked at */
 };
 
-/* A snapshot with perhaps new instances. */
+/* A snapshot, perhaps with new instances. */
 void label_check_see(struct label_check *check, const struct snapshot *snap);

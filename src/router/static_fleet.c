@@ -21,6 +21,7 @@ static struct fleet_spec spec_of(
 		.instance = { .name = slice_of(w->name),
 		    .url = slice_of(w->url),
 		    .host = slice_of(w->host),
+		    .base = slice_of(w->base),
 		    .key = slice_of(w->api_key),
 		    .port = w->port,
 		    .rank = w->rank,
@@ -31,11 +32,11 @@ static struct fleet_spec spec_of(
 		.labels = pairs_of_map(&w->labels, room + w->models.n),
 	};
 
-	spec.instance.authority =
-	    slice_skip(spec.instance.url, w->is_tls ? strlen("https://") : strlen("http://"));
-	if (w->has_rank &&
-	    !rank_split(spec.instance.authority, &spec.instance.authority, &spec.instance.rank))
+	struct slice origin = spec.instance.url;
+	if (w->has_rank && !rank_split(origin, &origin, &spec.instance.rank))
 		assert(!"a url that was made of its parts");
+	origin = slice_head(origin, origin.n - spec.instance.base.n);
+	spec.instance.authority = slice_skip(origin, w->is_tls ? strlen("https://") : strlen("http://"));
 	spec.n_ranks = w->n_ranks ? w->n_ranks : rank_count_of(spec.labels, ranks);
 	return spec;
 }

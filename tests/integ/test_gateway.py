@@ -1,13 +1,18 @@
 """One router before many models: other names for them, a policy for each, and workers that come first or cost less."""
 import json
 import re
+import ssl
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import openai
 import pytest
 
+from certs import Authority
 from fakeregistry import FakeRegistry, record
 from fakeworker import answer, chunk
+from ports import free_port
 from program import BIN, KEY, PROMPT, chat_body, eventually, http, raw_request, read_to_end
 from sdk import sdk
 
@@ -215,8 +220,8 @@ def test_a_label_that_says_nothing_is_told_once(engine, registry, gateway):
     front = gateway(source, 1)
     eventually(lambda: front.chat().status_code == 200)
     assert policy_of(front, "m") == "round_robin"
-    said = [json.loads(line) for line in front.output().splitlines() if "counts as not said" in line]
-    assert sorted((s["instance"], s["label"], s["value"]) for s in said) == [("a", "policy", "fastest"), ("a", "priority", "first")]
+    said = [json.loads(line) for line in front.output().splitlines() if "label ignored" in line]
+    assert sorted((s["instance"], s["label"]) for s in said) == [("a", "policy"), ("a", "priority")]
 
 
 def test_who_comes_first_gets_all_until_it_is_full(engine, router):
@@ -251,3 +256,108 @@ def test_clients_may_ask_for_a_priority_and_a_cost(engine, router):
     assert ask(x_worker_priority="high")[0] == ask(x_max_cost="-1")[0] == 400
     plain = router([engine(["m"])])
     assert plain.chat(headers={"x-max-cost": "0", "x-worker-priority": "1000"}).status_code == 200
+
+
+# --- somebody else's models ---------------------------------------------------------------
+
+class Provider:
+    """An API like OpenAI's behind TLS, below a path of its own; knows one key."""
+
+    def __init__(self, certificate, base="/v1beta/openai", key=KEY):
+        self.base, self.key, self.asked, self.port, self.is_limited = base, key, [], free_port(), False
+        self.url = f"https://localhost:{self.port}{base}"
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self):
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                provider.asked.append((self.command, self.path, dict(self.headers), body))
+                status, found = provider.answer(self.command, self.path, self.headers.get("authorization"), body)
+                data = json.dumps(found).encode()
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = answer
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        context.sni_callback = lambda _, name, __: self.names.add(name)
+        self.names = set()
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def answer(self, method, path, authorization, body):
+        if authorization != f"Bearer {self.key}":
+            return 401, {"error": {"message": "no such key"}}
+        if self.is_limited:
+            return 429, {"error": {"message": "too many requests"}}
+        if (method, path) == ("GET", f"{self.base}/models"):
+            return 200, {"object": "list", "data": [{"id": "gpt-large", "object": "model", "owned_by": "provider"}]}
+        if (method, path) == ("POST", f"{self.base}/chat/completions"):
+            message = {"role": "assistant", "content": "far"}
+            return 200, {"id": "1", "object": "chat.completion", "created": 1, "model": json.loads(body)["model"],
+                         "choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
+        return 404, {"error": {"message": "no such path"}}
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def provider(start):
+    authority = Authority()
+    made = start(Provider, authority.issue("DNS:localhost"))
+    made.ca = str(authority.ca)
+    return made
+
+
+def test_a_provider_beside_engines(engine, provider, router):
+    """Its models are found, its key is its own, and of clients it hears what it must to answer."""
+    provider.more = {"api_key": KEY}
+    near = engine(["m"], "--api-key", "near-key")
+    near.declared = near.models
+    front = router([near, provider], labels=[{}, {"provider": "openai"}], tls={"engine_ca": provider.ca}, alias={"gpt-4": "gpt-large"},
+                   upstream={"api_key": "near-key"}, health={"probe": True, "interval": "100ms"}, discovery={"scrape": "100ms"})
+    with sdk(front, key="of-the-client") as client:
+        assert {m.id for m in client.models.list()} == {"m", "gpt-4", "gpt-large"}
+        assert client.chat.completions.create(model="m", messages=MESSAGES, max_tokens=2).model == "m"
+        answer = client.chat.completions.create(model="gpt-4", messages=MESSAGES)
+        assert (answer.choices[0].message.content, answer.model) == ("far", "gpt-large")
+        for refused in (lambda: client.images.generate(model="gpt-large", prompt="x"), lambda: client.files.list()):
+            with pytest.raises(openai.APIStatusError):
+                refused()
+    eventually(lambda: len(provider.asked) > 5)
+    assert {(m, p) for m, p, _, _ in provider.asked} == {("GET", "/v1beta/openai/models"), ("POST", "/v1beta/openai/chat/completions")}
+    assert {h["authorization"] for _, _, h, _ in provider.asked} == {f"Bearer {KEY}"} and provider.names == {"localhost"}
+    heard = {name.lower() for _, _, h, _ in provider.asked for name in h}
+    assert not heard & {"x-forwarded-for", "x-forwarded-host", "x-api-key", "cookie"} and "of-the-client" not in str(provider.asked)
+
+
+def test_a_provider_lives_while_it_limits_us(provider, router):
+    provider.more = {"api_key": KEY, "models": ["gpt-large"]}
+    front = router([provider], labels=[{"provider": "openai"}], tls={"engine_ca": provider.ca}, health={"interval": "50ms", "max_errors": 1})
+    state = lambda: front.admin("/instances").json()["instances"][0]["state"]    # noqa: E731
+    eventually(lambda: state() == "ready")
+    provider.is_limited = True
+    n = len(provider.asked)
+    eventually(lambda: len(provider.asked) > n + 3)
+    assert state() == "ready"
+    provider.is_limited, provider.base = False, "/elsewhere"
+    eventually(lambda: state() == "unhealthy")
+
+
+def test_the_backend_openai_is_one_url(provider, router):
+    front = router([], "--backend", "openai", "--worker-urls", provider.url, "--api-key", KEY, ready=1, tls={"engine_ca": provider.ca})
+    assert ids(front) == ["gpt-large"]
+    assert front.chat("gpt-large").json()["choices"][0]["message"]["content"] == "far"
+    assert front.post("/tokenize", json={"model": "gpt-large", "prompt": "x"}).status_code == 400

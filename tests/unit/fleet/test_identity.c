@@ -60,6 +60,30 @@ static void port_rank_and_tls_count(void **state) {
 	assert_true(is_same(base, other));
 }
 
+/* One address serves many of them. */
+static void a_provider_is_known_by_its_name_and_path(void **state) {
+	struct sockaddr_storage address = scene_address("10.0.0.1", 443);
+	struct instance_spec spec = scene_target("a"), other = spec;
+	struct identity a, b;
+
+	spec.is_provider = other.is_provider = true;
+	spec.base = other.base = SLICE("/v1");
+	identity_init(&a, &spec, &address, 1);
+	identity_init(&b, &other, &address, 1);
+	assert_true(is_same(a, b));
+	other.base = SLICE("/v2");
+	identity_init(&b, &other, &address, 1);
+	assert_false(is_same(a, b));
+	other = spec;
+	other.authority = SLICE("other:8000");
+	identity_init(&b, &other, &address, 1);
+	assert_false(is_same(a, b));
+	other = spec;
+	other.is_provider = false;
+	identity_init(&b, &other, &address, 1);
+	assert_false(is_same(a, b));
+}
+
 static void scope_counts(void **state) {
 	struct sockaddr_storage one = scene_address("fe80::1", 80), two = one;
 	struct instance_spec spec = scene_target("a");
@@ -77,6 +101,7 @@ int main(void) {
 		cmocka_unit_test(ipv4_may_be_written_as_ipv6),
 		cmocka_unit_test(localhost_is_127_0_0_1),
 		cmocka_unit_test(port_rank_and_tls_count),
+		cmocka_unit_test(a_provider_is_known_by_its_name_and_path),
 		cmocka_unit_test(scope_counts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

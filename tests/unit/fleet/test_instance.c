@@ -38,6 +38,10 @@ static void every_part_of_a_spec_counts(void **state) {
 	assert_false(instance_spec_eq(&a, &b));
 	b = a, b.is_tls = true;
 	assert_false(instance_spec_eq(&a, &b));
+	b = a, b.base = SLICE("/v1");
+	assert_false(instance_spec_eq(&a, &b));
+	b = a, b.is_provider = true;
+	assert_false(instance_spec_eq(&a, &b));
 	b = a, b.key = SLICE("secret");
 	assert_false(instance_spec_eq(&a, &b));
 }
@@ -53,6 +57,40 @@ static void who_has_no_key_takes_the_others(void **state) {
 	key[0] = 'X';
 	assert_string_equal(instance_key(&inst->spec, "all").p, "own");
 	instance_unref(&inst);
+}
+
+/* What is for all is not for somebody else's server. */
+static void a_provider_has_its_own_key_or_none(void **state) {
+	struct instance_spec spec = scene_target("a");
+
+	spec.is_provider = true;
+	assert_int_equal(instance_key(&spec, "other").n, 0);
+	spec.key = SLICE("own");
+	assert_true(slice_eq(instance_key(&spec, "other"), SLICE("own")));
+}
+
+static void a_base_stands_in_place_of_v1(void **state) {
+	static const struct {
+		const char *target, *rest;
+	} cases[] = {
+		{ "/v1/models", "/models" },
+		{ "/v1?x", "?x" },
+		{ "/v1", "" },
+		{ "/v1beta/models", "/v1beta/models" },
+		{ "/", "/" },
+		{ "*", "*" },
+		{ "/v2/rerank", "/v2/rerank" },
+	};
+	struct instance_spec spec = scene_target("a");
+
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		struct slice target = slice_of(cases[i].target);
+
+		spec.base = (struct slice){ NULL, 0 };
+		assert_true(slice_eq(instance_target(&spec, target), target));
+		spec.base = SLICE("/b");
+		assert_true(slice_eq(instance_target(&spec, target), slice_of(cases[i].rest)));
+	}
 }
 
 static void a_slot_is_reused_after_the_last_reference(void **state) {
@@ -219,6 +257,8 @@ int main(void) {
 		cmocka_unit_test(texts_are_copied_and_terminated),
 		cmocka_unit_test(every_part_of_a_spec_counts),
 		cmocka_unit_test(who_has_no_key_takes_the_others),
+		cmocka_unit_test(a_provider_has_its_own_key_or_none),
+		cmocka_unit_test(a_base_stands_in_place_of_v1),
 		cmocka_unit_test(a_slot_is_reused_after_the_last_reference),
 		cmocka_unit_test(slots_end_at_the_ceiling),
 		cmocka_unit_test(avoidance_doubles_to_its_ceiling),

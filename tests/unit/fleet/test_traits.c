@@ -47,6 +47,7 @@ static void every_label_is_read(void **state) {
 		LABEL("priority", "1000"),
 		LABEL("cost", "0.25"),
 		LABEL("policy", "random"),
+		LABEL("provider", "openai"),
 	};
 	struct traits t = declared(labels, n_elems(labels), "m", true);
 

@@ -327,7 +327,7 @@ static void messages_are_framed(void **state) {
 		struct wire w;
 		wire_open(&w, FRAMING_NONE, 0);
 		call_begin(&o, &w.call);
-		call_put_request_line(&o, SLICE("POST"), SLICE("/x"));
+		call_put_request_line(&o, SLICE("POST"), (struct slice){ NULL, 0 }, SLICE("/x"));
 		call_put_field(&o, SLICE("a"), SLICE("b"));
 		call_put_field(&o, SLICE("c"), SLICE(""));
 		assert_false(w.call.out_has_begun);

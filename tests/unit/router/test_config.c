@@ -126,8 +126,12 @@ static void mistakes(void **state) {
 		{ "--worker-urls ftp://a", NULL,
 		    "--worker-urls: unknown scheme: expected http://HOST[:PORT] or https://HOST[:PORT]\n" },
 		{ "--worker-urls http://a/v1", NULL,
-		    "--worker-urls: an engine's url has no path: expected http://HOST[:PORT] or "
-		    "https://HOST[:PORT]\n" },
+		    "--worker-urls: an engine's url has no path, unless it is a provider's: expected "
+		    "http://HOST[:PORT] or https://HOST[:PORT]\n" },
+		{ "--worker-urls http://a/v1?x --backend openai", NULL,
+		    "--worker-urls: a provider's url has no query\n" },
+		{ "", "[[worker]]\nurl = 'https://a'\nlabels = { provider = 'azure' }\n",
+		    "FILE:3: worker[0].labels: provider = \"azure\": expected openai\n" },
 		{ "--worker-urls http://a", "[policy.models]\n'' = 'random'\n",
 		    "FILE:1: policy.models: \"\" is no name of a model: expected 1 to 256 bytes without "
 		    "control characters\n" },

@@ -111,6 +111,25 @@ static void what_we_say_ourselves_is_said_once(void **state) {
 }
 
 /* What a head may not bring, a trailer may not either. */
+static void a_provider_is_told_what_it_must_know(void **state) {
+	struct instance_spec spec = scene_target("one");
+	struct forward f = as_usual;
+	spec.is_provider = true;
+	spec.base = SLICE("/api/openai");
+	assert_request_to(spec,
+	    "POST /v1/responses?x=/v1 HTTP/1.1\r\nHost: client.host\r\nAuthorization: Bearer k\r\nX-Api-Key: "
+	    "k\r\n"
+	    "Cookie: c\r\nX-Forwarded-For: 10.0.0.2\r\nY: 1\r\nContent-Length: 3\r\n\r\n",
+	    &f, FRAMING_LENGTH, 3,
+	    "POST /api/openai/responses?x=/v1 HTTP/1.1\r\nhost: engine:8000\r\nY: 1\r\nx-request-id: id-1\r\n"
+	    "content-length: 3\r\n\r\n");
+	f.key = SLICE("ours");
+	assert_request_to(spec, "GET /v1x HTTP/1.1\r\nHost: client.host\r\nAuthorization: Bearer k\r\n\r\n",
+	    &f, FRAMING_NONE, 0,
+	    "GET /api/openai/v1x HTTP/1.1\r\nhost: engine:8000\r\nauthorization: Bearer ours\r\n"
+	    "x-request-id: id-1\r\n\r\n");
+}
+
 static void trailers_are_marked(void **state) {
 	static const struct {
 		const char *field;
@@ -388,6 +407,7 @@ int main(void) {
 		cmocka_unit_test(a_rank_is_said_once),
 		cmocka_unit_test(doubtful_names_are_dropped),
 		cmocka_unit_test(what_we_say_ourselves_is_said_once),
+		cmocka_unit_test(a_provider_is_told_what_it_must_know),
 		cmocka_unit_test(trailers_are_marked),
 		cmocka_unit_test(keys_stay_where_they_belong),
 		cmocka_unit_test(the_chain_of_addresses_grows),

@@ -165,6 +165,12 @@ static bool policy_waits(
 	    (policy_wants_session(set, model) && !(inspect_has_session(in) && inspect_is_decided(in)));
 }
 
+/* Two engines may get it, each with changes of its own: that takes all of it. */
+static bool is_shared(const struct worker *w, const struct settings *settings, const struct inspect *in) {
+	const struct model *model = exchange_model(settings->config, w->view->snapshot, in);
+	return model && model->first && in->body == INSPECT_JSON;
+}
+
 /*
  * Enough of the body is here to go on: its model is known, if models matter, and the stored response that
  * it goes on from, which one engine alone has. A small JSON
@@ -178,8 +184,8 @@ bool exchange_has_enough(const struct worker *w, const struct settings *settings
 		return true;
 	if (must_wait(w, settings, tenant, in))
 		return false;
-	if (w->policies.responses && inspect_may_name_response(in))
-		limit = settings->config->hold_limit_bytes; /* SDKs name it behind the input */
+	if (is_shared(w, settings, in) || (w->policies.responses && inspect_may_name_response(in)))
+		limit = settings->config->hold_limit_bytes; /* SDKs name a response behind the input */
 	else if (!policy_waits(settings->config, &w->policies, in))
 		limit = u64_min(limit, WHOLE_BYTES);
 	return n_bytes >= limit || buf_is_over_budget(&w->loop.bufs);

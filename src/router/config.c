@@ -179,8 +179,8 @@ static const struct option rows[] = {
 	    .help =
 		"how much of a JSON body is waited for before an instance is picked: so much where the "
 		"policy "
-		"goes by its prompt or session, up to hold_limit where it may name a stored response, 64KiB "
-		"at most elsewhere",
+		"goes by its prompt or session, up to hold_limit where it may name a stored response or be "
+		"for an engine that prefills and one that decodes, 64KiB at most elsewhere",
 	    .type = OPTION_SIZE, .def = "1MiB", .max = GIB, ROUTER(inspect_limit_bytes) },
 	{ "router", "hold_limit",
 	    .help = "how much of a body may be held until its model, or the stored response that it goes on "

@@ -50,7 +50,7 @@ struct router_worker {
 	const char *url;           /* "http://host:port", or https: lower case, the port always there; with
 				    * "@K" behind it when there is a rank */
 	const char *host;          /* lower case, without brackets */
-	const char *base;          /* path of the url as given, at its end; "": none */
+	const char *base;          /* path of the url as given, without slashes at its end; "": none */
 	const char *name;          /* the url when not given */
 	struct option_list models; /* none: ask the engine */
 	struct option_map labels;

@@ -115,17 +115,20 @@ static void make_inspect_rules(struct option_set *set, struct router_config *con
 }
 
 /* Without slashes at its end, where the path of a request begins with one. */
-static struct slice base_of(struct slice path) {
+static const char *base_copy(struct option_set *set, struct slice path) {
 	while (path.n && path.p[path.n - 1] == '/')
 		path.n--;
-	return path;
+	char *copy = option_alloc(set, path.n + 1);
+	for (size_t i = 0; i < path.n; i++)
+		copy[i] = path.p[i];
+	return copy;
 }
 
 /* Fills what follows from the url, which was checked. */
 static void complete_worker(struct option_set *set, struct router_worker *worker) {
 	struct rank_url at;
 	size_t n_bytes = sizeof("https://[]:65535") + strlen(worker->url);
-	char *text = option_alloc(set, n_bytes), *end;
+	char *text = option_alloc(set, n_bytes);
 
 	if (!rank_url(slice_of(worker->url), &at))
 		assert(!"a url that was checked");
@@ -135,10 +138,8 @@ static void complete_worker(struct option_set *set, struct router_worker *worker
 	worker->has_rank = at.has_rank;
 	worker->is_tls = slice_is(at.url.scheme, SLICE("https"));
 	(worker->is_tls ? text_print_tls_url : text_print_url)(text, n_bytes, worker->host, worker->port);
-	end = text + strlen(text);
-	struct slice base = base_of(at.url.path);
-	memcpy(end, base.n ? base.p : "", base.n);
-	worker->base = end;
+	worker->base = base_copy(set, at.url.path);
+	strcat(text, worker->base);
 	if (at.has_rank)
 		snprintf(text + strlen(text), n_bytes - strlen(text), "@%u", at.rank);
 	worker->url = text;

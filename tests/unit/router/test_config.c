@@ -126,7 +126,7 @@ static void mistakes(void **state) {
 		{ "--worker-urls ftp://a", NULL,
 		    "--worker-urls: unknown scheme: expected http://HOST[:PORT] or https://HOST[:PORT]\n" },
 		{ "--worker-urls http://a/v1", NULL,
-		    "--worker-urls: an engine's url has no path, unless it is a provider's: expected "
+		    "--worker-urls: an engine's url has no path: expected "
 		    "http://HOST[:PORT] or https://HOST[:PORT]\n" },
 		{ "--worker-urls http://a/v1?x --backend openai", NULL,
 		    "--worker-urls: a provider's url has no query\n" },

@@ -139,9 +139,10 @@ static void complete_worker(struct option_set *set, struct router_worker *worker
 	worker->is_tls = slice_is(at.url.scheme, SLICE("https"));
 	(worker->is_tls ? text_print_tls_url : text_print_url)(text, n_bytes, worker->host, worker->port);
 	worker->base = base_copy(set, at.url.path);
-	strcat(text, worker->base);
+	size_t n = strlen(text);
+	n += (size_t)snprintf(text + n, n_bytes - n, "%s", worker->base);
 	if (at.has_rank)
-		snprintf(text + strlen(text), n_bytes - strlen(text), "@%u", at.rank);
+		snprintf(text + n, n_bytes - n, "@%u", at.rank);
 	worker->url = text;
 	if (!worker->name || !worker->name[0])
 		worker->name = text;

@@ -275,6 +275,7 @@ static inline void world_configure(struct router_config *config) {
 		.policy = "round_robin",
 		.policies.policy = policy_find(SLICE("round_robin")),
 		.registry_url = "",
+		.pd.discovery_address = "",
 		.retry = { .attempts = 1, /* tests and scripts say more */
 		    .refusals = 1u << RETRY_429 | 1u << RETRY_503,
 		    .backoff_ms = 50,

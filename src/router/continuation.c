@@ -1,6 +1,7 @@
 #include "router/continuation.h"
 
 #include "base/utf8.h"
+#include "router/event.h"
 #include "router/scan.h"
 
 #define NO_TOKENS UINT64_MAX
@@ -293,52 +294,6 @@ void continuation_init(struct continuation *c, enum continuation_kind kind) {
 	*c = (struct continuation){ .kind = (uint8_t)kind, .prompt_tokens = NO_TOKENS };
 }
 
-enum { LINE_EMPTY, LINE_RETURN, LINE_FULL };
-
-size_t continuation_event_end(uint8_t *line, struct slice text) {
-	const char *p = text.p, *end = text.p + text.n;
-
-	while (p < end) {
-		if (*line != LINE_FULL && *p == '\n') {
-			*line = LINE_EMPTY;
-			return (size_t)(p + 1 - text.p);
-		}
-		if (*line == LINE_EMPTY && *p == '\r') {
-			*line = LINE_RETURN;
-			p++;
-			continue;
-		}
-		*line = LINE_FULL;
-		const char *newline = memchr(p, '\n', (size_t)(end - p));
-		if (!newline)
-			return 0;
-		*line = LINE_EMPTY;
-		p = newline + 1;
-	}
-	return 0;
-}
-
-bool continuation_event_data(struct slice event, struct slice *data_out) {
-	bool is_first = true;
-
-	*data_out = (struct slice){ event.p, 0 };
-	while (event.n) {
-		const char *newline = memchr(event.p, '\n', event.n);
-		size_t n = newline ? (size_t)(newline - event.p) : event.n;
-		struct slice line = slice_head(event, n);
-		event = slice_skip(event, size_min(n + 1, event.n));
-		if (!slice_has_prefix(line, SLICE("data:")))
-			continue;
-		if (!is_first)
-			return false;
-		is_first = false;
-		if (line.n && line.p[line.n - 1] == '\r')
-			line.n--;
-		*data_out = slice_trim(slice_skip(line, 5));
-	}
-	return true;
-}
-
 static struct slice raw(const struct event_reading *r, unsigned id) {
 	const struct scan_value *v = scan_found(&r->scan, id);
 	return v ? (struct slice){ r->json.p + v->offset, (size_t)v->length } : (struct slice){ NULL, 0 };
@@ -514,7 +469,7 @@ bool continuation_take(struct continuation *c, struct slice event, struct contin
 
 	out->n_parts = 0;
 	out->text = (struct slice){ NULL, 0 };
-	if (!continuation_event_data(event, &data))
+	if (!event_data(event, &data))
 		return false;
 	if (data.n && data.p[0] != '[')
 		return take_json(c, event, data, out);

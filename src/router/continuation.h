@@ -83,15 +83,6 @@ struct continuation_event {
 
 void continuation_init(struct continuation *c, enum continuation_kind kind);
 
-/*
- * Bytes up to the end of the first event in `text`, its empty line included; 0: it ends later. *line is 0 at
- * the start of a stream, and kept from call to call.
- */
-size_t continuation_event_end(uint8_t *line, struct slice text);
-
-/* The value of the one data field of a whole event; empty: it has none. False: it has several. */
-must_use bool continuation_event_data(struct slice event, struct slice *data_out);
-
 /* The next whole event. False: it is none that is understood. */
 must_use bool continuation_take(struct continuation *c, struct slice event, struct continuation_event *out);
 

@@ -4,10 +4,6 @@
 #include "router/retry.h"
 #include "router/steps.h"
 
-/* Of one event, so that it fits a buf. The largest that engines send have a few hundred bytes, with usage and
- * all. */
-#define EVENT_BYTES_MAX (65536u - sizeof(struct buf))
-
 /* Of what one read makes, about: the first one's identity may be much longer than the one it takes the place
  * of. */
 #define OUT_BYTES_MAX (1u << 20)
@@ -80,47 +76,23 @@ static void stop_keeping(struct exchange *x) {
 
 /* --- events on their way ------------------------------------------------------------------ */
 
-/* Behind the event that has not ended. False: it would be too long, or there is no memory; it is as it was.
- */
-static bool gather(struct exchange *x, struct slice part) {
-	struct resume *r = x->resume;
-	size_t n = r->event ? r->event->used : 0;
-
-	if (n + part.n > EVENT_BYTES_MAX)
-		return false;
-	if (!r->event || buf_room(r->event) < part.n) {
-		size_t want = size_min(size_max(n + part.n, 2 * n), EVENT_BYTES_MAX);
-		struct buf *b = r->continuation.is_resumed ? buf_new_forced(exchange_bufs(x), want)
-							   : buf_new(exchange_bufs(x), want);
-		if (!b)
-			return false;
-		if (n)
-			memcpy(b->data, r->event->data, n);
-		b->used = (uint32_t)n;
-		buf_unref(exchange_bufs(x), &r->event);
-		r->event = b;
-	}
-	memcpy(r->event->data + n, part.p, part.n);
-	r->event->used += (uint32_t)part.n;
-	return true;
-}
-
 static void put(struct exchange *x, struct slice text) {
 	struct piece piece = { text.p, text.n, NULL };
 	hold_append_forced(&x->resume->out, exchange_bufs(x), &piece, 1);
 }
 
-/* Passes what came as it came from now on; of another engine's stream that cannot be. */
-static void give_way(struct exchange *x, struct slice rest) {
+/* Passes what came as it came from now on: an event, or what there is of it, and what follows. Of another
+ * engine's stream that cannot be. */
+static void give_way(struct exchange *x, struct slice event, struct slice rest) {
 	struct resume *r = x->resume;
 
 	stop_keeping(x);
 	r->is_bad = r->continuation.is_resumed;
-	if (r->event && !r->is_bad)
-		put(x, (struct slice){ r->event->data, r->event->used });
-	buf_unref(exchange_bufs(x), &r->event);
-	if (!r->is_bad)
+	if (!r->is_bad) {
+		put(x, event);
 		put(x, rest);
+	}
+	event_cutter_clear(&r->events, exchange_bufs(x));
 }
 
 static void keep_text(struct exchange *x, struct slice text) {
@@ -157,33 +129,24 @@ static bool take_event(struct exchange *x, struct slice text) {
 
 /* Of no use any more: what follows goes on as it comes. */
 static bool is_done_with(const struct resume *r) {
-	return !r->is_kept && !r->continuation.is_resumed && !r->event;
+	return !r->is_kept && !r->continuation.is_resumed && !event_part(&r->events).n;
 }
 
 static void take_piece(struct exchange *x, struct slice text) {
 	struct resume *r = x->resume;
+	struct slice event;
 
 	while (text.n && !is_done_with(r) && !r->is_bad) {
-		size_t n = continuation_event_end(&r->line, text);
-		struct slice part = slice_head(text, n ? n : text.n), event = part;
-		if ((r->event || !n) && !gather(x, part)) {
-			give_way(x, text);
+		int outcome =
+		    event_cut(&r->events, exchange_bufs(x), r->continuation.is_resumed, &text, &event);
+		if (outcome == EVENT_LARGE)
+			event = event_part(&r->events);
+		if (outcome == EVENT_MORE)
+			return;
+		if (outcome || !take_event(x, event)) {
+			give_way(x, event, text);
 			return;
 		}
-		text = slice_skip(text, part.n);
-		if (!n)
-			return;
-		if (r->event)
-			event = (struct slice){ r->event->data, r->event->used };
-		bool is_good = take_event(x, event);
-		if (is_good)
-			buf_unref(exchange_bufs(x), &r->event);
-		else if (r->event)
-			give_way(x, text);
-		else
-			give_way(x, (struct slice){ part.p, part.n + text.n });
-		if (!is_good)
-			return;
 	}
 	if (!r->is_bad)
 		put(x, text);
@@ -198,8 +161,8 @@ void resume_take(struct exchange *x, struct call_in *in) {
 		take_piece(x, (struct slice){ in->pieces[i].p, in->pieces[i].n });
 	if (r->is_bad) /* the client has not had what was before this end */
 		in->is_end = false;
-	if (in->is_end && r->event) /* it ends within an event, as it would have without us */
-		put(x, (struct slice){ r->event->data, r->event->used });
+	if (in->is_end) /* maybe within an event, as it would have without us */
+		put(x, event_part(&r->events));
 	at = r->out.first;
 	in->n = hold_pieces(&at, in->pieces, CALL_PIECES_MAX);
 	assert(!at); /* each buf is as large as all before it, up to the largest */
@@ -211,6 +174,7 @@ bool resume_sent(struct exchange *x) {
 
 	hold_free(&r->out, exchange_bufs(x));
 	if (is_done_with(r)) {
+		event_cutter_clear(&r->events, exchange_bufs(x));
 		slab_put(&x->worker->resumes, r);
 		x->resume = NULL;
 	}
@@ -273,8 +237,7 @@ bool resume_again(struct exchange *x, enum cause cause) {
 		r->cause = (uint8_t)cause;
 	r->is_seeking = true;
 	r->n++;
-	r->line = 0;
-	buf_unref(exchange_bufs(x), &r->event);
+	event_cutter_clear(&r->events, exchange_bufs(x));
 	hold_free(&r->out, exchange_bufs(x));
 	continuation_resume(&r->continuation);
 	metric_add(&x->worker->metrics->resumes, 1);
@@ -309,7 +272,7 @@ void resume_end(struct exchange *x) {
 	hold_free(&r->body, exchange_bufs(x));
 	hold_free(&r->text, exchange_bufs(x));
 	hold_free(&r->out, exchange_bufs(x));
-	buf_unref(exchange_bufs(x), &r->event);
+	event_cutter_clear(&r->events, exchange_bufs(x));
 	slab_put(&x->worker->resumes, r);
 	x->resume = NULL;
 }

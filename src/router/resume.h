@@ -16,22 +16,22 @@
 #pragma once
 
 #include "router/continuation.h"
+#include "router/event.h"
 #include "router/exchange.h"
 
 struct resume {
 	struct continuation continuation;
 	struct continuation_request request;
-	struct hold body;  /* as the client sent it */
-	struct hold text;  /* said so far, escaped */
-	struct hold out;   /* what goes to the client next */
-	struct buf *event; /* that has not ended yet */
-	uint8_t line;      /* of continuation_event_end() */
-	uint8_t cause;     /* why the stream was cut last */
-	uint8_t n;         /* how often it was gone on with, or tried to */
-	bool is_seeking;   /* it was cut, and nobody answers yet */
-	bool is_kept;      /* body and text are there: it may be gone on with */
-	bool is_bad;       /* an event of another engine was not understood */
-	bool has_spoken;   /* the instance at work has said some text */
+	struct hold body; /* as the client sent it */
+	struct hold text; /* said so far, escaped */
+	struct hold out;  /* what goes to the client next */
+	struct event_cutter events;
+	uint8_t cause;   /* why the stream was cut last */
+	uint8_t n;       /* how often it was gone on with, or tried to */
+	bool is_seeking; /* it was cut, and nobody answers yet */
+	bool is_kept;    /* body and text are there: it may be gone on with */
+	bool is_bad;     /* an event of another engine was not understood */
+	bool has_spoken; /* the instance at work has said some text */
 };
 
 /*

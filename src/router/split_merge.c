@@ -8,7 +8,7 @@
  */
 #include "router/split_merge.h"
 
-#include "router/continuation.h"
+#include "router/event.h"
 #include "router/split_reading.h"
 
 /* Of a part, by what becomes of arrays with echo; and of all that is in no part. */
@@ -317,7 +317,7 @@ bool split_merge_event(const struct split_merge *m, struct slice event, struct s
 	if ((!m->cached.n || !has_object(event, SLICE("\"usage\""))) &&
 	    (!m->n_parts || !has_object(event, SLICE("\"meta_info\""))))
 		return false;
-	if (!continuation_event_data(event, &json) || !json.n || !merge_read_event(&r, json))
+	if (!event_data(event, &json) || !json.n || !merge_read_event(&r, json))
 		return false;
 	merge_usage(&g);
 	if (m->n_parts == 1 && r.n_parts == 1)

@@ -6,6 +6,7 @@
  * another engine's.
  */
 #include "router/continuation.h"
+#include "router/event.h"
 
 #include "fuzz/fuzz_json.h"
 
@@ -40,10 +41,10 @@ static void take_stream(struct continuation *c, struct slice stream, struct hold
 
 	while (stream.n) {
 		struct continuation_event out;
-		size_t end = continuation_event_end(&line, stream), cut = 0;
+		size_t end = event_end(&line, stream), cut = 0;
 		uint8_t slow = 0;
 		for (size_t i = 0; i < (end ? end : stream.n) && !cut; i++) /* byte by byte */
-			cut = continuation_event_end(&slow, (struct slice){ stream.p + i, 1 }) ? i + 1 : 0;
+			cut = event_end(&slow, (struct slice){ stream.p + i, 1 }) ? i + 1 : 0;
 		assert(cut == end);
 		struct slice event = slice_head(stream, end);
 		if (!end || !continuation_take(c, event, &out))

@@ -128,31 +128,6 @@ static void no_memory_is_told(void **state) {
 
 /* --- events --------------------------------------------------------------------------------- */
 
-static void assert_ends(const char *text, size_t expected) {
-	for (size_t cut = 0; cut <= strlen(text); cut++) { /* in one piece, and in two */
-		uint8_t line = 0;
-		size_t first = continuation_event_end(&line, slice_head(slice_of(text), cut));
-		if (first) {
-			assert_int_equal(first, expected);
-			continue;
-		}
-		size_t second = continuation_event_end(&line, slice_skip(slice_of(text), cut));
-		assert_int_equal(second ? cut + second : 0, expected);
-	}
-}
-
-static void ends_of_events(void **state) {
-	assert_ends("data: a\n\ndata: b\n\n", 9);
-	assert_ends("data: a\r\n\r\ndata: b\r\n\r\n", 11);
-	assert_ends("data: a\r\n\nx", 10);
-	assert_ends("a\nb\n\n", 5);
-	assert_ends("data: a\n", 0);
-	assert_ends("data: a\n\r", 0);
-	assert_ends("\n", 1);
-	assert_ends("\r\n", 2);
-	assert_ends("", 0);
-}
-
 /* The event as it goes on. */
 static const char *take(struct continuation *c, const char *event) {
 	static char text[2000];
@@ -339,7 +314,6 @@ int main(void) {
 		cmocka_unit_test(bodies_are_spliced),
 		cmocka_unit_test(who_is_accepted),
 		cmocka_unit_test(no_memory_is_told),
-		cmocka_unit_test(ends_of_events),
 		cmocka_unit_test(the_first_stream_is_passed),
 		cmocka_unit_test(text_is_as_it_was_escaped),
 		cmocka_unit_test(what_can_be_gone_on_with),

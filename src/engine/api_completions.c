@@ -23,9 +23,16 @@ static bool read_max_tokens(
 	return true;
 }
 
+/* With those of an echoed prompt come its prompt_logprobs, too. */
 static bool read_logprobs(struct generation *g, const json_t *body, struct refusal *refusal) {
 	g->with_logprobs = json_is_integer(json_object_get(body, "logprobs"));
-	return api_read_count(body, "logprobs", 0, LOGPROBS_TOP_MAX, &g->n_top_logprobs, refusal);
+	if (!api_read_count(body, "logprobs", 0, LOGPROBS_TOP_MAX, &g->n_top_logprobs, refusal))
+		return false;
+	if (g->with_logprobs && g->prompt_texts && !g->with_prompt_logprobs && !g->is_stream) {
+		g->with_prompt_logprobs = true;
+		g->n_top_prompt_logprobs = g->n_top_logprobs;
+	}
+	return true;
 }
 
 static bool can_echo(const struct generation *g, struct refusal *refusal) {

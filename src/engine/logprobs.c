@@ -130,7 +130,8 @@ json_t *logprobs_prompt(const struct prompt *p, uint32_t n_top) {
 	json_t *list = json_array();
 
 	for (uint32_t nth = 0; nth < p->n_kept; nth++) {
-		struct slice text = { (const char *)&p->tokens[nth], PROMPT_TOKEN_BYTES };
+		const char *token = (const char *)&p->tokens[nth];
+		struct slice text = { token, strnlen(token, PROMPT_TOKEN_BYTES) }; /* the last one is short */
 		json_t *candidates =
 		    nth ? json_object() : json_null(); /* nothing stands before the first one */
 		if (nth)

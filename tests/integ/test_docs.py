@@ -33,7 +33,7 @@ def endpoints():
         yield "Router: data port", method, path + ("{worker}" if takes_rest == "true" else "")
     for path, is_post in rows("router/local.c", r'\{ \{ "([^"]+)", \d+ \}, local_\w+, (true|false) \}'):
         yield "Router: data port", "POST" if is_post == "true" else "GET", path
-    for method, path in rows("engine/mock_routes.c", r'\{ "([A-Z]+)", "([^"]+)", \w+ \}'):
+    for method, path in rows("engine/mock_routes.c", r'\{ "([A-Z]+)", "([^"]+)", \w+, OF_\w+ \}'):
         yield "Mock engine", method, path
 
 

@@ -39,6 +39,10 @@ static inline bool slice_is(struct slice a, struct slice lower) {
 	return true;
 }
 
+static inline bool slice_has_suffix(struct slice a, struct slice suffix) {
+	return a.n >= suffix.n && (!suffix.n || !memcmp(a.p + a.n - suffix.n, suffix.p, suffix.n));
+}
+
 static inline bool slice_has_prefix(struct slice a, struct slice prefix) {
 	return a.n >= prefix.n && (prefix.n == 0 || memcmp(a.p, prefix.p, prefix.n) == 0);
 }

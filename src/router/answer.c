@@ -70,6 +70,13 @@ static void learn_refusal(struct exchange *x) {
 	log_end(&e);
 }
 
+void answer_pass(struct exchange *x, struct call_out *o, const struct piece *pieces, size_t n) {
+	if (!n)
+		return;
+	heed_news(x, tap_feed(&x->tap, &x->worker->tap, exchange_bufs(x), pieces, n));
+	call_put_data(o, pieces, n);
+}
+
 /* Takes the next part of the answer into o. 0, CALL_E_AGAIN, or the outcome that cut it. */
 static int take_answer(struct exchange *x, struct call_out *o) {
 	struct call_in in;
@@ -81,10 +88,10 @@ static int take_answer(struct exchange *x, struct call_out *o) {
 		hedge_learn(x);
 	if (x->resume)
 		resume_take(x, &in);
-	if (in.n) {
-		heed_news(x, tap_feed(&x->tap, &x->worker->tap, exchange_bufs(x), in.pieces, in.n));
-		call_put_data(o, in.pieces, in.n);
-	}
+	if (x->split)
+		split_relay_put(x, &in, o);
+	else
+		answer_pass(x, o, in.pieces, in.n);
 	if (in.is_end) {
 		struct head_room trailer;
 		call_put_end(o, call_trailer(&x->up, &trailer) ? &trailer.head : NULL);
@@ -219,11 +226,11 @@ enum next answer_begin(struct exchange *x, const struct head *answer) {
 		ticket_answered(&x->ticket, &x->worker->policies, x->at.first_byte);
 		journal_answered(x);
 	}
+	f.is_edited = split_answered(x, answer);
 	call_begin(&o, &x->down);
 	if (!has_begun)
 		x->ends_connection = forward_response(&o, answer, &f);
 	x->is_engine_kept = answer->keep_alive;
-	split_answered(x);
 	resume_begin(x, answer);
 	if (!resume_is_kept(x))
 		answer_forget_request(x);

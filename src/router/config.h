@@ -168,6 +168,7 @@ struct router_config {
 	enum router_half_close half_close;
 	enum router_backend backend;
 	enum router_worker_api worker_api;
+	enum router_history history; /* [vllm] */
 	uint64_t worker_startup_timeout_ms;
 	struct option_list cors_origins;  /* none: origins are the engines' business */
 	struct option_map alias_map;      /* [alias] */
@@ -175,15 +176,14 @@ struct router_config {
 	struct alias_table aliases;       /* made of these two */
 	struct rank_defaults ranks;       /* 1 or more, or RANKS_AUTO */
 	bool trusts_rank;                 /* a client may choose it */
-	enum router_history history;      /* [vllm] */
 	/* [admin], [metrics]: metrics default to the admin address, so both are always set here */
 	const char *admin_host, *metrics_host;
 	uint16_t admin_port, metrics_port;
 	const char *admin_key; /* "": who is not on this machine changes nothing */
 	/* [auth], [[tenant]] */
+	bool passes_keys;             /* clients' keys go on to engines */
 	struct option_list auth_keys; /* wiped once they are read */
 	const char *auth_keys_file;   /* "": none */
-	bool passes_keys;             /* clients' keys go on to engines */
 	struct router_validation validation;
 	struct router_tenants tenant_items;
 	struct tenant_table *tenants; /* of them; NULL: everybody is welcome */

@@ -100,9 +100,9 @@ void forward_mark_trailer(struct head *trailer, const struct head *request) {
 	}
 }
 
-enum framing forward_framing(const struct head *answer, const struct head *request) {
+enum framing forward_framing(const struct head *answer, const struct head *request, bool is_edited) {
 	enum framing framing = (enum framing)answer->framing;
-	if (framing != FRAMING_CHUNKED && framing != FRAMING_CLOSE)
+	if (framing == FRAMING_NONE || (framing == FRAMING_LENGTH && !is_edited))
 		return framing;
 	return request->minor == 0 ? FRAMING_CLOSE : FRAMING_CHUNKED;
 }
@@ -150,7 +150,7 @@ static void put_response_fields(
 }
 
 bool forward_response(struct call_out *o, const struct head *answer, const struct forward_answer *f) {
-	enum framing framing = forward_framing(answer, f->request);
+	enum framing framing = forward_framing(answer, f->request, f->is_edited);
 	bool ends = f->is_last || !f->request->keep_alive || framing == FRAMING_CLOSE;
 	char digits[20];
 

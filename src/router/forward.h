@@ -38,11 +38,12 @@ struct forward_answer {
 	bool is_last;  /* the connection is to end after this answer, whatever the client wants */
 	const struct forward_explained *explained; /* NULL: nothing is said */
 	struct slice fields;                       /* more of the head: lines, each with its CRLF */
+	bool is_edited;                            /* its body may become longer than its head says */
 	bool owns_limits, owns_origins;            /* x-ratelimit-*, access-control-* are ours alone to say */
 };
 
 /* How the answer is framed for this client. */
-enum framing forward_framing(const struct head *answer, const struct head *request);
+enum framing forward_framing(const struct head *answer, const struct head *request, bool is_edited);
 
 /* Response head towards a client; true when the connection ends with the answer. */
 bool forward_response(struct call_out *o, const struct head *answer, const struct forward_answer *f);

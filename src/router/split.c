@@ -33,13 +33,20 @@ static void drop(struct exchange *x, struct aside *a) {
 		aside_take(x, a);
 }
 
+/* Nobody is told of the other one any more. */
+static void let_go_of_wire(struct exchange *x) {
+	if (x->split->prefill_view)
+		worker_view_release(x->worker, &x->split->prefill_view);
+	buf_unref(exchange_bufs(x), &x->split->places);
+}
+
 /* Neither the prefill leg nor what came of it is of use any more. */
 static void forget_prefill(struct exchange *x) {
 	struct split *p = x->split;
 
 	drop(x, &p->prefill);
-	if (p->prefill_view)
-		worker_view_release(x->worker, &p->prefill_view);
+	let_go_of_wire(x);
+	split_relay_forget(x);
 	hold_free(&p->answer, exchange_bufs(x));
 	p->has_answer = p->has_head = false;
 	p->params.n = 0;
@@ -98,9 +105,17 @@ void split_drop_aside(struct exchange *x) {
 	drop(x, &x->split->prefill);
 }
 
-void split_answered(struct exchange *x) {
-	if (x->split && !aside_is_there(&x->split->prefill))
+bool split_answered(struct exchange *x, const struct head *answer) {
+	struct split *p = x->split;
+	bool is_merged = p && p->phase == SPLIT_DECODE && split_relay_begin(x, answer);
+
+	if (!p || aside_is_there(&p->prefill))
+		return is_merged;
+	if (is_merged)
+		let_go_of_wire(x);
+	else
 		split_end(x);
+	return is_merged;
 }
 
 /* Where the legs stand when it comes back for another instance. */
@@ -321,7 +336,7 @@ void split_end(struct exchange *x) {
 		return;
 	drop(x, &p->decode);
 	forget_prefill(x);
-	buf_unref(exchange_bufs(x), &p->places);
+	split_relay_end(x);
 	slab_put(&x->worker->splits, p);
 	x->split = NULL;
 }

@@ -28,6 +28,7 @@
 
 #include "router/aside.h"
 #include "router/split_params.h"
+#include "router/split_relay.h"
 
 enum split_phase { SPLIT_FIRST, SPLIT_SECOND, SPLIT_PREFILL, SPLIT_DECODE, SPLIT_ALONE };
 
@@ -52,6 +53,7 @@ struct split {
 	bool has_head;      /* that of the prefill leg aside has come */
 	bool keeps_engine;  /* and its engine keeps the connection */
 	struct split_wire wire;
+	struct split_relay relay; /* of the client's answer */
 };
 
 enum next;
@@ -102,8 +104,9 @@ void split_let_go(struct exchange *x);
 /* The client has its answer, or gets it from the leg in hand: the other one ends. */
 void split_drop_aside(struct exchange *x);
 
-/* The client's answer has begun: what is of no use any more is let go. */
-void split_answered(struct exchange *x);
+/* The client's answer begins with this head: what is of no use any more is let go. True: it passes through
+ * split_relay_put(), and may become longer than the head says. */
+must_use bool split_answered(struct exchange *x, const struct head *answer);
 
 /* Both legs of it end here, but for the one in hand; `cause` of the exchange. Without a pair does nothing. */
 void split_end(struct exchange *x);

@@ -48,6 +48,7 @@ static void read_answer(struct exchange *x) {
 	bool is_json = split_params_read(&p->params, &p->answer);
 
 	p->has_answer = true;
+	split_relay_learn(x);
 	if (is_json && split_params_push(&p->params, &p->answer, room, &push))
 		split_pushers_keep(&x->worker->pushers, p->prefill_instance, &push);
 	if (p->wire.takes_answer && !p->params.n)

@@ -123,11 +123,9 @@ static void put_items(
 /* The count that is, or would be, a member of this object. */
 static void merge_count(const struct merging *g, const struct scan_value *object,
     const struct scan_value *count, struct merge_range range) {
-	bool is_counted = count->type == SCAN_NUMBER && count->flaw != SCAN_NOT_COUNTED && count->number > 0;
-
-	if (count->length && !is_counted)
+	if (count->length)
 		replace(g, count, range);
-	else if (!count->length && object->type == SCAN_OBJECT)
+	else if (object->type == SCAN_OBJECT)
 		add_member(g, object, SLICE(",\"cached_tokens\":"), range);
 }
 
@@ -308,14 +306,29 @@ static bool has_object(struct slice text, struct slice name) {
 	}
 }
 
+static bool has_usage(struct slice text) {
+	return has_object(text, SLICE("\"usage\""));
+}
+
+static bool has_meta(struct slice text) {
+	return has_object(text, SLICE("\"meta_info\""));
+}
+
+bool split_merge_is_told(struct slice event) {
+	return has_usage(event) || has_meta(event);
+}
+
+bool split_merge_concerns(const struct split_merge *m, struct slice text) {
+	return (m->cached.n && has_usage(text)) || (m->n_parts && has_meta(text));
+}
+
 bool split_merge_event(const struct split_merge *m, struct slice event, struct splice *out) {
 	struct split_reading r;
 	struct merging g = { .m = m, .r = &r, .splice = out };
 	struct slice json;
 
 	out->n = 0;
-	if ((!m->cached.n || !has_object(event, SLICE("\"usage\""))) &&
-	    (!m->n_parts || !has_object(event, SLICE("\"meta_info\""))))
+	if (!split_merge_concerns(m, event))
 		return false;
 	if (!event_data(event, &json) || !json.n || !merge_read_event(&r, json))
 		return false;

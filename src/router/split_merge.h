@@ -5,8 +5,8 @@
  * was cached, nor how likely the prompt was.
  *
  * What is merged, where the prefill engine's answer has it:
- * - The count of cached tokens (usage of OpenAI's APIs, meta_info of SGLang's), where the other's is not
- * there or not above 0. A usage that is not there is not made up: all other counts are the decode engine's.
+ * - The count of cached tokens (usage of OpenAI's APIs, meta_info of SGLang's): what was pulled is cached to
+ * a decode engine. A usage that is not there is not made up: all other counts are the decode engine's.
  * - prompt_logprobs, of the whole and of each choice, whatever the other has there.
  * - The prompt's part of the logprobs of completions with echo: it takes the place of the other's, or goes
  *   before what that has, whose text_offset moves on by the prompt. Usage tells which.
@@ -67,6 +67,12 @@ must_use bool split_merge_answer(
     const struct split_merge *m, const struct hold *decode, struct buf_pool *pool, struct split_answer *out);
 
 void split_answer_free(struct split_answer *a, struct buf_pool *pool);
+
+/* Whether an event of a prefill engine says something that could be merged. */
+must_use bool split_merge_is_told(struct slice event);
+
+/* False: nothing in this text, of events, is merged. It costs a search for words. */
+must_use bool split_merge_concerns(const struct split_merge *m, struct slice text);
 
 /*
  * The edits of one whole event, line ends included, at places from its start. False: it goes as it is, as

@@ -161,6 +161,9 @@ uint64_t answer_heartbeat_ms(const struct exchange *x);
  * section 15.2), unless two engines are asked: nobody knows yet whose answer it belongs to. */
 enum cause answer_interim(struct exchange *x, const struct head *interim);
 
+/* Pieces of the client's answer, heard and sent; what is not sent yet is copied. */
+void answer_pass(struct exchange *x, struct call_out *o, const struct piece *pieces, size_t n);
+
 /* The engine has said everything: its connection goes back to the pool, or ends. */
 void answer_finish_upstream(struct exchange *x);
 

@@ -298,7 +298,7 @@ static void answers_fit_their_clients(void **state) {
 		call_begin(&o, &w.call);
 		assert_int_equal(forward_response(&o, &answer.head, &f), rows[i].ends);
 		assert_int_equal(call_flush(&o), 0);
-		assert_int_equal(w.call.out_framing, forward_framing(&answer.head, &request.head));
+		assert_int_equal(w.call.out_framing, forward_framing(&answer.head, &request.head, false));
 		wire_heard(&w, rows[i].expected);
 		wire_close(&w);
 	}

@@ -1,0 +1,128 @@
+"""What only the engine that prefilled knows stands in the client's answer, which is the decoding engine's."""
+import json
+
+import pytest
+
+from pairs import CHAT, CONNECTORS, LONG, Pairs, long_chat
+from program import Engine, chat_body, raw_request, read_to_end
+from sdk import sdk
+
+USAGE = {"stream_options": {"include_usage": True}}
+
+
+@pytest.fixture
+def pairs(start):
+    return lambda *args, **how: Pairs(start, *args, **how)
+
+
+def events_of(text):
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+
+
+def usage_of(answer):
+    if "event-stream" in answer.headers["content-type"]:
+        usage, = [e["usage"] for e in events_of(answer.text) if e.get("usage")]
+    else:
+        usage = answer.json()["usage"]
+    return usage
+
+
+def cached(answer):
+    return usage_of(answer)["prompt_tokens_details"]["cached_tokens"]
+
+
+@pytest.mark.parametrize("name", CONNECTORS)
+def test_cached_tokens_are_those_of_the_prefill(pairs, name):
+    """To the decoding engine either all of the prompt was cached, since it was pulled, or nothing."""
+    fleet = pairs(name)
+    assert cached(fleet.chat()) == 0
+    again = fleet.chat()
+    assert 0 < cached(again) < usage_of(again)["prompt_tokens"]
+    assert cached(fleet.chat(stream=True, **USAGE)) == cached(again)
+    assert cached(fleet.chat(1, stream=True, **USAGE)) < cached(again)
+    fleet.settle()
+    assert fleet.legs() == [["prefill"] * 4, ["decode"] * 4]
+
+
+def test_the_official_client_finds_them(pairs):
+    fleet = pairs()
+    with sdk(fleet.front) as client:
+        said = [client.chat.completions.create(model="m", max_tokens=4, messages=[{"role": "user", "content": LONG}])
+                for _ in range(2)]
+    first, second = [one.usage.prompt_tokens_details.cached_tokens for one in said]
+    assert first == 0 < second
+
+
+def test_the_log_and_the_metrics_have_what_the_client_has(pairs):
+    fleet = pairs()
+    fleet.chat()
+    again = fleet.chat(headers={"x-request-id": "again"})
+    entry, = [r for r in fleet.front.log(2) if r["id"] == "again"]
+    assert entry["tokens_in"] == usage_of(again)["prompt_tokens"]
+    assert entry["bytes_out"] == len(again.content)
+
+
+CASES = {
+    CHAT: {"messages": [{"role": "user", "content": LONG}], "max_tokens": 4},
+    "/v1/completions": {"prompt": LONG, "max_tokens": 4},
+}
+
+
+def without_names(answer):
+    """What differs from answer to answer is left out."""
+    return {key: value for key, value in answer.json().items() if key not in ("id", "created", "usage", "kv_transfer_params")}
+
+
+@pytest.mark.parametrize("path", CASES)
+@pytest.mark.parametrize("more", [{"prompt_logprobs": 1}, {"prompt_logprobs": 2, "logprobs": 1}])
+def test_prompt_logprobs_are_those_of_one_engine(pairs, start, path, more):
+    """As one engine says it all: what the pair says is the same, byte for byte where it was merged."""
+    fleet, alone = pairs(), start(Engine, ["m"])
+    more = {"prompt_logprobs": more["prompt_logprobs"], **({"logprobs": True} if path == CHAT and "logprobs" in more else
+                                                            {"logprobs": 1} if "logprobs" in more else {})}
+    body = CASES[path] | {"model": "m", "seed": 1} | more
+    told, expected = fleet.front.post(path, json=body), alone.post(path, json=body)
+    assert told.status_code == expected.status_code == 200, (told.text, expected.text)
+    assert without_names(told) == without_names(expected)
+    assert "prompt_logprobs" in told.text
+    fleet.settle()
+    assert fleet.legs() == [["prefill"], ["decode"]]
+
+
+def test_echoed_prompts_have_their_logprobs(pairs, start):
+    fleet, alone = pairs(), start(Engine, ["m"])
+    body = {"model": "m", "prompt": LONG, "max_tokens": 3, "echo": True, "logprobs": 2, "seed": 1}
+    told, expected = [e.post("/v1/completions", json=body) for e in (fleet.front, alone)]
+    assert told.status_code == expected.status_code == 200, (told.text, expected.text)
+    assert without_names(told) == without_names(expected)
+    assert told.json()["choices"][0]["logprobs"]["token_logprobs"][1] is not None
+
+
+def test_an_old_client_gets_it_to_the_end_of_the_connection(pairs):
+    fleet = pairs()
+    fleet.chat()
+    s = fleet.front.connect()
+    with s:
+        s.sendall(raw_request(long_chat()).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        head, _, body = read_to_end(s)[0].partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower() and b"content-length" not in head.lower()
+    assert json.loads(body)["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+
+
+def test_a_large_answer_is_merged_too(pairs):
+    fleet = pairs()
+    body = chat_body(messages=[{"role": "user", "content": "word " * 20000}], max_tokens=4, prompt_logprobs=3)
+    answer = fleet.front.post(CHAT, json=body)
+    assert answer.status_code == 200
+    told = answer.json()
+    assert len(answer.content) > 4 << 20 and len(told["prompt_logprobs"]) == told["usage"]["prompt_tokens"]
+    fleet.settle()
+
+
+def test_what_nobody_merges_goes_on_as_it_is(pairs):
+    """A request that one engine does alone keeps its length, and so does an error."""
+    fleet = pairs(pd={"min_uncached_tokens": 100000})
+    answer = fleet.chat()
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    refused = fleet.front.post(CHAT, json=chat_body(messages=[{"role": "user", "content": LONG}], max_tokens=-1))
+    assert refused.status_code == 400 and int(refused.headers["content-length"]) == len(refused.content)

@@ -337,10 +337,11 @@ enum next step_await_head(struct exchange *x) {
 		int r = hedge_recv_head(x, &room, &head);
 		if (r == CALL_E_AGAIN)
 			return await_more(x);
-		if (r == CALL_E_BAD)
-			return attempt_failed(x, CAUSE_UPSTREAM_MALFORMED);
+		enum cause lost = r == CALL_E_BAD ? CAUSE_UPSTREAM_MALFORMED : CAUSE_UPSTREAM_CLOSED;
+		if (r == CALL_E_BAD && !split_is_prefilling(x))
+			return attempt_failed(x, lost);
 		if (r)
-			return attempt_lost(x, CAUSE_UPSTREAM_CLOSED);
+			return attempt_lost(x, lost);
 		if (head->status >= 200)
 			return attempt_answered(x, head);
 		cause = answer_interim(x, head);

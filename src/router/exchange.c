@@ -118,7 +118,7 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 	}
 	if (!x->up.out_is_done && !x->is_upload_broken && !call_pending(&x->up))
 		return body_deadline(x);
-	bool applies = t->first_byte_all || x->inspect.is_streamed;
+	bool applies = t->first_byte_all || x->inspect.is_streamed || split_is_prefilling(x);
 	return (struct deadline){ applies ? t->first_byte_ms : 0, CAUSE_FIRST_BYTE_TIMEOUT, x->n_sends };
 }
 
@@ -163,13 +163,15 @@ bool exchange_is_waiting(const struct exchange *x, uint64_t *silent_ms_out) {
 	    !x->n_interim && x->model->name.n;
 }
 
-/* The deadline passed. Connecting may go on elsewhere, all else ends here. */
+/* The deadline passed. Connecting and computing a prompt may go on elsewhere, all else ends here. */
 static enum next on_late(struct exchange *x) {
 	enum cause cause = (enum cause)x->wait_cause;
 	if (x->step == STEP_CONNECT && cause == CAUSE_CONNECT_TIMEOUT)
 		return attempt_unconnected(x, cause);
 	if (x->step == STEP_BACK_OFF && cause == CAUSE_UPSTREAM_REFUSED) /* the wait is over */
 		return exchange_go(x, STEP_PICK);
+	if (cause == CAUSE_FIRST_BYTE_TIMEOUT && split_is_prefilling(x))
+		return attempt_lost(x, cause);
 	if (cause == CAUSE_BODY_TIMEOUT &&
 	    buf_is_over_budget(exchange_bufs(x))) /* it is us who do not read */
 		cause = CAUSE_OVERLOADED;

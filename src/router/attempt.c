@@ -73,7 +73,7 @@ enum next attempt_unconnected(struct exchange *x, enum cause cause) {
 }
 
 static enum retry_bar retry_bar_of(const struct exchange *x) {
-	if (x->n_sends >= exchange_config(x)->retry.attempts)
+	if (split_sends(x) >= exchange_config(x)->retry.attempts)
 		return RETRY_BAR_ATTEMPTS;
 	if (!x->keeps_replay)
 		return RETRY_BAR_NOT_REPLAYABLE;
@@ -100,7 +100,7 @@ static bool may_retry(struct exchange *x) {
 static enum next retry(struct exchange *x, enum cause cause, unsigned status, uint64_t least_ms) {
 	const struct retry_options *options = &exchange_config(x)->retry;
 
-	x->backoff_ms = (uint32_t)u64_max(retry_wait_ms(options, x->n_sends, &x->worker->rng), least_ms);
+	x->backoff_ms = (uint32_t)u64_max(retry_wait_ms(options, split_sends(x), &x->worker->rng), least_ms);
 	x->was_retried = true;
 	x->may_return = !x->resume; /* who cut a stream is not asked for its rest */
 	call_want(&x->down, false); /* the rest of the body waits in the socket */

@@ -8,6 +8,19 @@ static enum split_phase phase_of(const struct exchange *x) {
 	return x->split ? (enum split_phase)x->split->phase : SPLIT_ALONE;
 }
 
+void split_set_phase(struct exchange *x, enum split_phase phase) {
+	struct split *p = x->split;
+	bool is_other_leg = (p->phase >= SPLIT_DECODE) != (phase >= SPLIT_DECODE);
+
+	if (is_other_leg)
+		p->n_other_sends = (uint8_t)(x->n_sends - p->n_other_sends);
+	p->phase = (uint8_t)phase;
+}
+
+unsigned split_sends(const struct exchange *x) {
+	return x->n_sends - (x->split ? x->split->n_other_sends : 0u);
+}
+
 /* --- what is aside ------------------------------------------------------------------------------ */
 
 /* What is in hand ends without a word on how it did. */
@@ -55,7 +68,7 @@ static void forget_prefill(struct exchange *x) {
 static void go_alone(struct exchange *x) {
 	drop(x, &x->split->decode);
 	forget_prefill(x);
-	x->split->phase = SPLIT_ALONE;
+	split_set_phase(x, SPLIT_ALONE);
 	x->prefill_label = 0;
 }
 
@@ -111,11 +124,13 @@ bool split_answered(struct exchange *x, const struct head *answer) {
 
 	if (!p || aside_is_there(&p->prefill))
 		return is_merged;
-	if (is_merged)
+	if (is_merged) {
 		let_go_of_wire(x);
-	else
-		split_end(x);
-	return is_merged;
+		return true;
+	}
+	x->n_sends = (uint8_t)split_sends(x); /* a stream that is gone on with is one leg */
+	split_end(x);
+	return false;
 }
 
 /* Where the legs stand when it comes back for another instance. */
@@ -123,10 +138,10 @@ static void step_back(struct exchange *x) {
 	struct split *p = x->split;
 
 	if (p->phase == SPLIT_PREFILL) {
-		p->phase = SPLIT_FIRST;
+		split_set_phase(x, SPLIT_FIRST);
 	} else if (p->phase == SPLIT_DECODE && !is_prefill_kept(x)) {
 		forget_prefill(x);
-		p->phase = SPLIT_FIRST;
+		split_set_phase(x, SPLIT_FIRST);
 	}
 }
 
@@ -191,21 +206,40 @@ static void forgive_enemies(struct exchange *x) {
 		x->n_tried = x->split->n_tried;
 }
 
+/* Nobody is left. Do those who refused it, and are avoided since, get it again? */
+static bool returns(struct exchange *x) {
+	if (!x->may_return || !x->n_tried)
+		return false;
+	x->may_return = false;
+	x->n_tried = 0;
+	x->split->takes_avoided = true;
+	return true;
+}
+
+/* Nobody does all of it. */
+static bool goes_back(struct exchange *x) {
+	struct split *p = x->split;
+
+	if (p->was_avoiding && !p->takes_avoided)
+		p->takes_avoided = true;
+	else if (!returns(x))
+		return false;
+	split_set_phase(x, SPLIT_FIRST);
+	return true;
+}
+
 bool split_declines(struct exchange *x, int outcome, const struct pick_result *pick) {
 	struct split *p = x->split;
 	bool is_avoided = !outcome && pick->reason >= PICK_ALL_AVOIDED;
 
 	if (!p)
 		return false;
-	if (p->phase == SPLIT_ALONE) {
-		if (!outcome || !p->was_avoiding || p->takes_avoided)
-			return false;
-		p->takes_avoided = true;
-		p->phase = SPLIT_FIRST;
-		return true;
-	}
+	if (p->phase == SPLIT_ALONE)
+		return outcome && goes_back(x);
 	if (!outcome && (!is_avoided || p->takes_avoided))
 		return false;
+	if (p->phase == SPLIT_DECODE && outcome && returns(x)) /* what was prefilled for them is kept */
+		return true;
 	p->was_avoiding |= is_avoided;
 	forgive_enemies(x);
 	go_alone(x);
@@ -219,7 +253,7 @@ bool split_is_first(const struct exchange *x, const struct pick_result *pick) {
 void split_wait(struct exchange *x) {
 	if (!x->split)
 		return;
-	x->split->phase = SPLIT_FIRST;
+	split_set_phase(x, SPLIT_FIRST);
 	x->split->was_avoiding = x->split->takes_avoided = false;
 }
 
@@ -272,7 +306,7 @@ static enum next begin_prefill(struct exchange *x) {
 	keep_secret(x);
 	if (!introduce(x))
 		return give_up(x);
-	x->split->phase = SPLIT_PREFILL;
+	split_set_phase(x, SPLIT_PREFILL);
 	x->split->prefill_begun_ns = exchange_now_ns(x);
 	x->prefill_label = x->split->prefill_instance->label;
 	return exchange_go(x, STEP_CONNECT);
@@ -293,7 +327,7 @@ static enum next picked_first(struct exchange *x, const struct pick_result *pick
 		return begin_prefill(x);
 	aside_put(x, &p->prefill);
 	x->view = worker_view(x->worker);
-	p->phase = SPLIT_SECOND;
+	split_set_phase(x, SPLIT_SECOND);
 	return exchange_go(x, STEP_PICK);
 }
 

@@ -44,7 +44,8 @@ struct split {
 	const struct instance *prefill_instance, *decode_instance; /* as long as the views are */
 	struct slice prefill_engine;
 	uint64_t prefill_begun_ns;
-	uint8_t n_tried; /* of the exchange's, without the enemies of this prefill */
+	uint8_t n_other_sends; /* of the exchange's, those of the leg that is not in hand */
+	uint8_t n_tried;       /* of the exchange's, without the enemies of this prefill */
 	uint8_t phase;
 	uint8_t connector;  /* enum connector, of who was picked first */
 	bool was_avoiding;  /* it goes alone since who could prefill or decode failed lately */
@@ -57,6 +58,9 @@ struct split {
 };
 
 enum next;
+
+/* The one way from one phase to another. */
+void split_set_phase(struct exchange *x, enum split_phase phase);
 
 /* --- choice.c's ------------------------------------------------------------------------------- */
 
@@ -94,6 +98,9 @@ enum next step_collect(struct exchange *x);
 
 /* Is the prefill leg in hand? It leaves nothing behind but a cache: it may always be repeated. */
 bool split_is_prefilling(const struct exchange *x);
+
+/* How often what is in hand was sent: each leg has its attempts. */
+unsigned split_sends(const struct exchange *x);
 
 /* From aside to hand, to be worked on: what it waits for is counted from now on. */
 void split_take(struct exchange *x, struct aside *a);

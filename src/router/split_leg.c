@@ -84,9 +84,8 @@ static enum cause keep_answer(struct exchange *x, const struct call_in *in) {
 static enum next begin_decode(struct exchange *x) {
 	struct split *p = x->split;
 
-	p->phase = SPLIT_DECODE;
+	split_set_phase(x, SPLIT_DECODE);
 	split_take(x, &p->decode);
-	x->n_sends = 0; /* each leg has its attempts */
 	return exchange_go(x, STEP_CONNECT);
 }
 
@@ -195,7 +194,7 @@ static bool fail_aside(struct exchange *x, enum cause cause, const struct head *
 	}
 	split_let_go(x);
 	split_take(x, &p->prefill);
-	p->phase = SPLIT_PREFILL;
+	split_set_phase(x, SPLIT_PREFILL);
 	*next_out = head ? attempt_answered(x, head) : attempt_lost(x, cause);
 	return true;
 }

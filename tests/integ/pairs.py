@@ -78,6 +78,10 @@ class Pairs:
         """What was worked on where: a list of legs for each engine; None is a whole request."""
         return [[row["leg"] for row in e.ledger()["generations"]] for e in self.engines]
 
+    def unload(self):
+        """No load is charged any more."""
+        eventually(lambda: self.front.metric("headrace_in_flight") == 0)
+
     def is_settled(self, engines=None):
         """Nothing is at work, no blocks wait for anybody, no load is charged."""
         return self.front.metric("headrace_in_flight") == 0 and all(is_idle(e) for e in engines or self.engines)

@@ -137,10 +137,9 @@ bool split_answered(struct exchange *x, const struct head *answer) {
 static void step_back(struct exchange *x) {
 	struct split *p = x->split;
 
-	if (p->phase == SPLIT_PREFILL) {
-		split_set_phase(x, SPLIT_FIRST);
-	} else if (p->phase == SPLIT_DECODE && !is_prefill_kept(x)) {
-		forget_prefill(x);
+	if (p->phase == SPLIT_PREFILL || (p->phase == SPLIT_DECODE && !is_prefill_kept(x))) {
+		forget_prefill(x); /* also the part of its answer that came */
+		split_close_tap(x);
 		split_set_phase(x, SPLIT_FIRST);
 	}
 }

@@ -105,6 +105,9 @@ unsigned split_sends(const struct exchange *x);
 /* From aside to hand, to be worked on: what it waits for is counted from now on. */
 void split_take(struct exchange *x, struct aside *a);
 
+/* A prefill's answer is not listened to any more: what comes next is the client's, or another prefill's. */
+void split_close_tap(struct exchange *x);
+
 /* What is in hand ends without a word on how it did, and nothing is in hand. */
 void split_let_go(struct exchange *x);
 

@@ -89,6 +89,11 @@ static enum next begin_decode(struct exchange *x) {
 	return exchange_go(x, STEP_CONNECT);
 }
 
+void split_close_tap(struct exchange *x) {
+	tap_deinit(&x->tap, exchange_bufs(x));
+	x->tap = (struct tap){ .kind = 0 };
+}
+
 static enum next collected(struct exchange *x) {
 	struct ticket_usage usage;
 
@@ -97,8 +102,7 @@ static enum next collected(struct exchange *x) {
 	usage.output_tokens = 0; /* its one token says nothing of answers */
 	read_answer(x);
 	end_prefill(x, &usage);
-	tap_deinit(&x->tap, exchange_bufs(x));
-	x->tap = (struct tap){ .kind = 0 };
+	split_close_tap(x);
 	return begin_decode(x);
 }
 

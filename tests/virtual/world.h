@@ -14,6 +14,7 @@
 #include "fleet/fleet.h"
 #include "router/exchange.h"
 #include "router/hedge.h"
+#include "router/split_breaker.h"
 #include "router/verdicts.h"
 #include "virtual/fake_net.h"
 #include "virtual/parsed.h"
@@ -30,6 +31,7 @@ struct world_rest {
 struct world {
 	struct router_config config;
 	struct router router;
+	struct split_breaker split_breaker;
 	struct worker worker;
 	struct loop control; /* where the gatekeeper lives */
 	struct fleet *fleet;
@@ -230,7 +232,8 @@ static inline const char *world_is_wrong(struct world *w) {
 		return "the loop spins";
 	if (!world_is_unloaded(w))
 		return "load is charged for a request that has ended";
-	if (!list_is_empty(&worker->active) || worker->exchanges.n_lent || worker->hedges.n_lent)
+	if (!list_is_empty(&worker->active) || worker->exchanges.n_lent || worker->hedges.n_lent ||
+	    worker->splits.n_lent)
 		return "an exchange is left";
 	if (!world_are_breakers_settled(w))
 		return "attempts are not settled with their breakers";
@@ -349,6 +352,7 @@ static inline struct world *world_new(const char *const *models) {
 	w->router.clients.n_max = NET_PEERS_MAX;
 	w->router.load = load_new(1);
 	w->router.log = (void *)w;
+	w->router.split_breaker = &w->split_breaker;
 	w->fleet = fleet_new();
 
 	if (net.n_peers) /* of a test that failed and left them */

@@ -1,0 +1,252 @@
+/* A request of two engines, peer to peer: what each is sent, and what is done about either that is lost at
+ * any byte. */
+#include "virtual/expect.h"
+#include "virtual/pairs.h"
+
+#define ASKED   "{\"model\":\"m\",\"messages\":[]}"
+#define REST    "\"model\":\"m\",\"messages\":[]}"
+#define POSTED  "POST " CHAT " HTTP/1.1"
+#define WAIT_MS 1100 /* more than a retry waits */
+
+/* A prefill's answer, of which the decode is told `block`. */
+#define PREFILLED(block)                                                                                     \
+	"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 47\r\n\r\n"                    \
+	"{\"kv_transfer_params\":{\"remote_block_ids\":[" block "]}}"
+#define GIVEN(block) "{\"kv_transfer_params\":{\"remote_block_ids\":[" block "]}," REST
+
+static const struct pairs_how *const hows[] = { &pairs_nixl, &pairs_moriio, &pairs_sglang };
+
+/* The next request there is a leg's. */
+static void expect_leg(struct peer *engine, const char *text) {
+	assert_non_null(engine);
+	struct parsed m = expect_request_head(engine, POSTED);
+
+	assert_true(m.is_whole);
+	if (!parsed_has(bytes_slice(&m.body), text))
+		fail_msg("the body is \"%.*s\"", (int)m.body.n, m.body.p);
+	parsed_deinit(&m);
+}
+
+/* Of two engines the one that was asked first. */
+static struct peer *either(int a, int b) {
+	return net_newest(a) ? net_newest(a) : net_newest(b);
+}
+
+/* The newest connection to the other one; NULL: there is none. */
+static struct peer *other(const struct peer *p, int a, int b) {
+	return net_newest(a + b - p->engine);
+}
+
+static void expect_idle(const struct world *w) {
+	assert_true(world_is_unloaded(w));
+	assert_int_equal(w->worker.splits.n_lent, 0);
+}
+
+/* Who decodes answers, and nothing is left. */
+static void finish(struct world *w, struct peer *decode, struct peer *client) {
+	say(w, decode, ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	expect_idle(w);
+	expect_end(w, 1);
+}
+
+/* --- when all goes well ---------------------------------------------------------------------- */
+
+static void test_one_after_the_other(void **state) {
+	struct world *w = pairs_world(&pairs_nixl, 1, 1);
+	struct peer *client = post(w, CHAT, ASKED), *prefill = net_newest(0);
+
+	assert_int_equal(net_n_connects(1), 0);
+	assert_int_equal(world_load(w), 2); /* who decodes is expected to */
+	expect_leg(prefill, "{\"kv_transfer_params\":{\"do_remote_decode\":true,");
+	say(w, prefill, PREFILLED("7"));
+	expect_nothing(client);
+	expect_request(net_newest(1), POSTED, GIVEN("7"));
+	assert_int_equal(world_load(w), 1);
+	finish(w, net_newest(1), client);
+}
+
+static void test_both_at_once(void **state) {
+	for (unsigned i = 1; i < n_elems(hows); i++) {
+		struct world *w = pairs_world(hows[i], 1, 1);
+		struct peer *client = post(w, CHAT, ASKED), *prefill = net_newest(0), *decode = net_newest(1);
+
+		expect_leg(prefill, REST);
+		expect_leg(decode, REST);
+		say(w, decode, SSE_HEAD);
+		say_chunk(w, decode, "data: {}\n\n");
+		assert_int_equal(world_load(w), 2); /* the prefill is not over */
+		say(w, prefill, PREFILLED("7"));
+		assert_int_equal(world_load(w), 1);
+		say(w, decode, "0\r\n\r\n");
+		expect_answer(client, 200, "data: {}\n\n");
+		expect_idle(w);
+		expect_end(w, 1);
+	}
+}
+
+static void test_byte_by_byte(void **state) {
+	for (unsigned i = 0; i < n_elems(hows); i++) {
+		struct world *w = pairs_world(hows[i], 1, 1);
+
+		net.read_max = net.write_max = 1;
+		struct peer *client = post(w, CHAT, ASKED);
+		expect_leg(net_newest(0), REST);
+		say(w, net_newest(0), PREFILLED("7"));
+		expect_leg(net_newest(1), REST);
+		finish(w, net_newest(1), client);
+	}
+}
+
+/* --- a prefill is lost ------------------------------------------------------------------------- */
+
+/* Its connection ends behind so many bytes of its answer, before the decode has said anything. */
+static void lose_prefill(const struct pairs_how *how, size_t at, void (*end)(struct peer *)) {
+	struct world *w = pairs_world(how, 2, 1);
+	struct peer *client = post(w, CHAT, ASKED), *first = either(0, 1);
+
+	peer_say(first, slice_head(SLICE(PREFILLED("7")), at));
+	world_settle(w);
+	end(first);
+	world_pass(w, WAIT_MS);
+	expect_closed(first);
+	expect_leg(other(first, 0, 1), REST);
+	say(w, other(first, 0, 1), PREFILLED("8"));
+	if (how->is_concurrent)
+		expect_leg(net_newest(2), REST);
+	else
+		expect_request(net_newest(2), POSTED, GIVEN("8"));
+	assert_int_equal(w->worker.metrics->prefills, 1);
+	finish(w, net_newest(2), client);
+}
+
+static void test_a_prefill_is_lost_at_every_byte(void **state) {
+	for (unsigned i = 0; i < n_elems(hows); i++)
+		for (size_t at = 0; at < strlen(PREFILLED("7")); at++) {
+			lose_prefill(hows[i], at, peer_close);
+			lose_prefill(hows[i], at, peer_break);
+		}
+}
+
+/* What the client has had stays: who decodes may have all it needs. */
+static void test_a_prefill_is_lost_behind_the_answers_head(void **state) {
+	for (unsigned i = 1; i < n_elems(hows); i++) {
+		struct world *w = pairs_world(hows[i], 2, 1);
+		struct peer *client = post(w, CHAT, ASKED), *decode = net_newest(2), *prefill = either(0, 1);
+
+		say(w, decode, SSE_HEAD);
+		peer_break(prefill);
+		world_pass(w, WAIT_MS);
+		assert_null(other(prefill, 0, 1));
+		assert_int_equal(world_load(w), 1);
+		say_chunk(w, decode, "data: {}\n\n");
+		say(w, decode, "0\r\n\r\n");
+		expect_answer(client, 200, "data: {}\n\n");
+		expect_idle(w);
+		expect_end(w, 1);
+	}
+}
+
+static void test_a_prefill_that_falls_silent_is_given_up(void **state) {
+	static const size_t places[] = { 0, 20, 90 };
+	for (unsigned i = 0; i < n_elems(places); i++) {
+		struct world *w = pairs_world(&pairs_nixl, 2, 1);
+		struct peer *client = post(w, CHAT, ASKED), *first = either(0, 1);
+
+		peer_say(first, slice_head(SLICE(PREFILLED("7")), places[i]));
+		world_pass(w, 7000 + WAIT_MS);
+		expect_closed(first);
+		say(w, other(first, 0, 1), PREFILLED("8"));
+		expect_request(net_newest(2), POSTED, GIVEN("8"));
+		finish(w, net_newest(2), client);
+	}
+}
+
+/* --- a decode is lost ---------------------------------------------------------------------------- */
+
+/* Nothing of its answer has come: all is done anew. */
+static void lose_decode(const struct pairs_how *how, bool is_prefilled) {
+	struct world *w = pairs_world(how, 1, 2);
+	struct peer *client = post(w, CHAT, ASKED), *first = net_newest(0);
+
+	if (is_prefilled)
+		say(w, first, PREFILLED("7"));
+	struct peer *second = either(1, 2);
+	peer_close(second);
+	world_pass(w, WAIT_MS);
+	assert_int_equal(first->was_closed, !is_prefilled);
+	if (is_prefilled)
+		expect_leg(first, REST);
+	expect_leg(net_newest(0), REST);
+	say(w, net_newest(0), PREFILLED("8"));
+	expect_leg(other(second, 1, 2), REST);
+	finish(w, other(second, 1, 2), client);
+}
+
+static void test_a_decode_is_lost(void **state) {
+	for (unsigned i = 0; i < n_elems(hows); i++)
+		for (unsigned is_prefilled = !hows[i]->is_concurrent; is_prefilled < 2; is_prefilled++)
+			lose_decode(hows[i], is_prefilled);
+}
+
+/* It has fetched nothing: what was prefilled is for the other one. */
+static void test_a_decode_refuses(void **state) {
+	struct world *w = pairs_world(&pairs_nixl, 1, 2);
+	struct peer *client = post(w, CHAT, ASKED);
+
+	say(w, net_newest(0), PREFILLED("7"));
+	struct peer *second = either(1, 2);
+	say(w, second, "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n");
+	world_pass(w, WAIT_MS);
+	expect_request(other(second, 1, 2), POSTED, GIVEN("7"));
+	assert_int_equal(w->worker.metrics->prefills, 1);
+	finish(w, other(second, 1, 2), client);
+}
+
+/* --- the client leaves ----------------------------------------------------------------------------- */
+
+/* What both have said until then. */
+static void leave(const struct pairs_how *how, const char *prefill, const char *decode) {
+	struct world *w = pairs_world(how, 1, 1);
+	struct peer *client = post(w, CHAT, ASKED);
+
+	if (prefill)
+		say(w, net_newest(0), prefill);
+	if (decode)
+		say(w, net_newest(1), decode);
+	bool is_prefilled = prefill && slice_eq(slice_of(prefill), SLICE(PREFILLED("7")));
+	peer_close(client);
+	world_turn(w);
+	world_turn(w);
+	assert_int_equal(net_newest(0)->was_closed, !is_prefilled);
+	if (net_newest(1))
+		expect_closed(net_newest(1));
+	expect_idle(w);
+	expect_end(w, 1);
+}
+
+static void test_the_client_leaves(void **state) {
+	static const char *const parts[] = { NULL, "HTTP/1.1 2",
+		"HTTP/1.1 200 OK\r\ncontent-length: 47\r\n\r\n{\"kv", PREFILLED("7") };
+	for (unsigned i = 0; i < n_elems(hows); i++)
+		for (unsigned k = 0; k < n_elems(parts); k++) {
+			leave(hows[i], parts[k], NULL);
+			if (hows[i]->is_concurrent || k + 1 == n_elems(parts))
+				leave(hows[i], parts[k], SSE_HEAD);
+		}
+}
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_one_after_the_other),
+		cmocka_unit_test(test_both_at_once),
+		cmocka_unit_test(test_byte_by_byte),
+		cmocka_unit_test(test_a_prefill_is_lost_at_every_byte),
+		cmocka_unit_test(test_a_prefill_is_lost_behind_the_answers_head),
+		cmocka_unit_test(test_a_prefill_that_falls_silent_is_given_up),
+		cmocka_unit_test(test_a_decode_is_lost),
+		cmocka_unit_test(test_a_decode_refuses),
+		cmocka_unit_test(test_the_client_leaves),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

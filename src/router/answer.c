@@ -279,6 +279,7 @@ enum next step_relay(struct exchange *x) {
 	}
 	answer_finish_upstream(x);
 	attempt_release(x, CAUSE_NONE, x->status);
+	split_end(x);               /* no prefill is waited for, if the client is slow to read */
 	call_want(&x->down, false); /* nobody wants the rest of its body */
 	return call_pending(&x->down) ? WAIT : exchange_go(x, STEP_SETTLE);
 }

@@ -52,6 +52,8 @@ void attempt_leave(struct exchange *x, enum cause cause, unsigned status) {
 enum next attempt_elsewhere(struct exchange *x, enum cause cause, unsigned status) {
 	x->tried[x->n_tried++] = x->ticket.instance->slot;
 	attempt_leave(x, cause, status);
+	if (x->split)
+		split_step_back(x);
 	return exchange_go(x, STEP_PICK);
 }
 

@@ -133,15 +133,15 @@ bool split_answered(struct exchange *x, const struct head *answer) {
 	return false;
 }
 
-/* Where the legs stand when it comes back for another instance. */
-static void step_back(struct exchange *x) {
-	struct split *p = x->split;
+void split_step_back(struct exchange *x) {
+	const struct split *p = x->split;
 
-	if (p->phase == SPLIT_PREFILL || (p->phase == SPLIT_DECODE && !is_prefill_kept(x))) {
-		forget_prefill(x); /* also the part of its answer that came */
+	if (p->phase == SPLIT_PREFILL)
 		split_close_tap(x);
-		split_set_phase(x, SPLIT_FIRST);
-	}
+	else if (p->phase != SPLIT_DECODE || is_prefill_kept(x))
+		return;
+	forget_prefill(x); /* also the part of its answer that came */
+	split_set_phase(x, SPLIT_FIRST);
 }
 
 static const struct model *pool_of(const struct exchange *x) {
@@ -188,7 +188,6 @@ void split_enter(struct exchange *x, struct demand *demand, struct pick_input *i
 		begin(x, input);
 	if (!x->split)
 		return;
-	step_back(x);
 	if (x->split->phase != SPLIT_ALONE && (x->resume || !x->model->first)) /* or roles are others since */
 		go_alone(x);
 	aim(x, input, demand);

@@ -102,6 +102,9 @@ bool split_is_prefilling(const struct exchange *x);
 /* How often what is in hand was sent: each leg has its attempts. */
 unsigned split_sends(const struct exchange *x);
 
+/* What was in hand is lost, and is had elsewhere: what is of no use for that ends now, while it waits. */
+void split_step_back(struct exchange *x);
+
 /* From aside to hand, to be worked on: what it waits for is counted from now on. */
 void split_take(struct exchange *x, struct aside *a);
 

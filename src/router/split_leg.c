@@ -183,6 +183,15 @@ static void settle_aside(struct exchange *x) {
 	aside_swap(x, &p->prefill);
 }
 
+/* What the decode, which is in hand, was asked is of no use: it is picked, and no more, as before. */
+static void set_back_decode(struct exchange *x) {
+	attempt_drop(x);
+	x->moved_ms = 0;
+	x->n_addresses = 0;
+	x->n_interim = 0;
+	aside_put(x, &x->split->decode);
+}
+
 /* It failed; `head`: of what it said instead, NULL: nothing. */
 static bool fail_aside(struct exchange *x, enum cause cause, const struct head *head, enum next *next_out) {
 	struct split *p = x->split;
@@ -196,7 +205,7 @@ static bool fail_aside(struct exchange *x, enum cause cause, const struct head *
 		x->last_cause = last_cause;
 		return false;
 	}
-	split_let_go(x);
+	set_back_decode(x);
 	split_take(x, &p->prefill);
 	split_set_phase(x, SPLIT_PREFILL);
 	*next_out = head ? attempt_answered(x, head) : attempt_lost(x, cause);

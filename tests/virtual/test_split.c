@@ -147,6 +147,43 @@ static void test_a_prefill_is_lost_behind_the_answers_head(void **state) {
 	}
 }
 
+/* Its connection had ended before: it gets the request again at once, and the decode with it. */
+static void test_a_prefill_that_was_never_sent(void **state) {
+	struct world *w = pairs_world(&pairs_moriio, 1, 1);
+	struct peer *client = post(w, CHAT, ASKED), *prefill = net_newest(0), *decode = net_newest(1);
+
+	expect_leg(decode, REST);
+	say(w, prefill, PREFILLED("7"));
+	say(w, decode, ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	peer_deafen(prefill);
+	client = post(w, CHAT, ASKED);
+	expect_leg(decode, REST);
+	peer_finish(prefill);
+	world_settle(w);
+	expect_closed(decode);
+	assert_ptr_not_equal(net_newest(0), prefill);
+	say(w, net_newest(0), PREFILLED("8"));
+	expect_leg(net_newest(1), REST);
+	say(w, net_newest(1), ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	expect_end(w, 2);
+}
+
+/* The answer is complete, and not yet read. */
+static void test_a_prefill_ends_with_the_answer(void **state) {
+	struct world *w = pairs_world(&pairs_moriio, 1, 1);
+	struct peer *client = post(w, CHAT, ASKED);
+
+	peer_stall(client, 10);
+	say(w, net_newest(1), ANSWER_OK);
+	expect_closed(net_newest(0));
+	peer_stall(client, SIZE_MAX);
+	world_settle(w);
+	expect_answer(client, 200, "ok");
+	expect_end(w, 1);
+}
+
 static void test_a_prefill_that_falls_silent_is_given_up(void **state) {
 	static const size_t places[] = { 0, 20, 90 };
 	for (unsigned i = 0; i < n_elems(places); i++) {
@@ -203,6 +240,19 @@ static void test_a_decode_refuses(void **state) {
 	finish(w, other(second, 1, 2), client);
 }
 
+/* Where both are asked at once the prefill ends with it, and not when the wait for another one is over. */
+static void test_a_decode_refuses_while_it_is_prefilled(void **state) {
+	struct world *w = pairs_world(&pairs_sglang, 1, 2);
+	struct peer *client = post(w, CHAT, ASKED), *second = either(1, 2);
+
+	say(w, second, "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n");
+	expect_closed(net_newest(0));
+	assert_int_equal(world_load(w), 0);
+	world_pass(w, WAIT_MS);
+	say(w, net_newest(0), PREFILLED("7"));
+	finish(w, other(second, 1, 2), client);
+}
+
 /* --- the client leaves ----------------------------------------------------------------------------- */
 
 /* What both have said until then. */
@@ -243,9 +293,12 @@ int main(void) {
 		cmocka_unit_test(test_byte_by_byte),
 		cmocka_unit_test(test_a_prefill_is_lost_at_every_byte),
 		cmocka_unit_test(test_a_prefill_is_lost_behind_the_answers_head),
+		cmocka_unit_test(test_a_prefill_that_was_never_sent),
+		cmocka_unit_test(test_a_prefill_ends_with_the_answer),
 		cmocka_unit_test(test_a_prefill_that_falls_silent_is_given_up),
 		cmocka_unit_test(test_a_decode_is_lost),
 		cmocka_unit_test(test_a_decode_refuses),
+		cmocka_unit_test(test_a_decode_refuses_while_it_is_prefilled),
 		cmocka_unit_test(test_the_client_leaves),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,7 +30,13 @@ static inline void pairs_set_engine(
 	world_set_labelled(w, i, "m", 1, list);
 }
 
-/* All serve "m". Prompts of any length are shared, and each leg may be had three times. */
+/* Prompts of any length are shared, and each leg may be had three times. */
+static inline void pairs_configure(struct world *w) {
+	w->config.retry.attempts = 3;
+	w->config.retry.sent = true;
+}
+
+/* All serve "m". */
 static inline struct world *pairs_world(
     const struct pairs_how *how, unsigned n_prefills, unsigned n_decodes) {
 	static const char *const models[] = { "m", "m", "m", "m", "m", "m", NULL };
@@ -39,7 +45,6 @@ static inline struct world *pairs_world(
 
 	for (unsigned i = 0; i < n_prefills + n_decodes; i++)
 		pairs_set_engine(w, i, i < n_prefills ? "prefill" : "decode", how);
-	w->config.retry.attempts = 3;
-	w->config.retry.sent = true;
+	pairs_configure(w);
 	return w;
 }

@@ -160,8 +160,7 @@ static void write_traits(const struct snapshot *snap, struct model *model, struc
 static bool is_usable(const struct snapshot *snap, uint32_t r) {
 	const struct snapshot_row *row = &snap->rows[r];
 
-	return r < snap->n_rows && row->state <= INSTANCE_UNHEALTHY && row->are_models_known &&
-	    row->n_addresses > 0;
+	return row->state <= INSTANCE_UNHEALTHY && row->are_models_known && row->n_addresses > 0;
 }
 
 /* What there is for a model, counted before any is chosen. */
@@ -353,6 +352,8 @@ static void write_model(struct snapshot *snap, const struct offer *offers, size_
 
 	*model = (struct model){ .name = offers[0].model->key };
 	for (size_t i = 0; i < n; i++) {
+		if (offers[i].primary == snap->n_rows) /* lost: the last one */
+			break;
 		if (model->object.n == 0 && is_usable(snap, offers[i].primary))
 			model->object = offers[i].model->value;
 		if (i == 0 || offers[i].primary != offers[i - 1].primary)

@@ -527,6 +527,22 @@ static void roles_make_pools(void **state) {
 	bed_free(&bed);
 }
 
+/* Whether others have roles or not. */
+static void lost_models_have_empty_pools(void **state) {
+	static const struct pair lost[] = { { SLICE("gone"), { NULL, 0 } }, { SLICE("llama"), { NULL, 0 } } };
+	struct bed bed = { .n = 0 };
+
+	bed_add(&bed, &llama, 1);
+	bed.rows[0].labels = (struct pairs){ &prefills, 1 };
+	struct snapshot *snap = snapshot_new(1, bed.rows, bed.n, (struct pairs){ lost, n_elems(lost) });
+	assert_candidates(snapshot_model(snap, SLICE("gone")), NULL, 0);
+	assert_null(snapshot_model(snap, SLICE("gone"))->first);
+	assert_candidates(snapshot_model(snap, SLICE("llama"))->first, (uint32_t[]){ 0 }, 1);
+	assert_candidates(snapshot_model(snap, SLICE("llama"))->decode, NULL, 0);
+	snapshot_unref(&snap);
+	bed_free(&bed);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(models_are_sorted_and_found),
@@ -547,6 +563,7 @@ int main(void) {
 		cmocka_unit_test(a_snapshot_keeps_its_instances),
 		cmocka_unit_test(a_thousand_models_are_found),
 		cmocka_unit_test(roles_make_pools),
+		cmocka_unit_test(lost_models_have_empty_pools),
 		cmocka_unit_test(threads_share_references),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -36,6 +36,18 @@ def announce(start):
     return lambda router, kind, engine, **more: start(Announcer, router.discovery_port, kind, engine.port, **more)
 
 
+@pytest.fixture
+def pair(engine, announce):
+    """pair(router, *flags) -> a decode engine that serves, and who announces it; a prefill engine is there, too."""
+    def announce_both(router, *flags):
+        prefill, decode = engine(["m"]), engine(["m"], *flags)
+        announce(router, "P", prefill)
+        sender = announce(router, "D", decode)
+        eventually(lambda: {prefill.port, decode.port} <= set(services(router)))
+        return decode, sender
+    return announce_both
+
+
 def services(router):
     """{port: labels} of those that serve."""
     return {s["port"]: s["metadata"] for s in router.get("/services").json()["services"] if s["healthy"]}
@@ -63,17 +75,16 @@ def test_a_pair_that_announces_itself_is_ready(engine, front, announce):
     assert router.metric("headrace_zmq_instances", role="prefill") == 1
 
 
-def test_who_falls_silent_leaves_and_its_stream_ends_well(engine, front, announce):
-    router, worker = front(), engine(["m"], "--itl", "10ms")
-    sender = announce(router, "D", worker)
-    eventually(lambda: worker.port in services(router))
+def test_who_falls_silent_leaves_and_its_stream_ends_well(front, announce, pair):
+    router = front()
+    worker, sender = pair(router, "--itl", "10ms")
     body = chat_body(stream=True, max_tokens=100000, ignore_eos=True)
     with http() as client, client.stream("POST", router.url + "/v1/chat/completions", json=body) as stream:
         lines = stream.iter_lines()
         next(lines)
         began = time.monotonic()
         sender.stop()
-        eventually(lambda: router.get("/services").json()["total"] == 0)
+        eventually(lambda: router.get("/services").json()["total"] == 1)
         assert time.monotonic() - began >= LEASE - 1
         for _ in range(20):
             next(lines)
@@ -148,10 +159,9 @@ def strangers():
 
 
 @pytest.mark.parametrize("pieces", [junk, oversized, huge_maps, strangers], ids=lambda f: f.__name__)
-def test_a_flood_grows_nothing(engine, front, announce, pieces):
-    router, worker = front(), engine(["m"])
-    announce(router, "D", worker)
-    eventually(lambda: worker.port in services(router))
+def test_a_flood_grows_nothing(front, pair, pieces):
+    router = front()
+    worker, _ = pair(router)
     before, good = router.rss_bytes(), router.metric("headrace_zmq_messages_total", outcome="good")
     flood(router.discovery_port, pieces())
     said = {junk: "bad", huge_maps: "bad", strangers: "refused", oversized: "good"}[pieces]
@@ -164,8 +174,8 @@ def test_a_flood_grows_nothing(engine, front, announce, pieces):
     assert router.output().count("on the discovery socket is skipped") < 60
 
 
-def test_what_is_no_zmq_does_no_harm(engine, front, announce):
-    router, worker = front(), engine(["m"])
+def test_what_is_no_zmq_does_no_harm(front, pair):
+    router = front()
     rng = random.Random(11)
     greeting = b"\xff" + b"\0" * 8 + b"\x7f\x03\0NULL" + b"\0" * 48
     hello = b"\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
@@ -180,8 +190,7 @@ def test_what_is_no_zmq_does_no_harm(engine, front, announce):
         except ConnectionError:
             pass
         held.append(s)
-    announce(router, "D", worker)
-    eventually(lambda: worker.port in services(router))
+    pair(router)
     assert router.chat().status_code == 200
     for s in held:
         s.close()

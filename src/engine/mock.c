@@ -131,6 +131,33 @@ static int open_channel(struct mock *m) {
 	return kv_channel_open(&m->channel, &m->loop, fd);
 }
 
+/* NULL: none is said. */
+static const char *transfer_mode(const struct mock_config *config) {
+	if (config->connector != MOCK_KV_MORIIO)
+		return NULL;
+	return config->kv_mode == MOCK_KV_WRITE ? "WRITE" : "READ";
+}
+
+/* To a router that finds its engines so. */
+static int announce(struct mock *m, uint16_t port) {
+	const struct mock_config *config = m->config;
+	const struct kv_rules *kv = &m->rules.kv;
+	char url[TEXT_URL_BYTES];
+
+	if (!config->zmq_register[0])
+		return 0;
+	text_print_url(url, sizeof(url), kv->host, port);
+	const struct announcement said = {
+		.is_prefill = kv->role == KV_PREFILL,
+		.http_address = url + strlen("http://"),
+		.zmq_address = kv->zmq_address,
+		.transfer_mode = transfer_mode(config),
+		.tp_size = kv->tp_size,
+		.dp_size = kv->n_ranks,
+	};
+	return announcer_open(&m->announcer, &m->loop, config->zmq_register, &said);
+}
+
 int mock_open(struct mock *m, const struct mock_config *config, int listen_fd) {
 	const struct server_limits limits = { .head_ms = HEAD_MS, .keepalive_ms = KEEPALIVE_MS };
 
@@ -142,7 +169,7 @@ int mock_open(struct mock *m, const struct mock_config *config, int listen_fd) {
 	timer_init(&m->tick, on_tick);
 	bytes_init(&m->events, EVENTS_BYTES);
 	int r = loop_init(&m->loop, &m->budget);
-	if (r < 0 || (r = open_channel(m)) < 0)
+	if (r < 0 || (r = open_channel(m)) < 0 || (r = announce(m, listener_port(listen_fd))) < 0)
 		return r;
 	return server_open(&m->server, &m->loop, listen_fd, NULL, &limits, &mock_handler, m);
 }
@@ -163,6 +190,7 @@ void mock_close(struct mock *m) {
 	list_each_safe (it, &m->calls)
 		mock_call_cut(it);
 	timer_stop(&m->tick);
+	announcer_close(&m->announcer);
 	server_close(&m->server);
 	if (m->channel.loop)
 		kv_channel_close(&m->channel);

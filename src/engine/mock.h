@@ -9,6 +9,7 @@
 #pragma once
 
 #include "base/rng.h"
+#include "engine/announcer.h"
 #include "engine/api.h"
 #include "engine/capture.h"
 #include "engine/kv_channel.h"
@@ -41,6 +42,7 @@ struct mock {
 	struct list awaiting;      /* prefills whose decodes have not come */
 	struct timer tick;         /* the scheduler's next token */
 	struct bytes events;       /* one rendering at a time */
+	struct announcer announcer;
 	struct mail stop;
 };
 
@@ -71,7 +73,7 @@ void mock_answer(struct mock *m, const struct mock_request *request, struct mock
 void mock_respond_json(struct mock_response *response, uint32_t status, json_t *json);
 void mock_respond_refusal(struct mock_response *response, const struct refusal *refusal, bool is_anthropic);
 
-/* Takes the listening socket; negative: it, or the side channel's, could not be opened. */
+/* Takes the listening socket; negative: it, the side channel's or the announcer's could not be opened. */
 must_use int mock_open(struct mock *m, const struct mock_config *config, int listen_fd);
 
 /* Serves until mock_stop(), which is safe in a signal handler and in another thread, once. */

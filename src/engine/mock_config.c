@@ -84,6 +84,10 @@ static const struct option rows[] = {
 	{ "engine", "zmq_address", .arg = "HOST:PORT",
 	    .help = "with moriio and p2p_nccl: where others find it by a request id", .type = OPTION_STRING,
 	    .check = check_address, AT(zmq_address) },
+	{ "engine", "zmq_register", .arg = "HOST:PORT",
+	    .help = "with zmq_address: discovery socket of a router, which is told once a second that it is "
+		    "there",
+	    .type = OPTION_STRING, .check = check_address, AT(zmq_register) },
 	{ "engine", "bootstrap_port",
 	    .help = "port where decodes come for the blocks of this prefill; 0 takes a free one",
 	    .type = OPTION_UINT, .def = "0", .max = UINT16_MAX, AT(bootstrap_port) },
@@ -150,6 +154,8 @@ static void verify(struct option_set *set, void *arg) {
 	if (has_address != (config->zmq_address[0] != '\0'))
 		option_mistake(set, "engine.zmq_address", "%s with this kv_connector",
 		    has_address ? "is needed" : "is of no use");
+	if (config->zmq_register[0] && (!has_address || config->role == KV_UNIFIED))
+		option_mistake(set, "engine.zmq_register", "is for a prefill or a decode with a zmq_address");
 	if (!fault_plan_parse(slice_of(config->fault_text), &config->fault, message))
 		assert(option_mistakes(set) > 0); /* check_fault() has said so */
 }

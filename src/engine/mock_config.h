@@ -41,8 +41,9 @@ struct mock_config {
 	enum kv_role role;
 	enum mock_connector connector;
 	enum mock_kv_mode kv_mode;
-	uint16_t bootstrap_port; /* of the side channel; 0: any */
-	const char *zmq_address; /* host:port of the side channel in place of that; "": none */
+	uint16_t bootstrap_port;  /* of the side channel; 0: any */
+	const char *zmq_address;  /* host:port of the side channel in place of that; "": none */
+	const char *zmq_register; /* host:port of the discovery socket that is told of it; "": none */
 	uint32_t n_ranks, tp_size;
 	uint64_t kv_ttl_ms;
 	uint64_t seed;

@@ -82,7 +82,7 @@ static const char *half_of(const struct snapshot_row *row) {
 	return "";
 }
 
-/* As vLLM's router has it: a text, and good only while all are well. */
+/* As vLLM's router has it: a text, and good only while all are well, and both halves there. */
 static json_t *local_health_of_all(const struct local_state *s, unsigned *status) {
 	char *text = NULL;
 	size_t n = 0;
@@ -95,10 +95,11 @@ static json_t *local_health_of_all(const struct local_state *s, unsigned *status
 			    row->instance->spec.url.p);
 	}
 	fclose(out);
-	*status = n || !s->n_total ? 503 : 200;
+	*status = n || !is_able(s) ? 503 : 200;
 	json_t *json = text_json(n ? (struct slice){ text, n }
-		: s->n_total       ? SLICE("OK")
-				   : SLICE("No workers"));
+		: !s->n_total      ? SLICE("No workers")
+		: is_able(s)       ? SLICE("OK")
+				   : SLICE("No pair of a prefill and a decode worker"));
 	free(text);
 	return json;
 }

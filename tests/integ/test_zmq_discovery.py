@@ -6,14 +6,16 @@ import struct
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import msgpack
 import pytest
 import zmq
 
 from announcing import Announcer
+from pairs import CHAT, CONNECTORS, Side, is_idle, long_chat, transfers
 from ports import free_port
-from program import Router, chat_body, eventually, http
+from program import Engine, Router, chat_body, eventually, http
 from upgrading import UpgradableRouter
 
 QUICK = {"interval": "100ms", "slow_start": "0s"}
@@ -230,3 +232,77 @@ def test_an_upgrade_takes_over_socket_and_engines(engine, front, announce):
     watcher.join(60)
     assert len(seen) > 100 and all(seen)
     assert set(services(router)) == {prefill.port, decode.port}
+
+
+# --- engines that announce themselves, and do what they say ----------------------------------
+
+ADDRESSED = [name for name, connector in CONNECTORS.items() if connector.has_address]
+
+
+@pytest.fixture
+def fleet(start, engine, front):
+    """fleet(connector, n, ...) -> a router and n engines of each role, which it knows from themselves alone."""
+    def open_fleet(name, n=1, *flags, **tables):
+        router = front(**tables)
+        address = f"127.0.0.1:{router.discovery_port}"
+        engines = [start(Engine, ["m"], *Side(role, CONNECTORS[name]).flags, "--zmq-register", address, *flags)
+                   for role in ("prefill", "decode") for _ in range(n)]
+        eventually(lambda: len(services(router)) == len(engines))
+        return router, engines[:n], engines[n:]
+    return open_fleet
+
+
+@pytest.mark.parametrize("name", ADDRESSED)
+def test_what_engines_say_brings_them_together(fleet, name):
+    router, (first,), (second,) = fleet(name)
+    for stream in (False, True):
+        answer = router.post(CHAT, json=long_chat(stream=stream))
+        assert answer.status_code == 200 and '"error":{' not in answer.text
+    eventually(lambda: is_idle(first) and is_idle(second))
+    assert [[row["leg"] for row in e.ledger()["generations"]] for e in (first, second)] == [["prefill"] * 2, ["decode"] * 2]
+    assert transfers(first)["fetched"] == 2
+    assert services(router)[second.port]["kv_connector"] == CONNECTORS[name].router
+    assert services(router)[second.port].get("kv_mode") == CONNECTORS[name].mode
+
+
+@pytest.mark.parametrize("role", [0, 1], ids=["prefill", "decode"])
+@pytest.mark.parametrize("name", ADDRESSED)
+def test_who_dies_leaves_and_nothing_is_lost(fleet, name, role):
+    """Its requests are had by the other one, before it has left and after."""
+    router, *engines = fleet(name, 2, retry={"sent": True, "budget": 1})
+    dies, stays = engines[role]
+    ends = threading.Event()
+
+    def ask(i):
+        statuses = []
+        while not ends.is_set():
+            statuses.append(router.post(CHAT, json=long_chat(i)).status_code)
+        return statuses
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask, i) for i in range(4)]
+        eventually(lambda: dies.count("finished") > 10)
+        dies.kill()
+        eventually(lambda: router.get("/services").json()["total"] == 3)
+        before = stays.count("finished")
+        eventually(lambda: stays.count("finished") > before + 10)
+        ends.set()
+        statuses = [status for future in asking for status in future.result()]
+    assert set(statuses) == {200}
+    assert dies.port not in services(router)
+    eventually(lambda: router.metric("headrace_in_flight") == 0 and stays.count("running") == 0)
+
+
+def test_health_wants_both_halves_in_the_dialect(engine, front, announce):
+    router = front(router={"dialect": "vllm"})
+    seen = (lambda: [router.get(path).status_code for path in ("/health", "/readiness", "/liveness")])
+    assert seen() == [503, 503, 200]
+    assert router.get("/readiness").json() == {"status": "not_ready", "reason": "no instance is available", "total_workers": 0}
+    assert router.chat().status_code == 503
+    prefill = engine(["m"])
+    announce(router, "P", prefill)
+    eventually(lambda: prefill.port in services(router))
+    assert seen() == [503, 503, 200]
+    assert router.get("/health").text == "No pair of a prefill and a decode worker"
+    announce(router, "D", engine(["m"]))
+    eventually(lambda: seen() == [200, 200, 200])
+    assert router.get("/health").text == "OK"

@@ -37,6 +37,16 @@ must_use struct log_writer *log_writer_new(const char *path, unsigned n_rings);
  */
 void log_writer_rotate(struct log_writer *w, uint64_t max_bytes, unsigned keep);
 
+/*
+ * The same with a file a day: path.YYYY-MM-DD, a new one for what is written from midnight UTC on. Folders
+ * that are missing are made. While a new day's file cannot be opened, which is logged, the last one goes on.
+ */
+must_use struct log_writer *log_writer_new_daily(const char *path, unsigned n_rings);
+
+/* Where lines go, the same number for the writer's life. Of a file: others may append whole lines, which do
+ * not mix with the writer's, but for a disk that is full. */
+int log_writer_fd(const struct log_writer *w);
+
 /* Writes what is there, waits for the thread, closes. */
 void log_writer_free(struct log_writer **w);
 

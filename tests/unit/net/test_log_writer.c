@@ -262,6 +262,155 @@ static void a_dash_is_standard_output(void **state) {
 	free(text);
 }
 
+/* --- a file a day ------------------------------------------------------------------------- */
+
+#define NEW_YEAR_MS UINT64_C(1767225600000) /* 2026-01-01T00:00:00Z */
+
+static _Atomic uint64_t wall_ms;
+
+static uint64_t wall_now(void) {
+	return atomic_load(&wall_ms);
+}
+
+static int days_begin(void **state) {
+	atomic_store(&wall_ms, NEW_YEAR_MS - 1);
+	clock_set_wall_source(wall_now);
+	return 0;
+}
+
+static int days_end(void **state) {
+	clock_set_wall_source(NULL);
+	return 0;
+}
+
+/* Where the lines of this day are. */
+static const char *day_name(char room[96], const char *day) {
+	snprintf(room, 96, "%s.%s", path, day);
+	return room;
+}
+
+/* Puts numbered lines, from `n` on, until the file is there; the number of the next one. */
+static unsigned put_until(struct log_ring *r, unsigned n, const char *file) {
+	struct stat st;
+	char room[300];
+	while (stat(file, &st) < 0 || !S_ISREG(st.st_mode))
+		put_surely(r, numbered(room, 0, n++));
+	return n;
+}
+
+/* The lines of both, one after the other, are all that were put; then neither is there any more. */
+static void check_days(const char *first, const char *second, unsigned n_lines) {
+	size_t n1, n2;
+	char *a = file_text(first, &n1), *b = file_text(second, &n2);
+	a = realloc(a, n1 + n2 + 1);
+	memcpy(a + n1, b, n2);
+	assert_true(n1 > 0 && a[n1 - 1] == '\n');
+	assert_true(n2 > 0);
+	assert_int_equal(check_lines(a, n1 + n2, 1), n_lines);
+	free(a);
+	free(b);
+	unlink(first);
+	unlink(second);
+}
+
+static void a_day_has_a_file_of_its_own(void **state) {
+	char old[96], new[96], room[300];
+	day_name(old, "2025-12-31");
+	day_name(new, "2026-01-01");
+	struct log_writer *w = log_writer_new_daily(path, 1);
+	struct log_ring *r = log_writer_ring(w, 0);
+	int fd = log_writer_fd(w);
+	put_surely(r, numbered(room, 0, 0));
+	while (atomic_load(&r->taken) < atomic_load(&r->written))
+		sched_yield();
+	assert_int_equal(access(new, F_OK), -1);
+	atomic_store(&wall_ms, NEW_YEAR_MS);
+	unsigned n = put_until(r, 1, new);
+	put_surely(r, numbered(room, 0, n++));
+	assert_int_equal(log_writer_fd(w), fd);
+	log_writer_free(&w);
+	check_days(old, new, n);
+}
+
+static void a_day_that_cannot_be_opened_goes_on_in_the_last_file(void **state) {
+	char old[96], new[96], said[64], room[300];
+	struct stat st = { .st_size = 0 };
+	snprintf(said, sizeof(said), "%s/said", folder);
+	int fd = open(said, O_WRONLY | O_APPEND | O_CREAT, 0600);
+	assert_int_equal(mkdir(day_name(new, "2026-01-01"), 0700), 0);
+	struct log_writer *w = log_writer_new_daily(path, 1);
+	struct log_ring *r = log_writer_ring(w, 0);
+	unsigned n = put_until(r, 0, day_name(old, "2025-12-31"));
+	put_surely(r, numbered(room, 0, n++));
+	log_copy_to(fd);
+	atomic_store(&wall_ms, NEW_YEAR_MS);
+	for (; !st.st_size; fstat(fd, &st))
+		put_surely(r, numbered(room, 0, n++));
+	log_copy_to(-1);
+	assert_int_equal(rmdir(new), 0);
+	atomic_store(&wall_ms, NEW_YEAR_MS + ROLL_AGAIN_MS);
+	n = put_until(r, n, new);
+	put_surely(r, numbered(room, 0, n++));
+	log_writer_free(&w);
+	check_days(old, new, n);
+	close(fd);
+	unlink(said);
+}
+
+static void folders_that_are_missing_are_made(void **state) {
+	char upper[64], lower[80], inside[96], file[128], below[136];
+	snprintf(upper, sizeof(upper), "%s/new", folder);
+	snprintf(lower, sizeof(lower), "%s/newer", upper);
+	snprintf(inside, sizeof(inside), "%s/log", lower);
+	snprintf(file, sizeof(file), "%s.2025-12-31", inside);
+	struct log_writer *w = log_writer_new_daily(inside, 1);
+	assert_non_null(w);
+	log_writer_free(&w);
+	snprintf(below, sizeof(below), "%s/log", file);
+	assert_null(log_writer_new_daily(below, 1));
+	assert_int_equal(errno, ENOTDIR);
+	assert_int_equal(unlink(file), 0);
+	assert_int_equal(rmdir(lower), 0);
+	assert_int_equal(rmdir(upper), 0);
+}
+
+/* Events of an idle program are lines of their day, too. */
+static void a_day_begins_without_a_line_of_ours(void **state) {
+	char old[96], new[96];
+	struct log_writer *w = log_writer_new_daily(path, 1);
+	assert_int_equal(access(day_name(old, "2025-12-31"), F_OK), 0);
+	atomic_store(&wall_ms, NEW_YEAR_MS);
+	while (access(day_name(new, "2026-01-01"), F_OK) < 0)
+		sched_yield();
+	log_writer_free(&w);
+	assert_int_equal(unlink(old), 0);
+	assert_int_equal(unlink(new), 0);
+}
+
+/* Of who writes to the same file, as events do, none cuts a line of the writer. */
+static void others_append_whole_lines(void **state) {
+	struct log_writer *w = log_writer_new(path, 1);
+	struct log_ring *r = log_writer_ring(w, 0);
+	pthread_t thread;
+	pthread_create(&thread, NULL, producer_main, r);
+	while (atomic_load(&r->taken) < 3 * LOG_RING_BYTES)
+		assert_int_equal(write(log_writer_fd(w), "event\n", 6), 6);
+	pthread_join(thread, NULL);
+	log_writer_free(&w);
+	size_t n, kept = 0;
+	char *text = file_text(path, &n);
+	for (size_t at = 0, end; at < n; at = end) {
+		end = at + (size_t)((char *)memchr(text + at, '\n', n - at) + 1 - (text + at));
+		if (end - at == 6 && !memcmp(text + at, "event\n", 6))
+			continue;
+		memmove(text + kept, text + at, end - at);
+		kept += end - at;
+	}
+	assert_true(kept < n);
+	assert_int_equal(check_lines(text, kept, 1), 30000);
+	free(text);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(every_line_is_written_whole, path_remove),
@@ -273,6 +422,12 @@ int main(void) {
 		cmocka_unit_test_teardown(a_reader_that_stops_holds_nobody, path_remove),
 		cmocka_unit_test_teardown(a_reader_that_left_may_come_back, path_remove),
 		cmocka_unit_test_teardown(a_dash_is_standard_output, path_remove),
+		cmocka_unit_test_setup_teardown(a_day_has_a_file_of_its_own, days_begin, days_end),
+		cmocka_unit_test_setup_teardown(
+		    a_day_that_cannot_be_opened_goes_on_in_the_last_file, days_begin, days_end),
+		cmocka_unit_test_setup_teardown(folders_that_are_missing_are_made, days_begin, days_end),
+		cmocka_unit_test_setup_teardown(a_day_begins_without_a_line_of_ours, days_begin, days_end),
+		cmocka_unit_test_teardown(others_append_whole_lines, path_remove),
 	};
 	return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

@@ -91,6 +91,8 @@ static const char *const backends[] = { "vllm", "sglang", "openai", "trtllm", "a
 static const char *const half_closes[] = { "abort", "serve", NULL };
 static const char *const privacy_levels[] = { "public", "internal", "confidential", "restricted", NULL };
 static const char *const log_formats[] = { "json", NULL };
+static const char *const log_rotations[] = { "never", "daily", NULL };
+static const char *const log_events[] = { "stderr", "both", NULL };
 static const char *const locality_modes[] = { "off", "prefer", "require", NULL };
 /* The first as enum log_level has them; config_verify() makes the former of the others. */
 static const char *const log_levels[] = { "debug", "info", "warn", "error", "warning", "critical", NULL };
@@ -537,6 +539,15 @@ static const struct option rows[] = {
 	    .choices = log_levels, .def = "info", ROUTER(log_level) },
 	{ "log", "dir", .arg = "DIR", .help = "where log files go that are not named from the root",
 	    .type = OPTION_STRING, ROUTER(log_dir), .fixed = true },
+	{ "log", "rotate", .flag = "log-rotate",
+	    .help =
+		"daily: the access log is FILE.YYYY-MM-DD, a new one from midnight UTC on; its folders are "
+		"made if need be",
+	    .type = OPTION_ENUM, .choices = log_rotations, .def = "never", ROUTER(log_rotation),
+	    .fixed = true },
+	{ "log", "events", .flag = "log-events",
+	    .help = "where events go: to standard error, or there and into the access log",
+	    .type = OPTION_ENUM, .choices = log_events, .def = "stderr", ROUTER(log_events), .fixed = true },
 
 	{ "discovery", "interval", .help = "how often engines without declared models are asked for them",
 	    .type = OPTION_DURATION, .def = "10s", .min = 100, .max = 24 * HOUR_MS,

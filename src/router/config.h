@@ -32,6 +32,10 @@ enum router_worker_api {
 /* Whose defaults and errors: ours, those of InfiniLM-SVC's router, or of vLLM's (router/vllm_config.h). */
 enum router_dialect { ROUTER_HEADRACE, ROUTER_INFINILM, ROUTER_VLLM };
 
+/* When a log of ours goes on in another file, and where events go. */
+enum router_rotation { ROUTER_LOG_NEVER, ROUTER_LOG_DAILY };
+enum router_events { ROUTER_EVENTS_STDERR, ROUTER_EVENTS_BOTH };
+
 /* Where vLLM's router keeps responses of the backend openai. */
 enum router_history { ROUTER_HISTORY_NONE, ROUTER_HISTORY_MEMORY };
 
@@ -206,6 +210,8 @@ struct router_config {
 	const char *log_access; /* "-": stdout, "off", or a path (log_dir is in it) */
 	const char *log_dir;    /* "": where we were started */
 	enum log_level log_level;
+	enum router_rotation log_rotation;
+	enum router_events log_events;
 	/* [discovery] */
 	uint64_t models_interval_ms, models_timeout_ms, resolve_interval_ms;
 	uint64_t scrape_interval_ms;          /* 0: off */

@@ -362,7 +362,7 @@ static void verify_worker_api(struct option_set *set, const struct router_config
 }
 
 /* Whether we may write there shows at the start: somebody else may have asked for the check. */
-static void verify_log(struct option_set *set, const char *path, const char *file) {
+static void verify_log(struct option_set *set, const char *path, const char *file, bool is_daily) {
 	const char *slash = strrchr(file, '/');
 	size_t n = slash ? size_max((size_t)(slash - file), 1) : 0, n_bytes = n + sizeof(".");
 	char *folder = option_alloc(set, n_bytes);
@@ -375,13 +375,15 @@ static void verify_log(struct option_set *set, const char *path, const char *fil
 	}
 	int r = stat(folder, &s);
 
+	if (r < 0 && errno == ENOENT && is_daily) /* it is made at the start */
+		return;
 	if (r < 0 || !S_ISDIR(s.st_mode))
 		option_mistake(set, path, "%s: %s", folder, strerror(r < 0 ? errno : ENOTDIR));
 }
 
 /* Makes a path of the name of a log that is to be a file. */
-static void place_log(
-    struct option_set *set, const struct router_config *config, const char *path, const char **file_inout) {
+static void place_log(struct option_set *set, const struct router_config *config, const char *path,
+    const char **file_inout, bool is_daily) {
 	const char *file = *file_inout;
 	size_t n_bytes = strlen(config->log_dir) + strlen(file) + sizeof("/");
 	char *joined = option_alloc(set, n_bytes);
@@ -391,7 +393,17 @@ static void place_log(
 	snprintf(joined, n_bytes, "%s/%s", config->log_dir, file);
 	if (file[0] && file[0] != '/' && config->log_dir[0])
 		*file_inout = joined;
-	verify_log(set, path, *file_inout);
+	verify_log(set, path, *file_inout, is_daily);
+}
+
+/* What is said of a file, and there is none. */
+static void warn_of_logs(struct option_set *set, const struct router_config *config) {
+	bool is_file = strcmp(config->log_access, "-") && strcmp(config->log_access, "off");
+
+	if (!is_file && config->log_rotation != ROUTER_LOG_NEVER)
+		option_warning(set, "log.rotate", "has no effect: the access log is no file");
+	if (!is_file && config->log_events != ROUTER_EVENTS_STDERR)
+		option_warning(set, "log.events", "has no effect: the access log is no file");
 }
 
 /* Those of a role are as those of all, until somebody says another number. */
@@ -447,8 +459,9 @@ void config_verify(struct option_set *set, struct router_config *config) {
 	use_validation_urls(set, config);
 	verify_limits(set, config);
 	verify_listeners(set, config);
-	place_log(set, config, "log.access", &config->log_access);
-	place_log(set, config, "explain.log", &config->explain.log);
+	place_log(set, config, "log.access", &config->log_access, config->log_rotation == ROUTER_LOG_DAILY);
+	place_log(set, config, "explain.log", &config->explain.log, false);
+	warn_of_logs(set, config);
 	tls_options_verify_server(set, &config->tls.server);
 	tls_options_verify_client(set, &config->tls.client, "tls.engine_");
 	policy_config_verify(set, config);

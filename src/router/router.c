@@ -760,18 +760,25 @@ static unsigned count_cpus(void) {
 
 /* `path` may be "off"; *log_out is NULL then. */
 static bool control_open_log(
-    const struct control *c, const char *what, const char *path, struct log_writer **log_out) {
+    const struct control *c, const char *what, const char *path, bool is_daily, struct log_writer **log_out) {
 	if (strcmp(path, "off") == 0)
 		return true;
-	*log_out = log_writer_new(path, c->router.n_workers);
+	*log_out = (is_daily ? log_writer_new_daily : log_writer_new)(path, c->router.n_workers);
 	if (!*log_out)
 		fprintf(stderr, "headrace router: %s %s: %s\n", what, path, strerror(errno));
 	return *log_out;
 }
 
 static bool control_open_logs(struct control *c) {
-	return control_open_log(c, "access log", c->config->log_access, &c->router.log) &&
-	    control_open_log(c, "log of choices", c->config->explain.log, &c->router.replay);
+	const struct router_config *config = c->config;
+	bool is_file = strcmp(config->log_access, "-") != 0;
+	bool is_daily = is_file && config->log_rotation == ROUTER_LOG_DAILY;
+	if (!control_open_log(c, "access log", config->log_access, is_daily, &c->router.log) ||
+	    !control_open_log(c, "log of choices", config->explain.log, false, &c->router.replay))
+		return false;
+	if (c->router.log && is_file && config->log_events == ROUTER_EVENTS_BOTH)
+		log_copy_to(log_writer_fd(c->router.log));
+	return true;
 }
 
 static bool control_listen(struct control *c, size_t worker, int fd) {
@@ -961,6 +968,7 @@ static void control_free(struct control *c) {
 	for (unsigned i = 0; i < c->router.n_workers; i++)
 		worker_join(&c->router.workers[i]);
 	watchdog_free(&c->watchdog);
+	log_copy_to(-1);
 	log_writer_free(&c->router.log);
 	log_writer_free(&c->router.replay);
 	/* A name server that is silent holds loop_deinit() and exit() up; all that matters is written. */

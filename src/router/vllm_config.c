@@ -46,6 +46,17 @@ static void place_admin(struct option_set *set, struct router_config *config) {
 		option_default(set, config, "admin.port", port);
 }
 
+/* With a folder for logs it has a file a day there, of all that it says. */
+static void place_logs(struct option_set *set, struct router_config *config) {
+	if (!config->log_dir[0])
+		return;
+	option_default(set, config, "log.access", "vllm-router");
+	if (strcmp(config->log_access, "-") == 0 || strcmp(config->log_access, "off") == 0)
+		return;
+	option_default(set, config, "log.rotate", "daily");
+	option_default(set, config, "log.events", "both");
+}
+
 /* --- its environment --------------------------------------------------------------------- */
 
 static void read_dotenv(struct option_set *set, struct router_config *config) {
@@ -80,6 +91,7 @@ void vllm_config_apply(struct option_set *set, struct router_config *config) {
 	for (size_t i = 0; i < n_elems(defaults); i++)
 		option_default(set, config, defaults[i].path, defaults[i].text);
 	place_admin(set, config);
+	place_logs(set, config);
 	read_dotenv(set, config);
 	use_rust_log(set, config);
 }

@@ -1,4 +1,5 @@
 """In place of vLLM's router: its command line as its Rust binary, its Python package and its README spell it, and its environment."""
+import json
 import os
 import re
 import subprocess
@@ -287,3 +288,26 @@ def test_levels_from_the_environment(start, env, dotenv, level):
 def test_the_file_is_this_dialects_alone(checked, tmp_path, dialect, code):
     (tmp_path / ".env").write_text("API_KEY_VALIDATION_URLS=nonsense\n")
     assert checked(*ONE, "--dialect", dialect).returncode == code
+
+
+def lines_of_days(folder):
+    files = sorted(folder.iterdir())
+    assert all(re.fullmatch(r"vllm-router\.\d{4}-\d\d-\d\d", file.name) for file in files)
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def test_logs_are_a_file_a_day(start, engine, tmp_path):
+    folder = tmp_path / "logs" / "router"
+    router = start(VllmRouter, "--log-dir", folder, "--worker-urls", engine(["m"]).url).await_workers(1)
+    router.chat()
+    eventually(lambda: any(line.get("path") == "/v1/chat/completions" for line in lines_of_days(folder)))
+    assert "router is listening" in [line.get("event") for line in lines_of_days(folder)]
+    assert "router is listening" in router.stderr.read_text()
+
+
+@pytest.mark.parametrize("flags, is_daily", [(["--log-dir", "."], True), (["--log-dir", ".", "--access", "off"], False), ([], False)])
+def test_what_is_no_file_has_no_days(checked, flags, is_daily):
+    check = checked(*ONE, "--log-rotate", "daily", *flags)
+    assert check.returncode == 0 and ("--log-rotate: warning: has no effect" in check.stderr) != is_daily
+    check = checked(*ONE, *flags)
+    assert check.returncode == 0 and "warning" not in check.stderr

@@ -104,6 +104,7 @@ static enum next retry(struct exchange *x, enum cause cause, unsigned status, ui
 
 	x->backoff_ms = (uint32_t)u64_max(retry_wait_ms(options, split_sends(x), &x->worker->rng), least_ms);
 	x->was_retried = true;
+	journal_retried(x);
 	x->may_return = !x->resume; /* who cut a stream is not asked for its rest */
 	call_want(&x->down, false); /* the rest of the body waits in the socket */
 	(void)attempt_elsewhere(x, cause, status);

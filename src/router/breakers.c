@@ -9,8 +9,8 @@ static const struct report *report_of(struct endpoint_call *c) {
 	return endpoint_context(c);
 }
 
-/* Since it came; what the slot had counted before was another's. */
-static uint64_t count_outcomes(
+/* What the slot had counted before was another's. */
+uint64_t breakers_count(
     const struct router *router, const struct instance *inst, enum breaker_outcome outcome) {
 	uint64_t n = 0;
 
@@ -26,7 +26,7 @@ static json_t *outcomes_json(const struct router *router, const struct instance 
 
 	for (enum breaker_outcome i = 0; i < BREAKER_OUTCOMES; i++)
 		json_object_set_new(
-		    json, breaker_outcome_text(i), json_integer((json_int_t)count_outcomes(router, inst, i)));
+		    json, breaker_outcome_text(i), json_integer((json_int_t)breakers_count(router, inst, i)));
 	return json;
 }
 
@@ -122,7 +122,7 @@ static void write_outcomes(const struct router *router, const struct instance *i
 			{ "outcome", breaker_outcome_text(i) } };
 
 		metric_write_labelled(out, "headrace_breaker_outcomes_total", labels, n_elems(labels),
-		    (double)count_outcomes(router, inst, i));
+		    (double)breakers_count(router, inst, i));
 	}
 }
 

@@ -17,4 +17,8 @@ void breakers_list(struct endpoint_call *c);
 void breakers_trip(struct endpoint_call *c);
 void breakers_reset(struct endpoint_call *c);
 
+/* Attempts at the instance that ended so, since it came. */
+uint64_t breakers_count(
+    const struct router *router, const struct instance *inst, enum breaker_outcome outcome);
+
 void breakers_write_metrics(const struct router *router, const struct snapshot *snap, FILE *out);

@@ -93,6 +93,7 @@ static const char *const privacy_levels[] = { "public", "internal", "confidentia
 static const char *const log_formats[] = { "json", NULL };
 static const char *const log_rotations[] = { "never", "daily", NULL };
 static const char *const log_events[] = { "stderr", "both", NULL };
+static const char *const metrics_names[] = { "none", "vllm", NULL };
 static const char *const locality_modes[] = { "off", "prefer", "require", NULL };
 /* The first as enum log_level has them; config_verify() makes the former of the others. */
 static const char *const log_levels[] = { "debug", "info", "warn", "error", "warning", "critical", NULL };
@@ -330,6 +331,11 @@ static const struct option rows[] = {
 	{ "metrics", "port", .flag = "prometheus-port",
 	    .help = "its port, if not the admin one; 0 is the admin one", .type = OPTION_UINT,
 	    .max = UINT16_MAX, ROUTER(metrics_port), .fixed = true },
+	{ "metrics", "compat", .flag = "metrics-compat",
+	    .help = "whose names metrics have, besides our own; vllm, those of vLLM's router, is the default "
+		    "of its dialect",
+	    .type = OPTION_ENUM, .choices = metrics_names, .def = "none", ROUTER(metrics_compat),
+	    .fixed = true },
 
 	{ "tls", "certificates", .flag = "tls-certificates", .arg = "CHAIN:KEY...",
 	    .help =

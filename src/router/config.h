@@ -32,6 +32,9 @@ enum router_worker_api {
 /* Whose defaults and errors: ours, those of InfiniLM-SVC's router, or of vLLM's (router/vllm_config.h). */
 enum router_dialect { ROUTER_HEADRACE, ROUTER_INFINILM, ROUTER_VLLM };
 
+/* Whose names metrics have, besides our own. */
+enum router_metrics { ROUTER_METRICS_NONE, ROUTER_METRICS_VLLM };
+
 /* When a log of ours goes on in another file, and where events go. */
 enum router_rotation { ROUTER_LOG_NEVER, ROUTER_LOG_DAILY };
 enum router_events { ROUTER_EVENTS_STDERR, ROUTER_EVENTS_BOTH };
@@ -183,6 +186,7 @@ struct router_config {
 	/* [admin], [metrics]: metrics default to the admin address, so both are always set here */
 	const char *admin_host, *metrics_host;
 	uint16_t admin_port, metrics_port;
+	enum router_metrics metrics_compat;
 	const char *admin_key; /* "": who is not on this machine changes nothing */
 	/* [auth], [[tenant]] */
 	bool passes_keys;             /* clients' keys go on to engines */

@@ -6,6 +6,7 @@
 #include "router/replay.h"
 #include "router/resume.h"
 #include "router/tenancy.h"
+#include "router/vllm_counts.h"
 
 /* The record of this exchange; NULL: none was made, or newer ones have taken its place. */
 static struct decision *journal_decision(const struct exchange *x) {
@@ -22,12 +23,26 @@ static struct decision *journal_begin(struct exchange *x) {
 	return d;
 }
 
+static void journal_vllm_pick(
+    const struct exchange *x, const struct pick_input *input, const struct pick_result *pick) {
+	if (!x->worker->vllm_counts)
+		return;
+	const struct vllm_pick said = { .instance = x->ticket.instance,
+		.policy = policy_of(&x->worker->policies, input->model),
+		.reason = pick->reason,
+		.is_looked_up = x->ticket.is_looked_up,
+		.is_cached = x->ticket.cached_tokens };
+
+	vllm_counts_pick(x->worker->vllm_counts, &said);
+}
+
 void journal_picked(
     struct exchange *x, const struct pick_input *input, const struct pick_result *pick, uint64_t pick_ns) {
 	struct decision_ring *ring = &x->worker->decisions;
 	struct decision *d = journal_decision(x);
 	if (x->worker->replay && !x->replay)
 		x->replay = replay_keep(&x->worker->loop.bufs, input->demand);
+	journal_vllm_pick(x, input, pick);
 	if (!decision_ring_is_on(ring))
 		return;
 	if (!d)
@@ -142,6 +157,24 @@ void journal_left(struct exchange *x, enum cause cause, unsigned status) {
 		metric_add(&t->n_faults, 1);
 }
 
+void journal_retried(const struct exchange *x) {
+	if (x->worker->vllm_counts)
+		vllm_counts_retry(x->worker->vllm_counts, exchange_path(x), x->n_sends, x->backoff_ms);
+}
+
+/* What was let go before anything was sent was none. The prefill's label tells the two apart when nothing
+ * else of them is left. */
+void journal_leg(const struct exchange *x, enum cause cause, bool is_error) {
+	struct vllm_counts *c = x->worker->vllm_counts;
+	const struct instance *inst = x->ticket.instance;
+
+	if (!c || !x->prefill_label || (cause == CAUSE_HEDGE_LOST && !x->moved_ms))
+		return;
+	vllm_counts_leg(c, inst, inst->label == x->prefill_label ? VLLM_PREFILL : VLLM_DECODE, is_error);
+	if (cause == CAUSE_STREAM_BROKEN || cause == CAUSE_STREAM_STALLED)
+		vllm_counts_broken_stream(c, inst);
+}
+
 void journal_prefilled(const struct exchange *x) {
 	struct worker_tally *t = &x->worker->tallies[x->ticket.instance->slot];
 	journal_answered(x);
@@ -185,6 +218,20 @@ static void journal_count(struct exchange *x, unsigned status, uint64_t total_ns
 		metric_add(&w->metrics->stream_no_done, 1);
 	if (inst && !x->last_cause) /* else that was told when it was left */
 		journal_tally(x, inst->slot, status);
+}
+
+static void journal_vllm_request(const struct exchange *x, unsigned status, uint64_t total_ns) {
+	if (!x->worker->vllm_counts)
+		return;
+	const struct vllm_request said = { .path = exchange_path(x),
+		.cause = (enum cause)x->cause,
+		.status = status,
+		.total_ns = total_ns,
+		.is_exhausted = x->retry_bar == RETRY_BAR_BUDGET ||
+		    (x->retry_bar == RETRY_BAR_ATTEMPTS && x->was_retried),
+		.was_split = x->prefill_label };
+
+	vllm_counts_request(x->worker->vllm_counts, &said);
 }
 
 /* One line of the access log; the fields are those of the contract, in its order. */
@@ -296,6 +343,7 @@ void journal_write(struct exchange *x) {
 		.retry_bar = (enum retry_bar)x->retry_bar,
 	};
 	journal_count(x, r.status, r.total_ns);
+	journal_vllm_request(x, r.status, r.total_ns);
 	journal_settle(x, &r);
 	journal_replay(x, &r);
 	if (!x->worker->log)
@@ -326,6 +374,9 @@ void journal_refused(struct server *server, const struct head *head, enum cause 
 	metric_count_request(w->metrics, LABEL_OTHER, LABEL_OTHER, r.status);
 	metric_add(&w->metrics->accepted, 1);
 	metric_add(&w->metrics->rejected, 1);
+	if (w->vllm_counts)
+		vllm_counts_request(w->vllm_counts,
+		    &(struct vllm_request){ .path = r.path, .cause = cause, .status = r.status });
 	if (w->log)
 		record_put(w, &r);
 }

@@ -34,6 +34,12 @@ void journal_tokens(struct exchange *x, unsigned n_events);
  */
 bool journal_blames(const struct exchange *x, unsigned slot, enum cause cause, unsigned status);
 
+/* It is sent again, after the wait that is set. */
+void journal_retried(const struct exchange *x);
+
+/* The attempt in hand is over. Was it one of the two legs of a shared request? */
+void journal_leg(const struct exchange *x, enum cause cause, bool is_error);
+
 /* At settle, once. */
 void journal_write(struct exchange *x);
 

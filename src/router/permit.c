@@ -33,6 +33,7 @@ void permit_settle(struct exchange *x, enum cause cause, unsigned status) {
 	uint64_t seed = outcome == BREAKER_BAD ? rng_next(&w->rng) : 0;
 
 	metric_add(&w->tallies[inst->slot].n_outcomes[outcome], 1);
+	journal_leg(x, cause, outcome == BREAKER_BAD || status >= 500);
 	guard_settle(
 	    inst, &exchange_config(x)->breaker.limits, x->permit, outcome, seed, loop_now_ms(&w->loop));
 }

@@ -338,6 +338,8 @@ static void write_metrics(void *context, FILE *out) {
 	if (r->zmq)
 		write_zmq(r->zmq, out);
 	reload_write_metrics(r->reload, out);
+	if (r->router->settings->config->metrics_compat == ROUTER_METRICS_VLLM)
+		vllm_report_write(r->router, r->snapshot, &r->turnover, out);
 }
 
 static void answer_metrics(struct endpoint_call *c) {

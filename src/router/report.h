@@ -16,6 +16,7 @@
 #include "http/endpoint.h"
 #include "router/explain.h"
 #include "router/upgrade.h"
+#include "router/vllm_report.h"
 #include "router/worker.h"
 
 struct recruits;
@@ -31,6 +32,7 @@ struct report {
 	const struct watcher *watcher;
 	const struct registry_source *registry; /* NULL: there is none */
 	const struct zmq_source *zmq;           /* likewise */
+	struct vllm_turnover turnover;          /* noted where metrics have the names of vLLM's router */
 	struct explain explain;
 	struct upgrade *upgrade;
 	struct reload *reload;

@@ -130,6 +130,8 @@ static void control_publish_now(struct control *c) {
 	gatekeeper_publish(c->router.gate, next);
 	control_say_panics(c->snapshot, next);
 	label_check_see(&c->labels, next);
+	if (c->config->metrics_compat == ROUTER_METRICS_VLLM)
+		vllm_turnover_note(&c->report.turnover, c->snapshot, next);
 	snapshot_unref(&c->snapshot);
 	c->snapshot = next;
 	c->report.snapshot = next;

@@ -27,6 +27,7 @@ static const struct {
 	{ "retry.backoff_max", "30s" },
 	{ "retry.multiplier", "1.5" },
 	{ "admission.max_requests", "32768" },
+	{ "metrics.compat", "vllm" },
 };
 
 /* It has one listener for metrics, and several routers on a machine each their own: ours is there, too. */

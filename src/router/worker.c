@@ -16,6 +16,7 @@
 #include "router/split.h"
 #include "router/split_pushers.h"
 #include "router/verdicts.h"
+#include "router/vllm_counts.h"
 
 #define GAUGES_MS 500
 
@@ -142,6 +143,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 	decision_ring_init(&w->decisions, index, config->explain.n_records);
 	tap_scratch_init(&w->tap, &w->loop.bufs);
 	w->metrics = calloc(1, sizeof(*w->metrics));
+	w->vllm_counts = config->metrics_compat == ROUTER_METRICS_VLLM ? vllm_counts_new() : NULL;
 	w->tallies = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->tallies));
 	w->budgets = calloc(LABELS, sizeof(*w->budgets));
 	w->lateness = calloc(LABELS, sizeof(*w->lateness));
@@ -358,6 +360,7 @@ void worker_join(struct worker *w) {
 	turn_desk_deinit(&w->desk);
 	slab_deinit(&w->inquiries);
 	free(w->metrics);
+	vllm_counts_free(&w->vllm_counts);
 	free(w->tallies);
 	free(w->budgets);
 	free(w->lateness);

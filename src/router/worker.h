@@ -23,6 +23,8 @@
 #include "router/tap.h"
 #include "router/turn.h"
 
+struct vllm_counts;
+
 /* What this worker counts for one instance; read by all. */
 struct worker_tally {
 	metric_cell n_requests, n_errors;
@@ -90,11 +92,12 @@ struct worker {
 	struct list active;    /* exchanges at work */
 	struct tap_scratch tap;
 	struct metric_shard *metrics;
-	struct worker_tally *tallies;  /* by instance slot */
-	struct worker_tenant *tenants; /* by label of the tenant */
-	struct digester *digester;     /* NULL: no key was needed yet */
-	struct log_ring *log;          /* NULL: access log off */
-	struct log_ring *replay;       /* NULL: off */
+	struct vllm_counts *vllm_counts; /* NULL: its metrics are not shown */
+	struct worker_tally *tallies;    /* by instance slot */
+	struct worker_tenant *tenants;   /* by label of the tenant */
+	struct digester *digester;       /* NULL: no key was needed yet */
+	struct log_ring *log;            /* NULL: access log off */
+	struct log_ring *replay;         /* NULL: off */
 	char id_prefix[17];
 	char refused_id[32]; /* of the refusal that is being sent */
 	uint64_t n_ids;

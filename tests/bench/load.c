@@ -179,11 +179,11 @@ static void requests_init(struct load *l) {
 	l->n_head = (size_t)snprintf(l->head, sizeof(l->head),
 	    "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nAccept: application/json\r\n"
 	    "Content-Type: application/json\r\nUser-Agent: bench/1\r\nAuthorization: Bearer %s\r\n"
-	    "Content-Length: %zu\r\n%sx-bench-id: 0000000000000000\r\n\r\n",
+	    "Content-Length: %zu\r\n%s" SHAPE_ID_FIELD ": 0000000000000000\r\n\r\n",
 	    l->ports.port[0], l->key, l->body_bytes,
-	    l->mode == MODE_SSE        ? "x-bench: sse\r\n"
-		: l->mode == MODE_IDLE ? "x-bench: idle\r\n"
-		: l->is_late           ? "x-bench: late\r\n"
+	    l->mode == MODE_SSE        ? SHAPE_WISH_FIELD ": sse\r\n"
+		: l->mode == MODE_IDLE ? SHAPE_WISH_FIELD ": idle\r\n"
+		: l->is_late           ? SHAPE_WISH_FIELD ": late\r\n"
 				       : "");
 	assert(l->n_head < sizeof(l->head));
 	l->id_at = l->n_head - 4 - SHAPE_ID_BYTES;

@@ -288,6 +288,22 @@ def flood_targets(samples):
         yield f"storm ({row['config']['engines']}): at engines by request", row["config"]["per_request"], 1.2, "{:.3f}"
 
 
+def peer_targets(samples):
+    """Of the routers of vLLM and SGLang, where they were measured."""
+    for peer in ("vllm_router", "sglang_router"):
+        for workload, field, what, limit in (
+            ("chat", "cpu_us_per_op", "CPU", 0.20),
+            ("chat", "p99_us", "p99", 0.50),
+            ("chat", "rss_bytes", "memory", 0.20),
+            ("prompt400k", "cpu_us_per_op", "CPU", 0.20),
+            ("latency", "p99_us", "p99", 0.50),
+        ):
+            connections = 8 if workload == "prompt400k" else 64
+            measured = samples.ratio(workload, connections, field, "headrace", [peer])
+            if measured is not None:
+                yield f"{workload}: {what} by {peer}", measured, limit, "{:.2f}"
+
+
 def targets(samples):
     """(what, measured, limit, good): the project's targets; None where it could not be measured."""
     peers = ("nginx", "haproxy")
@@ -328,6 +344,7 @@ def targets(samples):
             1.05,
             "{:.2f}",
         ),
+        *peer_targets(samples),
         ("shared400k: cores at 100 requests/s", samples.cores("shared400k", "headrace"), 0.05, "{:.3f}"),
         *decide_targets(samples),
         *flood_targets(samples),

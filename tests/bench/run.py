@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures headrace beside its peers: the proxy alone on one CPU, load and engines on another.
 
-    script/bench [--smoke | --full] [--json FILE] [--only WORKLOAD,...] [--subjects NAME,...]
+    script/bench [--smoke | --full] [--peers] [--json FILE] [--only WORKLOAD,...] [--subjects NAME,...]
 
 A round measures every subject once, one after the other; rounds are repeated, so that what the machine
 does meanwhile falls on all alike. Figures are medians over the rounds, ratios are medians of the ratios
@@ -37,6 +37,9 @@ within each round. CPU per operation is the growth of the CPU clocks of the prox
 headrace runs with its default policy, cache_aware, in all workloads: what it costs beside peers is what users
 get. headrace_rr is the same with round_robin, in those workloads where the policies' difference is asked for.
 
+--peers adds vllm_router and sglang_router, the routers that vLLM and SGLang publish, to chat, sse, prompt400k and
+latency; the rate of the last is theirs, too, where they are the slowest.
+
 Ends with 1 when headrace did not run or had errors; a missed target is shown, not punished.
 """
 
@@ -59,6 +62,7 @@ import delays
 import flood
 import report
 from subjects import SUBJECTS, TLS_WORKLOADS, Place, Unavailable, end, pinned
+from wheels import WHEELS
 
 CHAT_CONNECTIONS = (1, 64, 256)
 CHAT_CLOSE = 64  # the level that targets and rates refer to
@@ -365,14 +369,16 @@ def parse_arguments():
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--smoke", dest="profile", action="store_const", const="smoke", help="short, no verdicts")
     length.add_argument("--full", dest="profile", action="store_const", const="full", help="long windows, 7 rounds")
+    parser.add_argument("--peers", action="store_true", help="beside the routers of vLLM and SGLang, too")
     parser.add_argument("--json", metavar="FILE", help="write the rows there")
     parser.add_argument("--only", metavar="WORKLOAD,...", default=",".join([*WORKLOADS, *ALSO]))
-    parser.add_argument("--subjects", metavar="NAME,...", default=",".join(s.name for s in SUBJECTS))
+    parser.add_argument("--subjects", metavar="NAME,...", default=",".join(s.name for s in SUBJECTS + WHEELS))
     parser.add_argument("--build", metavar="DIR", default=os.environ.get("HEADRACE_BUILD", "build"))
     arguments = parser.parse_args()
     arguments.profile = arguments.profile or "default"
     arguments.only = [w for w in [*WORKLOADS, *ALSO] if w in arguments.only.split(",")]
-    arguments.subjects = [s for s in SUBJECTS if s.name in arguments.subjects.split(",")]
+    subjects = SUBJECTS + WHEELS if arguments.peers else SUBJECTS
+    arguments.subjects = [s for s in subjects if s.name in arguments.subjects.split(",")]
     if not arguments.only or not arguments.subjects:
         parser.error("nothing to measure")
     return arguments

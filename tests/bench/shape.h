@@ -20,6 +20,11 @@
 #define SHAPE_EVENT_BYTES  200
 #define SHAPE_EVENT_MS     50
 
+/* Of a request: its id, and what the sink is to do. SGLang's router lets no field through but a few of known
+ * names, and what begins like these. */
+#define SHAPE_ID_FIELD   "x-request-id-bench"
+#define SHAPE_WISH_FIELD "x-request-id-bench-wish"
+
 /* Every model is on two engines, every engine has four models. */
 static inline bool shape_serves(unsigned engine, unsigned model) {
 	return engine == model % SHAPE_N_ENGINES || engine == (model + 1) % SHAPE_N_ENGINES;

@@ -3,14 +3,14 @@
  *
  *   sink --ports PORT,PORT,... [--failing PORT,...]
  *
- * A POST is read to its end, then answered as its header `x-bench` says: without one by
+ * A POST is read to its end, then answered as its header `x-request-id-bench-wish` says: without one by
  * a chat completion of 600 bytes, "sse" by a stream of 20 events a second, "idle" by a
  * stream that falls silent behind its first event, "late" by the completion 50 ms later, whose field
  * `x-bench-held` says for how many nanoseconds the sink had it. Those that are --failing answer 500 to all of
  * them, and are well for whoever looks. Answers carry the request's
- * `x-bench-id` and the number of the engine; events carry the moment they were sent.
- * GET /v1/models lists the engine's models, GET /requests says how many POSTs it got. The engines beyond the
- * eighth are like the first eight again, number and models alike.
+ * `x-request-id-bench` and the number of the engine; events carry the moment they were sent.
+ * GET /v1/models lists the engine's models, GET /requests says how many POSTs it got, GET /health that it is
+ * well. The engines beyond the eighth are like the first eight again, number and models alike.
  *
  * Streams stand in a wheel of one slot a millisecond of their period; each new one takes
  * the next slot, so that at any load a millisecond's work is small. An answer is sent
@@ -30,7 +30,7 @@
 
 _Static_assert(SHAPE_EVENT_BYTES == 0xc8, "CHUNK_HEAD says so");
 
-enum wish { WISH_ANSWER, WISH_SSE, WISH_IDLE, WISH_LATE, WISH_MODELS, WISH_COUNT, WISH_UNKNOWN };
+enum wish { WISH_ANSWER, WISH_SSE, WISH_IDLE, WISH_LATE, WISH_MODELS, WISH_COUNT, WISH_HEALTH, WISH_UNKNOWN };
 
 struct conn {
 	int fd;
@@ -165,6 +165,8 @@ must_use static bool conn_answer(struct conn *c) {
 		return conn_send_text(c, "200 OK", text, strlen(text));
 	case WISH_MODELS:
 		return conn_send_text(c, "200 OK", c->engine->models, c->engine->n_models);
+	case WISH_HEALTH:
+		return conn_send_text(c, "200 OK", "", 0);
 	case WISH_UNKNOWN:
 		return conn_send_text(c, "404 Not Found", "{}", 2);
 	}
@@ -177,14 +179,15 @@ static void conn_on_head(struct conn *c, struct slice head) {
 	c->wish = slice_has_prefix(line, SLICE("POST /"))      ? WISH_ANSWER
 	    : slice_has_prefix(line, SLICE("GET /v1/models ")) ? WISH_MODELS
 	    : slice_has_prefix(line, SLICE("GET /requests "))  ? WISH_COUNT
+	    : slice_has_prefix(line, SLICE("GET /health "))    ? WISH_HEALTH
 							       : WISH_UNKNOWN;
 	c->engine->n_requests += c->wish == WISH_ANSWER;
 	c->n_events = 0;
 	memset(c->id, '0', sizeof(c->id));
 	while (reader_field(&head, &name, &value)) {
-		if (slice_is(name, SLICE("x-bench-id")) && value.n == SHAPE_ID_BYTES)
+		if (slice_is(name, SLICE(SHAPE_ID_FIELD)) && value.n == SHAPE_ID_BYTES)
 			memcpy(c->id, value.p, SHAPE_ID_BYTES);
-		else if (slice_is(name, SLICE("x-bench")))
+		else if (slice_is(name, SLICE(SHAPE_WISH_FIELD)))
 			c->wish = slice_is(value, SLICE("sse")) ? WISH_SSE
 			    : slice_is(value, SLICE("late"))    ? WISH_LATE
 								: WISH_IDLE;

@@ -212,7 +212,7 @@ class Subject:
 
     def await_answer(self, proxy):
         """Until one chat was answered through it."""
-        body = json.dumps({"messages": [], "model": MODELS[0]})
+        body = json.dumps({"messages": [{"role": "user", "content": "hello"}], "model": MODELS[0]})
         deadline = time.monotonic() + START_S
         while proxy.process.poll() is None and time.monotonic() < deadline:
             connection = self.connection(proxy.ports[0])

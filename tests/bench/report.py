@@ -313,6 +313,7 @@ def targets(samples):
     merged_anyway = max(samples.median("sse", other, streams, "merged_reads") or 0 for other in ("direct", "floor"))
     delay = samples.added("headrace", streams, "p999_us", "sse")
     cpu = "cpu_us_per_op"
+    pairs = samples.ratio("pairs", 64, cpu, "headrace_pairs", ["headrace_4"])
     at_most = [
         (
             "chat: CPU by the better of nginx and HAProxy",
@@ -344,6 +345,7 @@ def targets(samples):
             1.05,
             "{:.2f}",
         ),
+        ("pairs: CPU of a pair by two plain requests", pairs and pairs / 2, 1.00, "{:.2f}"),
         *peer_targets(samples),
         ("shared400k: cores at 100 requests/s", samples.cores("shared400k", "headrace"), 0.05, "{:.3f}"),
         *decide_targets(samples),

@@ -31,6 +31,8 @@ within each round. CPU per operation is the growth of the CPU clocks of the prox
                 certificate for all
     tls_sse     sse over TLS, a quarter of the streams
     ranks       chat with 64 connections and one model: headrace with 8 engines, and with one of 8 data-parallel ranks
+    pairs       chat with 64 connections and one model: headrace with 4 engines, and with these and 4 that prefill
+                for them (NIXL: two requests of engines, one after the other)
     decide      headrace's policies alone: what a choice takes among 8, 64 and 1,000 instances, and the
                 lookup of a prompt of 195 blocks in an index of 64 MiB. An operation is a choice
 
@@ -72,7 +74,7 @@ SHARED_BYTES = PROMPT_BYTES * 95 // 100
 SHARED_CONNECTIONS = 32
 SHARED_RATE_PER_S = 100
 PLAIN = ("chat", "sse", "idle", "prompt400k", "shared400k", "latency")
-WORKLOADS = (*PLAIN, *TLS_WORKLOADS, "ranks")
+WORKLOADS = (*PLAIN, *TLS_WORKLOADS, "ranks", "pairs")
 ALSO = ("fleet", "registry", "decide", "flood", "storm")  # of no subject but our own
 
 
@@ -162,7 +164,8 @@ def say_progress(text):
 
 class Bench:
     def __init__(self, place, profile, subjects):
-        self.place, self.crowd, self.profile, self.subjects = place, place.crowd(), profile, subjects
+        self.place, self.profile, self.subjects = place, profile, subjects
+        self.crowd, self.pair = place.crowd(), place.pairs()
         self.samples = report.Samples()
         self.versions = {}
 
@@ -179,7 +182,7 @@ class Bench:
         self.check_subjects()
         for workload in workloads:
             measure = getattr(self, workload)
-            place = {"shared400k": self.crowd, "ranks": self.place.alike()}.get(workload, self.place)
+            place = {"shared400k": self.crowd, "ranks": self.place.alike(), "pairs": self.pair}.get(workload, self.place)
             subjects = [s for s in self.subjects if workload in (s.workloads or PLAIN)]
             for index in range(self.profile.rounds):
                 for subject in subjects:
@@ -252,6 +255,10 @@ class Bench:
     def ranks(self, index, subject, running, load):
         result = self.closed(load, CHAT_CLOSE, self.profile.chat_ms, "--models", 1)
         self.add("ranks", index, subject, CHAT_CLOSE, result)
+
+    def pairs(self, index, subject, running, load):
+        result = self.closed(load, CHAT_CLOSE, self.profile.chat_ms, "--models", 1)
+        self.add("pairs", index, subject, CHAT_CLOSE, result)
 
     def latency(self, index, subject, running, load):
         rate = self.half_load(subject, load)
@@ -332,7 +339,8 @@ class Bench:
 @contextlib.contextmanager
 def engines(place):
     """The engines, one process, beside the load."""
-    command = pinned(place.load_cpu, [place.tool("sink"), "--ports", place.engine_list()])
+    prefilling = ["--prefilling", ",".join(map(str, place.prefill_ports))] if place.prefill_ports else []
+    command = pinned(place.load_cpu, [place.tool("sink"), "--ports", place.engine_list(), *prefilling])
     sink = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         yield sink
@@ -396,7 +404,7 @@ def main():
     try:
         place = Place(Path(arguments.build).resolve(), folder, proxy_cpu, load_cpu, n_streams)
         bench = Bench(place, PROFILES[arguments.profile], arguments.subjects)
-        with engines(place), engines(bench.crowd):
+        with engines(place), engines(bench.crowd), engines(bench.pair):
             bench.run([w for w in arguments.only if w not in ALSO])
         for workload in ALSO:
             if workload in arguments.only:

@@ -1,13 +1,14 @@
 /*
  * sink: the engines of the bench: one process, one port an engine, keep-alive HTTP/1.1.
  *
- *   sink --ports PORT,PORT,... [--failing PORT,...]
+ *   sink --ports PORT,PORT,... [--failing PORT,...] [--prefilling PORT,...]
  *
  * A POST is read to its end, then answered as its header `x-request-id-bench-wish` says: without one by
  * a chat completion of 600 bytes, "sse" by a stream of 20 events a second, "idle" by a
  * stream that falls silent behind its first event, "late" by the completion 50 ms later, whose field
  * `x-bench-held` says for how many nanoseconds the sink had it. Those that are --failing answer 500 to all of
- * them, and are well for whoever looks. Answers carry the request's
+ * them, and are well for whoever looks. Those that are --prefilling answer a completion as vLLM does that
+ * computed a prompt for another engine (NIXL): with where its cache lies. Answers carry the request's
  * `x-request-id-bench` and the number of the engine; events carry the moment they were sent.
  * GET /v1/models lists the engine's models, GET /requests says how many POSTs it got, GET /health that it is
  * well. The engines beyond the eighth are like the first eight again, number and models alike.
@@ -46,7 +47,7 @@ struct conn {
 
 struct engine {
 	struct conn listener;
-	bool fails;
+	bool fails, prefills;
 	uint64_t n_requests;
 	char models[1024];
 	size_t n_models;
@@ -140,11 +141,28 @@ must_use static bool conn_answer_late(struct conn *c) {
 	return conn_send(c, text, (size_t)n);
 }
 
+/* Six blocks are what 90 tokens take. */
+must_use static bool conn_answer_prefilled(struct conn *c) {
+	static const char params[] =
+	    ",\"kv_transfer_params\":{\"do_remote_prefill\":true,\"do_remote_decode\":false,"
+	    "\"remote_block_ids\":[[101,102,103,104,105,106]],\"remote_engine_id\":"
+	    "\"6f1c2d3e-4a5b-4c6d-8e7f-90a1b2c3d4e5\",\"remote_request_id\":\"chatcmpl-0123456789abcdef\","
+	    "\"remote_host\":\"127.0.0.1\",\"remote_port\":5600,\"tp_size\":1}}";
+	char body[SHAPE_ANSWER_BYTES + sizeof(params)];
+	size_t n = SHAPE_ANSWER_BYTES - 1; /* without its last brace */
+
+	memcpy(body, conn_body(c), n);
+	memcpy(body + n, params, sizeof(params) - 1);
+	return conn_send_text(c, "200 OK", body, n + sizeof(params) - 1);
+}
+
 must_use static bool conn_answer(struct conn *c) {
 	char text[64];
 
 	if (c->engine->fails && c->wish <= WISH_LATE)
 		return conn_send_text(c, "500 Internal Server Error", "{}", 2);
+	if (c->engine->prefills && c->wish <= WISH_LATE)
+		return conn_answer_prefilled(c);
 	switch (c->wish) {
 	case WISH_ANSWER:
 		conn_body(c);
@@ -249,7 +267,15 @@ static void engine_init(struct engine *e, unsigned index, uint16_t port) {
 	kit_watch(sink.epoll, EPOLL_CTL_ADD, e->listener.fd, EPOLLIN, &e->listener);
 }
 
-static void sink_init(struct kit_ports ports, struct kit_ports failing) {
+static bool has_port(const struct kit_ports *ports, uint16_t port) {
+	for (unsigned i = 0; i < ports->n; i++)
+		if (ports->port[i] == port)
+			return true;
+	return false;
+}
+
+static void sink_init(
+    const struct kit_ports *ports, const struct kit_ports *failing, const struct kit_ports *prefilling) {
 	sink.epoll = kit_epoll();
 	sink.n_answer_head = (size_t)snprintf(sink.answer, sizeof(sink.answer),
 	    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
@@ -261,11 +287,11 @@ static void sink_init(struct kit_ports ports, struct kit_ports failing) {
 	memcpy(sink.chunk, CHUNK_HEAD, sizeof(CHUNK_HEAD) - 1);
 	shape_event(sink.chunk + sizeof(CHUNK_HEAD) - 1);
 	memcpy(sink.chunk + CHUNK_OF_EVENT - 2, "\r\n", 2);
-	for (unsigned i = 0; i < ports.n; i++)
-		engine_init(&sink.engine[i], i, ports.port[i]);
-	for (unsigned i = 0; i < ports.n; i++)
-		for (unsigned k = 0; k < failing.n; k++)
-			sink.engine[i].fails |= ports.port[i] == failing.port[k];
+	for (unsigned i = 0; i < ports->n; i++) {
+		engine_init(&sink.engine[i], i, ports->port[i]);
+		sink.engine[i].fails = has_port(failing, ports->port[i]);
+		sink.engine[i].prefills = has_port(prefilling, ports->port[i]);
+	}
 }
 
 /*
@@ -293,22 +319,26 @@ static struct timespec *sink_until_tick(struct timespec *t) {
 }
 
 int main(int argc, char **argv) {
-	static const struct option options[] = { { "ports", 1, 0, 'p' }, { "failing", 1, 0, 'f' }, { 0 } };
-	struct kit_ports ports = { .n = 0 }, failing = { .n = 0 };
+	enum { PORTS, FAILING, PREFILLING, LISTS };
+	static const struct option options[] = { { "ports", 1, 0, PORTS }, { "failing", 1, 0, FAILING },
+		{ "prefilling", 1, 0, PREFILLING }, { 0 } };
+	struct kit_ports lists[LISTS] = { 0 };
 	struct epoll_event events[EVENTS_MAX];
 	struct timespec wait;
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (option != 'p' && option != 'f')
+		if (option < 0 || option >= LISTS)
 			return 2;
-		*(option == 'p' ? &ports : &failing) = kit_ports(optarg);
+		lists[option] = kit_ports(optarg);
 	}
-	if (!ports.n)
-		kit_die("usage: sink --ports PORT,... (at most %d) [--failing PORT,...]", KIT_PORTS_MAX);
+	if (!lists[PORTS].n)
+		kit_die(
+		    "usage: sink --ports PORT,... (at most %d) [--failing PORT,...] [--prefilling PORT,...]",
+		    KIT_PORTS_MAX);
 	kit_raise_limits();
 	prctl(PR_SET_TIMERSLACK, 1UL);
-	sink_init(ports, failing);
+	sink_init(&lists[PORTS], &lists[FAILING], &lists[PREFILLING]);
 	for (;;) {
 		int n = epoll_pwait2(sink.epoll, events, EVENTS_MAX, sink_until_tick(&wait), NULL);
 		for (int i = 0; i < n; i++) {

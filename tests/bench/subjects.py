@@ -23,6 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 N_ENGINES = 8
 N_CROWD = 100
+N_PREFILL = N_ENGINES // 2
 MODELS = [f"model-{i:02}" for i in range(16)]
 START_S = 15
 TLS_WORKLOADS = ("tls", "tls_sse")
@@ -62,14 +63,22 @@ class Place:
         self.build, self.folder = Path(build), Path(folder)
         self.proxy_cpu, self.load_cpu = proxy_cpu, load_cpu
         self.n_streams = n_streams
-        ports = free_ports(N_ENGINES + N_CROWD)
-        self.engine_ports, self.crowd_ports = ports[:N_ENGINES], ports[N_ENGINES:]
+        ports = free_ports(2 * N_ENGINES + N_CROWD)
+        self.engine_ports, self.pair_ports = ports[:N_ENGINES], ports[N_ENGINES : 2 * N_ENGINES]
+        self.crowd_ports = ports[2 * N_ENGINES :]
+        self.prefill_ports = []
         self.is_crowd = False
 
     def crowd(self):
         """The same place with many engines."""
         other = copy.copy(self)
         other.engine_ports, other.is_crowd = self.crowd_ports, True
+        return other
+
+    def pairs(self):
+        """The same place with one model on engines of which the first half prefills for the others."""
+        other = self.alike()
+        other.engine_ports, other.prefill_ports = self.pair_ports, self.pair_ports[:N_PREFILL]
         return other
 
     def alike(self):
@@ -102,6 +111,9 @@ class Place:
 
     def engine_list(self):
         return ",".join(map(str, self.engine_ports))
+
+    def role_of(self, port):
+        return "prefill" if port in self.prefill_ports else "decode"
 
 
 def pinned(cpu, command):
@@ -237,7 +249,7 @@ class Subject:
         """Fills peers/NAME.in: @KEY@ for each value, @ENGINES@ by one `engine_line` an engine."""
         values = {"TLS": ""} | values | {"DIR": folder, "STREAMS": place.n_streams + 250, "CONNECTIONS": 5 * place.n_streams // 2 + 1000}
         values["ENGINES"] = "\n".join(
-            engine_line.format(port=port, index=i, models=json.dumps(place.models_of(i)))
+            engine_line.format(port=port, index=i, models=json.dumps(place.models_of(i)), role=place.role_of(port))
             for i, port in enumerate(place.engine_ports)
         )
         text = (HERE / "peers" / f"{template}.in").read_text()
@@ -372,6 +384,29 @@ class HeadraceRanks(Headrace):
         return super().command(one, folder, port, admin_port)
 
 
+class HeadraceDecoders(Headrace):
+    """The engines that decode, which do it all."""
+
+    name = "headrace_4"
+    workloads = ("pairs",)
+
+    def command(self, place, folder, port, admin_port):
+        half = copy.copy(place)
+        half.engine_ports = [p for p in place.engine_ports if p not in place.prefill_ports]
+        return super().command(half, folder, port, admin_port)
+
+
+class HeadracePairs(Headrace):
+    """The same engines, and as many that prefill for them."""
+
+    name = "headrace_pairs"
+    workloads = ("pairs",)
+    more = '\nlabels = {{ role = "{role}" }}'
+
+    def command(self, place, folder, port, admin_port):
+        return [*super().command(place, folder, port, admin_port), "--pd-min-uncached-tokens", "0"]
+
+
 class NginxTls(Nginx):
     name, is_tls, workloads = "nginx_tls", True, TLS_WORKLOADS
 
@@ -404,6 +439,8 @@ SUBJECTS = [
     HeadraceRoundRobin(),
     HeadraceOneModel(),
     HeadraceRanks(),
+    HeadraceDecoders(),
+    HeadracePairs(),
     NginxTls(),
     HaproxyTls(),
     HeadraceTls(),

@@ -65,7 +65,7 @@ BENCH  := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/bench/*.c))
 # `make V=1` shows the commands.
 Q := $(if $(V),,@)
 
-.PHONY: all static install units fuzzers chaostools benchtools check fmt fmt-check layers headers named-tests lint cov man man-check clean help compdb
+.PHONY: all static install units fuzzers chaostools benchtools check fmt fmt-check layers headers named-tests migration-check lint cov man man-check clean help compdb
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -122,7 +122,7 @@ $(O)/headrace-static: $(O)/src/main.o $(LIB)
 	@echo "  LD   $@"
 	$(Q)$(CXX) $(COMMON) $(LTO) -static $(WRAP) $(LDFLAGS) -o $@ $^ -l:libuv_a.a -ljansson -lsqlite3 $(ZMQ_STATIC) -lssl -lcrypto -lpthread -ldl -lrt -lm
 
-check: layers headers fmt-check named-tests man-check units ## the cheap gate: borders, headers, format, names of tests, manual page, unit and virtual tests
+check: layers headers fmt-check named-tests man-check migration-check units ## the cheap gate: borders, headers, format, names of tests, manual and migration pages, unit and virtual tests
 	tests/run --build $(O) unit virtual
 
 layers:
@@ -161,6 +161,9 @@ install: all ## headrace, the names that it stands in for and the manual pages, 
 	install -D $(O)/headrace $(DESTDIR)$(PREFIX)/bin/headrace
 	for n in $(NAMES); do [ -e $(DESTDIR)$(PREFIX)/bin/$$n ] || ln -sf headrace $(DESTDIR)$(PREFIX)/bin/$$n; done
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 $(PAGES:%=docs/headrace-%.1)
+
+migration-check: all
+	$(Q)tools/migration $(O)/headrace
 
 compdb:
 	@mkdir -p $(BUILD)

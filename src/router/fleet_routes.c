@@ -79,10 +79,14 @@ static void set_sentence(struct petition *p, unsigned status, const char *code, 
 
 /* --- they come -------------------------------------------------------------------------------- */
 
-static const char *outcome_text(int outcome) {
-	return outcome == RECRUITS_E_FULL ? "there are too many workers"
-					  : "the worker is beyond a limit of the fleet";
-}
+static const struct {
+	unsigned status;
+	const char *text;
+} outcomes[] = {
+	[RECRUITS_E_FULL] = { 503, "there are too many workers" },
+	[RECRUITS_E_LIMIT] = { 422, "the worker is beyond a limit of the fleet" },
+	[RECRUITS_E_WHOLE] = { 409, "its engine is registered with all of its ranks" },
+};
 
 static void accepted(struct petition *p, struct slice url) {
 	struct report *r = report_of(p);
@@ -112,8 +116,7 @@ static void post_worker(struct petition *p) {
 	snprintf(url, sizeof(url), "%s", recruit->url);
 	int outcome = recruits_put(report_of(p)->recruits, &recruit);
 	if (outcome)
-		petition_answer_error(
-		    p, outcome == RECRUITS_E_FULL ? 503 : 422, CODE_ADD, outcome_text(outcome));
+		petition_answer_error(p, outcomes[outcome].status, CODE_ADD, outcomes[outcome].text);
 	else
 		accepted(p, slice_of(url));
 }
@@ -134,7 +137,7 @@ static bool is_there(const struct report *r, struct slice url) {
 	struct recruits_row row;
 
 	for (uint32_t i = 0; i < r->snapshot->n_rows; i++)
-		if (slice_eq(r->snapshot->rows[i].instance->spec.url, url))
+		if (fleet_view_is_meant(r->snapshot->rows[i].instance->spec.url, url))
 			return true;
 	return recruits_find(r->recruits, url, &row) && row.status != RECRUIT_FAILED;
 }
@@ -176,7 +179,7 @@ static void add_worker(struct petition *p) {
 	}
 	int outcome = recruits_put(r->recruits, &recruit);
 	if (outcome)
-		fleet_routes_added(p, url, outcome_text(outcome));
+		fleet_routes_added(p, url, outcomes[outcome].text);
 	else
 		recruits_wait(r->recruits, slice_of(url), p);
 }
@@ -184,8 +187,11 @@ static void add_worker(struct petition *p) {
 /* --- they go ---------------------------------------------------------------------------------- */
 
 struct removal {
+	struct report *report;
 	struct slice id_or_url;
 	json_t *urls; /* of recruits that are meant */
+	unsigned n_recruits, n_static;
+	const char *why_not; /* of those that are meant and stay */
 };
 
 static void note_recruit(void *context, const struct recruits_row *row) {
@@ -196,51 +202,65 @@ static void note_recruit(void *context, const struct recruits_row *row) {
 		json_array_append_new(removal->urls, text_json(url));
 }
 
-static unsigned remove_recruits(struct report *r, struct slice id_or_url) {
-	struct removal removal = { id_or_url, json_array() };
-	unsigned n = 0;
+static void remove_recruits(struct removal *removal) {
+	struct recruits *recruits = removal->report->recruits;
 
-	recruits_each(r->recruits, note_recruit, &removal);
-	for (size_t i = 0; i < json_array_size(removal.urls); i++)
-		n += !recruits_remove(
-		    r->recruits, slice_of(json_string_value(json_array_get(removal.urls, i))));
-	json_decref(removal.urls);
-	return n;
+	removal->urls = json_array();
+	recruits_each(recruits, note_recruit, removal);
+	for (size_t i = 0; i < json_array_size(removal->urls); i++)
+		removal->n_recruits +=
+		    !recruits_remove(recruits, slice_of(json_string_value(json_array_get(removal->urls, i))));
+	json_decref(removal->urls);
 }
 
-/* Of the configuration: until that is read again. *has_other_out: somebody else's was meant, too. */
-static unsigned remove_static(struct report *r, struct slice id_or_url, bool *has_other_out) {
-	const struct snapshot *snap = r->snapshot;
-	unsigned n = 0;
+static const char is_rank[] = " is a rank of an engine: that is removed as a whole, or the rank drained";
+
+/* Until the configuration is read again. */
+static void remove_static(struct removal *removal, const struct instance_spec *spec) {
+	struct fleet *fleet = removal->report->fleet;
+	struct slice engine;
+	uint16_t rank;
+
+	if (!fleet_remove(fleet, SOURCE_STATIC, spec->name))
+		removal->n_static++;
+	else if (!fleet_view_is_meant(recruit_base(spec->url), removal->id_or_url))
+		removal->why_not = is_rank;
+	else if (rank_split(spec->name, &engine, &rank))
+		removal->n_static += !fleet_remove(fleet, SOURCE_STATIC, engine);
+}
+
+static void remove_rows(struct removal *removal) {
+	const struct snapshot *snap = removal->report->snapshot;
+	struct recruits_row whole;
 
 	for (uint32_t i = 0; i < snap->n_rows; i++) {
 		const struct instance_spec *spec = &snap->rows[i].instance->spec;
 
-		if (!fleet_view_is_meant(spec->url, id_or_url))
+		if (!fleet_view_is_meant(spec->url, removal->id_or_url))
 			continue;
 		if (snap->rows[i].source == SOURCE_STATIC)
-			n += !fleet_remove(r->fleet, SOURCE_STATIC, spec->name);
+			remove_static(removal, spec);
 		else if (snap->rows[i].source != SOURCE_API)
-			*has_other_out = true;
+			removal->why_not = " stands in a registry: it is removed there, or drained here";
+		else if (recruits_find(removal->report->recruits, spec->url, &whole))
+			removal->why_not = is_rank;
 	}
-	return n;
 }
 
 /* Answers in JSON, with a code, or in text. */
 static void remove_meant(struct petition *p, const struct meant *m, bool is_text) {
 	struct report *r = report_of(p);
-	bool has_other = false;
-	unsigned n_static = remove_static(r, m->is, &has_other);
-	unsigned n = n_static + remove_recruits(r, m->is);
+	struct removal removal = { .report = r, .id_or_url = m->is };
 	const char *code = is_text ? NULL : CODE_REMOVE;
 
-	if (n_static)
+	remove_rows(&removal);
+	remove_recruits(&removal);
+	if (removal.n_static)
 		r->on_wish(r);
-	if (n)
+	if (removal.n_static || removal.n_recruits)
 		set_sentence(p, 200, code, "Successfully removed worker: ", m->is, "");
-	else if (has_other)
-		set_sentence(p, is_text ? 200 : 409, code, "Worker ", m->is,
-		    " stands in a registry: it is removed there, or drained here");
+	else if (removal.why_not)
+		set_sentence(p, is_text ? 200 : 409, code, "Worker ", m->is, removal.why_not);
 	else
 		set_sentence(p, is_text ? 200 : 404, is_text ? NULL : CODE_NOT_FOUND, "Worker ", m->is,
 		    " is not there");
@@ -297,7 +317,7 @@ static void change(struct petition *p, const struct recruit *recruit) {
 	snprintf(url, sizeof(url), "%s", changed->url);
 	int outcome = recruits_put(report_of(p)->recruits, &changed);
 	if (outcome)
-		petition_answer_error(p, 422, CODE_UPDATE, outcome_text(outcome));
+		petition_answer_error(p, outcomes[outcome].status, CODE_UPDATE, outcomes[outcome].text);
 	else
 		accepted(p, slice_of(url));
 }

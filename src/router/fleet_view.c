@@ -25,15 +25,17 @@ void fleet_view_id(struct slice url, char id_out[static FLEET_VIEW_ID_BYTES]) {
 		    i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", d[i]);
 }
 
-bool fleet_view_is_meant(struct slice url, struct slice id_or_url) {
+static bool is_its_name(struct slice url, struct slice id_or_url) {
 	char id[FLEET_VIEW_ID_BYTES];
 
-	if (slice_eq(url, id_or_url) || slice_eq(recruit_base(url), id_or_url))
-		return true;
 	if (id_or_url.n != FLEET_VIEW_ID_BYTES - 1)
-		return false;
+		return slice_eq(url, id_or_url);
 	fleet_view_id(url, id);
 	return slice_is(id_or_url, slice_of(id));
+}
+
+bool fleet_view_is_meant(struct slice url, struct slice id_or_url) {
+	return is_its_name(url, id_or_url) || is_its_name(recruit_base(url), id_or_url);
 }
 
 /* --- one worker -------------------------------------------------------------------------------- */
@@ -94,6 +96,30 @@ static void add_job(json_t *json, const struct recruits_row *row) {
 	}
 }
 
+/* How many ranks of its engine are known here. */
+static unsigned n_ranks(const struct snapshot *snap, const struct snapshot_row *row) {
+	unsigned n = 0;
+
+	for (uint32_t i = row->first_rank; i != SNAPSHOT_NO_ROW; i = snap->rows[i].next_rank)
+		n += snap->rows[i].primary == i;
+	return n;
+}
+
+static void add_rank(json_t *json, const struct snapshot *snap, const struct snapshot_row *row) {
+	static const char *const both[] = { "labels", "metadata" };
+	double said = number_in(row->labels, "dp_size", RANKS_MAX, 0);
+	char rank[8], size[16];
+
+	snprintf(rank, sizeof(rank), "%u", row->instance->spec.rank);
+	snprintf(size, sizeof(size), "%u", said > 0 ? (unsigned)said : n_ranks(snap, row));
+	for (size_t i = 0; i < n_elems(both); i++) {
+		json_t *labels = json_object_get(json, both[i]);
+
+		json_object_set_new(labels, "dp_rank", json_string(rank));
+		json_object_set_new(labels, "dp_size", json_string(size));
+	}
+}
+
 static json_t *of_row(const struct report *r, const struct snapshot_row *row, uint32_t index) {
 	const struct instance *inst = row->instance;
 	struct recruits_row recruit;
@@ -104,6 +130,8 @@ static json_t *of_row(const struct report *r, const struct snapshot_row *row, ui
 	json_object_set_new(json, "source", json_string(fleet_source_text(row->source)));
 	json_object_set_new(
 	    json, "load", json_integer((json_int_t)load_requests(r->router->load, inst->slot)));
+	if (inst->spec.has_rank)
+		add_rank(json, r->snapshot, row);
 	if (recruits_find(r->recruits, inst->spec.url, &recruit))
 		add_job(json, &recruit);
 	return json;
@@ -136,7 +164,7 @@ static bool is_wanted(const struct listing *v, struct slice url) {
 
 static bool is_in_snapshot(const struct snapshot *snap, struct slice url) {
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		if (slice_eq(snap->rows[i].instance->spec.url, url))
+		if (fleet_view_is_meant(snap->rows[i].instance->spec.url, url))
 			return true;
 	return false;
 }
@@ -194,11 +222,37 @@ json_t *fleet_view_list(const struct report *report) {
 	    "stats", stats_of(report, list));
 }
 
-json_t *fleet_view_one(const struct report *report, struct slice id_or_url) {
-	json_t *list = list_of(report, id_or_url), *first = json_incref(json_array_get(list, 0));
+/* Of its ranks. */
+static json_t *engine_of(const json_t *ranks) {
+	json_t *json = json_deep_copy(json_array_get(ranks, 0));
+	struct slice url = recruit_base(slice_of(json_string_value(json_object_get(json, "url"))));
+	char id[FLEET_VIEW_ID_BYTES];
+	json_int_t load = 0;
+	bool is_healthy = true;
 
+	for (size_t i = 0; i < json_array_size(ranks); i++) {
+		const json_t *rank = json_array_get(ranks, i);
+
+		load += json_integer_value(json_object_get(rank, "load"));
+		is_healthy &= json_is_true(json_object_get(rank, "is_healthy"));
+	}
+	fleet_view_id(url, id);
+	json_object_set_new(json, "id", json_string(id));
+	json_object_set_new(json, "url", text_json(url));
+	json_object_set_new(json, "load", json_integer(load));
+	json_object_set_new(json, "is_healthy", json_boolean(is_healthy));
+	json_object_del(json_object_get(json, "labels"), "dp_rank");
+	json_object_del(json_object_get(json, "metadata"), "dp_rank");
+	return json;
+}
+
+json_t *fleet_view_one(const struct report *report, struct slice id_or_url) {
+	json_t *list = list_of(report, id_or_url), *first = json_array_get(list, 0);
+	struct slice url = slice_of(json_string_value(json_object_get(first, "url")));
+
+	json_t *one = first && !is_its_name(url, id_or_url) ? engine_of(list) : json_incref(first);
 	json_decref(list);
-	return first;
+	return one;
 }
 
 json_t *fleet_view_urls(const struct report *report) {

@@ -21,8 +21,8 @@ void fleet_view_id(struct slice url, char id_out[static FLEET_VIEW_ID_BYTES]);
 /* {"workers", "total", "stats"}. A new reference. */
 must_use json_t *fleet_view_list(const struct report *report);
 
-/* The worker that has this id, or this url, with its rank or without; NULL: there is none. A new reference.
- */
+/* The worker that has this id, or this url; of an engine with ranks, when its url without one is meant, all
+ * of them as one. NULL: there is none. A new reference. */
 must_use json_t *fleet_view_one(const struct report *report, struct slice id_or_url);
 
 /* {"urls"}. A new reference. */
@@ -31,7 +31,8 @@ must_use json_t *fleet_view_urls(const struct report *report);
 /* {"workers"}: what each has to do. A new reference. */
 must_use json_t *fleet_view_loads(const struct report *report);
 
-/* Whether a worker with this url is meant; `id_or_url` is an id, or a url in its one form (recruit_url()). */
+/* Whether a worker with this url is meant; `id_or_url` is an id, or a url in its one form (recruit_url()), of
+ * it or of the engine that it is a rank of. */
 must_use bool fleet_view_is_meant(struct slice url, struct slice id_or_url);
 
 /* The first of these that stands for its target, and is one that requests may go to; NULL: there is none. */

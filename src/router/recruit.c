@@ -9,29 +9,23 @@
 /* --- the url ------------------------------------------------------------------------------ */
 
 struct slice recruit_base(struct slice url) {
-	size_t n = url.n;
+	struct slice base;
+	uint16_t rank;
 
-	while (n && url.p[n - 1] >= '0' && url.p[n - 1] <= '9')
-		n--;
-	return n && n < url.n && url.p[n - 1] == '@' ? slice_head(url, n - 1) : url;
+	return rank_split(url, &base, &rank) ? base : url;
 }
 
-static bool read_url(struct slice text, struct text_url *url, uint64_t *rank_out, bool *has_rank_out) {
-	struct slice base = recruit_base(text);
-
-	*rank_out = 0;
-	*has_rank_out = base.n < text.n;
-	if (*has_rank_out && !text_uint(slice_skip(text, base.n + 1), UINT16_MAX, rank_out))
+/* Its path without slashes at the end. */
+static bool read_url(struct slice text, struct rank_url *at) {
+	if (!rank_url(text, at))
 		return false;
-	return text_url(base, url) && url->host.n < 256 && url->port &&
+	struct text_url *url = &at->url;
+
+	while (url->path.n && url->path.p[url->path.n - 1] == '/')
+		url->path.n--;
+	return url->host.n < 256 && url->port && url->path.n <= RECRUIT_PATH_BYTES_MAX &&
 	    (slice_is(url->scheme, SLICE("http")) || slice_is(url->scheme, SLICE("https"))) &&
-	    (!url->path.n || slice_eq(url->path, SLICE("/"))) && !text_is_wildcard(url->host);
-}
-
-static void print_url(const struct text_url *url, const char *host, char url_out[static RECRUIT_URL_BYTES]) {
-	bool is_tls = slice_is(url->scheme, SLICE("https"));
-
-	(is_tls ? text_print_tls_url : text_print_url)(url_out, RECRUIT_URL_BYTES, host, url->port);
+	    !(url->path.n && memchr(url->path.p, '?', url->path.n)) && !text_is_wildcard(url->host);
 }
 
 static void lower(struct slice text, char to[static 256]) {
@@ -40,19 +34,25 @@ static void lower(struct slice text, char to[static 256]) {
 	to[text.n] = '\0';
 }
 
-bool recruit_url(struct slice text, char url_out[static RECRUIT_URL_BYTES]) {
-	struct text_url url;
+static void print_url(const struct rank_url *at, char url_out[static RECRUIT_URL_BYTES]) {
+	bool is_tls = slice_is(at->url.scheme, SLICE("https"));
 	char host[256];
-	uint64_t rank;
-	bool has_rank;
 
-	if (!read_url(text, &url, &rank, &has_rank))
-		return false;
-	lower(url.host, host);
-	print_url(&url, host, url_out);
+	lower(at->url.host, host);
+	(is_tls ? text_print_tls_url : text_print_url)(url_out, RECRUIT_URL_BYTES, host, at->url.port);
 	size_t n = strlen(url_out);
-	if (has_rank)
-		snprintf(url_out + n, RECRUIT_URL_BYTES - n, "@%u", (unsigned)rank);
+	n +=
+	    (size_t)snprintf(url_out + n, RECRUIT_URL_BYTES - n, "%.*s", (int)at->url.path.n, at->url.path.p);
+	if (at->has_rank)
+		snprintf(url_out + n, RECRUIT_URL_BYTES - n, "@%u", at->rank);
+}
+
+bool recruit_url(struct slice text, char url_out[static RECRUIT_URL_BYTES]) {
+	struct rank_url at;
+
+	if (!read_url(text, &at))
+		return false;
+	print_url(&at, url_out);
 	return true;
 }
 
@@ -118,6 +118,22 @@ static bool is_port(const json_t *value) {
 	return port_of(value);
 }
 
+/* A number, also as text, or "auto". 0: it is no number of ranks. */
+static uint16_t ranks_of(const json_t *value) {
+	json_int_t given = json_integer_value(value);
+	uint16_t n = 0;
+
+	if (json_is_integer(value) && given >= 0 && given <= RANKS_MAX)
+		return given ? (uint16_t)given : RANKS_AUTO;
+	if (!json_is_string(value) || !rank_count(slice_of(json_string_value(value)), &n))
+		return 0;
+	return n;
+}
+
+static bool are_ranks(const json_t *value) {
+	return ranks_of(value);
+}
+
 static bool are_labels(const json_t *value) {
 	const char *key;
 	json_t *label;
@@ -144,12 +160,29 @@ static const struct {
 	{ "cost", is_cost, "cost is no number from 0 to 1000000000" },
 	{ "worker_type", is_worker_type, "worker_type is none of regular, prefill, decode" },
 	{ "bootstrap_port", is_port, "bootstrap_port is no number from 1 to 65535" },
+	{ "dp_size", are_ranks, "dp_size is neither a number from 0 to 1024 nor auto" },
+	{ "data_parallel_size", are_ranks, "data_parallel_size is neither a number from 0 to 1024 nor auto" },
 	{ "labels", are_labels, "labels is no object of at most 48 texts" },
 	{ "api_key", is_key, "api_key is no printable text without blanks" },
 	{ "tokenizer_path", is_text, "tokenizer_path is no text of at most 1024 bytes" },
 	{ "reasoning_parser", is_text, "reasoning_parser is no text of at most 1024 bytes" },
 	{ "tool_parser", is_text, "tool_parser is no text of at most 1024 bytes" },
 };
+
+/* What may be said in several ways is kept in one. */
+static void unify_members(json_t *json) {
+	const json_t *port = json_object_get(json, "bootstrap_port"),
+		     *ranks = json_object_get(json, "data_parallel_size");
+
+	if (port)
+		json_object_set_new(json, "bootstrap_port", json_integer((json_int_t)port_of(port)));
+	if (!ranks)
+		ranks = json_object_get(json, "dp_size");
+	uint16_t n = ranks_of(ranks);
+	if (n)
+		json_object_set_new(json, "dp_size", n == RANKS_AUTO ? json_string("auto") : json_integer(n));
+	json_object_del(json, "data_parallel_size");
+}
 
 /* NULL, or what is wrong. */
 static const char *take_members(json_t *json, const json_t *body) {
@@ -162,10 +195,14 @@ static const char *take_members(json_t *json, const json_t *body) {
 			return members[i].why;
 		json_object_set_new(json, members[i].name, json_deep_copy(value));
 	}
-	const json_t *port = json_object_get(json, "bootstrap_port");
-	if (port)
-		json_object_set_new(json, "bootstrap_port", json_integer((json_int_t)port_of(port)));
+	unify_members(json);
 	return NULL;
+}
+
+static bool is_provider(const json_t *json) {
+	const json_t *label = json_object_get(json_object_get(json, "labels"), "provider");
+
+	return json_is_string(label) && !strcmp(json_string_value(label), "openai");
 }
 
 /* --- the record --------------------------------------------------------------------------- */
@@ -201,7 +238,7 @@ static void print_cost(double cost, char *to, size_t size) {
 static void print_numbers(struct recruit *r) {
 	const json_t *port = json_object_get(r->json, "bootstrap_port");
 	const json_t *priority = json_object_get(r->json, "priority"),
-		     *cost = json_object_get(r->json, "cost");
+		     *cost = json_object_get(r->json, "cost"), *ranks = json_object_get(r->json, "dp_size");
 
 	if (port)
 		snprintf(
@@ -211,19 +248,24 @@ static void print_numbers(struct recruit *r) {
 		    r->priority, sizeof(r->priority), "%u", (unsigned)(uint32_t)json_integer_value(priority));
 	if (cost)
 		print_cost(json_number_value(cost), r->cost, sizeof(r->cost));
+	if (json_is_string(ranks))
+		snprintf(r->dp_size, sizeof(r->dp_size), "auto");
+	else if (ranks)
+		snprintf(r->dp_size, sizeof(r->dp_size), "%u", (unsigned)json_integer_value(ranks));
 }
 
 static void make_labels(struct recruit *r) {
 	json_t *labels = json_object_get(r->json, "labels"), *value;
 	const char *key;
 
-	r->labels = calloc(json_object_size(labels) + 4, sizeof(*r->labels));
+	r->labels = calloc(json_object_size(labels) + 5, sizeof(*r->labels));
 	r->spec.labels.items = r->labels;
 	print_numbers(r);
 	add_label(r, SLICE("role"), text_of(r->json, "worker_type"));
 	add_label(r, SLICE("bootstrap_port"), slice_of(r->bootstrap_port));
 	add_label(r, SLICE("priority"), slice_of(r->priority));
 	add_label(r, SLICE("cost"), slice_of(r->cost));
+	add_label(r, SLICE("dp_size"), slice_of(r->dp_size));
 	json_object_foreach(labels, key, value) {
 		if (!has_label(r, slice_of(key)))
 			add_label(r, slice_of(key), slice_of(json_string_value(value)));
@@ -248,40 +290,42 @@ static void make_models(struct recruit *r) {
 		add_model(r, slice_of(json_string_value(json_array_get(ids, i))));
 }
 
-static void make_target(struct recruit *r, const struct text_url *url, uint64_t rank) {
+static void make_target(struct recruit *r, const struct rank_url *given) {
 	struct instance_spec *at = &r->spec.instance;
 
-	lower(url->host, r->host);
+	lower(given->url.host, r->host);
 	at->name = at->url = slice_of(r->url);
 	r->base = recruit_base(at->url);
-	at->is_tls = slice_is(url->scheme, SLICE("https"));
+	at->is_tls = slice_is(given->url.scheme, SLICE("https"));
 	at->authority = slice_skip(r->base, strlen(at->is_tls ? "https://" : "http://"));
+	at->base = slice_skip(r->base, r->base.n - given->url.path.n);
+	at->authority.n -= at->base.n;
 	at->host = slice_of(r->host);
 	at->key = text_of(r->json, "api_key");
-	at->port = url->port;
-	at->rank = (uint16_t)rank;
+	at->port = given->url.port;
+	at->rank = given->rank;
+	at->has_rank = given->has_rank;
+	at->is_provider = is_provider(r->json);
 }
 
 struct recruit *recruit_new(const json_t *body, const char **why_out) {
-	struct slice given = text_of(body, "url");
-	struct text_url url;
-	uint64_t rank;
-	bool has_rank;
+	struct rank_url at;
 
 	*why_out = "url is not http://HOST[:PORT] or https://HOST[:PORT]";
-	if (!json_is_object(body) || !read_url(given, &url, &rank, &has_rank))
+	if (!json_is_object(body) || !read_url(text_of(body, "url"), &at))
 		return NULL;
 	struct recruit *r = calloc(1, sizeof(*r));
-	if (!recruit_url(given, r->url))
-		assert(!"a url that was read");
+	print_url(&at, r->url);
 	r->json = json_pack("{s:s}", "url", r->url);
 	*why_out = take_members(r->json, body);
+	if (!*why_out && at.url.path.n && !is_provider(r->json))
+		*why_out = "url has a path, which is for workers with the label provider = openai";
 	if (*why_out) {
 		recruit_free(&r);
 		return NULL;
 	}
 	r->spec.weight = INSTANCE_WEIGHT_ONE;
-	make_target(r, &url, rank);
+	make_target(r, &at);
 	make_labels(r);
 	make_models(r);
 	return r;

@@ -4,8 +4,9 @@
  *
  * Members that are known are judged strictly, those that are not are left out, null is as if it were not
  * there. What the fleet goes by as labels is written into these: worker_type (role), bootstrap_port,
- * priority, cost; a label of the same name yields. The url is brought into the one form by which the engine
- * is known from then on: "http://host:port", with "@k" behind it for rank k.
+ * priority, cost, dp_size; a label of the same name yields. The url is brought into the one form by which the
+ * engine is known from then on: "http://host:port", with "@k" behind it for rank k. Without a rank it stands
+ * for all that the engine has (fleet/rank.h). A path is for providers alone.
  *
  * A recruit owns all that its spec points to. Control thread.
  */
@@ -16,8 +17,9 @@
 #include "fleet/fleet.h"
 
 #define RECRUIT_BODY_BYTES_MAX 65536u
-#define RECRUIT_URL_BYTES      300u /* of the form above, with its NUL */
-#define RECRUIT_LABELS_MAX     48u  /* as given; some more are made */
+#define RECRUIT_PATH_BYTES_MAX 128u
+#define RECRUIT_URL_BYTES      (300u + RECRUIT_PATH_BYTES_MAX) /* of the form above, with its NUL */
+#define RECRUIT_LABELS_MAX     48u                             /* as given; some more are made */
 #define RECRUIT_TEXT_BYTES_MAX 1024u
 
 struct recruit {
@@ -28,7 +30,7 @@ struct recruit {
 	struct pair *models, *labels;
 	char url[RECRUIT_URL_BYTES];
 	char host[256];
-	char bootstrap_port[8], priority[12], cost[32];
+	char bootstrap_port[8], priority[12], cost[32], dp_size[8];
 };
 
 /* NULL, and a sentence that says what is wrong. */

@@ -67,6 +67,13 @@ static struct entry *find(const struct recruits *r, struct slice url) {
 	return e;
 }
 
+/* Itself, or the engine that it is a rank of. */
+static struct entry *find_of(const struct recruits *r, struct slice url) {
+	struct entry *e = find(r, url);
+
+	return e ? e : find(r, recruit_base(url));
+}
+
 static void say(const struct entry *e, enum log_level level, const char *event) {
 	struct log_event log;
 
@@ -248,8 +255,11 @@ static void go_in(struct entry *e) {
 static void ask(struct entry *e) {
 	const struct recruits_options *o = &e->owner->options;
 	const struct recruits_terms terms = o->terms(o->context);
-	const struct fetch_request request = { .path = slice_of(terms.health_path),
-		.bearer = instance_key(&e->recruit->spec.instance, terms.api_key) };
+	const struct instance_spec *at = &e->recruit->spec.instance;
+	const struct fetch_request request = { .path = at->is_provider
+		    ? instance_target(at, SLICE("/v1/models"))
+		    : slice_of(terms.health_path),
+		.bearer = instance_key(at, terms.api_key) };
 
 	origin_fetch(e->origin, &e->fetch, &request);
 }
@@ -278,8 +288,10 @@ static void on_timer(struct timer *t) {
 
 	if (e->is_in_fleet)
 		entry_done(e);
-	else
+	else if (e->origin)
 		ask(e);
+	else
+		entry_fail(e);
 }
 
 static void entry_start(struct entry *e) {
@@ -297,7 +309,6 @@ static void entry_start(struct entry *e) {
 	}
 	snprintf(e->error, sizeof(e->error), "nothing can be asked at this url");
 	loop_timer(r->options.loop, &e->timer, 0);
-	e->until_ms = 0;
 }
 
 static void start_next(struct recruits *r) {
@@ -344,17 +355,49 @@ static void change(struct recruits *r, struct entry *e, struct recruit **recruit
 	}
 }
 
-int recruits_put(struct recruits *r, struct recruit **recruit) {
-	struct slice name = (*recruit)->spec.instance.name;
-	struct entry *e = find(r, name);
-	int outcome = fleet_check(r->options.fleet, SOURCE_API, &(*recruit)->spec, 1, &name);
+/* Of a rank: its engine as a whole. */
+static bool has_whole(const struct recruits *r, const struct recruit *recruit) {
+	const struct entry *whole = find(r, recruit->base);
 
-	if (!outcome && !e && HASH_COUNT(r->entries) >= RECRUITS_MAX)
-		outcome = FLEET_E_FULL;
+	return recruit->spec.instance.has_rank && whole && whole->status != RECRUIT_FAILED;
+}
+
+/* Ranks of this engine that were registered alone. */
+static void drop_ranks(struct recruits *r, const struct recruit *engine) {
+	struct entry *e, *next;
+
+	HASH_ITER(hh, r->entries, e, next)
+	if (e->recruit->spec.instance.has_rank && slice_eq(e->recruit->base, engine->base))
+		entry_free(e);
+}
+
+static int check(const struct recruits *r, const struct recruit *recruit) {
+	struct slice name = recruit->spec.instance.name;
+
+	if (has_whole(r, recruit))
+		return RECRUITS_E_WHOLE;
+	if (!find(r, name) && HASH_COUNT(r->entries) >= RECRUITS_MAX)
+		return RECRUITS_E_FULL;
+	switch (fleet_check(r->options.fleet, SOURCE_API, &recruit->spec, 1, &name)) {
+	case 0:
+		return 0;
+	case FLEET_E_FULL:
+		return RECRUITS_E_FULL;
+	default:
+		return RECRUITS_E_LIMIT;
+	}
+}
+
+int recruits_put(struct recruits *r, struct recruit **recruit) {
+	struct entry *e = find(r, (*recruit)->spec.instance.name);
+	int outcome = check(r, *recruit);
+
 	if (outcome) {
 		recruit_free(recruit);
-		return outcome == FLEET_E_FULL ? RECRUITS_E_FULL : RECRUITS_E_LIMIT;
+		return outcome;
 	}
+	if (!(*recruit)->spec.instance.has_rank)
+		drop_ranks(r, *recruit);
 	if (e)
 		change(r, e, recruit);
 	else
@@ -394,7 +437,7 @@ static struct recruits_row row_of(const struct entry *e) {
 }
 
 bool recruits_find(const struct recruits *r, struct slice url, struct recruits_row *row_out) {
-	const struct entry *e = find(r, url);
+	const struct entry *e = find_of(r, url);
 
 	if (e)
 		*row_out = row_of(e);
@@ -416,18 +459,28 @@ static bool is_known(const struct snapshot_row *row) {
 	return row->n_addresses && row->are_models_known && row->state != INSTANCE_UNKNOWN;
 }
 
+/* What the configuration has of the engine, or the rank, that this entry is; not a rank of an engine that it
+ * has as a whole, when that rank was registered alone. */
+static bool drop_static(const struct entry *e, const struct instance_spec *at) {
+	struct slice engine;
+	uint16_t rank;
+
+	if (!fleet_remove(e->owner->options.fleet, SOURCE_STATIC, at->name))
+		return true;
+	return !e->recruit->spec.instance.has_rank && rank_split(at->name, &engine, &rank) &&
+	    !fleet_remove(e->owner->options.fleet, SOURCE_STATIC, engine);
+}
+
 void recruits_sync(struct recruits *r, const struct snapshot *snapshot) {
 	for (uint32_t i = 0; i < snapshot->n_rows; i++) {
 		const struct snapshot_row *row = &snapshot->rows[i];
 		const struct instance_spec *at = &row->instance->spec;
 		struct entry *e =
-		    row->source == SOURCE_API || row->source == SOURCE_STATIC ? find(r, at->url) : NULL;
+		    row->source == SOURCE_API || row->source == SOURCE_STATIC ? find_of(r, at->url) : NULL;
 
 		if (!e || !e->is_in_fleet)
 			continue;
-		if (row->source == SOURCE_STATIC &&
-		    !fleet_remove(
-			r->options.fleet, SOURCE_STATIC, at->name)) { /* two records of one engine */
+		if (row->source == SOURCE_STATIC && drop_static(e, at)) { /* two records of one engine */
 			r->is_fleet_changed = true;
 			loop_wake(r->options.loop, &r->change);
 		} else if (row->source == SOURCE_API && e->status == RECRUIT_PROCESSING && is_known(row)) {

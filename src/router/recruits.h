@@ -6,6 +6,9 @@
  * models, health. Who registers a url again changes its record in place; an engine of the configuration with
  * that url leaves for it. What failed is kept for a while, to be shown.
  *
+ * A url without a rank is an engine as a whole, whose ranks the fleet makes of it, and those of its ranks
+ * that were registered alone leave for it; where it is registered, none of them can be.
+ *
  * With a file the table outlives the process: it is written, whole or not at all, after each change, and an
  * answer that tells of a change waits for that (recruits_answer()). What the file has is in the fleet from
  * the start; jobs that were under way begin anew.
@@ -27,6 +30,7 @@ enum recruits_outcome {
 	RECRUITS_E_FULL = 1, /* RECRUITS_MAX, or the fleet has no room */
 	RECRUITS_E_LIMIT,    /* beyond a limit of the fleet */
 	RECRUITS_E_ABSENT,
+	RECRUITS_E_WHOLE, /* the rank's engine is registered as a whole */
 };
 
 enum recruit_status { RECRUIT_PENDING, RECRUIT_PROCESSING, RECRUIT_DONE, RECRUIT_FAILED };
@@ -86,7 +90,8 @@ struct recruits_row {
 	const char *error; /* of a failed one, or why it is waited for; "": nothing */
 };
 
-/* False: there is none. Good until the next change. */
+/* The one with this url, or else the one that this url is a rank of. False: there is none. Good until the
+ * next change. */
 must_use bool recruits_find(const struct recruits *r, struct slice url, struct recruits_row *row_out);
 
 /* All of them, in the order in which they came. */

@@ -230,7 +230,8 @@ struct registry_options reload_registry_options(const struct router_config *conf
 		.grace_ms = config->registry_grace_ms };
 }
 
-/* Is there anybody to speak TLS to? Whom a registry will name is not known. */
+/* Is there anybody to speak TLS to? Whom a registry will name, or who will be registered here, is not known.
+ */
 static bool has_tls_peers(const struct router_config *config) {
 	for (size_t i = 0; i < config->workers.n; i++)
 		if (config->workers.items[i].is_tls)
@@ -241,7 +242,7 @@ static bool has_tls_peers(const struct router_config *config) {
 	for (size_t i = 0; i < config->validation.urls.n; i++)
 		if (slice_is(slice_head(slice_of(config->validation.urls.items[i]), 6), SLICE("https:")))
 			return true;
-	return config->registry_url[0];
+	return config->registry_url[0] || config->worker_api != ROUTER_WORKER_API_OFF;
 }
 
 struct certificates_fresh reload_tls_files(const struct router_config *config) {

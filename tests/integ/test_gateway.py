@@ -15,6 +15,7 @@ from fakeworker import answer, chunk
 from ports import free_port
 from program import BIN, KEY, PROMPT, chat_body, eventually, http, raw_request, read_to_end
 from sdk import sdk
+from workerapi import call, register, workers
 
 MESSAGES = [{"role": "user", "content": PROMPT}]
 LARGE = "Größe \\u00e9 " * 4096 * 20
@@ -354,6 +355,23 @@ def test_a_provider_lives_while_it_limits_us(provider, router):
     assert state() == "ready"
     provider.is_limited, provider.base = False, "/elsewhere"
     eventually(lambda: state() == "unhealthy")
+
+
+def test_a_provider_is_registered_while_the_router_runs(engine, provider, router, tmp_path):
+    """With its path, which no engine has; whoever starts next knows it, and its key."""
+    kept = {"dialect": "vllm", "state_dir": str(tmp_path)}
+    front = router([engine(["m"], "--api-key", "near-key")], router=kept, upstream={"api_key": "near-key"}, tls={"engine_ca": provider.ca})
+    refused = front.post("/workers", json={"url": provider.url, "api_key": KEY})
+    assert refused.status_code == 422 and "provider" in refused.json()["error"]["message"] and not provider.asked
+    register(front, provider, api_key=KEY, labels={"provider": "openai"})
+    assert front.chat("gpt-large").json()["choices"][0]["message"]["content"] == "far"
+    assert {(m, p) for m, p, _, _ in provider.asked} == {("GET", "/v1beta/openai/models"), ("POST", "/v1beta/openai/chat/completions")}
+    assert {h["authorization"] for _, _, h, _ in provider.asked} == {f"Bearer {KEY}"}
+    assert KEY not in front.get("/workers").text and workers(front)[provider.url]["labels"] == {"provider": "openai"}
+    front.kill()
+    again = router([], ready=1, router=kept, tls={"engine_ca": provider.ca})
+    assert again.chat("gpt-large").json()["choices"][0]["message"]["content"] == "far"
+    assert call(again, "DELETE", "/workers/" + provider.url).status_code == 200 and workers(again) == {}
 
 
 def test_the_backend_openai_is_one_url(provider, router):

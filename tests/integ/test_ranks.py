@@ -8,6 +8,7 @@ import pytest
 
 from fakeworker import FakeWorker, answer
 from program import chat_body, eventually, http
+from workerapi import call, register, workers
 
 SIZE = 8
 NEVER = {"discovery": {"interval": "1h", "scrape": "off"}, "health": {"interval": "1h"}}
@@ -260,3 +261,132 @@ def test_one_rank_drains_or_all(server, front):
     assert len(act(server.url, "undrain")) == SIZE
     eventually(lambda: states(router) == {"ready": SIZE})
     assert ask(router) == [200]
+
+
+# --- registered while the router runs ---------------------------------------------------------
+
+
+@pytest.fixture
+def vllm(router):
+    """vllm(**tables): a router in vLLM's dialect, with nobody behind it yet."""
+    return lambda **tables: router([], ready=0, **tables | {"router": {"dialect": "vllm", "threads": 1} | tables.get("router", {})})
+
+
+@pytest.mark.parametrize("more", [{"dp_size": SIZE}, {"data_parallel_size": str(SIZE)}, {"labels": {"dp_size": str(SIZE)}}, {"dp_size": "auto"},
+                                  {}])
+def test_an_engine_comes_with_its_ranks(server, vllm, more):
+    front = vllm(discovery={"scrape": "100ms"}, router={} if more else {"data_parallel_size": SIZE})
+    register(front, server.url, **more)
+    eventually(lambda: len(workers(front)) == front.ready_workers() == SIZE)
+    listed = workers(front)
+    assert {(u, w["labels"]["dp_rank"], w["labels"]["dp_size"], w["metadata"]["dp_rank"]) for u, w in listed.items()} == {
+        (f"{server.url}@{k}", str(k), str(SIZE), str(k)) for k in range(SIZE)}
+    assert len({w["id"] for w in listed.values()}) == SIZE
+    assert {w["job_status"]["status"] for w in listed.values()} == {"done"}
+    assert sorted(front.get("/list_workers").json()["urls"]) == sorted(listed)
+    assert set(ask(front, 2 * SIZE)) == {200}
+    assert server.counts() == dict.fromkeys(names(server), 2)
+
+
+def test_ranks_come_by_role(server, vllm):
+    front = vllm(router={"data_parallel_size": 2, "prefill_data_parallel_size": 3, "decode_data_parallel_size": 1})
+    for role, n in ("regular", 2), ("prefill", 3), ("decode", 1):
+        register(front, server.url, worker_type=role)
+        eventually(lambda: len(workers(front)) == n)
+        assert {w["worker_type"] for w in workers(front).values()} == {role}
+
+
+def test_an_engine_that_comes_is_asked_once(server, vllm):
+    """For its health, and then, all ranks at once, by who watches the fleet."""
+    front = vllm(**NEVER, router={"data_parallel_size": SIZE})
+    assert front.post("/add_worker", params={"url": server.url}).status_code == 200
+    eventually(lambda: front.ready_workers() == SIZE)
+    assert server.asked == {"/health": 2, "/v1/models": 1}
+
+
+def test_an_engine_is_one_worker_and_its_ranks_are_others(server, vllm):
+    front = vllm()
+    made = register(front, server.url, dp_size=3, priority=7)
+    server.hold = threading.Event()
+    threads, _ = ask_together(front, 6)
+    eventually(lambda: sum(w["load"] for w in workers(front).values()) == 6)
+    whole, rank = front.get(made["location"]).json(), front.get(f"/workers/{server.url}@2").json()
+    assert whole == front.get("/workers/" + server.url).json()
+    assert (whole["url"], whole["id"], whole["load"], whole["is_healthy"]) == (server.url, made["worker_id"], 6, True)
+    assert whole["labels"] == {"dp_size": "3", "priority": "7"}
+    assert (rank["url"], rank["load"], rank["labels"]["dp_rank"]) == (f"{server.url}@2", 2, "2")
+    assert front.get("/workers/" + rank["id"]).json() == rank
+    assert {w["worker"]: w["in_flight"] for w in front.get("/get_loads").json()["workers"]} == {f"{server.url}@{k}": 2 for k in range(3)}
+    server.hold.set()
+    for t in threads:
+        t.join()
+
+
+@pytest.mark.parametrize("source", ["api", "static"])
+def test_an_engine_leaves_with_its_ranks(server, vllm, front, source):
+    if source == "api":
+        router = vllm()
+        register(router, server.url, dp_size=SIZE)
+    else:
+        router = front(router={"dialect": "vllm"})
+    refused = call(router, "DELETE", f"/workers/{server.url}@3")
+    assert refused.status_code == 409 and refused.json()["code"] == "REMOVE_WORKER_FAILED"
+    text = router.post("/remove_worker", params={"url": f"{server.url}@3"})
+    assert text.status_code == 200 and text.text.startswith(f"Worker {server.url}@3 is a rank ") and len(workers(router)) == SIZE
+    assert router.post("/remove_worker", params={"url": server.url}).text == f"Successfully removed worker: {server.url}"
+    assert workers(router) == {} and ask(router) in ([404], [503])
+    assert call(router, "DELETE", f"/workers/{server.url}@3").status_code == 404
+
+
+def test_a_rank_comes_and_goes_alone(server, vllm):
+    front = vllm(router={"data_parallel_size": SIZE})
+    for k in 1, 5:
+        register(front, f"{server.url}@{k}")
+    assert set(ask(front, 4)) == {200} and server.counts() == {"1": 2, "5": 2}
+    assert front.get("/workers/" + server.url).json()["url"] == server.url
+    assert call(front, "DELETE", f"/workers/{server.url}@1").status_code == 200
+    assert list(workers(front)) == [f"{server.url}@5"] and set(ask(front, 2)) == {200}
+    assert server.counts() == {"1": 2, "5": 4}
+
+
+def test_ranks_leave_for_their_engine(server, vllm):
+    front = vllm()
+    register(front, f"{server.url}@1")
+    refused = front.post("/add_worker", params={"url": server.url})
+    assert (refused.status_code, refused.text) == (400, f"Failed to add worker {server.url}: it is there already")
+    register(front, server.url, dp_size=2)
+    assert sorted(workers(front)) == [f"{server.url}@0", f"{server.url}@1"]
+    refused = front.post("/workers", json={"url": f"{server.url}@1"})
+    assert refused.status_code == 409 and refused.json()["code"] == "ADD_WORKER_FAILED"
+    assert set(ask(front, 4)) == {200} and server.counts() == {"0": 2, "1": 2}
+
+
+def test_what_is_configured_leaves_for_what_is_registered(server, front):
+    """An engine with all of its ranks; a rank that is registered alone leaves it as it is."""
+    router = front(router={"dialect": "vllm"}, size=4)
+    register(router, f"{server.url}@3")
+    assert {w["source"] for w in workers(router).values()} == {"static"} and len(workers(router)) == 4
+    register(router, server.url, priority=9)
+    eventually(lambda: [(w["source"], w["priority"]) for w in workers(router).values()] == [("api", 9)] * 4)
+    assert len(router.get("/services").json()["services"]) == 4
+
+
+def test_caches_are_flushed_once_for_all_ranks(server, vllm):
+    front = vllm()
+    register(front, server.url, dp_size=SIZE)
+    done = front.post("/flush_cache")
+    assert done.status_code == 200 and done.json()["successful"] == [server.url] and len(server.ranks) == 1
+
+
+def test_ranks_survive_kill_9(server, vllm, tmp_path):
+    front = vllm(router={"state_dir": str(tmp_path)})
+    register(front, server.url, data_parallel_size=4)
+    ids = {u: w["id"] for u, w in workers(front).items()}
+    front.kill()
+    again = vllm(router={"state_dir": str(tmp_path)})
+    assert {u: w["id"] for u, w in workers(again).items()} == ids and len(ids) == 4
+    eventually(lambda: again.ready_workers() == 4)
+    assert set(ask(again, 4)) == {200} and server.counts() == dict.fromkeys(names(server, 4), 1)
+    assert call(again, "DELETE", "/workers/" + server.url).status_code == 200
+    again.kill()
+    assert workers(vllm(router={"state_dir": str(tmp_path)})) == {}

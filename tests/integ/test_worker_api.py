@@ -13,6 +13,7 @@ from fakeworker import answer
 from ports import free_port
 from program import BIN, KEY, Engine, Router, chat_body, eventually, http, raw_request, read_to_end
 from upgrading import UpgradableRouter
+from workerapi import call, register, workers
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
@@ -24,23 +25,6 @@ def vllm(router):
         more = {"dialect": "vllm", "worker_startup_timeout": "30s"} | tables.pop("router", {})
         return router(list(engines), *flags, router=more, **tables)
     return begin
-
-
-def call(front, method, path, **how):
-    with http() as client:
-        return client.request(method, front.url + path, **how)
-
-
-def workers(front):
-    return {w["url"]: w for w in front.get("/workers").json()["workers"]}
-
-
-def register(front, engine, **more):
-    """Accepted, and waited for."""
-    reply = front.post("/workers", json={"url": engine if isinstance(engine, str) else engine.url, **more})
-    assert reply.status_code == 202, reply.text
-    eventually(lambda: front.get(reply.json()["location"]).json()["job_status"]["status"] in ("done", "failed"))
-    return reply.json()
 
 
 def keys_at(engine):
@@ -165,8 +149,9 @@ def test_workers_of_the_configuration_are_listed_too(vllm, engine):
 
 
 @pytest.mark.parametrize("body, status", [
-    (b"{", 400), (b"[]", 400), (b"{}", 400), (b'{"url": 7}', 400), (b'{"url": "ftp://h:1"}', 400), (b'{"url": "http://h:1/path"}', 400),
+    (b"{", 400), (b"[]", 400), (b"{}", 400), (b'{"url": 7}', 400), (b'{"url": "ftp://h:1"}', 400), (b'{"url": "http://h:1/?q"}', 400),
     (b'{"url": "http://0.0.0.0:1"}', 400), (b'{"url": "http://h:1@x"}', 400), (b'{"url": "http://h:1@65536"}', 400),
+    (b'{"url": "http://h:1/path"}', 422), (b'{"url": "http://h:1", "dp_size": 1025}', 422), (b'{"url": "http://h:1", "dp_size": "x"}', 422),
     (b'{"url": "http://h:1", "worker_type": "other"}', 422), (b'{"url": "http://h:1", "priority": -1}', 422),
     (b'{"url": "http://h:1", "priority": "1"}', 422), (b'{"url": "http://h:1", "cost": "1"}', 422),
     (b'{"url": "http://h:1", "bootstrap_port": 0}', 422), (b'{"url": "http://h:1", "bootstrap_port": "65536"}', 422),
@@ -397,6 +382,15 @@ def test_the_admin_port_has_it_whatever_the_dialect(router, engine):
         assert client.get(front.admin_url + "/get_loads").json() == {"workers": []}
 
 
+def test_an_engine_that_cannot_be_asked_is_refused(router):
+    """A router that has no peers with TLS speaks none."""
+    front, url = router([]), f"https://127.0.0.1:{free_port()}"
+    with http() as client:
+        reply = client.post(front.admin_url + "/add_worker", params={"url": url})
+    assert (reply.status_code, reply.text) == (400, f"Failed to add worker {url}: nothing can be asked at this url")
+    assert front.admin("/workers").json()["workers"][0]["job_status"]["status"] == "failed"
+
+
 def test_who_leaves_while_his_job_runs_takes_nothing_along(vllm, start):
     port = free_port()
     front = vllm()
@@ -404,6 +398,7 @@ def test_who_leaves_while_his_job_runs_takes_nothing_along(vllm, start):
         s = front.connect()
         s.sendall(b"POST /add_worker?url=http://127.0.0.1:%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % port)
         s.close()
+    eventually(lambda: front.get("/workers").status_code == 200)      # 503 while all of them are there
     eventually(lambda: list(workers(front)) == [f"http://127.0.0.1:{port}"])
     start(Engine, ["m"], port=port)
     eventually(lambda: chats(front, 1) == [200])
@@ -524,7 +519,7 @@ def test_info_is_made_of_what_is_known_where_the_engine_has_none(engines_that):
     _, front = engines_that(serving(), labels=[{"dp_size": "4"}])
     for path in ("/get_server_info", "/get_model_info"):
         assert front.get(path).json() == {"model_path": "m", "model_id": "m", "models": ["m"], "is_generation": True, "dp_size": 4,
-                                          "worker_count": 1}
+                                          "worker_count": 4}
 
 
 def test_health_by_generation(engines_that):

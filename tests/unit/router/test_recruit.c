@@ -36,6 +36,8 @@ static void urls_have_one_form(void **state) {
 		{ "http://[::1]:8000", "http://[::1]:8000" },
 		{ "http://h:1@0", "http://h:1@0" },
 		{ "http://h:1@007", "http://h:1@7" },
+		{ "https://API.example/v1beta//", "https://api.example:443/v1beta" },
+		{ "http://h/a@3", "http://h:80/a@3" },
 	};
 	char url[RECRUIT_URL_BYTES];
 
@@ -47,7 +49,7 @@ static void urls_have_one_form(void **state) {
 
 static void what_is_no_url_is_refused(void **state) {
 	const char *const bad[] = { "", "h:1", "grpc://h:1", "http://", "http://h:0", "http://h:65536",
-		"http://h:1/v1", "http://h:1@", "http://h:1@65536", "http://h:1@-1", "http://h:1@1@1",
+		"http://h:1/v1?q", "http://h:1@", "http://h:1@1024", "http://h:1@-1", "http://h:1@1@1",
 		"http://0.0.0.0:1", "http://u@h:1", "http://h :1" };
 	char url[RECRUIT_URL_BYTES];
 
@@ -76,12 +78,65 @@ static void a_target_is_read(void **state) {
 	assert_text(at->key, "k");
 	assert_int_equal(at->port, 8000);
 	assert_int_equal(at->rank, 3);
-	assert_true(at->is_tls);
+	assert_true(at->has_rank && at->is_tls);
+	assert_false(at->base.n || at->is_provider);
 	assert_int_equal(r->spec.weight, INSTANCE_WEIGHT_ONE);
 	assert_int_equal(r->spec.models.n, 0);
 	assert_int_equal(r->spec.labels.n, 0);
 	recruit_free(&r);
 	assert_null(r);
+}
+
+static void a_provider_may_have_a_path(void **state) {
+	const char *why, *label = ", \"labels\": {\"provider\": \"openai\"}";
+	struct recruit *r = read("https://API.example/v1beta/openai/", label, &why);
+	const struct instance_spec *at = &r->spec.instance;
+
+	assert_text(at->url, "https://api.example:443/v1beta/openai");
+	assert_text(r->base, "https://api.example:443/v1beta/openai");
+	assert_text(at->authority, "api.example:443");
+	assert_text(at->base, "/v1beta/openai");
+	assert_true(at->is_provider && at->is_tls && !at->has_rank);
+	recruit_free(&r);
+	assert_null(read("https://api.example/v1", ", \"labels\": {\"provider\": \"other\"}", &why));
+	assert_string_equal(why, "url has a path, which is for workers with the label provider = openai");
+	assert_null(read("https://api.example/v1", "", &why));
+}
+
+static void a_paths_length_is_bounded(void **state) {
+	const char *why, *label = ", \"labels\": {\"provider\": \"openai\"}";
+	char url[200];
+
+	snprintf(url, sizeof(url), "http://h:1/%0*d", (int)RECRUIT_PATH_BYTES_MAX - 1, 0);
+	struct recruit *r = read(url, label, &why);
+	assert_text(r->spec.instance.url, url);
+	recruit_free(&r);
+	snprintf(url, sizeof(url), "http://h:1/%0*d", (int)RECRUIT_PATH_BYTES_MAX, 0);
+	assert_null(read(url, label, &why));
+}
+
+static void ranks_are_said_in_many_ways(void **state) {
+	const struct {
+		const char *more, *label;
+	} rows[] = { { ", \"dp_size\": 8", "8" }, { ", \"dp_size\": \"0008\"", "8" },
+		{ ", \"data_parallel_size\": 4, \"dp_size\": 8", "4" }, { ", \"dp_size\": 0", "auto" },
+		{ ", \"dp_size\": \"auto\"", "auto" }, { ", \"data_parallel_size\": \"1024\"", "1024" },
+		{ ", \"dp_size\": 2, \"labels\": {\"dp_size\": \"7\"}", "2" } };
+	const char *const bad[] = { "1025", "-1", "\"x\"", "1.5", "\"\"", "true" };
+	const char *why;
+	char more[64];
+
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct recruit *r = read("http://h:1", rows[i].more, &why);
+		assert_int_equal(r->spec.labels.n, 1);
+		assert_label(r, 0, "dp_size", rows[i].label);
+		assert_int_equal(r->spec.n_ranks, 0);
+		recruit_free(&r);
+	}
+	for (size_t i = 0; i < n_elems(bad); i++) {
+		snprintf(more, sizeof(more), ", \"dp_size\": %s", bad[i]);
+		assert_null(read("http://h:1", more, &why));
+	}
 }
 
 static void members_become_labels(void **state) {
@@ -194,6 +249,9 @@ int main(void) {
 		cmocka_unit_test(what_is_no_url_is_refused),
 		cmocka_unit_test(ranks_are_cut_off),
 		cmocka_unit_test(a_target_is_read),
+		cmocka_unit_test(a_provider_may_have_a_path),
+		cmocka_unit_test(a_paths_length_is_bounded),
+		cmocka_unit_test(ranks_are_said_in_many_ways),
 		cmocka_unit_test(members_become_labels),
 		cmocka_unit_test(costs_are_plain_decimals),
 		cmocka_unit_test(models_are_named_once),

@@ -56,6 +56,14 @@ bool split_relay_begin(struct exchange *x, const struct head *answer) {
 
 /* --- on their way ---------------------------------------------------------------------------------- */
 
+/* False: the client is gone, as the next one will say, too. */
+static bool flush(struct exchange *x, struct call_out *out) {
+	int r = call_flush(out);
+
+	call_begin(out, &x->down);
+	return !r;
+}
+
 static void pass_spliced(
     struct exchange *x, const struct splice *splice, const struct hold *body, struct call_out *out) {
 	struct splice_cursor at;
@@ -69,21 +77,19 @@ static void pass_spliced(
 		answer_pass(x, out, pieces, n);
 		if (n < CALL_PIECES_MAX)
 			return;
-		int r = call_flush(out);
-		call_begin(out, &x->down);
-		if (r) /* as the next flush will say */
-			return;
-	} while (true);
+	} while (flush(x, out));
 }
 
-/* What is held goes on, as it is. */
-static void pass_held(struct exchange *x, struct call_out *out) {
-	static const struct splice none = { .n = 0 };
-	struct hold *held = &x->split->relay.held;
+/* What is held goes on, with these edits. */
+static void pass_held(struct exchange *x, const struct splice *splice, struct call_out *out) {
+	struct split_relay *r = &x->split->relay;
 
-	pass_spliced(x, &none, held, out);
-	hold_free(held, exchange_bufs(x));
+	r->sent = r->held;
+	r->held = (struct hold){ NULL, NULL, 0 };
+	pass_spliced(x, splice, &r->sent, out);
 }
+
+static const struct splice none = { .n = 0 };
 
 /* --- a whole answer -------------------------------------------------------------------------------- */
 
@@ -92,12 +98,14 @@ static void pass_merged(struct exchange *x, struct call_out *out) {
 	struct split_answer answer;
 
 	if (!r->merge.prefill || !split_merge_answer(&r->merge, &r->held, exchange_bufs(x), &answer)) {
-		pass_held(x, out);
+		pass_held(x, &none, out);
 		return;
 	}
-	pass_spliced(x, &answer.splice, &r->held, out);
+	pass_held(x, &answer.splice, out);
+	if (!answer.offsets.bytes)
+		return;
+	flush(x, out);
 	split_answer_free(&answer, exchange_bufs(x));
-	hold_free(&r->held, exchange_bufs(x));
 }
 
 static void put_whole(struct exchange *x, const struct call_in *in, struct call_out *out) {
@@ -108,7 +116,7 @@ static void put_whole(struct exchange *x, const struct call_in *in, struct call_
 		pass_merged(x, out);
 	} else if (r->held.bytes > WHOLE_BYTES_MAX || buf_is_over_budget(exchange_bufs(x))) {
 		r->kind = SPLIT_RELAY_NONE;
-		pass_held(x, out);
+		pass_held(x, &none, out);
 	}
 }
 
@@ -165,10 +173,11 @@ static void put_events(struct exchange *x, const struct call_in *in, struct call
 		keep_piece(x, (struct slice){ in->pieces[i].p, in->pieces[i].n });
 	if (in->is_end)
 		keep(x, event_part(&r->events));
-	pass_held(x, out);
+	pass_held(x, &none, out);
 }
 
 void split_relay_put(struct exchange *x, const struct call_in *in, struct call_out *out) {
+	hold_free(&x->split->relay.sent, exchange_bufs(x));
 	switch ((enum split_relay_kind)x->split->relay.kind) {
 	case SPLIT_RELAY_WHOLE:
 		put_whole(x, in, out);
@@ -186,4 +195,5 @@ void split_relay_end(struct exchange *x) {
 
 	event_cutter_clear(&r->events, exchange_bufs(x));
 	hold_free(&r->held, exchange_bufs(x));
+	hold_free(&r->sent, exchange_bufs(x));
 }

@@ -24,6 +24,7 @@ struct split_relay {
 	struct split_merge merge; /* of the prefill engine's answer; zeroed: nothing */
 	struct event_cutter events;
 	struct hold held; /* of a whole answer: as far as it has come; of a stream: what goes on next */
+	struct hold sent; /* what went on last, until that is flushed */
 	uint8_t kind;
 };
 
@@ -36,7 +37,7 @@ void split_relay_forget(struct exchange *x);
 /* The client's answer begins with this head. True: its body may become longer than that says. */
 must_use bool split_relay_begin(struct exchange *x, const struct head *answer);
 
-/* What has come of it, behind what is in `out`: as much as may go on. */
+/* What has come of it, behind what is in `out`: as much as may go on. It is flushed before the next call. */
 void split_relay_put(struct exchange *x, const struct call_in *in, struct call_out *out);
 
 void split_relay_end(struct exchange *x);

@@ -58,6 +58,7 @@ struct decision {
 	uint32_t prompt_tokens, predicted_tokens, actual_tokens, output_tokens;
 	uint32_t n_candidates, n_eligible, n_rejected;
 	uint16_t worker, model, status;
+	uint16_t prefill;  /* the label of who computed the prompt for the chosen one; 0: nobody did */
 	uint16_t tenant;   /* the label of its name; LABEL_OTHER while there are no tenants */
 	uint16_t features; /* bits of enum feature */
 	uint8_t capability, reason, ring, cause, n_attempts;

@@ -243,6 +243,8 @@ static void put_demand(json_t *json, const struct decision *d) {
 }
 
 static void put_outcome(json_t *json, const struct decision *d) {
+	json_object_set_new(
+	    json, "prefill", d->prefill ? json_string(label_text(LABEL_INSTANCE, d->prefill)) : json_null());
 	json_object_set_new(json, "attempts", attempts_json(d));
 	json_object_set_new(json, "n_attempts", uint_of(d->n_attempts));
 	json_object_set_new(json, "no_retry",

@@ -290,6 +290,7 @@ static void journal_settle(const struct exchange *x, const struct record *r) {
 	if (!d)
 		return;
 	d->is_settled = true;
+	d->prefill = (uint16_t)x->prefill_label;
 	d->status = (uint16_t)r->status;
 	d->cause = x->cause;
 	if (x->cause && d->n_attempts && inst)

@@ -59,6 +59,9 @@ def test_the_log_and_the_metrics_have_what_the_client_has(pairs):
     again = fleet.chat(headers={"x-request-id": "again"})
     entry, = [r for r in fleet.front.log(2) if r["id"] == "again"]
     assert entry["tokens_in"] == usage_of(again)["prompt_tokens"]
+    decision = fleet.front.admin("/decisions/again").json()
+    assert (decision["prefill"], decision["chosen"]["instance"]) == (fleet.prefills[0].url, fleet.decodes[0].url)
+    assert decision["actual_cached_tokens"] == cached(again)
     assert entry["bytes_out"] == len(again.content)
 
 

@@ -47,18 +47,21 @@ class Side:
 class Pairs:
     """start: the fixture. So many engines of each role; `flags` are for all of them, `prefill_flags` and `decode_flags` besides.
 
-    Prompts of any length are shared, unless pd says otherwise.
+    Prompts of any length are shared, unless pd says otherwise. kind: of the router. others: engines that are there as well, of another
+    fleet like this one, with their labels.
     """
 
     def __init__(self, start, name="nixl", prefills=1, decodes=1, unified=0, flags=(), prefill_flags=(), decode_flags=(), pd=None,
-                 **tables):
+                 kind=Router, others=(), **tables):
         self.start, self.connector = start, CONNECTORS[name]
         self.labels = []
         self.prefills = [self.engine("prefill", *flags, *prefill_flags) for _ in range(prefills)]
         self.decodes = [self.engine("decode", *flags, *decode_flags) for _ in range(decodes)]
         self.unified = [self.engine(None, *flags) for _ in range(unified)]
         self.engines = [*self.prefills, *self.decodes, *self.unified]
-        self.front = start(Router, self.engines, labels=self.labels, pd={"min_uncached_tokens": 0} | (pd or {}), **tables)
+        self.labels += [labels for _, labels in others]
+        self.front = start(kind, [*self.engines, *(e for e, _ in others)], labels=self.labels,
+                           pd={"min_uncached_tokens": 0} | (pd or {}), **tables)
 
     def engine(self, role, *flags):
         side = Side(role, self.connector) if role else None
@@ -81,6 +84,11 @@ class Pairs:
     def unload(self):
         """No load is charged any more."""
         eventually(lambda: self.front.metric("headrace_in_flight") == 0)
+
+    def rest(self):
+        """No engine works, either."""
+        self.unload()
+        eventually(lambda: not any(e.count("running") for e in self.engines))
 
     def is_settled(self, engines=None):
         """Nothing is at work, no blocks wait for anybody, no load is charged."""

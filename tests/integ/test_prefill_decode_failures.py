@@ -2,7 +2,7 @@
 import pytest
 
 from pairs import CONNECTORS, Pairs, long_chat, transfers
-from program import raw_request, read_to_end
+from program import eventually, hard_close, raw_request, read_to_end
 
 RETRY = {"attempts": 3, "sent": True, "budget": 1, "backoff": "1ms"}
 HOW = {"router": {"threads": 1}, "retry": RETRY, "health": {"probe": False, "passive": False}, "timeout": {"first_byte": "300ms"}}
@@ -154,3 +154,40 @@ def test_a_stream_that_is_cut_is_seen_to_be(pairs, name):
         answer, _ = read_to_end(s)
     assert answer.startswith(b"HTTP/1.1 200 ") and b'"error":{' in answer and not answer.endswith(b"0\r\n\r\n")
     fleet.settle()
+
+
+LEAVING = {"prefill": ("prefills", "hang_head"), "decode": ("decodes", "hang_head"), "stream": ("decodes", "hang_stream:1")}
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("phase", LEAVING)
+@pytest.mark.parametrize("name", CONNECTORS)
+def test_who_leaves_is_worked_for_by_nobody(pairs, name, phase, how):
+    fleet = pairs(name, timeout={})
+    role, fault = LEAVING[phase]
+    engine, = getattr(fleet, role)
+    assert ask(fleet, 1) == [200]
+    engine.fault(fault)
+    s = fleet.front.connect()
+    s.sendall(raw_request(long_chat(1, stream=True)))
+    if phase == "stream":
+        read_to_end(s, b"data: ")
+    eventually(lambda: engine.count("started") == 2)
+    hard_close(s) if how == "reset" else s.close()
+    fleet.rest()
+    assert engine.count("cancelled") == 1
+    assert fleet.front.log(2)[-1]["cause"] == "client_gone"
+
+
+def test_who_leaves_while_a_prefill_lets_it_wait(pairs):
+    fleet = pairs(timeout={}, prefill_flags=["--max-num-seqs", "1", "--fault", "hang_head"])
+    first, second = fleet.pair
+    clients = [fleet.front.connect() for _ in range(2)]
+    for i, s in enumerate(clients):
+        s.sendall(raw_request(long_chat(i)))
+        eventually(lambda: first.count("started") == i + 1)
+    clients[1].close()
+    eventually(lambda: first.count("cancelled") == 1)
+    clients[0].close()
+    fleet.rest()
+    assert (first.count("cancelled"), second.count("started")) == (2, 0)

@@ -16,7 +16,7 @@ struct split_params {
 	} identity[4]; /* of a prefill that pushes: values, n 0: not there */
 };
 
-/* False: the answer is no JSON object, and no answer of an engine. */
+/* False: the answer is no JSON, and no answer of an engine. */
 must_use bool split_params_read(struct split_params *p, const struct hold *answer);
 
 /* What of it is for the decode, at most SPLIT_RANGES; without its first byte when another text takes its

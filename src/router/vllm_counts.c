@@ -7,10 +7,11 @@ const uint32_t vllm_edges_ms[VLLM_EDGES] = { 1, 5, 10, 25, 50, 100, 250, 500, 10
 
 static const char *const routes[VLLM_ROUTES] = { "other", "/generate", "/inference/v1/generate",
 	"/v1/chat/completions", "/v1/completions", "/rerank", "/v1/rerank", "/v1/responses", "/v1/embeddings",
-	"/v1/responses/{id}", "/v1/responses/{id}/cancel", "/v1/responses/{id}/input", "/liveness",
-	"/readiness", "/health", "/health_generate", "/v1/models", "/get_model_info", "/get_server_info",
-	"/add_worker", "/remove_worker", "/list_workers", "/flush_cache", "/get_loads", "/workers",
-	"/workers/{url}" };
+	"/v1/responses/{id}", "/v1/responses/{id}/cancel", "/v1/responses/{id}/input", "/health_generate",
+	"/v1/models", "/get_model_info", "/get_server_info", "/add_worker", "/remove_worker", "/list_workers",
+	"/flush_cache", "/get_loads", "/workers", "/workers/{url}" };
+
+static const char *const probes[] = { "/liveness", "/readiness", "/health" };
 
 struct vllm_counts *vllm_counts_new(void) {
 	return calloc(1, sizeof(struct vllm_counts));
@@ -48,6 +49,9 @@ unsigned vllm_route_of(struct slice path) {
 	for (unsigned i = 1; i < VLLM_ROUTES; i++)
 		if (is_match(routes[i], path))
 			return i;
+	for (size_t i = 0; i < n_elems(probes); i++)
+		if (is_match(probes[i], path))
+			return VLLM_ROUTES;
 	return 0;
 }
 
@@ -81,9 +85,11 @@ void vllm_histogram_observe(struct vllm_histogram *h, uint64_t ns) {
 }
 
 void vllm_counts_request(struct vllm_counts *c, const struct vllm_request *request) {
-	struct vllm_route_counts *route = &c->routes[vllm_route_of(request->path)];
-	unsigned error = vllm_error_of(request->cause, request->status);
+	unsigned at = vllm_route_of(request->path), error = vllm_error_of(request->cause, request->status);
+	struct vllm_route_counts *route = &c->routes[at];
 
+	if (at == VLLM_ROUTES)
+		return;
 	metric_add(&route->n_requests, 1);
 	metric_add(&route->n_exhausted, request->is_exhausted);
 	vllm_histogram_observe(&route->duration, request->total_ns);
@@ -98,8 +104,12 @@ void vllm_counts_request(struct vllm_counts *c, const struct vllm_request *reque
 }
 
 void vllm_counts_retry(struct vllm_counts *c, struct slice path, unsigned attempt, uint64_t wait_ms) {
+	unsigned at = vllm_route_of(path);
+
 	assert(attempt > 0);
-	metric_add(&c->routes[vllm_route_of(path)].n_retries, 1);
+	if (at == VLLM_ROUTES)
+		return;
+	metric_add(&c->routes[at].n_retries, 1);
 	vllm_histogram_observe(&c->backoffs[attempt < VLLM_BACKOFFS ? attempt : 0], wait_ms * 1000000u);
 }
 

@@ -13,7 +13,7 @@
 #include "fleet/instance.h"
 #include "policy/policy.h"
 
-#define VLLM_ROUTES   26u
+#define VLLM_ROUTES   23u
 #define VLLM_EDGES    20u
 #define VLLM_BACKOFFS 8u  /* attempts that are told apart; later ones are "other", the first of the array */
 #define VLLM_POLICIES 16u /* at least as many as there are */
@@ -60,7 +60,8 @@ void vllm_counts_free(struct vllm_counts **counts); /* accepts NULL, clears */
 extern const uint32_t vllm_edges_ms[VLLM_EDGES];
 void vllm_histogram_observe(struct vllm_histogram *h, uint64_t ns);
 
-/* By a path without its query, with a slash in front; 0 is "other". */
+/* By a path without its query, with a slash in front; 0 is "other". VLLM_ROUTES: a probe of the router, which
+ * is no request to dashboards. */
 unsigned vllm_route_of(struct slice path);
 const char *vllm_route_text(unsigned route);
 

@@ -38,6 +38,22 @@ static void all_else_is_other(void **state) {
 		assert_string_equal(route_of(paths[i]), "other");
 }
 
+static void probes_are_no_requests(void **state) {
+	static const char *const paths[] = { "/liveness", "/readiness", "/health" };
+
+	for (size_t i = 0; i < n_elems(paths); i++) {
+		struct vllm_request request = { .path = slice_of(paths[i]), .status = 503 };
+
+		vllm_counts_request(counts, &request);
+		vllm_counts_retry(counts, request.path, 1, 50);
+	}
+	for (unsigned i = 0; i < VLLM_ROUTES; i++) {
+		assert_int_equal(metric_read(&counts->routes[i].n_requests), 0);
+		assert_int_equal(metric_read(&counts->routes[i].n_retries), 0);
+	}
+	assert_int_equal(metric_read(&counts->backoffs[1].sum_ns), 0);
+}
+
 static void errors_have_a_word(void **state) {
 	assert_int_equal(vllm_error_of(CAUSE_NONE, 200), VLLM_ERRORS);
 	assert_int_equal(vllm_error_of(CAUSE_NONE, 399), VLLM_ERRORS);
@@ -150,6 +166,7 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(paths_have_routes),
 		cmocka_unit_test(all_else_is_other),
+		cmocka_unit_test_setup_teardown(probes_are_no_requests, counts_make, counts_drop),
 		cmocka_unit_test(errors_have_a_word),
 		cmocka_unit_test(a_bound_belongs_to_its_bucket),
 		cmocka_unit_test_setup_teardown(requests_are_counted_by_route, counts_make, counts_drop),

@@ -5,6 +5,7 @@
 #include "fleet/label.h"
 #include "router/replay.h"
 #include "router/resume.h"
+#include "router/split.h"
 #include "router/tenancy.h"
 #include "router/vllm_counts.h"
 
@@ -159,7 +160,7 @@ void journal_left(struct exchange *x, enum cause cause, unsigned status) {
 
 void journal_retried(const struct exchange *x) {
 	if (x->worker->vllm_counts)
-		vllm_counts_retry(x->worker->vllm_counts, exchange_path(x), x->n_sends, x->backoff_ms);
+		vllm_counts_retry(x->worker->vllm_counts, exchange_path(x), split_sends(x), x->backoff_ms);
 }
 
 /* What was let go before anything was sent was none. The prefill's label tells the two apart when nothing

@@ -274,6 +274,15 @@ def test_legs_that_fail(pairs):
     assert of(front, "pd_prefill_requests_total", worker=first.url) == 2
 
 
+def test_each_leg_has_its_attempts(pairs):
+    """The decode was sent once when it is to be sent again, whatever the prefill took."""
+    fleet = pairs("nixl", retry={"attempts": 2, "budget": 1}, health=ALONE)
+    fleet.decodes[0].fault("status:503")
+    assert fleet.chat().status_code == 503
+    eventually(lambda: of(fleet.front, "retries_total", route=CHAT) == 1)
+    assert rows(fleet.front, "retry_backoff_duration_seconds_count", "attempt") == {"1": 1}
+
+
 def test_all_families_have_rows_as_documented(pairs):
     """Everything happens at once: no name, type or label that was not claimed, and promtool finds nothing wrong."""
     fleet = pairs("nixl", health=ALONE, retry={"attempts": 2, "budget": 1})

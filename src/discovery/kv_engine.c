@@ -152,7 +152,7 @@ static void engine_look(struct kv_engine *e, const struct snapshot_row *row) {
 	uint32_t n_restarts = atomic_load_explicit(&e->instance->learned.n_restarts, memory_order_relaxed);
 	bool is_unhealthy = row->state == INSTANCE_UNHEALTHY, is_restarted = n_restarts != e->n_restarts;
 
-	if (is_restarted)
+	if (is_restarted || (is_unhealthy && !e->was_unhealthy))
 		(void)engine_name(e, (struct slice){ NULL, 0 });
 	if (is_restarted || (e->was_unhealthy && !is_unhealthy)) {
 		fetch_cancel(&e->fetch); /* it may be the one of before that answers */

@@ -19,6 +19,7 @@ class Connector:
 CONNECTORS = {
     "nixl": Connector("nixl", is_alone=True),
     "nixl_push": Connector("nixl_push", "nixl", is_alone=True),
+    "mooncake": Connector("mooncake", has_bootstrap=True, is_alone=True),
     "moriio_read": Connector("moriio", mode="read", has_address=True),
     "moriio_write": Connector("moriio", mode="write", has_address=True, is_concurrent=True),
     "p2p_nccl": Connector("p2p_nccl", has_address=True),
@@ -62,6 +63,8 @@ class Pairs:
         self.labels += [labels for _, labels in others]
         self.front = start(kind, [*self.engines, *(e for e, _ in others)], labels=self.labels,
                            pd={"min_uncached_tokens": 0} | (pd or {}), **tables)
+        if name == "mooncake":
+            eventually(lambda: all(self.kv_engines().values()))
 
     def engine(self, role, *flags):
         side = Side(role, self.connector) if role else None
@@ -72,6 +75,12 @@ class Pairs:
     def pair(self):
         """-> the first prefill and the first decode."""
         return self.prefills[0], self.decodes[0]
+
+    def kv_engines(self):
+        """What its connector calls each instance that prefills; None: not known."""
+        urls = {e.url for e in self.prefills}
+        return {i["instance"]: i["kv_engine"] for i in self.front.admin("/instances").json()["instances"]
+                if i["instance"].split("@")[0] in urls}
 
     def chat(self, i=0, headers=None, **more):
         """One long prompt, of which there are many. -> httpx.Response."""

@@ -57,6 +57,8 @@ def test_it_is_learned_when_somebody_says_it(start, engine, front):
     bootstrap = start(Bootstrap, port, {"0": {"engine_id": "one", "worker_addr": {"0": {"0": "tcp://h:1"}}}})
     eventually(lambda: names(router) == {worker.url: "one"})
     bootstrap.engines = {"0": {"engine_id": "two"}}
+    worker.kill()
+    eventually(lambda: names(router) == {worker.url: None})
     worker.restart()
     eventually(lambda: names(router) == {worker.url: "two"})
 

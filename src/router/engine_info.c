@@ -9,14 +9,17 @@
 #define ANSWER_MS        20000u
 #define ANSWER_BYTES_MAX (1u << 20)
 
-enum engine_question { QUESTION_ROUTE, QUESTION_COMPLETION, QUESTION_CHAT };
+enum engine_question { QUESTION_ROUTE, QUESTION_COMPLETION, QUESTION_CHAT, QUESTION_LIFE };
+
+#define ROLES 3
 
 struct engine_info {
 	struct list link; /* report->infos */
 	struct report *report;
 	struct petition *petition;
 	struct snapshot *snapshot;
-	const struct snapshot_row *row; /* of it */
+	const struct snapshot_row *rows[ROLES], *row; /* of it: who is to be asked, and who is */
+	unsigned n_rows, n_asked;
 	struct fetch fetch;
 	enum engine_question question;
 };
@@ -66,6 +69,22 @@ static void pass_on(const struct engine_info *i, unsigned status, struct slice b
 
 static void ask(struct engine_info *i);
 
+static void ask_next(struct engine_info *i) {
+	i->row = i->rows[i->n_asked++];
+	i->question = QUESTION_ROUTE;
+	ask(i);
+}
+
+/* What the engine is asked that has no route for its health. False: nothing is left. */
+static bool find_question(struct engine_info *i) {
+	bool is_half = !slice_eq(fleet_view_type(i->row->labels), SLICE("regular"));
+
+	if (i->question >= QUESTION_CHAT || (!is_half && !i->row->models.n))
+		return false;
+	i->question = is_half ? QUESTION_LIFE : i->question + 1;
+	return true;
+}
+
 /* True: it is answered. */
 static bool conclude(struct engine_info *i, int outcome, unsigned status, struct slice body) {
 	bool lacks_route = !outcome && (status == 404 || status == 405 || status == 501);
@@ -73,17 +92,19 @@ static bool conclude(struct engine_info *i, int outcome, unsigned status, struct
 	if (outcome) {
 		petition_answer_error(
 		    i->petition, 502, "upstream_failed", fetch_outcome_text((enum fetch_outcome)outcome));
+	} else if (!lacks_route && status < 300 && is_health(i) && i->n_asked < i->n_rows) {
+		ask_next(i);
+		return false;
 	} else if (!lacks_route) {
 		pass_on(i, status, i->question == QUESTION_ROUTE || status >= 300 ? body : SLICE("OK"));
 	} else if (!is_health(i)) {
 		petition_answer_json(i->petition, 200, known_of(i));
-	} else if (i->question == QUESTION_CHAT || !i->row->models.n) {
-		petition_answer_error(
-		    i->petition, 503, "unsupported_capability", "the engine generates nothing by these APIs");
-	} else {
-		i->question++;
+	} else if (find_question(i)) {
 		ask(i);
 		return false;
+	} else {
+		petition_answer_error(
+		    i->petition, 503, "unsupported_capability", "the engine generates nothing by these APIs");
 	}
 	return true;
 }
@@ -112,40 +133,57 @@ static char *canary(const struct engine_info *i) {
 	return text;
 }
 
+static struct slice path_of(const struct engine_info *i) {
+	switch (i->question) {
+	case QUESTION_COMPLETION:
+		return SLICE("/v1/completions");
+	case QUESTION_CHAT:
+		return SLICE("/v1/chat/completions");
+	case QUESTION_LIFE:
+		return slice_of(i->report->router->settings->config->health.endpoint);
+	default:
+		return i->petition->path;
+	}
+}
+
 static void ask(struct engine_info *i) {
 	const struct instance *inst = i->row->instance;
-	char *body = i->question == QUESTION_ROUTE ? NULL : canary(i);
+	bool generates = i->question == QUESTION_COMPLETION || i->question == QUESTION_CHAT;
+	char *body = generates ? canary(i) : NULL;
 	const struct fetch_request request = { .method = body ? SLICE("POST") : SLICE("GET"),
 		.authority = inst->spec.authority,
-		.path = i->question == QUESTION_ROUTE ? i->petition->path
-		    : i->question == QUESTION_CHAT    ? SLICE("/v1/chat/completions")
-						      : SLICE("/v1/completions"),
+		.path = path_of(i),
 		.bearer = instance_key(&inst->spec, i->report->router->settings->config->engine_key),
 		.body = slice_of(body),
 		.tls_host = instance_tls_host(inst) };
 
-	fetch_init(&i->fetch, ANSWER_MS, ANSWER_BYTES_MAX, on_done);
 	fetch_start(&i->fetch, i->report->explain.loop,
 	    &i->row->addresses[instance_good_address(inst, i->row->n_addresses)], &request);
 	free(body);
 }
 
 void engine_info_ask(struct report *report, struct petition *p) {
-	const struct snapshot_row *row = fleet_view_healthy(report->snapshot);
-
-	if (!row) {
-		petition_answer_error(
-		    p, 503, "no_healthy_instance", "no instance is available for this request");
-		return;
-	}
+	static const struct slice types[ROLES] = { { "regular", 7 }, { "prefill", 7 }, { "decode", 6 } };
 	struct engine_info *i = calloc(1, sizeof(*i));
+
 	list_init(&i->link);
 	list_push(&report->infos, &i->link);
+	fetch_init(&i->fetch, ANSWER_MS, ANSWER_BYTES_MAX, on_done);
 	i->report = report;
 	i->petition = p;
 	i->snapshot = snapshot_ref((struct snapshot *)report->snapshot);
-	i->row = row;
-	ask(i);
+	for (size_t t = 0; t < ROLES; t++) {
+		const struct snapshot_row *row = fleet_view_healthy(i->snapshot, types[t]);
+
+		if (row)
+			i->rows[i->n_rows++] = row;
+	}
+	if (i->n_rows) {
+		ask_next(i);
+		return;
+	}
+	petition_answer_error(p, 503, "no_healthy_instance", "no instance is available for this request");
+	info_free(i);
 }
 
 void engine_info_close(struct report *report) {

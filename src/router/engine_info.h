@@ -3,7 +3,9 @@
  * /get_server_info, /get_model_info, /health_generate.
  *
  * One engine that may take requests is asked, and its answer is the answer. Where it has no such route it is
- * made here: of what is known of the fleet, or, of the health, by having that engine generate one token.
+ * made here: of what is known of the fleet, or, of the health, by having that engine generate one token. For
+ * its health one engine of each role is asked, in turn, until one is not well. Half of a pair is not made to
+ * generate: its connector may not survive a request without the other half; it is asked whether it lives.
  *
  * Control thread.
  */

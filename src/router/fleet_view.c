@@ -47,8 +47,7 @@ static struct slice label_in(struct pairs labels, const char *name) {
 	return (struct slice){ NULL, 0 };
 }
 
-/* "prefill", "decode", or "regular". */
-static struct slice type_of(struct pairs labels) {
+struct slice fleet_view_type(struct pairs labels) {
 	struct slice role = label_in(labels, "role");
 	bool is_half = slice_eq(role, SLICE("prefill")) || slice_eq(role, SLICE("decode"));
 
@@ -68,12 +67,13 @@ static json_t *described(struct slice url, struct pairs models, struct pairs lab
 	struct slice policy = label_in(labels, "policy");
 
 	fleet_view_id(url, id);
-	json_t *json = json_pack("{s:s, s:o, s:o, s:o, s:o, s:s, s:I, s:f, s:o, s:o}", "id", id, "url",
-	    text_json(url), "model_id", text_json(models.n ? models.items[0].key : SLICE("unknown")),
-	    "models", pairs_json_keys(models), "worker_type", text_json(type_of(labels)), "connection_mode",
-	    "http", "priority", (json_int_t)number_in(labels, "priority", PRIORITY_MAX, PRIORITY), "cost",
-	    number_in(labels, "cost", COST_MAX, COST), "labels", pairs_json(labels), "metadata",
-	    pairs_json(labels));
+	json_t *json =
+	    json_pack("{s:s, s:o, s:o, s:o, s:o, s:s, s:I, s:f, s:o, s:o}", "id", id, "url", text_json(url),
+		"model_id", text_json(models.n ? models.items[0].key : SLICE("unknown")), "models",
+		pairs_json_keys(models), "worker_type", text_json(fleet_view_type(labels)), "connection_mode",
+		"http", "priority", (json_int_t)number_in(labels, "priority", PRIORITY_MAX, PRIORITY), "cost",
+		number_in(labels, "cost", COST_MAX, COST), "labels", pairs_json(labels), "metadata",
+		pairs_json(labels));
 	if (port > 0)
 		json_object_set_new(json, "bootstrap_port", json_integer((json_int_t)port));
 	if (policy.n)
@@ -287,9 +287,13 @@ json_t *fleet_view_loads(const struct report *report) {
 	return json_pack("{s:o}", "workers", workers);
 }
 
-const struct snapshot_row *fleet_view_healthy(const struct snapshot *snapshot) {
-	for (uint32_t i = 0; i < snapshot->n_rows; i++)
-		if (snapshot->rows[i].primary == i && snapshot_is_routable(snapshot, i))
-			return &snapshot->rows[i];
+const struct snapshot_row *fleet_view_healthy(const struct snapshot *snapshot, struct slice type) {
+	for (uint32_t i = 0; i < snapshot->n_rows; i++) {
+		const struct snapshot_row *row = &snapshot->rows[i];
+
+		if (row->primary == i && !row->instance->spec.is_provider &&
+		    slice_eq(fleet_view_type(row->labels), type) && snapshot_is_routable(snapshot, i))
+			return row;
+	}
 	return NULL;
 }

@@ -35,5 +35,8 @@ must_use json_t *fleet_view_loads(const struct report *report);
  * it or of the engine that it is a rank of. */
 must_use bool fleet_view_is_meant(struct slice url, struct slice id_or_url);
 
-/* The first of these that stands for its target, and is one that requests may go to; NULL: there is none. */
-const struct snapshot_row *fleet_view_healthy(const struct snapshot *snapshot);
+/* The worker_type of whom has these labels: "prefill", "decode", or "regular". */
+struct slice fleet_view_type(struct pairs labels);
+
+/* The first engine of this worker_type that requests may go to; NULL: there is none. */
+const struct snapshot_row *fleet_view_healthy(const struct snapshot *snapshot, struct slice type);

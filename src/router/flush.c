@@ -161,7 +161,8 @@ void flush_caches(struct report *report, struct petition *p) {
 	f->successful = json_array();
 	f->failed = json_array();
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		if (snap->rows[i].primary == i && !has_host(f, &snap->rows[i]))
+		if (snap->rows[i].primary == i && !snap->rows[i].instance->spec.is_provider &&
+		    !has_host(f, &snap->rows[i]))
 			f->hosts[f->n_hosts++] = (struct flush_host){ .flush = f, .row = &snap->rows[i] };
 	go_on(f);
 }

@@ -1,5 +1,6 @@
 /*
- * flush: has all engines drop their prefix caches, and forgets what was known of these.
+ * flush: has all engines drop their prefix caches, and forgets what was known of these. Providers' are their
+ * own.
  *
  * Each server is asked once, however many ranks it has: POST /flush_cache as SGLang has it and, where there
  * is no such thing, /reset_prefix_cache as vLLM does; FLUSH_AT_ONCE of them at a time, FLUSH_MS each. The

@@ -65,9 +65,14 @@ static json_t *local_models(const struct local_state *s, unsigned *status) {
 /* --- health ------------------------------------------------------------------ */
 
 /* Engines that announce themselves as half of a pair are of no use without the other half. */
-static bool is_able(const struct local_state *s) {
+static bool lacks_half(const struct local_state *s) {
 	bool has_pairs = s->worker->settings->config->pd.discovery_address[0];
-	return s->n_routable && (!has_pairs || (s->n_prefill && s->n_decode));
+	return has_pairs && !(s->n_prefill && s->n_decode);
+}
+
+/* Somebody may answer a client: those that prefill never do. */
+static bool is_able(const struct local_state *s) {
+	return s->n_routable > s->n_prefill && !lacks_half(s);
 }
 
 /* What the other router puts before the url of one that prefills or decodes. */

@@ -365,6 +365,7 @@ def test_a_provider_is_registered_while_the_router_runs(engine, provider, router
     assert refused.status_code == 422 and "provider" in refused.json()["error"]["message"] and not provider.asked
     register(front, provider, api_key=KEY, labels={"provider": "openai"})
     assert front.chat("gpt-large").json()["choices"][0]["message"]["content"] == "far"
+    assert provider.url not in front.post("/flush_cache").text
     assert {(m, p) for m, p, _, _ in provider.asked} == {("GET", "/v1beta/openai/models"), ("POST", "/v1beta/openai/chat/completions")}
     assert {h["authorization"] for _, _, h, _ in provider.asked} == {f"Bearer {KEY}"}
     assert KEY not in front.get("/workers").text and workers(front)[provider.url]["labels"] == {"provider": "openai"}

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from announcing import Announcer
 from fakeworker import answer
 from ports import free_port
 from program import BIN, KEY, Engine, Router, chat_body, eventually, http, raw_request, read_to_end
@@ -555,6 +556,61 @@ def test_health_is_that_of_all(vllm, engine):
 
 def test_health_of_nobody(vllm):
     assert vllm().get("/health").status_code == 503
+
+
+# --- pairs --------------------------------------------------------------------------------------------------------
+
+
+def halves(**prefill):
+    """-> arguments of engines_that for one that prefills and one that decodes, neither with routes for its health"""
+    return (serving(**prefill), serving(v1_completions=())), {"labels": [{"role": "prefill"}, {"role": "decode"}]}
+
+
+def test_both_halves_are_asked_for_their_health(engines_that):
+    scripts, how = halves(health_generate=(b"",))
+    first, second, front = engines_that(*scripts, **how)
+    reply = front.get("/health_generate")
+    assert (reply.status_code, reply.text) == (200, "OK") and len(asked(first, b"GET /health_generate")) == 1
+    lines = [head.partition(b" HTTP")[0] for head, _ in second.requests]
+    assert b"GET /health" in lines[lines.index(b"GET /health_generate"):]
+    assert not asked(second, b"POST")       # no half of a pair is made to generate
+
+
+def test_one_half_that_is_not_well_is_enough(engines_that):
+    scripts, how = halves(health_generate=(b'{"detail": "ill"}', b"500 Oh"))
+    _, second, front = engines_that(*scripts, **how)
+    assert (front.get("/health_generate").status_code, front.get("/health_generate").json()) == (500, {"detail": "ill"})
+    assert not asked(second, b"GET /health_generate")
+
+
+def test_info_of_pairs_is_that_of_who_prefills(engines_that):
+    first, second, front = engines_that(serving(), serving(get_server_info=(b'{"dp_size": 8}',)),
+                                        labels=[{"role": "decode"}, {"role": "prefill"}])
+    assert front.get("/get_server_info").json() == {"dp_size": 8} and not asked(first, b"GET /get_server_info")
+
+
+def test_who_prefills_alone_is_no_router(vllm, engine):
+    prefill, decode = engine("m"), engine("m")
+    front = vllm()
+    register(front, prefill, worker_type="prefill")
+    for path, said in ("/health", "No pair of a prefill and a decode worker"), ("/readiness", "no pair of a prefill and a decode instance"):
+        reply = front.get(path)
+        assert reply.status_code == 503 and said in reply.text
+    register(front, decode, worker_type="decode")
+    assert front.get("/health").text == "OK" and front.get("/readiness").status_code == 200
+    assert front.chat().status_code == 200
+
+
+def test_halves_that_announce_themselves_are_awaited(vllm, engine, start):
+    prefill, decode, port = engine("m"), engine("m"), free_port()
+    front = vllm(pd={"discovery_address": f"127.0.0.1:{port}"})
+    assert (front.get("/health").status_code, front.get("/health").text) == (503, "No workers")
+    start(Announcer, port, "P", prefill.port)
+    eventually(lambda: front.get("/health").text == "No pair of a prefill and a decode worker")
+    assert front.get("/health").status_code == 503
+    start(Announcer, port, "D", decode.port)
+    eventually(lambda: front.get("/health").status_code == 200)
+    assert front.get("/health").text == "OK"
 
 
 # --- what is relayed -------------------------------------------------------------------------------------------

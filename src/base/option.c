@@ -242,6 +242,11 @@ void option_default(struct option_set *set, void *config, const char *path, cons
 		option_replace(set, config, path, text);
 }
 
+void option_speak(struct option_set *set, void *config, const struct option_dialect *dialect) {
+	for (size_t i = 0; i < dialect->n_defaults; i++)
+		option_default(set, config, dialect->defaults[i].path, dialect->defaults[i].text);
+}
+
 static bool is_empty(const json_t *value) {
 	return json_is_string(value) ? json_string_length(value) == 0 : json_array_size(value) == 0;
 }
@@ -285,6 +290,20 @@ json_t *option_dump(const struct option_set *set) {
 
 /* ---- the start of a program ---- */
 
+/* As flags and name choose it; NULL: the program's own. */
+static const struct option_dialect *dialect_of(const struct option_set *set) {
+	const struct option_schema *s = set->schema;
+	const struct option *row =
+	    s->dialect_path ? option_name_find_path(s, slice_of(s->dialect_path)) : NULL;
+	const char *given = row ? json_string_value(option_set_found(set, row)->value) : NULL;
+
+	for (size_t i = 0; i < s->n_dialects; i++)
+		if (given ? !strcmp(given, s->dialects[i]->name)
+			  : option_is_called(set, s->dialects[i]->called))
+			return s->dialects[i];
+	return NULL;
+}
+
 static int check(const struct option_set *set) {
 	option_print_mistakes(set, stderr);
 	if (set->n_mistakes)
@@ -314,7 +333,7 @@ int option_start(struct option_set *set, int argc, char *const *argv, void *conf
 
 	switch (command) {
 	case OPTION_HELP:
-		option_doc_help(set->schema, stdout);
+		option_doc_help(set->schema, dialect_of(set), stdout);
 		return 0;
 	case OPTION_MAN:
 		option_doc_man(set->schema, stdout);

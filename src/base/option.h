@@ -101,6 +101,18 @@ struct option_group {
 	const char *table;
 };
 
+struct option_default {
+	const char *path, *text; /* as a flag would spell it */
+};
+
+/* Another program that this one stands in for, with that one's defaults in place of the rows'. */
+struct option_dialect {
+	const char *name;   /* the value of the schema's dialect_path that chooses it */
+	const char *called; /* the program's name that does, where no value is given */
+	const struct option_default *defaults;
+	size_t n_defaults;
+};
+
 /* The prose of the manual page: one line a paragraph; lines that begin with a space stand as they are. */
 struct option_page {
 	const char *description, *signals, *examples;
@@ -117,6 +129,9 @@ struct option_schema {
 	size_t n_groups;
 	const struct option *rows; /* those of a table stand together */
 	size_t n_rows;
+	const char *dialect_path; /* NULL: there are no dialects */
+	const struct option_dialect *const *dialects;
+	size_t n_dialects;
 	struct option_page page;
 	bool main_at_top;     /* the keys of the main table may stand at the top of the file as well */
 	bool ignores_unknown; /* a key that nobody knows is a warning */
@@ -184,6 +199,9 @@ bool option_is_called(const struct option_set *set, const char *name);
  */
 void option_default(struct option_set *set, void *config, const char *path, const char *text);
 
+/* All defaults of a dialect. */
+void option_speak(struct option_set *set, void *config, const struct option_dialect *dialect);
+
 /* The same whatever a source gave, for what goes before all of them; whose it is stays as it was. */
 void option_replace(struct option_set *set, void *config, const char *path, const char *text);
 
@@ -198,8 +216,9 @@ typedef void (*option_verify_fn)(struct option_set *set, void *config);
 
 /*
  * All of the above for a program's main(): flags, file and environment into *config,
- * verified. --help, --man, --version and --check are answered on stdout, mistakes go
- * to stderr. Returns -1 when the program is to run, otherwise its exit code (0 or 2).
+ * verified. --help, with the defaults of the dialect that flags and name choose, --man,
+ * --version and --check are answered on stdout, mistakes go to stderr. Returns -1 when the program is to run,
+ * otherwise its exit code (0 or 2).
  */
 int option_start(struct option_set *set, int argc, char *const *argv, void *config, option_verify_fn verify);
 

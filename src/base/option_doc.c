@@ -27,8 +27,18 @@ static const char *arg_of(const struct option *row) {
 	return row->choices ? "NAME" : by_type[row->type];
 }
 
+static const char *default_of(const struct option *row, const struct option_dialect *dialect) {
+	char path[OPTION_NAME_BYTES];
+
+	option_name_path(row, path);
+	for (size_t i = 0; dialect && i < dialect->n_defaults; i++)
+		if (!strcmp(path, dialect->defaults[i].path))
+			return dialect->defaults[i].text;
+	return row->def ? row->def : "";
+}
+
 /* "one of a, b; 1 to 9; default 3": what the schema knows besides the sentence. */
-static void facts_of(const struct option *row, char line[static OPTION_LINE_BYTES]) {
+static void facts_of(const struct option *row, const char *def_text, char line[static OPTION_LINE_BYTES]) {
 	char choices[256] = "", range[128] = "", def[128] = "";
 	const char *facts[] = { choices, range, row->required ? "required" : "", def,
 		row->reserved ? "reserved: no effect yet" : "", row->fixed ? "not changed by a reload" : "" };
@@ -39,8 +49,8 @@ static void facts_of(const struct option *row, char line[static OPTION_LINE_BYTE
 		option_value_choices(row, choices + strlen(choices), sizeof(choices) - strlen(choices));
 	}
 	option_value_range(row, range, sizeof(range));
-	if (row->def && row->def[0])
-		snprintf(def, sizeof(def), "default %s", row->def);
+	if (def_text[0])
+		snprintf(def, sizeof(def), "default %s", def_text);
 	line[0] = '\0';
 	for (size_t i = 0; i < n_elems(facts); i++)
 		if (facts[i][0] && n < OPTION_LINE_BYTES)
@@ -75,10 +85,10 @@ static void print_wrapped(FILE *out, size_t at, const char *text) {
 	fputc('\n', out);
 }
 
-static void help_row(FILE *out, const char *name, const struct option *row) {
+static void help_row(FILE *out, const char *name, const struct option *row, const char *def_text) {
 	char facts[OPTION_LINE_BYTES], text[2 * OPTION_LINE_BYTES];
 
-	facts_of(row, facts);
+	facts_of(row, def_text, facts);
 	snprintf(text, sizeof(text), facts[0] ? "%s (%s)" : "%s%s", row->help, facts);
 	print_wrapped(out, (size_t)fprintf(out, "  %s %s", name, arg_of(row)), text);
 }
@@ -96,7 +106,7 @@ static void help_file_rows(const struct option_schema *schema, FILE *out) {
 		fprintf(out, "\n%s%s%s in the file: %s\n", is_array ? "[[" : "[", option_name_path(r, path),
 		    is_array ? "]]" : "]", r->help);
 		for (const struct option *f = r->fields; f < r->fields + r->n_fields; f++)
-			help_row(out, f->key, f);
+			help_row(out, f->key, f, f->def ? f->def : "");
 	}
 }
 
@@ -106,7 +116,7 @@ static void help_heading(const struct option_schema *schema, FILE *out, const st
 			fprintf(out, "\n---- %s ----\n", schema->groups[i].heading);
 }
 
-void option_doc_help(const struct option_schema *schema, FILE *out) {
+void option_doc_help(const struct option_schema *schema, const struct option_dialect *dialect, FILE *out) {
 	char name[OPTION_NAME_BYTES];
 
 	fprintf(out, "%s: %s\n\nUsage: %s [--config FILE] [--FLAG VALUE]...\n\n", schema->program,
@@ -119,7 +129,7 @@ void option_doc_help(const struct option_schema *schema, FILE *out) {
 		fprintf(out, "\n[%s] %s\n", t->name, t->help);
 		for (const struct option *r = schema->rows; r < schema->rows + schema->n_rows; r++)
 			if (is_in(r, t))
-				help_row(out, option_name_flag(schema, r, name), r);
+				help_row(out, option_name_flag(schema, r, name), r, default_of(r, dialect));
 	}
 	help_file_rows(schema, out);
 	fprintf(out,
@@ -176,7 +186,7 @@ static void man_prose(FILE *out, const char *title, const char *prose) {
 static void man_row(FILE *out, const char *name, const struct option *row) {
 	char facts[OPTION_LINE_BYTES];
 
-	facts_of(row, facts);
+	facts_of(row, row->def ? row->def : "", facts);
 	fputs(".TP\n\\fB", out);
 	print_text(out, name);
 	fprintf(out, "\\fR \\fI%s\\fR\n", arg_of(row));

@@ -15,6 +15,7 @@
 #include "router/pd_config.h"
 #include "router/policy_config.h"
 #include "router/rate.h"
+#include "router/vllm_config.h"
 
 #define KIB     (1ULL << 10)
 #define GIB     (1ULL << 30)
@@ -818,6 +819,8 @@ static const struct option_group groups[] = {
 	{ "accepted for vLLM's router only", "vllm" },
 };
 
+static const struct option_dialect *const stand_ins[] = { &config_verify_infinilm, &vllm_config_dialect };
+
 const struct option_schema router_config_schema = {
 	.program = "headrace router",
 	.summary = "streaming, model-aware HTTP router for LLM inference engines",
@@ -829,6 +832,9 @@ const struct option_schema router_config_schema = {
 	.n_groups = n_elems(groups),
 	.rows = rows,
 	.n_rows = n_elems(rows),
+	.dialect_path = "router.dialect",
+	.dialects = stand_ins,
+	.n_dialects = n_elems(stand_ins),
 	.page = {
 		.description =
 		    "Takes requests in the OpenAI and Anthropic APIs, and any other over HTTP/1.1, finds in their "
@@ -854,7 +860,7 @@ const struct option_schema router_config_schema = {
 		    "and an engine of --static-services is probed itself: nothing need answer on its next port.\n"
 		    "Called as vllm-router, or with --dialect vllm, it stands in for vLLM's router. Its flags are taken in "
 		    "either case, as its Rust binary and as its Python package spell them, with -secs or without. In the "
-		    "dialect its defaults hold: total 1800s, no first_byte, announce 2s; cors_origins *, cache_threshold 0.3, "
+		    "dialect its defaults hold: worker_api loopback; total 1800s, no first_byte, announce 2s; cors_origins *, cache_threshold 0.3, "
 		    "balance_abs_threshold 64, balance_rel_threshold 1.5; [health] interval 60s, timeout 5s, successes 2; "
 		    "[retry] attempts 5, all statuses, backoff 50ms to 30s, multiplier 1.5; [admission] max_requests 32768, "
 		    "where a full queue is 429 and an expired wait 408. power_of_two needs two engines. The admin listener "

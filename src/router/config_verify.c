@@ -276,17 +276,24 @@ static void use_validation_urls(struct option_set *set, struct router_config *co
 		option_default(set, config, "auth.validation_urls", text);
 }
 
+static const struct option_default infinilm_defaults[] = {
+	{ "router.host", "0.0.0.0" },
+	{ "router.port", "8080" },
+	{ "policy.default", "rendezvous_hash" },
+	{ "router.session_headers", "" },
+	{ "router.session_members", "prompt_cache_key" },
+};
+
+const struct option_dialect config_verify_infinilm = { "infinilm", "infini-router", infinilm_defaults,
+	n_elems(infinilm_defaults) };
+
 static void apply_dialect(struct option_set *set, struct router_config *config) {
-	if (option_is_called(set, "infini-router"))
-		option_default(set, config, "router.dialect", "infinilm");
+	if (option_is_called(set, config_verify_infinilm.called))
+		option_default(set, config, "router.dialect", config_verify_infinilm.name);
 	vllm_config_apply(set, config);
 	if (config->dialect != ROUTER_INFINILM)
 		return;
-	option_default(set, config, "router.host", "0.0.0.0");
-	option_default(set, config, "router.port", "8080");
-	option_default(set, config, "policy.default", "rendezvous_hash");
-	option_default(set, config, "router.session_headers", "");
-	option_default(set, config, "router.session_members", "prompt_cache_key");
+	option_speak(set, config, &config_verify_infinilm);
 	use_proxy_timeout(set, config);
 	config->errors = REPLY_INFINILM;
 }

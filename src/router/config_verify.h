@@ -10,6 +10,8 @@
 
 #include "router/config.h"
 
+extern const struct option_dialect config_verify_infinilm;
+
 /*
  * Completes *config, whose values were checked one by one and stored. What that points to is the set's, but
  * for the engines of a static file and the table of tenants, which the configuration owns also when there are

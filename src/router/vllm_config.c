@@ -7,9 +7,7 @@
 
 /* --- its defaults ------------------------------------------------------------------------ */
 
-static const struct {
-	const char *path, *text;
-} defaults[] = {
+static const struct option_default defaults[] = {
 	{ "router.cors_origins", "*" },
 	{ "router.worker_api", "loopback" },
 	{ "timeout.total", "1800s" },
@@ -29,6 +27,8 @@ static const struct {
 	{ "admission.max_requests", "32768" },
 	{ "metrics.compat", "vllm" },
 };
+
+const struct option_dialect vllm_config_dialect = { "vllm", "vllm-router", defaults, n_elems(defaults) };
 
 /* It has one listener for metrics, and several routers on a machine each their own: ours is there, too. */
 static void place_admin(struct option_set *set, struct router_config *config) {
@@ -84,13 +84,12 @@ static void use_rust_log(struct option_set *set, struct router_config *config) {
 }
 
 void vllm_config_apply(struct option_set *set, struct router_config *config) {
-	if (option_is_called(set, "vllm-router"))
-		option_default(set, config, "router.dialect", "vllm");
+	if (option_is_called(set, vllm_config_dialect.called))
+		option_default(set, config, "router.dialect", vllm_config_dialect.name);
 	config->admission.is_vllm = config->dialect == ROUTER_VLLM;
 	if (config->dialect != ROUTER_VLLM)
 		return;
-	for (size_t i = 0; i < n_elems(defaults); i++)
-		option_default(set, config, defaults[i].path, defaults[i].text);
+	option_speak(set, config, &vllm_config_dialect);
 	place_admin(set, config);
 	place_logs(set, config);
 	read_dotenv(set, config);

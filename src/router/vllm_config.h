@@ -8,6 +8,8 @@
 
 #include "router/config.h"
 
+extern const struct option_dialect vllm_config_dialect;
+
 /* Puts its defaults where nobody said anything, before anything is made of the values. Without the dialect:
  * nothing. */
 void vllm_config_apply(struct option_set *set, struct router_config *config);

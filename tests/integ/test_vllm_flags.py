@@ -230,6 +230,23 @@ def test_the_version(checked, flag):
     assert done.returncode == 0 and done.stdout.startswith("headrace ")
 
 
+def default_in(text, flag):
+    """As the help has it; None: it says none."""
+    told = " ".join(re.search(rf"^  {flag} .*(\n {{10}}.*)*", text, re.M)[0].split())
+    facts = re.search(r"\(([^()]*)\)$", told)
+    found = facts and re.search(r"\bdefault ([^;]*)", facts[1])
+    return found and found[1]
+
+
+@pytest.mark.parametrize("flags, defaults", [
+    ([], {"--worker-api": "loopback", "--cors-allowed-origins": "*", "--first-byte": "off", "--port": "30000"}),
+    (["--dialect", "infinilm"], {"--worker-api": "off", "--port": "8080", "--host": "0.0.0.0"}),
+    (["--dialect", "headrace"], {"--worker-api": "off", "--cors-allowed-origins": None, "--port": "30000", "--host": "127.0.0.1"})])
+def test_the_help_has_the_dialects_defaults(checked, flags, defaults):
+    text = checked(*flags, "--help").stdout
+    assert {flag: default_in(text, flag) for flag in defaults} == defaults
+
+
 def test_the_help_has_groups(checked):
     text = checked("--help").stdout
     headings = [line.strip("- ") for line in text.splitlines() if line.startswith("----")]

@@ -588,7 +588,7 @@ static void the_help_fits(void **state) {
 	size_t n;
 	FILE *out = open_memstream(&text, &n);
 
-	option_doc_help(&router_config_schema, out);
+	option_doc_help(&router_config_schema, &vllm_config_dialect, out);
 	fclose(out);
 	for (const char *line = text; *line; line += strcspn(line, "\n") + 1)
 		assert_true(strcspn(line, "\n") <= 100);

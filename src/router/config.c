@@ -335,8 +335,7 @@ static const struct option rows[] = {
 	{ "metrics", "compat", .flag = "metrics-compat",
 	    .help = "whose names metrics have, besides our own; vllm, those of vLLM's router, is the default "
 		    "of its dialect",
-	    .type = OPTION_ENUM, .choices = metrics_names, .def = "none", ROUTER(metrics_compat),
-	    .fixed = true },
+	    .type = OPTION_ENUM, .choices = metrics_names, .def = "none", ROUTER(metrics_compat) },
 
 	{ "tls", "certificates", .flag = "tls-certificates", .arg = "CHAIN:KEY...",
 	    .help =

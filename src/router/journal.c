@@ -24,9 +24,20 @@ static struct decision *journal_begin(struct exchange *x) {
 	return d;
 }
 
+/* NULL: they are not wanted. */
+static struct vllm_counts *wanted_counts(const struct worker *w, const struct router_config *config) {
+	return config->metrics_compat == ROUTER_METRICS_VLLM ? w->vllm_counts : NULL;
+}
+
+static struct vllm_counts *journal_vllm(const struct exchange *x) {
+	return wanted_counts(x->worker, exchange_config(x));
+}
+
 static void journal_vllm_pick(
     const struct exchange *x, const struct pick_input *input, const struct pick_result *pick) {
-	if (!x->worker->vllm_counts)
+	struct vllm_counts *c = journal_vllm(x);
+
+	if (!c)
 		return;
 	const struct vllm_pick said = { .instance = x->ticket.instance,
 		.policy = policy_of(&x->worker->policies, input->model),
@@ -34,7 +45,7 @@ static void journal_vllm_pick(
 		.is_looked_up = x->ticket.is_looked_up,
 		.is_cached = x->ticket.cached_tokens };
 
-	vllm_counts_pick(x->worker->vllm_counts, &said);
+	vllm_counts_pick(c, &said);
 }
 
 void journal_picked(
@@ -159,14 +170,16 @@ void journal_left(struct exchange *x, enum cause cause, unsigned status) {
 }
 
 void journal_retried(const struct exchange *x) {
-	if (x->worker->vllm_counts)
-		vllm_counts_retry(x->worker->vllm_counts, exchange_path(x), split_sends(x), x->backoff_ms);
+	struct vllm_counts *c = journal_vllm(x);
+
+	if (c)
+		vllm_counts_retry(c, exchange_path(x), split_sends(x), x->backoff_ms);
 }
 
 /* What was let go before anything was sent was none. The prefill's label tells the two apart when nothing
  * else of them is left. */
 void journal_leg(const struct exchange *x, enum cause cause, bool is_error) {
-	struct vllm_counts *c = x->worker->vllm_counts;
+	struct vllm_counts *c = journal_vllm(x);
 	const struct instance *inst = x->ticket.instance;
 
 	if (!c || !x->prefill_label || (cause == CAUSE_HEDGE_LOST && !x->moved_ms))
@@ -222,7 +235,9 @@ static void journal_count(struct exchange *x, unsigned status, uint64_t total_ns
 }
 
 static void journal_vllm_request(const struct exchange *x, unsigned status, uint64_t total_ns) {
-	if (!x->worker->vllm_counts)
+	struct vllm_counts *c = journal_vllm(x);
+
+	if (!c)
 		return;
 	const struct vllm_request said = { .path = exchange_path(x),
 		.cause = (enum cause)x->cause,
@@ -232,7 +247,7 @@ static void journal_vllm_request(const struct exchange *x, unsigned status, uint
 		    (x->retry_bar == RETRY_BAR_ATTEMPTS && x->was_retried),
 		.was_split = x->prefill_label };
 
-	vllm_counts_request(x->worker->vllm_counts, &said);
+	vllm_counts_request(c, &said);
 }
 
 /* One line of the access log; the fields are those of the contract, in its order. */
@@ -365,6 +380,7 @@ void journal_write(struct exchange *x) {
 
 void journal_refused(struct server *server, const struct head *head, enum cause cause, struct reply *reply) {
 	struct worker *w = server->context;
+	struct vllm_counts *counts = wanted_counts(w, w->settings->config);
 	struct record r = { .status = reply_error(cause, (enum reply_dialect)server->dialect).status,
 		.cause = cause };
 	r.id = reply->request_id = worker_id_of(w, head, w->refused_id);
@@ -376,9 +392,9 @@ void journal_refused(struct server *server, const struct head *head, enum cause 
 	metric_count_request(w->metrics, LABEL_OTHER, LABEL_OTHER, r.status);
 	metric_add(&w->metrics->accepted, 1);
 	metric_add(&w->metrics->rejected, 1);
-	if (w->vllm_counts)
-		vllm_counts_request(w->vllm_counts,
-		    &(struct vllm_request){ .path = r.path, .cause = cause, .status = r.status });
+	if (counts)
+		vllm_counts_request(
+		    counts, &(struct vllm_request){ .path = r.path, .cause = cause, .status = r.status });
 	if (w->log)
 		record_put(w, &r);
 }

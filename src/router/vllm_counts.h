@@ -1,9 +1,9 @@
 /*
  * vllm_counts: what one worker counts for those metrics of vLLM's router that ours have no numbers for.
  *
- * A shard is written by its worker alone, with relaxed stores, and may be read by any thread; there is one
- * only where such metrics are shown. Requests are counted by the route that their path belongs to, which is
- * one of that router's own or "other", so that no text from the wire makes a series. What is counted of an
+ * A shard is written by its worker alone, with relaxed stores, and may be read by any thread; it stands
+ * still while such metrics are not shown. Requests are counted by the route that their path belongs to, which
+ * is one of that router's own or "other", so that no text from the wire makes a series. What is counted of an
  * instance is kept by its slot, and is nothing again once the slot is another's.
  */
 #pragma once

@@ -143,7 +143,7 @@ int worker_init(struct worker *w, struct router *router, unsigned index, int lis
 	decision_ring_init(&w->decisions, index, config->explain.n_records);
 	tap_scratch_init(&w->tap, &w->loop.bufs);
 	w->metrics = calloc(1, sizeof(*w->metrics));
-	w->vllm_counts = config->metrics_compat == ROUTER_METRICS_VLLM ? vllm_counts_new() : NULL;
+	w->vllm_counts = vllm_counts_new();
 	w->tallies = calloc(INSTANCE_SLOTS_MAX, sizeof(*w->tallies));
 	w->budgets = calloc(LABELS, sizeof(*w->budgets));
 	w->lateness = calloc(LABELS, sizeof(*w->lateness));

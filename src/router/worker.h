@@ -92,7 +92,7 @@ struct worker {
 	struct list active;    /* exchanges at work */
 	struct tap_scratch tap;
 	struct metric_shard *metrics;
-	struct vllm_counts *vllm_counts; /* NULL: its metrics are not shown */
+	struct vllm_counts *vllm_counts; /* stand still where its metrics are not shown */
 	struct worker_tally *tallies;    /* by instance slot */
 	struct worker_tenant *tenants;   /* by label of the tenant */
 	struct digester *digester;       /* NULL: no key was needed yet */

@@ -100,6 +100,20 @@ def test_off_elsewhere(engine, router, flags):
     assert PREFIX not in front.metrics_text()
 
 
+def test_a_reload_shows_and_hides_them(engine, router):
+    """What happens while they are hidden is not counted."""
+    front = router([engine(["m"])])
+    for n, names in ((0, "none"), (1, "vllm"), (1, "none"), (2, "vllm")):
+        front.reconfigure(metrics={"compat": names})
+        with http() as client:
+            assert client.post(front.admin_url + "/reload").status_code == 200
+        front.chat()
+        if names == "none":
+            assert PREFIX not in front.metrics_text()
+        else:
+            eventually(lambda: of(front, "requests_total", route=CHAT) == n)     # noqa: B023
+
+
 def test_requests_by_route(engine, router):
     worker = engine(["m"])
     front = router([worker], metrics=VLLM)

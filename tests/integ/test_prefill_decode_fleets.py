@@ -10,12 +10,13 @@ from test_instances import act, done
 from test_reload import reload
 from upgrading import Knocker, UpgradableRouter
 
+HOW = {"router": {"threads": 1}, "health": {"probe": False, "passive": False}}     # who is there stays as it is
 ROUND = {"default": "round_robin", "prefill": "round_robin", "decode": "round_robin"}
 
 
 @pytest.fixture
 def pairs(start):
-    return lambda *args, **how: Pairs(start, *args, **({"router": {"threads": 1}} | how))
+    return lambda *args, **how: Pairs(start, *args, **(HOW | how))
 
 
 def begin(fleet, i=0):
@@ -80,7 +81,7 @@ def test_connectors_are_not_mixed(start, names):
     """Engines refuse what is not of theirs."""
     sides = [(Side(role, CONNECTORS[names[1]])) for role in ("prefill", "prefill", "decode", "decode")]
     others = [(start(Engine, ["m"], *side.flags), side.labels) for side in sides]
-    fleet = Pairs(start, names[0], prefills=2, decodes=2, others=others, router={"threads": 1}, policy=ROUND)
+    fleet = Pairs(start, names[0], prefills=2, decodes=2, others=others, policy=ROUND, **HOW)
     urls = {e.url for e in fleet.engines}
     for i in range(16):
         assert fleet.chat(i).status_code == 200

@@ -28,7 +28,7 @@ struct play {
 };
 
 struct tally {
-	unsigned n_asked, n_good, n_cut;
+	unsigned n_asked, n_good, n_cut, n_merged;
 };
 
 static unsigned below(struct play *p, unsigned n) {
@@ -51,7 +51,7 @@ static void ask(struct play *p) {
 
 	if (p->script.n_clients == SCRIPT_CLIENTS_MAX)
 		return;
-	snprintf(tag, sizeof(tag), "%u.0.%u.m.s", p->script.n_clients, below(p, 4));
+	snprintf(tag, sizeof(tag), "%u.0.%u.m.%c", p->script.n_clients, below(p, 4), "su"[below(p, 2)]);
 	script_request_body(&body, slice_of(tag));
 	snprintf(head, sizeof(head),
 	    "POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\nx-tag: %s\r\ncontent-type: application/json\r\n"
@@ -64,15 +64,44 @@ static void ask(struct play *p) {
 	p->n_asked++;
 }
 
-/* A cache that waits, or, of some, one that will be pushed. */
-static void answer_prefill(struct play *p, struct bytes *out) {
-	static const char *const answers[] = { "{\"kv_transfer_params\":{" PARAMS "}}",
-		"{\"kv_transfer_params\":{\"transfer_mode\":\"push\"," PARAMS "}}", "{\"choices\":[]}",
-		"none of JSON" };
-	const char *text = answers[below(p, n_elems(answers))];
+/* How likely each of many tokens was. */
+static void add_logprobs(struct bytes *out, unsigned n) {
+	bytes_printf(out, ",\"prompt_logprobs\":[null");
+	while (n--)
+		bytes_printf(out, ",{\"%u\":-0.5}", n);
+	bytes_printf(out, "]");
+}
 
-	bytes_printf(
-	    out, "HTTP/1.1 200 OK\r\nx-from: prefill\r\ncontent-length: %zu\r\n\r\n%s", strlen(text), text);
+/* A cache that waits, or, of some, one that will be pushed; some know more than the decode will. */
+static void answer_prefill(struct play *p, struct bytes *out) {
+	static const char *const answers[] = { "{\"kv_transfer_params\":{" PARAMS "}",
+		"{\"kv_transfer_params\":{\"transfer_mode\":\"push\"," PARAMS "}", "{\"choices\":[]",
+		"none of JSON", "" };
+	static const unsigned counts[] = { 0, 0, 10, 3000 };
+	const char *text = answers[below(p, n_elems(answers))];
+	unsigned n = counts[below(p, n_elems(counts))];
+	struct bytes body = { .n_max = SIZE_MAX };
+
+	bytes_printf(&body, "%s", text);
+	if (n) {
+		bytes_printf(&body, ",\"usage\":{\"prompt_tokens_details\":{\"cached_tokens\":%u}}", n);
+		add_logprobs(&body, n);
+	}
+	if (text[0] == '{')
+		bytes_printf(&body, "}");
+	bytes_printf(out,
+	    "HTTP/1.1 200 OK\r\nx-from: prefill\r\ncontent-type: application/json\r\ncontent-length: "
+	    "%zu\r\n\r\n",
+	    body.n);
+	bytes_add(out, bytes_slice(&body));
+	bytes_deinit(&body);
+}
+
+static void answer_decode(struct play *p, struct bytes *out, struct slice tag) {
+	static const unsigned streams[] = { 1, 3, 8, 9 }, wholes[] = { 0, 2, 6, 6 };
+	bool is_streamed = slice_eq(script_tag_part(tag, 4), SLICE("s"));
+
+	script_answer(out, (is_streamed ? streams : wholes)[below(p, n_elems(wholes))], tag, false);
 }
 
 static void refuse(struct play *p, struct bytes *out) {
@@ -84,7 +113,6 @@ static void refuse(struct play *p, struct bytes *out) {
 
 /* Makes up what that engine is going to say to its next request. */
 static void answer(struct play *p, struct peer *engine) {
-	static const unsigned kinds[] = { 1, 3, 8, 9 };
 	struct slice rest = peer_unseen(engine);
 	struct parsed m;
 
@@ -98,8 +126,7 @@ static void answer(struct play *p, struct peer *engine) {
 		else if (engine->engine < N_PREFILLS)
 			answer_prefill(p, &engine->todo);
 		else
-			script_answer(
-			    &engine->todo, kinds[below(p, n_elems(kinds))], parsed_field(&m, "x-tag"), false);
+			answer_decode(p, &engine->todo, parsed_field(&m, "x-tag"));
 	}
 	parsed_deinit(&m);
 }
@@ -180,22 +207,61 @@ static bool is_load_right(const struct world *w) {
 	return n == world_load(w);
 }
 
-static const char *check_client(struct world *w, unsigned number, struct peer *client, struct tally *t) {
-	static struct ledger ledger; /* large */
+/* Is it the decode's answer, but for what the prefill alone knows? */
+static bool is_decodes(const struct parsed *m, const struct bytes *said) {
+	json_t *got = json_loadb(m->body.p, m->body.n, 0, NULL),
+	       *expected = json_loadb(said->p, said->n, 0, NULL);
+
+	json_object_del(got, "prompt_logprobs");
+	json_object_del(json_object_get(got, "usage"), "prompt_tokens_details");
+	bool is_equal = json_equal(got, expected);
+	json_decref(got);
+	json_decref(expected);
+	return is_equal;
+}
+
+/* An answer that was gathered, and went on with its end. */
+static void check_whole(struct ledger *l, const struct parsed *m, unsigned kind, struct tally *t) {
+	struct bytes said = { .n_max = SIZE_MAX };
+
+	script_answer_body(&said, kind, parsed_field(m, "x-tag"));
+	if (m->is_whole && !is_decodes(m, &said))
+		ledger_blame(l, "a client got another answer than the engine gave");
+	t->n_merged += m->is_whole && !slice_eq(bytes_slice(&m->body), bytes_slice(&said));
+	bytes_deinit(&said);
+}
+
+/* What came of an engine. */
+static void check_relayed(struct ledger *l, const struct parsed *m, unsigned number, struct tally *t) {
 	struct ledger_row row = { .method = "POST", .has_clean_end = true };
+	size_t kind = parsed_number(parsed_field(m, "x-kind"), 10);
+
+	if (parsed_number(script_tag_part(parsed_field(m, "x-tag"), 0), 10) != number)
+		ledger_blame(l, "a client got the answer of another one");
+	else if (script_kinds[kind].is_sse)
+		ledger_check_relayed(l, &row, number, m);
+	else
+		check_whole(l, m, (unsigned)kind, t);
+}
+
+static const char *check_client(unsigned number, const struct peer *client, struct tally *t) {
+	static struct ledger ledger; /* large */
 	bool has_ended = client->was_shut || (client->was_closed && !client->was_reset);
 	struct slice rest = bytes_slice(&client->got);
-	struct parsed m;
+	struct parsed m = { .is_bad = true };
 
 	ledger.wrong = NULL;
-	if (!rest.n || !parsed_next(&m, PARSED_RESPONSE, &rest, has_ended))
-		return NULL;
-	if (m.is_bad)
-		ledger_blame(&ledger, "a client got what is no answer");
+	do { /* interim ones come before it */
+		parsed_deinit(&m);
+		if (!rest.n || !parsed_next(&m, PARSED_RESPONSE, &rest, has_ended))
+			return NULL;
+		if (m.is_bad)
+			ledger_blame(&ledger, "a client got what is no answer");
+	} while (m.status < 200 && !m.is_bad);
 	if (parsed_field(&m, "x-from").p)
 		ledger_blame(&ledger, "a client got a prefill's answer");
 	if (parsed_field(&m, "x-kind").p)
-		ledger_check_relayed(&ledger, &row, number, &m);
+		check_relayed(&ledger, &m, number, t);
 	if (m.is_whole && rest.n)
 		ledger_blame(&ledger, "a client was answered twice");
 	t->n_good += m.status == 200 && m.is_whole;
@@ -209,7 +275,7 @@ static const char *check(struct play *p, struct tally *t) {
 	const char *wrong = p->script.wrong ? p->script.wrong : world_is_wrong(w);
 
 	for (unsigned i = 0; i < p->script.n_clients && !wrong; i++)
-		wrong = check_client(w, i, p->script.clients[i], t);
+		wrong = check_client(i, p->script.clients[i], t);
 	return wrong;
 }
 
@@ -223,6 +289,7 @@ static void prepare(struct world *w, struct play *p, uint64_t seed) {
 	pairs_configure(w);
 	w->config.retry.sent = below(p, 3);
 	w->config.breaker.limits.failures = below(p, 3) ? 0 : 3;
+	w->config.timeout.total_ms = below(p, 6) ? 0 : 3000;
 	net.read_max = below(p, 4) ? 0 : 10;
 	net.write_max = below(p, 4) ? 0 : 50;
 }
@@ -260,12 +327,13 @@ static void play_seeds(const struct pairs_how *how) {
 	}
 	uint64_t n_prefills = metric_read(&w->worker.metrics->prefills);
 	uint64_t n_retries = metric_read(&w->worker.metrics->retries);
-	print_message("%s: %u asked, %u good, %u cut, %llu prefills, %llu retries\n", how->connector,
-	    t.n_asked, t.n_good, t.n_cut, (unsigned long long)n_prefills, (unsigned long long)n_retries);
+	print_message("%s: %u asked, %u good, %u merged, %u cut, %llu prefills, %llu retries\n",
+	    how->connector, t.n_asked, t.n_good, t.n_merged, t.n_cut, (unsigned long long)n_prefills,
+	    (unsigned long long)n_retries);
 	/* They are of use only if many go well, and many do not. */
 	if (!only)
-		assert_true(
-		    t.n_good > SEEDS && t.n_cut > SEEDS / 10 && n_prefills > SEEDS && n_retries > SEEDS / 4);
+		assert_true(t.n_good > SEEDS && t.n_merged > SEEDS / 10 && t.n_cut > SEEDS / 10 &&
+		    n_prefills > SEEDS && n_retries > SEEDS / 4);
 	script_renew(w);
 	assert_null(world_free(&w));
 }

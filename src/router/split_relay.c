@@ -150,6 +150,7 @@ static void keep_piece(struct exchange *x, struct slice text) {
 			continue;
 		r->kind = SPLIT_RELAY_NONE;
 		keep(x, event_part(&r->events));
+		event_cutter_clear(&r->events, exchange_bufs(x));
 	}
 	keep(x, text);
 }

@@ -290,6 +290,7 @@ static void prepare(struct world *w, struct play *p, uint64_t seed) {
 	w->config.retry.sent = below(p, 3);
 	w->config.breaker.limits.failures = below(p, 3) ? 0 : 3;
 	w->config.timeout.total_ms = below(p, 6) ? 0 : 3000;
+	w->router.budget.max_bytes = below(p, 6) ? 16u << 20 : 60000;
 	net.read_max = below(p, 4) ? 0 : 10;
 	net.write_max = below(p, 4) ? 0 : 50;
 }

@@ -3,10 +3,12 @@
 #include "virtual/expect.h"
 #include "virtual/pairs.h"
 
-#define ASKED   "{\"model\":\"m\",\"messages\":[]}"
-#define REST    "\"model\":\"m\",\"messages\":[]}"
-#define POSTED  "POST " CHAT " HTTP/1.1"
-#define WAIT_MS 1100 /* more than a retry waits */
+#define ASKED       "{\"model\":\"m\",\"messages\":[]}"
+#define REST        "\"model\":\"m\",\"messages\":[]}"
+#define SPOKEN      "{\"model\":\"m\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}"
+#define DELTA(text) "data: {\"id\":\"1\",\"choices\":[{\"delta\":{\"content\":\"" text "\"}}]}\n\n"
+#define POSTED      "POST " CHAT " HTTP/1.1"
+#define WAIT_MS     1100 /* more than a retry waits */
 
 /* A prefill's answer, of which the decode is told `block`. */
 #define PREFILLED(block)                                                                                     \
@@ -253,6 +255,33 @@ static void test_a_decode_refuses_while_it_is_prefilled(void **state) {
 	finish(w, other(second, 1, 2), client);
 }
 
+/* Behind its first words: one engine does the rest, and the prefill, which may be at work, is of no use. */
+static void test_a_stream_that_is_cut_goes_on_at_one(void **state) {
+	for (unsigned i = 0; i < n_elems(hows); i++) {
+		struct world *w = pairs_world(hows[i], 1, 1);
+
+		w->config.resume = (struct router_resume){ true, 2, 256u << 10 };
+		struct peer *client = post(w, CHAT, SPOKEN), *prefill = net_newest(0);
+		if (!hows[i]->is_concurrent)
+			say(w, prefill, PREFILLED("7"));
+		struct peer *decode = net_newest(1);
+		say(w, decode, SSE_HEAD);
+		say_chunk(w, decode, DELTA("a"));
+		world_set_engine(w, 2, "m", 1);
+		peer_close(decode);
+		world_settle(w);
+		assert_int_equal(prefill->was_closed, hows[i]->is_concurrent);
+		assert_int_equal(world_load(w), 1);
+		expect_leg(net_newest(2), "\"continue_final_message\":true");
+		say(w, net_newest(2), SSE_HEAD);
+		say_chunk(w, net_newest(2), DELTA("b") "data: [DONE]\n\n");
+		say(w, net_newest(2), "0\r\n\r\n");
+		expect_answer(client, 200, DELTA("a") DELTA("b") "data: [DONE]\n\n");
+		expect_idle(w);
+		expect_end(w, 1);
+	}
+}
+
 /* --- the client leaves ----------------------------------------------------------------------------- */
 
 /* What both have said until then. */
@@ -299,6 +328,7 @@ int main(void) {
 		cmocka_unit_test(test_a_decode_is_lost),
 		cmocka_unit_test(test_a_decode_refuses),
 		cmocka_unit_test(test_a_decode_refuses_while_it_is_prefilled),
+		cmocka_unit_test(test_a_stream_that_is_cut_goes_on_at_one),
 		cmocka_unit_test(test_the_client_leaves),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

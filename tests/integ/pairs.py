@@ -1,6 +1,6 @@
 """Engines that prefill and engines that decode, of one connector, before one router. Their ledgers are the witnesses."""
 from ports import free_port
-from program import Engine, Router, chat_body, eventually
+from program import KEY, Engine, Router, chat_body, eventually
 
 CHAT = "/v1/chat/completions"
 LONG = "water " * 400       # more than the decoding engine would compute by itself
@@ -49,17 +49,19 @@ class Pairs:
     """start: the fixture. So many engines of each role; `flags` are for all of them, `prefill_flags` and `decode_flags` besides.
 
     Prompts of any length are shared, unless pd says otherwise. kind: of the router. others: engines that are there as well, of another
-    fleet like this one, with their labels.
+    fleet like this one, with their labels. has_keys: the router has a key of its own for each engine.
     """
 
     def __init__(self, start, name="nixl", prefills=1, decodes=1, unified=0, flags=(), prefill_flags=(), decode_flags=(), pd=None,
-                 kind=Router, others=(), **tables):
+                 kind=Router, others=(), has_keys=False, **tables):
         self.start, self.connector = start, CONNECTORS[name]
         self.labels = []
         self.prefills = [self.engine("prefill", *flags, *prefill_flags) for _ in range(prefills)]
         self.decodes = [self.engine("decode", *flags, *decode_flags) for _ in range(decodes)]
         self.unified = [self.engine(None, *flags) for _ in range(unified)]
         self.engines = [*self.prefills, *self.decodes, *self.unified]
+        for engine in self.engines if has_keys else ():
+            engine.more = {"api_key": key_of(engine)}
         self.labels += [labels for _, labels in others]
         self.front = start(kind, [*self.engines, *(e for e, _ in others)], labels=self.labels,
                            pd={"min_uncached_tokens": 0} | (pd or {}), **tables)
@@ -105,6 +107,10 @@ class Pairs:
 
     def settle(self, engines=None):
         eventually(lambda: self.is_settled(engines))
+
+
+def key_of(engine):
+    return f"{KEY}-{engine.port}"
 
 
 def long_chat(i=0, **more):

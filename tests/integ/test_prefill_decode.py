@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from pairs import CHAT, CONNECTORS, LONG, Pairs, bodies_of, headers_of, long_chat, transfers
+from pairs import CHAT, CONNECTORS, LONG, Pairs, bodies_of, headers_of, key_of, long_chat, transfers
 from program import chat_body, eventually, raw_request, read_to_end
 from sdk import sdk
 
@@ -96,6 +96,15 @@ def test_headers_and_keys_of_the_client_reach_both(pairs, name):
         got, = headers_of(engine)
         assert {key: got[key] for key in sent} == sent
         assert got.get("accept-encoding", "identity") == "identity"
+
+
+@pytest.mark.parametrize("name", ["nixl", "sglang"])
+def test_each_gets_its_own_key(pairs, name):
+    fleet = pairs(name, has_keys=True)
+    assert fleet.chat(headers={"authorization": "Bearer of-the-client"}).status_code == 200
+    for engine in fleet.pair:
+        got, = headers_of(engine)
+        assert got["authorization"] == f"Bearer {key_of(engine)}"
 
 
 def test_both_get_the_same_id(pairs):

@@ -115,21 +115,11 @@ static struct scrape *scraper_scrape(const struct scraper *s, uint32_t row) {
 	return s->scrapes[s->snapshot->rows[row].instance->slot];
 }
 
-/* How many numbers hold all ranks of its engine. */
-static size_t scrape_n_ranks(const struct scrape *s) {
-	const struct snapshot_row *rows = s->scraper->snapshot->rows;
-	size_t n = 0;
-
-	for (uint32_t r = s->row; r != SNAPSHOT_NO_ROW; r = rows[r].next_rank)
-		n = size_max(n, rows[r].instance->spec.rank + 1u);
-	return n;
-}
-
 /* Each learns its own; what is not split among them is nobody's. */
 static void scrape_share(const struct scrape *first, struct slice body) {
 	const struct scraper *scraper = first->scraper;
 	const struct snapshot_row *rows = scraper->snapshot->rows;
-	size_t n = scrape_n_ranks(first);
+	size_t n = snapshot_n_ranks(scraper->snapshot, first->row);
 	struct figures *ranks = calloc(n, sizeof(*ranks));
 
 	figures_read_ranks(body, ranks, n);

@@ -487,6 +487,14 @@ const char *fleet_source_text(enum fleet_source source) {
 	return texts[source];
 }
 
+size_t snapshot_n_ranks(const struct snapshot *snap, uint32_t row) {
+	size_t n = 1;
+
+	for (uint32_t r = snap->rows[row].first_rank; r != SNAPSHOT_NO_ROW; r = snap->rows[r].next_rank)
+		n = size_max(n, snap->rows[r].instance->spec.rank + 1u);
+	return n;
+}
+
 bool snapshot_is_routable(const struct snapshot *snap, uint32_t r) {
 	assert(r < snap->n_rows);
 	const struct snapshot_row *row = &snap->rows[snap->rows[r].primary];

@@ -174,3 +174,6 @@ void snapshot_row_traits(
 
 /* May this row take traffic? For a row that is not its own primary: what the primary may. */
 bool snapshot_is_routable(const struct snapshot *snap, uint32_t row);
+
+/* How many numbers hold all known ranks of this row's engine; 1: it has none. */
+size_t snapshot_n_ranks(const struct snapshot *snap, uint32_t row);

@@ -310,6 +310,15 @@ static enum next begin_prefill(struct exchange *x) {
 	return exchange_go(x, STEP_CONNECT);
 }
 
+/* Who was picked, with the number of its ranks also where no label says it. */
+static struct kv_traits kv_of(const struct exchange *x, const struct pick_result *pick) {
+	struct kv_traits kv = pick->traits->kv;
+
+	if (!kv.dp_size)
+		kv.dp_size = (uint32_t)snapshot_n_ranks(x->view->snapshot, x->row);
+	return kv;
+}
+
 static enum next picked_first(struct exchange *x, const struct pick_result *pick) {
 	struct split *p = x->split;
 
@@ -318,7 +327,7 @@ static enum next picked_first(struct exchange *x, const struct pick_result *pick
 		return exchange_go(x, STEP_CONNECT);
 	}
 	p->connector = (uint8_t)policy_connector(x->worker->policies.options, &pick->traits->kv);
-	p->prefill_kv = pick->traits->kv;
+	p->prefill_kv = kv_of(x, pick);
 	p->prefill_instance = instance_of(x);
 	p->prefill_engine = x->view->snapshot->rows[x->row].kv_engine;
 	if (aside_is_there(&p->decode))
@@ -330,7 +339,7 @@ static enum next picked_first(struct exchange *x, const struct pick_result *pick
 }
 
 static void keep_decode(struct exchange *x, const struct pick_result *pick) {
-	x->split->decode_kv = pick->traits->kv;
+	x->split->decode_kv = kv_of(x, pick);
 	x->split->decode_instance = instance_of(x);
 	forgive_enemies(x);
 }
@@ -347,7 +356,7 @@ enum next split_picked(struct exchange *x, const struct pick_result *pick) {
 		split_take(x, &p->prefill);
 		return begin_prefill(x);
 	case SPLIT_DECODE:
-		p->decode_kv = pick->traits->kv;
+		p->decode_kv = kv_of(x, pick);
 		p->decode_instance = instance_of(x);
 		return introduce(x) ? exchange_go(x, STEP_CONNECT) : give_up(x);
 	default:

@@ -265,6 +265,14 @@ def test_what_engines_say_brings_them_together(fleet, name):
     assert services(router)[second.port].get("kv_mode") == CONNECTORS[name].mode
 
 
+@pytest.mark.parametrize("name", ["moriio_read", "moriio_write"])
+def test_ranks_that_engines_announce(fleet, name):
+    router, *engines = fleet(name, 1, "--data-parallel-size", "2", router={"threads": 1})
+    assert [router.post(CHAT, json=long_chat(i)).status_code for i in range(4)] == [200] * 4
+    for e, in engines:
+        assert sorted(row["rank"] for row in e.ledger()["generations"]) == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize("role", [0, 1], ids=["prefill", "decode"])
 @pytest.mark.parametrize("name", ADDRESSED)
 def test_who_dies_leaves_and_nothing_is_lost(fleet, name, role):

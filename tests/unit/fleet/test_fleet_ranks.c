@@ -52,6 +52,7 @@ static void assert_ranks(const struct snapshot *snap, const char *name, uint32_t
 		assert_int_equal(snap->rows[r].first_rank, 0);
 		assert_int_equal(snap->rows[r].next_rank, r + 1 < n ? r + 1 : SNAPSHOT_NO_ROW);
 		assert_int_equal(snap->rows[r].primary, r);
+		assert_int_equal(snapshot_n_ranks(snap, r), n);
 	}
 }
 
@@ -90,6 +91,7 @@ static void one_rank_is_no_rank(void **state) {
 	assert_true(slice_eq(snap->rows[0].instance->spec.name, SLICE("e")));
 	assert_int_equal(snap->rows[0].first_rank, 0);
 	assert_int_equal(snap->rows[0].next_rank, SNAPSHOT_NO_ROW);
+	assert_int_equal(snapshot_n_ranks(snap, 0), 1);
 	snapshot_unref(&snap);
 	fleet_free(&fleet);
 }
@@ -110,6 +112,8 @@ static void ranks_named_one_by_one_are_of_one_engine(void **state) {
 	assert_int_equal(snap->rows[1].next_rank, 3);
 	assert_int_equal(snap->rows[3].first_rank, 0);
 	assert_int_equal(snap->rows[2].first_rank, 2);
+	assert_int_equal(snapshot_n_ranks(snap, 3), 2);
+	assert_int_equal(snapshot_n_ranks(snap, 2), 1);
 	assert_int_equal(snap->rows[3].n_addresses, 1);
 	assert_int_equal(snap->rows[0].primary, snap->rows[1].primary); /* the same rank twice */
 	assert_int_equal(snap->rows[2].primary, 2);

@@ -1,4 +1,8 @@
 """Engines that prefill and engines that decode, of one connector, before one router. Their ledgers are the witnesses."""
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
 from ports import free_port
 from program import KEY, Engine, Router, chat_body, eventually
 
@@ -115,6 +119,24 @@ def key_of(engine):
 
 def long_chat(i=0, **more):
     return chat_body(messages=[{"role": "user", "content": f"{i} {LONG}"}], max_tokens=4, **more)
+
+
+@contextmanager
+def asking(ask, n=4):
+    """Calls ask(i) again and again, i of n threads each, while the block lasts. -> the list of what that returned."""
+    ends, returned = threading.Event(), []
+
+    def run(i):
+        while not ends.is_set():
+            returned.append(ask(i))
+    with ThreadPoolExecutor(n) as pool:
+        running = [pool.submit(run, i) for i in range(n)]
+        try:
+            yield returned
+        finally:
+            ends.set()
+    for thread in running:
+        thread.result()
 
 
 def transfers(engine):

@@ -1,11 +1,9 @@
 """Mooncake's pairs: who prefills is asked at its bootstrap server what its connector calls it, and who decodes is told so."""
 import json
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pairs import Pairs, bodies_of, transfers
+from pairs import Pairs, asking, bodies_of, transfers
 from ports import free_port
 from program import eventually, http
 
@@ -90,23 +88,14 @@ def test_who_dies_is_done_without_and_taken_back(pairs, role):
     """A prefill has another name then."""
     fleet = pairs(prefills=2, decodes=2, retry=RETRY)
     dies, stays = getattr(fleet, role)
-    before, ends = fleet.kv_engines(), threading.Event()
-
-    def ask(i):
-        statuses = []
-        while not ends.is_set():
-            statuses.append(fleet.chat(i).status_code)
-        return statuses
-    with ThreadPoolExecutor(4) as pool:
-        asking = [pool.submit(ask, i) for i in range(4)]
+    before = fleet.kv_engines()
+    with asking(lambda i: fleet.chat(i).status_code) as statuses:
         eventually(lambda: dies.count("finished") > 10)
         dies.kill()
         n = stays.count("finished")
         eventually(lambda: stays.count("finished") > n + 20)
         dies.restart()
         eventually(lambda: dies.count("finished") > 10)
-        ends.set()
-        statuses = [status for future in asking for status in future.result()]
     assert set(statuses) == {200}
     eventually(lambda: fleet.front.metric("headrace_in_flight") == 0 and not any(e.count("running") for e in fleet.engines))
     if role == "prefills":
@@ -120,7 +109,7 @@ def test_each_rank_has_a_name_of_its_own(pairs):
     assert fleet.kv_engines() == {f"{first.url}@{rank}": ids[rank] for rank in "01"} and ids["0"] != ids["1"]
     assert [fleet.chat(i).status_code for i in range(4)] == [200] * 4
     fleet.settle()
-    ranks = {row["id"]: row["rank"] for row in first.ledger()["generations"]}
-    assert sorted(ranks.values()) == [0, 0, 1, 1]
+    ranks = [row["rank"] for row in first.ledger()["generations"]]
+    assert sorted(ranks) == [0, 0, 1, 1]
     assert sorted(p["remote_engine_id"] for p in params_of(second)) == sorted([ids["0"], ids["1"]] * 2)
     assert transfers(first)["fetched"] == 4

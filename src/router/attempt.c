@@ -311,6 +311,8 @@ enum next attempt_answered(struct exchange *x, const struct head *head) {
 		(void)attempt_heed_rest(x, head);
 		return hedge_fall_back(x, CAUSE_UPSTREAM_REFUSED, head->status);
 	}
+	if (x->split)
+		split_judge(x, head->status);
 	if (is_refused(x, head, &wait_ms))
 		return retry(x, CAUSE_UPSTREAM_REFUSED, head->status, wait_ms);
 	if (x->split && split_takes(x, head))

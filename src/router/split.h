@@ -88,6 +88,9 @@ struct slice split_edit(const struct exchange *x, struct splice *out);
 /* The prefill leg has its request and both are to be asked at once: goes on with the decode leg. */
 must_use bool split_goes_on(struct exchange *x, enum next *next_out);
 
+/* The leg in hand is answered with this status, be it taken or not: whether the two get on. */
+void split_judge(struct exchange *x, unsigned status);
+
 /* An answer with this head has come to the leg in hand. True: it is the prefill's, and collected. */
 must_use bool split_takes(struct exchange *x, const struct head *head);
 

@@ -132,10 +132,12 @@ enum next step_collect(struct exchange *x) {
 }
 
 /* What the two make of it together counts for both, as the answer to the decode leg says. */
-static void judge(struct exchange *x, unsigned status) {
+void split_judge(struct exchange *x, unsigned status) {
 	const struct split *p = x->split;
 	struct split_breaker *b = x->worker->router->split_breaker;
 
+	if (p->phase != SPLIT_DECODE)
+		return;
 	if (status >= 500 && status != 501 && status != 503)
 		split_breaker_fail(b, p->prefill_instance->serial, p->decode_instance->serial,
 		    loop_now_ms(&x->worker->loop) / 1000);
@@ -146,8 +148,6 @@ static void judge(struct exchange *x, unsigned status) {
 bool split_takes(struct exchange *x, const struct head *head) {
 	struct split *p = x->split;
 
-	if (p->phase == SPLIT_DECODE)
-		judge(x, head->status);
 	if (head->status >= 300) /* that is the client's answer: nobody works for it any more */
 		split_drop_aside(x);
 	if (p->phase != SPLIT_PREFILL || head->status >= 300)

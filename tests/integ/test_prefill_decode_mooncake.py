@@ -1,5 +1,7 @@
 """Mooncake's pairs: who prefills is asked at its bootstrap server what its connector calls it, and who decodes is told so."""
 import json
+import socket
+import threading
 
 import pytest
 
@@ -81,6 +83,69 @@ def test_one_of_two_whose_name_is_not_known_costs_nothing(pairs):
         assert answer.status_code == 200 and '"error":{' not in answer.text
     fleet.settle()
     assert fleet.legs()[0] == []
+
+
+class Relay:
+    """A port that leads to another one, until it is stopped."""
+
+    def __init__(self, port, target):
+        self.target, self.sockets = target, []
+        self.listener = socket.create_server(("127.0.0.1", port))
+        self.threads = [threading.Thread(target=self.accept, daemon=True)]
+        self.threads[0].start()
+
+    def accept(self):
+        try:
+            while True:
+                peer, _ = self.listener.accept()
+                other = socket.create_connection(("127.0.0.1", self.target))
+                self.sockets += [peer, other]
+                for source, sink in ((peer, other), (other, peer)):
+                    self.threads.append(threading.Thread(target=self.copy, args=(source, sink), daemon=True))
+                    self.threads[-1].start()
+        except OSError:
+            pass
+
+    def copy(self, source, sink):
+        try:
+            while piece := source.recv(65536):
+                sink.sendall(piece)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def stop(self):
+        for s in (self.listener, *self.sockets):
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            s.close()
+        for thread in self.threads:
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("prefills", [1, 2])
+def test_a_bootstrap_server_that_dies_is_avoided(start, pairs, prefills):
+    """The engine itself lives on. What it has prefilled is for nobody, so another one prefills, or nobody does."""
+    fleet = pairs(prefills=prefills, retry=RETRY | {"attempts": 3})
+    first = fleet.prefills[0]
+    told, port = int(fleet.labels[0]["bootstrap_port"]), free_port()
+    first.kill()
+    eventually(lambda: fleet.kv_engines()[first.url] is None)
+    relay = start(Relay, told, port)
+    first.flags = [*first.flags, "--bootstrap-port", str(port)]
+    first.restart()
+    eventually(lambda: all(fleet.kv_engines().values()))
+    eventually(lambda: fleet.chat().status_code == 200 and transfers(first)["fetched"] > 0)
+    relay.stop()
+
+    def is_avoided():
+        n = first.count("started")
+        return [fleet.chat(i).status_code for i in range(8)] == [200] * 8 and first.count("started") == n
+    eventually(is_avoided)
+    assert all(fleet.kv_engines().values())
 
 
 @pytest.mark.parametrize("role", ["prefills", "decodes"])

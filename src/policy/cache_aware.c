@@ -19,7 +19,9 @@
  * by all.
  *
  * The rules of vLLM's router stand before the cost where the operator asks for them: a small part of a prompt
- * that is cached counts as nothing, and a fleet that is out of balance gets the least loaded.
+ * that is cached counts as nothing, and a fleet that is out of balance gets the least loaded. In one that is
+ * in balance a prompt without a full block, of which the index knows nothing, is taken to be cached at its
+ * home.
  */
 #include "policy/choice.h"
 
@@ -74,12 +76,17 @@ static bool is_hit(const struct choice *choice, const struct candidate *c, uint3
 	return counts;
 }
 
+/* Balance has a limit, as in vLLM's router. */
+static bool has_limit(const struct choice *choice) {
+	return choice->options->balance_abs_threshold || choice->options->balance_rel_threshold > 0;
+}
+
 /* In requests in flight, by both thresholds. */
 static bool is_unbalanced(const struct choice *choice) {
 	const struct policy_options *options = choice->options;
 	uint64_t least = UINT64_MAX, most = 0;
 
-	if (!options->balance_abs_threshold && options->balance_rel_threshold <= 0)
+	if (!has_limit(choice))
 		return false;
 	for (uint32_t i = 0; i < choice->n; i++) {
 		uint64_t n = load_requests(choice->load, choice_candidate(choice, i)->slot);
@@ -151,10 +158,12 @@ static float shortest_queue(const struct choice *choice) {
 }
 
 /* What equal requests have in common, without their being told; 0: nothing. */
-static uint64_t home_key(const struct demand *demand) {
-	return demand->n_keys
-	    ? demand->keys[(demand->n_keys < HOME_BLOCKS ? demand->n_keys : HOME_BLOCKS) - 1]
-	    : demand->session;
+static uint64_t home_key(const struct choice *choice) {
+	const struct demand *demand = choice->demand;
+
+	if (demand->n_keys)
+		return demand->keys[(demand->n_keys < HOME_BLOCKS ? demand->n_keys : HOME_BLOCKS) - 1];
+	return demand->session || !has_limit(choice) ? demand->session : demand->whole;
 }
 
 /* Of the usual one's requests: what a single engine says moves it by no more than its place. */
@@ -188,14 +197,15 @@ static uint32_t find_home(const struct choice *choice, uint64_t key, float limit
 }
 
 static void forgive_home(struct choice *choice, float busy) {
+	bool is_cached = has_limit(choice) && !choice->demand->n_keys;
 	double part = busy > 0 ? strangers(choice) : 0;
-	uint64_t key = home_key(choice->demand);
+	uint64_t key = home_key(choice);
 
-	if (part <= 0 || !key)
+	if ((part <= 0 && !is_cached) || !key)
 		return;
 	part = part < STRANGERS_FULL ? part / STRANGERS_FULL : 1;
 	choice->scores[find_home(choice, key, INFINITY)].parts[PART_UNCACHED] *=
-	    1 - (float)part * (busy < 1 ? busy : 1);
+	    is_cached ? 0 : 1 - (float)part * (busy < 1 ? busy : 1);
 }
 
 /* Weighs and adds up; returns the lowest. */
@@ -219,7 +229,7 @@ static uint32_t add_up(struct choice *choice) {
 
 static uint32_t break_tie(const struct choice *choice, uint32_t best) {
 	const struct policy_score *lowest = &choice->scores[best];
-	uint64_t key = home_key(choice->demand);
+	uint64_t key = home_key(choice);
 
 	if (!key)
 		key = rng_next(choice->rng);

@@ -39,6 +39,8 @@ struct demand {
 				 rather too high */
 	const uint64_t *keys; /* of the leading blocks */
 	uint32_t n_keys;      /* at most PROMPT_BLOCKS_MAX */
+	uint64_t
+	    whole; /* likewise of all of a prompt that has no full block; 0: it has, or is not all here */
 	uint64_t session;  /* a hash of what requests that belong together have in common; 0: nothing known */
 	uint64_t response; /* likewise of the id of a stored response that it goes on from or is about */
 	enum privacy privacy;   /* at least */

@@ -901,6 +901,7 @@ void inspect_demand(
 	measure_prompt(&r->prompt, with->tokens_per_byte, out);
 	out->text_tokens = tokens_of(text_bytes(r), with->tokens_per_byte);
 	out->n_keys = prompt_chain_keys(&r->prompt, salt_of(with), keys);
+	out->whole = in->is_complete ? prompt_chain_whole(&r->prompt, salt_of(with)) : 0;
 }
 
 /* ---- the rules ---------------------------------------------------------------------- */

@@ -260,3 +260,19 @@ uint32_t prompt_chain_keys(const struct prompt_chain *c, uint64_t salt, uint64_t
 	}
 	return n_keys;
 }
+
+uint64_t prompt_chain_whole(const struct prompt_chain *c, uint64_t salt) {
+	uint64_t n_bytes = 0;
+	if (c->open)
+		return 0;
+	for (unsigned i = 0; i < PROMPT_PARTS; i++) {
+		const struct prompt_part *part = &c->parts[i];
+		if (!part->has_ended)
+			continue;
+		if (part->is_cut || (i >= PROMPT_TOOLS && part->n_hashes))
+			return 0;
+		n_bytes += i < PROMPT_TOOLS ? 0 : part->bytes;
+		salt = prompt_mix(prompt_mix(salt + i + 1) ^ part->digest);
+	}
+	return n_bytes ? salt : 0;
+}

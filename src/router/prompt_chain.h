@@ -111,6 +111,9 @@ struct prompt_size prompt_chain_size(const struct prompt_chain *c);
  */
 uint32_t prompt_chain_keys(const struct prompt_chain *c, uint64_t salt, uint64_t *keys);
 
+/* A key of all of a prompt that has ended and has no full block; 0: it has one, or there is none. */
+uint64_t prompt_chain_whole(const struct prompt_chain *c, uint64_t salt);
+
 /* Spreads every bit of x over all of the result; no two x give the same. */
 static inline uint64_t prompt_mix(uint64_t x) {
 	x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);

@@ -376,6 +376,34 @@ static void out_of_balance_the_least_loaded_is_taken_if_asked_for(void **state) 
 	house_close(&h);
 }
 
+/* Whoever is faster, until more than it would take to compute them anew waits there. */
+static void short_prompts_have_a_home_if_asked_for(void **state) {
+	uint32_t n_homes[4] = { 0 };
+	enum pick_reason reason;
+	struct house h;
+
+	house_open(&h, equal, 4, 1);
+	h.p.options.balance_abs_threshold = 64;
+	h.p.demand = (struct demand){ .prompt_bytes = 1000, .prompt_tokens = 256 };
+	for (uint32_t i = 0; i < 4; i++)
+		learned_write(&picks_instance(&h.p, i)->learned.prefill_rate, 2000 + 2000 * i);
+	for (uint64_t n = 1; n <= 400; n++) {
+		h.p.demand.whole = n * UINT64_C(0x9e3779b97f4a7c15);
+		uint32_t home = house_pick(&h, &reason);
+		assert_int_equal(house_pick(&h, &reason), home);
+		n_homes[home]++;
+	}
+	for (uint32_t i = 0; i < 4; i++)
+		assert_in_range(n_homes[i], 60, 140);
+	h.p.demand.session = 7;
+	uint32_t home = house_pick(&h, &reason);
+	h.p.demand.whole++;
+	assert_int_equal(house_pick(&h, &reason), home);
+	house_queue(&h, home, 1);
+	assert_int_not_equal(house_pick(&h, &reason), home);
+	house_close(&h);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_prompt_goes_where_it_is_cached),
@@ -394,6 +422,7 @@ int main(void) {
 		cmocka_unit_test(scores_add_up),
 		cmocka_unit_test(a_small_hit_counts_for_nothing_if_asked_for),
 		cmocka_unit_test(out_of_balance_the_least_loaded_is_taken_if_asked_for),
+		cmocka_unit_test(short_prompts_have_a_home_if_asked_for),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -240,6 +240,38 @@ static void a_cut_space_has_no_keys(void **state) {
 	prompt_chain_deinit(&c);
 }
 
+static uint64_t whole_of(struct slice talk, struct slice tools, bool is_tools_first, uint64_t salt) {
+	struct prompt_chain c;
+	prompt_chain_init(&c, &pool);
+	if (is_tools_first)
+		put(&c, PROMPT_TOOLS, tools, 0);
+	put(&c, PROMPT_CONVERSATION, talk, 0);
+	if (!is_tools_first && tools.n)
+		put(&c, PROMPT_TOOLS, tools, 0);
+	uint64_t whole = prompt_chain_whole(&c, salt);
+	prompt_chain_deinit(&c);
+	return whole;
+}
+
+static void a_small_prompt_has_a_key_as_a_whole(void **state) {
+	uint64_t whole = whole_of(part_at(1, 40), part_at(2, 50), true, 1);
+	assert_true(whole);
+	assert_true(whole == whole_of(part_at(1, 40), part_at(2, 50), false, 1));
+	assert_true(whole != whole_of(part_at(1, 41), part_at(2, 50), true, 1));
+	assert_true(whole != whole_of(part_at(2, 50), part_at(1, 40), true, 1));
+	assert_true(whole != whole_of(part_at(1, 40), none, false, 1));
+	assert_true(whole != whole_of(part_at(1, 40), part_at(2, 50), true, 2));
+	assert_true(whole_of(part_at(1, BLOCK - 1), none, false, 1));
+	assert_false(whole_of(part_at(1, BLOCK), none, false, 1));
+	struct prompt_chain c;
+	prompt_chain_init(&c, &pool);
+	assert_false(prompt_chain_whole(&c, 1));
+	prompt_chain_begin(&c, PROMPT_CONVERSATION);
+	prompt_chain_feed(&c, part_at(1, 40));
+	assert_false(prompt_chain_whole(&c, 1));
+	prompt_chain_deinit(&c);
+}
+
 static void a_part_may_begin_again(void **state) {
 	struct prompt_chain c;
 	uint32_t n = keys_of(part_at(5, 3 * BLOCK), part_at(1, 2 * BLOCK), none, keys);
@@ -348,6 +380,7 @@ int main(void) {
 		cmocka_unit_test(there_are_so_many_keys_at_most),
 		cmocka_unit_test(without_memory_the_keys_end),
 		cmocka_unit_test(a_small_prompt_lends_nothing),
+		cmocka_unit_test(a_small_prompt_has_a_key_as_a_whole),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

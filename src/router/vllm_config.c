@@ -126,6 +126,10 @@ static const struct {
 	[EXTRA_PROFILES] = { "has no effect: engines are not told to profile", .is_served_without = true },
 };
 
+/* How engines are to be looked for in Kubernetes, and not whether. */
+static const char *const discovery_details[] = { "vllm.selector", "vllm.service_discovery_port",
+	"vllm.service_discovery_namespace", "vllm.prefill_selector", "vllm.decode_selector" };
+
 static const struct {
 	const char *path;
 	enum extra extra;
@@ -134,6 +138,14 @@ static const struct {
 #include "router/vllm_flag.tbl"
 #undef VLLM_FLAG
 };
+
+static bool lacks_discovery(const struct option_set *set, const char *path) {
+	bool is_detail = false;
+
+	for (size_t i = 0; i < n_elems(discovery_details); i++)
+		is_detail |= !strcmp(path, discovery_details[i]);
+	return is_detail && !option_is_on(set, "vllm.service_discovery");
+}
 
 /* An extra is refused once, whatever it was given by; each flag without effect is told. */
 static void verify_flags(struct option_set *set) {
@@ -144,6 +156,10 @@ static void verify_flags(struct option_set *set) {
 
 		if (!option_is_on(set, flags[i].path) || is_refused[extra])
 			continue;
+		if (lacks_discovery(set, flags[i].path)) {
+			option_warning(set, flags[i].path, "has no effect without --service-discovery");
+			continue;
+		}
 		if (extras[extra].is_served_without) {
 			option_warning(set, flags[i].path, "%s", extras[extra].text);
 			continue;

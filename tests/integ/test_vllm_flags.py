@@ -8,40 +8,11 @@ from pathlib import Path
 import pytest
 
 from fakeworker import FakeWorker, answer
-from ports import free_port
-from program import BIN, Program, chat_body, eventually, http
+from program import BIN, chat_body, eventually, http
+from vllmrouter import VllmRouter
 
 ONE = ["--worker-urls", "http://127.0.0.1:1"]
 TWO = [*ONE, "http://127.0.0.1:2"]
-
-
-class VllmRouter(Program):
-    """vllm-router, with no flags but that system's. `dotenv` stands in its working directory."""
-
-    def __init__(self, *flags, env=None, dotenv=None):
-        self.port, self.admin_port = free_port(), free_port()
-        self.url, self.admin_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin_port}"
-        self.dotenv = dotenv
-        more = {"HEADRACE_ROUTER_THREADS": "2", "HEADRACE_TIMEOUT_ANNOUNCE": "0s", "HEADRACE_DISCOVERY_INTERVAL": "200ms"}
-        super().__init__("vllm-router", "--port", self.port, "--prometheus-port", self.admin_port, *flags, env=more | (env or {}))
-        self.await_ready(lambda: self.get("/liveness").status_code == 200)
-
-    def environment(self):
-        """Without what the machine may have of it, and behind the file that it is to find."""
-        if self.dotenv:
-            (self.folder / ".env").write_text(self.dotenv)
-        return {k: v for k, v in super().environment().items() if k not in ("RUST_LOG", "API_KEY_VALIDATION_URLS")}
-
-    def config(self):
-        with http() as client:
-            return client.get(self.admin_url + "/config").json()
-
-    def await_workers(self, n):
-        eventually(lambda: self.get("/readiness").json().get("healthy_workers") == n)
-        return self
-
-    def chat(self, **how):
-        return self.post("/v1/chat/completions", json=chat_body(), **how)
 
 
 @pytest.fixture

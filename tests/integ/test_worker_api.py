@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import pytest
 
-from announcing import Announcer
 from fakeworker import answer
 from ports import free_port
 from program import BIN, KEY, Engine, Router, chat_body, eventually, http, raw_request, read_to_end
@@ -599,18 +598,6 @@ def test_who_prefills_alone_is_no_router(vllm, engine):
     register(front, decode, worker_type="decode")
     assert front.get("/health").text == "OK" and front.get("/readiness").status_code == 200
     assert front.chat().status_code == 200
-
-
-def test_halves_that_announce_themselves_are_awaited(vllm, engine, start):
-    prefill, decode, port = engine("m"), engine("m"), free_port()
-    front = vllm(pd={"discovery_address": f"127.0.0.1:{port}"})
-    assert (front.get("/health").status_code, front.get("/health").text) == (503, "No workers")
-    start(Announcer, port, "P", prefill.port)
-    eventually(lambda: front.get("/health").text == "No pair of a prefill and a decode worker")
-    assert front.get("/health").status_code == 503
-    start(Announcer, port, "D", decode.port)
-    eventually(lambda: front.get("/health").status_code == 200)
-    assert front.get("/health").text == "OK"
 
 
 # --- what is relayed -------------------------------------------------------------------------------------------

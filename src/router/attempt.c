@@ -315,6 +315,8 @@ enum next attempt_answered(struct exchange *x, const struct head *head) {
 		split_judge(x, head->status);
 	if (is_refused(x, head, &wait_ms))
 		return retry(x, CAUSE_UPSTREAM_REFUSED, head->status, wait_ms);
+	if (x->split && split_is_doubted(x, head->status) && exchange_config(x)->retry.sent && may_retry(x))
+		return retry(x, CAUSE_UPSTREAM_CLOSED, head->status, 0);
 	if (x->split && split_takes(x, head))
 		return NEXT;
 	return hedge_answer(x, head);

@@ -370,6 +370,11 @@ bool split_is_prefilling(const struct exchange *x) {
 	return phase_of(x) == SPLIT_PREFILL;
 }
 
+bool split_is_doubted(const struct exchange *x, unsigned status) {
+	return phase_of(x) == SPLIT_DECODE && aside_is_there(&x->split->prefill) && status >= 500 &&
+	    status != 501;
+}
+
 void split_end(struct exchange *x) {
 	struct split *p = x->split;
 

@@ -97,6 +97,9 @@ must_use bool split_takes(struct exchange *x, const struct head *head);
 /* Something may have come from a prefill leg aside. True: *next_out follows. */
 must_use bool split_hear(struct exchange *x, enum next *next_out);
 
+/* Does a decode leg with this answer say what became of its prefill, which has not said it yet? */
+bool split_is_doubted(const struct exchange *x, unsigned status);
+
 enum next step_collect(struct exchange *x);
 
 /* Is the prefill leg in hand? It leaves nothing behind but a cache: it may always be repeated. */

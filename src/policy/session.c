@@ -9,6 +9,7 @@
  * (and more than a few) is left for the least loaded, and the session lives there from then on. So
  * it does when its home is not eligible. Requests without a session go to the least loaded.
  */
+#include "base/mix.h"
 #include "policy/choice.h"
 #include "policy/session_table.h"
 
@@ -70,8 +71,14 @@ static uint32_t find_vacancy(struct choice *choice) {
 	return best;
 }
 
+/* Who computes the session's prompts has another home than who decodes them. */
+static uint64_t key_of(const struct model *model, const struct demand *demand) {
+	return model->pool == POOL_ALONE || !demand->session ? demand->session
+							     : mix64(demand->session + model->pool);
+}
+
 static uint32_t session_pick(struct choice *choice) {
-	uint64_t key = choice->demand->session;
+	uint64_t key = key_of(choice->model, choice->demand);
 	struct session_home home;
 	uint32_t own, other;
 
@@ -95,9 +102,11 @@ static uint32_t session_pick(struct choice *choice) {
 
 static void session_bind(
     struct policy_set *set, const struct pick_input *input, const struct pick_result *pick) {
-	if (set->sessions && input->demand->session)
-		session_table_bind(set->sessions, input->demand->session, session_home_of(pick->instance),
-		    seconds(input->now_ns));
+	uint64_t key = key_of(input->model, input->demand);
+
+	if (set->sessions && key)
+		session_table_bind(
+		    set->sessions, key, session_home_of(pick->instance), seconds(input->now_ns));
 }
 
 const struct policy session_policy = {

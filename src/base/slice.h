@@ -65,6 +65,14 @@ static inline struct slice slice_trim(struct slice a) {
 	return a;
 }
 
+/* Nothing but white space of JSON (RFC 8259, 2)? */
+static inline bool slice_is_blank(struct slice a) {
+	size_t i = 0;
+	while (i < a.n && memchr(" \t\r\n", a.p[i], 4))
+		i++;
+	return i == a.n;
+}
+
 /*
  * Takes the next member of a comma-separated list, trimmed, off the front of
  * *rest. False when the list is used up. Empty members are returned as such.

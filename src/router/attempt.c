@@ -79,7 +79,7 @@ static enum retry_bar retry_bar_of(const struct exchange *x) {
 		return RETRY_BAR_ATTEMPTS;
 	if (!x->keeps_replay)
 		return RETRY_BAR_NOT_REPLAYABLE;
-	if (x->n_interim)
+	if (x->n_interim && !split_is_prefilling(x))
 		return RETRY_BAR_ANSWER_BEGAN;
 	return x->reason == PICK_RESPONSE_OWNER ? RETRY_BAR_RESPONSE_OWNER : RETRY_BAR_NONE;
 }
@@ -116,7 +116,8 @@ enum next attempt_lost(struct exchange *x, enum cause cause) {
 	bool is_stale = x->upstream->is_reused &&
 	    (c->sent_bytes == x->upstream->sent_before || (!c->is_broken && upstream_is_unsent(x->upstream)));
 	bool is_prefill = split_is_prefilling(x); /* the client gets nothing of its answer */
-	bool may_repeat = is_stale || is_prefill || x->is_repeatable || exchange_config(x)->retry.sent;
+	bool may_repeat =
+	    is_stale || split_may_repeat(x) || x->is_repeatable || exchange_config(x)->retry.sent;
 	bool has_begun = !is_prefill && (c->unread.n || x->n_interim);
 
 	x->retry_bar = has_begun ? RETRY_BAR_ANSWER_BEGAN
@@ -130,6 +131,8 @@ enum next attempt_lost(struct exchange *x, enum cause cause) {
 		attempt_drop(x);
 		return exchange_go(x, STEP_CONNECT);
 	}
+	if (x->split)
+		split_judge(x, 0);
 	if (hedge_is_out(x) || !may_retry(x))
 		return attempt_failed(x, cause);
 	return retry(x, cause, 0, 0);

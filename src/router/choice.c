@@ -74,6 +74,7 @@ static enum next fail_without_model(struct exchange *x) {
 	enum cause cause = any->n_candidates + any->n_reserve ? CAUSE_MODEL_NOT_FOUND : CAUSE_NO_INSTANCE;
 	struct demand demand;
 	struct pick_input input = { .demand = &demand, .now_ns = exchange_now_ns(x) };
+	split_wait(x);
 	if (!x->resume && turn_again(x, cause))
 		return exchange_go(x, STEP_QUEUE);
 	make_demand(x, any, &demand);
@@ -116,6 +117,7 @@ static enum next begin_attempt(struct exchange *x, const struct pick_result *pic
 	x->n_addresses = 0;
 	x->is_tls_refused = false;
 	x->last_cause = CAUSE_NONE;
+	x->wait_cause = CAUSE_NONE; /* what is waited for begins anew */
 	x->retry_bar = RETRY_BAR_NONE;
 	x->n_attempts += is_counted;
 	if (!x->at.routed)

@@ -163,14 +163,14 @@ bool exchange_is_waiting(const struct exchange *x, uint64_t *silent_ms_out) {
 	    !x->n_interim && x->model->name.n;
 }
 
-/* The deadline passed. Connecting and computing a prompt may go on elsewhere, all else ends here. */
+/* The deadline passed. Connecting, and legs of pairs, may go on elsewhere, all else ends here. */
 static enum next on_late(struct exchange *x) {
 	enum cause cause = (enum cause)x->wait_cause;
 	if (x->step == STEP_CONNECT && cause == CAUSE_CONNECT_TIMEOUT)
 		return attempt_unconnected(x, cause);
 	if (x->step == STEP_BACK_OFF && cause == CAUSE_UPSTREAM_REFUSED) /* the wait is over */
 		return exchange_go(x, STEP_PICK);
-	if (cause == CAUSE_FIRST_BYTE_TIMEOUT && split_is_prefilling(x))
+	if (cause == CAUSE_FIRST_BYTE_TIMEOUT && split_may_repeat(x))
 		return attempt_lost(x, cause);
 	if (cause == CAUSE_BODY_TIMEOUT &&
 	    buf_is_over_budget(exchange_bufs(x))) /* it is us who do not read */
@@ -191,6 +191,7 @@ static enum next exchange_wait(struct exchange *x) {
 		end_ms = u64_min(end_ms, patience_due_ms(x));
 	if (x->step == STEP_AWAIT_HEAD)
 		end_ms = u64_min(end_ms, hedge_due_ms(x));
+	end_ms = u64_min(end_ms, u64_max(split_due_ms(x), now_ms));
 	if (x->step == STEP_RELAY)
 		end_ms = u64_min(end_ms, answer_heartbeat_ms(x));
 	if (buf_is_over_budget(exchange_bufs(x))) /* looks again soon: others may have given back */

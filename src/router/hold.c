@@ -56,6 +56,18 @@ char hold_byte(const struct hold *h, uint64_t at) {
 	return b ? b->data[at] : '\0';
 }
 
+bool hold_is_blank(const struct hold *h, uint64_t from, uint64_t to) {
+	for (const struct buf *b = h->first; b && to; b = b->next) {
+		uint64_t begin = u64_min(from, b->used), end = u64_min(to, b->used);
+
+		if (!slice_is_blank((struct slice){ b->data + begin, (size_t)(end - begin) }))
+			return false;
+		from -= begin;
+		to -= end;
+	}
+	return true;
+}
+
 void hold_free(struct hold *h, struct buf_pool *pool) {
 	while (h->first) {
 		struct buf *b = h->first;

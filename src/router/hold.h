@@ -26,4 +26,7 @@ size_t hold_pieces(struct buf **at, struct piece *pieces, size_t n_max);
 /* The byte at this place; NUL behind the end. Linear in the bufs. */
 char hold_byte(const struct hold *h, uint64_t at);
 
+/* Is there nothing but white space of JSON from one place to another? Linear. */
+bool hold_is_blank(const struct hold *h, uint64_t from, uint64_t to);
+
 void hold_free(struct hold *h, struct buf_pool *pool);

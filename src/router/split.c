@@ -1,5 +1,7 @@
 #include "router/split.h"
 
+#include <sys/random.h>
+
 #include "router/split_breaker.h"
 #include "router/split_pushers.h"
 #include "router/steps.h"
@@ -61,7 +63,7 @@ static void forget_prefill(struct exchange *x) {
 	let_go_of_wire(x);
 	split_relay_forget(x);
 	hold_free(&p->answer, exchange_bufs(x));
-	p->has_answer = p->has_head = false;
+	p->has_answer = p->has_head = p->is_unheard = false;
 	p->params.n = 0;
 }
 
@@ -98,7 +100,8 @@ static void begin(struct exchange *x, const struct pick_input *input) {
 
 	if (!api || !may_share(x) || !split_body_read(&body, api, &x->hold))
 		return;
-	if (uncached_tokens(x, input) < exchange_config(x)->pd.min_uncached_tokens)
+	uint32_t least = exchange_config(x)->pd.min_uncached_tokens;
+	if (least && uncached_tokens(x, input) < least)
 		return;
 	x->split = slab_get_zeroed(&x->worker->splits);
 	x->split->body = body;
@@ -136,10 +139,12 @@ bool split_answered(struct exchange *x, const struct head *answer) {
 void split_step_back(struct exchange *x) {
 	const struct split *p = x->split;
 
-	if (p->phase == SPLIT_PREFILL)
+	if (p->phase == SPLIT_PREFILL) {
 		split_close_tap(x);
-	else if (p->phase != SPLIT_DECODE || is_prefill_kept(x))
+		x->n_interim = 0; /* the client had none of them */
+	} else if (p->phase != SPLIT_DECODE || is_prefill_kept(x)) {
 		return;
+	}
 	forget_prefill(x); /* also the part of its answer that came */
 	split_set_phase(x, SPLIT_FIRST);
 }
@@ -173,7 +178,7 @@ static void exclude_enemies(struct exchange *x) {
 	const struct split *p = x->split;
 	uint64_t now_s = loop_now_ms(&x->worker->loop) / 1000;
 
-	x->split->n_tried = x->n_tried;
+	x->n_tried = p->n_tried; /* it may come again */
 	for (uint32_t i = 0; i < x->model->n_candidates && x->n_tried < EXCHANGE_TRIES_MAX; i++) {
 		const struct candidate *c = &x->model->candidates[i];
 
@@ -183,11 +188,24 @@ static void exclude_enemies(struct exchange *x) {
 	}
 }
 
+/* It cannot be shared. Where nobody does whole requests those who decode get it as it is: much of an engine's
+ * API needs no prompt. */
+static void go_whole(struct exchange *x, struct pick_input *input) {
+	const struct model *model = x->model;
+
+	if (!model->first || model->n_candidates + model->n_reserve)
+		return;
+	x->model = model->decode;
+	input->model = x->model;
+}
+
 void split_enter(struct exchange *x, struct demand *demand, struct pick_input *input) {
 	if (!x->split)
 		begin(x, input);
-	if (!x->split)
+	if (!x->split) {
+		go_whole(x, input);
 		return;
+	}
 	if (x->split->phase != SPLIT_ALONE && (x->resume || !x->model->first)) /* or roles are others since */
 		go_alone(x);
 	aim(x, input, demand);
@@ -251,6 +269,7 @@ bool split_is_first(const struct exchange *x, const struct pick_result *pick) {
 void split_wait(struct exchange *x) {
 	if (!x->split)
 		return;
+	go_alone(x);
 	split_set_phase(x, SPLIT_FIRST);
 	x->split->was_avoiding = x->split->takes_avoided = false;
 }
@@ -286,9 +305,12 @@ static bool introduce(struct exchange *x) {
 	    is_known && !p->has_answer ? &push : NULL, p->body.n_batch, p->places ? p->places->data : NULL);
 }
 
+/* Where the two meet must not be found out from ids that clients see. */
 static void keep_secret(struct exchange *x) {
-	for (unsigned i = 0; i < n_elems(x->split->secret.words); i++)
-		x->split->secret.words[i] = rng_next(&x->worker->rng);
+	struct split_secret *secret = &x->split->secret;
+	ssize_t n = getrandom(secret, sizeof(*secret), 0);
+
+	assert(n == (ssize_t)sizeof(*secret));
 }
 
 /* It cannot be told of the other one: it goes on alone, with another pick. */
@@ -327,6 +349,8 @@ static enum next picked_first(struct exchange *x, const struct pick_result *pick
 		return exchange_go(x, STEP_CONNECT);
 	}
 	p->connector = (uint8_t)policy_connector(x->worker->policies.options, &pick->traits->kv);
+	if (p->body.api == SPLIT_API_GENERATE && p->connector != CONNECTOR_SGLANG) /* it is SGLang's own */
+		return give_up(x);
 	p->prefill_kv = kv_of(x, pick);
 	p->prefill_instance = instance_of(x);
 	p->prefill_engine = x->view->snapshot->rows[x->row].kv_engine;
@@ -334,6 +358,7 @@ static enum next picked_first(struct exchange *x, const struct pick_result *pick
 		return begin_prefill(x);
 	aside_put(x, &p->prefill);
 	x->view = worker_view(x->worker);
+	p->n_tried = x->n_tried;
 	split_set_phase(x, SPLIT_SECOND);
 	return exchange_go(x, STEP_PICK);
 }
@@ -365,6 +390,10 @@ enum next split_picked(struct exchange *x, const struct pick_result *pick) {
 }
 
 /* --- the end ---------------------------------------------------------------------------------------- */
+
+bool split_may_repeat(const struct exchange *x) {
+	return phase_of(x) == SPLIT_PREFILL || (phase_of(x) == SPLIT_DECODE && !x->at.first_byte);
+}
 
 bool split_is_prefilling(const struct exchange *x) {
 	return phase_of(x) == SPLIT_PREFILL;

@@ -44,14 +44,17 @@ struct split {
 	const struct instance *prefill_instance, *decode_instance; /* as long as the views are */
 	struct slice prefill_engine;
 	uint64_t prefill_begun_ns;
-	uint8_t n_other_sends; /* of the exchange's, those of the leg that is not in hand */
-	uint8_t n_tried;       /* of the exchange's, without the enemies of this prefill */
+	uint64_t prefill_due_ms; /* of the prefill leg aside: its next byte; UINT64_MAX: whenever */
+	uint8_t n_other_sends;   /* of the exchange's, those of the leg that is not in hand */
+	uint8_t n_tried;         /* of the exchange's, without the enemies of this prefill */
 	uint8_t phase;
 	uint8_t connector;  /* enum connector, of who was picked first */
 	bool was_avoiding;  /* it goes alone since who could prefill or decode failed lately */
 	bool takes_avoided; /* and that did not do */
 	bool has_answer;    /* the prefill's is complete */
 	bool has_head;      /* that of the prefill leg aside has come */
+	bool is_stream;     /* the prefill answers with events, as where both get the same request */
+	bool is_unheard;    /* what the prefill leg aside says is too much: only its end counts */
 	bool keeps_engine;  /* and its engine keeps the connection */
 	struct split_wire wire;
 	struct split_relay relay; /* of the client's answer */
@@ -88,21 +91,28 @@ struct slice split_edit(const struct exchange *x, struct splice *out);
 /* The prefill leg has its request and both are to be asked at once: goes on with the decode leg. */
 must_use bool split_goes_on(struct exchange *x, enum next *next_out);
 
-/* The leg in hand is answered with this status, be it taken or not: whether the two get on. */
+/* The leg in hand is answered with this status, be it taken or not, or by nothing (0): whether the two get
+ * on. */
 void split_judge(struct exchange *x, unsigned status);
 
 /* An answer with this head has come to the leg in hand. True: it is the prefill's, and collected. */
 must_use bool split_takes(struct exchange *x, const struct head *head);
 
-/* Something may have come from a prefill leg aside. True: *next_out follows. */
+/* Something may have come from a prefill leg aside, or it is late. True: *next_out follows. */
 must_use bool split_hear(struct exchange *x, enum next *next_out);
+
+/* When a prefill leg aside is late, monotonic; UINT64_MAX: never. */
+uint64_t split_due_ms(const struct exchange *x);
 
 /* Does a decode leg with this answer say what became of its prefill, which has not said it yet? */
 bool split_is_doubted(const struct exchange *x, unsigned status);
 
 enum next step_collect(struct exchange *x);
 
-/* Is the prefill leg in hand? It leaves nothing behind but a cache: it may always be repeated. */
+/* Is a leg in hand, of which the client has nothing yet? It may be had again. */
+bool split_may_repeat(const struct exchange *x);
+
+/* Is the prefill leg in hand? */
 bool split_is_prefilling(const struct exchange *x);
 
 /* How often what is in hand was sent: each leg has its attempts. */

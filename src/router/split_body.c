@@ -106,7 +106,8 @@ bool split_body_read(struct split_body *b, enum split_api api, const struct hold
 		b->members[i].n = v->length;
 	}
 	const struct scan_value *sampling = scan_found(&r.scan, SPLIT_SAMPLING);
-	if (sampling && sampling->type == SCAN_OBJECT && sampling->length > 2)
+	if (sampling && sampling->type == SCAN_OBJECT &&
+	    !hold_is_blank(body, sampling->offset + 1, sampling->offset + sampling->length - 1))
 		b->sampling_open_at = sampling->offset + 1;
 	b->clamps_min = is_above_one(&r.scan, SPLIT_MIN_TOKENS);
 	b->clamps_sampling_min = is_above_one(&r.scan, SPLIT_SAMPLING_MIN_TOKENS);
@@ -145,6 +146,8 @@ static void set(const struct split_body *b, enum split_member member, struct sli
 static void set_params(const struct split_body *b, struct slice params, struct splice *out) {
 	if (params.n)
 		set(b, SPLIT_KV_PARAMS, SLICE("\"kv_transfer_params\":"), params, out);
+	else if (has(b, SPLIT_KV_PARAMS)) /* where an engine finds another one is not for clients to say */
+		replace(b, SPLIT_KV_PARAMS, SLICE("null"), out);
 }
 
 /* Where the limits are in an object of their own. */

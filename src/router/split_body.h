@@ -57,7 +57,7 @@ enum split_api split_api_of(struct slice path);
 /* A whole body, JSON that was found to be valid. False: it is no request of this API with a prompt. */
 must_use bool split_body_read(struct split_body *b, enum split_api api, const struct hold *body);
 
-/* `params`: the JSON value of kv_transfer_params; empty: the connector needs none. */
+/* `params`: the JSON value of kv_transfer_params; empty: there is none, and the client's becomes null. */
 void split_body_prefill(const struct split_body *b, struct slice params, struct splice *out);
 void split_body_decode(const struct split_body *b, struct slice params, struct splice *out);
 

@@ -8,9 +8,7 @@
 #include "router/split_pushers.h"
 #include "router/steps.h"
 
-/* Of a prefill's answer: prompt logprobs are the most of it. */
-#define ANSWER_BYTES_MAX (16u << 20)
-#define READ_BYTES       65536u
+#define READ_BYTES 65536u
 
 /* --- what is sent ----------------------------------------------------------------------------- */
 
@@ -35,6 +33,8 @@ struct slice split_edit(const struct exchange *x, struct splice *out) {
 		split_body_decode(&p->body, p->wire.decode_params, out);
 	else if (p->params.n)
 		edit_from_answer(p, out);
+	else
+		split_body_decode(&p->body, (struct slice){ NULL, 0 }, out);
 	return p->wire.id;
 }
 
@@ -45,11 +45,10 @@ static void read_answer(struct exchange *x) {
 	struct split *p = x->split;
 	char room[SPLIT_PUSH_BYTES];
 	struct split_push push;
-	bool is_json = split_params_read(&p->params, &p->answer);
 
 	p->has_answer = true;
 	split_relay_learn(x);
-	if (is_json && split_params_push(&p->params, &p->answer, room, &push))
+	if (split_params_push(&p->params, &p->answer, room, &push))
 		split_pushers_keep(&x->worker->pushers, p->prefill_instance, &push);
 	if (p->wire.takes_answer && !p->params.n)
 		metric_add(&x->worker->metrics->prefills_without_params, 1);
@@ -76,7 +75,7 @@ static void end_prefill(struct exchange *x, const struct ticket_usage *usage) {
 static enum cause keep_answer(struct exchange *x, const struct call_in *in) {
 	struct hold *answer = &x->split->answer;
 
-	if (answer->bytes + in->bytes > ANSWER_BYTES_MAX)
+	if (answer->bytes + in->bytes > exchange_config(x)->hold_limit_bytes)
 		return CAUSE_UPSTREAM_MALFORMED;
 	return hold_append(answer, exchange_bufs(x), in->pieces, in->n) ? CAUSE_NONE : CAUSE_OVERLOADED;
 }
@@ -95,11 +94,14 @@ void split_close_tap(struct exchange *x) {
 }
 
 static enum next collected(struct exchange *x) {
+	struct split *p = x->split;
 	struct ticket_usage usage;
 
 	(void)tap_finish(&x->tap, &x->worker->tap, exchange_bufs(x));
 	usage = attempt_usage(x);
 	usage.output_tokens = 0; /* its one token says nothing of answers */
+	if (!split_params_read(&p->params, &p->answer) && !p->is_stream)
+		return attempt_lost(x, CAUSE_UPSTREAM_MALFORMED);
 	read_answer(x);
 	end_prefill(x, &usage);
 	split_close_tap(x);
@@ -122,8 +124,10 @@ enum next step_collect(struct exchange *x) {
 			return attempt_lost(x, cause_of(r));
 		(void)tap_feed(&x->tap, &x->worker->tap, exchange_bufs(x), in.pieces, in.n);
 		enum cause cause = keep_answer(x, &in);
-		if (cause)
+		if (cause == CAUSE_OVERLOADED)
 			return exchange_fail(x, cause);
+		if (cause)
+			return attempt_lost(x, cause);
 		if (in.is_end)
 			return collected(x);
 		if (!x->upstream->conn.unread.n)
@@ -138,10 +142,12 @@ void split_judge(struct exchange *x, unsigned status) {
 
 	if (p->phase != SPLIT_DECODE)
 		return;
-	if (status >= 500 && status != 501 && status != 503)
+	if (!status || (status >= 500 && status != 501 && status != 503)) {
 		split_breaker_fail(b, p->prefill_instance->serial, p->decode_instance->serial,
 		    loop_now_ms(&x->worker->loop) / 1000);
-	else if (status < 400)
+		split_pushers_forget(
+		    x->worker->pushers, p->prefill_instance); /* maybe it is another one since */
+	} else if (status < 400)
 		split_breaker_succeed(b, p->prefill_instance->serial, p->decode_instance->serial);
 }
 
@@ -153,6 +159,7 @@ bool split_takes(struct exchange *x, const struct head *head) {
 	if (p->phase != SPLIT_PREFILL || head->status >= 300)
 		return false;
 	tap_init(&x->tap, head);
+	p->is_stream = x->tap.kind == TAP_EVENTS;
 	x->is_engine_kept = head->keep_alive;
 	x->step = STEP_COLLECT;
 	return true;
@@ -160,12 +167,24 @@ bool split_takes(struct exchange *x, const struct head *head) {
 
 /* --- both at once ------------------------------------------------------------------------------ */
 
+/* For so long; 0: for ever. */
+static void wait_aside(struct exchange *x, uint64_t ms) {
+	x->split->prefill_due_ms = ms ? loop_now_ms(&x->worker->loop) + ms : UINT64_MAX;
+}
+
+uint64_t split_due_ms(const struct exchange *x) {
+	const struct split *p = x->split;
+
+	return p && p->phase == SPLIT_DECODE && p->prefill.upstream ? p->prefill_due_ms : UINT64_MAX;
+}
+
 bool split_goes_on(struct exchange *x, enum next *next_out) {
 	struct split *p = x->split;
 
 	if (p->phase != SPLIT_PREFILL || !p->wire.is_concurrent || !x->moved_ms)
 		return false;
 	aside_put(x, &p->prefill);
+	wait_aside(x, exchange_timeouts(x)->first_byte_ms);
 	*next_out = begin_decode(x);
 	return true;
 }
@@ -175,6 +194,7 @@ static void settle_aside(struct exchange *x) {
 	struct split *p = x->split;
 	bool is_engine_kept = x->is_engine_kept;
 
+	(void)split_params_read(&p->params, &p->answer);
 	read_answer(x);
 	aside_swap(x, &p->prefill);
 	x->is_engine_kept = p->keeps_engine;
@@ -212,9 +232,11 @@ static bool fail_aside(struct exchange *x, enum cause cause, const struct head *
 	return true;
 }
 
-/* The head of the prefill leg aside. 0: it is good; CALL_E_AGAIN: not yet; else it failed. */
+/* The head of the prefill leg aside. 0: it is good; CALL_E_AGAIN: not yet; else it failed, with a status of
+ * 300 or more if that was what it said. */
 static int hear_head(struct exchange *x, struct head_room *room) {
 	struct split *p = x->split;
+	struct tap tap;
 
 	do {
 		int r = call_recv_head(&p->prefill.up, room, METHOD_OTHER);
@@ -224,34 +246,47 @@ static int hear_head(struct exchange *x, struct head_room *room) {
 		if (room->head.status < 200 && ++p->prefill.n_interim > INTERIM_MAX)
 			return CALL_E_BAD;
 	} while (room->head.status < 200);
+	tap_init(&tap, &room->head);
+	p->is_stream = tap.kind == TAP_EVENTS;
 	p->keeps_engine = room->head.keep_alive;
-	return 0;
+	p->has_head = room->head.status < 300;
+	return p->has_head ? 0 : CALL_E_BAD;
+}
+
+/* What comes behind its head. 0: there was its end; CALL_E_AGAIN: not yet; else it failed. */
+static int hear_body(struct exchange *x) {
+	struct split *p = x->split;
+	struct call_in in;
+	int r;
+
+	do {
+		r = call_recv(&p->prefill.up, READ_BYTES, &in);
+		if (r)
+			return r;
+		wait_aside(x, exchange_timeouts(x)->stream_idle_ms);
+		p->is_unheard = p->is_unheard || keep_answer(x, &in);
+		if (p->is_unheard)
+			hold_free(&p->answer, exchange_bufs(x));
+	} while (!in.is_end && p->prefill.upstream->conn.unread.n);
+	return in.is_end ? 0 : CALL_E_AGAIN;
 }
 
 bool split_hear(struct exchange *x, enum next *next_out) {
 	struct split *p = x->split;
-	struct head_room room;
-	struct call_in in;
-	int r;
+	struct head_room room = { .head.status = 0 };
+	int r = 0;
 
 	if (p->phase != SPLIT_DECODE || !p->prefill.upstream)
 		return false;
-	if (!p->has_head) {
+	if (!p->has_head)
 		r = hear_head(x, &room);
-		if (r == CALL_E_AGAIN)
-			return false;
-		if (r || room.head.status >= 300)
-			return fail_aside(x, cause_of(r), r ? NULL : &room.head, next_out);
-		p->has_head = true;
-	}
-	do {
-		r = call_recv(&p->prefill.up, READ_BYTES, &in);
-		if (!r && keep_answer(x, &in))
-			return fail_aside(x, CAUSE_UPSTREAM_MALFORMED, NULL, next_out);
-	} while (!r && !in.is_end && p->prefill.upstream->conn.unread.n);
-	if (r && r != CALL_E_AGAIN)
-		return fail_aside(x, cause_of(r), NULL, next_out);
-	if (!r && in.is_end)
+	if (!r)
+		r = hear_body(x);
+	if (!r)
 		settle_aside(x);
-	return false;
+	if (r == CALL_E_AGAIN && loop_now_ms(&x->worker->loop) >= p->prefill_due_ms)
+		return fail_aside(x, CAUSE_FIRST_BYTE_TIMEOUT, NULL, next_out);
+	if (!r || r == CALL_E_AGAIN)
+		return false;
+	return fail_aside(x, cause_of(r), room.head.status >= 300 ? &room.head : NULL, next_out);
 }

@@ -36,13 +36,20 @@ bool split_params_read(struct split_params *p, const struct hold *answer) {
 		return false;
 	const struct scan_value *params = scan_found(&scan, WANT_PARAMS);
 	const struct scan_value *mode = scan_found(&scan, WANT_MODE);
-	if (!params || params->type != SCAN_OBJECT || params->length <= 2)
+	if (!params || params->type != SCAN_OBJECT)
+		return true;
+	uint64_t from = params->offset + 1, end = params->offset + params->length - 1, cut_at = end,
+		 cut_n = 0;
+	if (mode)
+		splice_find_member(answer, mode->offset, mode->length, &cut_at, &cut_n);
+	if (hold_is_blank(answer, from, cut_at) && hold_is_blank(answer, cut_at + cut_n, end))
 		return true;
 	p->at = params->offset;
 	p->n = params->length;
 	if (!mode)
 		return true;
-	splice_find_member(answer, mode->offset, mode->length, &p->cut_at, &p->cut_n);
+	p->cut_at = cut_at;
+	p->cut_n = cut_n;
 	p->is_push = mode->type == SCAN_STRING && slice_eq(mode->text, SLICE("push"));
 	for (unsigned i = 0; i < n_elems(p->identity); i++) {
 		const struct scan_value *v = scan_found(&scan, WANT_ENGINE + i);

@@ -8,7 +8,7 @@
 #include "router/split_wire.h"
 
 struct split_params {
-	uint64_t at, n;         /* the object; n 0: there is none */
+	uint64_t at, n;         /* the object; n 0: there is none, or nothing in it for the decode */
 	uint64_t cut_at, cut_n; /* within it: `transfer_mode` with its comma, which is not for the decode */
 	bool is_push;
 	struct {
@@ -16,8 +16,8 @@ struct split_params {
 	} identity[4]; /* of a prefill that pushes: values, n 0: not there */
 };
 
-/* False: the answer is no JSON, and no answer of an engine. */
-must_use bool split_params_read(struct split_params *p, const struct hold *answer);
+/* False: the answer is no JSON, as no whole answer of an engine is; there are no params then. */
+bool split_params_read(struct split_params *p, const struct hold *answer);
 
 /* What of it is for the decode, at most SPLIT_RANGES; without its first byte when another text takes its
  * place. Returns how many. There are params. */

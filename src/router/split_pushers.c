@@ -57,6 +57,13 @@ bool split_pushers_find(
 	return true;
 }
 
+void split_pushers_forget(struct split_pushers *pushers, const struct instance *inst) {
+	struct cell *cell = pushers ? &pushers->cells[place_of(name_of(inst))] : NULL;
+
+	if (cell && cell->name == name_of(inst))
+		cell->name = 0;
+}
+
 void split_pushers_free(struct split_pushers **pushers) {
 	free(*pushers);
 	*pushers = NULL;

@@ -20,4 +20,7 @@ void split_pushers_keep(
 must_use bool split_pushers_find(
     const struct split_pushers *pushers, const struct instance *inst, struct split_push *push_out);
 
+/* The next answer says it anew. */
+void split_pushers_forget(struct split_pushers *pushers, const struct instance *inst);
+
 void split_pushers_free(struct split_pushers **pushers);

@@ -252,24 +252,10 @@ bool merge_read_event(struct split_reading *out, struct slice json) {
 	return read_all(&r);
 }
 
-/* The first byte that is no white space; 0: there is none. */
-static char first_byte(struct slice text) {
-	for (; text.n; text = slice_skip(text, 1))
-		if (!memchr(" \t\r\n", *text.p, 4))
-			return *text.p;
-	return 0;
-}
-
 bool merge_is_empty(const struct split_reading *r, const struct scan_value *v) {
-	uint64_t skip = v->offset + 1;
-	char first = 0;
+	uint64_t from = v->offset + 1, end = v->offset + v->length - 1;
 
-	if (!r->held)
-		first = first_byte(slice_skip(r->json, (size_t)skip));
-	for (const struct buf *b = r->held ? r->held->first : NULL; b && !first; b = b->next) {
-		if (skip < b->used)
-			first = first_byte((struct slice){ b->data + skip, (size_t)(b->used - skip) });
-		skip -= u64_min(skip, b->used);
-	}
-	return first == '}' || first == ']';
+	if (r->held)
+		return hold_is_blank(r->held, from, end);
+	return slice_is_blank((struct slice){ r->json.p + from, (size_t)(end - from) });
 }

@@ -3,12 +3,10 @@
 #include "router/split.h"
 #include "router/steps.h"
 
-/* Of an answer that is gathered, and of what one read of a stream makes. */
-#define WHOLE_BYTES_MAX (16u << 20)
-#define OUT_BYTES_MAX   (1u << 20)
+/* Of what one read of a stream makes. */
+#define OUT_BYTES_MAX (1u << 20)
 
-/* Is it a stream, as where both engines get the same request? Then its last event that says something is
- * kept of it. */
+/* Of a stream its last event that says something is kept. */
 static void keep_last_event(struct hold *answer, struct buf_pool *pool) {
 	struct event_cutter cutter = { .part = NULL };
 	struct hold last = { NULL, NULL, 0 };
@@ -29,13 +27,12 @@ static void keep_last_event(struct hold *answer, struct buf_pool *pool) {
 }
 
 void split_relay_learn(struct exchange *x) {
-	struct split_merge *m = &x->split->relay.merge;
-	struct hold *answer = &x->split->answer;
-	char first = hold_byte(answer, 0);
+	struct split *p = x->split;
+	struct split_merge *m = &p->relay.merge;
 
-	if (first != '{' && first != '[')
-		keep_last_event(answer, exchange_bufs(x));
-	if (!split_merge_read(m, answer))
+	if (p->is_stream)
+		keep_last_event(&p->answer, exchange_bufs(x));
+	if (!split_merge_read(m, &p->answer))
 		*m = (struct split_merge){ .prefill = NULL };
 }
 
@@ -114,7 +111,8 @@ static void put_whole(struct exchange *x, const struct call_in *in, struct call_
 	hold_append_forced(&r->held, exchange_bufs(x), in->pieces, in->n);
 	if (in->is_end) {
 		pass_merged(x, out);
-	} else if (r->held.bytes > WHOLE_BYTES_MAX || buf_is_over_budget(exchange_bufs(x))) {
+	} else if (r->held.bytes > exchange_config(x)->hold_limit_bytes ||
+	    buf_is_over_budget(exchange_bufs(x))) {
 		r->kind = SPLIT_RELAY_NONE;
 		pass_held(x, &none, out);
 	}

@@ -39,6 +39,7 @@ static void there_may_be_none(void **state) {
 	assert_given("{\"kv_transfer_params\":[1,2]}", false, NULL);
 	assert_given("{\"kv_transfer_params\":\"{\\\"a\\\":1}\"}", false, NULL);
 	assert_given("{\"kv_transfer_params\":{}}", false, NULL);
+	assert_given("{\"kv_transfer_params\":{ \t}}", true, NULL);
 }
 
 static void how_it_is_transferred_is_not_for_the_decode(void **state) {
@@ -47,7 +48,9 @@ static void how_it_is_transferred_is_not_for_the_decode(void **state) {
 	    "{\"a\":1,\"b\":2}");
 	assert_given("{\"kv_transfer_params\":{\"a\":1,\"transfer_mode\":null}}", false, "{\"a\":1}");
 	assert_given("{\"kv_transfer_params\":{\"a\":1,\"transfer_mode\":\"push\"}}", true, "\"a\":1}");
-	assert_given("{\"kv_transfer_params\":{\"transfer_mode\":\"push\"}}", false, "{}");
+	/* Nothing is left of these. */
+	assert_given("{\"kv_transfer_params\":{\"transfer_mode\":\"push\"}}", false, NULL);
+	assert_given("{\"kv_transfer_params\":{ \"transfer_mode\" : \"push\" \n}}", true, NULL);
 }
 
 static void what_is_no_answer_is_seen(void **state) {

@@ -41,7 +41,10 @@ class Bootstrap:
 def front(start):
     def open_router(workers, ports, **pd):
         labels = [{"role": "prefill", "bootstrap_port": str(port)} for port in ports]
-        return start(Router, workers, labels=labels, health=QUICK, discovery={"scrape": "100ms"}, pd={"connector": "mooncake"} | pd)
+        router = start(Router, workers, ready=0, labels=labels, health=QUICK, discovery={"scrape": "100ms"},
+                       pd={"connector": "mooncake"} | pd)
+        eventually(lambda: all(i["state"] == "ready" for i in router.admin("/instances").json()["instances"]))
+        return router
     return open_router
 
 
@@ -51,7 +54,7 @@ def names(router):
 
 def test_it_is_learned_when_somebody_says_it(start, engine, front):
     port, worker = free_port(), engine(["m"])
-    router = front([worker], [port])              # ready without it
+    router = front([worker], [port])              # its instances are ready without it
     assert names(router) == {worker.url: None}
     eventually(lambda: "does not say what its connector calls it" in router.output())
     bootstrap = start(Bootstrap, port, {"0": {"engine_id": "one", "worker_addr": {"0": {"0": "tcp://h:1"}}}})

@@ -84,6 +84,6 @@ def test_nonsense_is_no_name(start, engine, front, engines):
     router = front([worker], [port])
     eventually(lambda: "does not say what its connector calls it" in router.output())
     assert names(router) == {worker.url: None}
-    assert router.get("/readiness").status_code == 200
+    assert router.get("/liveness").status_code == 200
     bootstrap.engines = {"0": {"engine_id": "one"}}
     eventually(lambda: names(router) == {worker.url: "one"})

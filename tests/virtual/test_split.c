@@ -100,6 +100,31 @@ static void test_byte_by_byte(void **state) {
 	}
 }
 
+/* What says what may be merged is held until it is whole, but not for ever: then it goes on as it is. */
+static void test_an_event_that_is_too_large_comes_once(void **state) {
+	static const char prefilled[] = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+					"content-length: 55\r\n\r\n"
+					"{\"usage\":{\"prompt_tokens_details\":{\"cached"
+					"_tokens\":3}}}";
+	struct world *w = pairs_world(&pairs_sglang, 1, 1);
+	struct peer *client = post(w, CHAT, SPOKEN), *decode = net_newest(1);
+	static char event[80001];
+
+	say(w, net_newest(0), prefilled);
+	memset(event, 'a', sizeof(event) - 1);
+	memcpy(event, "data: ", 6);
+	memcpy(event + sizeof(event) - 3, "\n\n", 2);
+	say(w, decode, SSE_HEAD "4e20\r\n");
+	peer_say(decode, slice_head(slice_of(event), 20000));
+	say(w, decode, "\r\n");
+	peer_says(decode, "ea60\r\n");
+	peer_says(decode, event + 20000);
+	say(w, decode, "\r\n0\r\n\r\n");
+	expect_answer(client, 200, event);
+	expect_idle(w);
+	expect_end(w, 1);
+}
+
 /* --- a prefill is lost ------------------------------------------------------------------------- */
 
 /* Its connection ends behind so many bytes of its answer, before the decode has said anything. */
@@ -320,6 +345,7 @@ int main(void) {
 		cmocka_unit_test(test_one_after_the_other),
 		cmocka_unit_test(test_both_at_once),
 		cmocka_unit_test(test_byte_by_byte),
+		cmocka_unit_test(test_an_event_that_is_too_large_comes_once),
 		cmocka_unit_test(test_a_prefill_is_lost_at_every_byte),
 		cmocka_unit_test(test_a_prefill_is_lost_behind_the_answers_head),
 		cmocka_unit_test(test_a_prefill_that_was_never_sent),

@@ -197,6 +197,25 @@ static void test_a_prefill_that_was_never_sent(void **state) {
 	expect_end(w, 2);
 }
 
+/* Its address says nothing: the next one is not judged by that wait. */
+static void test_a_prefill_that_takes_no_connection(void **state) {
+	for (unsigned i = 0; i < n_elems(hows); i++) {
+		struct world *w = pairs_world(hows[i], 2, 1);
+
+		net.moods[0][0] = net.moods[1][0] = MOOD_SILENT;
+		struct peer *client = post(w, CHAT, ASKED), *first = either(0, 1);
+		world_pass(w, 500);
+		expect_closed(first);
+		peer_answer_connect(other(first, 0, 1), true);
+		world_settle(w);
+		expect_leg(other(first, 0, 1), REST);
+		say(w, other(first, 0, 1), PREFILLED("7"));
+		expect_leg(net_newest(2), REST);
+		assert_int_equal(metric_read(&w->worker.metrics->connect_failures), 1);
+		finish(w, net_newest(2), client);
+	}
+}
+
 /* The answer is complete, and not yet read. */
 static void test_a_prefill_ends_with_the_answer(void **state) {
 	struct world *w = pairs_world(&pairs_moriio, 1, 1);
@@ -211,19 +230,29 @@ static void test_a_prefill_ends_with_the_answer(void **state) {
 	expect_end(w, 1);
 }
 
+/* It alone is to blame: who decodes, and waits for it, may be asked again. */
+static void fall_silent(const struct pairs_how *how, size_t at) {
+	struct world *w = pairs_world(how, 2, 1);
+
+	w->config.breaker.limits.failures = 1;
+	struct peer *client = post(w, CHAT, ASKED), *first = either(0, 1);
+	peer_say(first, slice_head(SLICE(PREFILLED("7")), at));
+	world_pass(w, 7000 + WAIT_MS);
+	expect_closed(first);
+	say(w, other(first, 0, 1), PREFILLED("8"));
+	if (how->is_concurrent)
+		expect_leg(net_newest(2), REST);
+	else
+		expect_request(net_newest(2), POSTED, GIVEN("8"));
+	finish(w, net_newest(2), client);
+}
+
 static void test_a_prefill_that_falls_silent_is_given_up(void **state) {
 	static const size_t places[] = { 0, 20, 90 };
-	for (unsigned i = 0; i < n_elems(places); i++) {
-		struct world *w = pairs_world(&pairs_nixl, 2, 1);
-		struct peer *client = post(w, CHAT, ASKED), *first = either(0, 1);
 
-		peer_say(first, slice_head(SLICE(PREFILLED("7")), places[i]));
-		world_pass(w, 7000 + WAIT_MS);
-		expect_closed(first);
-		say(w, other(first, 0, 1), PREFILLED("8"));
-		expect_request(net_newest(2), POSTED, GIVEN("8"));
-		finish(w, net_newest(2), client);
-	}
+	for (unsigned i = 0; i < n_elems(hows); i++)
+		for (unsigned k = 0; k < n_elems(places); k++)
+			fall_silent(hows[i], places[k]);
 }
 
 /* --- a decode is lost ---------------------------------------------------------------------------- */
@@ -349,6 +378,7 @@ int main(void) {
 		cmocka_unit_test(test_a_prefill_is_lost_at_every_byte),
 		cmocka_unit_test(test_a_prefill_is_lost_behind_the_answers_head),
 		cmocka_unit_test(test_a_prefill_that_was_never_sent),
+		cmocka_unit_test(test_a_prefill_that_takes_no_connection),
 		cmocka_unit_test(test_a_prefill_ends_with_the_answer),
 		cmocka_unit_test(test_a_prefill_that_falls_silent_is_given_up),
 		cmocka_unit_test(test_a_decode_is_lost),

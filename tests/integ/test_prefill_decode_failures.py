@@ -49,10 +49,9 @@ def test_the_last_prefill_is_done_without(pairs, name, fault):
     assert fleet.decodes[0].ledger()["generations"][-1]["leg"] is None
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("name", ["nixl", "moriio_read", "p2p_nccl"])
+@pytest.mark.parametrize("name, stream", [(name, s) for name, c in CONNECTORS.items() for s in (False, True) if not (s and c.is_concurrent)])
 def test_a_prefill_that_hangs_is_given_up(pairs, name, stream):
-    """Where both are asked at once nobody knows who hangs."""
+    """Where both are asked at once a stream's head comes before there is anything to decode, and then both legs stay."""
     fleet = pairs(name, prefills=2)
     fleet.prefills[0].fault("hang_head")
     assert ask(fleet, 4, stream=stream) == [200] * 4

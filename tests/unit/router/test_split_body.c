@@ -99,6 +99,10 @@ static void limits_may_be_in_sampling_params(void **state) {
 	    "{\"kv_transfer_params\":{\"do_remote_decode\":true},\"token_ids\":[1],"
 	    "\"sampling_params\":{\"max_tokens\":1}}",
 	    "{\"kv_transfer_params\":{\"x\":1},\"token_ids\":[1],\"sampling_params\":{}}");
+	assert_legs(SPLIT_API_TOKENS, "{\"token_ids\":[1],\"sampling_params\":{ \t}}",
+	    "{\"kv_transfer_params\":{\"do_remote_decode\":true},\"token_ids\":[1],"
+	    "\"sampling_params\":{\"max_tokens\":1}}",
+	    "{\"kv_transfer_params\":{\"x\":1},\"token_ids\":[1],\"sampling_params\":{ \t}}");
 }
 
 /* Engines take the last of two: that is the one that is replaced, and nothing is put in front. */
@@ -107,6 +111,23 @@ static void the_last_of_two_is_replaced(void **state) {
 	    "{\"kv_transfer_params\":{\"do_remote_decode\":true},\"max_tokens\":5,\"prompt\":[1],\"max_"
 	    "tokens\":1}",
 	    "{\"kv_transfer_params\":{\"x\":1},\"max_tokens\":5,\"prompt\":[1],\"max_tokens\":6}");
+}
+
+/* Where an engine finds another one is not for clients to say. */
+static void the_clients_params_are_no_engines(void **state) {
+	struct hold body = keep("{\"prompt\":\"a\",\"kv_transfer_params\": {\"remote_host\":\"h\"} }"),
+		    without = keep("{\"prompt\":\"a\"}");
+	struct splice s = { .n = 0 }, t = { .n = 0 };
+	struct split_body b;
+
+	assert_true(split_body_read(&b, SPLIT_API_COMPLETION, &body));
+	split_body_decode(&b, (struct slice){ NULL, 0 }, &s);
+	assert_text(&s, &body, "{\"prompt\":\"a\",\"kv_transfer_params\": null }");
+	assert_true(split_body_read(&b, SPLIT_API_COMPLETION, &without));
+	split_body_decode(&b, (struct slice){ NULL, 0 }, &t);
+	assert_text(&t, &without, "{\"prompt\":\"a\"}");
+	hold_free(&body, &pool);
+	hold_free(&without, &pool);
 }
 
 static void params_may_come_from_an_answer(void **state) {
@@ -186,6 +207,7 @@ int main(void) {
 		cmocka_unit_test(a_prefill_has_one_token_and_no_stream),
 		cmocka_unit_test(limits_may_be_in_sampling_params),
 		cmocka_unit_test(the_last_of_two_is_replaced),
+		cmocka_unit_test(the_clients_params_are_no_engines),
 		cmocka_unit_test(params_may_come_from_an_answer),
 		cmocka_unit_test(engines_may_meet_at_a_bootstrap_server),
 		cmocka_unit_test(prompts_are_counted),

@@ -81,6 +81,19 @@ static void who_was_started_again_is_somebody_else(void **state) {
 	assert_known(s, s->a, "\"e2\"");
 }
 
+static void who_is_forgotten_may_say_it_anew(void **state) {
+	struct scene *s = *state;
+
+	split_pushers_forget(s->pushers, s->a); /* there is no table yet */
+	keep(s, s->a, "\"e1\"");
+	keep(s, s->b, "\"e2\"");
+	split_pushers_forget(s->pushers, s->a);
+	assert_known(s, s->a, NULL);
+	assert_known(s, s->b, "\"e2\"");
+	keep(s, s->a, "\"e3\"");
+	assert_known(s, s->a, "\"e3\"");
+}
+
 static void texts_of_any_length_fit(void **state) {
 	struct scene *s = *state;
 	char name[SPLIT_PUSH_BYTES - 7];
@@ -116,6 +129,7 @@ int main(void) {
 		cmocka_unit_test_setup_teardown(what_it_said_last_counts, open_scene, close_scene),
 		cmocka_unit_test_setup_teardown(
 		    who_was_started_again_is_somebody_else, open_scene, close_scene),
+		cmocka_unit_test_setup_teardown(who_is_forgotten_may_say_it_anew, open_scene, close_scene),
 		cmocka_unit_test_setup_teardown(texts_of_any_length_fit, open_scene, close_scene),
 		cmocka_unit_test_setup_teardown(many_forget_each_other, open_scene, close_scene),
 	};

@@ -1,14 +1,13 @@
-#include "unit/policy/picks.h"
+#include "unit/policy/stands.h"
 
 #define SECOND UINT64_C(1000000000)
 
 static const uint16_t equal[PICKS_ROWS_MAX] = { 1, 1, 1, 1, 1, 1, 1, 1 };
 
-/* The row that a request of this session goes to, and why; answered at once. */
-static uint32_t serve(struct picks *p, uint64_t session, uint64_t now_s, enum pick_reason *reason_out) {
-	struct pick_input input = { .model = snapshot_model(p->set.snapshot, SLICE("m")),
-		.now_ns = now_s * SECOND,
-		.demand = &p->demand };
+/* The row that a request of this session goes to, of those who serve this, and why; answered at once. */
+static uint32_t serve_of(struct picks *p, const struct model *model, uint64_t session, uint64_t now_s,
+    enum pick_reason *reason_out) {
+	struct pick_input input = { .model = model, .now_ns = now_s * SECOND, .demand = &p->demand };
 	struct ticket t = { .phase = TICKET_CLOSED };
 	struct pick_result result;
 
@@ -18,6 +17,10 @@ static uint32_t serve(struct picks *p, uint64_t session, uint64_t now_s, enum pi
 	ticket_close(&t, &p->set, NULL);
 	*reason_out = result.reason;
 	return result.row;
+}
+
+static uint32_t serve(struct picks *p, uint64_t session, uint64_t now_s, enum pick_reason *reason_out) {
+	return serve_of(p, snapshot_model(p->set.snapshot, SLICE("m")), session, now_s, reason_out);
 }
 
 static uint32_t n_sessions(const struct picks *p, uint32_t row) {
@@ -195,6 +198,32 @@ static void who_loses_its_home_moves(void **state) {
 	picks_close(&p);
 }
 
+/* Who computes its prompts, and who decodes them: each stays, whoever has less to do. */
+static void a_session_of_a_pair_has_two_homes(void **state) {
+	static const struct stand stands[] = { { .labels = "role=prefill" }, { .labels = "role=prefill" },
+		{ .labels = "role=decode" }, { .labels = "role=decode" } };
+	enum pick_reason reason;
+	struct picks p;
+
+	stands_open(&p, "session", stands, n_elems(stands));
+	const struct model *m = snapshot_model(p.set.snapshot, SLICE("m"));
+	uint32_t first = serve_of(&p, m->first, 1, 1, &reason);
+	uint32_t second = serve_of(&p, m->decode, 1, 1, &reason);
+	assert_in_range(first, 0, 1);
+	assert_in_range(second, 2, 3);
+	picks_charge(&p, first, 1);
+	picks_charge(&p, second, 1);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(serve_of(&p, m->first, 1, 1, &reason), first);
+		assert_int_equal(reason, PICK_STICKY_HIT);
+		assert_int_equal(serve_of(&p, m->decode, 1, 1, &reason), second);
+		assert_int_equal(reason, PICK_STICKY_HIT);
+	}
+	assert_int_equal(n_sessions(&p, first), 1);
+	assert_int_equal(n_sessions(&p, second), 1);
+	picks_close(&p);
+}
+
 static void without_a_table_or_a_session_it_is_least_load(void **state) {
 	enum pick_reason reason;
 	struct picks p;
@@ -236,6 +265,7 @@ int main(void) {
 		cmocka_unit_test(one_of_two_can_drown),
 		cmocka_unit_test(the_idle_begin_anew),
 		cmocka_unit_test(who_loses_its_home_moves),
+		cmocka_unit_test(a_session_of_a_pair_has_two_homes),
 		cmocka_unit_test(without_a_table_or_a_session_it_is_least_load),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -138,6 +138,26 @@ static void what_was_read_is_held_beyond_the_budget(void **state) {
 	assert_int_equal(lent(), 0);
 }
 
+/* Over the borders of its bufs. */
+static void white_space_is_found_everywhere(void **state) {
+	static char blank[100000];
+	struct hold h = { .bytes = 0 };
+	struct piece pieces[] = { { blank, 100, NULL }, { blank + 100, sizeof(blank) - 100, NULL } };
+
+	for (size_t i = 0; i < sizeof(blank); i++)
+		blank[i] = " \t\r\n"[i % 4];
+	blank[70000] = '{';
+	assert_true(hold_append(&h, &pool, &pieces[0], 1) && hold_append(&h, &pool, &pieces[1], 1));
+	assert_ptr_not_equal(h.first, h.last);
+	assert_true(hold_is_blank(&h, 0, 70000));
+	assert_false(hold_is_blank(&h, 0, 70001));
+	assert_false(hold_is_blank(&h, 70000, 70001));
+	assert_true(hold_is_blank(&h, 70001, sizeof(blank)));
+	assert_true(hold_is_blank(&h, 70000, 70000));
+	hold_free(&h, &pool);
+	assert_int_equal(lent(), 0);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bytes_come_back_in_order),
@@ -146,6 +166,7 @@ int main(void) {
 		cmocka_unit_test(the_budget_is_its_limit),
 		cmocka_unit_test(what_is_referenced_stays),
 		cmocka_unit_test(what_was_read_is_held_beyond_the_budget),
+		cmocka_unit_test(white_space_is_found_everywhere),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

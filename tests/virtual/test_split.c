@@ -216,6 +216,32 @@ static void test_a_prefill_that_takes_no_connection(void **state) {
 	}
 }
 
+/* It is us who cannot keep what it says: who decodes needs none of it, and nobody is to blame. */
+static void test_a_prefill_that_there_is_no_memory_for(void **state) {
+	for (unsigned i = 1; i < n_elems(hows); i++) {
+		struct world *w = pairs_world(hows[i], 1, 1);
+		uint64_t max_bytes = w->router.budget.max_bytes;
+
+		w->config.breaker.limits.failures = 1;
+		struct peer *client = post(w, CHAT, ASKED), *prefill = net_newest(0), *decode = net_newest(1);
+		expect_leg(prefill, REST);
+		expect_leg(decode, REST);
+		w->router.budget.max_bytes = 1;
+		say(w, prefill, PREFILLED("7"));
+		w->router.budget.max_bytes = max_bytes;
+		say(w, decode, ANSWER_OK);
+		expect_answer(client, 200, "ok");
+		client = post(w, CHAT, ASKED);
+		expect_leg(prefill, REST);
+		say(w, prefill, PREFILLED("8"));
+		expect_leg(decode, REST);
+		say(w, decode, ANSWER_OK);
+		expect_answer(client, 200, "ok");
+		expect_idle(w);
+		expect_end(w, 2);
+	}
+}
+
 /* The answer is complete, and not yet read. */
 static void test_a_prefill_ends_with_the_answer(void **state) {
 	struct world *w = pairs_world(&pairs_moriio, 1, 1);
@@ -379,6 +405,7 @@ int main(void) {
 		cmocka_unit_test(test_a_prefill_is_lost_behind_the_answers_head),
 		cmocka_unit_test(test_a_prefill_that_was_never_sent),
 		cmocka_unit_test(test_a_prefill_that_takes_no_connection),
+		cmocka_unit_test(test_a_prefill_that_there_is_no_memory_for),
 		cmocka_unit_test(test_a_prefill_ends_with_the_answer),
 		cmocka_unit_test(test_a_prefill_that_falls_silent_is_given_up),
 		cmocka_unit_test(test_a_decode_is_lost),

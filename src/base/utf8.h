@@ -21,3 +21,12 @@ static inline size_t utf8_length(struct slice s) {
 			return 0;
 	return n;
 }
+
+/* As much of the text as fits, without half of a character at its end. */
+static inline struct slice utf8_head(struct slice text, size_t max) {
+	size_t n = size_min(text.n, max);
+
+	while (n < text.n && n > 0 && ((unsigned char)text.p[n] & 0xc0) == 0x80)
+		n--;
+	return slice_head(text, n);
+}

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/utf8.h"
 #include "fleet/label.h"
 #include "policy/explain.h"
 
@@ -23,15 +24,6 @@ static uint32_t handle_of(uint64_t number) {
 	return (uint32_t)number;
 }
 
-/* As much of the text as fits, without half of a character at its end. */
-static struct slice head_of(struct slice text, size_t max) {
-	size_t n = size_min(text.n, max);
-
-	while (n < text.n && n > 0 && ((unsigned char)text.p[n] & 0xc0) == 0x80)
-		n--;
-	return slice_head(text, n);
-}
-
 uint32_t decision_begin(struct decision_ring *ring, struct slice id, struct slice asked) {
 	struct decision *d;
 
@@ -40,7 +32,7 @@ uint32_t decision_begin(struct decision_ring *ring, struct slice id, struct slic
 		ring->n_begun++;
 	d = &ring->items[handle_of(ring->n_begun) % ring->n];
 	id = slice_head(id, DECISION_ID_MAX);
-	asked = head_of(asked, DECISION_MODEL_MAX);
+	asked = utf8_head(asked, DECISION_MODEL_MAX);
 	*d = (struct decision){ .number = ring->n_begun,
 		.worker = ring->worker,
 		.id_n = (uint8_t)id.n,

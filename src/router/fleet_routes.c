@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/percent.h"
+#include "base/utf8.h"
 #include "router/engine_info.h"
 #include "router/fleet_view.h"
 #include "router/flush.h"
@@ -12,6 +13,8 @@
 #define CODE_REMOVE    "REMOVE_WORKER_FAILED"
 #define CODE_UPDATE    "UPDATE_WORKER_FAILED"
 #define CODE_NOT_FOUND "WORKER_NOT_FOUND"
+
+#define QUOTED_BYTES_MAX 300u
 
 static struct report *report_of(const struct petition *p) {
 	return p->petitions->context;
@@ -54,9 +57,10 @@ static void meant_deinit(struct meant *m) {
 
 /* A sentence about somebody; the caller frees it. */
 static char *sentence(const char *before, struct slice who, const char *after) {
+	struct slice quoted = utf8_head(who, QUOTED_BYTES_MAX);
 	char *text = NULL;
 
-	if (asprintf(&text, "%s%.*s%s", before, (int)size_min(who.n, 300), who.p, after) < 0)
+	if (asprintf(&text, "%s%.*s%s", before, (int)quoted.n, quoted.p, after) < 0)
 		abort();
 	return text;
 }

@@ -28,8 +28,10 @@ void fleet_view_id(struct slice url, char id_out[static FLEET_VIEW_ID_BYTES]) {
 static bool is_its_name(struct slice url, struct slice id_or_url) {
 	char id[FLEET_VIEW_ID_BYTES];
 
+	if (slice_eq(url, id_or_url))
+		return true;
 	if (id_or_url.n != FLEET_VIEW_ID_BYTES - 1)
-		return slice_eq(url, id_or_url);
+		return false;
 	fleet_view_id(url, id);
 	return slice_is(id_or_url, slice_of(id));
 }

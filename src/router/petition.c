@@ -105,8 +105,9 @@ void petition_set_json(struct petition *p, unsigned status, json_t *json) {
 	p->status = status;
 	p->type = TYPE_JSON;
 	p->text = json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(15));
-	assert(p->text);
 	json_decref(json);
+	if (!p->text)
+		petition_set_error(p, 500, "internal_error", "the answer is not valid JSON");
 }
 
 void petition_set_error(struct petition *p, unsigned status, const char *code, const char *message) {
@@ -222,8 +223,9 @@ void petition_run(struct petitions *petitions, struct endpoint_call *call) {
 		return;
 	}
 	p->call = call;
-	p->body = body.n ? strndup(body.p, body.n) : NULL;
-	p->body_bytes = p->body ? body.n : 0;
+	p->body = malloc(body.n + 1);
+	memcpy(p->body, body.n ? body.p : "", body.n);
+	p->body_bytes = body.n;
 	endpoint_keep(call, on_call_gone, p);
 	take(p);
 }

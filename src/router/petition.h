@@ -105,7 +105,8 @@ void petition_run(struct petitions *petitions, struct endpoint_call *call);
 /* A copy of the value in the query, decoded; NULL: it is not there. The caller's to free. */
 must_use char *petition_query(const struct petition *p, const char *key);
 
-/* Its answer, which goes out with petition_release(). Takes the reference; the text is copied. */
+/* Its answer, which goes out with petition_release(). Takes the reference; what cannot be written as JSON, as
+ * NULL cannot, is 500 `internal_error`. The text is copied. */
 void petition_set_json(struct petition *p, unsigned status, json_t *json);
 void petition_set_text(struct petition *p, unsigned status, struct slice text);
 

@@ -57,3 +57,12 @@ def fake(start):
 @pytest.fixture
 def router(start):
     return lambda engines, *flags, **how: start(Router, engines, *flags, **how)
+
+
+@pytest.fixture
+def vllm(router):
+    """-> a router in vLLM's dialect"""
+    def begin(engines=(), *flags, **tables):
+        more = {"dialect": "vllm", "worker_startup_timeout": "30s"} | tables.pop("router", {})
+        return router(list(engines), *flags, router=more, **tables)
+    return begin

@@ -4,11 +4,6 @@
 #include "base/digest.h"
 #include "router/pairs_json.h"
 
-#define PRIORITY     50
-#define PRIORITY_MAX 4294967295.0
-#define COST         1.0
-#define COST_MAX     1e9
-
 /* --- ids ------------------------------------------------------------------------------------- */
 
 void fleet_view_id(struct slice url, char id_out[static FLEET_VIEW_ID_BYTES]) {
@@ -69,13 +64,13 @@ static json_t *described(struct slice url, struct pairs models, struct pairs lab
 	struct slice policy = label_in(labels, "policy");
 
 	fleet_view_id(url, id);
-	json_t *json =
-	    json_pack("{s:s, s:o, s:o, s:o, s:o, s:s, s:I, s:f, s:o, s:o}", "id", id, "url", text_json(url),
-		"model_id", text_json(models.n ? models.items[0].key : SLICE("unknown")), "models",
-		pairs_json_keys(models), "worker_type", text_json(fleet_view_type(labels)), "connection_mode",
-		"http", "priority", (json_int_t)number_in(labels, "priority", PRIORITY_MAX, PRIORITY), "cost",
-		number_in(labels, "cost", COST_MAX, COST), "labels", pairs_json(labels), "metadata",
-		pairs_json(labels));
+	json_t *json = json_pack("{s:s, s:o, s:o, s:o, s:o, s:s, s:I, s:f, s:o, s:o}", "id", id, "url",
+	    text_json(url), "model_id", text_json(models.n ? models.items[0].key : SLICE("unknown")),
+	    "models", pairs_json_keys(models), "worker_type", text_json(fleet_view_type(labels)),
+	    "connection_mode", "http", "priority",
+	    (json_int_t)number_in(labels, "priority", TRAITS_PRIORITY_MAX, TRAITS_PRIORITY), "cost",
+	    number_in(labels, "cost", TRAITS_COST_MAX, TRAITS_COST), "labels", pairs_json(labels), "metadata",
+	    pairs_json(labels));
 	if (port > 0)
 		json_object_set_new(json, "bootstrap_port", json_integer((json_int_t)port));
 	if (policy.n)

@@ -84,13 +84,13 @@ static bool are_models(const json_t *value) {
 static bool is_priority(const json_t *value) {
 	json_int_t n = json_integer_value(value);
 
-	return json_is_integer(value) && n >= 0 && n <= UINT32_MAX;
+	return json_is_integer(value) && n >= 0 && n <= (json_int_t)TRAITS_PRIORITY_MAX;
 }
 
 static bool is_cost(const json_t *value) {
 	double n = json_number_value(value);
 
-	return json_is_number(value) && isfinite(n) && n >= 0 && n <= 1e9;
+	return json_is_number(value) && isfinite(n) && n >= 0 && n <= TRAITS_COST_MAX;
 }
 
 static bool is_worker_type(const json_t *value) {
@@ -156,7 +156,7 @@ static const struct {
 } members[] = {
 	{ "model_id", is_model, "model_id is no text of 1 to 256 bytes" },
 	{ "models", are_models, "models is no list of texts of 1 to 256 bytes" },
-	{ "priority", is_priority, "priority is no integer from 0 to 4294967295" },
+	{ "priority", is_priority, "priority is no integer from 0 to 1000" },
 	{ "cost", is_cost, "cost is no number from 0 to 1000000000" },
 	{ "worker_type", is_worker_type, "worker_type is none of regular, prefill, decode" },
 	{ "bootstrap_port", is_port, "bootstrap_port is no number from 1 to 65535" },
@@ -244,8 +244,7 @@ static void print_numbers(struct recruit *r) {
 		snprintf(
 		    r->bootstrap_port, sizeof(r->bootstrap_port), "%u", (unsigned)json_integer_value(port));
 	if (priority)
-		snprintf(
-		    r->priority, sizeof(r->priority), "%u", (unsigned)(uint32_t)json_integer_value(priority));
+		snprintf(r->priority, sizeof(r->priority), "%u", (unsigned)json_integer_value(priority));
 	if (cost)
 		print_cost(json_number_value(cost), r->cost, sizeof(r->cost));
 	if (json_is_string(ranks))

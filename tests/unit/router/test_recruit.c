@@ -142,7 +142,7 @@ static void ranks_are_said_in_many_ways(void **state) {
 static void members_become_labels(void **state) {
 	const char *why;
 	struct recruit *r = read("http://h:1",
-	    ", \"worker_type\": \"decode\", \"bootstrap_port\": \"8998\", \"priority\": 4294967295, "
+	    ", \"worker_type\": \"decode\", \"bootstrap_port\": \"8998\", \"priority\": 1000, "
 	    "\"cost\": 0.5, "
 	    "\"labels\": {\"cost\": \"9\", \"zone\": \"eu\"}",
 	    &why);
@@ -150,7 +150,7 @@ static void members_become_labels(void **state) {
 	assert_int_equal(r->spec.labels.n, 5);
 	assert_label(r, 0, "role", "decode");
 	assert_label(r, 1, "bootstrap_port", "8998");
-	assert_label(r, 2, "priority", "4294967295");
+	assert_label(r, 2, "priority", "1000");
 	assert_label(r, 3, "cost", "0.5");
 	assert_label(r, 4, "zone", "eu");
 	assert_true(json_is_integer(json_object_get(r->json, "bootstrap_port")));
@@ -224,8 +224,8 @@ static void what_is_wrong_is_said(void **state) {
 	} bad[] = {
 		{ ", \"model_id\": \"\"", "model_id is no text of 1 to 256 bytes" },
 		{ ", \"model_id\": \"a\\u0007\"", "model_id is no text of 1 to 256 bytes" },
-		{ ", \"priority\": 4294967296", "priority is no integer from 0 to 4294967295" },
-		{ ", \"priority\": 1.5", "priority is no integer from 0 to 4294967295" },
+		{ ", \"priority\": 1001", "priority is no integer from 0 to 1000" },
+		{ ", \"priority\": 1.5", "priority is no integer from 0 to 1000" },
 		{ ", \"cost\": 1000000000.1", "cost is no number from 0 to 1000000000" },
 		{ ", \"worker_type\": 1", "worker_type is none of regular, prefill, decode" },
 		{ ", \"bootstrap_port\": \" 1\"", "bootstrap_port is no number from 1 to 65535" },

@@ -394,7 +394,7 @@ static void record_inherit(struct record *record, const struct record *kin) {
 
 	identity_init(&identity, &record->instance->spec, kin->addresses, kin->n_addresses);
 	record_set_addresses(record, kin->addresses, kin->n_addresses, &identity);
-	if (kin->are_models_known && !kin->are_models_declared) {
+	if (kin->are_models_known && (!kin->are_models_declared || kin->source != record->source)) {
 		pairs_replace(&record->models, kin->models);
 		record->are_models_known = true;
 	}
@@ -411,8 +411,18 @@ static void record_inherit(struct record *record, const struct record *kin) {
 /* What becomes of a record that another one takes the place of. */
 typedef void (*end_fn)(struct fleet *fleet, struct record *record);
 
-/* In place of `old`, or new. What is known of its server, by another rank, or by the engine as it was before
- * there were ranks, is known of it, too. */
+/* What is known of this one's server is known of a new record, too: of another rank of it, of the engine as
+ * it was before there were ranks, or, of who is registered at run time, as the configuration has it. */
+static bool is_kin(const struct record *record, const struct record *kin) {
+	const struct instance_spec *a = &record->instance->spec, *b = &kin->instance->spec;
+
+	if (record->source == SOURCE_API && kin->source == SOURCE_STATIC)
+		return a->is_tls == b->is_tls && slice_eq(a->authority, b->authority) &&
+		    slice_eq(a->base, b->base);
+	return (a->has_rank || b->has_rank) && record_shares_server(record, kin);
+}
+
+/* In place of `old`, or new. */
 static struct record *fleet_add(
     struct fleet *fleet, enum fleet_source source, const struct instance_spec *spec, uint8_t n_suffix) {
 	struct record *record = record_new(fleet, source, spec);
@@ -420,10 +430,8 @@ static struct record *fleet_add(
 	assert(record); /* fleet_judge() */
 	record->n_suffix = n_suffix;
 	for (uint32_t i = 0; i < fleet->n_records; i++) {
-		const struct record *kin = fleet->records[i];
-
-		if ((spec->has_rank || kin->instance->spec.has_rank) && record_shares_server(record, kin)) {
-			record_inherit(record, kin);
+		if (is_kin(record, fleet->records[i])) {
+			record_inherit(record, fleet->records[i]);
 			break;
 		}
 	}

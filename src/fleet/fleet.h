@@ -15,7 +15,8 @@
  * An engine with data-parallel ranks is several records, one for each (fleet/rank.h): NAME@K with the url
  * URL@K, as its source, its label dp_size, the fleet's default or its own word has it. To its source they are
  * one, known by the name without "@K". Addresses, models and states that are known of one rank go for new
- * ones, and models and addresses always for all.
+ * ones, and models and addresses always for all; those of an engine of the configuration go for the record of
+ * it that is registered at run time.
  *
  * What the operator wishes of a name is remembered here and goes before what sources say: it holds for all
  * records of that name, also for those that come later, until it is wished otherwise. Snapshots have it from

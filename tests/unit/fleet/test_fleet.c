@@ -286,6 +286,52 @@ static void declared_models_are_believed(void **state) {
 	fleet_free(&fleet);
 }
 
+/* The configuration's leaves at once: requests that come in between go on. */
+static void who_registers_what_is_configured_loses_no_request(void **state) {
+	struct fleet_spec configured[] = { spec_of("declared"), undeclared_spec_of("asked") };
+
+	for (size_t i = 0; i < n_elems(configured); i++) {
+		struct fleet_spec registered = undeclared_spec_of("http://engine:8000");
+		struct fleet *fleet = fleet_new();
+		struct instance *old = add(fleet, SOURCE_STATIC, &configured[i]);
+
+		registered.instance.key = SLICE("another");
+		resolve(fleet, old, "10.0.0.1");
+		assert_int_equal(fleet_set_models(fleet, old, (struct pairs){ &llama, 1 }), 0);
+		fleet_set_state(fleet, old, INSTANCE_READY);
+		assert_int_equal(fleet_upsert(fleet, SOURCE_API, &registered), 0);
+		assert_int_equal(fleet_remove(fleet, SOURCE_STATIC, configured[i].instance.name), 0);
+		struct snapshot *snap = build(fleet);
+		assert_int_equal(snap->n_rows, 1);
+		assert_int_equal(snap->rows[0].state, INSTANCE_READY);
+		assert_int_equal(snapshot_model(snap, SLICE("llama"))->n_candidates, 1);
+		/* What was declared was so there; here the engine is asked. */
+		assert_int_equal(
+		    fleet_set_models(fleet, snap->rows[0].instance, (struct pairs){ &qwen, 1 }), 0);
+		snapshot_unref(&snap);
+		snap = build(fleet);
+		assert_int_equal(snapshot_model(snap, SLICE("qwen"))->n_candidates, 1);
+		snapshot_unref(&snap);
+		fleet_free(&fleet);
+	}
+}
+
+static void another_server_is_not_known_by_what_is_configured(void **state) {
+	struct fleet_spec configured = spec_of("a"), registered = undeclared_spec_of("b");
+	struct fleet *fleet = fleet_new();
+	struct instance *old = add(fleet, SOURCE_STATIC, &configured);
+
+	registered.instance.authority = SLICE("engine:8001");
+	resolve(fleet, old, "10.0.0.1");
+	fleet_set_state(fleet, old, INSTANCE_READY);
+	struct instance *new = add(fleet, SOURCE_API, &registered);
+	enum instance_state is;
+
+	assert_true(fleet_state(fleet, new, &is));
+	assert_int_equal(is, INSTANCE_UNKNOWN);
+	fleet_free(&fleet);
+}
+
 static void equal_identity_is_one_target(void **state) {
 	struct fleet_spec z = spec_of("z"), a = spec_of("a");
 	struct fleet *fleet = fleet_new();
@@ -748,6 +794,8 @@ int main(void) {
 		cmocka_unit_test(a_new_url_is_a_new_instance),
 		cmocka_unit_test(models_are_discovered),
 		cmocka_unit_test(declared_models_are_believed),
+		cmocka_unit_test(who_registers_what_is_configured_loses_no_request),
+		cmocka_unit_test(another_server_is_not_known_by_what_is_configured),
 		cmocka_unit_test(equal_identity_is_one_target),
 		cmocka_unit_test(unresolved_records_are_not_one_target),
 		cmocka_unit_test(a_drained_peer_drains_the_target),

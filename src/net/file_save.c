@@ -49,7 +49,7 @@ static int sync_folder(const char *path) {
 int file_save_now(const char *path, struct slice text) {
 	char beside[4096];
 
-	if ((size_t)snprintf(beside, sizeof(beside), "%s.new", path) >= sizeof(beside))
+	if ((size_t)snprintf(beside, sizeof(beside), "%s.%d.new", path, (int)getpid()) >= sizeof(beside))
 		return -ENAMETOOLONG;
 	int fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)

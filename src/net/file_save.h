@@ -1,8 +1,9 @@
 /*
  * file_save: writes a small file whole or not at all, without blocking the loop.
  *
- * A new file beside the old one is written, flushed to the disk, put in its place, and
- * the folder flushed: a power cut leaves the old text or the new one. The work is done
+ * A new file beside the old one, FILE.PID.new, is written, flushed to the disk, put in its
+ * place, and the folder flushed: a power cut leaves the old text or the new one, and of two
+ * processes that save at once the later one's holds, whole. The work is done
  * on libuv's thread pool, one save at a time; the callback runs on the loop's thread
  * with 0 or a negative errno.
  */

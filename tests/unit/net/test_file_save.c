@@ -106,7 +106,7 @@ static void what_cannot_be_written_is_said_and_leaves_the_old_one(void **state) 
 	char beside[128];
 
 	assert_int_equal(file_save_now(s->path, SLICE("old")), 0);
-	snprintf(beside, sizeof(beside), "%s.new", s->path);
+	snprintf(beside, sizeof(beside), "%s.%d.new", s->path, (int)getpid());
 	assert_int_equal(mkdir(beside, 0700), 0);
 	start(s, "new");
 	rig_until(&s->rig, s->n_done == 1);
@@ -147,7 +147,7 @@ static void what_the_disk_refuses_is_said(void **state) {
 		assert_file(s, rows[i].text);
 	}
 	memset(&disk, 0, sizeof(disk));
-	snprintf(beside, sizeof(beside), "%s.new", s->path);
+	snprintf(beside, sizeof(beside), "%s.%d.new", s->path, (int)getpid());
 	assert_int_equal(symlink("/dev/full", beside), 0);
 	assert_int_equal(file_save_now(s->path, SLICE("newer")), -ENOSPC);
 	assert_string_equal(disk.steps, "");

@@ -190,8 +190,11 @@ static enum zmq_outcome source_learn(struct zmq_source *s, struct zmq_worker *w,
 		return source_refuse_mode(s, t->url);
 	if (!w && s->n_prefill + s->n_decode == ZMQ_WORKERS_MAX)
 		return source_refuse(s, t->url, "too many have announced themselves");
-	if (source_upsert(s, m, t) != 0)
-		return source_refuse(s, t->url, "the fleet has no room for it");
+	int outcome = source_upsert(s, m, t);
+	if (outcome)
+		return source_refuse(s, t->url,
+		    outcome == FLEET_E_FULL ? "the fleet has no room for it"
+					    : "it is beyond a limit of the fleet");
 	if (w)
 		source_count(s, w, -1);
 	else

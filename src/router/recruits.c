@@ -19,12 +19,13 @@
 #define ANSWER_BYTES_MAX 65536u
 
 struct entry {
-	UT_hash_handle hh; /* by the recruit's url */
+	UT_hash_handle hh; /* by the url */
 	struct recruits *owner;
 	struct recruit *recruit;
 	enum recruit_status status;
 	bool is_in_fleet;
 	char error[160];
+	char url[RECRUIT_URL_BYTES]; /* of whatever recruit it has */
 	/* of a job */
 	struct origin *origin;
 	struct fetch fetch;
@@ -57,7 +58,7 @@ const char *recruit_status_text(enum recruit_status status) {
 }
 
 static struct slice url_of(const struct entry *e) {
-	return e->recruit->spec.instance.name;
+	return slice_of(e->url);
 }
 
 static struct entry *find(const struct recruits *r, struct slice url) {
@@ -327,24 +328,18 @@ static struct entry *entry_new(struct recruits *r, struct recruit **recruit) {
 	*recruit = NULL;
 	list_init(&e->waiting);
 	timer_init(&e->timer, on_timer);
-	struct slice url = url_of(e);
-	HASH_ADD_KEYPTR(hh, r->entries, url.p, (unsigned)url.n, e);
+	struct slice url = e->recruit->spec.instance.name;
+	memcpy(e->url, url.p, url.n);
+	HASH_ADD(hh, r->entries, url[0], (unsigned)url.n, e);
 	return e;
 }
 
-/* The url stays, so the key does; but it stands in the recruit. */
-static void swap_recruit(struct recruits *r, struct entry *e, struct recruit **recruit) {
-	HASH_DEL(r->entries, e); /* NOLINT(clang-analyzer-unix.Malloc) */
+/* One that is in the fleet: another record at once. One that is asked for its health goes on with that. */
+static void change(struct entry *e, struct recruit **recruit) {
+	assert(slice_eq((*recruit)->spec.instance.name, url_of(e)));
 	recruit_free(&e->recruit);
 	e->recruit = *recruit;
 	*recruit = NULL;
-	struct slice url = url_of(e);
-	HASH_ADD_KEYPTR(hh, r->entries, url.p, (unsigned)url.n, e);
-}
-
-/* One that is in the fleet: another record at once. One that is asked for its health goes on with that. */
-static void change(struct recruits *r, struct entry *e, struct recruit **recruit) {
-	swap_recruit(r, e, recruit);
 	if (e->is_in_fleet) {
 		int outcome = enlist(e);
 
@@ -399,7 +394,7 @@ int recruits_put(struct recruits *r, struct recruit **recruit) {
 	if (!(*recruit)->spec.instance.has_rank)
 		drop_ranks(r, *recruit);
 	if (e)
-		change(r, e, recruit);
+		change(e, recruit);
 	else
 		(void)entry_new(r, recruit);
 	note_change(r, true);

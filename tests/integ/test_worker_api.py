@@ -144,6 +144,7 @@ def test_workers_of_the_configuration_are_listed_too(vllm, engine):
     (b'{"url": "http://0.0.0.0:1"}', 400), (b'{"url": "http://h:1@x"}', 400), (b'{"url": "http://h:1@65536"}', 400),
     (b'{"url": "http://h:1/path"}', 422), (b'{"url": "http://h:1", "dp_size": 1025}', 422), (b'{"url": "http://h:1", "dp_size": "x"}', 422),
     (b'{"url": "http://h:1", "worker_type": "other"}', 422), (b'{"url": "http://h:1", "priority": -1}', 422),
+    (b'{"url": "http://h:1", "priority": 1001}', 422), (b'{"url": "http://h:1", "cost": 1000000001}', 422),
     (b'{"url": "http://h:1", "priority": "1"}', 422), (b'{"url": "http://h:1", "cost": "1"}', 422),
     (b'{"url": "http://h:1", "bootstrap_port": 0}', 422), (b'{"url": "http://h:1", "bootstrap_port": "65536"}', 422),
     (b'{"url": "http://h:1", "labels": {"a": 1}}', 422), (b'{"url": "http://h:1", "labels": []}', 422),
@@ -201,6 +202,25 @@ def test_a_registered_worker_takes_the_place_of_one_of_the_configuration(vllm, e
     assert chats(front, 8) == [200] * 8
 
 
+def test_one_of_the_configuration_serves_on_while_it_is_registered(vllm, fake):
+    """Its models are asked for once; who asks again waits for ever."""
+    asked_again = threading.Event()
+
+    def script(peer):
+        while request := peer.request():
+            if b"/v1/models" in request[0] and sum(b"/v1/models" in head for head, _ in worker.requests) > 1:
+                asked_again.set()
+                return peer.wait_for_end()
+            peer.send(answer(b'{"object":"list","data":[{"id":"m"}]}' if b"/v1/models" in request[0] else b"{}"))
+    worker = fake(script, declared=())
+    front = vllm([worker])
+    assert chats(front, 2) == [200, 200]
+    front.post("/workers", json={"url": worker.url, "labels": {"zone": "eu"}})
+    eventually(lambda: workers(front)[worker.url]["source"] == "api")
+    assert asked_again.wait(60)
+    assert chats(front, 4) == [200] * 4
+
+
 def test_put_changes_what_it_names(vllm, engine):
     front, e = vllm(), engine("m")
     made = register(front, e, labels={"zone": "eu"}, priority=1)
@@ -211,6 +231,14 @@ def test_put_changes_what_it_names(vllm, engine):
     assert call(front, "PUT", made["location"], json={"cost": -1}).status_code == 422
     assert call(front, "PUT", made["location"], content=b"{").status_code == 400
     assert call(front, "PUT", "/workers/http://nobody:1", json={}).json()["code"] == "WORKER_NOT_FOUND"
+
+
+def test_a_change_keeps_the_order(vllm):
+    front, urls = vllm(), [f"http://127.0.0.1:{free_port()}" for _ in range(3)]
+    for url in urls:
+        assert front.post("/workers", json={"url": url}).status_code == 202
+    assert call(front, "PUT", "/workers/" + urls[0], json={"priority": 1}).status_code == 202
+    assert list(workers(front)) == urls and workers(front)[urls[0]]["priority"] == 1
 
 
 def test_put_leaves_the_configuration_alone(vllm, engine):

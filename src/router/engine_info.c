@@ -109,6 +109,14 @@ static bool conclude(struct engine_info *i, int outcome, unsigned status, struct
 	return true;
 }
 
+/* What the engine does for it ends, too. */
+static void on_left(void *keeper, struct petition *p) {
+	struct engine_info *i = keeper;
+
+	assert(i->petition == p);
+	info_free(i);
+}
+
 static void on_done(struct fetch *f, int outcome, unsigned status, struct slice body) {
 	struct engine_info *i = container_of(f, struct engine_info, fetch);
 
@@ -179,6 +187,7 @@ void engine_info_ask(struct report *report, struct petition *p) {
 			i->rows[i->n_rows++] = row;
 	}
 	if (i->n_rows) {
+		petition_keep(p, on_left, i);
 		ask_next(i);
 		return;
 	}

@@ -5,7 +5,8 @@
  * One engine that may take requests is asked, and its answer is the answer. Where it has no such route it is
  * made here: of what is known of the fleet, or, of the health, by having that engine generate one token. For
  * its health one engine of each role is asked, in turn, until one is not well. Half of a pair is not made to
- * generate: its connector may not survive a request without the other half; it is asked whether it lives.
+ * generate: its connector may not survive a request without the other half; it is asked whether it lives. A
+ * client that leaves ends the question, and with it the engine's work.
  *
  * Control thread.
  */

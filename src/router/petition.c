@@ -21,6 +21,7 @@ static struct petition *make(struct petitions *petitions, enum petition_kind kin
 	struct petition *p = calloc(1, sizeof(*p) + target.n + 1);
 	memcpy(p->target, target.p, target.n);
 	p->petitions = petitions;
+	p->n_refs = 1;
 	p->kind = kind;
 	p->method = head->method == METHOD_HEAD ? METHOD_GET : (enum method)head->method;
 	p->path = (struct slice){ p->target, path.n };
@@ -30,7 +31,9 @@ static struct petition *make(struct petitions *petitions, enum petition_kind kin
 	return p;
 }
 
-static void petition_free(struct petition *p) {
+static void petition_unref(struct petition *p) {
+	if (atomic_fetch_sub(&p->n_refs, 1) > 1)
+		return;
 	assert(!list_is_linked(&p->link) && !list_is_linked(&p->waiting));
 	atomic_fetch_sub(&p->petitions->n_alive[p->kind], 1);
 	free(p->body);
@@ -48,17 +51,17 @@ static void deliver_home(struct mail *mail) {
 	if (p->job)
 		loop_wake(p->home, p->job);
 	else
-		petition_free(p);
+		petition_unref(p);
 }
 
 static void arrive(struct petition *p) {
-	if (p->home && !p->petitions->are_workers_gone) {
+	if (p->home && !p->has_left && !p->petitions->are_workers_gone) {
 		loop_post(p->home, &p->mail, deliver_home);
 		return;
 	}
 	if (p->call)
 		endpoint_answer_text(p->call, p->status, p->type, slice_of(p->text));
-	petition_free(p);
+	petition_unref(p);
 }
 
 static void go_on(struct petition *p);
@@ -80,18 +83,50 @@ static void deliver_there(struct mail *mail) {
 static void go_on(struct petition *p) {
 	const struct petitions *all = p->petitions;
 
-	if (all->is_closed || p->n_passed == all->n_workers)
+	if (all->is_closed || p->has_left || p->n_passed == all->n_workers)
 		arrive(p);
 	else
 		loop_post(&all->workers[p->n_passed].loop, &p->mail, deliver_there);
 }
 
-void petition_release(struct petition *p) {
-	assert(p->text);
+static void let_go(struct petition *p) {
+	p->on_left = NULL;
 	list_remove(&p->link);
 	list_remove(&p->waiting);
+}
+
+void petition_release(struct petition *p) {
+	assert(p->text);
+	let_go(p);
 	go_on(p);
 }
+
+void petition_keep(struct petition *p, petition_left_fn on_left, void *keeper) {
+	p->on_left = on_left;
+	p->keeper = keeper;
+}
+
+/* --- who asked has left --------------------------------------------------------------------------- */
+
+static void note_left(struct petition *p) {
+	petition_left_fn on_left = p->on_left;
+
+	p->has_left = true;
+	if (!on_left)
+		return;
+	let_go(p);
+	on_left(p->keeper, p);
+	petition_unref(p);
+}
+
+static void deliver_farewell(struct mail *mail) {
+	struct petition *p = container_of(mail, struct petition, farewell);
+
+	note_left(p);
+	petition_unref(p);
+}
+
+/* --- the answer -------------------------------------------------------------------------------------- */
 
 void petition_set_text(struct petition *p, unsigned status, struct slice text) {
 	free(p->text);
@@ -175,7 +210,7 @@ static void deliver_to_control(struct mail *mail) {
 	struct petition *p = container_of(mail, struct petition, mail);
 
 	if (p->petitions->are_workers_gone)
-		petition_free(p);
+		petition_unref(p);
 	else
 		take(p);
 }
@@ -200,10 +235,13 @@ void petition_leave(struct petition **petition) {
 	*petition = NULL;
 	if (!p)
 		return;
-	if (!p->job || p->is_back)
-		petition_free(p);
-	else
-		p->job = NULL;
+	if (!p->job || p->is_back) {
+		petition_unref(p);
+		return;
+	}
+	p->job = NULL;
+	atomic_fetch_add(&p->n_refs, 1);
+	loop_post(p->petitions->loop, &p->farewell, deliver_farewell);
 }
 
 /* --- the admin port's -------------------------------------------------------------------------------- */
@@ -212,6 +250,7 @@ static void on_call_gone(void *owner) {
 	struct petition *p = owner;
 
 	p->call = NULL;
+	note_left(p);
 }
 
 void petition_run(struct petitions *petitions, struct endpoint_call *call) {

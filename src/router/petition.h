@@ -9,8 +9,9 @@
  *
  * Owned by who made it until petition_send() or petition_run(); from then on by the control thread, which
  * keeps it until its answer has arrived. A worker whose client has left lets go of it (petition_leave()) and
- * must not touch it any more; what it asked for is done all the same. At most PETITIONS_MAX of a kind are
- * alive.
+ * must not touch it any more; the control thread is told, by mail. A change that it asked for is made all the
+ * same; whoever only waits, or asks an engine, for its sake ends that (petition_keep()), and it is over. At
+ * most PETITIONS_MAX of a kind are alive.
  */
 #pragma once
 
@@ -23,6 +24,9 @@
 #define PETITION_BODY_BYTES_MAX 65536u
 
 struct petition;
+
+/* Nobody waits for it any more. It has left the list `waiting`, and is freed afterwards. */
+typedef void (*petition_left_fn)(void *keeper, struct petition *p);
 
 enum petition_kind {
 	PETITION_OF_OPERATOR, /* of who may change the fleet */
@@ -59,10 +63,14 @@ struct petition {
 	char *text;
 
 	/* private */
+	petition_left_fn on_left; /* NULL: it is answered in any case */
+	void *keeper;
 	struct list link;
-	struct mail mail;
-	struct loop *home; /* of the worker that made it; NULL: it is of the admin port */
-	struct job *job;   /* of the worker: woken by the answer; NULL: it has let go */
+	struct mail mail, farewell;
+	_Atomic uint32_t n_refs; /* the answer's way, and the farewell's */
+	bool has_left;           /* as the control thread knows */
+	struct loop *home;       /* of the worker that made it; NULL: it is of the admin port */
+	struct job *job;         /* of the worker: woken by the answer; NULL: it has let go */
 	struct endpoint_call *call;
 	unsigned n_passed; /* workers that its answer has gone by */
 	bool is_back;
@@ -113,6 +121,9 @@ void petition_set_text(struct petition *p, unsigned status, struct slice text);
 /* The error object of OpenAI's API; `code` stands beside it as well, where clients of vLLM's router look for
  * it. */
 void petition_set_error(struct petition *p, unsigned status, const char *code, const char *message);
+
+/* Until it has its answer: when who asked leaves before, that is the end of it, and `keeper` is told. */
+void petition_keep(struct petition *p, petition_left_fn on_left, void *keeper);
 
 /* It has its answer, and is not the caller's any more. */
 void petition_release(struct petition *p);

@@ -174,10 +174,12 @@ static void entry_end(struct entry *e, enum recruit_status status) {
 	if (status == RECRUIT_DONE)
 		e->error[0] = '\0';
 	list_each_safe (it, &e->waiting) {
+		struct petition *p = container_of(it, struct petition, waiting);
+
 		list_remove(it);
+		petition_keep(p, NULL, NULL);
 		r->n_waiting--;
-		r->options.on_end(container_of(it, struct petition, waiting), url_of(e).p,
-		    status == RECRUIT_DONE ? NULL : e->error);
+		r->options.on_end(p, url_of(e).p, status == RECRUIT_DONE ? NULL : e->error);
 	}
 }
 
@@ -417,12 +419,20 @@ bool recruits_can_wait(const struct recruits *r) {
 	return r->n_waiting < RECRUITS_WAIT_MAX;
 }
 
+static void on_left(void *keeper, struct petition *p) {
+	struct recruits *r = keeper;
+
+	assert(!list_is_linked(&p->waiting));
+	r->n_waiting--;
+}
+
 void recruits_wait(struct recruits *r, struct slice url, struct petition *p) {
 	struct entry *e = find(r, url);
 
 	assert(e && recruits_can_wait(r));
 	r->n_waiting++;
 	list_push(&e->waiting, &p->waiting);
+	petition_keep(p, on_left, r);
 	if (e->status >= RECRUIT_DONE)
 		entry_end(e, e->status);
 }

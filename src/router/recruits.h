@@ -78,7 +78,7 @@ must_use int recruits_remove(struct recruits *r, struct slice url);
 /* There are fewer than RECRUITS_WAIT_MAX. */
 must_use bool recruits_can_wait(const struct recruits *r);
 
-/* A job is under way: the petition waits for its end (on_end). */
+/* A job is under way: the petition waits for its end (on_end), unless who asked leaves. */
 void recruits_wait(struct recruits *r, struct slice url, struct petition *p);
 
 /* The petition has its answer: it goes out when all changes until now are on the disk. */

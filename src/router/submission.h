@@ -2,7 +2,8 @@
  * submission: how an exchange has its request answered by the control thread: who may, the body, the
  * petition, the wait, the answer (router/petition.h).
  *
- * On the worker's thread. The client's leaving ends the wait at once, and nothing else.
+ * On the worker's thread. The client's leaving ends the wait at once; what comes of it on the control thread
+ * is the petition's.
  */
 #pragma once
 

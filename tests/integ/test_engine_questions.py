@@ -113,6 +113,39 @@ def test_health_by_generation_of_what_generates_nothing(engines_that):
     assert front.get("/health_generate").status_code == 503
 
 
+def ask_for_health(front):
+    """-> a connection over which it is asked for"""
+    s = front.connect()
+    s.sendall(b"GET /health_generate HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return s
+
+
+def test_who_leaves_ends_the_engines_work_and_frees_his_place(fake, vllm):
+    """The client that was first and stays has no answer yet when the others' questions have ended."""
+    ended = []
+
+    def script(peer):
+        while request := peer.request():
+            if request[0].startswith(b"GET /health_generate"):
+                peer.wait_for_end()
+                return ended.append(peer)
+            peer.send(answer(b'{"object":"list","data":[{"id":"m"}]}'))
+    worker = fake(script, declared=())
+    front = vllm([worker])
+    stays = ask_for_health(front)
+    for n in (63, 126):                                               # 64 of a kind may wait
+        leave = [ask_for_health(front) for _ in range(63)]
+        eventually(lambda: len(asked(worker, b"GET /health_generate")) == 1 + n)
+        for s in leave:
+            s.close()
+        eventually(lambda: len(ended) == n)
+    stays.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        stays.recv(1)
+    stays.close()
+    eventually(lambda: len(ended) == 127)
+
+
 def test_questions_without_an_engine(vllm):
     front = vllm()
     for path in ("/get_server_info", "/get_model_info", "/health_generate"):

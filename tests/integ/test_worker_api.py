@@ -3,6 +3,7 @@ are still there after a restart."""
 import hashlib
 import os
 import re
+import socket
 import subprocess
 import threading
 from urllib.parse import quote
@@ -451,16 +452,28 @@ def test_who_leaves_while_his_job_runs_takes_nothing_along(vllm, start):
     eventually(lambda: chats(front, 1) == [200])
 
 
-def test_who_waits_leaves_places_for_others(vllm):
-    front, sockets = vllm(), []
+@pytest.mark.parametrize("port", ["data", "admin"])
+def test_who_waits_leaves_places_for_others(vllm, port):
+    front, sockets = vllm(router={"worker_startup_timeout": "300s"}), []
+
+    def ask(url):
+        sockets.append(socket.create_connection(("127.0.0.1", front.port if port == "data" else front.admin_port)))
+        sockets[-1].sendall(f"POST /add_worker?url={url} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     for _ in range(32):
-        sockets.append(front.connect())
-        sockets[-1].sendall(b"POST /add_worker?url=http://127.0.0.1:%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % free_port())
+        ask(f"http://127.0.0.1:{free_port()}")
     eventually(lambda: front.get("/workers").json()["total"] == 32)
     url = f"http://127.0.0.1:{free_port()}"
     refused = front.post("/add_worker", params={"url": url})
     assert (refused.status_code, refused.text) == (400, f"Failed to add worker {url}: too many calls wait for workers")
     assert front.post("/workers", json={"url": url}).status_code == 202
+    for s in sockets[1:]:
+        s.close()
+    late = f"http://127.0.0.1:{free_port()}"
+
+    def is_taken():                                                   # who is refused leaves nothing behind
+        ask(late)
+        return late in workers(front)
+    eventually(is_taken)
     for s in sockets:
         s.close()
 

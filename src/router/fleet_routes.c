@@ -188,33 +188,49 @@ static void add_worker(struct petition *p) {
 		recruits_wait(r->recruits, slice_of(url), p);
 }
 
+/* --- who of them is meant --------------------------------------------------------------------- */
+
+struct search {
+	struct slice id_or_url;
+	json_t *urls;
+};
+
+static void note_recruit(void *context, const struct recruits_row *row) {
+	struct search *s = context;
+	struct slice url = row->recruit->spec.instance.url;
+
+	if (fleet_view_is_meant(url, s->id_or_url))
+		json_array_append_new(s->urls, text_json(url));
+}
+
+/* Their urls: of an engine, those of its ranks. A new reference. */
+static json_t *recruits_meant(const struct recruits *recruits, struct slice id_or_url) {
+	struct search s = { id_or_url, json_array() };
+
+	recruits_each(recruits, note_recruit, &s);
+	return s.urls;
+}
+
+static struct slice url_in(const json_t *urls, size_t i) {
+	return slice_of(json_string_value(json_array_get(urls, i)));
+}
+
 /* --- they go ---------------------------------------------------------------------------------- */
 
 struct removal {
 	struct report *report;
 	struct slice id_or_url;
-	json_t *urls; /* of recruits that are meant */
 	unsigned n_recruits, n_static;
 	const char *why_not; /* of those that are meant and stay */
 };
 
-static void note_recruit(void *context, const struct recruits_row *row) {
-	struct removal *removal = context;
-	struct slice url = row->recruit->spec.instance.url;
-
-	if (fleet_view_is_meant(url, removal->id_or_url))
-		json_array_append_new(removal->urls, text_json(url));
-}
-
 static void remove_recruits(struct removal *removal) {
 	struct recruits *recruits = removal->report->recruits;
+	json_t *urls = recruits_meant(recruits, removal->id_or_url);
 
-	removal->urls = json_array();
-	recruits_each(recruits, note_recruit, removal);
-	for (size_t i = 0; i < json_array_size(removal->urls); i++)
-		removal->n_recruits +=
-		    !recruits_remove(recruits, slice_of(json_string_value(json_array_get(removal->urls, i))));
-	json_decref(removal->urls);
+	for (size_t i = 0; i < json_array_size(urls); i++)
+		removal->n_recruits += !recruits_remove(recruits, url_in(urls, i));
+	json_decref(urls);
 }
 
 static const char is_rank[] = " is a rank of an engine: that is removed as a whole, or the rank drained";
@@ -294,36 +310,40 @@ static void remove_worker(struct petition *p) {
 
 /* --- they change -------------------------------------------------------------------------------- */
 
-struct search {
-	struct slice id_or_url;
-	const struct recruit *found;
-};
+/* One of them. True: it is answered, with what is wrong. */
+static bool change(struct petition *p, struct slice url, const json_t *body) {
+	struct recruits *recruits = report_of(p)->recruits;
+	struct recruits_row row;
+	const char *why;
+	bool is_there = recruits_find(recruits, url, &row);
 
-static void note_match(void *context, const struct recruits_row *row) {
-	struct search *s = context;
-
-	if (!s->found && fleet_view_is_meant(row->recruit->spec.instance.url, s->id_or_url))
-		s->found = row->recruit;
-}
-
-static void change(struct petition *p, const struct recruit *recruit) {
-	json_t *body = json_loadb(p->body, p->body_bytes, JSON_REJECT_DUPLICATES, NULL);
-	const char *why = "the request body is not valid JSON";
-	struct recruit *changed = body ? recruit_change(recruit, body, &why) : NULL;
-	bool is_json = body;
-
-	json_decref(body);
+	assert(is_there);
+	struct recruit *changed = recruit_change(row.recruit, body, &why);
 	if (!changed) {
-		petition_answer_error(p, is_json ? 422 : 400, CODE_UPDATE, why);
-		return;
+		petition_answer_error(p, 422, CODE_UPDATE, why);
+		return true;
 	}
-	char url[RECRUIT_URL_BYTES];
-	snprintf(url, sizeof(url), "%s", changed->url);
-	int outcome = recruits_put(report_of(p)->recruits, &changed);
+	int outcome = recruits_put(recruits, &changed);
 	if (outcome)
 		petition_answer_error(p, outcomes[outcome].status, CODE_UPDATE, outcomes[outcome].text);
-	else
-		accepted(p, slice_of(url));
+	return outcome;
+}
+
+/* At least one. */
+static void change_all(struct petition *p, const json_t *urls) {
+	json_t *body = json_loadb(p->body, p->body_bytes, JSON_REJECT_DUPLICATES, NULL);
+	size_t n = json_array_size(urls);
+	bool is_answered = false;
+
+	if (!body) {
+		petition_answer_error(p, 400, CODE_UPDATE, "the request body is not valid JSON");
+		return;
+	}
+	for (size_t i = 0; i < n && !is_answered; i++)
+		is_answered = change(p, url_in(urls, i), body);
+	json_decref(body);
+	if (!is_answered)
+		accepted(p, n > 1 ? recruit_base(url_in(urls, 0)) : url_in(urls, 0));
 }
 
 static void put_worker(struct petition *p) {
@@ -331,16 +351,16 @@ static void put_worker(struct petition *p) {
 	struct meant m;
 
 	meant_by_path(&m, p);
-	struct search search = { m.is, NULL };
-	recruits_each(r->recruits, note_match, &search);
-	json_t *other = search.found ? NULL : fleet_view_one(r, m.is);
-	if (search.found)
-		change(p, search.found);
+	json_t *urls = recruits_meant(r->recruits, m.is);
+	json_t *other = json_array_size(urls) ? NULL : fleet_view_one(r, m.is);
+	if (json_array_size(urls))
+		change_all(p, urls);
 	else if (other)
 		petition_answer_error(
 		    p, 409, CODE_UPDATE, "only workers that were registered here can be changed here");
 	else
 		petition_answer_error(p, 404, CODE_NOT_FOUND, "there is no such worker");
+	json_decref(urls);
 	json_decref(other);
 	meant_deinit(&m);
 }

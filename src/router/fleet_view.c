@@ -1,5 +1,7 @@
 #include "router/fleet_view.h"
 
+#include <stdlib.h>
+
 #include "base/decimal.h"
 #include "base/digest.h"
 #include "router/pairs_json.h"
@@ -117,16 +119,18 @@ static void add_rank(json_t *json, const struct snapshot *snap, const struct sna
 	}
 }
 
-static json_t *of_row(const struct report *r, const struct snapshot_row *row, uint32_t index) {
-	const struct instance *inst = row->instance;
+/* Requests go by the primary of its target. */
+static json_t *of_row(const struct report *r, const struct snapshot_row *row) {
+	const struct instance *inst = row->instance, *primary = r->snapshot->rows[row->primary].instance;
 	struct recruits_row recruit;
 	json_t *json = described(inst->spec.url, row->models, row->labels);
 
-	json_object_set_new(json, "is_healthy", json_boolean(snapshot_is_routable(r->snapshot, index)));
+	json_object_set_new(
+	    json, "is_healthy", json_boolean(snapshot_is_routable(r->snapshot, row->primary)));
 	json_object_set_new(json, "state", json_string(instance_state_text(row->state)));
 	json_object_set_new(json, "source", json_string(fleet_source_text(row->source)));
 	json_object_set_new(
-	    json, "load", json_integer((json_int_t)load_requests(r->router->load, inst->slot)));
+	    json, "load", json_integer((json_int_t)load_requests(r->router->load, primary->slot)));
 	if (inst->spec.has_rank)
 		add_rank(json, r->snapshot, row);
 	if (recruits_find(r->recruits, inst->spec.url, &recruit))
@@ -151,7 +155,9 @@ static json_t *of_recruit(const struct recruits_row *row) {
 /* Everybody who is meant, as a list. */
 struct listing {
 	const struct report *report;
-	struct slice id_or_url; /* empty: all */
+	struct slice id_or_url;       /* empty: all */
+	const struct recruit **shown; /* with a row; sorted */
+	size_t n_shown;
 	json_t *list;
 };
 
@@ -159,29 +165,53 @@ static bool is_wanted(const struct listing *v, struct slice url) {
 	return !v->id_or_url.n || fleet_view_is_meant(url, v->id_or_url);
 }
 
-static bool is_in_snapshot(const struct snapshot *snap, struct slice url) {
+/* One for each target; and a record of it by another url, when that is asked for. */
+static bool is_listed(const struct listing *v, uint32_t i) {
+	const struct snapshot_row *rows = v->report->snapshot->rows;
+	uint32_t primary = rows[i].primary;
+
+	if (!is_wanted(v, rows[i].instance->spec.url))
+		return false;
+	return primary == i || (v->id_or_url.n && !is_wanted(v, rows[primary].instance->spec.url));
+}
+
+static int recruit_cmp(const void *left, const void *right) {
+	uintptr_t a = (uintptr_t) * (const struct recruit *const *)left,
+		  b = (uintptr_t) * (const struct recruit *const *)right;
+
+	return (a > b) - (a < b);
+}
+
+/* Whose rows are in the snapshot: of a rank its own, or its engine's. */
+static void find_shown(struct listing *v) {
+	const struct snapshot *snap = v->report->snapshot;
+	struct recruits_row recruit;
+
+	v->shown = malloc((snap->n_rows + 1) * sizeof(*v->shown));
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		if (fleet_view_is_meant(snap->rows[i].instance->spec.url, url))
-			return true;
-	return false;
+		if (recruits_find(v->report->recruits, snap->rows[i].instance->spec.url, &recruit))
+			v->shown[v->n_shown++] = recruit.recruit;
+	qsort(v->shown, v->n_shown, sizeof(*v->shown), recruit_cmp);
 }
 
 static void add_recruit(void *context, const struct recruits_row *row) {
 	struct listing *v = context;
-	struct slice url = row->recruit->spec.instance.url;
 
-	if (is_wanted(v, url) && !is_in_snapshot(v->report->snapshot, url))
+	if (is_wanted(v, row->recruit->spec.instance.url) &&
+	    !bsearch(&row->recruit, v->shown, v->n_shown, sizeof(*v->shown), recruit_cmp))
 		json_array_append_new(v->list, of_recruit(row));
 }
 
 static json_t *list_of(const struct report *report, struct slice id_or_url) {
 	const struct snapshot *snap = report->snapshot;
-	struct listing v = { report, id_or_url, json_array() };
+	struct listing v = { .report = report, .id_or_url = id_or_url, .list = json_array() };
 
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		if (snap->rows[i].primary == i && is_wanted(&v, snap->rows[i].instance->spec.url))
-			json_array_append_new(v.list, of_row(report, &snap->rows[i], i));
+		if (is_listed(&v, i))
+			json_array_append_new(v.list, of_row(report, &snap->rows[i]));
+	find_shown(&v);
 	recruits_each(report->recruits, add_recruit, &v);
+	free(v.shown);
 	return v.list;
 }
 

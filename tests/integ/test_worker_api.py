@@ -12,7 +12,7 @@ import pytest
 
 from fakeworker import answer
 from ports import free_port
-from program import BIN, KEY, Engine, Router, chat_body, eventually, http, raw_request, read_to_end
+from program import BIN, KEY, Engine, Router, chat_body, eventually, hard_close, http, raw_request, read_to_end
 from upgrading import UpgradableRouter
 from workerapi import call, register, workers
 
@@ -292,6 +292,17 @@ def test_a_bare_url_removes_all_ranks(vllm, engine):
     assert front.post("/remove_worker", params={"url": e.url}).status_code == 200 and workers(front) == {}
 
 
+def test_a_bare_url_changes_all_ranks(vllm, engine):
+    front, e = vllm(), engine("m")
+    for rank in range(3):
+        register(front, f"{e.url}@{rank}")
+    reply = call(front, "PUT", "/workers/" + e.url, json={"priority": 7})
+    assert reply.status_code == 202 and reply.json()["worker"]["url"] == e.url
+    assert call(front, "PUT", f"/workers/{e.url}@1", json={"priority": 8}).json()["worker"]["url"] == e.url + "@1"
+    eventually(lambda: {u: w["priority"] for u, w in workers(front).items()} == {f"{e.url}@0": 7, f"{e.url}@1": 8, f"{e.url}@2": 7})
+    assert call(front, "PUT", "/workers/" + e.url, json={"priority": -1}).status_code == 422
+
+
 def test_a_worker_of_the_configuration_is_gone_until_that_is_read_again(vllm, engine):
     a, b = engine("m"), engine("m")
     front = vllm([a, b])
@@ -467,7 +478,7 @@ def test_who_waits_leaves_places_for_others(vllm, port):
     assert (refused.status_code, refused.text) == (400, f"Failed to add worker {url}: too many calls wait for workers")
     assert front.post("/workers", json={"url": url}).status_code == 202
     for s in sockets[1:]:
-        s.close()
+        hard_close(s)                                                 # who says no more may still listen at the admin port
     late = f"http://127.0.0.1:{free_port()}"
 
     def is_taken():                                                   # who is refused leaves nothing behind

@@ -25,13 +25,6 @@ struct alias_table {
 /* NULL: the name is none. */
 const struct alias *alias_find(const struct alias_table *table, struct slice name);
 
-/* The model that a name stands for: that of the alias, or the name itself. */
-static inline struct slice alias_model(const struct alias_table *table, struct slice name) {
-	const struct alias *alias = table->n ? alias_find(table, name) : NULL;
-
-	return alias ? alias->model : name;
-}
-
 /* For tables that are being made. */
 int alias_cmp(const void *a, const void *b);
 

@@ -151,8 +151,11 @@ static bool must_wait(const struct worker *w, const struct settings *settings, c
 
 const struct model *exchange_model(
     const struct router_config *config, const struct snapshot *snap, const struct inspect *in) {
-	struct slice name = alias_model(&config->aliases, inspect_model(in));
-	return name.n ? snapshot_model(snap, name) : &snap->any;
+	const struct alias *alias = alias_find(&config->aliases, inspect_model(in));
+	struct slice name = alias ? alias->model : inspect_model(in);
+	const struct model *model = name.n ? snapshot_model(snap, name) : &snap->any;
+	bool is_relayed = !alias && config->unknown_models == ROUTER_UNKNOWN_RELAY;
+	return model || !is_relayed ? model : &snap->any;
 }
 
 /* The policy of its model goes by what has yet to come. */

@@ -89,6 +89,7 @@ static const char *check_status(const char *text) {
 static const char *const worker_apis[] = { "off", "loopback", "key", "open", NULL };
 static const char *const dialects[] = { "headrace", "infinilm", "vllm", NULL };
 static const char *const backends[] = { "vllm", "sglang", "openai", "trtllm", "anthropic", NULL };
+static const char *const unknown_models[] = { "refuse", "relay", NULL };
 static const char *const half_closes[] = { "abort", "serve", NULL };
 static const char *const privacy_levels[] = { "public", "internal", "confidential", "restricted", NULL };
 static const char *const log_formats[] = { "json", NULL };
@@ -226,8 +227,13 @@ static const struct option rows[] = {
 		    "one in worker_urls; --runtime with vLLM's router",
 	    .type = OPTION_ENUM, .choices = backends, .def = "vllm", ROUTER(backend) },
 	{ "router", "enable_igw",
-	    .help = "whether engines may have different models, as vLLM's router asks it: they always may",
+	    .help = "whether engines may have different models, as vLLM's router asks it: they always may; "
+		    "in its dialect unknown models are refused then",
 	    .type = OPTION_BOOL, .def = "false" },
+	{ "router", "unknown_models",
+	    .help = "what becomes of requests for a model that nobody serves: 404, or any engine gets them; "
+		    "relay is the default of the dialect vllm without enable_igw",
+	    .type = OPTION_ENUM, .choices = unknown_models, .def = "refuse", ROUTER(unknown_models) },
 	{ "router", "data_parallel_size", .also = "intra-node-data-parallel-size",
 	    .help =
 		"data-parallel ranks of engines for which nothing else says it, nor their url names one; 1 "

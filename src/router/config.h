@@ -51,6 +51,7 @@ enum router_backend {
 	ROUTER_BACKEND_ANTHROPIC
 };
 
+enum router_unknown_models { ROUTER_UNKNOWN_REFUSE, ROUTER_UNKNOWN_RELAY };
 enum router_half_close { ROUTER_HALF_CLOSE_ABORT, ROUTER_HALF_CLOSE_SERVE };
 
 struct router_worker {
@@ -181,8 +182,9 @@ struct router_config {
 	struct option_map alias_map;      /* [alias] */
 	struct option_list given_aliases; /* "alias=model", they come first */
 	struct alias_table aliases;       /* made of these two */
-	struct rank_defaults ranks;       /* 1 or more, or RANKS_AUTO */
-	bool trusts_rank;                 /* a client may choose it */
+	enum router_unknown_models unknown_models;
+	struct rank_defaults ranks; /* 1 or more, or RANKS_AUTO */
+	bool trusts_rank;           /* a client may choose it */
 	/* [admin], [metrics]: metrics default to the admin address, so both are always set here */
 	const char *admin_host, *metrics_host;
 	uint16_t admin_port, metrics_port;

@@ -126,7 +126,8 @@ struct job *exchange_begin(struct server *server, struct session *session, const
 /* What a client is told when a pick ends so (enum pick_outcome) at its first try. */
 enum cause exchange_cause(int outcome);
 
-/* For whom it is, as far as its body is known; NULL: nobody has such a model. */
+/* For whom it is, as far as its body is known; NULL: nobody has such a model, and unknown ones are refused.
+ */
 const struct model *exchange_model(
     const struct router_config *config, const struct snapshot *snap, const struct inspect *in);
 

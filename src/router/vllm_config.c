@@ -47,6 +47,12 @@ static void place_admin(struct option_set *set, struct router_config *config) {
 		option_default(set, config, "admin.port", port);
 }
 
+/* Without that flag its engines are taken to be alike: they say themselves what they do not serve. */
+static void relay_unknown_models(struct option_set *set, struct router_config *config) {
+	if (!option_is_on(set, "router.enable_igw"))
+		option_default(set, config, "router.unknown_models", "relay");
+}
+
 /* With a folder for logs it has a file a day there, of all that it says. */
 static void place_logs(struct option_set *set, struct router_config *config) {
 	if (!config->log_dir[0])
@@ -92,6 +98,7 @@ void vllm_config_apply(struct option_set *set, struct router_config *config) {
 	option_speak(set, config, &vllm_config_dialect);
 	place_admin(set, config);
 	place_logs(set, config);
+	relay_unknown_models(set, config);
 	read_dotenv(set, config);
 	use_rust_log(set, config);
 }

@@ -71,6 +71,30 @@ def test_the_same_prompt_stays_with_one_worker(worker, front, prompt):
     assert max(counts.values()) >= 10, counts
 
 
+@pytest.mark.parametrize("prompt", ["repeated prompt for cache", "water " * 400])
+def test_a_model_that_no_worker_lists_is_relayed(worker, front, prompt):
+    """By the policy, as another: it stays with one, and what that says of it is the answer."""
+    first, second = worker(), worker()
+    router = front([first, second], policy="cache_aware")
+    counts = Counter(who(router.complete(prompt, model="another")) for _ in range(12))
+    assert max(counts.values()) >= 10, counts
+
+
+def test_what_a_worker_says_of_an_unknown_model_is_the_answer(engine, front):
+    router = front([engine(["m"]), engine(["m"])], *"--model-alias al=gone".split())
+    answers = [router.complete(model="another") for _ in range(4)]
+    assert {a.status_code for a in answers} == {404} and all("The model `another` does not exist" in a.text for a in answers)
+    assert router.complete(model="m").status_code == 200
+    alias = router.complete(model="al")
+    assert alias.status_code == 404 and "no instance serves this model" in alias.text
+
+
+def test_of_many_models_an_unknown_one_is_refused(worker, front):
+    w = worker()
+    refused = front([w], "--enable-igw").complete(model="another")
+    assert refused.status_code == 404 and refused.json()["error"]["code"] == "model_not_found" and not w.generations
+
+
 @pytest.mark.parametrize("role", ["user", "developer"])
 def test_the_same_chat_stays_with_one_worker(worker, front, role):
     router = front([worker(), worker()], policy="cache_aware")
@@ -178,6 +202,12 @@ def test_answers_are_of_who_decodes(pairs, ports, policy):
     router, _, second = pairs(ports, policy=policy)
     counts = spread(router, 30, "p{}")
     assert set(counts) <= {w.id for w in second} and sum(counts.values()) == 30
+
+
+def test_a_pair_gets_what_no_worker_lists(pairs):
+    router, first, second = pairs(("none", "none"))
+    answers = [who(router.complete(f"{n} " + "water " * 400, model="another")) for n in range(4)]
+    assert set(answers) <= {w.id for w in second} and sum(len(w.generations) for w in first) == 4
 
 
 def test_each_side_has_its_policy(pairs):

@@ -53,8 +53,8 @@ class ManagedRouter(VllmRouter):
         # Until its first probe a worker gets few requests where others have had theirs: who counts them waits for that.
         eventually(lambda: {s["status"] for s in self.get("/services").json()["services"]} == {"ready"})
 
-    def complete(self, prompt="Hello", **how):
-        return self.post("/v1/completions", json={"model": "test-model", "prompt": prompt, "max_tokens": 1, "stream": False}, **how)
+    def complete(self, prompt="Hello", model="test-model", **how):
+        return self.post("/v1/completions", json={"model": model, "prompt": prompt, "max_tokens": 1, "stream": False}, **how)
 
     def stop(self):
         if self.expected_to_end:

@@ -38,9 +38,32 @@ static void its_defaults_hold(void **state) {
 		assert_true(c->admission.is_vllm && c->admission.max_requests == 32768);
 		assert_true(c->admission.queue_size == 100 && c->admission.queue_timeout_ms == 60000);
 		assert_true(c->cors_origins.n == 1 && !strcmp(c->cors_origins.items[0], "*"));
+		assert_int_equal(c->unknown_models, ROUTER_UNKNOWN_RELAY);
 		release(&r);
 	}
 	called = "router";
+}
+
+static void unknown_models_are_refused_where_there_are_many(void **state) {
+	static const struct {
+		const char *flags;
+		enum router_unknown_models expected;
+	} cases[] = {
+		{ "--worker-urls http://a", ROUTER_UNKNOWN_REFUSE },
+		{ "--worker-urls http://a --unknown-models relay", ROUTER_UNKNOWN_RELAY },
+		{ VLLM "--enable-igw", ROUTER_UNKNOWN_REFUSE },
+		{ VLLM "--enable-igw false", ROUTER_UNKNOWN_RELAY },
+		{ VLLM "--enable-igw --unknown-models relay", ROUTER_UNKNOWN_RELAY },
+		{ VLLM "--unknown-models refuse", ROUTER_UNKNOWN_REFUSE },
+	};
+
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		struct reading r = read_config(cases[i].flags, NULL);
+
+		assert_string_equal(r.mistakes, "");
+		assert_int_equal(r.config.unknown_models, cases[i].expected);
+		release(&r);
+	}
 }
 
 static void what_is_said_goes_before_them(void **state) {
@@ -256,6 +279,7 @@ static void its_environment_is_read(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(its_defaults_hold),
+		cmocka_unit_test(unknown_models_are_refused_where_there_are_many),
 		cmocka_unit_test(what_is_said_goes_before_them),
 		cmocka_unit_test(the_admin_listener_is_where_metrics_are),
 		cmocka_unit_test(extras_are_refused_once),

@@ -85,6 +85,11 @@ struct words {
 	int n_next;
 };
 
+/* Behind a list anything may stand: no item of it begins with a dash, as a value of its own may. */
+static bool is_value(const struct option *row, const char *word) {
+	return row && row->type == OPTION_LIST ? word[0] != '-' : !is_flag(word);
+}
+
 /* How many of the next words are values of this row; of a flag that nobody knows, all. */
 static int count_values(const struct option *row, const struct words *words) {
 	int n = 0, n_max = words->n_next;
@@ -95,7 +100,7 @@ static int count_values(const struct option *row, const struct words *words) {
 		return n_max && (!strcmp(words->next[0], "true") || !strcmp(words->next[0], "false"));
 	if (row && row->type != OPTION_LIST && n_max > 1)
 		n_max = 1;
-	while (n < n_max && !is_flag(words->next[n]))
+	while (n < n_max && is_value(row, words->next[n]))
 		n++;
 	return n;
 }

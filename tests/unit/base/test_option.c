@@ -823,6 +823,25 @@ static void some_lists_need_no_value(void **state) {
 	option_set_free(&set);
 }
 
+static void lists_end_where_a_dash_begins_something_else(void **state) {
+	static char *const behind[] = { "-V", "-h", "--version", "-x", "--brief-ms=5" };
+	static const enum option_command commands[] = { OPTION_VERSION, OPTION_HELP, OPTION_VERSION,
+		OPTION_RUN, OPTION_RUN };
+
+	for (size_t i = 0; i < n_elems(behind); i++) {
+		char *const argv[] = { "x", "--names", "a-", "b", behind[i] };
+		struct option_set *set = option_set_new(&lenient_schema);
+		struct lenient config;
+
+		assert_int_equal(option_read_flags(set, n_elems(argv), argv), commands[i]);
+		char *text = read_lenient(set, &config, "");
+		assert_string_equal(text, i == 3 ? "-x: a flag was expected\n" : "");
+		assert_int_equal(config.names.n, 2);
+		free(text);
+		option_set_free(&set);
+	}
+}
+
 static void a_tree_is_anything(void **state) {
 	struct option_set *set = option_set_new(&lenient_schema);
 	struct lenient config;
@@ -922,6 +941,7 @@ int main(void) {
 		cmocka_unit_test(a_value_may_go_before_all_sources),
 		cmocka_unit_test(names_of_flags_may_have_the_unit),
 		cmocka_unit_test(some_lists_need_no_value),
+		cmocka_unit_test(lists_end_where_a_dash_begins_something_else),
 		cmocka_unit_test(tables_stand_below_headings),
 		cmocka_unit_test(defaults),
 		cmocka_unit_test(every_type_from_every_source),

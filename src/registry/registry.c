@@ -10,11 +10,11 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/descriptors.h"
+#include "base/folder.h"
 #include "base/notify.h"
 #include "base/text.h"
 #include "net/certificates.h"
@@ -154,22 +154,6 @@ static void registry_on_signal(struct signals *signals, int number) {
 
 /* --- the start ---------------------------------------------------------------------------- */
 
-/* The folder and what is above it, for nobody else. 0 or a negative errno. */
-static int make_folder(const char *path) {
-	char *part = strdup(path);
-	int r = 0;
-
-	for (char *slash = part; r == 0 && (slash = strchr(slash + 1, '/'));) {
-		*slash = '\0';
-		r = mkdir(part, 0700) < 0 && errno != EEXIST && errno != EROFS ? -errno : 0;
-		*slash = '/';
-	}
-	if (r == 0 && mkdir(part, 0700) < 0 && errno != EEXIST)
-		r = -errno;
-	free(part);
-	return r;
-}
-
 /* A listening socket; negative: a message was printed. */
 static int registry_bind(const struct registry_config *config) {
 	int fd = listener_bind_host(config->host, config->port, false);
@@ -182,7 +166,7 @@ static int registry_bind(const struct registry_config *config) {
 static bool registry_open_store(struct registry *r) {
 	const char *folder = r->config.store == REGISTRY_SQLITE ? r->config.state_dir : NULL;
 	struct store_fault fault;
-	int error = folder ? make_folder(folder) : 0;
+	int error = folder ? folder_make(folder) : 0;
 
 	if (error < 0) {
 		fprintf(stderr, "headrace registry: %s: %s\n", folder, strerror(-error));

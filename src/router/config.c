@@ -268,8 +268,9 @@ static const struct option rows[] = {
 	{ "router", "state_dir", .arg = "DIR",
 	    .help =
 		"where the workers that were registered are kept, and the last table of the registry, for a "
-		"start while it is away; workers are in $STATE_DIRECTORY, too, and without either for this "
-		"process alone; the table without one is in "
+		"start while it is away; it is made if need be; workers are in $STATE_DIRECTORY, too, and "
+		"without "
+		"either for this process alone; the table without one is in "
 		"$STATE_DIRECTORY, $XDG_STATE_HOME/headrace or ~/.local/state/headrace, which is made if "
 		"need be",
 	    .type = OPTION_STRING, ROUTER(state_dir), .fixed = true },

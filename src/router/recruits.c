@@ -496,32 +496,56 @@ void recruits_sync(struct recruits *r, const struct snapshot *snapshot) {
 
 /* --- the whole ---------------------------------------------------------------------------------------- */
 
-static void restore_one(struct recruits *r, const json_t *kept) {
+/* NULL, or what is wrong with it. */
+static const char *restore_one(struct recruits *r, const json_t *kept) {
 	const char *why;
 	struct recruit *recruit = recruit_new(json_object_get(kept, "worker"), &why);
 
-	if (!recruit || find(r, recruit->spec.instance.name) || HASH_COUNT(r->entries) >= RECRUITS_MAX) {
+	if (!recruit)
+		return why;
+	if (find(r, recruit->spec.instance.name) || HASH_COUNT(r->entries) >= RECRUITS_MAX) {
 		recruit_free(&recruit);
-		return;
+		return "a worker is there twice, or there are too many";
 	}
 	struct entry *e = entry_new(r, &recruit);
 	if (json_is_true(json_object_get(kept, "is_done")) && !enlist(e))
 		e->status = RECRUIT_DONE;
+	return NULL;
+}
+
+/* The next change takes the file's place: what could not be read stays beside it. */
+static void put_aside(struct recruits *r, const char *why) {
+	size_t n = strlen(r->options.file) + sizeof(".bad");
+	char *aside = malloc(n);
+	struct log_event e;
+
+	snprintf(aside, n, "%s.bad", r->options.file);
+	log_begin(&e, LOG_ERROR, "the kept table of registered workers cannot be read, or not all of it");
+	line_text(&e.line, SLICE("reason"), slice_of(why));
+	if (rename(r->options.file, aside) == 0)
+		line_text(&e.line, SLICE("kept_as"), slice_of(aside));
+	log_end(&e);
+	free(aside);
+	note_change(r, false);
 }
 
 static void restore(struct recruits *r) {
-	json_error_t error;
+	json_error_t error = { .text = "" };
 	json_t *table = json_load_file(r->options.file, 0, &error);
 	const json_t *workers = json_object_get(table, "workers");
-	struct log_event e;
+	const char *why = NULL;
 
-	if (!table && access(r->options.file, F_OK) == 0) {
-		log_begin(&e, LOG_ERROR, "the kept table of registered workers cannot be read");
-		line_text(&e.line, SLICE("reason"), slice_of(error.text));
-		log_end(&e);
+	if (!table && access(r->options.file, F_OK) == 0)
+		why = error.text;
+	else if (table && !json_is_array(workers))
+		why = "it is no table of workers";
+	for (size_t i = 0; i < json_array_size(workers); i++) {
+		const char *mistake = restore_one(r, json_array_get(workers, i));
+
+		why = why ? why : mistake;
 	}
-	for (size_t i = 0; i < json_array_size(workers); i++)
-		restore_one(r, json_array_get(workers, i));
+	if (why)
+		put_aside(r, why);
 	json_decref(table);
 }
 

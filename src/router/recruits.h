@@ -11,7 +11,8 @@
  *
  * With a file the table outlives the process: it is written, whole or not at all, after each change, and an
  * answer that tells of a change waits for that (recruits_answer()). What the file has is in the fleet from
- * the start; jobs that were under way begin anew.
+ * the start; jobs that were under way begin anew. A file that cannot be read, or not all of it, is kept
+ * beside the new one, FILE.bad.
  *
  * Control thread.
  */

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/descriptors.h"
+#include "base/folder.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "base/text.h"
@@ -996,6 +997,15 @@ static void control_free(struct control *c) {
 	settings_unref(&c->router.settings);
 }
 
+/* What is to be kept there would be lost without a word to who starts it. */
+static bool make_state_dir(const struct router_config *config) {
+	int r = config->state_dir[0] ? folder_make(config->state_dir) : 0;
+	if (r)
+		fprintf(stderr, "headrace router: router.state_dir: nothing can be kept in %s: %s\n",
+		    config->state_dir, strerror(-r));
+	return !r;
+}
+
 int router_main(int argc, char **argv) {
 	static struct control control; /* large, and one a process */
 	struct control *c = &control;
@@ -1003,6 +1013,8 @@ int router_main(int argc, char **argv) {
 	int r = router_config_load(argc, argv, &config);
 	if (r >= 0)
 		return r;
+	if (!make_state_dir(config))
+		return 2;
 	c->config = config;
 	if (!control_start(c))
 		return 1; /* the system takes back what was opened */

@@ -1,6 +1,7 @@
 """The worker API of vLLM's router and SGLang's gateway: engines come, go and change while the router runs, are shown, and
 are still there after a restart."""
 import hashlib
+import json
 import os
 import re
 import socket
@@ -346,10 +347,34 @@ def test_a_job_survives_kill_9(vllm, start, tmp_path):
     assert chats(again, 2) == [200, 200]
 
 
-def test_a_spoilt_file_is_no_reason_not_to_start(start, tmp_path):
-    (tmp_path / "workers.json").write_text('{"workers": [')
-    front = start(Router, [], router={"dialect": "vllm", "state_dir": str(tmp_path)})
-    assert workers(front) == {} and "cannot be read" in front.output()
+@pytest.mark.parametrize("text, n_good", [
+    ('{"workers": [', 0), ("", 0), ("[]", 0), ('{"workers": {}}', 0),
+    ('{"workers": [1, {"url": 5}, {"worker": {"url": "http://127.0.0.1:1"}, "is_done": true}]}', 1)], ids=range(5))
+def test_a_spoilt_file_is_no_reason_not_to_start(start, tmp_path, text, n_good):
+    """What of it makes sense is in use, and the rest beside what is written next."""
+    kept = {"dialect": "vllm", "state_dir": str(tmp_path)}
+    (tmp_path / "workers.json").write_text(text)
+    front = start(Router, [], router=kept)
+    assert len(workers(front)) == n_good and "cannot be read" in front.output()
+    assert (tmp_path / "workers.json.bad").read_text() == text
+    eventually(lambda: len(json.loads((tmp_path / "workers.json").read_text())["workers"]) == n_good)
+    front.kill()
+    again = start(Router, [], router=kept)
+    assert len(workers(again)) == n_good and "cannot be read" not in again.output()
+
+
+def test_a_state_folder_is_made(vllm, engine, tmp_path):
+    state = tmp_path / "a" / "b"
+    register(vllm(router={"state_dir": str(state)}), engine("m"))
+    assert (state / "workers.json").exists() and state.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("state_dir, why", [("/proc/nope", "No such file or directory"), ("/dev/null", "Not a directory")])
+def test_without_its_state_folder_it_does_not_start(bounds, state_dir, why):
+    done = subprocess.run([BIN, "router", "--port", str(free_port()), "--admin-port", str(free_port()), "--state-dir", state_dir,
+                           "--worker-urls", "http://127.0.0.1:1"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert f"headrace router: router.state_dir: nothing can be kept in {state_dir}: {why}\n" in done.stderr
 
 
 def test_workers_survive_an_upgrade(start, engine, tmp_path):

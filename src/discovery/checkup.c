@@ -82,8 +82,9 @@ static bool is_unasked(int outcome) {
 	return outcome == FETCH_E_LOCAL;
 }
 
+/* A provider: that it keeps its models from us, has no list of them or has heard enough is an answer, too. */
 static bool is_alive(unsigned status) {
-	return status / 100 == 2 || status == 401 || status == 403 || status == 429;
+	return status / 100 == 2 || status == 401 || status == 403 || status == 404 || status == 429;
 }
 
 static enum checkup_outcome checkup_judge(

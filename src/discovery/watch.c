@@ -35,6 +35,7 @@ struct watch {
 	bool tries_short_path; /* /models, after /v1/models was not there */
 	bool is_judged;        /* its addresses are, since a registry has named it */
 	bool is_listed;        /* by the snapshot at hand */
+	bool are_models_known; /* likewise */
 };
 
 static uint64_t watch_now(const struct watch *w) {
@@ -147,6 +148,19 @@ static void watch_resolve_soon(struct watch *w) {
 	w->resolve_at_ms = u64_min(w->resolve_at_ms, w->resolve_soonest_ms);
 }
 
+/* A provider may keep its list to itself, or have none: it is there, for whatever model is asked of it. One
+ * that has listed models serves those. */
+static void watch_accept_reticence(struct watch *w, unsigned status) {
+	if (!w->instance->spec.is_provider || !(status == 401 || status == 403 || status == 404))
+		return;
+	w->models_at_ms = watch_now(w) + w->watcher->every.models_ms;
+	if (w->are_models_known)
+		return;
+	int outcome = fleet_set_models(w->watcher->fleet, w->instance, (struct pairs){ NULL, 0 });
+	assert(!outcome);
+	loop_wake(w->watcher->loop, &w->watcher->change);
+}
+
 static void watch_on_models(struct fetch *f, int outcome, unsigned status, struct slice body) {
 	struct watch *w = container_of(f, struct watch, fetch);
 	if (status == 200 && watch_learn_models(w, body))
@@ -162,6 +176,7 @@ static void watch_on_models(struct fetch *f, int outcome, unsigned status, struc
 	if (outcome == FETCH_E_CONNECT)
 		watch_resolve_soon(w);
 	watch_not_listed(w, outcome, status);
+	watch_accept_reticence(w, outcome ? 0 : status);
 }
 
 /* --- addresses ---------------------------------------------------------------- */
@@ -373,6 +388,7 @@ void watcher_sync(struct watcher *w, const struct snapshot *snapshot) {
 		watch->is_listed = true;
 		watch->first = w->by_slot[snapshot->rows[snapshot->rows[i].first_rank].instance->slot];
 		watch->is_declared = snapshot->rows[i].are_models_declared;
+		watch->are_models_known = snapshot->rows[i].are_models_known;
 	}
 	list_each_safe (it, &w->watches) {
 		struct watch *watch = container_of(it, struct watch, link);

@@ -232,7 +232,7 @@ static const struct option rows[] = {
 	    .type = OPTION_BOOL, .def = "false" },
 	{ "router", "unknown_models",
 	    .help = "what becomes of requests for a model that nobody serves: 404, or any engine gets them; "
-		    "relay is the default of the dialect vllm without enable_igw",
+		    "relay is the default of the dialect vllm without enable_igw, and of the backend openai",
 	    .type = OPTION_ENUM, .choices = unknown_models, .def = "refuse", ROUTER(unknown_models) },
 	{ "router", "data_parallel_size", .also = "intra-node-data-parallel-size",
 	    .help =

@@ -47,12 +47,6 @@ static void place_admin(struct option_set *set, struct router_config *config) {
 		option_default(set, config, "admin.port", port);
 }
 
-/* Without that flag its engines are taken to be alike: they say themselves what they do not serve. */
-static void relay_unknown_models(struct option_set *set, struct router_config *config) {
-	if (!option_is_on(set, "router.enable_igw"))
-		option_default(set, config, "router.unknown_models", "relay");
-}
-
 /* With a folder for logs it has a file a day there, of all that it says. */
 static void place_logs(struct option_set *set, struct router_config *config) {
 	if (!config->log_dir[0])
@@ -89,16 +83,24 @@ static void use_rust_log(struct option_set *set, struct router_config *config) {
 			option_replace(set, config, "log.level", levels[i][1]);
 }
 
+/* Its engines are taken to be alike without that flag, and a provider need not list what it has: whoever gets
+ * the request says whether there is such a model. */
+static void relay_unknown_models(struct option_set *set, struct router_config *config) {
+	if ((config->dialect == ROUTER_VLLM && !option_is_on(set, "router.enable_igw")) ||
+	    config->backend == ROUTER_BACKEND_OPENAI)
+		option_default(set, config, "router.unknown_models", "relay");
+}
+
 void vllm_config_apply(struct option_set *set, struct router_config *config) {
 	if (option_is_called(set, vllm_config_dialect.called))
 		option_default(set, config, "router.dialect", vllm_config_dialect.name);
+	relay_unknown_models(set, config);
 	config->admission.is_vllm = config->dialect == ROUTER_VLLM;
 	if (config->dialect != ROUTER_VLLM)
 		return;
 	option_speak(set, config, &vllm_config_dialect);
 	place_admin(set, config);
 	place_logs(set, config);
-	relay_unknown_models(set, config);
 	read_dotenv(set, config);
 	use_rust_log(set, config);
 }

@@ -265,7 +265,7 @@ class Provider:
     """An API like OpenAI's behind TLS, below a path of its own; knows one key."""
 
     def __init__(self, certificate, base="/v1beta/openai", key=KEY):
-        self.base, self.key, self.asked, self.port, self.is_limited = base, key, [], free_port(), False
+        self.base, self.key, self.asked, self.port, self.is_limited, self.list_status = base, key, [], free_port(), False, 200
         self.url = f"https://localhost:{self.port}{base}"
         provider = self
 
@@ -302,7 +302,7 @@ class Provider:
         if self.is_limited:
             return 429, {"error": {"message": "too many requests"}}
         if (method, path) == ("GET", f"{self.base}/models"):
-            return 200, {"object": "list", "data": [{"id": "gpt-large", "object": "model", "owned_by": "provider"}]}
+            return self.list_status, {"object": "list", "data": [{"id": "gpt-large", "object": "model", "owned_by": "provider"}]}
         if (method, path) == ("POST", f"{self.base}/chat/completions"):
             message = {"role": "assistant", "content": "far"}
             return 200, {"id": "1", "object": "chat.completion", "created": 1, "model": json.loads(body)["model"],
@@ -353,7 +353,7 @@ def test_a_provider_lives_while_it_limits_us(provider, router):
     n = len(provider.asked)
     eventually(lambda: len(provider.asked) > n + 3)
     assert state() == "ready"
-    provider.is_limited, provider.base = False, "/elsewhere"
+    provider.is_limited, provider.list_status = False, 500
     eventually(lambda: state() == "unhealthy")
 
 
@@ -380,3 +380,19 @@ def test_the_backend_openai_is_one_url(provider, router):
     assert ids(front) == ["gpt-large"]
     assert front.chat("gpt-large").json()["choices"][0]["message"]["content"] == "far"
     assert front.post("/tokenize", json={"model": "gpt-large", "prompt": "x"}).status_code == 400
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_provider_that_lists_nothing_serves_what_is_asked_of_it(provider, router, status):
+    provider.list_status = status
+    front = router([], "--backend", "openai", "--worker-urls", provider.url, "--api-key", KEY, ready=1, tls={"engine_ca": provider.ca},
+                   health={"probe": True, "interval": "50ms", "max_errors": 1}, discovery={"interval": "100ms"})
+    assert ids(front) == [] and front.chat("gpt-small").json()["model"] == "gpt-small"
+    n = len(provider.asked)
+    eventually(lambda: len(provider.asked) > n + 6)
+    assert front.get("/readiness").status_code == 200 and front.chat("gpt-small").status_code == 200
+    provider.list_status = 200
+    eventually(lambda: ids(front) == ["gpt-large"])
+    provider.list_status = status
+    assert front.chat("gpt-large").json()["choices"][0]["message"]["content"] == "far"
+    assert ids(front) == ["gpt-large"] and "does not list its models" in front.output()

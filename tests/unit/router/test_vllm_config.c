@@ -55,6 +55,8 @@ static void unknown_models_are_refused_where_there_are_many(void **state) {
 		{ VLLM "--enable-igw false", ROUTER_UNKNOWN_RELAY },
 		{ VLLM "--enable-igw --unknown-models relay", ROUTER_UNKNOWN_RELAY },
 		{ VLLM "--unknown-models refuse", ROUTER_UNKNOWN_REFUSE },
+		{ "--worker-urls http://a --backend openai", ROUTER_UNKNOWN_RELAY },
+		{ VLLM "--backend openai --enable-igw", ROUTER_UNKNOWN_RELAY },
 	};
 
 	for (size_t i = 0; i < n_elems(cases); i++) {

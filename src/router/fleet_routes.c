@@ -105,9 +105,42 @@ static void accepted(struct petition *p, struct slice url) {
 	recruits_answer(r->recruits, p);
 }
 
+/* What is well-formed and not taken all the same has a reason of its own. */
+static const char *body_mistake(const json_error_t *error) {
+	switch (json_error_code(error)) {
+	case json_error_duplicate_key:
+		return "the request body has a member twice";
+	case json_error_numeric_overflow:
+		return "the request body has a number that is too large";
+	case json_error_null_character:
+	case json_error_null_byte_in_key:
+		return "the request body has a text with \\u0000 in it";
+	case json_error_stack_overflow:
+		return "the request body is nested too deeply";
+	default:
+		return "the request body is not valid JSON";
+	}
+}
+
+/* NULL, and a sentence that says what is wrong. */
+static json_t *body_of(const struct petition *p, const char **why_out) {
+	json_error_t error;
+	json_t *body = json_loadb(p->body, p->body_bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+
+	*why_out = body ? NULL : body_mistake(&error);
+	return body;
+}
+
+static bool is_registered(const struct recruits *recruits, struct slice url) {
+	struct recruits_row row;
+
+	return recruits_find(recruits, url, &row) && row.status != RECRUIT_FAILED &&
+	    slice_eq(row.recruit->spec.instance.url, url);
+}
+
 static void post_worker(struct petition *p) {
-	json_t *body = json_loadb(p->body, p->body_bytes, JSON_REJECT_DUPLICATES, NULL);
-	const char *why = "the request body is not valid JSON";
+	const char *why;
+	json_t *body = body_of(p, &why);
 	struct recruit *recruit = body ? recruit_new(body, &why) : NULL;
 	char url[RECRUIT_URL_BYTES], scratch[RECRUIT_URL_BYTES];
 	bool has_url = recruit_url(slice_of(json_string_value(json_object_get(body, "url"))), scratch);
@@ -118,6 +151,11 @@ static void post_worker(struct petition *p) {
 		return;
 	}
 	snprintf(url, sizeof(url), "%s", recruit->url);
+	if (is_registered(report_of(p)->recruits, slice_of(url))) {
+		recruit_free(&recruit);
+		petition_answer_error(p, 400, CODE_ADD, "it is there already: PUT changes it");
+		return;
+	}
 	int outcome = recruits_put(report_of(p)->recruits, &recruit);
 	if (outcome)
 		petition_answer_error(p, outcomes[outcome].status, CODE_ADD, outcomes[outcome].text);
@@ -331,12 +369,13 @@ static bool change(struct petition *p, struct slice url, const json_t *body) {
 
 /* At least one. */
 static void change_all(struct petition *p, const json_t *urls) {
-	json_t *body = json_loadb(p->body, p->body_bytes, JSON_REJECT_DUPLICATES, NULL);
+	const char *why;
+	json_t *body = body_of(p, &why);
 	size_t n = json_array_size(urls);
 	bool is_answered = false;
 
 	if (!body) {
-		petition_answer_error(p, 400, CODE_UPDATE, "the request body is not valid JSON");
+		petition_answer_error(p, 400, CODE_UPDATE, why);
 		return;
 	}
 	for (size_t i = 0; i < n && !is_answered; i++)

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <strings.h>
 
 #include "base/option_check.h"
 #include "base/text.h"
@@ -145,6 +146,11 @@ static bool are_labels(const json_t *value) {
 	return json_is_object(value) && json_object_size(value) <= RECRUIT_LABELS_MAX;
 }
 
+/* The only one, which others spell "Http", too. */
+static bool is_connection_mode(const json_t *value) {
+	return json_is_string(value) && !strcasecmp(json_string_value(value), "http");
+}
+
 static bool is_key(const json_t *value) {
 	return is_text(value) && !option_check_token(json_string_value(value));
 }
@@ -162,6 +168,7 @@ static const struct {
 	{ "bootstrap_port", is_port, "bootstrap_port is no number from 1 to 65535" },
 	{ "dp_size", are_ranks, "dp_size is neither a number from 0 to 1024 nor auto" },
 	{ "data_parallel_size", are_ranks, "data_parallel_size is neither a number from 0 to 1024 nor auto" },
+	{ "connection_mode", is_connection_mode, "connection_mode is not http: there is no other" },
 	{ "labels", are_labels, "labels is no object of at most 48 texts" },
 	{ "api_key", is_key, "api_key is no printable text without blanks" },
 	{ "tokenizer_path", is_text, "tokenizer_path is no text of at most 1024 bytes" },
@@ -310,7 +317,8 @@ static void make_target(struct recruit *r, const struct rank_url *given) {
 struct recruit *recruit_new(const json_t *body, const char **why_out) {
 	struct rank_url at;
 
-	*why_out = "url is not http://HOST[:PORT] or https://HOST[:PORT]";
+	*why_out = json_is_object(body) ? "url is not http://HOST[:PORT] or https://HOST[:PORT]"
+					: "the body is no object";
 	if (!json_is_object(body) || !read_url(text_of(body, "url"), &at))
 		return NULL;
 	struct recruit *r = calloc(1, sizeof(*r));

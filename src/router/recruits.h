@@ -3,8 +3,8 @@
  *
  * An engine that is new must answer its health question first, which is asked each second until it does or
  * its time is over (a job); then it is in the fleet, and the job is done when the fleet knows it: addresses,
- * models, health. Who registers a url again changes its record in place; an engine of the configuration with
- * that url leaves for it. What failed is kept for a while, to be shown.
+ * models, health. One that is there is put again to change its record in place; an engine of the
+ * configuration with its url leaves for it. What failed is kept for a while, to be shown.
  *
  * A url without a rank is an engine as a whole, whose ranks the fleet makes of it, and those of its ranks
  * that were registered alone leave for it; where it is registered, none of them can be.

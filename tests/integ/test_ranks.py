@@ -290,8 +290,9 @@ def test_an_engine_comes_with_its_ranks(server, vllm, more):
 
 def test_ranks_come_by_role(server, vllm):
     front = vllm(router={"data_parallel_size": 2, "prefill_data_parallel_size": 3, "decode_data_parallel_size": 1})
+    made = register(front, server.url)
     for role, n in ("regular", 2), ("prefill", 3), ("decode", 1):
-        register(front, server.url, worker_type=role)
+        assert call(front, "PUT", made["location"], json={"worker_type": role}).status_code == 202
         eventually(lambda: len(workers(front)) == n)
         assert {w["worker_type"] for w in workers(front).values()} == {role}
 

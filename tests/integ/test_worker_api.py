@@ -162,6 +162,20 @@ def test_what_makes_no_sense_is_refused(vllm, body, status):
     assert front.get("/workers").json()["total"] == 0
 
 
+@pytest.mark.parametrize("body, status, why", [
+    (b'{"url": "http://h:1", "url": "http://h:2"}', 400, "a member twice"), (b"null", 400, "is no object"), (b"[]", 400, "is no object"),
+    (b'{"url": "http://h:1", "cost": 1e999}', 400, "a number that is too large"), (b'{"url": "http://h\\u0000:1"}', 400, "\\u0000"),
+    (b'{"\\u0000": 1}', 400, "\\u0000"), (b"[" * 3000, 400, "nested too deeply"), (b'{"url": ', 400, "not valid JSON"), (b"", 400, "not valid JSON"),
+    *[(b'{"url": "http://h:1", "connection_mode": %s}' % mode, 422, "there is no other") for mode in (b'"grpc"', b'{"grpc": {}}', b'"Grpc"')]])
+def test_a_refusal_says_what_is_wrong(vllm, engine, body, status, why):
+    front = vllm()
+    reply = front.post("/workers", content=body)
+    assert (reply.status_code, reply.json()["code"]) == (status, "ADD_WORKER_FAILED") and why in reply.json()["error"]["message"]
+    made = register(front, engine("m"), connection_mode="Http")
+    changed = call(front, "PUT", made["location"], content=body)
+    assert changed.status_code in (400, 422) and changed.json()["code"] == "UPDATE_WORKER_FAILED" and why in changed.json()["error"]["message"]
+
+
 def test_a_body_has_a_limit(vllm):
     front = vllm()
     assert front.post("/workers", content=b" " * 65536 + b"{}").status_code == 413
@@ -182,14 +196,25 @@ def test_who_wants_to_be_asked_for_the_body_is_asked(vllm):
     assert read_to_end(s, b"\r\n\r\n")[0].startswith(b"HTTP/1.1 400 ")
 
 
-def test_who_registers_again_changes_its_record(vllm, engine):
-    front, a, b = vllm(router={"threads": 1}), engine("m"), engine("m")
-    first = register(front, a)
-    register(front, b)
-    again = register(front, a.url.upper().replace("HTTP", "http") + "/", labels={"zone": "eu"})
-    assert again["worker_id"] == first["worker_id"] and workers(front)[a.url]["labels"] == {"zone": "eu"}
-    assert len(workers(front)) == 2
-    assert chats(front, 8) == [200] * 8 and (a.count("finished"), b.count("finished")) == (4, 4)
+def test_who_is_registered_is_not_registered_again(vllm, engine):
+    front, e, late = vllm(), engine("m"), f"http://127.0.0.1:{free_port()}"
+    register(front, e, api_key=KEY, labels={"zone": "eu"})
+    assert front.post("/workers", json={"url": late}).status_code == 202
+    for url in (e.url, e.url.upper().replace("HTTP", "http") + "/", late):
+        again = front.post("/workers", json={"url": url})
+        assert (again.status_code, again.json()["code"]) == (400, "ADD_WORKER_FAILED") and "already" in again.json()["error"]["message"]
+        assert front.post("/add_worker", params={"url": url}).status_code == 400
+    assert workers(front)[e.url]["labels"] == {"zone": "eu"} and len(workers(front)) == 2
+    front.chat()
+    assert keys_at(e) == {f"Bearer {KEY}"}
+
+
+def test_who_has_failed_may_be_registered_again(vllm, start):
+    front, port = vllm(router={"worker_startup_timeout": "1s"}), free_port()
+    assert register(front, f"http://127.0.0.1:{port}")["worker_id"]
+    start(Engine, ["m"], port=port)
+    register(front, f"http://127.0.0.1:{port}")
+    assert chats(front, 2) == [200, 200]
 
 
 def test_a_registered_worker_takes_the_place_of_one_of_the_configuration(vllm, engine):
@@ -322,7 +347,7 @@ def test_workers_survive_kill_9(vllm, engine, start, tmp_path):
     state.mkdir()
     front = vllm(router={"state_dir": str(state)})
     ids = {e.url: register(front, e, api_key=KEY, priority=3)["worker_id"] for e in (a, b)}
-    register(front, b, priority=4, api_key=KEY)
+    assert call(front, "PUT", "/workers/" + b.url, json={"priority": 4}).status_code == 202
     front.kill()
     assert (state / "workers.json").stat().st_mode & 0o777 == 0o600
     again = start(Router, [], ready=2, router={"dialect": "vllm", "state_dir": str(state)})
@@ -392,7 +417,7 @@ def test_workers_survive_an_upgrade(start, engine, tmp_path):
     front.replace()
     front.upgrade()
     assert workers(front)[e.url]["priority"] == 9 and chats(front, 2) == [200, 200]
-    register(front, e, priority=10)
+    assert call(front, "PUT", made["location"], json={"priority": 10}).status_code == 202
     assert '"priority":10' in (tmp_path / "workers.json").read_text()
 
 

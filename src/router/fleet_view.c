@@ -95,12 +95,22 @@ static void add_job(json_t *json, const struct recruits_row *row) {
 	}
 }
 
+/* Once for each url: two names of one address are two workers to who registered them, and one to routing. */
+static bool is_shown(const struct snapshot *snap, uint32_t row) {
+	struct slice url = snap->rows[row].instance->spec.url;
+
+	for (uint32_t r = snap->rows[row].primary; r != row; r = snap->rows[r].next_peer)
+		if (slice_eq(snap->rows[r].instance->spec.url, url))
+			return false;
+	return true;
+}
+
 /* How many ranks of its engine are known here. */
 static unsigned n_ranks(const struct snapshot *snap, const struct snapshot_row *row) {
 	unsigned n = 0;
 
 	for (uint32_t i = row->first_rank; i != SNAPSHOT_NO_ROW; i = snap->rows[i].next_rank)
-		n += snap->rows[i].primary == i;
+		n += is_shown(snap, i);
 	return n;
 }
 
@@ -165,16 +175,6 @@ static bool is_wanted(const struct listing *v, struct slice url) {
 	return !v->id_or_url.n || fleet_view_is_meant(url, v->id_or_url);
 }
 
-/* One for each target; and a record of it by another url, when that is asked for. */
-static bool is_listed(const struct listing *v, uint32_t i) {
-	const struct snapshot_row *rows = v->report->snapshot->rows;
-	uint32_t primary = rows[i].primary;
-
-	if (!is_wanted(v, rows[i].instance->spec.url))
-		return false;
-	return primary == i || (v->id_or_url.n && !is_wanted(v, rows[primary].instance->spec.url));
-}
-
 static int recruit_cmp(const void *left, const void *right) {
 	uintptr_t a = (uintptr_t) * (const struct recruit *const *)left,
 		  b = (uintptr_t) * (const struct recruit *const *)right;
@@ -207,7 +207,7 @@ static json_t *list_of(const struct report *report, struct slice id_or_url) {
 	struct listing v = { .report = report, .id_or_url = id_or_url, .list = json_array() };
 
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		if (is_listed(&v, i))
+		if (is_shown(snap, i) && is_wanted(&v, snap->rows[i].instance->spec.url))
 			json_array_append_new(v.list, of_row(report, &snap->rows[i]));
 	find_shown(&v);
 	recruits_each(report->recruits, add_recruit, &v);
@@ -287,7 +287,7 @@ json_t *fleet_view_urls(const struct report *report) {
 	json_t *urls = json_array();
 
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		if (snap->rows[i].primary == i)
+		if (is_shown(snap, i))
 			json_array_append_new(urls, text_json(snap->rows[i].instance->spec.url));
 	return json_pack("{s:o}", "urls", urls);
 }
@@ -309,7 +309,7 @@ json_t *fleet_view_loads(const struct report *report) {
 	json_t *workers = json_array();
 
 	for (uint32_t i = 0; i < snap->n_rows; i++)
-		if (snap->rows[i].primary == i)
+		if (is_shown(snap, i))
 			json_array_append_new(workers, load_of(report, snap->rows[i].instance));
 	return json_pack("{s:o}", "workers", workers);
 }

@@ -309,6 +309,21 @@ def test_who_is_quoted_is_quoted_in_whole_characters(vllm, cut):
     assert reply.status_code == 200 and reply.text == f"Worker {before} is not there"
 
 
+def test_two_names_of_one_address_are_shown(vllm, engine):
+    """Work is counted once, and goes on when one of them is removed."""
+    e = engine("m")
+    front, other = vllm([e]), e.url.replace("127.0.0.1", "localhost")
+    assert front.post("/add_worker", params={"url": other}).status_code == 200
+    both = [e.url, other]
+    assert front.get("/list_workers").json()["urls"] == both and list(workers(front)) == both
+    assert [w["worker"] for w in front.get("/get_loads").json()["workers"]] == both
+    assert front.get("/workers").json()["total"] == 2 and front.get("/workers/" + other).json()["is_healthy"]
+    assert chats(front, 4) == [200] * 4
+    assert front.post("/remove_worker", params={"url": e.url}).status_code == 200
+    eventually(lambda: front.get("/list_workers").json() == {"urls": [other]})
+    assert chats(front, 2) == [200] * 2
+
+
 def test_a_bare_url_removes_all_ranks(vllm, engine):
     front, e = vllm(), engine("m")
     for rank in range(3):

@@ -1,6 +1,7 @@
 #include "router/label_check.h"
 
 #include "base/log.h"
+#include "base/mix.h"
 #include "policy/policy.h"
 
 /* Without the model that it is for. */
@@ -24,32 +25,43 @@ const char *label_check_mistake(struct slice name, struct slice value, bool is_o
 	return mistake ? mistake : traits_mistake(name, value, is_ours);
 }
 
-static void see_row(const struct snapshot_row *row) {
-	for (uint32_t i = 0; i < row->labels.n; i++) {
-		const struct pair *label = &row->labels.items[i];
-		const char *mistake = policy_mistake(label->key, label->value);
-		struct log_event e;
+static void say(const struct snapshot_row *row, const struct pair *label, const char *mistake) {
+	struct log_event e;
 
-		if (!mistake)
-			continue;
-		log_begin(&e, LOG_WARN, "label ignored");
-		line_text(&e.line, SLICE("instance"), row->instance->spec.name);
-		line_text(&e.line, SLICE("label"), label->key);
-		line_text(&e.line, SLICE("why"), slice_of(mistake));
-		log_end(&e);
-	}
+	log_begin(&e, LOG_WARN, "label ignored");
+	line_text(&e.line, SLICE("instance"), row->instance->spec.name);
+	line_text(&e.line, SLICE("label"), label->key);
+	line_text(&e.line, SLICE("why"), slice_of(mistake));
+	log_end(&e);
+}
+
+static uint64_t hash_add(uint64_t hash, struct slice text) {
+	for (size_t i = 0; i < text.n; i++)
+		hash = mix64(hash ^ (unsigned char)text.p[i]);
+	return mix64(hash + text.n);
+}
+
+static uint64_t hash_of(const struct snapshot_row *row) {
+	uint64_t hash = mix64(row->instance->serial);
+
+	for (uint32_t i = 0; i < row->labels.n; i++)
+		if (policy_mistake(row->labels.items[i].key, row->labels.items[i].value))
+			hash = hash_add(hash_add(hash, row->labels.items[i].key), row->labels.items[i].value);
+	return hash;
 }
 
 void label_check_see(struct label_check *check, const struct snapshot *snap) {
-	uint32_t newest = check->serial;
-
 	for (uint32_t r = 0; r < snap->n_rows; r++) {
 		const struct snapshot_row *row = &snap->rows[r];
+		uint64_t hash = hash_of(row), *seen = &check->seen[row->instance->slot];
 
-		if (row->instance->serial <= check->serial)
-			continue;
-		newest = (uint32_t)u64_max(newest, row->instance->serial);
-		see_row(row);
+		for (uint32_t i = 0; i < row->labels.n && hash != *seen; i++) {
+			const struct pair *label = &row->labels.items[i];
+			const char *mistake = policy_mistake(label->key, label->value);
+
+			if (mistake)
+				say(row, label, mistake);
+		}
+		*seen = hash;
 	}
-	check->serial = newest;
 }

@@ -2,8 +2,8 @@
  * label_check: labels that routing goes by and that say nothing it understands.
  *
  * In the configuration such a label is a mistake. Of other instances it counts as not said, which the fleet
- * logs of those that it reads, and this, once for each instance, of policies, which it does not know. Control
- * thread.
+ * logs of those that it reads, and this, once for each instance and each policy that is named, of policies,
+ * which it does not know. Control thread.
  */
 #pragma once
 
@@ -14,8 +14,9 @@
 const char *label_check_mistake(struct slice name, struct slice value, bool is_ours);
 
 struct label_check {
-	uint32_t serial; /* of the newest instance that was looked at */
+	uint64_t
+	    seen[INSTANCE_SLOTS_MAX]; /* of each slot: its instance and what was wrong with it, as a hash */
 };
 
-/* A snapshot, perhaps with new instances. */
+/* A snapshot, perhaps with new instances or labels. */
 void label_check_see(struct label_check *check, const struct snapshot *snap);

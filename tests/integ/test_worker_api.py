@@ -260,6 +260,15 @@ def test_put_changes_what_it_names(vllm, engine):
     assert call(front, "PUT", "/workers/http://nobody:1", json={}).json()["code"] == "WORKER_NOT_FOUND"
 
 
+def test_a_policy_that_is_none_is_told_of_whenever_it_is_named(vllm, engine):
+    front, e = vllm(), engine("m")
+    made = register(front, e, labels={"policy": "first"})
+    for policy in ("second", "round_robin", "third"):
+        assert call(front, "PUT", made["location"], json={"labels": {"policy": policy}}).status_code == 202
+        eventually(lambda: workers(front)[e.url]["labels"]["policy"] == policy)
+    eventually(lambda: front.output().count("there is no such policy") == 3)
+
+
 def test_a_change_keeps_the_order(vllm):
     front, urls = vllm(), [f"http://127.0.0.1:{free_port()}" for _ in range(3)]
     for url in urls:

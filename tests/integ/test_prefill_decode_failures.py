@@ -49,7 +49,8 @@ def test_the_last_prefill_is_done_without(pairs, name, fault):
     assert fleet.decodes[0].ledger()["generations"][-1]["leg"] is None
 
 
-@pytest.mark.parametrize("name, stream", [(name, s) for name, c in CONNECTORS.items() for s in (False, True) if not (s and c.is_concurrent)])
+@pytest.mark.parametrize("name, stream", [(name, stream) for name, c in CONNECTORS.items() for stream in (False, True)
+                                          if not (stream and c.is_concurrent)])
 def test_a_prefill_that_hangs_is_given_up(pairs, name, stream):
     """Where both are asked at once a stream's head comes before there is anything to decode, and then both legs stay."""
     fleet = pairs(name, prefills=2)

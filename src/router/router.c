@@ -1013,9 +1013,9 @@ int router_main(int argc, char **argv) {
 	int r = router_config_load(argc, argv, &config);
 	if (r >= 0)
 		return r;
+	c->config = config;
 	if (!make_state_dir(config))
 		return 2;
-	c->config = config;
 	if (!control_start(c))
 		return 1; /* the system takes back what was opened */
 	settings_own(c->router.settings, config);

@@ -21,7 +21,7 @@ enum cause answer_interim(struct exchange *x, const struct head *interim) {
 	if (++x->n_interim > INTERIM_MAX)
 		return CAUSE_UPSTREAM_MALFORMED;
 	if (interim->status == 100 || exchange_head(x)->minor == 0 || x->down.out_has_begun ||
-	    hedge_is_out(x))
+	    hedge_is_out(x) || split_is_prefilling(x))
 		return CAUSE_NONE;
 	call_begin(&o, &x->down);
 	forward_interim(&o, interim);

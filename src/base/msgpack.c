@@ -12,37 +12,37 @@ enum shape {
 static const struct {
 	uint8_t shape, type, bytes, extra;
 } shapes[] = {
-	[0x00] = { SHAPE_PLAIN, MSGPACK_NIL },
-	[0x02] = { SHAPE_PLAIN, MSGPACK_BOOL },
-	[0x03] = { SHAPE_PLAIN, MSGPACK_BOOL },
-	[0x04] = { SHAPE_LENGTH, MSGPACK_TEXT, 1 }, /* bin */
-	[0x05] = { SHAPE_LENGTH, MSGPACK_TEXT, 2 },
-	[0x06] = { SHAPE_LENGTH, MSGPACK_TEXT, 4 },
+	[0x00] = { SHAPE_PLAIN, MSGPACK_NIL, 0, 0 },
+	[0x02] = { SHAPE_PLAIN, MSGPACK_BOOL, 0, 0 },
+	[0x03] = { SHAPE_PLAIN, MSGPACK_BOOL, 0, 0 },
+	[0x04] = { SHAPE_LENGTH, MSGPACK_TEXT, 1, 0 }, /* bin */
+	[0x05] = { SHAPE_LENGTH, MSGPACK_TEXT, 2, 0 },
+	[0x06] = { SHAPE_LENGTH, MSGPACK_TEXT, 4, 0 },
 	[0x07] = { SHAPE_LENGTH, MSGPACK_OTHER, 1, 1 }, /* ext, with its type */
 	[0x08] = { SHAPE_LENGTH, MSGPACK_OTHER, 2, 1 },
 	[0x09] = { SHAPE_LENGTH, MSGPACK_OTHER, 4, 1 },
-	[0x0a] = { SHAPE_NUMBER, MSGPACK_OTHER, 4 }, /* float */
-	[0x0b] = { SHAPE_NUMBER, MSGPACK_OTHER, 8 },
-	[0x0c] = { SHAPE_NUMBER, MSGPACK_UINT, 1 },
-	[0x0d] = { SHAPE_NUMBER, MSGPACK_UINT, 2 },
-	[0x0e] = { SHAPE_NUMBER, MSGPACK_UINT, 4 },
-	[0x0f] = { SHAPE_NUMBER, MSGPACK_UINT, 8 },
-	[0x10] = { SHAPE_NUMBER, MSGPACK_OTHER, 1 }, /* int */
-	[0x11] = { SHAPE_NUMBER, MSGPACK_OTHER, 2 },
-	[0x12] = { SHAPE_NUMBER, MSGPACK_OTHER, 4 },
-	[0x13] = { SHAPE_NUMBER, MSGPACK_OTHER, 8 },
+	[0x0a] = { SHAPE_NUMBER, MSGPACK_OTHER, 4, 0 }, /* float */
+	[0x0b] = { SHAPE_NUMBER, MSGPACK_OTHER, 8, 0 },
+	[0x0c] = { SHAPE_NUMBER, MSGPACK_UINT, 1, 0 },
+	[0x0d] = { SHAPE_NUMBER, MSGPACK_UINT, 2, 0 },
+	[0x0e] = { SHAPE_NUMBER, MSGPACK_UINT, 4, 0 },
+	[0x0f] = { SHAPE_NUMBER, MSGPACK_UINT, 8, 0 },
+	[0x10] = { SHAPE_NUMBER, MSGPACK_OTHER, 1, 0 }, /* int */
+	[0x11] = { SHAPE_NUMBER, MSGPACK_OTHER, 2, 0 },
+	[0x12] = { SHAPE_NUMBER, MSGPACK_OTHER, 4, 0 },
+	[0x13] = { SHAPE_NUMBER, MSGPACK_OTHER, 8, 0 },
 	[0x14] = { SHAPE_PLAIN, MSGPACK_OTHER, 0, 2 }, /* fixext */
 	[0x15] = { SHAPE_PLAIN, MSGPACK_OTHER, 0, 3 },
 	[0x16] = { SHAPE_PLAIN, MSGPACK_OTHER, 0, 5 },
 	[0x17] = { SHAPE_PLAIN, MSGPACK_OTHER, 0, 9 },
 	[0x18] = { SHAPE_PLAIN, MSGPACK_OTHER, 0, 17 },
-	[0x19] = { SHAPE_LENGTH, MSGPACK_TEXT, 1 }, /* str */
-	[0x1a] = { SHAPE_LENGTH, MSGPACK_TEXT, 2 },
-	[0x1b] = { SHAPE_LENGTH, MSGPACK_TEXT, 4 },
-	[0x1c] = { SHAPE_MEMBERS, MSGPACK_ARRAY, 2 },
-	[0x1d] = { SHAPE_MEMBERS, MSGPACK_ARRAY, 4 },
-	[0x1e] = { SHAPE_MEMBERS, MSGPACK_MAP, 2 },
-	[0x1f] = { SHAPE_MEMBERS, MSGPACK_MAP, 4 },
+	[0x19] = { SHAPE_LENGTH, MSGPACK_TEXT, 1, 0 }, /* str */
+	[0x1a] = { SHAPE_LENGTH, MSGPACK_TEXT, 2, 0 },
+	[0x1b] = { SHAPE_LENGTH, MSGPACK_TEXT, 4, 0 },
+	[0x1c] = { SHAPE_MEMBERS, MSGPACK_ARRAY, 2, 0 },
+	[0x1d] = { SHAPE_MEMBERS, MSGPACK_ARRAY, 4, 0 },
+	[0x1e] = { SHAPE_MEMBERS, MSGPACK_MAP, 2, 0 },
+	[0x1f] = { SHAPE_MEMBERS, MSGPACK_MAP, 4, 0 },
 };
 
 static bool take(struct slice *rest, uint64_t n, struct slice *out) {

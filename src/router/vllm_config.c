@@ -123,16 +123,19 @@ static const struct {
 	const char *text;
 	bool is_served_without; /* what clients get is the same */
 } extras[EXTRAS] = {
-	[EXTRA_PROGRAMS] = { "scheduling of programs is not built" },
-	[EXTRA_KUBERNETES] = { "engines are not looked for in Kubernetes: name them by --worker-urls, or "
-			       "have them register at a registry" },
-	[EXTRA_WASM] = { "middleware in WebAssembly is not built" },
-	[EXTRA_ENCODERS] = { "engines that encode apart from those that prefill are not built" },
-	[EXTRA_KV_EVENTS] = { "what engines tell of their caches is not listened to: --policy cache_aware "
-			      "goes by what they were sent" },
-	[EXTRA_MINI_LB] = { "there is no balancer but the router: --policy random is the nearest" },
-	[EXTRA_TRACES] = { "has no effect: spans are not exported", .is_served_without = true },
-	[EXTRA_PROFILES] = { "has no effect: engines are not told to profile", .is_served_without = true },
+	[EXTRA_PROGRAMS] = { .text = "scheduling of programs is not built" },
+	[EXTRA_KUBERNETES] = { .text =
+				   "engines are not looked for in Kubernetes: name them by --worker-urls, or "
+				   "have them register at a registry" },
+	[EXTRA_WASM] = { .text = "middleware in WebAssembly is not built" },
+	[EXTRA_ENCODERS] = { .text = "engines that encode apart from those that prefill are not built" },
+	[EXTRA_KV_EVENTS] = { .text = "what engines tell of their caches is not listened to: --policy "
+				      "cache_aware "
+				      "goes by what they were sent" },
+	[EXTRA_MINI_LB] = { .text = "there is no balancer but the router: --policy random is the nearest" },
+	[EXTRA_TRACES] = { .text = "has no effect: spans are not exported", .is_served_without = true },
+	[EXTRA_PROFILES] = { .text = "has no effect: engines are not told to profile",
+	    .is_served_without = true },
 };
 
 /* How engines are to be looked for in Kubernetes, and not whether. */

@@ -1,7 +1,8 @@
-/* News of the fleet: the first go out at once, what follows within PUBLISH_MS shares a snapshot. */
+/* News of the fleet: the first go out at once, what follows within CONTROL_PUBLISH_MS shares a snapshot. */
 #include "unit/unit.h"
 
-#include "router/router.c"
+#include "base/clock.h"
+#include "router/control_fleet.c"
 
 struct scene {
 	struct control control;
@@ -92,8 +93,8 @@ static void the_first_news_go_out_at_once(void **state) {
 	news(s);
 	assert_int_equal(n_published(s), 1);
 	assert_int_equal(s->control.snapshot->n_rows, 1);
-	pass(s, PUBLISH_MS); /* its address is news, too */
-	pass(s, PUBLISH_MS);
+	pass(s, CONTROL_PUBLISH_MS); /* its address is news, too */
+	pass(s, CONTROL_PUBLISH_MS);
 	uint64_t n = n_published(s);
 	news(s); /* after a pause, too */
 	assert_int_equal(n_published(s), n + 1);
@@ -105,7 +106,7 @@ static void what_follows_shares_a_snapshot(void **state) {
 	news(s);
 	for (unsigned i = 0; i < 50; i++)
 		news(s);
-	pass(s, PUBLISH_MS - 1);
+	pass(s, CONTROL_PUBLISH_MS - 1);
 	news(s);
 	assert_int_equal(n_published(s), 1);
 	pass(s, 1);
@@ -116,7 +117,7 @@ static void what_follows_shares_a_snapshot(void **state) {
 
 static void a_steady_flow_is_published_in_steps(void **state) {
 	struct scene *s = scene_open();
-	for (unsigned ms = 0; ms < 10 * PUBLISH_MS; ms++) {
+	for (unsigned ms = 0; ms < 10 * CONTROL_PUBLISH_MS; ms++) {
 		news(s);
 		pass(s, 1);
 	}
@@ -127,10 +128,10 @@ static void a_steady_flow_is_published_in_steps(void **state) {
 static void nothing_new_is_no_snapshot(void **state) {
 	struct scene *s = scene_open();
 	news(s);
-	pass(s, 10 * PUBLISH_MS);
+	pass(s, 10 * CONTROL_PUBLISH_MS);
 	uint64_t n = n_published(s); /* that its address is known was news */
 	control_publish(&s->control);
-	pass(s, 10 * PUBLISH_MS);
+	pass(s, 10 * CONTROL_PUBLISH_MS);
 	assert_int_equal(n_published(s), n);
 	scene_close(s);
 }
@@ -139,7 +140,7 @@ static void nothing_goes_out_before_the_workers_are_there(void **state) {
 	struct scene *s = scene_open();
 	s->control.is_started = false;
 	news(s);
-	pass(s, 10 * PUBLISH_MS);
+	pass(s, 10 * CONTROL_PUBLISH_MS);
 	assert_int_equal(n_published(s), 0);
 	scene_close(s);
 }

@@ -1,5 +1,5 @@
 /*
- * pair: a request whose prompt one instance computes and another one decodes (disaggregated prefill and
+ * split: a request whose prompt one instance computes and another one decodes (disaggregated prefill and
  * decode). docs/states/split.dot draws it, docs/prefill-decode.md says what engines get.
  *
  * An exchange gets a pair at its first pick, when its model has instances that prefill and others that

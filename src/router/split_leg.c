@@ -145,10 +145,11 @@ void split_judge(struct exchange *x, unsigned status) {
 	if (!status || (status >= 500 && status != 501 && status != 503)) {
 		split_breaker_fail(b, p->prefill_instance->serial, p->decode_instance->serial,
 		    loop_now_ms(&x->worker->loop) / 1000);
-		split_pushers_forget(
-		    x->worker->pushers, p->prefill_instance); /* maybe it is another one since */
-	} else if (status < 400)
+		/* It may be another process since. */
+		split_pushers_forget(x->worker->pushers, p->prefill_instance);
+	} else if (status < 400) {
 		split_breaker_succeed(b, p->prefill_instance->serial, p->decode_instance->serial);
+	}
 }
 
 bool split_takes(struct exchange *x, const struct head *head) {
@@ -273,11 +274,12 @@ static int hear_body(struct exchange *x) {
 
 bool split_hear(struct exchange *x, enum next *next_out) {
 	struct split *p = x->split;
-	struct head_room room = { .head.status = 0 };
+	struct head_room room;
 	int r = 0;
 
 	if (p->phase != SPLIT_DECODE || !p->prefill.upstream)
 		return false;
+	room.head.status = 0; /* it is large: the rest is written when it is used */
 	if (!p->has_head)
 		r = hear_head(x, &room);
 	if (!r)

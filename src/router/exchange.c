@@ -97,8 +97,9 @@ static struct deadline exchange_deadline(const struct exchange *x) {
 	case STEP_INSPECT:
 		return body_deadline(x);
 	case STEP_SUBMIT: /* the control thread has deadlines of its own for what it does */
-		return petition_is_sent(x->petition) ? (struct deadline){ .cause = CAUSE_FIRST_BYTE_TIMEOUT }
-						     : body_deadline(x);
+		if (!petition_is_sent(x->petition))
+			return body_deadline(x);
+		return (struct deadline){ .cause = CAUSE_FIRST_BYTE_TIMEOUT };
 	case STEP_QUEUE:
 		return (struct deadline){ x->turn.ends_ms -
 			    u64_min(x->turn.ends_ms, loop_now_ms(&x->worker->loop)) + 1,

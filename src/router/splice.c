@@ -104,20 +104,20 @@ static bool put_body(struct splice_cursor *c, struct piece *piece) {
 	return n > 0;
 }
 
+static bool put_next(struct splice_cursor *c, struct piece *piece) {
+	while (!put_text(c, piece) && !put_range(c, piece)) {
+		if (c->edit == c->splice->n || c->splice->edits[c->edit].at != c->at)
+			return put_body(c, piece);
+		begin_edit(c);
+	}
+	return true;
+}
+
 size_t splice_pieces(struct splice_cursor *c, struct piece *pieces, size_t n_max) {
 	size_t n = 0;
 
-	while (n < n_max) {
-		if (put_text(c, &pieces[n]) || put_range(c, &pieces[n])) {
-			n++;
-		} else if (c->edit < c->splice->n && c->splice->edits[c->edit].at == c->at) {
-			begin_edit(c);
-		} else if (put_body(c, &pieces[n])) {
-			n++;
-		} else {
-			break;
-		}
-	}
+	while (n < n_max && put_next(c, &pieces[n]))
+		n++;
 	return n;
 }
 

@@ -38,10 +38,10 @@ void kv_table_free(struct kv_table **t) {
 
 /* The one place where blocks change their state. */
 static void set_state(struct kv_table *t, struct row *row, enum kv_state state) {
-	assert(state < KV_N_STATES && (state != KV_FETCHED || row->state == KV_HELD));
+	assert(state != KV_FETCHED || row->state == KV_HELD);
 	assert(state != KV_HELD || row->state == KV_MAKING);
 	row->state = state;
-	if (state >= KV_FETCHED)
+	if (state == KV_FETCHED || state == KV_EXPIRED || state == KV_FAILED)
 		t->n_ended[state]++;
 }
 

@@ -21,6 +21,7 @@ static const struct option_default defaults[] = {
 	{ "health.successes", "2" },
 	{ "retry.attempts", "5" },
 	{ "retry.statuses", "408,429,500,502,503,504" },
+	{ "retry.sent", "true" }, /* a connection that broke is 500 to it */
 	{ "retry.backoff", "50ms" },
 	{ "retry.backoff_max", "30s" },
 	{ "retry.multiplier", "1.5" },

@@ -234,6 +234,12 @@ def test_what_fails_is_tried_elsewhere(worker, front, failing):
     assert spread(router, 10) == {good.id: 10} and bad.generations
 
 
+def test_an_engine_that_hangs_up_is_tried_elsewhere(engine, front):
+    bad, good = engine(["test-model"], "--fault", "reset:0"), engine(["test-model"])
+    router = front([bad, good], policy="round_robin", **RETRIES)
+    assert [router.complete().status_code for _ in range(10)] == [200] * 10 and bad.count("started")
+
+
 def test_it_is_tried_again_where_there_is_nobody_else(worker, front):
     w = worker(fails=2)
     assert who(front([w], policy="round_robin", **RETRIES).complete()) == w.id and len(w.generations) == 3

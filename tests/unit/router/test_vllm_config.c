@@ -31,7 +31,7 @@ static void its_defaults_hold(void **state) {
 		assert_true(c->health.timeout_ms == 5000 && c->health.interval_ms == 60000);
 		assert_true(c->retry.attempts == 5 && c->retry.backoff_ms == 50);
 		assert_true(c->retry.backoff_max_ms == 30000 && c->retry.multiplier == 1.5);
-		assert_true(c->retry.jitter == 0.2);
+		assert_true(c->retry.jitter == 0.2 && c->retry.sent);
 		assert_int_equal(c->retry.refusals, (1u << RETRY_STATUSES) - 1);
 		assert_true(c->breaker.limits.failures == 10 && c->breaker.limits.successes == 3);
 		assert_true(c->breaker.limits.open_ms == 60000 && c->breaker.limits.window_ms == 120000);

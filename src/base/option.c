@@ -67,8 +67,11 @@ bool option_is_given(const struct option_set *set, const char *path) {
 
 bool option_is_on(const struct option_set *set, const char *path) {
 	const struct option *row = option_name_find_path(set->schema, slice_of(path));
+	const json_t *value = option_set_found(set, row)->value;
+	bool is_empty = json_is_string(value) ? !json_string_length(value)
+					      : json_is_array(value) && !json_array_size(value);
 
-	return option_is_given(set, path) && !json_is_false(option_set_found(set, row)->value);
+	return option_is_given(set, path) && !json_is_false(value) && !is_empty;
 }
 
 bool option_is_called(const struct option_set *set, const char *name) {

@@ -187,7 +187,7 @@ void option_print_mistakes(const struct option_set *set, FILE *out);
 /* Did any source give this value, or is it the default? */
 bool option_is_given(const struct option_set *set, const char *path);
 
-/* Is it given, and not as false? */
+/* Is it given, and not as false, or empty: as a dump of the default has it? */
 bool option_is_on(const struct option_set *set, const char *path);
 
 /* Was the program called by this name (argv[0] without its folder)? After option_read_flags(). */

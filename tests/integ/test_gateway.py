@@ -45,7 +45,7 @@ def test_the_official_sdk_by_an_alias(engine, router):
         assert client.embeddings.create(model="fast", input="a").model == "org/small"
         with pytest.raises(openai.NotFoundError, match="gpt-5"):
             client.chat.completions.create(model="gpt-5", messages=MESSAGES)
-    assert [r["model"] for r in front.log(5) if r["path"].startswith("/v1/c")] == ["org/large", "org/small", ""]
+    assert sorted(r["model"] for r in front.log(5) if r["path"].startswith("/v1/c")) == ["", "org/large", "org/small"]
     assert front.metric("headrace_requests_total", model="org/large") == 1
     assert front.admin("/decisions").json()["decisions"][0]["model_asked"] == "gpt-5"
 

@@ -150,8 +150,8 @@ def test_a_bootstrap_server_that_dies_is_avoided(start, pairs, prefills):
 
 @pytest.mark.parametrize("role", ["prefills", "decodes"])
 def test_who_dies_is_done_without_and_taken_back(pairs, role):
-    """A prefill has another name then."""
-    fleet = pairs(prefills=2, decodes=2, retry=RETRY)
+    """A prefill has another name then; who waits for what the old one had is told so, and the request goes on."""
+    fleet = pairs(prefills=2, decodes=2, flags=["--kv-ttl", "2s"], retry=RETRY)
     dies, stays = getattr(fleet, role)
     before = fleet.kv_engines()
     with asking(lambda i: fleet.chat(i).status_code) as statuses:

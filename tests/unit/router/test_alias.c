@@ -1,20 +1,6 @@
-#include "unit/unit.h"
+#include "unit/router/held.h"
 
 #include "router/alias.h"
-
-static struct buf_budget budget;
-static struct buf_pool pool;
-
-static int setup(void **state) {
-	budget = (struct buf_budget){ .max_bytes = 16u << 20 };
-	buf_pool_init(&pool, &budget);
-	return 0;
-}
-
-static int teardown(void **state) {
-	buf_pool_deinit(&pool);
-	return budget.used_bytes != 0;
-}
 
 static const struct alias items[] = {
 	{ { "best", 4 }, { "org/m \"x\"", 9 }, { "\"org/m \\\"x\\\"\"", 13 } },

@@ -129,7 +129,8 @@ static void keep_event(struct exchange *x, struct slice event) {
 	struct split_relay *r = &x->split->relay;
 	struct splice splice;
 
-	if (r->held.bytes <= OUT_BYTES_MAX && split_merge_event(&r->merge, event, &splice))
+	if (r->held.bytes <= OUT_BYTES_MAX && split_merge_event(&r->merge, event, &splice) &&
+	    splice_length(&splice, event.n) <= OUT_BYTES_MAX)
 		splice_append(&splice, event, &r->held, exchange_bufs(x));
 	else
 		keep(x, event);

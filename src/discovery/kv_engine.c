@@ -21,16 +21,25 @@ struct kv_engine {
 	struct kv_engines *all;
 	struct instance *instance;
 	struct fetch fetch;
-	uint64_t ask_at_ms, wait_ms; /* after the next failure */
-	uint32_t n_restarts;         /* as seen last */
-	uint32_t n_refused;          /* connects, ever: which address is next */
-	bool was_unhealthy;          /* when seen last */
-	bool is_silence_said;        /* in the log */
+	uint64_t ask_at_ms, wait_ms;   /* after the next failure */
+	uint64_t asked_ms;             /* last */
+	uint32_t n_restarts, n_doubts; /* as seen last */
+	uint32_t n_refused;            /* connects, ever: which address is next */
+	bool was_unhealthy;            /* when seen last */
+	bool is_silence_said;          /* in the log */
 	bool is_listed;
 };
 
 static uint64_t engine_now(const struct kv_engine *e) {
 	return loop_now_ms(e->all->loop);
+}
+
+static uint32_t engine_restarts(const struct kv_engine *e) {
+	return atomic_load_explicit(&e->instance->learned.n_restarts, memory_order_relaxed);
+}
+
+static uint32_t engine_doubts(const struct kv_engine *e) {
+	return atomic_load_explicit(&e->instance->learned.n_doubts, memory_order_relaxed);
 }
 
 static void engine_log(const struct kv_engine *e, enum log_level level, const char *event, const char *why) {
@@ -70,9 +79,12 @@ static struct slice find_id(json_t *answer, uint16_t rank) {
 /* Empty: not known any more. False: that is no name. */
 static bool engine_name(struct kv_engine *e, struct slice id) {
 	struct kv_engines *k = e->all;
+	uint32_t n_restarts = engine_restarts(e);
+	int r = fleet_set_kv_engine(k->fleet, e->instance, id);
 
 	loop_wake(k->loop, &k->change);
-	return fleet_set_kv_engine(k->fleet, e->instance, id) == 0;
+	e->n_restarts += engine_restarts(e) - n_restarts; /* that one is no news */
+	return r == 0;
 }
 
 static bool engine_learn(struct kv_engine *e, struct slice body) {
@@ -144,12 +156,13 @@ static void engine_ask(struct kv_engine *e, uint32_t row) {
 		.path = SLICE("/query"),
 	};
 	set_port(&address, port);
+	e->asked_ms = engine_now(e);
 	fetch_start(&e->fetch, e->all->loop, &address, &request);
 }
 
 /* Who was away may be another one now. */
 static void engine_look(struct kv_engine *e, const struct snapshot_row *row) {
-	uint32_t n_restarts = atomic_load_explicit(&e->instance->learned.n_restarts, memory_order_relaxed);
+	uint32_t n_restarts = engine_restarts(e), n_doubts = engine_doubts(e);
 	bool is_unhealthy = row->state == INSTANCE_UNHEALTHY, is_restarted = n_restarts != e->n_restarts;
 
 	if (is_restarted || (is_unhealthy && !e->was_unhealthy))
@@ -159,7 +172,10 @@ static void engine_look(struct kv_engine *e, const struct snapshot_row *row) {
 		e->ask_at_ms = 0;
 		e->wait_ms = WAIT_MIN_MS;
 	}
+	if (n_doubts != e->n_doubts)
+		e->ask_at_ms = u64_min(e->ask_at_ms, e->asked_ms + WAIT_MIN_MS);
 	e->n_restarts = n_restarts;
+	e->n_doubts = n_doubts;
 	e->was_unhealthy = is_unhealthy;
 }
 
@@ -199,7 +215,8 @@ static struct kv_engine *engine_new(struct kv_engines *k, struct instance *insta
 	e->all = k;
 	e->instance = instance_ref(instance);
 	e->wait_ms = WAIT_MIN_MS;
-	e->n_restarts = atomic_load_explicit(&instance->learned.n_restarts, memory_order_relaxed);
+	e->n_restarts = engine_restarts(e);
+	e->n_doubts = engine_doubts(e);
 	fetch_init(&e->fetch, TIMEOUT_MS, BODY_BYTES_MAX, engine_on_done);
 	return e;
 }

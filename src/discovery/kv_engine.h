@@ -4,8 +4,9 @@
  * GET /query at its bootstrap port answers {"RANK": {"engine_id": TEXT, ...}, ...}: of an instance its own
  * rank's counts, else any. Asked as soon as the instance has an address, after a failure again in 1 s,
  * doubling to 10 s; once known, every minute, at once when the instance is not unhealthy any more, and at
- * once when it was restarted. Who becomes unhealthy or was restarted has no name until it says one again: it
- * may be another engine by now. Who merely does not answer keeps its name.
+ * once when it was restarted, or when a decode engine failed with what it had prefilled (though once a second
+ * at most). Who becomes unhealthy or was restarted has no name until it says one again: it may be another
+ * engine by now. Who merely does not answer, or is in doubt, keeps its name.
  *
  * Who is asked is said by labels: role "prefill", kv_connector "mooncake" (or that is the default),
  * bootstrap_port. What is learned goes to the fleet (fleet_set_kv_engine()); `on_change`, once for all that a

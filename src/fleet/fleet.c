@@ -719,8 +719,12 @@ int fleet_set_kv_engine(struct fleet *fleet, const struct instance *inst, struct
 
 	if (engine_id.n && !is_text_ok(engine_id, FLEET_KV_ENGINE_BYTES))
 		return FLEET_E_LIMIT;
-	if (record && text_replace(&record->kv_engine, engine_id))
-		fleet->is_dirty = true;
+	bool had_one = record && record->kv_engine;
+	if (!record || !text_replace(&record->kv_engine, engine_id))
+		return 0;
+	fleet->is_dirty = true;
+	if (had_one && engine_id.n) /* each process has a name of its own */
+		atomic_fetch_add_explicit(&record->instance->learned.n_restarts, 1, memory_order_relaxed);
 	return 0;
 }
 

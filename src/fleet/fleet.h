@@ -144,7 +144,8 @@ void fleet_set_denied(struct fleet *fleet, const struct instance *inst, bool is_
 
 /*
  * What its KV connector calls it: other engines are told, to find what it has computed. Empty: not known.
- * 0, or FLEET_E_LIMIT for more than FLEET_KV_ENGINE_BYTES or control bytes, which change nothing.
+ * One after another counts as a restart of it (learned.n_restarts). 0, or FLEET_E_LIMIT for more than
+ * FLEET_KV_ENGINE_BYTES or control bytes, which change nothing.
  */
 must_use int fleet_set_kv_engine(struct fleet *fleet, const struct instance *inst, struct slice engine_id);
 

@@ -106,6 +106,13 @@ struct instance {
 
 _Static_assert(offsetof(struct instance, learned.first_token_s) == 64, "what choices read is a line");
 
+/* What it is since it was started last, as scrapes see it: unique among all lives of all instances. */
+static inline uint64_t instance_life(const struct instance *inst) {
+	uint64_t n_restarts = atomic_load_explicit(&inst->learned.n_restarts, memory_order_relaxed);
+
+	return n_restarts << 32 | inst->serial;
+}
+
 /* Whom its certificate must name, NUL-terminated; NULL: it speaks no TLS. */
 static inline const char *instance_tls_host(const struct instance *inst) {
 	return inst->spec.is_tls ? inst->spec.host.p : NULL;

@@ -33,7 +33,10 @@ struct learned {
 	_Atomic double recent_own;     /* and those of them that are ours; both decay */
 	_Atomic uint32_t n_several;    /* of ours, those that are several to the engine, and are under way */
 	_Atomic uint64_t cache_tokens; /* its KV cache holds so many; 0: not said */
-	_Atomic uint32_t n_restarts; /* seen by scrapes: what it had cached before is gone; readers compare */
+	_Atomic uint32_t
+	    n_restarts; /* as far as they are seen: what it had cached before is gone; readers compare */
+	_Atomic uint32_t
+	    n_doubts; /* requests whose decode failed with what it had prefilled; readers compare */
 
 	/* A route that it refused (404, 405, 501): label of the model << 48 | until ms. The last one counts.
 	 */

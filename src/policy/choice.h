@@ -124,9 +124,7 @@ static inline bool choice_wants_index(const struct policy *policy, const struct 
 
 /* The slot is this instance's, as it is since it was started last: its cache begins empty. */
 static inline void choice_own(struct prefix_index *index, const struct instance *inst) {
-	uint64_t n_restarts = atomic_load_explicit(&inst->learned.n_restarts, memory_order_relaxed);
-
-	prefix_index_own(index, inst->slot, n_restarts << 32 | inst->serial);
+	prefix_index_own(index, inst->slot, instance_life(inst));
 }
 
 /* Did the engine say something of itself lately? Else what it said is not to be looked at. */

@@ -53,7 +53,7 @@ enum next attempt_elsewhere(struct exchange *x, enum cause cause, unsigned statu
 	x->tried[x->n_tried++] = x->ticket.instance->slot;
 	attempt_leave(x, cause, status);
 	if (x->split)
-		split_step_back(x);
+		split_step_back(x, status);
 	return exchange_go(x, STEP_PICK);
 }
 

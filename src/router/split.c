@@ -108,10 +108,10 @@ static void begin(struct exchange *x, const struct pick_input *input) {
 }
 
 /* A leg failed. Can who prefilled give it to another one? What was fetched is gone there. */
-static bool is_prefill_kept(const struct exchange *x) {
+static bool is_prefill_kept(const struct exchange *x, unsigned status) {
 	const struct split *p = x->split;
 	bool is_untouched = x->last_cause == CAUSE_CONNECT_FAILED || x->last_cause == CAUSE_CONNECT_TIMEOUT ||
-	    x->last_cause == CAUSE_TLS_FAILED || x->last_cause == CAUSE_UPSTREAM_REFUSED;
+	    x->last_cause == CAUSE_TLS_FAILED || status == 429 || status == 503;
 
 	return p->has_answer && is_untouched && !p->wire.is_concurrent && p->connector != CONNECTOR_P2P_NCCL;
 }
@@ -136,14 +136,22 @@ bool split_answered(struct exchange *x, const struct head *answer) {
 	return false;
 }
 
-void split_step_back(struct exchange *x) {
+/* Others may do. */
+static void exclude_prefill(struct exchange *x) {
+	if (x->n_tried < EXCHANGE_TRIES_MAX)
+		x->tried[x->n_tried++] = x->split->prefill_instance->slot;
+}
+
+void split_step_back(struct exchange *x, unsigned status) {
 	const struct split *p = x->split;
 
 	if (p->phase == SPLIT_PREFILL) {
 		split_close_tap(x);
 		x->n_interim = 0; /* the client had none of them */
-	} else if (p->phase != SPLIT_DECODE || is_prefill_kept(x)) {
+	} else if (p->phase != SPLIT_DECODE || is_prefill_kept(x, status)) {
 		return;
+	} else if (status >= 500 && status != 503) {
+		exclude_prefill(x);
 	}
 	forget_prefill(x); /* also the part of its answer that came */
 	split_set_phase(x, SPLIT_FIRST);
@@ -182,8 +190,8 @@ static void exclude_enemies(struct exchange *x) {
 	for (uint32_t i = 0; i < x->model->n_candidates && x->n_tried < EXCHANGE_TRIES_MAX; i++) {
 		const struct candidate *c = &x->model->candidates[i];
 
-		if (split_breaker_is_open(x->worker->router->split_breaker, p->prefill_instance->serial,
-			c->instance->serial, now_s))
+		if (split_breaker_is_open(x->worker->router->split_breaker,
+			instance_life(p->prefill_instance), instance_life(c->instance), now_s))
 			x->tried[x->n_tried++] = c->slot;
 	}
 }
@@ -209,7 +217,7 @@ void split_enter(struct exchange *x, struct demand *demand, struct pick_input *i
 	if (x->split->phase != SPLIT_ALONE && (x->resume || !x->model->first)) /* or roles are others since */
 		go_alone(x);
 	aim(x, input, demand);
-	if (x->split->phase == SPLIT_SECOND)
+	if (x->split->phase == SPLIT_SECOND && !x->split->takes_avoided)
 		exclude_enemies(x);
 	input->n_tried = x->n_tried;
 }
@@ -220,6 +228,20 @@ void split_enter(struct exchange *x, struct demand *demand, struct pick_input *i
 static void forgive_enemies(struct exchange *x) {
 	if (x->split->phase == SPLIT_SECOND)
 		x->n_tried = x->split->n_tried;
+}
+
+/* It is not to be decoded by its enemies alone: another prefill may have friends. */
+static bool passes_over(struct exchange *x) {
+	struct split *p = x->split;
+
+	if (p->phase != SPLIT_SECOND || x->n_tried == p->n_tried)
+		return false;
+	forgive_enemies(x);
+	exclude_prefill(x);
+	forget_prefill(x);
+	split_set_phase(x, SPLIT_FIRST);
+	p->was_avoiding = true;
+	return true;
 }
 
 /* Nobody is left. Do those who refused it, and are avoided since, get it again? */
@@ -236,10 +258,12 @@ static bool returns(struct exchange *x) {
 static bool goes_back(struct exchange *x) {
 	struct split *p = x->split;
 
-	if (p->was_avoiding && !p->takes_avoided)
+	if (p->was_avoiding && !p->takes_avoided) {
 		p->takes_avoided = true;
-	else if (!returns(x))
+		x->n_tried = 0;
+	} else if (!returns(x)) {
 		return false;
+	}
 	split_set_phase(x, SPLIT_FIRST);
 	return true;
 }
@@ -257,6 +281,8 @@ bool split_declines(struct exchange *x, int outcome, const struct pick_result *p
 	if (p->phase == SPLIT_DECODE && outcome && returns(x)) /* what was prefilled for them is kept */
 		return true;
 	p->was_avoiding |= is_avoided;
+	if (passes_over(x))
+		return true;
 	forgive_enemies(x);
 	go_alone(x);
 	return true;
@@ -274,7 +300,7 @@ void split_wait(struct exchange *x) {
 	x->split->was_avoiding = x->split->takes_avoided = false;
 }
 
-static const struct instance *instance_of(const struct exchange *x) {
+static struct instance *instance_of(const struct exchange *x) {
 	return x->ticket.instance;
 }
 

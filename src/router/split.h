@@ -18,9 +18,10 @@
  *
  * Either leg may fail before the first byte of the answer and be had by another instance, as long as retries
  * may be made. What a decode leg was sent may have been fetched and let go by the prefill: it begins anew
- * with both, unless it was never sent, or refused. When nobody is left to prefill, or to decode what another
- * one has prefilled, the request goes on alone. Each leg holds its load to its own end; a client that
- * leaves ends both.
+ * with both, unless it was never sent, or refused for want of room; with another prefill where the decode
+ * answered that it failed, for it may not have got what was prefilled. When nobody is left to prefill, or to
+ * decode what another one has prefilled, the request goes on alone. Each leg holds its load to its own end; a
+ * client that leaves ends both.
  *
  * Part of its exchange, on its thread, in a slab of the worker.
  */
@@ -41,7 +42,7 @@ struct split {
 	struct buf *places;         /* where a list of prompts meets; NULL: it is none */
 	struct split_secret secret;
 	struct kv_traits prefill_kv, decode_kv;
-	const struct instance *prefill_instance, *decode_instance; /* as long as the views are */
+	struct instance *prefill_instance, *decode_instance; /* as long as the views are */
 	struct slice prefill_engine;
 	uint64_t prefill_begun_ns;
 	uint64_t prefill_due_ms; /* of the prefill leg aside: its next byte; UINT64_MAX: whenever */
@@ -49,7 +50,7 @@ struct split {
 	uint8_t n_tried;         /* of the exchange's, without the enemies of this prefill */
 	uint8_t phase;
 	uint8_t connector;  /* enum connector, of who was picked first */
-	bool was_avoiding;  /* it goes alone since who could prefill or decode failed lately */
+	bool was_avoiding;  /* who could prefill or decode, by itself or for the other one, failed lately */
 	bool takes_avoided; /* and that did not do */
 	bool has_answer;    /* the prefill's is complete */
 	bool has_head;      /* that of the prefill leg aside has come */
@@ -118,8 +119,9 @@ bool split_is_prefilling(const struct exchange *x);
 /* How often what is in hand was sent: each leg has its attempts. */
 unsigned split_sends(const struct exchange *x);
 
-/* What was in hand is lost, and is had elsewhere: what is of no use for that ends now, while it waits. */
-void split_step_back(struct exchange *x);
+/* What was in hand is lost, or was answered with this status (0: by nothing), and is had elsewhere: what is
+ * of no use for that ends now, while it waits. */
+void split_step_back(struct exchange *x, unsigned status);
 
 /* From aside to hand, to be worked on: what it waits for is counted from now on. */
 void split_take(struct exchange *x, struct aside *a);

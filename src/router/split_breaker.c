@@ -6,8 +6,8 @@
 #define NAME_SHIFT 40
 #define FAIL_SHIFT 32
 
-static uint64_t name_of(uint32_t prefill, uint32_t decode) {
-	return mix64((uint64_t)prefill << 32 | decode);
+static uint64_t name_of(uint64_t prefill, uint64_t decode) {
+	return mix64(mix64(prefill) + decode);
 }
 
 static uint64_t cell_name(uint64_t name) {
@@ -20,13 +20,13 @@ static uint64_t read_cell(const struct split_breaker *b, uint64_t name) {
 	return cell >> NAME_SHIFT == cell_name(name) ? cell : 0;
 }
 
-bool split_breaker_is_open(const struct split_breaker *b, uint32_t prefill, uint32_t decode, uint64_t now_s) {
+bool split_breaker_is_open(const struct split_breaker *b, uint64_t prefill, uint64_t decode, uint64_t now_s) {
 	uint64_t cell = read_cell(b, name_of(prefill, decode));
 
 	return (uint8_t)(cell >> FAIL_SHIFT) >= SPLIT_BREAKER_FAILURES && now_s < (uint32_t)cell;
 }
 
-void split_breaker_fail(struct split_breaker *b, uint32_t prefill, uint32_t decode, uint64_t now_s) {
+void split_breaker_fail(struct split_breaker *b, uint64_t prefill, uint64_t decode, uint64_t now_s) {
 	uint64_t name = name_of(prefill, decode);
 	uint64_t n = (uint8_t)(read_cell(b, name) >> FAIL_SHIFT);
 
@@ -36,7 +36,7 @@ void split_breaker_fail(struct split_breaker *b, uint32_t prefill, uint32_t deco
 	    memory_order_relaxed);
 }
 
-void split_breaker_succeed(struct split_breaker *b, uint32_t prefill, uint32_t decode) {
+void split_breaker_succeed(struct split_breaker *b, uint64_t prefill, uint64_t decode) {
 	uint64_t name = name_of(prefill, decode);
 
 	if (read_cell(b, name))

@@ -2,8 +2,8 @@
  * split_breaker: pairs of prefill and decode instances that do not get on, where each does with others.
  *
  * Three requests in a row that a decode instance failed with what this prefill had computed, and the two are
- * not put together for half a minute. A table of fixed size, shared by all workers, lossy: two pairs in one
- * cell forget each other. Relaxed atomics; any thread.
+ * not put together for half a minute, unless one of them is restarted meanwhile. A table of fixed size,
+ * shared by all workers, lossy: two pairs in one cell forget each other. Relaxed atomics; any thread.
  */
 #pragma once
 
@@ -19,7 +19,7 @@ struct split_breaker {
 	_Atomic uint64_t cells[SPLIT_BREAKER_CELLS]; /* private; zeroed: all get on */
 };
 
-/* Serials of instances (fleet/instance.h); `now_s` is monotonic. */
-bool split_breaker_is_open(const struct split_breaker *b, uint32_t prefill, uint32_t decode, uint64_t now_s);
-void split_breaker_fail(struct split_breaker *b, uint32_t prefill, uint32_t decode, uint64_t now_s);
-void split_breaker_succeed(struct split_breaker *b, uint32_t prefill, uint32_t decode);
+/* Lives of instances (fleet/instance.h); `now_s` is monotonic. */
+bool split_breaker_is_open(const struct split_breaker *b, uint64_t prefill, uint64_t decode, uint64_t now_s);
+void split_breaker_fail(struct split_breaker *b, uint64_t prefill, uint64_t decode, uint64_t now_s);
+void split_breaker_succeed(struct split_breaker *b, uint64_t prefill, uint64_t decode);

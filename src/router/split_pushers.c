@@ -5,7 +5,7 @@
 #define CELLS 128u
 
 struct cell {
-	uint64_t name; /* 0: empty */
+	uint64_t life; /* 0: empty */
 	uint16_t ends[4];
 	char text[SPLIT_PUSH_BYTES];
 };
@@ -14,15 +14,8 @@ struct split_pushers {
 	struct cell cells[CELLS];
 };
 
-/* Of this life of it. */
-static uint64_t name_of(const struct instance *inst) {
-	uint64_t n_restarts = atomic_load_explicit(&inst->learned.n_restarts, memory_order_relaxed);
-
-	return n_restarts << 32 | inst->serial;
-}
-
-static size_t place_of(uint64_t name) {
-	return mix64(name) % CELLS;
+static size_t place_of(uint64_t life) {
+	return mix64(life) % CELLS;
 }
 
 void split_pushers_keep(
@@ -32,8 +25,8 @@ void split_pushers_keep(
 
 	if (!*pushers)
 		*pushers = calloc(1, sizeof(**pushers));
-	struct cell *cell = &(*pushers)->cells[place_of(name_of(inst))];
-	cell->name = name_of(inst);
+	struct cell *cell = &(*pushers)->cells[place_of(instance_life(inst))];
+	cell->life = instance_life(inst);
 	for (unsigned i = 0; i < n_elems(texts); i++) {
 		assert(texts[i].n <= sizeof(cell->text) - used);
 		memmove(cell->text + used, texts[i].p, texts[i].n);
@@ -45,10 +38,10 @@ void split_pushers_keep(
 bool split_pushers_find(
     const struct split_pushers *pushers, const struct instance *inst, struct split_push *push_out) {
 	struct slice *texts[] = { &push_out->engine, &push_out->host, &push_out->port, &push_out->tp_size };
-	const struct cell *cell = pushers ? &pushers->cells[place_of(name_of(inst))] : NULL;
+	const struct cell *cell = pushers ? &pushers->cells[place_of(instance_life(inst))] : NULL;
 	size_t from = 0;
 
-	if (!cell || cell->name != name_of(inst))
+	if (!cell || cell->life != instance_life(inst))
 		return false;
 	for (unsigned i = 0; i < n_elems(texts); i++) {
 		*texts[i] = (struct slice){ cell->text + from, cell->ends[i] - from };
@@ -58,10 +51,10 @@ bool split_pushers_find(
 }
 
 void split_pushers_forget(struct split_pushers *pushers, const struct instance *inst) {
-	struct cell *cell = pushers ? &pushers->cells[place_of(name_of(inst))] : NULL;
+	struct cell *cell = pushers ? &pushers->cells[place_of(instance_life(inst))] : NULL;
 
-	if (cell && cell->name == name_of(inst))
-		cell->name = 0;
+	if (cell && cell->life == instance_life(inst))
+		cell->life = 0;
 }
 
 void split_pushers_free(struct split_pushers **pushers) {

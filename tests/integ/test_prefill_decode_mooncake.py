@@ -164,7 +164,8 @@ def test_who_dies_is_done_without_and_taken_back(pairs, role):
     assert set(statuses) == {200}
     eventually(lambda: fleet.front.metric("headrace_in_flight") == 0 and not any(e.count("running") for e in fleet.engines))
     if role == "prefills":
-        assert fleet.kv_engines()[dies.url] == said_by(fleet, 0)["0"] != before[dies.url]
+        eventually(lambda: fleet.kv_engines()[dies.url] == said_by(fleet, 0)["0"])
+        assert fleet.kv_engines()[dies.url] != before[dies.url]
 
 
 def test_each_rank_has_a_name_of_its_own(pairs):

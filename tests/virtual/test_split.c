@@ -322,6 +322,76 @@ static void test_a_decode_refuses(void **state) {
 	finish(w, other(second, 1, 2), client);
 }
 
+/* Who prefilled may be the one to blame: both are others then, or one engine does it all. */
+static void fail_to_fetch(unsigned n_prefills) {
+	struct world *w = pairs_world(&pairs_nixl, n_prefills, 2);
+	int n = (int)n_prefills;
+	w->config.retry.refusals |= 1u << RETRY_500;
+	struct peer *client = post(w, CHAT, ASKED), *first = n_prefills == 2 ? either(0, 1) : net_newest(0);
+
+	say(w, first, PREFILLED("7"));
+	struct peer *second = either(n, n + 1);
+	say(w, second, "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n");
+	world_pass(w, WAIT_MS);
+	assert_int_equal(w->worker.metrics->prefills, 1);
+	if (n_prefills == 2) {
+		expect_leg(other(first, 0, 1), REST);
+		say(w, other(first, 0, 1), PREFILLED("8"));
+	}
+	expect_leg(other(second, n, n + 1), n_prefills == 2 ? GIVEN("8") : ASKED);
+	finish(w, other(second, n, n + 1), client);
+}
+
+static void test_a_decode_fails_to_fetch(void **state) {
+	fail_to_fetch(2);
+	fail_to_fetch(1);
+}
+
+static struct instance *instance_at(struct world *w, uint16_t slot) {
+	const struct snapshot *snap = w->worker.view->snapshot;
+	uint32_t row = 0;
+
+	while (snap->rows[row].instance->slot != slot)
+		row++;
+	return snap->rows[row].instance;
+}
+
+static void set_at_odds(struct world *w, uint16_t prefill, uint16_t decode) {
+	for (unsigned i = 0; i < SPLIT_BREAKER_FAILURES; i++)
+		split_breaker_fail(&w->split_breaker, instance_life(instance_at(w, prefill)),
+		    instance_life(instance_at(w, decode)), loop_now_ms(&w->worker.loop) / 1000);
+}
+
+/* Another prefill does, before nobody does. */
+static void test_who_gets_on_with_no_decode_is_passed_over(void **state) {
+	struct world *w = pairs_world(&pairs_nixl, 2, 1);
+
+	set_at_odds(w, 0, 2);
+	for (unsigned i = 1; i <= 4; i++) {
+		struct peer *client = post(w, CHAT, ASKED);
+
+		assert_null(net_newest(0));
+		say(w, net_newest(1), PREFILLED("7"));
+		expect_leg(net_newest(2), GIVEN("7"));
+		say(w, net_newest(2), ANSWER_OK);
+		expect_answer(client, 200, "ok");
+		expect_idle(w);
+	}
+	expect_end(w, 4);
+}
+
+/* Nobody else is there, and none of these does it all. */
+static void test_who_does_not_get_on_is_better_than_nobody(void **state) {
+	struct world *w = pairs_world(&pairs_sglang, 2, 1);
+
+	set_at_odds(w, 0, 2);
+	set_at_odds(w, 1, 2);
+	struct peer *client = post(w, CHAT, ASKED);
+
+	say(w, either(0, 1), PREFILLED("7"));
+	finish(w, net_newest(2), client);
+}
+
 /* Where both are asked at once the prefill ends with it, and not when the wait for another one is over. */
 static void test_a_decode_refuses_while_it_is_prefilled(void **state) {
 	struct world *w = pairs_world(&pairs_sglang, 1, 2);
@@ -410,6 +480,9 @@ int main(void) {
 		cmocka_unit_test(test_a_prefill_that_falls_silent_is_given_up),
 		cmocka_unit_test(test_a_decode_is_lost),
 		cmocka_unit_test(test_a_decode_refuses),
+		cmocka_unit_test(test_a_decode_fails_to_fetch),
+		cmocka_unit_test(test_who_gets_on_with_no_decode_is_passed_over),
+		cmocka_unit_test(test_who_does_not_get_on_is_better_than_nobody),
 		cmocka_unit_test(test_a_decode_refuses_while_it_is_prefilled),
 		cmocka_unit_test(test_a_stream_that_is_cut_goes_on_at_one),
 		cmocka_unit_test(test_the_client_leaves),

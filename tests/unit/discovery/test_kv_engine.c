@@ -183,6 +183,22 @@ static void a_restart_makes_the_name_void(void **state) {
 	scene_close(s);
 }
 
+static void who_is_in_doubt_is_asked_again(void **state) {
+	struct scene *s = scene_open(0);
+
+	say(s, ENGINES);
+	far_pass(&s->rig, 5000);
+	for (unsigned i = 0; i < 2; i++) {
+		atomic_fetch_add(&first(s)->learned.n_doubts, 1);
+		assert_string_not_equal(name_of(s), "");
+		assert_in_range(asked_after_ms(s, "{\"0\":{\"engine_id\":\"new\"}}"), i * 900, i * 900 + 500);
+		assert_string_equal(name_of(s), "new");
+	}
+	assert_int_equal(first(s)->learned.n_restarts, 1); /* which nobody else had seen */
+	assert_false(is_asked(s));
+	scene_close(s);
+}
+
 static void who_was_unhealthy_is_asked_when_it_is_back(void **state) {
 	struct scene *s = scene_open(0);
 
@@ -239,6 +255,7 @@ int main(void) {
 		cmocka_unit_test(the_question_names_the_bootstrap_server),
 		cmocka_unit_test(who_does_not_say_it_is_asked_less_and_less_often),
 		cmocka_unit_test(a_restart_makes_the_name_void),
+		cmocka_unit_test(who_is_in_doubt_is_asked_again),
 		cmocka_unit_test(who_was_unhealthy_is_asked_when_it_is_back),
 		cmocka_unit_test(prefill_engines_of_mooncake_alone_are_asked),
 		cmocka_unit_test(who_leaves_is_let_go),

@@ -769,7 +769,9 @@ static void what_a_connector_calls_an_engine_is_in_its_row(void **state) {
 	snap = build(fleet);
 	assert_int_equal(snap->rows[0].kv_engine.n, FLEET_KV_ENGINE_BYTES);
 	snapshot_unref(&snap);
+	assert_int_equal(inst->learned.n_restarts, 1);
 	assert_int_equal(fleet_set_kv_engine(fleet, inst, (struct slice){ NULL, 0 }), 0);
+	assert_int_equal(inst->learned.n_restarts, 1);
 	snap = build(fleet);
 	assert_int_equal(snap->rows[0].kv_engine.n, 0);
 	snapshot_unref(&snap);

@@ -4,6 +4,7 @@ void aside_put(struct exchange *x, struct aside *a) {
 	assert(!aside_is_there(a));
 	*a = (struct aside){ .up = x->up,
 		.upstream = x->upstream,
+		.held_head = x->held_head,
 		.view = x->view,
 		.model = x->model,
 		.moved_ms = x->moved_ms,
@@ -19,6 +20,7 @@ void aside_put(struct exchange *x, struct aside *a) {
 	ticket_move(&a->ticket, &x->ticket);
 	x->up = (struct call){ .conn = NULL };
 	x->upstream = NULL;
+	x->held_head = NULL;
 	x->view = NULL;
 	x->moved_ms = 0;
 	x->n_interim = 0;
@@ -26,9 +28,10 @@ void aside_put(struct exchange *x, struct aside *a) {
 }
 
 void aside_take(struct exchange *x, struct aside *a) {
-	assert(!x->upstream && !x->view);
+	assert(!x->upstream && !x->view && !x->held_head);
 	x->up = a->up;
 	x->upstream = a->upstream;
+	x->held_head = a->held_head;
 	x->view = a->view;
 	x->model = a->model;
 	x->moved_ms = a->moved_ms;
@@ -43,6 +46,7 @@ void aside_take(struct exchange *x, struct aside *a) {
 	x->is_tls_refused = a->is_tls_refused;
 	ticket_move(&x->ticket, &a->ticket);
 	a->upstream = NULL;
+	a->held_head = NULL;
 	a->view = NULL;
 }
 

@@ -12,6 +12,7 @@
 struct aside {
 	struct call up;
 	struct upstream *upstream; /* NULL: it has no connection yet, or any more */
+	struct buf *held_head;     /* as the exchange has it */
 	struct view *view;         /* NULL: nobody is aside */
 	const struct model *model;
 	struct ticket ticket;

@@ -35,6 +35,7 @@ void attempt_release_with(
 }
 
 void attempt_drop(struct exchange *x) {
+	buf_unref(exchange_bufs(x), &x->held_head);
 	if (!x->upstream)
 		return;
 	call_deinit(&x->up);
@@ -308,6 +309,18 @@ static void mark_sent(struct exchange *x) {
 		hedge_watch(x);
 }
 
+/* The client's answer begins. */
+static enum next begin_answer(struct exchange *x, const struct head *head) {
+	struct buf *held = x->held_head; /* where the head may stand */
+
+	x->held_head = NULL;
+	if (x->hedge)
+		hedge_answer(x, head);
+	enum next next = answer_begin(x, head);
+	buf_unref(exchange_bufs(x), &held);
+	return next;
+}
+
 enum next attempt_answered(struct exchange *x, const struct head *head) {
 	uint64_t wait_ms;
 	if (hedge_does_lose(x, head)) {
@@ -318,11 +331,21 @@ enum next attempt_answered(struct exchange *x, const struct head *head) {
 		split_judge(x, head->status);
 	if (is_refused(x, head, &wait_ms))
 		return retry(x, CAUSE_UPSTREAM_REFUSED, head->status, wait_ms);
-	if (x->split && split_is_doubted(x, head->status) && exchange_config(x)->retry.sent && may_retry(x))
+	if (!x->retry_bar && x->split && split_is_doubted(x, head->status) &&
+	    exchange_config(x)->retry.sent && may_retry(x))
 		return retry(x, CAUSE_UPSTREAM_CLOSED, head->status, 0);
 	if (x->split && split_takes(x, head))
 		return NEXT;
-	return hedge_answer(x, head);
+	return begin_answer(x, head);
+}
+
+static int recv_head(struct exchange *x, struct head_room *room, const struct head **head_out) {
+	if (x->hedge)
+		return hedge_recv_head(x, room, head_out);
+	if (x->split)
+		return split_recv_head(x, room, head_out);
+	*head_out = &room->head;
+	return call_recv_head(&x->up, room, x->is_head ? METHOD_HEAD : METHOD_OTHER);
 }
 
 /* Nothing has come. Is that too long? */
@@ -344,7 +367,7 @@ enum next step_await_head(struct exchange *x) {
 	if (x->hedge && hedge_hear(x, &next))
 		return next;
 	for (;;) {
-		int r = hedge_recv_head(x, &room, &head);
+		int r = recv_head(x, &room, &head);
 		if (r == CALL_E_AGAIN)
 			return await_more(x);
 		enum cause lost = r == CALL_E_BAD ? CAUSE_UPSTREAM_MALFORMED : CAUSE_UPSTREAM_CLOSED;

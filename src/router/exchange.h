@@ -60,7 +60,8 @@ struct exchange {
 	struct job job;
 	struct timer timer;
 	struct list link;
-	struct buf *head; /* the request's, until the answer begins */
+	struct buf *head;      /* the request's, until the answer begins */
+	struct buf *held_head; /* of an answer's, by held_head_recv(); NULL: none is held back */
 	struct hold hold;
 	struct resume *resume; /* NULL: its answer cannot be gone on with by another engine */
 	struct buf *replay;    /* of replay_keep(), for the log; NULL: it is not logged */
@@ -117,7 +118,7 @@ struct exchange {
 					 the end */
 };
 
-_Static_assert(sizeof(struct exchange) <= 944, "an open stream costs little");
+_Static_assert(sizeof(struct exchange) <= 952, "an open stream costs little");
 _Static_assert(EXCHANGE_TEXT_MAX <= UINT8_MAX, "path_n");
 
 /* For the server: a valid head has come. */

@@ -1,5 +1,6 @@
 #include "router/hedge.h"
 
+#include "router/held_head.h"
 #include "router/journal.h"
 #include "router/steps.h"
 
@@ -51,7 +52,7 @@ void hedge_watch(struct exchange *x) {
 		h = x->hedge = slab_get_zeroed(&x->worker->hedges);
 		lateness_save(model_of(x), options_of(x));
 	}
-	assert(!h->head);
+	assert(!x->held_head);
 	h->due_ms = UINT64_MAX;
 	if (h->was_begun)
 		return;
@@ -74,19 +75,9 @@ static bool has_leave(struct exchange *x) {
 
 /* --- from hand to hand -------------------------------------------------------------------------- */
 
-/* With the head of its answer. */
-static void set_aside(struct exchange *x, struct aside *a, struct buf **head) {
-	aside_put(x, a);
-	*head = x->hedge->head;
-	x->hedge->head = NULL;
-}
-
-static void take_in_hand(struct exchange *x, struct aside *a, struct buf **head) {
-	assert(!x->hedge->head);
+static void take_in_hand(struct exchange *x, struct aside *a) {
 	aside_take(x, a);
 	x->last_cause = CAUSE_NONE;
-	x->hedge->head = *head;
-	*head = NULL;
 }
 
 /* Who is aside is, as if it had been tried. */
@@ -103,18 +94,13 @@ static void include(struct exchange *x, uint16_t slot) {
 		}
 }
 
-static void forget_head(struct exchange *x) {
-	buf_unref(exchange_bufs(x), &x->hedge->head);
-}
-
 /* Who is aside has failed, or lost; `head` of what it answered, NULL: nothing. */
 static void leave_aside(struct exchange *x, enum cause cause, const struct head *head) {
 	struct hedge *h = x->hedge;
 	struct aside second = { .view = NULL };
-	struct buf *second_head;
 
-	set_aside(x, &second, &second_head);
-	take_in_hand(x, &h->aside, &h->aside_head);
+	aside_put(x, &second);
+	take_in_hand(x, &h->aside);
 	if (cause == CAUSE_HEDGE_LOST) {
 		learn(x); /* it would have taken so long and longer */
 		include(x, x->ticket.instance->slot);
@@ -122,9 +108,8 @@ static void leave_aside(struct exchange *x, enum cause cause, const struct head 
 	if (head)
 		(void)attempt_heed_rest(x, head);
 	attempt_leave(x, cause, head ? head->status : 0);
-	forget_head(x);
 	worker_view_release(x->worker, &x->view);
-	take_in_hand(x, &second, &second_head);
+	take_in_hand(x, &second);
 }
 
 enum next hedge_begin(struct exchange *x) {
@@ -135,7 +120,7 @@ enum next hedge_begin(struct exchange *x) {
 	h->was_begun = true;
 	if (!has_leave(x))
 		return NEXT;
-	set_aside(x, &h->aside, &h->aside_head);
+	aside_put(x, &h->aside);
 	exclude(x, h->aside.ticket.instance->slot);
 	x->view = worker_view(x->worker);
 	return exchange_go(x, STEP_PICK);
@@ -157,8 +142,7 @@ enum next hedge_take_back(struct exchange *x) {
 	assert(hedge_is_out(x) && !ticket_is_open(&x->ticket));
 	if (x->view)
 		worker_view_release(x->worker, &x->view);
-	forget_head(x);
-	take_in_hand(x, &h->aside, &h->aside_head);
+	take_in_hand(x, &h->aside);
 	include(x, x->ticket.instance->slot);
 	if (!h->sent)
 		lateness_give_back(model_of(x));
@@ -183,40 +167,16 @@ static bool is_race(const struct exchange *x) {
 	return hedge_is_out(x) || x->hedge->due_ms != UINT64_MAX;
 }
 
-static bool is_stream(const struct head *head) {
-	struct tap tap;
-
-	if (head->status < 200 || head->status >= 300)
-		return false;
-	tap_init(&tap, head);
-	return tap.kind == TAP_EVENTS;
-}
-
 /* The head of the answer on `up`, with something behind it where that is to be awaited. */
 static int recv_head(struct exchange *x, struct call *up, struct buf **held, struct head_room *room,
     const struct head **head_out) {
-	*head_out = &room->head;
-	if (!*held) {
-		int r = call_recv_head(up, room, METHOD_OTHER);
-		bool is_held = r == 0 && is_race(x) && !up->conn->unread.n && !call_is_received(up);
-		if (!is_held || !is_stream(&room->head))
-			return r;
-		*held = head_copy(exchange_bufs(x), &room->head);
-	}
-	*head_out = (const struct head *)(*held)->data;
-	if (!is_race(x))
-		return 0;
-	int r = conn_fill(up->conn, HEAD_BYTES_MAX);
-	if (r == CONN_E_AGAIN)
-		return CALL_E_AGAIN;
-	return r && hedge_is_out(x) ? CALL_E_GONE : 0; /* alone, the answer is what it is */
+	int r = held_head_recv(x, up, held, is_race(x), room, head_out);
+
+	return r == CALL_E_GONE && *held && !hedge_is_out(x) ? 0 : r; /* alone, the answer is what it is */
 }
 
 int hedge_recv_head(struct exchange *x, struct head_room *room, const struct head **head_out) {
-	if (x->hedge)
-		return recv_head(x, &x->up, &x->hedge->head, room, head_out);
-	*head_out = &room->head;
-	return call_recv_head(&x->up, room, x->is_head ? METHOD_HEAD : METHOD_OTHER);
+	return recv_head(x, &x->up, &x->held_head, room, head_out);
 }
 
 bool hedge_hear(struct exchange *x, enum next *next_out) {
@@ -228,7 +188,7 @@ bool hedge_hear(struct exchange *x, enum next *next_out) {
 	do {
 		if (!hedge_is_out(x))
 			return false;
-		r = recv_head(x, &h->aside.up, &h->aside_head, &room, &head);
+		r = recv_head(x, &h->aside.up, &h->aside.held_head, &room, &head);
 		if (r == CALL_E_AGAIN)
 			return false;
 		if (r == CALL_E_GONE)
@@ -248,24 +208,16 @@ bool hedge_does_lose(const struct exchange *x, const struct head *head) {
 	return hedge_is_out(x) && head->status > GOOD_MAX;
 }
 
-enum next hedge_answer(struct exchange *x, const struct head *head) {
-	struct hedge *h = x->hedge;
-	struct buf *held;
+void hedge_answer(struct exchange *x, const struct head *head) {
+	const struct hedge *h = x->hedge;
 
-	if (!h)
-		return answer_begin(x, head);
-	held = h->head; /* where the head may stand */
-	h->head = NULL;
-	if (is_stream(head) && !x->upstream->conn.unread.n && !call_is_received(&x->up))
+	if (held_head_is_stream(head) && !x->upstream->conn.unread.n && !call_is_received(&x->up))
 		x->asked_ms = (uint32_t)x->moved_ms;
 	else if (head->status < 300)
 		learn(x);
 	if (h->sent && h->sent == x->n_sends)
 		metric_add(&x->worker->metrics->hedges_won, 1);
 	hedge_end(x, CAUSE_HEDGE_LOST);
-	enum next next = answer_begin(x, head);
-	buf_unref(exchange_bufs(x), &held);
-	return next;
 }
 
 void hedge_learn(struct exchange *x) {
@@ -278,7 +230,6 @@ void hedge_end(struct exchange *x, enum cause cause) {
 		return;
 	if (hedge_is_out(x))
 		leave_aside(x, cause, NULL);
-	forget_head(x);
 	slab_put(&x->worker->hedges, x->hedge);
 	x->hedge = NULL;
 }

@@ -25,11 +25,9 @@ enum next;
 
 struct hedge {
 	struct aside aside;
-	struct buf *aside_head; /* of its answer, held back; NULL: none has come */
-	struct buf *head;       /* the same of the attempt in hand */
-	uint64_t due_ms;        /* when a second request is made; UINT64_MAX: none will be */
-	uint8_t sent;   /* the number of the second one among the sends; 0: it was not sent, or is gone */
-	bool was_begun; /* a second one was picked for, or there was no leave to */
+	uint64_t due_ms; /* when a second request is made; UINT64_MAX: none will be */
+	uint8_t sent;    /* the number of the second one among the sends; 0: it was not sent, or is gone */
+	bool was_begun;  /* a second one was picked for, or there was no leave to */
 };
 
 static inline bool hedge_is_out(const struct exchange *x) {
@@ -45,7 +43,7 @@ static inline uint64_t hedge_due_ms(const struct exchange *x) {
 void hedge_watch(struct exchange *x);
 
 /* As call_recv_head() of the attempt in hand, but that heads of event streams are held back. The head is good
- * until the next receive or hedge_end(). */
+ * until the next receive or attempt_drop(). */
 must_use int hedge_recv_head(struct exchange *x, struct head_room *room, const struct head **head_out);
 
 /* It is due: sets the attempt in hand aside and goes for a second one, if there is leave to. */
@@ -66,8 +64,8 @@ enum next hedge_fall_back(struct exchange *x, enum cause cause, unsigned status)
 /* Whether an answer with this head is none to end the race by: the other one is waited for. */
 bool hedge_does_lose(const struct exchange *x, const struct head *head);
 
-/* The attempt in hand begins its answer by this head of hedge_recv_head(). */
-enum next hedge_answer(struct exchange *x, const struct head *head);
+/* The attempt in hand begins its answer by this head of hedge_recv_head(): the race is over. */
+void hedge_answer(struct exchange *x, const struct head *head);
 
 /* The first byte behind the head of a stream that was passed on alone has come (x->asked_ms). */
 void hedge_learn(struct exchange *x);

@@ -92,6 +92,10 @@ struct slice split_edit(const struct exchange *x, struct splice *out);
 /* The prefill leg has its request and both are to be asked at once: goes on with the decode leg. */
 must_use bool split_goes_on(struct exchange *x, enum next *next_out);
 
+/* As call_recv_head() of the leg in hand; a decode's stream has not begun with its head alone, as long as its
+ * prompt is being computed. The head is good until the next receive or attempt_drop(). */
+must_use int split_recv_head(struct exchange *x, struct head_room *room, const struct head **head_out);
+
 /* The leg in hand is answered with this status, be it taken or not, or by nothing (0): whether the two get
  * on. */
 void split_judge(struct exchange *x, unsigned status);

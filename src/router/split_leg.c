@@ -3,6 +3,7 @@
  */
 #include "router/split.h"
 
+#include "router/held_head.h"
 #include "router/journal.h"
 #include "router/split_breaker.h"
 #include "router/split_pushers.h"
@@ -135,6 +136,12 @@ enum next step_collect(struct exchange *x) {
 	}
 }
 
+int split_recv_head(struct exchange *x, struct head_room *room, const struct head **head_out) {
+	bool is_awaited = x->split->phase == SPLIT_DECODE && aside_is_there(&x->split->prefill);
+
+	return held_head_recv(x, &x->up, &x->held_head, is_awaited, room, head_out);
+}
+
 /* What the two make of it together counts for both, as the answer to the decode leg says. */
 void split_judge(struct exchange *x, unsigned status) {
 	const struct split *p = x->split;
@@ -253,6 +260,7 @@ static int hear_head(struct exchange *x, struct head_room *room) {
 	p->is_stream = tap.kind == TAP_EVENTS;
 	p->keeps_engine = room->head.keep_alive;
 	p->has_head = room->head.status < 300;
+	wait_aside(x, exchange_timeouts(x)->stream_idle_ms);
 	return p->has_head ? 0 : CALL_E_BAD;
 }
 

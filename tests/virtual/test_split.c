@@ -156,21 +156,66 @@ static void test_a_prefill_is_lost_at_every_byte(void **state) {
 }
 
 /* What the client has had stays: who decodes may have all it needs. */
-static void test_a_prefill_is_lost_behind_the_answers_head(void **state) {
+static void test_a_prefill_is_lost_behind_the_first_event(void **state) {
 	for (unsigned i = 1; i < n_elems(hows); i++) {
 		struct world *w = pairs_world(hows[i], 2, 1);
 		struct peer *client = post(w, CHAT, ASKED), *decode = net_newest(2), *prefill = either(0, 1);
 
 		say(w, decode, SSE_HEAD);
+		say_chunk(w, decode, "data: {}\n\n");
 		peer_break(prefill);
 		world_pass(w, WAIT_MS);
 		assert_null(other(prefill, 0, 1));
 		assert_int_equal(world_load(w), 1);
+		say(w, decode, "0\r\n\r\n");
+		expect_answer(client, 200, "data: {}\n\n");
+		expect_idle(w);
+		expect_end(w, 1);
+	}
+}
+
+/* The head of a stream alone says nothing: the client gets it when the prefill is over. */
+static void test_a_streams_head_is_held_back_for_the_prefill(void **state) {
+	for (unsigned i = 1; i < n_elems(hows); i++) {
+		struct world *w = pairs_world(hows[i], 1, 1);
+		struct peer *client = post(w, CHAT, ASKED), *decode = net_newest(1);
+
+		say(w, decode, SSE_HEAD);
+		expect_nothing(client);
+		say(w, net_newest(0), PREFILLED("7"));
 		say_chunk(w, decode, "data: {}\n\n");
 		say(w, decode, "0\r\n\r\n");
 		expect_answer(client, 200, "data: {}\n\n");
 		expect_idle(w);
 		expect_end(w, 1);
+	}
+}
+
+/* Either is lost then, and the client sees nothing of that. */
+static void test_what_is_lost_behind_a_streams_head_is_had_again(void **state) {
+	for (unsigned i = 1; i < n_elems(hows); i++)
+		for (unsigned is_silent = 0; is_silent < 2; is_silent++) {
+			struct world *w = pairs_world(hows[i], 2, 1);
+			struct peer *client = post(w, CHAT, ASKED), *prefill = either(0, 1);
+
+			say(w, net_newest(2), SSE_HEAD);
+			if (!is_silent)
+				peer_break(prefill);
+			world_pass(w, is_silent * 7000 + WAIT_MS);
+			expect_closed(prefill);
+			expect_nothing(client);
+			expect_leg(other(prefill, 0, 1), REST);
+			finish(w, net_newest(2), client);
+		}
+	for (unsigned i = 1; i < n_elems(hows); i++) {
+		struct world *w = pairs_world(hows[i], 1, 2);
+		struct peer *client = post(w, CHAT, ASKED), *decode = either(1, 2);
+
+		say(w, decode, SSE_HEAD);
+		peer_close(decode);
+		world_pass(w, WAIT_MS);
+		expect_nothing(client);
+		finish(w, other(decode, 1, 2), client);
 	}
 }
 
@@ -279,6 +324,24 @@ static void test_a_prefill_that_falls_silent_is_given_up(void **state) {
 	for (unsigned i = 0; i < n_elems(hows); i++)
 		for (unsigned k = 0; k < n_elems(places); k++)
 			fall_silent(hows[i], places[k]);
+}
+
+/* Each of its bytes is a sign of life. */
+static void test_a_prefills_head_in_time_is_enough(void **state) {
+	const size_t n =
+	    strlen(PREFILLED("7")) - strlen("{\"kv_transfer_params\":{\"remote_block_ids\":[7]}}");
+
+	for (unsigned i = 0; i < n_elems(hows); i++) {
+		struct world *w = pairs_world(hows[i], 1, 1);
+		struct peer *client = post(w, CHAT, ASKED), *prefill = net_newest(0);
+
+		world_pass(w, 5500);
+		peer_say(prefill, slice_head(SLICE(PREFILLED("7")), n));
+		world_pass(w, 2000);
+		say(w, prefill, &PREFILLED("7")[n]);
+		assert_int_equal(net_n_connects(0), 1);
+		finish(w, net_newest(1), client);
+	}
 }
 
 /* --- a decode is lost ---------------------------------------------------------------------------- */
@@ -405,6 +468,17 @@ static void test_a_decode_refuses_while_it_is_prefilled(void **state) {
 	finish(w, other(second, 1, 2), client);
 }
 
+static void test_a_retry_is_denied_once(void **state) {
+	struct world *w = pairs_world(&pairs_sglang, 1, 2);
+
+	w->config.retry.budget = 0;
+	struct peer *client = post(w, CHAT, ASKED);
+	say(w, either(1, 2), "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n");
+	expect_answer(client, 503, "");
+	assert_int_equal(w->worker.metrics->retries_denied, 1);
+	expect_end(w, 1);
+}
+
 /* Behind its first words: one engine does the rest, and the prefill, which may be at work, is of no use. */
 static void test_a_stream_that_is_cut_goes_on_at_one(void **state) {
 	for (unsigned i = 0; i < n_elems(hows); i++) {
@@ -472,18 +546,22 @@ int main(void) {
 		cmocka_unit_test(test_byte_by_byte),
 		cmocka_unit_test(test_an_event_that_is_too_large_comes_once),
 		cmocka_unit_test(test_a_prefill_is_lost_at_every_byte),
-		cmocka_unit_test(test_a_prefill_is_lost_behind_the_answers_head),
+		cmocka_unit_test(test_a_prefill_is_lost_behind_the_first_event),
+		cmocka_unit_test(test_a_streams_head_is_held_back_for_the_prefill),
+		cmocka_unit_test(test_what_is_lost_behind_a_streams_head_is_had_again),
 		cmocka_unit_test(test_a_prefill_that_was_never_sent),
 		cmocka_unit_test(test_a_prefill_that_takes_no_connection),
 		cmocka_unit_test(test_a_prefill_that_there_is_no_memory_for),
 		cmocka_unit_test(test_a_prefill_ends_with_the_answer),
 		cmocka_unit_test(test_a_prefill_that_falls_silent_is_given_up),
+		cmocka_unit_test(test_a_prefills_head_in_time_is_enough),
 		cmocka_unit_test(test_a_decode_is_lost),
 		cmocka_unit_test(test_a_decode_refuses),
 		cmocka_unit_test(test_a_decode_fails_to_fetch),
 		cmocka_unit_test(test_who_gets_on_with_no_decode_is_passed_over),
 		cmocka_unit_test(test_who_does_not_get_on_is_better_than_nobody),
 		cmocka_unit_test(test_a_decode_refuses_while_it_is_prefilled),
+		cmocka_unit_test(test_a_retry_is_denied_once),
 		cmocka_unit_test(test_a_stream_that_is_cut_goes_on_at_one),
 		cmocka_unit_test(test_the_client_leaves),
 	};

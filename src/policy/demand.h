@@ -34,6 +34,7 @@ struct demand {
 	uint64_t prompt_bytes;  /* of the prompt-bearing values */
 	bool is_counted;        /* token ids were given: what its bytes are worth is no measure of others */
 	bool is_batch;          /* several prompts: their sum needs no common context */
+	bool is_indivisible;    /* no connector knows it: any engine but those that prefill may have it */
 	bool is_prefilled;      /* another instance has computed the prompt: here it is only fetched */
 	bool is_prompt_open;  /* the rest of it is on its way: its size is a guess, where its length was told
 				 rather too high */

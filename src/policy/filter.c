@@ -105,7 +105,8 @@ static bool is_no_part(const struct filter_ask *ask, const struct subject *s) {
 		return kv->role != ROLE_DECODE || !fits;
 	default:
 		return kv->role == ROLE_PREFILL ||
-		    (kv->role == ROLE_DECODE && !connector_decodes_alone(connector));
+		    (kv->role == ROLE_DECODE && !input->demand->is_indivisible &&
+			!connector_decodes_alone(connector));
 	}
 }
 

@@ -76,11 +76,14 @@ static void go_alone(struct exchange *x) {
 
 /* --- before a pick -------------------------------------------------------------------------------- */
 
-/* By what is known of it when it is picked for the first time. */
-static bool may_share(const struct exchange *x) {
-	return x->model->first && !x->resume && !x->hedge && !x->n_attempts &&
-	    exchange_head(x)->method == METHOD_POST && call_is_received(&x->down) && x->keeps_replay &&
-	    x->inspect.body == INSPECT_JSON && !inspect_names_response(&x->inspect);
+/* Is it a prompt that two can share? Much of an engine's API is none, and who made a response has it alone.
+ */
+static bool is_divisible(const struct exchange *x, struct split_body *body) {
+	enum split_api api = split_api_of(head_path(exchange_head(x)));
+
+	return api && exchange_head(x)->method == METHOD_POST && call_is_received(&x->down) &&
+	    x->keeps_replay && x->inspect.body == INSPECT_JSON && !inspect_names_response(&x->inspect) &&
+	    split_body_read(body, api, &x->hold);
 }
 
 /* What would be left to compute where it would go alone; UINT32_MAX: nobody is there, or it is not known. */
@@ -94,11 +97,12 @@ static uint32_t uncached_tokens(struct exchange *x, const struct pick_input *inp
 	return input->demand->prompt_tokens - policy_cached_tokens(set, input->demand, &pick);
 }
 
-static void begin(struct exchange *x, const struct pick_input *input) {
-	enum split_api api = split_api_of(head_path(exchange_head(x)));
+/* When it is picked for the first time. */
+static void begin(struct exchange *x, struct demand *demand, const struct pick_input *input) {
 	struct split_body body;
 
-	if (!api || !may_share(x) || !split_body_read(&body, api, &x->hold))
+	demand->is_indivisible = !is_divisible(x, &body);
+	if (demand->is_indivisible || !x->model->first || x->resume || x->hedge || x->n_attempts)
 		return;
 	uint32_t least = exchange_config(x)->pd.min_uncached_tokens;
 	if (least && uncached_tokens(x, input) < least)
@@ -169,11 +173,17 @@ static const struct model *pool_of(const struct exchange *x) {
 	}
 }
 
+/* It is SGLang's own API, and they are not SGLang's. */
+static bool is_foreign(const struct split *p) {
+	return p->body.api == SPLIT_API_GENERATE && p->connector && p->connector != CONNECTOR_SGLANG;
+}
+
 static void aim(struct exchange *x, struct pick_input *input, struct demand *demand) {
 	const struct split *p = x->split;
 
 	x->model = pool_of(x);
 	input->model = x->model;
+	demand->is_indivisible = p->phase == SPLIT_ALONE && is_foreign(p);
 	if (p->phase == SPLIT_ALONE || (p->phase == SPLIT_FIRST && !aside_is_there(&p->decode)))
 		return;
 	input->connector = (enum connector)p->connector;
@@ -196,24 +206,11 @@ static void exclude_enemies(struct exchange *x) {
 	}
 }
 
-/* It cannot be shared. Where nobody does whole requests those who decode get it as it is: much of an engine's
- * API needs no prompt. */
-static void go_whole(struct exchange *x, struct pick_input *input) {
-	const struct model *model = x->model;
-
-	if (!model->first || model->n_candidates + model->n_reserve)
-		return;
-	x->model = model->decode;
-	input->model = x->model;
-}
-
 void split_enter(struct exchange *x, struct demand *demand, struct pick_input *input) {
 	if (!x->split)
-		begin(x, input);
-	if (!x->split) {
-		go_whole(x, input);
+		begin(x, demand, input);
+	if (!x->split)
 		return;
-	}
 	if (x->split->phase != SPLIT_ALONE && (x->resume || !x->model->first)) /* or roles are others since */
 		go_alone(x);
 	aim(x, input, demand);
@@ -367,6 +364,21 @@ static struct kv_traits kv_of(const struct exchange *x, const struct pick_result
 	return kv;
 }
 
+/* Both are of one model, also where none was asked for. */
+static void name_model(struct exchange *x) {
+	const struct snapshot *snap = x->view->snapshot;
+
+	for (uint32_t i = 0; i < snap->n_models; i++) {
+		const struct model *first = snap->models[i].first;
+
+		for (uint32_t k = 0; first && k < first->n_candidates + first->n_reserve; k++)
+			if (first->candidates[k].instance == instance_of(x)) {
+				x->model = first;
+				return;
+			}
+	}
+}
+
 static enum next picked_first(struct exchange *x, const struct pick_result *pick) {
 	struct split *p = x->split;
 
@@ -375,8 +387,10 @@ static enum next picked_first(struct exchange *x, const struct pick_result *pick
 		return exchange_go(x, STEP_CONNECT);
 	}
 	p->connector = (uint8_t)policy_connector(x->worker->policies.options, &pick->traits->kv);
-	if (p->body.api == SPLIT_API_GENERATE && p->connector != CONNECTOR_SGLANG) /* it is SGLang's own */
+	if (is_foreign(p))
 		return give_up(x);
+	if (!x->model->name.n)
+		name_model(x);
 	p->prefill_kv = kv_of(x, pick);
 	p->prefill_instance = instance_of(x);
 	p->prefill_engine = x->view->snapshot->rows[x->row].kv_engine;

@@ -68,8 +68,8 @@ void split_set_phase(struct exchange *x, enum split_phase phase);
 
 /* --- choice.c's ------------------------------------------------------------------------------- */
 
-/* Before a pick, with x->model the model that was asked for: gives it a pair if it is one, says which pool
- * it is picked from (x->model then) and what for. */
+/* Before a pick, with x->model the model that was asked for: gives it a pair if it can be shared, says which
+ * pool it is picked from (x->model then) and what for. */
 void split_enter(struct exchange *x, struct demand *demand, struct pick_input *input);
 
 /* The pick came to this; `pick` on 0. True: it goes on otherwise, with another pick. */

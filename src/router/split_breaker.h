@@ -1,9 +1,10 @@
 /*
  * split_breaker: pairs of prefill and decode instances that do not get on, where each does with others.
  *
- * Three requests in a row that a decode instance failed with what this prefill had computed, and the two are
- * not put together for half a minute, unless one of them is restarted meanwhile. A table of fixed size,
- * shared by all workers, lossy: two pairs in one cell forget each other. Relaxed atomics; any thread.
+ * Three requests in a row that a decode instance failed, at the first attempt, with what this prefill had
+ * computed, and the two are not put together for half a minute, unless one of them is restarted meanwhile. A
+ * table of fixed size, shared by all workers, lossy: two pairs in one cell forget each other. Relaxed
+ * atomics; any thread.
  */
 #pragma once
 

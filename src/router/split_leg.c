@@ -152,7 +152,8 @@ void split_judge(struct exchange *x, unsigned status) {
 	uint64_t prefill = instance_life(p->prefill_instance), decode = instance_life(p->decode_instance);
 
 	if (!status || (status >= 500 && status != 501 && status != 503)) {
-		split_breaker_fail(b, prefill, decode, loop_now_ms(&x->worker->loop) / 1000);
+		if (!x->was_retried) /* one request alone says little of them */
+			split_breaker_fail(b, prefill, decode, loop_now_ms(&x->worker->loop) / 1000);
 		/* It may be another process since. */
 		split_pushers_forget(x->worker->pushers, p->prefill_instance);
 		atomic_fetch_add_explicit(&p->prefill_instance->learned.n_doubts, 1, memory_order_relaxed);

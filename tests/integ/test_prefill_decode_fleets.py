@@ -5,7 +5,7 @@ import pytest
 
 from fakeworker import answer
 from pairs import CONNECTORS, Pairs, Side, long_chat
-from program import Engine, chat_body, eventually, raw_request
+from program import Engine, chat_body, eventually, http, raw_request
 from test_instances import act, done
 from test_reload import reload
 from upgrading import Knocker, UpgradableRouter
@@ -97,6 +97,40 @@ def test_other_models_have_no_part_in_it(pairs, engine):
     fleet.settle()
     assert fleet.legs() == [["prefill"], ["decode"]]
     assert [r.get("prefill") for r in fleet.front.log(2)] == [None, fleet.prefills[0].url]
+
+
+def test_pairs_are_of_one_model_where_none_is_asked_for(start, engine):
+    """Where nobody knows the name, too, and it is relayed."""
+    sides = [Side(role, CONNECTORS["nixl"]) for role in ("prefill", "decode")]
+    others = [(start(Engine, ["n"], *side.flags), side.labels) for side in sides]
+    fleet = Pairs(start, others=others, policy=ROUND | {"decode": "random"}, **HOW | {"router": {"threads": 1, "unknown_models": "relay"}})
+    urls = {e.url for e in fleet.engines}
+    for i in range(16):
+        asked = long_chat(i) | {"model": "adapter"}
+        if i % 2:
+            del asked["model"]
+        assert fleet.front.post("/v1/chat/completions", json=asked).status_code in (200, 404)    # no engine has an adapter
+    records = fleet.front.log(16)
+    assert all((r["prefill"] in urls) == (r["instance"] in urls) for r in records)
+    assert len({r["prefill"] for r in records}) == 2
+
+
+# --- what two cannot share
+
+@pytest.mark.parametrize("name", CONNECTORS)
+def test_what_is_no_prompt_goes_to_who_decodes(pairs, name):
+    fleet = pairs(name)
+    text = {"model": "m", "prompt": "a b"}
+    assert fleet.front.post("/tokenize", json=text).status_code == 200
+    assert fleet.front.post("/v1/embeddings", json={"model": "m", "input": "a"}).status_code == 200
+    made = fleet.front.post("/v1/responses", json={"model": "m", "input": f"{long_chat()}", "max_output_tokens": 2})
+    assert made.status_code == 200
+    with http() as client:
+        for method in ("GET", "DELETE"):
+            assert client.request(method, f"{fleet.front.url}/v1/responses/{made.json()['id']}").status_code == 200
+    fleet.settle()
+    asked = [{r["path"] for r in e.captured()["requests"] if r["method"] != "GET"} for e in fleet.pair]
+    assert asked[0] <= {"/v1/responses"} and {"/tokenize", "/v1/embeddings", "/v1/responses"} <= asked[1]
 
 
 # --- what is not worth two

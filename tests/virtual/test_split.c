@@ -419,6 +419,24 @@ static struct instance *instance_at(struct world *w, uint16_t slot) {
 	return snap->rows[row].instance;
 }
 
+/* The request itself may be what they fail with. */
+static void test_one_request_breaks_no_pair(void **state) {
+	struct world *w = pairs_world(&pairs_sglang, 1, 1);
+
+	w->config.retry.refusals |= 1u << RETRY_500;
+	struct peer *client = post(w, CHAT, ASKED);
+	for (unsigned i = 1; i <= 3; i++) {
+		assert_int_equal(net_n_connects(1), i);
+		say(w, net_newest(1), "HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno");
+		world_pass(w, WAIT_MS);
+	}
+	expect_answer(client, 500, "no");
+	assert_false(split_breaker_is_open(&w->split_breaker, instance_life(instance_at(w, 0)),
+	    instance_life(instance_at(w, 1)), loop_now_ms(&w->worker.loop) / 1000));
+	expect_idle(w);
+	expect_end(w, 1);
+}
+
 static void set_at_odds(struct world *w, uint16_t prefill, uint16_t decode) {
 	for (unsigned i = 0; i < SPLIT_BREAKER_FAILURES; i++)
 		split_breaker_fail(&w->split_breaker, instance_life(instance_at(w, prefill)),
@@ -558,6 +576,7 @@ int main(void) {
 		cmocka_unit_test(test_a_decode_is_lost),
 		cmocka_unit_test(test_a_decode_refuses),
 		cmocka_unit_test(test_a_decode_fails_to_fetch),
+		cmocka_unit_test(test_one_request_breaks_no_pair),
 		cmocka_unit_test(test_who_gets_on_with_no_decode_is_passed_over),
 		cmocka_unit_test(test_who_does_not_get_on_is_better_than_nobody),
 		cmocka_unit_test(test_a_decode_refuses_while_it_is_prefilled),

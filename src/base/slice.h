@@ -65,10 +65,15 @@ static inline struct slice slice_trim(struct slice a) {
 	return a;
 }
 
-/* Nothing but white space of JSON (RFC 8259, 2)? */
+/* White space of JSON (RFC 8259, 2). */
+static inline bool ascii_is_blank(char c) {
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* Nothing but that? */
 static inline bool slice_is_blank(struct slice a) {
 	size_t i = 0;
-	while (i < a.n && memchr(" \t\r\n", a.p[i], 4))
+	while (i < a.n && ascii_is_blank(a.p[i]))
 		i++;
 	return i == a.n;
 }

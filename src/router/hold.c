@@ -56,16 +56,47 @@ char hold_byte(const struct hold *h, uint64_t at) {
 	return b ? b->data[at] : '\0';
 }
 
-bool hold_is_blank(const struct hold *h, uint64_t from, uint64_t to) {
-	for (const struct buf *b = h->first; b && to; b = b->next) {
-		uint64_t begin = u64_min(from, b->used), end = u64_min(to, b->used);
+void hold_copy(const struct hold *h, uint64_t at, size_t n, char *room) {
+	const struct buf *b = h->first;
 
-		if (!slice_is_blank((struct slice){ b->data + begin, (size_t)(end - begin) }))
-			return false;
-		from -= begin;
-		to -= end;
+	assert(at + n <= h->bytes);
+	for (; n; b = b->next) {
+		uint64_t skip = u64_min(at, b->used);
+		size_t part = size_min(n, (size_t)(b->used - skip));
+
+		memcpy(room, b->data + skip, part);
+		room += part;
+		n -= part;
+		at -= skip;
 	}
-	return true;
+}
+
+uint64_t hold_skip_blank(const struct hold *h, uint64_t from) {
+	uint64_t begin = 0;
+
+	for (const struct buf *b = h->first; b; begin += b->used, b = b->next)
+		for (; from < begin + b->used; from++)
+			if (!ascii_is_blank(b->data[from - begin]))
+				return from;
+	return from;
+}
+
+uint64_t hold_trim_blank(const struct hold *h, uint64_t end) {
+	uint64_t begin = 0, last = 0;
+
+	for (const struct buf *b = h->first; b && begin < end; begin += b->used, b = b->next) {
+		uint64_t n = u64_min(b->used, end - begin);
+
+		while (n > 0 && ascii_is_blank(b->data[n - 1]))
+			n--;
+		if (n > 0)
+			last = begin + n;
+	}
+	return last;
+}
+
+bool hold_is_blank(const struct hold *h, uint64_t from, uint64_t to) {
+	return hold_skip_blank(h, from) >= to;
 }
 
 void hold_free(struct hold *h, struct buf_pool *pool) {

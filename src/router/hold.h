@@ -26,6 +26,16 @@ size_t hold_pieces(struct buf **at, struct piece *pieces, size_t n_max);
 /* The byte at this place; NUL behind the end. Linear in the bufs. */
 char hold_byte(const struct hold *h, uint64_t at);
 
+/* n bytes from this place on, which are there, to `room`. Linear in the bufs and in n. */
+void hold_copy(const struct hold *h, uint64_t at, size_t n, char *room);
+
+/* The place of the first byte from `from` on that is no white space of JSON; behind the end: there is none.
+ * Linear. */
+uint64_t hold_skip_blank(const struct hold *h, uint64_t from);
+
+/* Behind the last byte before `end` that is no white space of JSON; 0: there is none. Linear. */
+uint64_t hold_trim_blank(const struct hold *h, uint64_t end);
+
 /* Is there nothing but white space of JSON from one place to another? Linear. */
 bool hold_is_blank(const struct hold *h, uint64_t from, uint64_t to);
 

@@ -1,5 +1,7 @@
 #include "router/splice.h"
 
+#include "router/scan.h"
+
 void splice_add(struct splice *s, struct splice_edit edit) {
 	unsigned i = s->n;
 
@@ -17,25 +19,24 @@ uint64_t splice_length(const struct splice *s, uint64_t n_bytes) {
 	return n_bytes;
 }
 
-static bool is_blank(char c) {
-	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
+/* The quote that opens a name which ends before `end`. */
+static uint64_t name_of(const struct hold *body, uint64_t end) {
+	char text[6 * SCAN_NAME_MAX + 2]; /* each byte an escape, between quotes */
+	size_t n = (size_t)u64_min(end, sizeof(text));
 
-/* Back from a value over its name to the quote before that. */
-static uint64_t member_of(const struct hold *body, uint64_t at) {
-	for (unsigned quotes = 0; quotes < 2 && at > 0;)
-		quotes += hold_byte(body, --at) == '"';
-	return at;
+	assert(n > 0);
+	hold_copy(body, end - n, n, text);
+	const char *quote = memrchr(text, '"', n - 1);
+	assert(quote);
+	return end - n + (uint64_t)(quote - text);
 }
 
 void splice_find_member(
     const struct hold *body, uint64_t value_at, uint64_t value_n, uint64_t *at_out, uint64_t *n_out) {
-	uint64_t from = member_of(body, value_at), to = value_at + value_n, next = to, before = from;
+	uint64_t colon = hold_trim_blank(body, value_at) - 1;
+	uint64_t from = name_of(body, hold_trim_blank(body, colon)), to = value_at + value_n;
+	uint64_t before = hold_trim_blank(body, from), next = hold_skip_blank(body, to);
 
-	while (is_blank(hold_byte(body, next)))
-		next++;
-	while (before > 0 && is_blank(hold_byte(body, before - 1)))
-		before--;
 	if (hold_byte(body, next) == ',')
 		to = next + 1;
 	else if (before > 0 && hold_byte(body, before - 1) == ',')

@@ -32,7 +32,7 @@ void splice_add(struct splice *s, struct splice_edit edit);
 uint64_t splice_length(const struct splice *s, uint64_t n_bytes);
 
 /* The place of the whole member of a JSON object whose value is this one, with the comma that parts it from
- * another: what is cut to take it out. Its name has no escape in it. */
+ * another: what is cut to take it out. The scanner found it, in a body that is valid. Linear. */
 void splice_find_member(
     const struct hold *body, uint64_t value_at, uint64_t value_n, uint64_t *at_out, uint64_t *n_out);
 

@@ -154,6 +154,33 @@ static void white_space_is_found_everywhere(void **state) {
 	assert_false(hold_is_blank(&h, 70000, 70001));
 	assert_true(hold_is_blank(&h, 70001, sizeof(blank)));
 	assert_true(hold_is_blank(&h, 70000, 70000));
+	assert_int_equal(hold_skip_blank(&h, 0), 70000);
+	assert_int_equal(hold_skip_blank(&h, 70000), 70000);
+	assert_int_equal(hold_skip_blank(&h, 70001), sizeof(blank));
+	assert_int_equal(hold_trim_blank(&h, sizeof(blank)), 70001);
+	assert_int_equal(hold_trim_blank(&h, 70001), 70001);
+	assert_int_equal(hold_trim_blank(&h, 70000), 0);
+	hold_free(&h, &pool);
+	assert_int_equal(lent(), 0);
+}
+
+/* Likewise. */
+static void a_part_is_copied_from_anywhere(void **state) {
+	struct hold h = { .bytes = 0 };
+	struct piece pieces[] = { { text, 100, NULL }, { text + 100, 69900, NULL } };
+	char room[70000];
+
+	assert_true(hold_append(&h, &pool, &pieces[0], 1) && hold_append(&h, &pool, &pieces[1], 1));
+	assert_ptr_not_equal(h.first, h.last);
+	uint64_t border = h.first->used;
+	for (uint64_t at = border - 2; at <= border + 2; at++)
+		for (size_t n = 0; n <= 4; n++) {
+			hold_copy(&h, at, n, room);
+			assert_memory_equal(room, text + at, n);
+		}
+	hold_copy(&h, 0, sizeof(room), room);
+	assert_memory_equal(room, text, sizeof(room));
+	hold_copy(&h, sizeof(room), 0, room);
 	hold_free(&h, &pool);
 	assert_int_equal(lent(), 0);
 }
@@ -167,6 +194,7 @@ int main(void) {
 		cmocka_unit_test(what_is_referenced_stays),
 		cmocka_unit_test(what_was_read_is_held_beyond_the_budget),
 		cmocka_unit_test(white_space_is_found_everywhere),
+		cmocka_unit_test(a_part_is_copied_from_anywhere),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,7 +1,22 @@
-#include "unit/router/held.h"
+#include "router/hold.h"
+
+/* How often a hold was walked through: each time it is linear, as hold.h says. */
+static unsigned n_walks;
+
+#define hold_byte(...)       (n_walks++, hold_byte(__VA_ARGS__))
+#define hold_copy(...)       (n_walks++, hold_copy(__VA_ARGS__))
+#define hold_skip_blank(...) (n_walks++, hold_skip_blank(__VA_ARGS__))
+#define hold_trim_blank(...) (n_walks++, hold_trim_blank(__VA_ARGS__))
+#define hold_is_blank(...)   (n_walks++, hold_is_blank(__VA_ARGS__))
+#include "router/splice.c"
+#undef hold_byte
+#undef hold_copy
+#undef hold_skip_blank
+#undef hold_trim_blank
+#undef hold_is_blank
 
 #include "base/rng.h"
-#include "router/splice.h"
+#include "unit/router/held.h"
 
 static void keep(struct hold *h, struct slice text) {
 	struct piece piece = { text.p, text.n, NULL };
@@ -126,12 +141,84 @@ static void many_bufs_and_edits(void **state) {
 	}
 }
 
+/* What is left when the member is cut whose value is this text. */
+static void assert_cut(const char *text, const char *value, const char *left) {
+	static const size_t steps[] = { 1, 7, 1000 };
+	const char *at = strstr(text, value);
+
+	assert_non_null(at);
+	for (unsigned i = 0; i < n_elems(steps); i++) {
+		struct hold body = held(slice_of(text), steps[i]);
+		struct splice s = { .n = 0 };
+		struct splice_edit cut = { .n_cut = 0 };
+
+		splice_find_member(&body, (uint64_t)(at - text), strlen(value), &cut.at, &cut.n_cut);
+		splice_add(&s, cut);
+		assert_spliced(&s, &body, slice_of(left), 3);
+		hold_free(&body, &pool);
+	}
+}
+
+/* Half the longest name that the scanner looks for, as long as it can be written. */
+#define NAME                                                                                                 \
+	"\\u0061\\u0061\\u0061\\u0061\\u0061\\u0061\\u0061\\u0061"                                           \
+	"\\u0061\\u0061\\u0061\\u0061\\u0061\\u0061\\u0061\\u0061"
+
+static void a_member_is_cut_with_one_comma(void **state) {
+	static const struct {
+		const char *text, *left;
+	} rows[] = {
+		{ "{\"x\":\"v\"}", "{}" },
+		{ " { \"x\" \n:\t\"v\"\r} ", " { \r} " },
+		{ "{\"x\":\"v\",\"b\":2}", "{\"b\":2}" },
+		{ "{\"a\":1,\"x\":\"v\"}", "{\"a\":1}" },
+		{ "{\"a\":1 , \"x\" : \"v\" }", "{\"a\":1  }" },
+		{ "{\"a\":1 , \"x\" : \"v\" , \"b\":2}", "{\"a\":1 ,  \"b\":2}" },
+		{ "{\"a\":{\"x\":\"v\"},\"b\":2}", "{\"a\":{},\"b\":2}" },
+		{ "{\"b\":2,\"" NAME NAME "\":\"v\"}", "{\"b\":2}" },
+	};
+
+	for (unsigned i = 0; i < n_elems(rows); i++)
+		assert_cut(rows[i].text, "\"v\"", rows[i].left);
+}
+
+/* Walks through the body to find a member in n bytes of white space, wherever there may be some. */
+static unsigned walks_for(size_t n) {
+	static const char *const tokens[] = { "{\"a\":1", ",", "\"x\"", ":", "\"v\"", ",", "\"b\":2}" };
+	struct hold body = { .bytes = 0 };
+	uint64_t value_at = 0, at, n_cut;
+	char *blank = malloc(n);
+
+	memset(blank, ' ', n);
+	for (unsigned i = 0; i < n_elems(tokens); i++) {
+		if (i == 4)
+			value_at = body.bytes;
+		keep(&body, slice_of(tokens[i]));
+		keep(&body, (struct slice){ blank, n });
+	}
+	free(blank);
+	n_walks = 0;
+	splice_find_member(&body, value_at, 3, &at, &n_cut);
+	assert_int_equal(n_cut, 3 * n + strlen("\"x\":\"v\","));
+	hold_free(&body, &pool);
+	return n_walks;
+}
+
+static void white_space_of_a_member_is_passed_once(void **state) {
+	unsigned n = walks_for(1000);
+
+	assert_int_equal(walks_for(2000), n);
+	assert_int_equal(walks_for(400000), n);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(without_edits_it_is_the_body),
 		cmocka_unit_test(edits_may_come_in_any_order),
 		cmocka_unit_test(the_ends_may_be_edited),
 		cmocka_unit_test(many_bufs_and_edits),
+		cmocka_unit_test(a_member_is_cut_with_one_comma),
+		cmocka_unit_test(white_space_of_a_member_is_passed_once),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

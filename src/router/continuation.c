@@ -80,21 +80,6 @@ static void on_barred(struct scan *s, unsigned id, const char *p) {
 		r->is_barred |= says_something(v);
 }
 
-/* The last byte that is no white space: the brace that ends the body. */
-static uint64_t end_of(const struct hold *body) {
-	uint64_t at = 0, end = 0;
-
-	for (const struct buf *b = body->first; b; b = b->next) {
-		for (uint32_t n = b->used; n > 0; n--)
-			if (!memchr(" \t\r\n", b->data[n - 1], 4)) {
-				end = at + n - 1;
-				break;
-			}
-		at += b->used;
-	}
-	return end;
-}
-
 /* False: a limit is there that is no count. */
 static bool read_limit(struct continuation_request *r, const struct scan *scan, unsigned i) {
 	const struct scan_value *v = scan_found(scan, REQUEST_MAX_TOKENS + i);
@@ -140,7 +125,7 @@ bool continuation_accepts(
 		verdict = scan_feed(&reading.scan, b->data, b->used);
 	if (scan_finish(&reading.scan) != SCAN_COMPLETE || reading.is_barred)
 		return false;
-	r->end_at = end_of(body);
+	r->end_at = hold_trim_blank(body, body->bytes) - 1;
 	return read_limit(r, &reading.scan, 0) && read_limit(r, &reading.scan, 1) &&
 	    (kind == CONTINUATION_CHAT ? accepts_chat(r, &reading.scan)
 				       : accepts_completion(r, &reading.scan));

@@ -64,10 +64,6 @@ void prompt_chain_begin(struct prompt_chain *c, enum prompt_part_id part) {
 	c->open = &c->parts[part];
 }
 
-static bool is_blank(char c) {
-	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
 /* All of a value: quotes or brackets, and at the most blanks in these. */
 static bool is_empty(struct slice value) {
 	if (value.n == 0 || (value.n == 2 && *value.p == '"'))
@@ -75,7 +71,7 @@ static bool is_empty(struct slice value) {
 	if (value.n < 2 || (*value.p != '[' && *value.p != '{'))
 		return false;
 	size_t n = 1;
-	while (n < value.n - 1 && is_blank(value.p[n]))
+	while (n < value.n - 1 && ascii_is_blank(value.p[n]))
 		n++;
 	return n == value.n - 1;
 }
@@ -113,7 +109,7 @@ static enum prompt_shape shape_of_list(char c, bool is_nested) {
 /* The next byte of a part whose shape is not known yet. Several are those behind a comma, not those in a
  * list. */
 static enum prompt_shape shape_after(enum prompt_shape shape, char c) {
-	if (is_blank(c))
+	if (ascii_is_blank(c))
 		return shape;
 	switch (shape) {
 	case PROMPT_AT_VALUE:

@@ -68,13 +68,9 @@ enum split_api split_api_of(struct slice path) {
 
 /* Behind the brace that is the first byte but for white space; 0: it is no object. */
 static uint64_t opening(const struct hold *body) {
-	uint64_t at = 0;
+	uint64_t at = hold_skip_blank(body, 0);
 
-	for (const struct buf *b = body->first; b; b = b->next)
-		for (uint32_t i = 0; i < b->used; i++, at++)
-			if (!memchr(" \t\r\n", b->data[i], 4))
-				return b->data[i] == '{' ? at + 1 : 0;
-	return 0;
+	return hold_byte(body, at) == '{' ? at + 1 : 0;
 }
 
 static bool is_above_one(const struct scan *scan, unsigned id) {

@@ -86,8 +86,7 @@ bool split_params_push(const struct split_params *p, const struct hold *answer,
 
 		if (!n || n > SPLIT_PUSH_BYTES - used)
 			return false;
-		for (uint64_t k = 0; k < n; k++)
-			room[used + k] = hold_byte(answer, p->identity[i].at + k);
+		hold_copy(answer, p->identity[i].at, (size_t)n, room + used);
 		*values[i] = (struct slice){ room + used, (size_t)n };
 		used += (size_t)n;
 	}

@@ -1,5 +1,6 @@
 #include "fleet/snapshot.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #define XXH_INLINE_ALL
@@ -7,6 +8,8 @@
 
 #include "fleet/label.h"
 #include "fleet/packed.h"
+
+#define COST_MIN 0.01 /* what costs less has no more of a share */
 
 /* "This row has this model": sorted, they are the model table. A lost model's row is behind the last one. */
 struct offer {
@@ -205,9 +208,12 @@ static struct candidate candidate_of(const struct snapshot *snap, uint32_t r) {
 	return (struct candidate){ .instance = inst, .row = r, .slot = inst->slot };
 }
 
-/* What counts of a row's weight now. */
-static uint64_t weight_of(const struct snapshot_row *row) {
-	return (uint64_t)snapshot_row_weight(row) * (row->share ? row->share : INSTANCE_SHARE_FULL);
+/* What counts of a row's weight now: the dearer, the less. */
+static uint64_t weight_of(const struct snapshot_row *row, const struct traits *traits) {
+	uint64_t weight =
+	    (uint64_t)snapshot_row_weight(row) * (row->share ? row->share : INSTANCE_SHARE_FULL);
+
+	return u64_max((uint64_t)((double)weight / fmax(traits_cost(traits), COST_MIN) / COST_MIN + 0.5), 1);
 }
 
 static uint64_t common_divisor(uint64_t a, uint64_t b) {
@@ -221,17 +227,18 @@ static uint64_t common_divisor(uint64_t a, uint64_t b) {
 }
 
 /* Gives n candidates their weights: exact ratios where 16 bits can hold them. */
-static void weigh(const struct snapshot *snap, struct candidate *candidates, uint32_t n) {
+static void weigh(
+    const struct snapshot *snap, struct candidate *candidates, const struct traits *traits, uint32_t n) {
 	uint64_t divisor = 0, most = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
-		uint64_t weight = weight_of(&snap->rows[candidates[i].row]);
+		uint64_t weight = weight_of(&snap->rows[candidates[i].row], &traits[i]);
 
 		divisor = common_divisor(weight, divisor);
 		most = u64_max(most, weight);
 	}
 	for (uint32_t i = 0; i < n; i++) {
-		uint64_t weight = weight_of(&snap->rows[candidates[i].row]);
+		uint64_t weight = weight_of(&snap->rows[candidates[i].row], &traits[i]);
 
 		candidates[i].weight = most / divisor <= UINT16_MAX
 		    ? (uint16_t)(weight / divisor)
@@ -251,6 +258,7 @@ struct room {
 static void model_part(struct snapshot *snap, struct model *model, const struct room *room,
     const uint32_t *primaries, uint32_t n) {
 	struct candidate *candidates = room->candidates + snap->n_candidates;
+	struct traits *traits = room->traits + snap->n_candidates;
 	struct census census = { .n_usable = 0 };
 
 	for (uint32_t i = 0; i < n; i++)
@@ -266,9 +274,9 @@ static void model_part(struct snapshot *snap, struct model *model, const struct 
 	model->candidates = candidates;
 	model->n_healthy = census.n_healthy;
 	model->is_panic = census.is_panic;
-	weigh(snap, candidates, model->n_candidates);
-	weigh(snap, candidates + model->n_candidates, model->n_reserve);
-	write_traits(snap, model, room->traits + snap->n_candidates);
+	write_traits(snap, model, traits);
+	weigh(snap, candidates, traits, model->n_candidates);
+	weigh(snap, candidates + model->n_candidates, traits + model->n_candidates, model->n_reserve);
 	snap->n_candidates += model->n_candidates + model->n_reserve;
 }
 

@@ -78,7 +78,8 @@ struct candidate {
 	struct instance *instance;
 	uint32_t row;
 	uint16_t slot;   /* of the instance */
-	uint16_t weight; /* 1 or more: weight times share, against the model's other candidates, or reserve */
+	uint16_t weight; /* 1 or more: weight times share by cost, against the model's other candidates, or
+			    reserve */
 };
 
 /*

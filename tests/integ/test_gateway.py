@@ -261,6 +261,16 @@ def test_clients_may_ask_for_a_priority_and_a_cost(engine, router):
     assert plain.chat(headers={"x-max-cost": "0", "x-worker-priority": "1000"}).status_code == 200
 
 
+@pytest.mark.parametrize("policy", ["round_robin", "least_load", "weighted_random"])
+def test_who_costs_less_gets_more(engine, router, policy):
+    engines = [engine(["m"]), engine(["m"])]
+    front = router(engines, labels=[{"cost": "3"}, None], policy={"default": policy}, router={"threads": 1})
+    for i in range(40):
+        assert front.chat().status_code == 200
+    dear, cheap = (e.count("finished") for e in engines)
+    assert dear < cheap and (policy != "round_robin" or (dear, cheap) == (10, 30))
+
+
 # --- somebody else's models ---------------------------------------------------------------
 
 class Provider:

@@ -340,6 +340,37 @@ static void weights_and_shares_make_ratios(void **state) {
 	assert_ratio((uint32_t[]){ 0, 3 * ONE }, (uint8_t[]){ 0, 0 }, true, (uint16_t[]){ 1, 3 });
 }
 
+static void costs_divide_weights(void **state) {
+	static const struct {
+		const char *costs[2];
+		uint16_t ratio[2];
+	} rows[] = {
+		{ { "2", "2" }, { 1, 1 } },
+		{ { "1", "3" }, { UINT16_MAX, 21845 } },
+		{ { "2", "0.5" }, { 1, 4 } },
+		{ { "0", "0.01" }, { 1, 1 } },
+		{ { "0", "1" }, { 100, 1 } },
+		{ { "1000000000", "0" }, { 1, UINT16_MAX } },
+	};
+
+	for (size_t i = 0; i < n_elems(rows); i++) {
+		struct bed bed = { .n = 0 };
+		struct pair labels[2];
+
+		for (uint32_t r = 0; r < 2; r++) {
+			labels[r] = (struct pair){ SLICE("cost"), slice_of(rows[i].costs[r]) };
+			bed_add(&bed, &llama, 1);
+			bed.rows[r].weight = INSTANCE_WEIGHT_ONE;
+			bed.rows[r].labels = (struct pairs){ &labels[r], 1 };
+		}
+		struct snapshot *snap = bed_snapshot(&bed);
+		for (uint32_t r = 0; r < 2; r++)
+			assert_int_equal(snap->models[0].candidates[r].weight, rows[i].ratio[r]);
+		snapshot_unref(&snap);
+		bed_free(&bed);
+	}
+}
+
 static void rows_of_one_target_are_one_candidate(void **state) {
 	struct bed bed = { .n = 0 };
 
@@ -556,6 +587,7 @@ int main(void) {
 		cmocka_unit_test(a_row_of_weight_0_is_tried_when_nobody_else_serves),
 		cmocka_unit_test(a_model_may_have_more_candidates_than_there_are_for_any),
 		cmocka_unit_test(weights_and_shares_make_ratios),
+		cmocka_unit_test(costs_divide_weights),
 		cmocka_unit_test(rows_of_one_target_are_one_candidate),
 		cmocka_unit_test(a_model_named_twice_is_one),
 		cmocka_unit_test(uniform_means_all_serve_all),

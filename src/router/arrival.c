@@ -4,6 +4,7 @@
  */
 #include "router/steps.h"
 
+#include "router/hedge.h"
 #include "router/local.h"
 #include "router/patience.h"
 #include "router/rank_field.h"
@@ -135,11 +136,35 @@ struct slice arrival_asked(const struct exchange *x) {
 	return asked.n || !x->model ? asked : x->model->name;
 }
 
+static bool is_served(const struct model *model) {
+	return model && model->n_candidates + model->n_reserve;
+}
+
+/* The model, or any where it is relayed so: nobody has it, by the name that engines have for it, and others
+ * are there. */
+static const struct model *model_or_any(const struct router_config *config, const struct snapshot *snap,
+    const struct inspect *in, const struct model *model) {
+	struct slice asked = inspect_model(in);
+	bool is_relayed =
+	    config->unknown_models == ROUTER_UNKNOWN_RELAY && asked.n && !alias_find(&config->aliases, asked);
+	if (!is_relayed || is_served(model))
+		return model;
+	return model && !is_served(&snap->any) ? model : &snap->any;
+}
+
+/* An engine has done a part of it, or is at work on it: another one may know nothing of its model. */
+static bool is_begun(const struct exchange *x) {
+	return x->resume || x->split || hedge_is_out(x);
+}
+
 /* Once a model is found it is the name of that which counts: what was asked for may be forgotten. */
 const struct model *arrival_model(const struct exchange *x, const struct snapshot *snap) {
 	if (!x->model)
 		return exchange_model(exchange_config(x), snap, &x->inspect);
-	return x->model->name.n ? snapshot_model(snap, x->model->name) : &snap->any;
+	if (!x->model->name.n)
+		return &snap->any;
+	const struct model *model = snapshot_model(snap, x->model->name);
+	return is_begun(x) ? model : model_or_any(exchange_config(x), snap, &x->inspect, model);
 }
 
 /* Whose model it is decides where it goes, or whether it may, or what is sent, and it has not come yet. */
@@ -153,9 +178,7 @@ const struct model *exchange_model(
     const struct router_config *config, const struct snapshot *snap, const struct inspect *in) {
 	const struct alias *alias = alias_find(&config->aliases, inspect_model(in));
 	struct slice name = alias ? alias->model : inspect_model(in);
-	const struct model *model = name.n ? snapshot_model(snap, name) : &snap->any;
-	bool is_relayed = !alias && config->unknown_models == ROUTER_UNKNOWN_RELAY;
-	return model || !is_relayed ? model : &snap->any;
+	return name.n ? model_or_any(config, snap, in, snapshot_model(snap, name)) : &snap->any;
 }
 
 /* The policy of its model goes by what has yet to come. */

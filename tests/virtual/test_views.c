@@ -25,6 +25,66 @@ static void test_model_that_leaves_while_its_name_arrives(void **state) {
 	expect_end(w, 1);
 }
 
+#define CALLED_X "{\"model\":\"x\"}"
+#define CALLED_A "{\"model\":\"a\"}"
+
+/* Two engines. Models that nobody has are anybody's; "x" is a name for the model of the first. */
+static struct world *relaying_world(void) {
+	static const struct alias x = { SLICE("x"), SLICE("a"), SLICE("\"a\"") };
+	struct world *w = WORLD("a", "b");
+	w->config.unknown_models = ROUTER_UNKNOWN_RELAY;
+	w->config.aliases = (struct alias_table){ &x, 1 };
+	return w;
+}
+
+/* The first one leaves, and its model is one that is missing, or unknown. */
+static void lose_first(struct world *w, bool is_forgotten) {
+	world_remove_engine(w, 0);
+	if (is_forgotten)
+		fleet_forget(w->fleet, 0, 1);
+	world_publish(w);
+}
+
+static void expect_relayed(struct world *w, struct peer *client) {
+	struct peer *engine = net_newest(1);
+	assert_non_null(engine);
+	expect_request(engine, "POST " CHAT " HTTP/1.1", CALLED_A);
+	say(w, engine, ANSWER_OK);
+	expect_answer(client, 200, "ok");
+}
+
+static void expect_missing(struct peer *client, bool is_forgotten) {
+	expect_refusal(
+	    client, is_forgotten ? 404 : 503, is_forgotten ? "model_not_found" : "no_healthy_instance");
+}
+
+static void test_model_that_left_is_anybodys(void **state) {
+	for (int is_forgotten = 0; is_forgotten < 2; is_forgotten++) {
+		struct world *w = relaying_world();
+		lose_first(w, is_forgotten);
+		expect_relayed(w, post(w, CHAT, CALLED_A));
+		expect_missing(post(w, CHAT, CALLED_X), is_forgotten);
+		assert_int_equal(net_n_connects(0), 0);
+		world_remove_engine(w, 1);
+		expect_refusal(post(w, CHAT, CALLED_A), 503, "no_healthy_instance");
+		expect_end(w, 3);
+	}
+}
+
+static void test_model_that_leaves_while_it_is_connected_to_is_anybodys(void **state) {
+	for (int is_forgotten = 0; is_forgotten < 2; is_forgotten++) {
+		struct world *w = relaying_world();
+		net.moods[0][0] = MOOD_SILENT;
+		struct peer *one = post(w, CHAT, CALLED_A), *other = post(w, CHAT, CALLED_X);
+		lose_first(w, is_forgotten);
+		world_pass(w, 501);
+		assert_int_equal(net_n_connects(0), 2);
+		expect_relayed(w, one);
+		expect_missing(other, is_forgotten);
+		expect_end(w, 2);
+	}
+}
+
 /* While there was one model nobody waited for its name; now there are two. */
 static void test_second_model_comes_while_a_body_arrives(void **state) {
 	struct world *w = WORLD("a");
@@ -156,6 +216,8 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_request_that_waits_sees_the_fleet_as_it_is_when_it_is_routed),
 		cmocka_unit_test(test_model_that_leaves_while_its_name_arrives),
+		cmocka_unit_test(test_model_that_left_is_anybodys),
+		cmocka_unit_test(test_model_that_leaves_while_it_is_connected_to_is_anybodys),
 		cmocka_unit_test(test_second_model_comes_while_a_body_arrives),
 		cmocka_unit_test(test_fleet_that_is_empty),
 		cmocka_unit_test(test_instance_leaves_while_it_serves),

@@ -292,13 +292,15 @@ json_t *fleet_view_urls(const struct report *report) {
 	return json_pack("{s:o}", "urls", urls);
 }
 
-static json_t *load_of(const struct report *r, const struct instance *inst) {
-	json_int_t in_flight = (json_int_t)load_requests(r->router->load, inst->slot);
+/* That of its target, whose primary alone gets requests and is asked for figures. */
+static json_t *load_of(const struct report *r, const struct snapshot_row *row) {
+	const struct instance *primary = r->snapshot->rows[row->primary].instance;
+	json_int_t in_flight = (json_int_t)load_requests(r->router->load, primary->slot);
 	double running, waiting;
-	bool is_said = scraper_figure(r->scraper, inst, FIGURE_RUNNING, &running) &&
-	    scraper_figure(r->scraper, inst, FIGURE_WAITING, &waiting);
+	bool is_said = scraper_figure(r->scraper, primary, FIGURE_RUNNING, &running) &&
+	    scraper_figure(r->scraper, primary, FIGURE_WAITING, &waiting);
 
-	return json_pack("{s:o, s:I, s:I, s:o, s:o}", "worker", text_json(inst->spec.url), "load",
+	return json_pack("{s:o, s:I, s:I, s:o, s:o}", "worker", text_json(row->instance->spec.url), "load",
 	    is_said ? (json_int_t)(running + waiting) : in_flight, "in_flight", in_flight, "running",
 	    is_said ? json_integer((json_int_t)running) : json_null(), "waiting",
 	    is_said ? json_integer((json_int_t)waiting) : json_null());
@@ -310,7 +312,7 @@ json_t *fleet_view_loads(const struct report *report) {
 
 	for (uint32_t i = 0; i < snap->n_rows; i++)
 		if (is_shown(snap, i))
-			json_array_append_new(workers, load_of(report, snap->rows[i].instance));
+			json_array_append_new(workers, load_of(report, &snap->rows[i]));
 	return json_pack("{s:o}", "workers", workers);
 }
 

@@ -333,6 +333,24 @@ def test_two_names_of_one_address_are_shown(vllm, engine):
     assert chats(front, 2) == [200] * 2
 
 
+def test_two_names_of_one_address_have_one_load(vllm, engine):
+    e = engine("m", "--fault", "hang_head")
+    front, other = vllm([e], discovery={"scrape": "off"}), e.url.replace("127.0.0.1", "localhost")
+    assert front.post("/add_worker", params={"url": other}).status_code == 200
+    s = front.connect()
+    s.sendall(raw_request(chat_body()))
+    eventually(lambda: {u: w["load"] for u, w in workers(front).items()} == {e.url: 1, other: 1})
+    assert [(w["worker"], w["load"], w["in_flight"]) for w in front.get("/get_loads").json()["workers"]] == [(e.url, 1, 1), (other, 1, 1)]
+    s.close()
+
+
+def test_two_names_of_one_address_say_the_same(vllm, engine):
+    e = engine("m")
+    front, other = vllm([e], discovery={"scrape": "100ms"}), e.url.replace("127.0.0.1", "localhost")
+    assert front.post("/add_worker", params={"url": other}).status_code == 200
+    eventually(lambda: [w["running"] for w in front.get("/get_loads").json()["workers"]] == [0, 0])
+
+
 def test_a_bare_url_removes_all_ranks(vllm, engine):
     front, e = vllm(), engine("m")
     for rank in range(3):

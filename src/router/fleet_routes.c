@@ -348,6 +348,28 @@ static void remove_worker(struct petition *p) {
 
 /* --- they change -------------------------------------------------------------------------------- */
 
+static bool has_failed(const struct recruits *recruits, struct slice url) {
+	struct recruits_row row;
+
+	return recruits_find(recruits, url, &row) && row.status == RECRUIT_FAILED;
+}
+
+/* Those who are meant. Who failed is put again, an engine in place of its ranks, when nobody else is meant. A
+ * new reference. */
+static json_t *recruits_to_change(const struct recruits *recruits, struct slice id_or_url) {
+	json_t *urls = recruits_meant(recruits, id_or_url), *others = json_array();
+
+	for (size_t i = 0; i < json_array_size(urls); i++)
+		if (!has_failed(recruits, url_in(urls, i)))
+			json_array_append(others, json_array_get(urls, i));
+	if (json_array_size(others)) {
+		json_decref(urls);
+		return others;
+	}
+	json_decref(others);
+	return urls;
+}
+
 /* One of them. True: it is answered, with what is wrong. */
 static bool change(struct petition *p, struct slice url, const json_t *body) {
 	struct recruits *recruits = report_of(p)->recruits;
@@ -390,7 +412,7 @@ static void put_worker(struct petition *p) {
 	struct meant m;
 
 	meant_by_path(&m, p);
-	json_t *urls = recruits_meant(r->recruits, m.is);
+	json_t *urls = recruits_to_change(r->recruits, m.is);
 	json_t *other = json_array_size(urls) ? NULL : fleet_view_one(r, m.is);
 	if (json_array_size(urls))
 		change_all(p, urls);

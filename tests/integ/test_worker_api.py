@@ -371,6 +371,24 @@ def test_a_bare_url_changes_all_ranks(vllm, engine):
     assert call(front, "PUT", "/workers/" + e.url, json={"priority": -1}).status_code == 422
 
 
+def test_a_change_leaves_a_failed_engine_for_its_rank_that_serves(vllm, engine, start):
+    """Tried again it would be the engine of that rank, which had to leave for it."""
+    front, port = vllm(router={"worker_startup_timeout": "1s"}), free_port()
+    whole = f"http://127.0.0.1:{port}"
+    register(front, whole, dp_size=1)
+    assert workers(front)[whole]["job_status"]["status"] == "failed"
+    start(Engine, ["m"], port=port)
+    register(front, whole + "@0")
+    assert call(front, "PUT", "/workers/" + whole, json={"priority": 7}).json()["worker"]["url"] == whole + "@0"
+    assert chats(front, 2) == [200, 200]
+    now = workers(front)
+    assert (now[whole + "@0"]["job_status"], now[whole + "@0"]["priority"]) == ({"status": "done"}, 7)
+    assert (now[whole]["job_status"]["status"], now[whole]["priority"]) == ("failed", 50)
+    assert call(front, "DELETE", f"/workers/{whole}@0").status_code == 200
+    assert call(front, "PUT", "/workers/" + whole, json={"priority": 8}).status_code == 202
+    eventually(lambda: (w := workers(front)[whole])["job_status"]["status"] == "done" and w["priority"] == 8)
+
+
 def test_a_worker_of_the_configuration_is_gone_until_that_is_read_again(vllm, engine):
     a, b = engine("m"), engine("m")
     front = vllm([a, b])

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/slice.h"
@@ -18,7 +20,33 @@ struct file_save {
 	char path[];
 };
 
+static bool is_at(int fd, const char *path) {
+	struct stat own, named;
+
+	return fstat(fd, &own) == 0 && stat(path, &named) == 0 && own.st_dev == named.st_dev &&
+	    own.st_ino == named.st_ino;
+}
+
+/* The file of this name, which nobody else has locked. Who was waited for has taken it away, or left it. */
+static int open_locked(const char *path) {
+	for (;;) {
+		int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+		if (fd < 0)
+			return -errno;
+		int r = flock(fd, LOCK_EX) < 0 ? -errno : 0;
+		if (r == 0 && is_at(fd, path))
+			return fd;
+		close(fd);
+		if (r && r != -EINTR)
+			return r;
+	}
+}
+
+/* In place of what it has. */
 static int write_all(int fd, struct slice text) {
+	off_t size = (off_t)text.n;
+
 	while (text.n) {
 		ssize_t n = write(fd, text.p, text.n);
 
@@ -26,7 +54,7 @@ static int write_all(int fd, struct slice text) {
 			return -errno;
 		text = slice_skip(text, n > 0 ? (size_t)n : 0);
 	}
-	return fsync(fd) < 0 ? -errno : 0;
+	return ftruncate(fd, size) < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
 static int sync_folder(const char *path) {
@@ -49,20 +77,18 @@ static int sync_folder(const char *path) {
 int file_save_now(const char *path, struct slice text) {
 	char beside[4096];
 
-	if ((size_t)snprintf(beside, sizeof(beside), "%s.%d.new", path, (int)getpid()) >= sizeof(beside))
+	if ((size_t)snprintf(beside, sizeof(beside), "%s.new", path) >= sizeof(beside))
 		return -ENAMETOOLONG;
-	int fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int fd = open_locked(beside);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	int r = write_all(fd, text);
-	if (close(fd) < 0 && r == 0)
-		r = -errno;
 	if (r == 0 && rename(beside, path) < 0)
 		r = -errno;
-	if (r == 0)
-		return sync_folder(path);
-	unlink(beside);
-	return r;
+	if (r)
+		unlink(beside);
+	close(fd); /* not before: it is the lock, and all is on the disk */
+	return r ? r : sync_folder(path);
 }
 
 struct file_save *file_save_new(const char *path, file_save_fn on_done, void *context) {

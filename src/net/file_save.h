@@ -1,11 +1,12 @@
 /*
  * file_save: writes a small file whole or not at all, without blocking the loop.
  *
- * A new file beside the old one, FILE.PID.new, is written, flushed to the disk, put in its
- * place, and the folder flushed: a power cut leaves the old text or the new one, and of two
- * processes that save at once the later one's holds, whole. The work is done
- * on libuv's thread pool, one save at a time; the callback runs on the loop's thread
- * with 0 or a negative errno.
+ * The text is written to FILE.new, flushed to the disk, put in FILE's place, and the folder
+ * flushed: a power cut leaves the old text or the new one. Who writes has FILE.new locked
+ * (flock): of processes that save at once, as an upgrade's two may, one waits for the other,
+ * and the later one's text holds, whole. One that is killed meanwhile leaves FILE.new, which
+ * the next save uses. The work is done on libuv's thread pool, one save at a time; the
+ * callback runs on the loop's thread with 0 or a negative errno.
  */
 #pragma once
 

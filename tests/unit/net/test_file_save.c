@@ -1,24 +1,53 @@
 #include "unit/net/rig.h"
 
+#include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "net/file_save.h"
 
 /* --- the disk: libc's functions, noting in which order they are called ---------------- */
 
 static struct {
-	char steps[16]; /* w: a file is flushed, r: renamed, f: a folder is flushed */
-	char fails;     /* the step that does */
+	char steps[16];      /* l: a file is locked, w: flushed, r: renamed, f: a folder is flushed */
+	char fails;          /* the step that does */
+	char kills;          /* the step in which the process ends */
+	char halts;          /* the step in which it says so, and waits for a word */
+	int hears[2], go[2]; /* pipes: where it says so; where the word comes, from who has to wait for it */
 } disk;
+
+static void disk_halt(void) {
+	char word;
+
+	close(disk.go[1]);
+	if (write(disk.hears[1], "h", 1) != 1 || read(disk.go[0], &word, 1) != 1)
+		_exit(1);
+}
 
 static int disk_step(char step) {
 	size_t n = strlen(disk.steps);
 
 	assert_true(n + 1 < sizeof(disk.steps));
 	disk.steps[n] = step;
+	if (disk.kills == step)
+		raise(SIGKILL);
+	if (disk.halts == step)
+		disk_halt();
 	errno = EIO;
 	return disk.fails == step ? -1 : 0;
+}
+
+/* Who has to wait sends the word. */
+int flock(int fd, int operation) {
+	if (disk_step('l') < 0)
+		return -1;
+	if (syscall(SYS_flock, fd, operation | LOCK_NB) == 0)
+		return 0;
+	assert_int_equal(errno, EWOULDBLOCK);
+	assert_int_equal(write(disk.go[1], "g", 1), 1);
+	return (int)syscall(SYS_flock, fd, operation);
 }
 
 int fsync(int fd) {
@@ -106,7 +135,7 @@ static void what_cannot_be_written_is_said_and_leaves_the_old_one(void **state) 
 	char beside[128];
 
 	assert_int_equal(file_save_now(s->path, SLICE("old")), 0);
-	snprintf(beside, sizeof(beside), "%s.%d.new", s->path, (int)getpid());
+	snprintf(beside, sizeof(beside), "%s.new", s->path);
 	assert_int_equal(mkdir(beside, 0700), 0);
 	start(s, "new");
 	rig_until(&s->rig, s->n_done == 1);
@@ -122,7 +151,7 @@ static void each_step_waits_for_the_one_before(void **state) {
 	struct scene *s = scene_open();
 
 	assert_int_equal(file_save_now(s->path, SLICE("new")), 0);
-	assert_string_equal(disk.steps, "wrf");
+	assert_string_equal(disk.steps, "lwrf");
 	scene_close(s);
 }
 
@@ -131,8 +160,8 @@ static void what_the_disk_refuses_is_said(void **state) {
 		char fails;
 		const char *steps, *text;
 	} rows[] = {
-		{ 'w', "w", "old" }, { 'r', "wr", "old" },
-		{ 'f', "wrf", "new" }, /* it may be the one or the other after a power cut */
+		{ 'l', "l", "old" }, { 'w', "lw", "old" }, { 'r', "lwr", "old" },
+		{ 'f', "lwrf", "new" }, /* it may be the one or the other after a power cut */
 	};
 	struct scene *s = scene_open();
 	char beside[128];
@@ -147,11 +176,62 @@ static void what_the_disk_refuses_is_said(void **state) {
 		assert_file(s, rows[i].text);
 	}
 	memset(&disk, 0, sizeof(disk));
-	snprintf(beside, sizeof(beside), "%s.%d.new", s->path, (int)getpid());
+	snprintf(beside, sizeof(beside), "%s.new", s->path);
 	assert_int_equal(symlink("/dev/full", beside), 0);
 	assert_int_equal(file_save_now(s->path, SLICE("newer")), -ENOSPC);
-	assert_string_equal(disk.steps, "");
+	assert_string_equal(disk.steps, "l");
 	assert_file(s, "new");
+	scene_close(s);
+}
+
+/* --- other processes ------------------------------------------------------------------ */
+
+/* One that saves this text, and ends well if it can. */
+static pid_t process_that_saves(const struct scene *s, const char *text) {
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (!pid)
+		_exit(file_save_now(s->path, slice_of(text)) ? 1 : 0);
+	return pid;
+}
+
+static void what_a_killed_process_left_is_gone_with_the_next_save(void **state) {
+	for (const char *step = "wrf"; *step; step++) {
+		struct scene *s = scene_open();
+		int status;
+
+		disk.kills = *step;
+		pid_t pid = process_that_saves(s, "a long text of one that is killed");
+		disk.kills = 0;
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+		assert_int_equal(file_save_now(s->path, SLICE("next")), 0);
+		assert_file(s, "next");
+		scene_close(s);
+	}
+}
+
+/* Also when both have begun: the file is the later one's, whole, and both have saved. */
+static void of_two_that_save_one_waits(void **state) {
+	struct scene *s = scene_open();
+	int status;
+	char word;
+
+	assert_int_equal(pipe2(disk.hears, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(disk.go, O_CLOEXEC), 0);
+	disk.halts = 'w';
+	pid_t pid = process_that_saves(s, "a long first text");
+	disk.halts = 0;
+	assert_int_equal(read(disk.hears[0], &word, 1), 1);
+	assert_int_equal(file_save_now(s->path, SLICE("second")), 0);
+	close(disk.go[1]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	assert_file(s, "second");
+	close(disk.go[0]);
+	close(disk.hears[0]);
+	close(disk.hears[1]);
 	scene_close(s);
 }
 
@@ -174,6 +254,8 @@ int main(void) {
 		cmocka_unit_test(what_cannot_be_written_is_said_and_leaves_the_old_one),
 		cmocka_unit_test(each_step_waits_for_the_one_before),
 		cmocka_unit_test(what_the_disk_refuses_is_said),
+		cmocka_unit_test(what_a_killed_process_left_is_gone_with_the_next_save),
+		cmocka_unit_test(of_two_that_save_one_waits),
 		cmocka_unit_test(one_that_runs_is_finished_without_its_owner),
 	};
 

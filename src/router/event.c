@@ -46,15 +46,20 @@ bool event_data(struct slice event, struct slice *data_out) {
 	return true;
 }
 
+static struct buf *room_for(struct buf_pool *pool, bool is_forced, size_t n) {
+	if (!is_forced && buf_is_over_budget(pool))
+		return NULL;
+	return n > BUF_BYTES_MAX - sizeof(struct buf) ? buf_new_whole(pool, n) : buf_new_forced(pool, n);
+}
+
 /* Behind what there is of the event. False: it would be too long, or there is no memory; it is as it was. */
 static bool gather(struct event_cutter *c, struct buf_pool *pool, bool is_forced, struct slice text) {
-	size_t n = c->part ? c->part->used : 0;
+	size_t n = c->part ? c->part->used : 0, n_max = c->bytes_max ? c->bytes_max : EVENT_BYTES_MAX;
 
-	if (n + text.n > EVENT_BYTES_MAX)
+	if (n + text.n > n_max)
 		return false;
 	if (!c->part || buf_room(c->part) < text.n) {
-		size_t want = size_min(size_max(n + text.n, 2 * n), EVENT_BYTES_MAX);
-		struct buf *b = is_forced ? buf_new_forced(pool, want) : buf_new(pool, want);
+		struct buf *b = room_for(pool, is_forced, size_min(size_max(n + text.n, 2 * n), n_max));
 		if (!b)
 			return false;
 		if (n)
@@ -102,5 +107,5 @@ struct slice event_part(const struct event_cutter *c) {
 
 void event_cutter_clear(struct event_cutter *c, struct buf_pool *pool) {
 	buf_unref(pool, &c->part);
-	*c = (struct event_cutter){ NULL, 0, false };
+	*c = (struct event_cutter){ .bytes_max = c->bytes_max };
 }

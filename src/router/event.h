@@ -9,7 +9,7 @@
 #include "base/buf.h"
 
 /* Of one event, so that it fits a buf. The largest that engines send have a few hundred bytes, with usage and
- * all. */
+ * all, but for those that tell of a prompt. */
 #define EVENT_BYTES_MAX (65536u - sizeof(struct buf))
 
 /*
@@ -24,13 +24,14 @@ must_use bool event_data(struct slice event, struct slice *data_out);
 /* Zeroed is new. */
 struct event_cutter {
 	struct buf *part;
-	uint8_t line;  /* of event_end() */
-	bool is_whole; /* `part` was given out, and is of no use at the next call */
+	uint32_t bytes_max; /* of an event in several pieces; 0: EVENT_BYTES_MAX */
+	uint8_t line;       /* of event_end() */
+	bool is_whole;      /* `part` was given out, and is of no use at the next call */
 };
 
 enum event_outcome {
 	EVENT_MORE = 1, /* the text is used up, its last event goes on */
-	EVENT_LARGE, /* it is longer than EVENT_BYTES_MAX, or there is no memory; the text is where it was */
+	EVENT_LARGE,    /* it is longer than that, or there is no memory; the text is where it was */
 };
 
 /*
@@ -43,5 +44,5 @@ must_use int event_cut(struct event_cutter *c, struct buf_pool *pool, bool is_fo
 /* What is gathered of an event that has not ended. */
 struct slice event_part(const struct event_cutter *c);
 
-/* As new. */
+/* As new, of the same size. */
 void event_cutter_clear(struct event_cutter *c, struct buf_pool *pool);

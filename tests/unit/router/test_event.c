@@ -97,11 +97,34 @@ static void what_has_no_room_is_left(void **state) {
 	event_cutter_clear(&c, &pool);
 }
 
+/* More than a buf has room for, in pieces, up to what is asked for. */
+static void events_are_as_large_as_asked_for(void **state) {
+	enum { N = 1 << 20 };
+	struct event_cutter c = { .bytes_max = N };
+	static char large[N + 1];
+	struct slice event, text;
+
+	memset(large, 'x', N - 2);
+	memcpy(large + N - 2, "\n\n", 2);
+	for (size_t at = 0; at < N; at += N / 8) {
+		text = (struct slice){ large + at, N / 8 };
+		assert_int_equal(event_cut(&c, &pool, false, &text, &event), at + N / 8 < N ? EVENT_MORE : 0);
+	}
+	assert_true(slice_eq(event, (struct slice){ large, N }));
+	event_cutter_clear(&c, &pool);
+	text = (struct slice){ large, N - 2 };
+	assert_int_equal(event_cut(&c, &pool, false, &text, &event), EVENT_MORE);
+	text = SLICE("xxx");
+	assert_int_equal(event_cut(&c, &pool, false, &text, &event), EVENT_LARGE);
+	event_cutter_clear(&c, &pool);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ends_of_events),
 		cmocka_unit_test(the_one_data_field),
 		cmocka_unit_test(events_are_whole_wherever_they_are_cut),
+		cmocka_unit_test(events_are_as_large_as_asked_for),
 		cmocka_unit_test(what_has_no_room_is_left),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -86,8 +86,12 @@ static bool is_text(struct slice s) {
 	return true;
 }
 
-/* As prompt.h counts them. Nothing stands before the first one, so that it has no probability. */
+/*
+ * As prompt.h counts them. Nothing stands before the first one, so that it has no probability; to a decode,
+ * which has not computed them, none has one.
+ */
 static void add_prompt(const struct generation *g, struct generation_choice *c, json_t *lists) {
+	bool is_known = g->leg.part != KV_DECODE;
 	const json_t *prompt = generation_prompt_text(g, c);
 	struct slice rest = { json_string_value(prompt), json_string_length(prompt) };
 	struct slice token = slice_head(rest, size_min(rest.n, PROMPT_TOKEN_BYTES));
@@ -96,7 +100,8 @@ static void add_prompt(const struct generation *g, struct generation_choice *c, 
 	for (uint32_t nth = UINT32_MAX; (rest = slice_skip(rest, token.n)).n > 0; nth--) {
 		token = slice_head(rest, size_min(rest.n, PROMPT_TOKEN_BYTES));
 		struct slice text = is_text(token) ? token : SLICE(NO_CHARACTER);
-		add_token(lists, c, text, json_real(logprob(c, nth, 0)), top_json(g, c, text, nth));
+		add_token(lists, c, text, is_known ? json_real(logprob(c, nth, 0)) : json_null(),
+		    is_known ? top_json(g, c, text, nth) : json_null());
 	}
 }
 
@@ -105,7 +110,7 @@ json_t *logprobs_completion(const struct generation *g, struct generation_choice
 	    json_pack("{s:[], s:[], s:[], s:[]}", "text_offset", "token_logprobs", "tokens", "top_logprobs");
 	struct slice token;
 
-	if (g->prompt_texts && !c->has_prompt && g->leg.part != KV_DECODE) /* which has not computed it */
+	if (g->prompt_texts && !c->has_prompt)
 		add_prompt(g, c, lists);
 	while (!g->prompts_only && next_token(c, &token)) {
 		uint32_t nth = c->told.n_tokens - 1;

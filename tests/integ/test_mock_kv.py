@@ -167,7 +167,9 @@ def test_a_prefill_tells_of_its_prompt_and_a_decode_does_not(pair):
     (one,), (two,) = told["choices"], answer["choices"]
     assert len(one["prompt_logprobs"]) == told["usage"]["prompt_tokens"] and two["prompt_logprobs"] is None
     assert one["logprobs"]["tokens"][0] == PROMPT[:4] and two["logprobs"]["text_offset"][0] == 0
-    assert len(two["logprobs"]["tokens"]) == 4
+    assert two["logprobs"]["tokens"][:-4] == one["logprobs"]["tokens"][:-1]
+    assert set(two["logprobs"]["token_logprobs"][:-4]) == set(two["logprobs"]["top_logprobs"][:-4]) == {None}
+    assert None not in two["logprobs"]["token_logprobs"][-4:] and None not in one["logprobs"]["token_logprobs"][1:]
 
 
 # --- legs at once -------------------------------------------------------------------------

@@ -4,7 +4,9 @@
  *
  * In an answer with echo the arrays of a choice's logprobs have an item for each token of the prompt, then
  * one for each that was said, of which a prefill engine says one. Whether a decode engine's have the prompt
- * is seen from its usage: without it there are as many items as completion tokens.
+ * is seen from its usage: without it there are as many items as completion tokens. An event has no usage:
+ * there, and where the prompt is all that there is, it is seen from its first token, which alone has no
+ * logprob.
  */
 #include "router/split_merge.h"
 
@@ -60,6 +62,16 @@ static bool take_part(struct merge_part *p, const struct split_reading *r, const
 	return p->cached.n || p->prompt_logprobs.n || p->input_logprobs.n;
 }
 
+static struct merge_due all_due(const struct split_merge *m) {
+	struct merge_due due = { .top = m->prompt_logprobs.n > 0 };
+
+	for (unsigned i = 0; i < m->n_parts; i++) {
+		due.echo |= (uint8_t)((m->parts[i].n_prompt > 0) << i);
+		due.prompt_logprobs |= (uint8_t)((m->parts[i].prompt_logprobs.n > 0) << i);
+	}
+	return due;
+}
+
 bool split_merge_read(struct split_merge *m, const struct hold *prefill) {
 	struct split_reading r;
 	bool has_part = false;
@@ -74,6 +86,8 @@ bool split_merge_read(struct split_merge *m, const struct hold *prefill) {
 	for (unsigned i = 0; i < r.n_parts && r.n_parts <= MERGE_PARTS_MAX; i++)
 		has_part |= take_part(&m->parts[i], &r, &r.parts[i]);
 	m->n_parts = has_part ? (uint8_t)r.n_parts : 0;
+	m->due = all_due(m);
+	m->has_prompt_logprobs = m->due.top || m->due.prompt_logprobs;
 	return m->cached.n || m->prompt_logprobs.n || m->n_parts;
 }
 
@@ -176,7 +190,7 @@ static bool is_alike(const struct merge_part *p, const struct merge_found *f) {
 
 static enum echo echo_of(const struct split_merge *m, const struct split_reading *r) {
 	uint64_t n_items = 0, n_prompts = 0;
-	bool has_prompts = true;
+	bool has_prompts = true, begin_null = true;
 
 	for (unsigned i = 0; i < m->n_parts; i++) {
 		uint64_t n = r->parts[i].arrays[MERGE_TOKENS].n;
@@ -185,7 +199,10 @@ static enum echo echo_of(const struct split_merge *m, const struct split_reading
 		n_items += n;
 		n_prompts += m->parts[i].n_prompt;
 		has_prompts &= n >= m->parts[i].n_prompt;
+		begin_null &= r->parts[i].begins_null;
 	}
+	if (has_prompts && begin_null && n_items == n_prompts)
+		return ECHO_REPLACED; /* max_tokens 0: a token is counted that is not told */
 	if (!is_count(&r->completion_tokens))
 		return ECHO_LEFT;
 	bool has_room = (unsigned)m->n_parts * EDITS_OF_PART_BEFORE + EDITS_ELSEWHERE <= SPLICE_EDITS_MAX;
@@ -292,26 +309,37 @@ void split_answer_free(struct split_answer *a, struct buf_pool *pool) {
 	hold_free(&a->offsets, pool);
 }
 
-/* A member of this name, given with its quotes, that is an object. A name within a string has no bare quote.
+/* --- events --------------------------------------------------------------------------------- */
+
+/* A member of this name, given with its quotes, whose value begins so. A name within a string has no bare
+ * quote.
  */
-static bool has_object(struct slice text, struct slice name) {
+static bool has_member(struct slice text, struct slice name, struct slice begin) {
 	for (;;) {
 		const char *at = text.n ? memmem(text.p, text.n, name.p, name.n) : NULL;
 		if (!at)
 			return false;
 		text = slice_skip(text, (size_t)(at - text.p) + name.n);
 		struct slice rest = slice_trim(text);
-		if (rest.n && *rest.p == ':' && slice_has_prefix(slice_trim(slice_skip(rest, 1)), SLICE("{")))
+		if (rest.n && *rest.p == ':' && slice_has_prefix(slice_trim(slice_skip(rest, 1)), begin))
 			return true;
 	}
 }
 
 static bool has_usage(struct slice text) {
-	return has_object(text, SLICE("\"usage\""));
+	return has_member(text, SLICE("\"usage\""), SLICE("{"));
 }
 
 static bool has_meta(struct slice text) {
-	return has_object(text, SLICE("\"meta_info\""));
+	return has_member(text, SLICE("\"meta_info\""), SLICE("{"));
+}
+
+static bool has_prompt_logprobs(struct slice text) {
+	return has_member(text, SLICE("\"prompt_logprobs\""), SLICE(""));
+}
+
+static bool has_logprobs(struct slice text) {
+	return has_member(text, SLICE("\"token_logprobs\""), SLICE("["));
 }
 
 bool split_merge_is_told(struct slice event) {
@@ -319,10 +347,50 @@ bool split_merge_is_told(struct slice event) {
 }
 
 bool split_merge_concerns(const struct split_merge *m, struct slice text) {
-	return (m->cached.n && has_usage(text)) || (m->n_parts && has_meta(text));
+	return (m->cached.n && has_usage(text)) || (m->n_parts && has_meta(text)) ||
+	    (m->due.echo && has_logprobs(text)) || (m->has_prompt_logprobs && has_prompt_logprobs(text));
 }
 
-bool split_merge_event(const struct split_merge *m, struct slice event, struct splice *out) {
+/* A list that is there is not the decode engine's to say; for one that is not this may be the place. */
+static bool takes_prompt_logprobs(const struct merging *g, const struct scan_value *v, bool is_due) {
+	bool is_list = v->type == SCAN_ARRAY && !merge_is_empty(g->r, v);
+	return is_list || (is_due && v->length && (v->type == SCAN_ARRAY || v->type == SCAN_NULL));
+}
+
+static bool begins_with_prompt(const struct merge_part *p, const struct merge_found *f) {
+	return f->begins_null && f->arrays[MERGE_TOKENS].n >= p->n_prompt && is_alike(p, f);
+}
+
+static void merge_choice(const struct merging *g, struct merge_due *due, const struct merge_found *f) {
+	if (f->index >= g->m->n_parts)
+		return;
+	const struct merge_part *p = &g->m->parts[f->index];
+	uint8_t bit = (uint8_t)(1u << f->index);
+	const struct scan_value *v = &f->arrays[MERGE_PROMPT_LOGPROBS].value;
+
+	if (p->prompt_logprobs.n && takes_prompt_logprobs(g, v, due->prompt_logprobs & bit)) {
+		replace(g, v, p->prompt_logprobs);
+		due->prompt_logprobs &= (uint8_t)~bit;
+	}
+	if (!(due->echo & bit) || !f->arrays[MERGE_TOKENS].n)
+		return;
+	due->echo &= (uint8_t)~bit;
+	if (begins_with_prompt(p, f))
+		replace_prompt(g, p, f);
+}
+
+static void merge_choices(const struct merging *g, struct merge_due *due) {
+	const struct scan_value *v = &g->r->prompt_logprobs;
+
+	if (g->m->prompt_logprobs.n && takes_prompt_logprobs(g, v, due->top)) {
+		replace(g, v, g->m->prompt_logprobs);
+		due->top = false;
+	}
+	for (unsigned i = 0; i < g->r->n_parts && g->r->n_parts <= MERGE_PARTS_MAX; i++)
+		merge_choice(g, due, &g->r->parts[i]);
+}
+
+bool split_merge_event(struct split_merge *m, struct slice event, struct splice *out) {
 	struct split_reading r;
 	struct merging g = { .m = m, .r = &r, .splice = out };
 	struct slice json;
@@ -330,12 +398,17 @@ bool split_merge_event(const struct split_merge *m, struct slice event, struct s
 	out->n = 0;
 	if (!split_merge_concerns(m, event))
 		return false;
-	if (!event_data(event, &json) || !json.n || !merge_read_event(&r, json))
+	if (!event_data(event, &json) || !json.n || !merge_read_event(&r, json, m))
 		return false;
 	merge_usage(&g);
 	if (m->n_parts == 1 && r.n_parts == 1)
 		merge_meta(&g, &m->parts[0], &r.parts[0]);
+	merge_choices(&g, &m->due);
 	for (unsigned i = 0; i < out->n; i++)
 		out->edits[i].at += (uint64_t)(json.p - event.p);
 	return out->n > 0;
+}
+
+void split_merge_miss(struct split_merge *m) {
+	m->due = (struct merge_due){ .echo = 0 };
 }

@@ -12,7 +12,10 @@
  *   before what that has, whose text_offset moves on by the prompt. Usage tells which.
  * - meta_info.input_token_logprobs, before the other's.
  *
- * In events only counts and input_token_logprobs are merged: vLLM gives no prompt_logprobs in streams.
+ * In events the same is merged, each choice by its index, where the decode engine says it: prompt_logprobs
+ * where the event has that member (null or empty: once), and the prompt of an echo in the first words of its
+ * choice, if the logprobs there begin with a null, which no token has but the first one of a prompt.
+ *
  * Bytes that are not edited stay as they are, and JSON stays JSON. An answer that does not fit the prefill
  * engine's (another number of choices, or more of them than there is room for) gets what is of the whole
  * only.
@@ -42,13 +45,23 @@ struct merge_part {
 	uint32_t text_end;                  /* the text_offset of what follows the prompt */
 };
 
+/* What no event has had yet: bits, by the number of the part. */
+struct merge_due {
+	uint8_t echo, prompt_logprobs;
+	bool top; /* prompt_logprobs of the whole */
+};
+
+_Static_assert(MERGE_PARTS_MAX <= 8, "each part has a bit");
+
 /* What is of use in the answer of a prefill engine. Nothing to free. */
 struct split_merge {
 	const struct hold *prefill;
 	struct merge_range cached, prompt_logprobs; /* of the whole */
 	bool is_input;                              /* cached: of input_tokens_details */
+	bool has_prompt_logprobs;                   /* the whole, or a part */
 	uint8_t n_parts;                            /* 0: none of them has anything */
 	struct merge_part parts[MERGE_PARTS_MAX];
+	struct merge_due due;
 };
 
 /* The answer, whole. False: nothing in it is of use; the decode engine's goes to the client as it comes. */
@@ -79,4 +92,7 @@ must_use bool split_merge_concerns(const struct split_merge *m, struct slice tex
  * nearly all do, which costs them a search for a word. What splice_length() says of it may be more than there
  * is room for: it grows by what the prefill engine's answer has.
  */
-must_use bool split_merge_event(const struct split_merge *m, struct slice event, struct splice *out);
+must_use bool split_merge_event(struct split_merge *m, struct slice event, struct splice *out);
+
+/* Events have gone on without what was read now: what would have stood in the first ones is not said late. */
+void split_merge_miss(struct split_merge *m);

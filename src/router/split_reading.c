@@ -20,6 +20,7 @@ enum want {
 	WANT_ITEM, /* of a batch; told, as are all that follow */
 	WANT_CHOICES,
 	WANT_CHOICE,
+	WANT_INDEX,
 	WANT_ARRAY,                             /* in the order of enum merge_array */
 	WANT_TOKEN = WANT_ARRAY + MERGE_ARRAYS, /* likewise: an item of it */
 	N_WANTS = WANT_TOKEN + MERGE_ARRAYS,
@@ -48,6 +49,7 @@ static const struct scan_want wants[N_WANTS] = {
 	[WANT_ITEM] = TOLD("[]"),
 	[WANT_CHOICES] = TOLD("choices"),
 	[WANT_CHOICE] = TOLD("choices.[]"),
+	[WANT_INDEX] = TOLD("choices.[].index"),
 	[WANT_ARRAY + MERGE_PROMPT_LOGPROBS] = TOLD("choices.[].prompt_logprobs"),
 	[WANT_ARRAY + MERGE_TOKENS] = TOLD("choices.[].logprobs.tokens"),
 	[WANT_ARRAY + MERGE_TOKEN_LOGPROBS] = TOLD("choices.[].logprobs.token_logprobs"),
@@ -69,9 +71,10 @@ struct reader {
 	struct scan_value values[N_WANTS];
 	struct split_reading *out;
 	struct merge_found part;      /* that is being read */
-	const struct split_merge *by; /* what moves text_offset; NULL: nothing */
-	struct buf_pool *pool;
-	bool is_short; /* of memory */
+	bool has_arrays;              /* likewise */
+	const struct split_merge *by; /* whose prompts go before; NULL: nobody's */
+	struct buf_pool *pool;        /* for text_offset, moved; NULL: it is not */
+	bool is_short;                /* of memory */
 };
 
 static struct scan_value value_of(const struct reader *r, unsigned id) {
@@ -83,8 +86,9 @@ static struct scan_value value_of(const struct reader *r, unsigned id) {
 
 /* What this part of a decode engine's answer is merged with, if it has a prompt to go before. */
 static const struct merge_part *partner(const struct reader *r) {
-	bool is_one = r->by && r->out->n_parts < r->by->n_parts && r->by->parts[r->out->n_parts].n_prompt;
-	return is_one ? &r->by->parts[r->out->n_parts] : NULL;
+	unsigned i = r->out->held ? r->out->n_parts : r->part.index;
+	bool is_one = r->by && i < r->by->n_parts && r->by->parts[i].n_prompt;
+	return is_one ? &r->by->parts[i] : NULL;
 }
 
 static void put_offset(struct reader *r, struct slice text) {
@@ -102,7 +106,7 @@ static void take_offset(struct reader *r, const struct scan_value *v) {
 	if (part->text_end == UINT64_MAX)
 		return;
 	part->text_end = v->number;
-	if (!by)
+	if (!by || !r->pool)
 		return;
 	if (part->arrays[MERGE_TEXT_OFFSET].n > 1)
 		put_offset(r, SLICE(","));
@@ -111,6 +115,7 @@ static void take_offset(struct reader *r, const struct scan_value *v) {
 
 static void begin_items(struct reader *r, unsigned k) {
 	r->part.arrays[k] = (struct merge_items){ .n = 0 };
+	r->has_arrays = true;
 	if (k != MERGE_TEXT_OFFSET)
 		return;
 	r->part.text_end = 0;
@@ -130,6 +135,8 @@ static void end_item(struct reader *r, unsigned k) {
 		a->prompt_end = a->end;
 	if (k == MERGE_TEXT_OFFSET)
 		take_offset(r, v);
+	if (k == MERGE_TOKEN_LOGPROBS && a->n == 1)
+		r->part.begins_null = v->type == SCAN_NULL;
 }
 
 /* --- parts ------------------------------------------------------------------------------- */
@@ -138,6 +145,18 @@ static void put_part(struct split_reading *out, const struct merge_found *part) 
 	if (out->n_parts < MERGE_PARTS_MAX)
 		out->parts[out->n_parts] = *part;
 	out->n_parts++;
+}
+
+static void begin_choice(struct reader *r) {
+	r->part = (struct merge_found){ .index = UINT32_MAX };
+	r->has_arrays = false;
+}
+
+/* Behind arrays that were read it is of no use. */
+static void take_index(struct reader *r) {
+	const struct scan_value *v = &r->values[WANT_INDEX];
+	bool is_index = v->type == SCAN_NUMBER && v->flaw == SCAN_SOUND && v->number < UINT32_MAX;
+	r->part.index = is_index && !r->has_arrays ? (uint32_t)v->number : UINT32_MAX;
 }
 
 static void end_choice(struct reader *r) {
@@ -174,9 +193,11 @@ static void on_told(struct scan *s, unsigned id, const char *p) {
 	else if (id == WANT_CHOICES && !is_end)
 		r->out->n_parts = 0;
 	else if (id == WANT_CHOICE && !is_end)
-		r->part = (struct merge_found){ .text_end = 0 };
+		begin_choice(r);
 	else if (id == WANT_CHOICE)
 		end_choice(r);
+	else if (id == WANT_INDEX && is_end)
+		take_index(r);
 	else if (id == WANT_ITEM && is_end)
 		end_meta(r, WANT_ITEM_META);
 }
@@ -245,8 +266,8 @@ bool merge_read_decode(struct split_reading *out, const struct hold *answer, con
 	return read_all(&r);
 }
 
-bool merge_read_event(struct split_reading *out, struct slice json) {
-	struct reader r = { .out = out };
+bool merge_read_event(struct split_reading *out, struct slice json, const struct split_merge *m) {
+	struct reader r = { .out = out, .by = m };
 
 	reading_init(out, NULL, json);
 	return read_all(&r);

@@ -39,13 +39,16 @@ struct merge_counts {
 struct merge_items {
 	struct scan_value value;
 	uint64_t n;               /* 0 as well if it is no array */
-	uint64_t end, prompt_end; /* behind the last item; behind the last one of the prompt */
+	uint64_t end, prompt_end; /* behind the last item; behind the last one of the prompt, as far as
+				   * `m` has one */
 };
 
 struct merge_found {
 	struct scan_value object;                 /* the choice, or meta_info */
 	struct scan_value cached, input_logprobs; /* of meta_info */
 	struct merge_items arrays[MERGE_ARRAYS];
+	uint32_t index;                 /* of a choice; UINT32_MAX: it has none, or none before its arrays */
+	bool begins_null;               /* the first of token_logprobs */
 	uint64_t text_end;              /* the last text_offset; UINT64_MAX: they are no counts */
 	uint64_t offsets_at, offsets_n; /* in `offsets`: text_offset, moved */
 };
@@ -69,7 +72,9 @@ must_use bool merge_read_prefill(struct split_reading *r, const struct hold *ans
 /* Of a decode engine. False: also, there is no memory for `offsets`. */
 must_use bool merge_read_decode(
     struct split_reading *r, const struct hold *answer, const struct split_merge *m, struct buf_pool *pool);
-must_use bool merge_read_event(struct split_reading *r, struct slice json);
+
+/* Of an event, whose choices say which they are. */
+must_use bool merge_read_event(struct split_reading *r, struct slice json, const struct split_merge *m);
 
 /* It was read, and is an array or an object without anything in it. */
 bool merge_is_empty(const struct split_reading *r, const struct scan_value *v);

@@ -3,12 +3,12 @@
 #include "router/split.h"
 #include "router/steps.h"
 
-/* Of what one read of a stream makes. */
+/* Of an event, and of what one read of a stream makes. */
 #define OUT_BYTES_MAX (1u << 20)
 
 /* Of a stream its last event that says something is kept. */
 static void keep_last_event(struct hold *answer, struct buf_pool *pool) {
-	struct event_cutter cutter = { .part = NULL };
+	struct event_cutter cutter = { .bytes_max = OUT_BYTES_MAX };
 	struct hold last = { NULL, NULL, 0 };
 
 	for (const struct buf *b = answer->first; b; b = b->next) {
@@ -34,6 +34,8 @@ void split_relay_learn(struct exchange *x) {
 		keep_last_event(&p->answer, exchange_bufs(x));
 	if (!split_merge_read(m, &p->answer))
 		*m = (struct split_merge){ .prefill = NULL };
+	if (p->relay.has_begun)
+		split_merge_miss(m);
 }
 
 void split_relay_forget(struct exchange *x) {
@@ -48,6 +50,7 @@ bool split_relay_begin(struct exchange *x, const struct head *answer) {
 	if (!may_know || answer->status >= 300 || (!is_whole && x->tap.kind != TAP_EVENTS))
 		return false;
 	p->relay.kind = is_whole ? SPLIT_RELAY_WHOLE : SPLIT_RELAY_EVENTS;
+	p->relay.events.bytes_max = OUT_BYTES_MAX;
 	return true;
 }
 
@@ -136,27 +139,47 @@ static void keep_event(struct exchange *x, struct slice event) {
 		keep(x, event);
 }
 
+/* An event that is too large goes on as it is, up to its end. */
+static void begin_large(struct exchange *x) {
+	struct split_relay *r = &x->split->relay;
+	uint8_t line = r->events.line;
+
+	keep(x, event_part(&r->events));
+	event_cutter_clear(&r->events, exchange_bufs(x));
+	r->events.line = line;
+	r->is_large = true;
+}
+
+/* What is behind it. */
+static struct slice keep_large(struct exchange *x, struct slice text) {
+	struct split_relay *r = &x->split->relay;
+	size_t n = event_end(&r->events.line, text);
+	struct slice head = slice_head(text, n ? n : text.n);
+
+	keep(x, head);
+	r->is_large = !n;
+	return slice_skip(text, head.n);
+}
+
 static void keep_piece(struct exchange *x, struct slice text) {
 	struct split_relay *r = &x->split->relay;
 	struct slice event;
 	int outcome = 0;
 
-	while (r->kind == SPLIT_RELAY_EVENTS && !outcome) {
+	while (outcome != EVENT_MORE) {
+		if (r->is_large)
+			text = keep_large(x, text);
 		outcome = event_cut(&r->events, exchange_bufs(x), false, &text, &event);
 		if (!outcome)
 			keep_event(x, event);
-		if (outcome != EVENT_LARGE)
-			continue;
-		r->kind = SPLIT_RELAY_NONE;
-		keep(x, event_part(&r->events));
-		event_cutter_clear(&r->events, exchange_bufs(x));
+		else if (outcome == EVENT_LARGE)
+			begin_large(x);
 	}
-	keep(x, text);
 }
 
 /* Whole events that say nothing of what is merged, as nearly all do. */
 static bool is_plain(const struct split_relay *r, const struct call_in *in) {
-	if (in->n != 1 || event_part(&r->events).n)
+	if (in->n != 1 || r->is_large || event_part(&r->events).n)
 		return false;
 	struct slice text = { in->pieces[0].p, in->pieces[0].n };
 	return slice_has_suffix(text, SLICE("\n\n")) && !split_merge_concerns(&r->merge, text);
@@ -165,6 +188,7 @@ static bool is_plain(const struct split_relay *r, const struct call_in *in) {
 static void put_events(struct exchange *x, const struct call_in *in, struct call_out *out) {
 	struct split_relay *r = &x->split->relay;
 
+	r->has_begun = true;
 	if (is_plain(r, in)) {
 		answer_pass(x, out, in->pieces, in->n);
 		return;

@@ -3,8 +3,9 @@
  * knows put into it (router/split_merge.h).
  *
  * A whole answer is gathered, and goes on with its end; of a stream only an event that has not ended is kept
- * back. What is too large for that, or comes while memory is short, goes on as it is. The prefill engine may
- * still be at work when the answer begins: what it has not said by then is not waited for.
+ * back. An answer or an event that is too large for that, or comes while memory is short, goes on as it is.
+ * The prefill engine may still be at work when the answer begins: what it has not said by then is not waited
+ * for.
  *
  * Part of the exchange's pair, and as long as that.
  */
@@ -26,6 +27,8 @@ struct split_relay {
 	struct hold held; /* of a whole answer: as far as it has come; of a stream: what goes on next */
 	struct hold sent; /* what went on last, until that is flushed */
 	uint8_t kind;
+	bool has_begun; /* something of a stream has come */
+	bool is_large;  /* its event that is coming goes on as it comes */
 };
 
 /* The prefill engine's answer has come. */

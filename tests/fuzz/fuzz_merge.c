@@ -2,8 +2,8 @@
  * fuzz_merge: what the answers of a prefill and of a decode engine are merged into is JSON, as is an event,
  * and what was cut into bufs is merged like what was not.
  *
- * Up to the first zero byte it is the prefill engine's answer, then the decode engine's, which is given as an
- * event, too.
+ * Up to the first zero byte it is the prefill engine's answer, then the decode engine's, which is given as
+ * the first two events of a stream, too.
  */
 #include "router/split_merge.h"
 
@@ -62,27 +62,35 @@ static void assert_same(const struct hold *a, const struct hold *b) {
 	free(y);
 }
 
-static void merge_event(struct slice prefill_text, struct slice json) {
-	struct hold prefill = held(prefill_text, 4000), event = { .bytes = 0 }, out = { .bytes = 0 };
-	struct split_merge m;
+static void merge_event(struct split_merge *m, struct slice event) {
+	struct hold out = { .bytes = 0 };
 	struct splice splice;
+	bool is_concerned = split_merge_concerns(m, event);
+
+	if (!split_merge_event(m, event, &splice))
+		return;
+	assert(is_concerned);
+	splice_append(&splice, event, &out, &pool);
+	assert(out.bytes == splice_length(&splice, event.n));
+	char *after = text_of(&out);
+	assert(is_json(data_of((struct slice){ after, (size_t)out.bytes })));
+	free(after);
+	hold_free(&out, &pool);
+}
+
+static void merge_events(struct slice prefill_text, struct slice json) {
+	struct hold prefill = held(prefill_text, 4000), event = { .bytes = 0 };
+	struct split_merge m;
 
 	add(&event, SLICE("data:"));
 	add(&event, json);
 	add(&event, SLICE("\n\n"));
-	char *text = text_of(&event), *after;
-	if (split_merge_read(&m, &prefill) &&
-	    split_merge_event(&m, (struct slice){ text, (size_t)event.bytes }, &splice)) {
-		splice_append(&splice, (struct slice){ text, (size_t)event.bytes }, &out, &pool);
-		assert(out.bytes == splice_length(&splice, event.bytes));
-		after = text_of(&out);
-		assert(is_json(data_of((struct slice){ after, (size_t)out.bytes })));
-		free(after);
-	}
+	char *text = text_of(&event);
+	for (int i = 0; i < 2 && (i > 0 || split_merge_read(&m, &prefill)); i++)
+		merge_event(&m, (struct slice){ text, (size_t)event.bytes });
 	free(text);
 	hold_free(&prefill, &pool);
 	hold_free(&event, &pool);
-	hold_free(&out, &pool);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
@@ -92,7 +100,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 	struct slice prefill = next_part(&decode);
 	struct hold whole = merged(prefill, decode, 4000), cut = merged(prefill, decode, 1 + n % 5);
 	assert_same(&whole, &cut);
-	merge_event(prefill, decode);
+	merge_events(prefill, decode);
 	hold_free(&whole, &pool);
 	hold_free(&cut, &pool);
 	return 0;

@@ -1,5 +1,6 @@
 """What only the engine that prefilled knows stands in the client's answer, which is the decoding engine's."""
 import json
+import re
 
 import pytest
 
@@ -99,6 +100,70 @@ def test_echoed_prompts_have_their_logprobs(pairs, start):
     assert told.status_code == expected.status_code == 200, (told.text, expected.text)
     assert without_names(told) == without_names(expected)
     assert told.json()["choices"][0]["logprobs"]["token_logprobs"][1] is not None
+
+
+def stream_of(engine, **body):
+    """Its bytes, without what differs from answer to answer."""
+    answer = engine.post("/v1/completions", json={"model": "m", "max_tokens": 3, "seed": 1, "stream": True} | body)
+    assert answer.status_code == 200, answer.text
+    return re.sub(r'("id":|"created":|"prompt_tokens_details":) *("[^"]*"|\d+|{[^}]*})', r"\1null", answer.text)
+
+
+def logprobs_text(text, member):
+    """The items of each list of that name, as the bytes are."""
+    return re.findall(rf'"{member}": *\[(.*?)\](?=, *"|}})', text)
+
+
+@pytest.mark.parametrize("name", ["nixl", "mooncake", "moriio_read", "p2p_nccl"])
+@pytest.mark.parametrize("more", [{"logprobs": 2}, {"logprobs": 1, "n": 2}, {"logprobs": 0, "max_tokens": 0},
+                                  {"logprobs": 1, "prompt": [LONG, "fire " * 300, LONG * 2]},
+                                  {"logprobs": 1, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}],
+                         ids=["one", "choices", "alone", "prompts", "usage"])
+def test_echoed_prompts_have_their_logprobs_in_streams(pairs, start, name, more):
+    """As one engine says it all, byte for byte; and as the whole answer has them."""
+    fleet, alone = pairs(name), start(Engine, ["m"])
+    body = {"prompt": LONG, "echo": True} | more
+    told = stream_of(fleet.front, **body)
+    assert told == stream_of(alone, **body)
+    whole = stream_of(fleet.front, **{k: v for k, v in body.items() if k != "stream_options"}, stream=False)
+    for member in ("token_logprobs", "top_logprobs", "tokens", "text_offset"):
+        firsts, wholes = {}, logprobs_text(whole, member)
+        for event in told.split("\n\n"):
+            for items in logprobs_text(event, member):
+                firsts.setdefault(json.loads(re.search(r'"index": *(\d+)', event)[1]), items)
+        assert len(firsts) == len(wholes) > 0
+        assert all(len(firsts[i]) > 100 and items.startswith(firsts[i]) for i, items in enumerate(wholes))
+    fleet.settle()
+    assert fleet.legs() == [["prefill"] * 2, ["decode"] * 2]
+
+
+@pytest.mark.parametrize("words, is_merged", [(8000, True), (40000, False)])
+def test_large_events_of_an_echo(pairs, words, is_merged):
+    """Up to 1 MiB; what is larger goes on as it is, and what follows it is merged."""
+    fleet = pairs()
+    body = {"prompt": "word " * words, "echo": True, "logprobs": 1, **USAGE}
+    first, again = [stream_of(fleet.front, **body) for _ in range(2)]
+    assert first == again
+    event = events_of(first)[0]["choices"][0]
+    assert (event["logprobs"]["token_logprobs"][1] is not None) == is_merged
+    assert len(event["logprobs"]["tokens"]) > words
+    answer = fleet.front.post("/v1/completions", json={"model": "m", "max_tokens": 3, "stream": True} | body)
+    assert 0 < cached(answer) < usage_of(answer)["prompt_tokens"]
+
+
+@pytest.mark.parametrize("name", ["nixl_push", "moriio_write", "sglang"])
+def test_of_legs_at_once_a_prompt_is_told_once(pairs, name):
+    """Who prefills may answer behind the first event, which is not waited for: it has the logprobs then that it came with."""
+    fleet = pairs(name)
+    fleet.chat()        # of a prefill that pushes the router learns so
+    for i in range(4):
+        choices = [e["choices"][0] for e in events_of(stream_of(fleet.front, prompt=f"{i} {LONG}", echo=True, logprobs=1))]
+        told = [c["logprobs"] for c in choices]
+        assert sum([t["tokens"] for t in told], [])[:2] == [f"{i} wa", "ter "]
+        assert len("".join(sum([t["tokens"] for t in told], []))) == len("".join(c["text"] for c in choices))
+        assert len({p is None for p in told[0]["token_logprobs"][1:-1]}) == 1
+        assert not any(None in t["token_logprobs"] for t in told[1:])
+    fleet.settle()
 
 
 def test_an_old_client_gets_it_to_the_end_of_the_connection(pairs):

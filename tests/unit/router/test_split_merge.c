@@ -164,6 +164,9 @@ static void echo_has_the_prompt_of_the_prefill(void **state) {
 		/* It said nothing. */
 		{ ECHOED(PLAIN("-1"), "1"), ECHOED(LOGPROBS("0,2", "0,0", "1,2", "null", "null"), "0"),
 		    ECHOED(LOGPROBS("0,2", "null,-1", "1,2", "null", "[null,{}]"), "0") },
+		/* It says the prompt alone, and counts what it does not say. */
+		{ ECHOED(PLAIN("-1"), "1"), ECHOED(LOGPROBS("0,2", "null,0", "1,2", "null", "null"), "1"),
+		    ECHOED(LOGPROBS("0,2", "null,-1", "1,2", "null", "[null,{}]"), "1") },
 		/* It has no prompt: this one goes before it. */
 		{ ECHOED(PREFILL, "1"),
 		    ECHOED(
@@ -334,22 +337,30 @@ static void without_memory_it_is_left(void **state) {
 
 /* --- events ----------------------------------------------------------------------------------- */
 
-static char *merged_event(const char *prefill, const char *event) {
-	struct hold first = held(slice_of(prefill), 50), out = { .bytes = 0 };
-	struct split_merge m;
+/* The next event of a stream as the client gets it, to be freed; NULL: it goes as it is. */
+static char *next_event(struct split_merge *m, const char *event) {
+	struct hold out = { .bytes = 0 };
 	struct splice splice;
 	char *text = NULL, *exact = malloc(strlen(event)); /* in memory of its own */
 
 	memcpy(exact, event, strlen(event));
-	assert_true(split_merge_read(&m, &first));
-	if (split_merge_event(&m, (struct slice){ exact, strlen(event) }, &splice)) {
+	if (split_merge_event(m, (struct slice){ exact, strlen(event) }, &splice)) {
 		splice_append(&splice, (struct slice){ exact, strlen(event) }, &out, &pool);
 		assert_int_equal(out.bytes, splice_length(&splice, strlen(event)));
 		text = text_of(&out);
 	}
-	hold_free(&first, &pool);
 	hold_free(&out, &pool);
 	free(exact);
+	return text;
+}
+
+static char *merged_event(const char *prefill, const char *event) {
+	struct hold first = held(slice_of(prefill), 50);
+	struct split_merge m;
+
+	assert_true(split_merge_read(&m, &first));
+	char *text = next_event(&m, event);
+	hold_free(&first, &pool);
 	return text;
 }
 
@@ -385,10 +396,6 @@ static void events_with_a_count(void **state) {
 		{ USAGE(CACHED("8")), "\n", NULL },
 		{ USAGE(CACHED("8")), "data: \"usage\"", NULL },
 		{ USAGE(CACHED("8")), "data: \"usage\" :", NULL },
-		/* A count without the rest: vLLM has no prompt_logprobs in streams. */
-		{ "{\"prompt_logprobs\":[1],\"choices\":[{\"prompt_logprobs\":[1]}]}",
-		    "data: {\"prompt_logprobs\":null,\"choices\":[{}],\"usage\":{},\"meta_info\":{}}\n\n",
-		    NULL },
 		/* One of a batch. */
 		{ "[" META("\"cached_tokens\":3") "," META("") "]", "data: " META("") "\n\n", NULL },
 	};
@@ -402,6 +409,151 @@ static void events_with_a_count(void **state) {
 	for (size_t i = 0; i < n_elems(left); i++)
 		if (merged_event(left[i].prefill, left[i].decode))
 			fail_msg("an edit of %s", left[i].decode);
+}
+
+/* Of a stream: what the client gets of each event, up to one that is empty. */
+static void assert_stream(const char *prefill, const struct example *e, bool is_late) {
+	struct hold first = held(slice_of(prefill), 50);
+	struct split_merge m;
+
+	assert_true(split_merge_read(&m, &first));
+	if (is_late)
+		split_merge_miss(&m);
+	for (; e->decode; e++) {
+		bool is_plain = !split_merge_concerns(&m, slice_of(e->decode));
+		char *text = next_event(&m, e->decode);
+		if (e->expected && text)
+			assert_string_equal(text, e->expected);
+		else if (e->expected || text)
+			fail_msg("%s of %s", text ? "an edit" : "no edit", e->decode);
+		assert_false(is_plain && text);
+		free(text);
+	}
+	hold_free(&first, &pool);
+}
+
+#define EVENT(members)       "data: {" members "}\n\n"
+#define CHOICES(choices)     EVENT("\"choices\":[" choices "]")
+#define CHOICE(index, after) CHOICES("{\"index\":" index "," after "}")
+#define MEMBER(value)        "\"prompt_logprobs\":" value
+
+static void prompt_logprobs_stand_where_an_event_has_them(void **state) {
+	static const struct example of_all[] = {
+		{ .decode = EVENT("\"choices\":[{\"delta\":{}}]") },
+		{ .decode = EVENT(MEMBER("7")) },
+		{ .decode = EVENT(MEMBER("null")), .expected = EVENT(MEMBER(PROMPT_LOGPROBS)) },
+		{ .decode = EVENT(MEMBER("null")) },
+		{ .decode = EVENT(MEMBER("[ ]")) },
+		/* What an engine that has not computed it says of a prompt is nowhere. */
+		{ .decode = EVENT("\"id\":1," MEMBER("[null, null]") ",\"choices\":[]"),
+		    .expected = EVENT("\"id\":1," MEMBER(PROMPT_LOGPROBS) ",\"choices\":[]") },
+		{ .decode = CHOICE("0", MEMBER("[null]")) },
+		{ .decode = NULL },
+	};
+	static const struct example of_two[] = {
+		{ .decode = CHOICE("1", MEMBER("[]")), .expected = CHOICE("1", MEMBER("[2]")) },
+		{ .decode = CHOICE("1", MEMBER("null")) },
+		{ .decode = CHOICES("{\"prompt_logprobs\":null}") },
+		{ .decode = CHOICES("{\"prompt_logprobs\":null,\"index\":0}") },
+		{ .decode = CHOICES(
+		      "{\"index\":1,\"prompt_logprobs\":[0]},{\"index\":0,\"prompt_logprobs\":null}"),
+		    .expected = CHOICES(
+			"{\"index\":1,\"prompt_logprobs\":[2]},{\"index\":0,\"prompt_logprobs\":[1]}") },
+		{ .decode = CHOICE("2", MEMBER("[0]")) },
+		{ .decode = CHOICE("-1", MEMBER("[0]")) },
+		{ .decode = CHOICE("\"0\"", MEMBER("[0]")) },
+		{ .decode = CHOICE("4294967296", MEMBER("[0]")) },
+		{ .decode = EVENT(MEMBER("[0]")) },
+		{ .decode = NULL },
+	};
+	static const struct example late[] = {
+		{ .decode = EVENT(MEMBER("null")) },
+		{ .decode = EVENT(MEMBER("[0]")), .expected = EVENT(MEMBER(PROMPT_LOGPROBS)) },
+		{ .decode = NULL },
+	};
+
+	assert_stream("{\"prompt_logprobs\":" PROMPT_LOGPROBS "}", of_all, false);
+	assert_stream("{\"prompt_logprobs\":" PROMPT_LOGPROBS "}", late, true);
+	assert_stream("{\"choices\":[{\"prompt_logprobs\":[1]},{\"prompt_logprobs\":[2]}]}", of_two, false);
+}
+
+#define WORDS(offsets, logprobs, tokens, top)                                                                \
+	"\"logprobs\":{\"text_offset\":[" offsets "],\"token_logprobs\":[" logprobs "],\"tokens\":[" tokens  \
+	"],\"top_logprobs\":" top "}"
+#define FIRST(index, logprobs, top) CHOICE(index, WORDS("0,2,5", logprobs, "\"He\",\"llo\",\"y\"", top))
+
+static void echo_has_its_prompt_in_the_first_words(void **state) {
+	static const struct example one[] = {
+		{ .decode = CHOICE("0", "\"logprobs\":null") },
+		{ .decode = CHOICE("0", WORDS("", "", "", "[]")) },
+		{ .decode = FIRST("0", " null , null ,-7 ", "[null, null,{\"y\":-7}]"),
+		    .expected = FIRST("0", "null, -1.5 ,-7 ", "[null,{\"a\":-1},{\"y\":-7}]") },
+		/* Once: more of that kind is the engine's own. */
+		{ .decode = FIRST("0", "null,null,-7", "[null,null,{\"y\":-7}]") },
+		{ .decode = NULL },
+	};
+	static const struct example of_two[] = {
+		{ .decode = FIRST("1", "null,0,-7", "null"), .expected = FIRST("1", "null,-2,-7", "null") },
+		{ .decode = CHOICE("1", WORDS("6", "-8", "\"z\"", "null")) },
+		/* The prompt alone. */
+		{ .decode = CHOICE("0", WORDS("0,2", "null,null", "1,2", "null")),
+		    .expected = CHOICE("0", WORDS("0,2", "null,-1", "1,2", "null")) },
+		{ .decode = NULL },
+	};
+
+	assert_stream(ECHOED(PREFILL, "1"), one, false);
+	assert_stream(ECHOED(PLAIN("-1") "," PLAIN("-2"), "2"), of_two, false);
+	assert_stream(ECHOED(PREFILL, "1"), &one[3], true);
+}
+
+/* The first words of a choice that are not what engines make of echo leave it at that. */
+static void first_words_without_the_prompt_are_left(void **state) {
+	static const char *const odd[] = {
+		CHOICE("0", WORDS("0", "-7", "\"y\"", "null")),
+		CHOICE("0", WORDS("0", "null", "\"y\"", "null")),
+		FIRST("0", "-1,-2,-3", "null"),
+		FIRST("0", "null,-2", "null"),
+		FIRST("0", "null,-2,-3", "[null,null,null]"),
+		CHOICE("0", WORDS("0,2,-5", "null,-2,-3", "1,2,3", "null")),
+	};
+	static const char *const elsewhere[] = {
+		CHOICE("0", "\"logprobs\":{\"tokens\":[1,2,3]}"),
+		FIRST("1", "null,null,-3", "null"),
+		CHOICES("{" WORDS("0,2,5", "null,null,-3", "1,2,3", "null") "}"),
+		CHOICES("{" WORDS("0,2,5", "null,null,-3", "1,2,3", "null") ",\"index\":0}"),
+		EVENT(WORDS("0,2,5", "null,null,-3", "1,2,3", "null")),
+		"data: {\"choices\":[{\"index\":0," WORDS("0,2,5", "null,null,-3", "1,2,3", "null") "}]\n\n",
+	};
+	static const char good[] = FIRST("0", "null,null,-3", "null"),
+			  merged_good[] = FIRST("0", "null,-1,-3", "null");
+
+	for (size_t i = 0; i < n_elems(odd); i++)
+		assert_stream(ECHOED(PLAIN("-1"), "1"),
+		    (const struct example[]){ { .decode = odd[i] }, { .decode = good }, { .decode = NULL } },
+		    false);
+	for (size_t i = 0; i < n_elems(elsewhere); i++)
+		assert_stream(ECHOED(PLAIN("-1"), "1"),
+		    (const struct example[]){ { .decode = elsewhere[i] },
+			{ .decode = good, .expected = merged_good }, { .decode = NULL } },
+		    false);
+}
+
+/* An event with more choices than there is room for, and one with as many as there is. */
+static void choices_of_an_event_are_bounded(void **state) {
+#define EIGHT(text) text "," text "," text "," text "," text "," text "," text "," text
+#define TWICE(last)                                                                                          \
+	"{\"index\":0," WORDS("0,2,5", "null," last ",-2", "\"He\",\"llo\",\"x\"", "null") "," MEMBER(       \
+	    "[1]") "}"
+	static const struct example events[] = {
+		{ .decode = CHOICES(EIGHT(TWICE("0")) "," TWICE("0")) },
+		{ .decode = CHOICES(EIGHT("{\"index\":0," MEMBER("[1]") "}")),
+		    .expected = CHOICES(EIGHT("{\"index\":0," MEMBER("[null,{}]") "}")) },
+		{ .decode = NULL },
+	};
+#undef EIGHT
+#undef TWICE
+
+	assert_stream(ECHOED(PLAIN("-1"), "1"), events, false);
 }
 
 /* --- any two answers --------------------------------------------------------------------------- */
@@ -524,6 +676,10 @@ int main(void) {
 		cmocka_unit_test(edits_are_bounded),
 		cmocka_unit_test(without_memory_it_is_left),
 		cmocka_unit_test(events_with_a_count),
+		cmocka_unit_test(prompt_logprobs_stand_where_an_event_has_them),
+		cmocka_unit_test(echo_has_its_prompt_in_the_first_words),
+		cmocka_unit_test(first_words_without_the_prompt_are_left),
+		cmocka_unit_test(choices_of_an_event_are_bounded),
 		cmocka_unit_test(nothing_else_changes),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

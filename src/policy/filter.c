@@ -476,6 +476,14 @@ struct filtered filter_all(struct policy_set *set, const struct pick_input *inpu
 	return f;
 }
 
+bool filter_leaves_well(struct policy_set *set, const struct pick_input *input) {
+	struct filter_ask ask = filter_ask(set, input);
+	struct filtered f = { .reason = PICK_REASONS };
+
+	filter_range(set, &ask, (struct range){ 0, input->model->n_candidates, false }, &f);
+	return f.n > 0;
+}
+
 int filter_outcome(uint32_t refused) {
 	static const uint8_t outcomes[FILTER_CODES] = {
 		[FILTER_CAPABILITY_MISSING] = PICK_E_CAPABILITY,

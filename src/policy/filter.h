@@ -104,6 +104,9 @@ struct filtered {
 /* Fills set->eligible. */
 struct filtered filter_all(struct policy_set *set, const struct pick_input *input);
 
+/* Does anybody pass all of them who is neither avoided nor in reserve? Fills set->eligible. */
+must_use bool filter_leaves_well(struct policy_set *set, const struct pick_input *input);
+
 /* What it means that nobody is left: an enum pick_outcome, by the filter that removed the last ones, or the
  * owner. */
 int filter_outcome(uint32_t refused);

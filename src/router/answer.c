@@ -10,6 +10,7 @@
 #include "router/journal.h"
 #include "router/patience.h"
 #include "router/resume.h"
+#include "router/seek.h"
 #include "router/split.h"
 #include "router/tenancy.h"
 
@@ -226,6 +227,7 @@ enum next answer_begin(struct exchange *x, const struct head *answer) {
 		ticket_answered(&x->ticket, &x->worker->policies, x->at.first_byte);
 		journal_answered(x);
 	}
+	seek_learn(x, answer->status);
 	f.is_edited = split_answered(x, answer);
 	call_begin(&o, &x->down);
 	if (!has_begun)

@@ -10,6 +10,7 @@
 #include "router/journal.h"
 #include "router/patience.h"
 #include "router/permit.h"
+#include "router/seek.h"
 #include "router/split.h"
 
 struct ticket_usage attempt_usage(const struct exchange *x) {
@@ -331,6 +332,8 @@ enum next attempt_answered(struct exchange *x, const struct head *head) {
 		split_judge(x, head->status);
 	if (is_refused(x, head, &wait_ms))
 		return retry(x, CAUSE_UPSTREAM_REFUSED, head->status, wait_ms);
+	if (seek_goes_on(x, head->status))
+		return exchange_go(x, STEP_PICK);
 	if (!x->retry_bar && x->split && split_is_doubted(x, head->status) &&
 	    exchange_config(x)->retry.sent && may_retry(x))
 		return retry(x, CAUSE_UPSTREAM_CLOSED, head->status, 0);

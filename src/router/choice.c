@@ -5,10 +5,12 @@
 #include "router/steps.h"
 
 #include "base/clock.h"
+#include "policy/filter.h"
 #include "router/hedge.h"
 #include "router/journal.h"
 #include "router/permit.h"
 #include "router/rank_field.h"
+#include "router/seek.h"
 #include "router/split.h"
 #include "router/tenancy.h"
 
@@ -134,6 +136,31 @@ enum cause choice_reserve(struct exchange *x) {
 	return tenancy_reserve(x, model, &demand);
 }
 
+bool choice_has_others(struct exchange *x) {
+	const struct model *model = arrival_model(x, x->worker->view->snapshot);
+	struct demand demand;
+	struct pick_input input = { .model = model,
+		.demand = &demand,
+		.tried = x->tried,
+		.n_tried = x->may_return ? x->n_denied : x->n_tried,
+		.now_ns = exchange_now_ns(x) };
+	if (!model)
+		return false;
+	make_demand(x, model, &demand);
+	return filter_leaves_well(&x->worker->policies, &input);
+}
+
+/* Nobody is left but those who were asked before: some of them may be asked again. */
+static bool asks_again(struct exchange *x, int outcome, const struct pick_result *pick) {
+	bool is_tried_out = outcome == PICK_E_NONE_LEFT || (outcome == PICK_E_FULL && x->n_tried);
+	if (is_tried_out && x->may_return) { /* who refused it */
+		x->may_return = false;
+		x->n_tried = x->n_denied;
+		return true;
+	}
+	return (outcome || pick->reason >= PICK_ALL_AVOIDED) && seek_returns(x);
+}
+
 enum next step_pick(struct exchange *x) {
 	move_to_current_view(x);
 	if (!x->model)
@@ -160,12 +187,8 @@ enum next step_pick(struct exchange *x) {
 		return NEXT;
 	if (input.is_hedge && (r || pick.reason >= PICK_ALL_AVOIDED))
 		return hedge_take_back(x);
-	if ((r == PICK_E_NONE_LEFT || (r == PICK_E_FULL && x->n_tried)) &&
-	    x->may_return) { /* who refused it before */
-		x->may_return = false;
-		x->n_tried = 0;
+	if (asks_again(x, r, &pick))
 		return NEXT;
-	}
 	if (r == 0 && pick.reason >= PICK_ALL_AVOIDED && x->n_tried >= AVOIDED_TRIES_MAX)
 		r = PICK_E_NONE_LEFT; /* the fleet is away, as others have found before */
 	if (r && !x->resume && turn_again(x, cause_of(x, r))) { /* a stream that goes on keeps its place */

@@ -96,6 +96,7 @@ struct exchange {
 	uint8_t first_address; /* of the row, to begin with */
 	uint8_t n_addresses;   /* of the row that were tried */
 	uint8_t n_tried, n_sends, n_interim;
+	uint8_t n_denied;      /* of the tried, the first: they do not have the response that it is about */
 	uint16_t n_heartbeats; /* since bytes of the answer moved last */
 	uint8_t step, cause, reason, dialect;
 	uint8_t last_cause;        /* why the instance tried last did not do, until another is picked */

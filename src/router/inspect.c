@@ -701,9 +701,13 @@ bool inspect_has_session(const struct inspect *in) {
 	return f->session || !f->rules->n_members || session_member(reading_of(in), f->rules->members[0]);
 }
 
+uint64_t inspect_response(const struct inspect *in) {
+	return in->buf ? facts_of(in)->response : 0;
+}
+
 /* The hash of the id of the stored response that it is about; 0: none so far. */
 static uint64_t response_of(const struct inspect *in) {
-	uint64_t hash = in->buf ? facts_of(in)->response : 0;
+	uint64_t hash = inspect_response(in);
 	if (!hash && in->body == INSPECT_JSON && in->may_name_response)
 		hash = session_text(reading_of(in), WANT_PREVIOUS_RESPONSE);
 	return hash;

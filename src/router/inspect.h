@@ -92,6 +92,10 @@ bool inspect_has_session(const struct inspect *in);
  */
 bool inspect_names_response(const struct inspect *in);
 
+/* A hash of the id of the stored response that its path names, which is no work for who has it; 0: it names
+ * none, or all is forgotten. */
+uint64_t inspect_response(const struct inspect *in);
+
 /* True while it names none, and its body may do so yet. */
 bool inspect_may_name_response(const struct inspect *in);
 

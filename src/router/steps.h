@@ -92,6 +92,9 @@ enum next step_pick(struct exchange *x);
  */
 enum cause choice_reserve(struct exchange *x);
 
+/* Whether somebody who is well can be picked besides those tried, or those denied where others may return. */
+must_use bool choice_has_others(struct exchange *x);
+
 /* --- attempt.c ------------------------------------------------------------------ */
 
 enum next step_connect(struct exchange *x);

@@ -262,7 +262,7 @@ int turn_take(struct exchange *x, enum cause *cause_out) {
 
 	if (t->waiter)
 		return hear(x, cause_out);
-	if (admission_is_open(a))
+	if (admission_is_open(a) || inspect_response(&x->inspect)) /* no work, and a cancel makes room */
 		return 0;
 	t->place.label = label_of(x);
 	if (!admission_is_contended(a, &t->place) && admission_take(a, &t->place))

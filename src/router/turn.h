@@ -6,7 +6,8 @@
  * whose pick finds all instances full, are lent a waiter and posted to the gatekeeper; its
  * verdict wakes them. A request that waited goes on to its pick; when that finds nobody after all
  * it waits again, in front. While it waits it holds no place, and nothing is read from its client
- * beyond what it held before; the client's leaving ends the wait at once.
+ * beyond what it held before; the client's leaving ends the wait at once. What is about a stored response by
+ * its path costs no engine anything, and needs no place.
  *
  * On the worker's thread. A turn is part of its exchange; zeroed it is none.
  */

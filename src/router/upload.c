@@ -49,7 +49,8 @@ static void keep_replay(struct exchange *x, const struct call_in *in) {
 		return;
 	const struct router_config *config = exchange_config(x);
 	bool is_of_use = x->upstream->is_reused || x->n_sends < config->retry.attempts ||
-	    config->hedge.is_enabled || (config->resume.is_enabled && x->inspect.is_streamed);
+	    inspect_response(&x->inspect) || config->hedge.is_enabled ||
+	    (config->resume.is_enabled && x->inspect.is_streamed);
 	if (x->hold.bytes + in->bytes <= REPLAY_BYTES_MAX && is_of_use &&
 	    hold_append(&x->hold, exchange_bufs(x), in->pieces, in->n))
 		return;

@@ -50,6 +50,17 @@ def waiting(front):
     return sum(front.admin("/admission").json()["classes"])
 
 
+def test_to_cancel_a_response_needs_no_place(desk, router):
+    front = router([desk.worker], "--max-concurrent-requests", "1")
+    chats = in_background(2, lambda _: front.chat().status_code)
+    eventually(lambda: desk.n_now == 1 and waiting(front) == 1)
+    cancels = in_background(1, lambda _: front.post("/v1/responses/resp_1/cancel").status_code)
+    eventually(lambda: desk.n_now == 2)
+    assert waiting(front) == 1
+    desk.let_go(3)
+    assert [done.result() for done in chats + cancels] == [200] * 3
+
+
 def test_the_cap_holds_exactly(desk, router):
     """64 clients of two threads, at most 5 at a time: all of them are answered."""
     front = router([desk.worker], "--max-concurrent-requests", "5", router={"threads": 2})

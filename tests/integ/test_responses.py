@@ -101,6 +101,52 @@ def test_it_is_explained_and_remembered(trio, router):
             assert (newest["reason"], newest["chosen"]["instance"]) == ("response_owner", at)
 
 
+def stranger(engines, router, policy):
+    """-> another router for these engines, which has seen none of their answers, and ids of responses, by engine"""
+    before = router(engines, "--policy", "round_robin")
+    with sdk(before) as client:
+        ids = [turn(client) for _ in range(9)]
+    before.stop()
+    return router(engines, "--policy", policy), sorted(ids, key=lambda one: owners(engines, one))
+
+
+@pytest.mark.parametrize("policy", ["round_robin", "random"])
+def test_a_restart_loses_no_response(trio, router, policy):
+    """One engine after another is asked, and who has it is known from then on."""
+    front, ids = stranger(trio, router, policy)
+    with sdk(front) as client:
+        for one in ids:
+            assert client.responses.retrieve(one).id == one
+        for record in front.log(len(ids)):
+            assert record["status"] == 200 and record["attempts"] <= 3
+        assert any(record["attempts"] > 1 for record in front.log())
+        for decision in front.admin("/decisions").json()["decisions"]:
+            *before, last = [attempt["cause"] for attempt in decision["attempts"]]
+            assert set(before) <= {"response_absent"} and last == "none" and decision["no_retry"] is None
+        for one in ids:
+            assert owners([trio[owners(trio, one)[0]]], turn(client, one)) == [0]
+        assert all(record["attempts"] == 1 for record in front.log(2 * len(ids))[len(ids):])
+        assert front.metric("headrace_retries_total") == front.metric("headrace_retries_denied_total") == 0
+
+
+def test_another_router_cancels_and_deletes(trio, router):
+    front, ids = stranger(trio, router, "round_robin")
+    with sdk(front) as client:
+        for one in ids:
+            with pytest.raises(openai.BadRequestError, match="Cannot cancel a synchronous response"):
+                client.responses.cancel(one)
+        for one in ids:
+            client.responses.delete(one)
+            assert owners(trio, one) == []
+            with pytest.raises(openai.NotFoundError, match=f"{one}' not found"):
+                client.responses.retrieve(one)
+        for ask in (client.responses.retrieve, client.responses.delete, client.responses.cancel):
+            with pytest.raises(openai.NotFoundError, match="resp_unknown' not found"):
+                ask("resp_unknown")
+    records = front.log(3 * len(ids) + 3)
+    assert [record["attempts"] for record in records if "resp_unknown" in record["path"]] == [3, 3, 3]
+
+
 def is_not_found(ask):
     """-> whether the answer is 404; while the owner is only left alone for a moment it is another one"""
     try:

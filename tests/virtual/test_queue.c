@@ -98,6 +98,47 @@ static void test_a_bad_priority_is_refused(void **state) {
 	expect_end(w, n_elems(lines));
 }
 
+/* They cost no engine anything; and to cancel the one that has the place makes room for those who wait. */
+static void test_requests_about_a_response_need_no_place(void **state) {
+	static const char *const lines[] = { "GET /v1/responses/r1", "DELETE /v1/responses/r1",
+		"POST /v1/responses/r1/cancel" };
+	for (uint32_t size = 0; size < 2; size++) {
+		struct world *w = one_at_a_time(size);
+		struct peer *first = come(w, "first", ""), *held = busy();
+		struct peer *second = size ? come(w, "second", "") : NULL;
+		for (size_t i = 0; i < n_elems(lines); i++) {
+			char text[96], line[64];
+			snprintf(text, sizeof(text), "%s HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n",
+			    lines[i]);
+			snprintf(line, sizeof(line), "%s HTTP/1.1", lines[i]);
+			struct peer *client = ask(w, text), *engine = net_newest(-1);
+			assert_ptr_not_equal(engine, held);
+			expect_request(engine, line, "");
+			say(w, engine, ANSWER_OK);
+			expect_answer(client, 200, "ok");
+			peer_close(engine);
+			world_settle(w);
+			assert_int_equal(n_waiting(w), size); /* its end is nobody's turn */
+		}
+		expect_turn(w, first, "first");
+		if (second)
+			expect_turn(w, second, "second");
+		expect_end(w, 4 + size);
+	}
+}
+
+/* What goes on from one does. */
+static void test_a_body_that_names_a_response_waits(void **state) {
+	struct world *w = one_at_a_time(1);
+	struct peer *first = come(w, "first", "");
+	struct peer *second = post(w, "/v1/responses", "{\"model\":\"m\",\"previous_response_id\":\"r1\"}");
+	assert_int_equal(n_waiting(w), 1);
+	expect_turn(w, first, "first");
+	say(w, busy(), ANSWER_OK);
+	expect_answer(second, 200, "ok");
+	expect_end(w, 2);
+}
+
 /* Models with a cap of their own do not hold up the others. */
 static void test_models_wait_for_themselves(void **state) {
 	static const struct option_pair models[] = { { "a", "1" } };
@@ -810,6 +851,8 @@ int main(void) {
 		cmocka_unit_test(test_first_come_first_served),
 		cmocka_unit_test(test_high_before_normal_before_low),
 		cmocka_unit_test(test_a_bad_priority_is_refused),
+		cmocka_unit_test(test_requests_about_a_response_need_no_place),
+		cmocka_unit_test(test_a_body_that_names_a_response_waits),
 		cmocka_unit_test(test_models_wait_for_themselves),
 		cmocka_unit_test(test_no_queue),
 		cmocka_unit_test(test_vllm_says_429_and_408),

@@ -1094,7 +1094,11 @@ static uint64_t response_asked_for(const char *method, const char *target, const
 	assert_int_equal(inspect_finish(&in), CAUSE_NONE);
 	inspect_demand(&in, &with, keys, &d);
 	assert_int_equal(inspect_names_response(&in), d.response != 0);
+	uint64_t hash = inspect_response(&in);
+	assert_int_equal(hash != 0, d.response && !in.may_name_response); /* in its body */
+	assert_true(!hash || inspect_response_key(hash, 0) == d.response);
 	inspect_deinit(&in, &pool);
+	assert_true(!inspect_response(&in));
 	assert_int_equal(inspect_names_response(&in), d.response != 0); /* also then */
 	return d.response;
 }

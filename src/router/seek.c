@@ -6,7 +6,7 @@
 /* It does not know of the response, and another one may be asked: nobody said who made it. */
 static bool is_denied(const struct exchange *x, unsigned status) {
 	return status == 404 && inspect_response(&x->inspect) && x->reason != PICK_RESPONSE_OWNER &&
-	    x->keeps_replay && !x->n_interim && x->n_attempts < EXCHANGE_TRIES_MAX;
+	    x->keeps_replay && x->n_attempts < EXCHANGE_TRIES_MAX;
 }
 
 /* Behind those who said so before. */

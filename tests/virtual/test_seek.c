@@ -140,6 +140,45 @@ static void test_other_statuses_are_answers(void **state) {
 	}
 }
 
+/* A cancel of which the first bytes have come. */
+static struct peer *cancel_part(struct world *w, size_t n, const char *text) {
+	char head[160];
+
+	snprintf(head, sizeof(head),
+	    "POST " R1
+	    "/cancel HTTP/1.1\r\nhost: h\r\ncontent-type: text/plain\r\ncontent-length: %zu\r\n\r\n",
+	    n);
+	struct peer *client = ask(w, head);
+	say(w, client, text);
+	return client;
+}
+
+static void test_what_came_late_is_sent_along(void **state) {
+	struct world *w = WORLD("m", "m");
+	struct peer *client = cancel_part(w, 6, "abc"), *first = net_newest(-1);
+	say(w, client, "def");
+	expect_request(first, "POST " R1 "/cancel HTTP/1.1", "abcdef");
+	deny(w, first);
+	struct peer *second = next_after(first);
+	expect_request(second, "POST " R1 "/cancel HTTP/1.1", "abcdef");
+	say(w, second, ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	expect_end(w, 1);
+}
+
+static void test_what_is_not_kept_is_not_sent_around(void **state) {
+	enum { N_BYTES = (1 << 20) + 1 };
+	struct world *w = WORLD("m", "m");
+	char *body = calloc(1, N_BYTES + 1);
+	memset(body, 'x', N_BYTES);
+	w->config.body_limit_bytes = 2 * N_BYTES;
+	struct peer *client = cancel_part(w, N_BYTES, body), *engine = net_newest(-1);
+	deny(w, engine);
+	expect_denied_by(client, engine);
+	free(body);
+	expect_end(w, 1);
+}
+
 static void test_tries_have_an_end(void **state) {
 	struct world *w = WORLD("m");
 	for (unsigned i = 1; i < 70; i++)
@@ -205,6 +244,22 @@ static void test_who_cannot_be_reached_leaves_the_404(void **state) {
 			expect_answer(client, 200, "ok");
 		}
 		assert_int_equal(net_n_connects(-1), 4);
+		expect_end(w, 1);
+	}
+}
+
+/* Also once it is no longer avoided. */
+static void test_who_was_tried_before_is_not_asked_again(void **state) {
+	struct pair label = { SLICE("priority"), SLICE("60") };
+	for (unsigned i = 0; i < 2; i++) {
+		struct world *w = WORLD("m", "m");
+		world_set_labelled(w, i, "m", 1, (struct pairs){ &label, 1 }); /* it comes first */
+		net.moods[i][0] = MOOD_REFUSE;
+		struct peer *client = ask(w, GET_R1), *engine = net_newest(1 - (int)i);
+		world_pass(w, 1100);
+		deny(w, engine);
+		expect_denied_by(client, engine);
+		assert_int_equal(net_n_connects((int)i), 1);
 		expect_end(w, 1);
 	}
 }
@@ -298,10 +353,13 @@ int main(void) {
 		cmocka_unit_test(test_other_requests_are_not_sent_around),
 		cmocka_unit_test(test_a_body_that_names_one_is_not),
 		cmocka_unit_test(test_other_statuses_are_answers),
+		cmocka_unit_test(test_what_came_late_is_sent_along),
+		cmocka_unit_test(test_what_is_not_kept_is_not_sent_around),
 		cmocka_unit_test(test_tries_have_an_end),
 		cmocka_unit_test(test_the_avoided_are_not_asked),
 		cmocka_unit_test(test_the_unhealthy_are_not_asked),
 		cmocka_unit_test(test_who_cannot_be_reached_leaves_the_404),
+		cmocka_unit_test(test_who_was_tried_before_is_not_asked_again),
 		cmocka_unit_test(test_who_said_it_may_be_gone),
 		cmocka_unit_test(test_who_was_busy_is_asked_again),
 		cmocka_unit_test(test_who_has_it_is_learned),

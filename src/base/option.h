@@ -67,8 +67,9 @@ struct option {
 	const char *arg;   /* the value's name in the help; NULL: by type */
 	const char *help;  /* one sentence, small first letter, no full stop */
 	const char *def;   /* the default as a flag would spell it; NULL: empty, false, 0 */
-	const char *const *choices; /* NULL-terminated; ENUM, or STRING that must be one of them */
-	option_check_fn check;      /* may be NULL */
+	/* NULL-terminated; ENUM, in small letters, and taken in any; or STRING that must be one of them */
+	const char *const *choices;
+	option_check_fn check; /* may be NULL */
 	/* UINT, DURATION in ms, SIZE in bytes; max 0: what the member holds. NUMBER: in thousandths, see
 	 * OPTION_ONE; its max is not 0. */
 	uint64_t min, max;

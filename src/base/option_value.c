@@ -249,6 +249,15 @@ static int find_choice(const struct option *row, const char *text) {
 	return -1;
 }
 
+/* In any case; kept as the row has it. */
+static bool check_choice(
+    const struct option *row, json_t *value, const char *path, struct option_sink *sink) {
+	for (int i = 0; json_is_string(value) && row->choices[i]; i++)
+		if (slice_is(slice_of(json_string_value(value)), slice_of(row->choices[i])))
+			return json_string_set(value, row->choices[i]) == 0;
+	return complain_of_type(row, value, path, sink);
+}
+
 static bool check_text(
     const struct option *row, const json_t *value, const char *path, struct option_sink *sink) {
 	if (!json_is_string(value))
@@ -371,8 +380,9 @@ bool option_value_check(const struct option *row, json_t *value, const char *pat
 	if (row->reserved)
 		return true;
 	switch (row->type) {
-	case OPTION_STRING:
 	case OPTION_ENUM:
+		return check_choice(row, value, path, sink);
+	case OPTION_STRING:
 		return check_text(row, value, path, sink);
 	case OPTION_BOOL:
 		return json_is_boolean(value) || complain_of_type(row, value, path, sink);

@@ -172,12 +172,12 @@ static void every_type_from_every_source(void **state) {
 		    NULL },
 		{ "--main-host=h --main-port=1 --main-threads=4294967295 --main-limit=2048 "
 		  "--main-verbose=true "
-		  "--main-colour=blue --main-names=a,b --timeout-wait-long=60000ms --log-port=65535 "
+		  "--main-colour=Blue --main-names=a,b --timeout-wait-long=60000ms --log-port=65535 "
 		  "--log-default=slow",
 		    NULL },
 		{ NULL,
 		    "[main]\nhost = 'h'\nport = 1\nthreads = 4294967295\nlimit = 2048\nverbose = true\n"
-		    "colour = 'blue'\nnames = ['a', 'b']\n[timeout]\nwait_long = '1m'\n"
+		    "colour = 'BLUE'\nnames = ['a', 'b']\n[timeout]\nwait_long = '1m'\n"
 		    "[log]\nport = 65535\ndefault = 'slow'\n" },
 		{ NULL,
 		    "{\"main\":{\"host\":\"h\",\"port\":1,\"threads\":4294967295,\"limit\":\"2k\","

@@ -19,6 +19,8 @@ struct parts {
 #define GENERATION_MASK 0xfffu
 #define MS_MASK         ((UINT64_C(1) << 36) - 1)
 
+_Static_assert(BREAKER_TIME_MAX_MS + BREAKER_TIME_MAX_MS / 10 <= MS_MASK / 2, "an end is ahead, not behind");
+
 /* Which time it was: clocks count on where 36 bits begin anew, after 795 days. */
 static uint64_t time_near(uint64_t ms, uint64_t now_ms) {
 	uint64_t ahead = (ms - now_ms) & MS_MASK;
@@ -159,7 +161,7 @@ bool breaker_settle(struct breaker *b, const struct breaker_limits *limits, stru
     enum breaker_outcome outcome, uint64_t seed, uint64_t now_ms) {
 	uint64_t word = atomic_load_explicit(&b->word, memory_order_relaxed);
 
-	assert(limits->failures <= BREAKER_COUNT_MAX && limits->open_max_ms <= BREAKER_OPEN_MAX_MS);
+	assert(limits->failures <= BREAKER_COUNT_MAX && limits->open_max_ms <= BREAKER_TIME_MAX_MS);
 	assert(limits->successes > 0 && limits->successes <= BREAKER_COUNT_MAX);
 	for (;;) {
 		struct parts p = unpack(word, now_ms);

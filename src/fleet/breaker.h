@@ -35,7 +35,7 @@ struct breaker_limits {
 };
 
 #define BREAKER_COUNT_MAX   255u
-#define BREAKER_OPEN_MAX_MS 86400000u /* of open_max_ms */
+#define BREAKER_TIME_MAX_MS (360 * 86400000ULL) /* of all three: what the word can hold */
 
 /* A zeroed one is closed. */
 struct breaker {

@@ -20,7 +20,6 @@
 #define KIB     (1ULL << 10)
 #define GIB     (1ULL << 30)
 #define HOUR_MS (3600 * 1000ULL)
-#define YEAR_MS (365 * 24 * HOUR_MS)
 
 #define VALIDATION_MAX_MS (24 * HOUR_MS)
 
@@ -260,7 +259,7 @@ static const struct option rows[] = {
 	{ "router", "worker_startup_timeout", .flag = "worker-startup-timeout-secs",
 	    .help =
 		"how long a worker that is being registered may take to be well; a plain number is seconds",
-	    .type = OPTION_DURATION, .def = "600s", .min = 1, .max = 24 * HOUR_MS, .unit_ms = 1000,
+	    .type = OPTION_DURATION, .def = "600s", .min = 1, .max = ROUTER_TIME_MAX_MS, .unit_ms = 1000,
 	    ROUTER(worker_startup_timeout_ms) },
 	{ "router", "model_alias", .flag = "model-alias", .arg = "ALIAS=MODEL...",
 	    .help = "other names of models; they count before those of [alias]", .type = OPTION_LIST,
@@ -398,7 +397,7 @@ static const struct option rows[] = {
 	{ "timeout", "total", .also = "request-timeout-secs",
 	    .help =
 		"for a whole request; a plain number is seconds; --request-timeout-secs with vLLM's router",
-	    .type = OPTION_DURATION, .def = "off", .min = 1, .max = ROUTER_TOTAL_MAX_MS, .unit_ms = 1000,
+	    .type = OPTION_DURATION, .def = "off", .min = 1, .max = ROUTER_TIME_MAX_MS, .unit_ms = 1000,
 	    .can_be_off = true, ROUTER(timeout.total_ms) },
 	{ "timeout", "announce", .help = "after SIGTERM: not ready any more, but still accepting",
 	    .type = OPTION_DURATION, .def = "5s", .max = HOUR_MS, ROUTER(timeout.announce_ms) },
@@ -432,7 +431,7 @@ static const struct option rows[] = {
 		"cache_aware: with more requests than this between the busiest engine and the idlest, and "
 		"beyond balance_rel_threshold, the least loaded is taken; 64 once the other is given; 0 for "
 		"both: never",
-	    .type = OPTION_UINT, .def = "0", .max = 1000000, ROUTER(policies.balance_abs_threshold) },
+	    .type = OPTION_UINT, .def = "0", .max = UINT32_MAX, ROUTER(policies.balance_abs_threshold) },
 	{ "policy", "balance_rel_threshold", .arg = "TIMES",
 	    .help =
 		"cache_aware: how many times the idlest engine's requests the busiest must have for that, 1 "
@@ -440,7 +439,7 @@ static const struct option rows[] = {
 	    .type = OPTION_NUMBER, .def = "0", .max = NUMBER_MAX, ROUTER(policies.balance_rel_threshold) },
 	{ "policy", "eviction_interval",
 	    .help = "taken for vLLM's router, to no effect: the index needs no eviction",
-	    .type = OPTION_DURATION, .def = "120s", .min = 1, .max = YEAR_MS, .unit_ms = 1000 },
+	    .type = OPTION_DURATION, .def = "120s", .min = 1, .max = ROUTER_TIME_MAX_MS, .unit_ms = 1000 },
 	{ "policy", "max_tree_size",
 	    .help = "taken for vLLM's router, to no effect: prefix_index_mb bounds the index",
 	    .type = OPTION_UINT, .def = "67108864", .min = 1, .max = INT64_MAX },
@@ -606,19 +605,19 @@ static const struct option rows[] = {
 	    .type = OPTION_BOOL, .def = "true", ROUTER(health.is_passive) },
 	{ "health", "interval", .flag = "health-interval", .also = "health-check-interval-secs",
 	    .help = "between two probes of an engine; --health-check-interval-secs with vLLM's router",
-	    .type = OPTION_DURATION, .def = "5s", .min = 50, .max = HOUR_MS, .unit_ms = 1000,
+	    .type = OPTION_DURATION, .def = "5s", .min = 50, .max = ROUTER_TIME_MAX_MS, .unit_ms = 1000,
 	    ROUTER(health.interval_ms) },
 	{ "health", "timeout", .flag = "health-timeout", .also = "health-check-timeout-secs",
 	    .help = "for a probe's answer; --health-check-timeout-secs with vLLM's router",
-	    .type = OPTION_DURATION, .def = "3s", .min = 1, .max = HOUR_MS, .unit_ms = 1000,
+	    .type = OPTION_DURATION, .def = "3s", .min = 1, .max = ROUTER_TIME_MAX_MS, .unit_ms = 1000,
 	    ROUTER(health.timeout_ms) },
 	{ "health", "max_errors", .also = "health-failure-threshold",
 	    .help = "failures in a row that make an engine unhealthy; a refused connection does at once; "
 		    "--health-failure-threshold with vLLM's router",
-	    .type = OPTION_UINT, .def = "3", .min = 1, .max = 1000, ROUTER(health.errors_max) },
+	    .type = OPTION_UINT, .def = "3", .min = 1, .max = UINT32_MAX, ROUTER(health.errors_max) },
 	{ "health", "successes", .flag = "health-success-threshold",
 	    .help = "good probes in a row that an unhealthy engine comes back after", .type = OPTION_UINT,
-	    .def = "1", .min = 1, .max = 1000, ROUTER(health.n_good_min) },
+	    .def = "1", .min = 1, .max = UINT32_MAX, ROUTER(health.n_good_min) },
 	{ "health", "endpoint", .flag = "health-check-endpoint", .arg = "PATH",
 	    .help = "what engines are asked for; where it is not there, /v1/models", .type = OPTION_STRING,
 	    .def = "/health", .check = check_path, ROUTER(health.endpoint) },
@@ -648,10 +647,10 @@ static const struct option rows[] = {
 	    .type = OPTION_STRING, .def = "off", ROUTER(explain.log), .fixed = true },
 
 	{ "retry", "attempts", .flag = "retry-max-retries",
-	    .help = "how often one request is sent at most, if engines refuse or lose it; 1 is no retry. "
-		    "What never "
-		    "reached an engine is not counted",
-	    .type = OPTION_UINT, .def = "3", .min = 1, .max = RETRY_ATTEMPTS_MAX, ROUTER(retry.attempts) },
+	    .help = "how often one request is sent at most, if engines refuse or lose it; 1 is no retry, and "
+		    "more "
+		    "than 64 is 64. What never reached an engine is not counted",
+	    .type = OPTION_UINT, .def = "3", .min = 1, .max = UINT32_MAX, ROUTER(retry.attempts) },
 	{ "retry", "statuses", .flag = "retry-statuses", .arg = "STATUS...",
 	    .help = "answers that are taken as refusals, of 408, 429, 500, 502, 503, 504: another engine is "
 		    "asked",
@@ -662,15 +661,15 @@ static const struct option rows[] = {
 	    .type = OPTION_BOOL, .def = "false", ROUTER(retry.sent) },
 	{ "retry", "backoff", .flag = "retry-initial-backoff-ms",
 	    .help = "the wait before the first retry; a number is milliseconds", .type = OPTION_DURATION,
-	    .def = "25ms", .max = 60000, .unit_ms = 1, ROUTER(retry.backoff_ms) },
+	    .def = "25ms", .max = RETRY_BACKOFF_MAX_MS, .unit_ms = 1, ROUTER(retry.backoff_ms) },
 	{ "retry", "backoff_max", .flag = "retry-max-backoff-ms",
 	    .help = "the longest such wait, also of those that engines ask for by Retry-After; a number is "
 		    "milliseconds",
-	    .type = OPTION_DURATION, .def = "1s", .max = 3600000, .unit_ms = 1,
+	    .type = OPTION_DURATION, .def = "1s", .max = RETRY_BACKOFF_MAX_MS, .unit_ms = 1,
 	    ROUTER(retry.backoff_max_ms) },
 	{ "retry", "multiplier", .flag = "retry-backoff-multiplier", .arg = "TIMES",
 	    .help = "so many times as long is each wait as the one before", .type = OPTION_NUMBER, .def = "2",
-	    .min = OPTION_ONE, .max = 100 * OPTION_ONE, ROUTER(retry.multiplier) },
+	    .min = OPTION_ONE, .max = NUMBER_MAX, ROUTER(retry.multiplier) },
 	{ "retry", "jitter", .flag = "retry-jitter-factor", .arg = "PART",
 	    .help = "a wait is shorter or longer by up to this part of it", .type = OPTION_NUMBER,
 	    .def = "0.2", .max = OPTION_ONE, ROUTER(retry.jitter) },
@@ -724,15 +723,15 @@ static const struct option rows[] = {
 	    .max = UINT32_MAX, ROUTER(breaker.limits.successes) },
 	{ "breaker", "open", .flag = "cb-timeout-duration-secs",
 	    .help = "how long it stays open, within a tenth; twice as long each time that it fails again",
-	    .type = OPTION_DURATION, .def = "60s", .min = 1, .max = BREAKER_OPEN_MAX_MS, .unit_ms = 1000,
+	    .type = OPTION_DURATION, .def = "60s", .min = 1, .max = ROUTER_TIME_MAX_MS, .unit_ms = 1000,
 	    ROUTER(breaker.limits.open_ms) },
 	{ "breaker", "open_max", .flag = "breaker-open-max",
 	    .help = "the longest, and how long one is open that was tripped by hand", .type = OPTION_DURATION,
-	    .def = "5m", .min = 1, .max = BREAKER_OPEN_MAX_MS, .unit_ms = 1000,
+	    .def = "5m", .min = 1, .max = ROUTER_TIME_MAX_MS, .unit_ms = 1000,
 	    ROUTER(breaker.limits.open_max_ms) },
 	{ "breaker", "window", .flag = "cb-window-duration-secs",
 	    .help = "failures in a row count together when the first is no older than this",
-	    .type = OPTION_DURATION, .def = "120s", .min = 1, .max = 24 * HOUR_MS, .unit_ms = 1000,
+	    .type = OPTION_DURATION, .def = "120s", .min = 1, .max = ROUTER_TIME_MAX_MS, .unit_ms = 1000,
 	    ROUTER(breaker.limits.window_ms) },
 	{ "breaker", "disabled", .flag = "disable-circuit-breaker",
 	    .help = "the contrary of enabled, as vLLM's router has it", .type = OPTION_BOOL, .def = "false",
@@ -752,7 +751,7 @@ static const struct option rows[] = {
 	    .type = OPTION_UINT, .def = "100", .max = 1u << 20, ROUTER(admission.queue_size) },
 	{ "admission", "queue_timeout", .flag = "queue-timeout-secs",
 	    .help = "how long one waits at most; a plain number is seconds", .type = OPTION_DURATION,
-	    .def = "60s", .min = 1, .max = 24 * HOUR_MS, .unit_ms = 1000,
+	    .def = "60s", .min = 1, .max = ROUTER_TIME_MAX_MS, .unit_ms = 1000,
 	    ROUTER(admission.queue_timeout_ms) },
 	{ "sse", "heartbeat", .help = "between two comments in a stream whose engine is silent",
 	    .type = OPTION_DURATION, .def = "off", .min = 10, .max = HOUR_MS, .can_be_off = true,
@@ -763,7 +762,7 @@ static const struct option rows[] = {
 	{ "vllm", "worker_startup_check_interval",
 	    .help = "how often that router looks for its first engine; to no effect: what is not up yet is "
 		    "asked again and again",
-	    .type = OPTION_DURATION, .def = "30s", .min = 1, .max = YEAR_MS, .unit_ms = 1000 },
+	    .type = OPTION_DURATION, .def = "30s", .min = 1, .max = ROUTER_TIME_MAX_MS, .unit_ms = 1000 },
 	{ "vllm", "history_backend",
 	    .help = "where it keeps responses; memory is to no effect: they are at the engine that made them",
 	    .type = OPTION_ENUM, .choices = histories, .def = "none", ROUTER(history) },

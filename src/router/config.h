@@ -99,7 +99,8 @@ struct router_workers {
 	size_t n;
 };
 
-#define ROUTER_TOTAL_MAX_MS (168 * 3600 * 1000ULL)
+/* Of times that may be as good as for ever, as other routers take them: a century. */
+#define ROUTER_TIME_MAX_MS (100ULL * 365 * 24 * 3600 * 1000)
 
 /* Those that can be off are 0 then. */
 struct router_timeouts {

@@ -201,6 +201,34 @@ static void collect_workers(struct option_set *set, struct router_config *config
 	config->workers = (struct router_workers){ workers, n };
 }
 
+/* The same, named twice by one flag. */
+static bool is_repetition(const struct router_worker *of, const struct router_worker *worker) {
+	if (!of->option || !worker->option || strcmp(of->option, worker->option) ||
+	    strcmp(of->url, worker->url) || of->labels.n != worker->labels.n)
+		return false;
+	for (size_t i = 0; i < of->labels.n; i++)
+		if (strcmp(of->labels.items[i].value, worker->labels.items[i].value))
+			return false;
+	return true;
+}
+
+static void drop_repetitions(struct option_set *set, struct router_workers *workers) {
+	struct router_worker *items = (struct router_worker *)workers->items; /* made by ourselves */
+	size_t n = 0;
+
+	for (size_t i = 0; i < workers->n; i++) {
+		size_t j = 0;
+		while (j < n && !is_repetition(&items[j], &items[i]))
+			j++;
+		if (j < n)
+			option_warning(
+			    set, items[i].option, "%s is there twice: it counts once", items[i].url);
+		else
+			items[n++] = items[i];
+	}
+	workers->n = n;
+}
+
 /* Two urls are one engine, and two names would be one in every log: both would mislead. */
 static void verify_workers(struct option_set *set, const struct router_config *config) {
 	const struct router_worker *w = config->workers.items;
@@ -259,7 +287,7 @@ static void use_proxy_timeout(struct option_set *set, struct router_config *conf
 
 	if (!text || !text_uint(slice_of(text), UINT64_MAX, &seconds))
 		seconds = 300;
-	text_print_duration(u64_min(seconds, ROUTER_TOTAL_MAX_MS / 1000) * 1000, duration);
+	text_print_duration(u64_min(seconds, ROUTER_TIME_MAX_MS / 1000) * 1000, duration);
 	option_default(set, config, "timeout.total", duration);
 }
 
@@ -424,9 +452,19 @@ static void complete_ranks(struct option_set *set, struct rank_defaults *ranks) 
 	ranks->decode = ranks->decode ? ranks->decode : RANKS_AUTO;
 }
 
-static void complete_retry(struct router_config *config) {
+static void clamp_count(
+    struct option_set *set, const char *path, uint32_t *count, uint32_t max, const char *why) {
+	if (*count <= max)
+		return;
+	option_warning(set, path, "%u is taken as %u: %s", *count, max, why);
+	*count = max;
+}
+
+static void complete_retry(struct option_set *set, struct router_config *config) {
 	struct retry_options *retry = &config->retry;
 
+	clamp_count(
+	    set, "retry.attempts", &retry->attempts, RETRY_ATTEMPTS_MAX, "no request is sent more often");
 	retry->refusals = 0;
 	for (size_t i = 0; i < config->retry_statuses.n; i++)
 		retry->refusals |=
@@ -436,18 +474,25 @@ static void complete_retry(struct router_config *config) {
 	retry->backoff_max_ms = u64_max(retry->backoff_max_ms, retry->backoff_ms);
 }
 
-static void clamp_count(struct option_set *set, const char *path, uint32_t *count) {
-	if (*count <= BREAKER_COUNT_MAX)
+static void clamp_time(struct option_set *set, const char *path, uint64_t *time_ms) {
+	char given[TEXT_PRINT_BYTES], taken[TEXT_PRINT_BYTES];
+
+	if (*time_ms <= BREAKER_TIME_MAX_MS)
 		return;
-	option_warning(
-	    set, path, "%u is taken as %u: a breaker counts no further", *count, BREAKER_COUNT_MAX);
-	*count = BREAKER_COUNT_MAX;
+	option_warning(set, path, "%s is taken as %s: a breaker knows no longer time",
+	    text_print_duration(*time_ms, given), text_print_duration(BREAKER_TIME_MAX_MS, taken));
+	*time_ms = BREAKER_TIME_MAX_MS;
 }
 
 /* Without failures: those that nothing but a hand opens. */
 static void complete_breaker(struct option_set *set, struct router_breaker *breaker) {
-	clamp_count(set, "breaker.failures", &breaker->limits.failures);
-	clamp_count(set, "breaker.successes", &breaker->limits.successes);
+	static const char why[] = "a breaker counts no further";
+
+	clamp_count(set, "breaker.failures", &breaker->limits.failures, BREAKER_COUNT_MAX, why);
+	clamp_count(set, "breaker.successes", &breaker->limits.successes, BREAKER_COUNT_MAX, why);
+	clamp_time(set, "breaker.open", &breaker->limits.open_ms);
+	clamp_time(set, "breaker.open_max", &breaker->limits.open_max_ms);
+	clamp_time(set, "breaker.window", &breaker->limits.window_ms);
 	if (!breaker->is_enabled || breaker->is_disabled)
 		breaker->limits.failures = 0;
 	breaker->limits.open_max_ms = u64_max(breaker->limits.open_max_ms, breaker->limits.open_ms);
@@ -475,10 +520,12 @@ void config_verify(struct option_set *set, struct router_config *config) {
 	lower_headers(set, &config->request_id_headers);
 	make_inspect_rules(set, config);
 	collect_workers(set, config);
-	if (config->workers.n > INSTANCE_SLOTS_MAX)
+	if (config->workers.n > INSTANCE_SLOTS_MAX) {
 		option_mistake(set, "worker", "there are more than %d", INSTANCE_SLOTS_MAX);
-	else
+	} else {
+		drop_repetitions(set, &config->workers);
 		verify_workers(set, config);
+	}
 	verify_labels(set, config);
 	pd_config_verify(set, config);
 	vllm_config_verify(set, config);
@@ -494,7 +541,7 @@ void config_verify(struct option_set *set, struct router_config *config) {
 	complete_ranks(set, &config->ranks);
 	choose_workers_file(set, config);
 	verify_worker_api(set, config);
-	complete_retry(config);
+	complete_retry(set, config);
 	complete_breaker(set, &config->breaker);
 	config->timeout.first_byte_all = option_is_given(set, "timeout.first_byte");
 }

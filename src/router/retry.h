@@ -15,7 +15,8 @@
 #include "base/rng.h"
 #include "base/slice.h"
 
-#define RETRY_ATTEMPTS_MAX 64u
+#define RETRY_ATTEMPTS_MAX   64u
+#define RETRY_BACKOFF_MAX_MS 86400000u /* of both waits: twice as long, with jitter, is 32 bits */
 
 /* The statuses that may be refusals. */
 enum retry_status { RETRY_408, RETRY_429, RETRY_500, RETRY_502, RETRY_503, RETRY_504, RETRY_STATUSES };

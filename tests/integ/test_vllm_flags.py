@@ -81,10 +81,24 @@ MEANT = [
     ("--health-check-timeout-secs 1", "health.timeout", 1),
     ("--health-check-interval-secs 1", "health.interval", 1),
     ("--health-check-endpoint /alive", "health.endpoint", "/alive"),
+    # as good as never
+    ("--request-timeout-secs 999999", "timeout.total", 999999),
+    ("--worker-startup-timeout-secs 999999", "router.worker_startup_timeout", 999999),
+    ("--queue-timeout-secs 999999", "admission.queue_timeout", 999999),
+    ("--balance-abs-threshold 1000000000", "policy.balance_abs_threshold", 1000000000),
+    ("--retry-initial-backoff-ms 600000 --retry-max-backoff-ms 7200000", "retry.backoff_max", 7200000),
+    ("--retry-backoff-multiplier 1000", "retry.multiplier", 1000),
+    ("--cb-timeout-duration-secs 999999", "breaker.open", 999999),
+    ("--cb-window-duration-secs 999999", "breaker.window", 999999),
+    ("--health-failure-threshold 100000", "health.max_errors", 100000),
+    ("--health-success-threshold 100000", "health.successes", 100000),
+    ("--health-check-timeout-secs 7200", "health.timeout", 7200),
+    ("--health-check-interval-secs 7200", "health.interval", 7200),
     # logs and keys
     ("--log-dir .", "log.dir", "."),
     *[(f"--log-level {given}", "log.level", taken) for given, taken in
-      (("debug", "debug"), ("info", "info"), ("warn", "warn"), ("error", "error"), ("warning", "warn"), ("critical", "error"))],
+      (("debug", "debug"), ("info", "info"), ("warn", "warn"), ("error", "error"), ("warning", "warn"), ("critical", "error"),
+       ("INFO", "info"), ("Warning", "warn"))],
     ("--prometheus-host 127.0.0.2", "metrics.host", "127.0.0.2"),
     ("--request-id-headers x-mine x-other", "router.request_id_headers", ["x-mine", "x-other"]),
     ("--api-key secret", "upstream.api_key", "(secret)"),
@@ -163,6 +177,22 @@ def test_flags_without_effect_are_told_once(checked, flags):
         done = checked(*ONE, *words)
         line, = done.stderr.splitlines()
         assert done.returncode == 0 and line.startswith(flags.split()[0].removesuffix("-secs")) and ": warning: has no effect" in line
+
+
+@pytest.mark.parametrize("flags, said", [
+    ("--retry-max-retries 100", "100 is taken as 64"), ("--cb-failure-threshold 1000", "1000 is taken as 255"),
+    ("--cb-timeout-duration-secs 99999999", "is taken as 8640h"),
+    ("--worker-urls http://127.0.0.1:3 http://127.0.0.1:3", "http://127.0.0.1:3 is there twice")])
+def test_what_is_more_than_there_can_be_is_told(checked, flags, said):
+    done = checked(*ONE, *flags.split())
+    line, = done.stderr.splitlines()
+    assert done.returncode == 0 and line.startswith(f"{flags.split()[0]}: warning: ") and said in line
+
+
+def test_an_engine_that_is_named_twice_is_one(start, engine):
+    url = engine(["m"]).url
+    front = start(VllmRouter, "--worker-urls", url, url).await_workers(1)
+    assert [s["url"] for s in front.get("/services").json()["services"]] == [url]
 
 
 @pytest.mark.parametrize("flags", REFUSED)

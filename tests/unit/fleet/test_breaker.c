@@ -180,6 +180,20 @@ static void by_hand_it_opens_and_closes(void **state) {
 	assert_false(refuses(&b, 0));
 }
 
+static void the_longest_time_is_kept_where_the_clocks_bits_begin_anew(void **state) {
+	const struct breaker_limits longest = { .failures = 1,
+		.successes = 1,
+		.open_ms = BREAKER_TIME_MAX_MS,
+		.open_max_ms = BREAKER_TIME_MAX_MS };
+	const uint64_t most = BREAKER_TIME_MAX_MS / 5, now_ms = (UINT64_C(1) << 36) - 1;
+	struct breaker b = { 0 };
+
+	assert_true(breaker_settle(&b, &longest, acquire(&b, now_ms), BREAKER_BAD, most, now_ms));
+	uint64_t ms = breaker_peek(&b, now_ms).remaining_ms;
+	assert_int_equal(ms, BREAKER_TIME_MAX_MS + BREAKER_TIME_MAX_MS / 10);
+	assert_true(refuses(&b, now_ms + ms - 1) && !refuses(&b, now_ms + ms));
+}
+
 static void good_word_ends_the_wait_unless_it_was_tripped(void **state) {
 	struct breaker b = opened(0);
 
@@ -261,6 +275,7 @@ int main(void) {
 		cmocka_unit_test(the_seed_moves_the_open_time_by_a_tenth),
 		cmocka_unit_test(late_ends_of_an_older_generation_are_ignored),
 		cmocka_unit_test(by_hand_it_opens_and_closes),
+		cmocka_unit_test(the_longest_time_is_kept_where_the_clocks_bits_begin_anew),
 		cmocka_unit_test(good_word_ends_the_wait_unless_it_was_tripped),
 		cmocka_unit_test(to_look_is_free_of_effects),
 		cmocka_unit_test(of_64_threads_one_probes),

@@ -336,18 +336,24 @@ static void flags_of_vllms_router_for_health(void **state) {
 /* What users of vLLM's router pass to it. */
 static void large_values_of_vllms_router(void **state) {
 	struct reading r = read_config("--worker-urls http://a --cb-failure-threshold 1000 "
-				       "--cb-success-threshold 255 --cb-timeout-duration-secs 14400 "
-				       "--cb-window-duration-secs 14400 --queue-timeout-secs 14400",
+				       "--cb-success-threshold 255 --cb-timeout-duration-secs 999999 "
+				       "--cb-window-duration-secs 99999999 --queue-timeout-secs 999999 "
+				       "--retry-max-retries 100 --health-check-interval-secs 999999999",
 	    NULL);
 	const struct breaker_limits *limits = &r.config.breaker.limits;
 
 	assert_int_equal(option_mistakes(r.config.options), 0);
 	assert_string_equal(r.mistakes,
-	    "--cb-failure-threshold: warning: 1000 is taken as 255: a breaker counts no further\n");
+	    "--retry-max-retries: warning: 100 is taken as 64: no request is sent more often\n"
+	    "--cb-failure-threshold: warning: 1000 is taken as 255: a breaker counts no further\n"
+	    "--cb-window-duration-secs: warning: 99999999s is taken as 8640h: a breaker knows no longer "
+	    "time\n");
+	assert_int_equal(r.config.retry.attempts, RETRY_ATTEMPTS_MAX);
 	assert_true(limits->failures == BREAKER_COUNT_MAX && limits->successes == 255);
-	assert_true(limits->open_ms == 14400000 && limits->open_max_ms == 14400000);
-	assert_int_equal(limits->window_ms, 14400000);
-	assert_int_equal(r.config.admission.queue_timeout_ms, 14400000);
+	assert_true(limits->open_ms == 999999000 && limits->open_max_ms == 999999000);
+	assert_int_equal(limits->window_ms, BREAKER_TIME_MAX_MS);
+	assert_int_equal(r.config.admission.queue_timeout_ms, 999999000);
+	assert_int_equal(r.config.health.interval_ms, 999999999000);
 	release(&r);
 }
 

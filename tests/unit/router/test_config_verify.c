@@ -155,7 +155,8 @@ static void ids_of_single_requests_are_no_sessions(void **state) {
 
 /* Each is told once, not once for each pair. */
 static void many_of_one_engine(void **state) {
-	struct reading r = read_config("--worker-urls http://a http://a http://a http://a", NULL);
+#define ONE "[[worker]]\nurl = 'http://a'\n"
+	struct reading r = read_config("", ONE ONE ONE ONE);
 
 	assert_int_equal(option_mistakes(r.config.options), 3);
 	release(&r);
@@ -222,10 +223,6 @@ static void mistakes_between_values(void **state) {
 		{ "--session-members user,user", NULL,
 		    "--session-members: \"user\" is not known, or there twice: expected some "
 		    "of " INSPECT_MEMBERS_NAMES "\n" },
-		{ "--worker-urls https://a https://A:443", NULL,
-		    "--worker-urls: https://a:443 is there twice\n" },
-		{ "--worker-urls http://a http://A:80/", NULL,
-		    "--worker-urls: http://a:80 is there twice\n" },
 		{ "--worker-urls http://a", "[[worker]]\nurl = 'http://a'\n",
 		    "--worker-urls: http://a:80 is there twice\n" },
 		{ "", "[[worker]]\nurl = 'http://a'\n[[worker]]\nurl = 'http://a:80'\n",
@@ -252,6 +249,30 @@ static void mistakes_between_values(void **state) {
 
 		assert_string_equal(r.mistakes, cases[i].line);
 		assert_int_equal(option_mistakes(r.config.options), 1);
+		release(&r);
+	}
+}
+
+static void what_one_flag_names_twice_is_one(void **state) {
+	static const struct {
+		const char *flags, *lines;
+	} cases[] = {
+		{ "--worker-urls https://a https://A:443",
+		    "--worker-urls: warning: https://a:443 is there twice: it counts once\n" },
+		{ "--worker-urls http://a --worker-urls http://A:80/",
+		    "--worker-urls: warning: http://a:80 is there twice: it counts once\n" },
+		{ "--decode http://a http://a",
+		    "--decode: warning: http://a:80 is there twice: it counts once\n" },
+		{ "--prefill http://a 1 --prefill http://a 1",
+		    "--prefill: warning: http://a:80 is there twice: it counts once\n" },
+	};
+
+	for (size_t i = 0; i < n_elems(cases); i++) {
+		struct reading r = read_config(cases[i].flags, NULL);
+
+		assert_string_equal(r.mistakes, cases[i].lines);
+		assert_int_equal(option_mistakes(r.config.options), 0);
+		assert_int_equal(r.config.workers.n, 1);
 		release(&r);
 	}
 }
@@ -332,7 +353,7 @@ static void the_environment_has_the_total(void **state) {
 		uint64_t total_ms;
 	} cases[] = { { "1800", 1800000 }, { "1", 1000 }, { "0", 0 }, { "", 300000 }, { "x", 300000 },
 		{ "-1", 300000 }, { "1.5", 300000 }, { "60s", 300000 }, { "99999999999999999999", 300000 },
-		{ "18446744073709551615", 168 * 3600000ULL } };
+		{ "18446744073709551615", ROUTER_TIME_MAX_MS } };
 	struct reading r;
 
 	for (size_t i = 0; i < n_elems(cases); i++) {
@@ -478,6 +499,7 @@ int main(void) {
 		cmocka_unit_test(which_engines_speak_tls),
 		cmocka_unit_test(labels_of_other_models_are_told),
 		cmocka_unit_test(mistakes_between_values),
+		cmocka_unit_test(what_one_flag_names_twice_is_one),
 		cmocka_unit_test(logs_go_where_a_folder_is),
 		cmocka_unit_test(the_dialect_has_other_defaults),
 		cmocka_unit_test(the_environment_has_the_total),

@@ -113,7 +113,7 @@ static void mistakes(void **state) {
 		{ "--decode http://a none",
 		    "--decode: expected http://HOST[:PORT] or https://HOST[:PORT]\n" },
 		{ "--prefill http://a --decode http://a", "--decode: http://a:80 is there twice\n" },
-		{ "--prefill http://a http://A:80", "--prefill: http://a:80 is there twice\n" },
+		{ "--prefill http://a 1 http://A:80", "--prefill: http://a:80 is there twice\n" },
 		{ "--vllm-discovery-address 30001", "--vllm-discovery-address: expected HOST:PORT\n" },
 		{ "--vllm-discovery-address a", "--vllm-discovery-address: expected HOST:PORT\n" },
 		{ "--pd-disaggregation --worker-urls http://a",

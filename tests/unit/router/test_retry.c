@@ -49,6 +49,10 @@ static void no_number_of_attempts_overflows(void **state) {
 	rng_init(&rng, 1);
 	steep.multiplier = 1e300;
 	assert_in_range(retry_wait_ms(&steep, UINT32_MAX, &rng), 800, 1200);
+	steep.backoff_ms = steep.backoff_max_ms = RETRY_BACKOFF_MAX_MS;
+	steep.jitter = 1;
+	for (unsigned i = 0; i < 1000; i++)
+		assert_in_range(retry_wait_ms(&steep, 1, &rng), 0, UINT32_MAX);
 }
 
 static void retry_after_is_seconds_or_a_date(void **state) {

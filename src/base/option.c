@@ -209,6 +209,13 @@ void option_print_mistakes(const struct option_set *set, FILE *out) {
 		fprintf(out, "%s\n", set->output[i].text);
 }
 
+bool option_has_said(const struct option_set *set, const char *line) {
+	for (size_t i = 0; i < set->n_output; i++)
+		if (!strcmp(set->output[i].text, line))
+			return true;
+	return false;
+}
+
 /* ---- what is in effect ---- */
 
 void option_store(struct option_set *set, void *config) {

@@ -106,12 +106,18 @@ struct option_default {
 	const char *path, *text; /* as a flag would spell it */
 };
 
+struct option_alias {
+	const char *path, *flag; /* "a-b" */
+};
+
 /* Another program that this one stands in for, with that one's defaults in place of the rows'. */
 struct option_dialect {
 	const char *name;   /* the value of the schema's dialect_path that chooses it */
 	const char *called; /* the program's name that does, where no value is given */
 	const struct option_default *defaults;
 	size_t n_defaults;
+	const struct option_alias *aliases; /* what the help calls flags in place of our names */
+	size_t n_aliases;
 };
 
 /* The prose of the manual page: one line a paragraph; lines that begin with a space stand as they are. */
@@ -185,6 +191,9 @@ size_t option_mistakes(const struct option_set *set);
 /* Mistakes and warnings, one a line, in the order of the file, then variables, then flags. */
 void option_print_mistakes(const struct option_set *set, FILE *out);
 
+/* Is this one of those lines? */
+bool option_has_said(const struct option_set *set, const char *line);
+
 /* Did any source give this value, or is it the default? */
 bool option_is_given(const struct option_set *set, const char *path);
 
@@ -217,7 +226,7 @@ typedef void (*option_verify_fn)(struct option_set *set, void *config);
 
 /*
  * All of the above for a program's main(): flags, file and environment into *config,
- * verified. --help, with the defaults of the dialect that flags and name choose, --man,
+ * verified. --help, with the defaults and names of the dialect that flags and name choose, --man,
  * --version and --check are answered on stdout, mistakes go to stderr. Returns -1 when the program is to run,
  * otherwise its exit code (0 or 2).
  */

@@ -37,6 +37,17 @@ static const char *default_of(const struct option *row, const struct option_dial
 	return row->def ? row->def : "";
 }
 
+static const char *flag_of(const struct option_schema *schema, const struct option *row,
+    const struct option_dialect *dialect, char line[static OPTION_NAME_BYTES]) {
+	option_name_path(row, line);
+	for (size_t i = 0; dialect && i < dialect->n_aliases; i++)
+		if (!strcmp(line, dialect->aliases[i].path)) {
+			snprintf(line, OPTION_NAME_BYTES, "--%s", dialect->aliases[i].flag);
+			return line;
+		}
+	return option_name_flag(schema, row, line);
+}
+
 /* "one of a, b; 1 to 9; default 3": what the schema knows besides the sentence. */
 static void facts_of(const struct option *row, const char *def_text, char line[static OPTION_LINE_BYTES]) {
 	char choices[256] = "", range[128] = "", def[128] = "";
@@ -129,7 +140,7 @@ void option_doc_help(const struct option_schema *schema, const struct option_dia
 		fprintf(out, "\n[%s] %s\n", t->name, t->help);
 		for (const struct option *r = schema->rows; r < schema->rows + schema->n_rows; r++)
 			if (is_in(r, t))
-				help_row(out, option_name_flag(schema, r, name), r, default_of(r, dialect));
+				help_row(out, flag_of(schema, r, dialect, name), r, default_of(r, dialect));
 	}
 	help_file_rows(schema, out);
 	fprintf(out,

@@ -39,9 +39,6 @@ enum router_metrics { ROUTER_METRICS_NONE, ROUTER_METRICS_VLLM };
 enum router_rotation { ROUTER_LOG_NEVER, ROUTER_LOG_DAILY };
 enum router_events { ROUTER_EVENTS_STDERR, ROUTER_EVENTS_BOTH };
 
-/* Where vLLM's router keeps responses of the backend openai. */
-enum router_history { ROUTER_HISTORY_NONE, ROUTER_HISTORY_MEMORY };
-
 /* What the engines are, as vLLM's router asks it; the last two are taken as the first. */
 enum router_backend {
 	ROUTER_BACKEND_VLLM,
@@ -177,7 +174,6 @@ struct router_config {
 	enum router_half_close half_close;
 	enum router_backend backend;
 	enum router_worker_api worker_api;
-	enum router_history history; /* [vllm] */
 	uint64_t worker_startup_timeout_ms;
 	struct option_list cors_origins;  /* none: origins are the engines' business */
 	struct option_map alias_map;      /* [alias] */

@@ -313,7 +313,7 @@ static const struct option_default infinilm_defaults[] = {
 };
 
 const struct option_dialect config_verify_infinilm = { "infinilm", "infini-router", infinilm_defaults,
-	n_elems(infinilm_defaults) };
+	n_elems(infinilm_defaults), NULL, 0 };
 
 static void apply_dialect(struct option_set *set, struct router_config *config) {
 	if (option_is_called(set, config_verify_infinilm.called))

@@ -48,6 +48,19 @@ static void log_lines(const json_t *lines, enum log_level level, const char *eve
 	}
 }
 
+/* What was said of the configuration in use, at the start or by a reload, is not said again. */
+static json_t *new_lines(const json_t *lines, const struct option_set *in_use) {
+	json_t *fresh = json_array();
+
+	for (size_t i = 0; i < json_array_size(lines); i++) {
+		json_t *line = json_array_get(lines, i);
+
+		if (!option_has_said(in_use, json_string_value(line)))
+			json_array_append(fresh, line);
+	}
+	return fresh;
+}
+
 static void log_value(struct line *line, struct slice name, const json_t *value) {
 	char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
 
@@ -365,11 +378,13 @@ static void apply(struct reload *r, struct attempt *a) {
 /* --- the whole ---------------------------------------------------------------------------------- */
 
 static json_t *report_applied(struct reload *r, struct attempt *a) {
-	json_t *report = config_diff(r->router->settings->config, a->config);
+	const struct router_config *in_use = r->router->settings->config;
+	json_t *report = config_diff(in_use, a->config), *fresh = new_lines(a->warnings, in_use->options);
 
 	apply(r, a);
 	r->n_applied++;
-	log_lines(a->warnings, LOG_WARN, "about the configuration");
+	log_lines(fresh, LOG_WARN, "about the configuration");
+	json_decref(fresh);
 	log_applied(report);
 	json_object_set_new(report, "applied", json_true());
 	json_object_set(report, "warnings", a->warnings);

@@ -29,7 +29,20 @@ static const struct option_default defaults[] = {
 	{ "metrics.compat", "vllm" },
 };
 
-const struct option_dialect vllm_config_dialect = { "vllm", "vllm-router", defaults, n_elems(defaults) };
+static const struct option_alias aliases[] = {
+	{ "router.body_limit", "max-payload-size" },
+	{ "router.data_parallel_size", "intra-node-data-parallel-size" },
+	{ "pd.enabled", "vllm-pd-disaggregation" },
+	{ "timeout.total", "request-timeout-secs" },
+	{ "log.level", "log-level" },
+	{ "log.dir", "log-dir" },
+	{ "health.interval", "health-check-interval-secs" },
+	{ "health.timeout", "health-check-timeout-secs" },
+	{ "health.max_errors", "health-failure-threshold" },
+};
+
+const struct option_dialect vllm_config_dialect = { "vllm", "vllm-router", defaults, n_elems(defaults),
+	aliases, n_elems(aliases) };
 
 /* It has one listener for metrics, and several routers on a machine each their own: ours is there, too. */
 static void place_admin(struct option_set *set, struct router_config *config) {
@@ -187,7 +200,7 @@ static void warn_of_others(struct option_set *set, const struct router_config *c
 		option_warning(set, "vllm.worker_startup_check_interval",
 		    "has no effect: the router does not wait for engines, /readiness says whether there is "
 		    "one");
-	if (config->history == ROUTER_HISTORY_MEMORY)
+	if (option_is_given(set, "vllm.history_backend"))
 		option_warning(set, "vllm.history_backend",
 		    "has no effect: responses are kept by the engine that made them");
 	if (config->backend == ROUTER_BACKEND_TRTLLM || config->backend == ROUTER_BACKEND_ANTHROPIC)

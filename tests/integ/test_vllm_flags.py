@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -44,7 +45,6 @@ MEANT = [
     ("--backend vllm", "router.backend", "vllm"),
     ("--runtime sglang", "router.backend", "sglang"),
     ("--enable-igw", "router.enable_igw", True),
-    ("--history-backend none", "vllm.history_backend", "none"),
     # policies
     *[(f"--policy {p}", "policy.default", p) for p in
       ("random", "round_robin", "cache_aware", "power_of_two", "consistent_hash", "rendezvous_hash")],
@@ -106,7 +106,7 @@ MEANT = [
 ]
 
 # taken, and told to be without effect
-IDLE = ["--worker-startup-check-interval 1", "--history-backend memory", "--profile",
+IDLE = ["--worker-startup-check-interval 1", "--history-backend memory", "--history-backend none", "--profile",
         "--eviction-interval 120", "--eviction-interval-secs 60", "--max-tree-size 67108864", "--enable-trace",
         "--otlp-traces-endpoint localhost:4317", "--otel-sampling-ratio 0.5", "--otel-excluded-paths /health /liveness"]
 
@@ -239,6 +239,10 @@ def default_in(text, flag):
     return found and found[1]
 
 
+def named_in(text):
+    return set(re.findall(r"^  (--[a-z0-9-]+)", text, re.M))
+
+
 @pytest.mark.parametrize("flags, defaults", [
     ([], {"--worker-api": "loopback", "--cors-allowed-origins": "*", "--first-byte": "off", "--port": "30000"}),
     (["--dialect", "infinilm"], {"--worker-api": "off", "--port": "8080", "--host": "0.0.0.0"}),
@@ -246,6 +250,15 @@ def default_in(text, flag):
 def test_the_help_has_the_dialects_defaults(checked, flags, defaults):
     text = checked(*flags, "--help").stdout
     assert {flag: default_in(text, flag) for flag in defaults} == defaults
+
+
+def test_the_help_has_the_dialects_names(checked):
+    """One name of each flag: those of the Rust binary, where they differ."""
+    others = {"--data-parallel-size", "--runtime", "--pd-disaggregation", "--eviction-interval-secs"}
+    flags = {word for line in [row[0] for row in MEANT] + IDLE + REFUSED for word in line.split() if word.startswith("--")} - others
+    assert not flags - named_in(checked("--help").stdout)
+    ours = {"--level", "--dir", "--total", "--health-interval"}
+    assert ours <= named_in(checked("--dialect", "headrace", "--help").stdout) and not ours & named_in(checked("--help").stdout)
 
 
 def test_the_help_has_groups(checked):
@@ -306,6 +319,19 @@ def test_levels_from_the_environment(start, env, dotenv, level):
 def test_the_file_is_this_dialects_alone(checked, tmp_path, dialect, code):
     (tmp_path / ".env").write_text("API_KEY_VALIDATION_URLS=nonsense\n")
     assert checked(*ONE, "--dialect", dialect).returncode == code
+
+
+def test_warnings_come_once(start, engine):
+    """What was said at the start is not said at each reload; who asks is told all the same."""
+    front = start(VllmRouter, "--worker-urls", engine(["m"]).url, "--profile", "--history-backend", "memory").await_workers(1)
+    for n in (1, 2):
+        front.process.send_signal(signal.SIGHUP)
+        eventually(lambda: front.stderr.read_text().count("configuration read again: nothing has changed") == n)     # noqa: B023
+    said = front.stderr.read_text()
+    assert said.count("--profile: warning: ") == said.count("--history-backend: warning: ") == 1
+    with http() as client:
+        warnings = client.post(f"{front.admin_url}/reload").json()["warnings"]
+    assert [line.split(":")[0] for line in warnings] == ["--profile", "--history-backend"]
 
 
 def lines_of_days(folder):

@@ -590,6 +590,8 @@ static void files_that_cannot_be_read(void **state) {
 	option_read_file(r.set, "/");
 	finish(&r);
 	assert_string_equal(r.mistakes, "/: Is a directory\n");
+	assert_true(option_has_said(r.set, "/: Is a directory"));
+	assert_false(option_has_said(r.set, "/"));
 	release(&r);
 }
 
@@ -643,6 +645,22 @@ static void the_help_names_every_flag_and_fits(void **state) {
 		assert_non_null(strstr(text, wanted[i]));
 	for (const char *line = text; *line; line += strcspn(line, "\n") + 1)
 		assert_true(strcspn(line, "\n") <= 100);
+	free(text);
+}
+
+static void other_help(const struct option_schema *of, FILE *out) {
+	static const struct option_alias aliases[] = { { "main.host", "listen" } };
+	static const struct option_dialect dialect = { .name = "other", .aliases = aliases, .n_aliases = 1 };
+
+	option_doc_help(of, &dialect, out);
+}
+
+static void the_help_has_a_dialects_names(void **state) {
+	char *text = print(other_help);
+
+	assert_non_null(strstr(text, "  --listen TEXT "));
+	assert_null(strstr(text, "  --host TEXT "));
+	assert_non_null(strstr(text, "  --port N "));
 	free(text);
 }
 
@@ -960,6 +978,7 @@ int main(void) {
 		cmocka_unit_test(files_that_cannot_be_read),
 		cmocka_unit_test(files_have_a_ceiling),
 		cmocka_unit_test(the_help_names_every_flag_and_fits),
+		cmocka_unit_test(the_help_has_a_dialects_names),
 		cmocka_unit_test(the_page_is_troff),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -192,7 +192,10 @@ static void flags_without_effect_are_told(void **state) {
 		    "engine that made them\n" },
 		{ "--runtime trtllm", "--backend: warning: is taken as vllm\n" },
 		{ "--backend anthropic", "--backend: warning: is taken as vllm\n" },
-		{ "--history-backend none --enable-igw --backend sglang", "" },
+		{ "--history-backend none",
+		    "--history-backend: warning: has no effect: responses are kept by the "
+		    "engine that made them\n" },
+		{ "--enable-igw --backend sglang", "" },
 		{ "--profile=false --mini-lb false --service-discovery=false", "" },
 	};
 

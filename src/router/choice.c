@@ -147,6 +147,7 @@ bool choice_has_others(struct exchange *x) {
 	if (!model)
 		return false;
 	make_demand(x, model, &demand);
+	demand.is_indivisible = true;
 	return filter_leaves_well(&x->worker->policies, &input);
 }
 

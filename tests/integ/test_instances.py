@@ -204,7 +204,7 @@ def test_two_names_of_one_engine_are_drained_together(engine, router, start):
     assert ask(front, 6) == [200] * 6 and worker.count("started") == 0
     done(act(front, worker.url, "undrain"))
     eventually(lambda: ask(front, 4) == [200] * 4 and worker.count("started") > 0)
-    assert shown(front)["twin"]["status"] == "ready"
+    eventually(lambda: shown(front)["twin"]["status"] == "ready")
 
 
 def test_a_weight_by_hand(engine, router):

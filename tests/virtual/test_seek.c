@@ -2,6 +2,7 @@
  * gets. */
 #include "policy/session_table.h"
 #include "virtual/expect.h"
+#include "virtual/pairs.h"
 
 #define R1       "/v1/responses/resp_1"
 #define GET_R1   "GET " R1 " HTTP/1.1\r\nhost: h\r\n\r\n"
@@ -300,6 +301,19 @@ static void test_who_was_busy_is_asked_again(void **state) {
 	expect_end(w, 1);
 }
 
+/* Of pairs those have responses that decode, also where they cannot compute a prompt. */
+static void test_of_pairs_those_who_decode_are_asked(void **state) {
+	struct world *w = pairs_world(&pairs_sglang, 1, 2);
+	struct peer *client = ask(w, GET_R1), *first = net_newest(-1);
+
+	deny(w, first);
+	struct peer *next = next_after(first);
+	say(w, next, ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	assert_int_equal(net_n_connects(0), 0);
+	expect_end(w, 1);
+}
+
 /* --- what is learned ---------------------------------------------------------------------------- */
 
 static struct world *world_that_learns(void) {
@@ -362,6 +376,7 @@ int main(void) {
 		cmocka_unit_test(test_who_was_tried_before_is_not_asked_again),
 		cmocka_unit_test(test_who_said_it_may_be_gone),
 		cmocka_unit_test(test_who_was_busy_is_asked_again),
+		cmocka_unit_test(test_of_pairs_those_who_decode_are_asked),
 		cmocka_unit_test(test_who_has_it_is_learned),
 		cmocka_unit_test(test_errors_teach_nothing),
 	};

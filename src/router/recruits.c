@@ -1,7 +1,10 @@
 /*
- * Each entry is a small machine: PENDING, while others are asked; PROCESSING, while it is asked itself, and
- * then until the fleet knows it; DONE and FAILED. entry_end() is its one door out of a job. The fleet changes
- * and the file is written behind what a turn has brought, by one job.
+ * Each entry is a small machine: PENDING, until it is asked for the first time; PROCESSING, while it is asked
+ * again and again, and then until the fleet knows it; DONE and FAILED. entry_end() is its one door out of a
+ * job. Who has a question under way holds one of RECRUITS_ASKED_MAX places; who is to be asked stands in line
+ * for one, in `fresh` while PENDING, later in `again`: those who were never asked come first, and then in the
+ * order in which they were. The fleet changes and the file is written behind what a turn has brought, by one
+ * job.
  */
 #include "router/recruits.h"
 
@@ -29,7 +32,8 @@ struct entry {
 	/* of a job */
 	struct origin *origin;
 	struct fetch fetch;
-	struct timer timer;
+	struct timer timer; /* ends a question, or the time until the next one, or until it is known */
+	struct list turn;   /* recruits->fresh or again */
 	uint64_t until_ms;
 	struct list waiting; /* petitions */
 };
@@ -37,7 +41,8 @@ struct entry {
 struct recruits {
 	struct recruits_options options;
 	struct entry *entries;
-	unsigned n_jobs; /* PROCESSING */
+	struct list fresh, again; /* entries to be asked */
+	unsigned n_asked;         /* entries that are: their fetches are busy */
 	unsigned n_waiting;
 	struct job change;
 	bool is_fleet_changed;
@@ -161,16 +166,30 @@ static void note_change(struct recruits *r, bool is_of_fleet) {
 
 /* --- jobs --------------------------------------------------------------------------------------- */
 
-static void start_next(struct recruits *r);
+/* It is to be asked. */
+static void entry_begin(struct entry *e) {
+	e->status = RECRUIT_PENDING;
+	e->error[0] = '\0';
+	list_push(&e->owner->fresh, &e->turn);
+}
+
+/* Leaves its place, if it has one. */
+static void stop_asking(struct entry *e) {
+	if (!fetch_is_busy(&e->fetch))
+		return;
+	origin_cancel(e->origin, &e->fetch);
+	e->owner->n_asked--;
+}
 
 static void entry_end(struct entry *e, enum recruit_status status) {
 	struct recruits *r = e->owner;
 
 	assert(status >= RECRUIT_DONE);
-	r->n_jobs -= e->status == RECRUIT_PROCESSING;
 	e->status = status;
+	stop_asking(e);
 	origin_free(&e->origin);
 	timer_stop(&e->timer);
+	list_remove(&e->turn);
 	if (status == RECRUIT_DONE)
 		e->error[0] = '\0';
 	list_each_safe (it, &e->waiting) {
@@ -221,7 +240,6 @@ static void entry_fail(struct entry *e) {
 	entry_end(e, RECRUIT_FAILED);
 	forget_failed(r);
 	note_change(r, false);
-	start_next(r);
 }
 
 static void entry_done(struct entry *e) {
@@ -230,7 +248,6 @@ static void entry_done(struct entry *e) {
 	say(e, LOG_INFO, "a worker was registered");
 	entry_end(e, RECRUIT_DONE);
 	note_change(r, false);
-	start_next(r);
 }
 
 static int enlist(struct entry *e) {
@@ -264,44 +281,45 @@ static void ask(struct entry *e) {
 		    : slice_of(terms.health_path),
 		.bearer = instance_key(at, terms.api_key) };
 
+	e->owner->n_asked++;
 	origin_fetch(e->origin, &e->fetch, &request);
+	loop_timer(o->loop, &e->timer, terms.answer_ms + FETCH_CONNECT_MS);
 }
+
+/* Later, unless its time is over. */
+static void ask_again(struct entry *e) {
+	uint64_t now_ms = now_of(e->owner);
+
+	if (now_ms >= e->until_ms)
+		entry_fail(e);
+	else
+		loop_timer(e->owner->options.loop, &e->timer, u64_min(ASK_AGAIN_MS, e->until_ms - now_ms));
+}
+
+static void fill_places(struct recruits *r);
 
 static void on_health(struct fetch *f, int outcome, unsigned status, struct slice body) {
 	struct entry *e = container_of(f, struct entry, fetch);
+	struct recruits *r = e->owner;
 
+	r->n_asked--;
 	if (!outcome && status < 500) { /* keys and paths are not ours to judge */
 		go_in(e);
-		return;
+	} else {
+		if (outcome)
+			snprintf(e->error, sizeof(e->error), "its health: %s",
+			    fetch_outcome_text((enum fetch_outcome)outcome));
+		else
+			snprintf(e->error, sizeof(e->error), "its health: status %u", status);
+		ask_again(e);
 	}
-	if (outcome)
-		snprintf(e->error, sizeof(e->error), "its health: %s",
-		    fetch_outcome_text((enum fetch_outcome)outcome));
-	else
-		snprintf(e->error, sizeof(e->error), "its health: status %u", status);
-	if (now_of(e->owner) >= e->until_ms)
-		entry_fail(e);
-	else
-		loop_timer(
-		    e->owner->options.loop, &e->timer, u64_min(ASK_AGAIN_MS, e->until_ms - now_of(e->owner)));
-}
-
-static void on_timer(struct timer *t) {
-	struct entry *e = container_of(t, struct entry, timer);
-
-	if (e->is_in_fleet)
-		entry_done(e);
-	else if (e->origin)
-		ask(e);
-	else
-		entry_fail(e);
+	fill_places(r);
 }
 
 static void entry_start(struct entry *e) {
 	struct recruits *r = e->owner;
 	const struct recruits_terms terms = r->options.terms(r->options.context);
 
-	r->n_jobs++;
 	e->status = RECRUIT_PROCESSING;
 	e->until_ms = now_of(r) + terms.startup_timeout_ms;
 	fetch_init(&e->fetch, terms.answer_ms, ANSWER_BYTES_MAX, on_health);
@@ -314,10 +332,42 @@ static void entry_start(struct entry *e) {
 	loop_timer(r->options.loop, &e->timer, 0);
 }
 
-static void start_next(struct recruits *r) {
-	for (struct entry *e = r->entries; e && r->n_jobs < RECRUITS_JOBS_MAX; e = e->hh.next)
+static struct entry *take_next(struct recruits *r) {
+	struct list *turn = list_first(list_is_empty(&r->fresh) ? &r->again : &r->fresh);
+
+	if (!turn)
+		return NULL;
+	list_remove(turn);
+	return container_of(turn, struct entry, turn);
+}
+
+static void fill_places(struct recruits *r) {
+	struct entry *e;
+
+	while (r->n_asked < RECRUITS_ASKED_MAX && (e = take_next(r))) {
 		if (e->status == RECRUIT_PENDING)
 			entry_start(e);
+		else
+			ask(e);
+	}
+}
+
+static void on_timer(struct timer *t) {
+	struct entry *e = container_of(t, struct entry, timer);
+	struct recruits *r = e->owner;
+
+	if (e->is_in_fleet) {
+		entry_done(e);
+	} else if (!e->origin) {
+		entry_fail(e);
+	} else if (fetch_is_busy(&e->fetch)) { /* it has many addresses, and all of them are silent */
+		snprintf(e->error, sizeof(e->error), "its health: %s", fetch_outcome_text(FETCH_E_TIMEOUT));
+		stop_asking(e);
+		ask_again(e);
+	} else {
+		list_push(&r->again, &e->turn);
+	}
+	fill_places(r);
 }
 
 /* --- what is asked of it -------------------------------------------------------------------------- */
@@ -329,6 +379,7 @@ static struct entry *entry_new(struct recruits *r, struct recruit **recruit) {
 	e->recruit = *recruit;
 	*recruit = NULL;
 	list_init(&e->waiting);
+	list_init(&e->turn);
 	timer_init(&e->timer, on_timer);
 	struct slice url = e->recruit->spec.instance.name;
 	memcpy(e->url, url.p, url.n);
@@ -347,8 +398,7 @@ static void change(struct entry *e, struct recruit **recruit) {
 
 		assert(!outcome); /* it was checked */
 	} else if (e->status == RECRUIT_FAILED) {
-		e->status = RECRUIT_PENDING;
-		e->error[0] = '\0';
+		entry_begin(e);
 	}
 }
 
@@ -398,9 +448,9 @@ int recruits_put(struct recruits *r, struct recruit **recruit) {
 	if (e)
 		change(e, recruit);
 	else
-		(void)entry_new(r, recruit);
+		entry_begin(entry_new(r, recruit));
 	note_change(r, true);
-	start_next(r);
+	fill_places(r);
 	return 0;
 }
 
@@ -411,7 +461,7 @@ int recruits_remove(struct recruits *r, struct slice url) {
 		return RECRUITS_E_ABSENT;
 	entry_free(e);
 	note_change(r, true);
-	start_next(r);
+	fill_places(r);
 	return 0;
 }
 
@@ -510,6 +560,8 @@ static const char *restore_one(struct recruits *r, const json_t *kept) {
 	struct entry *e = entry_new(r, &recruit);
 	if (json_is_true(json_object_get(kept, "is_done")) && !enlist(e))
 		e->status = RECRUIT_DONE;
+	else
+		entry_begin(e);
 	return NULL;
 }
 
@@ -555,11 +607,13 @@ struct recruits *recruits_new(const struct recruits_options *options) {
 	r->options = *options;
 	job_init(&r->change, on_change);
 	list_init(&r->unsaved);
+	list_init(&r->fresh);
+	list_init(&r->again);
 	if (options->file[0]) {
 		r->save = file_save_new(options->file, on_saved, r);
 		restore(r);
 	}
-	start_next(r);
+	fill_places(r);
 	return r;
 }
 

@@ -1,10 +1,10 @@
 /*
  * recruits: the engines that were registered while the router runs, as the fleet's SOURCE_API.
  *
- * An engine that is new must answer its health question first, which is asked each second until it does or
- * its time is over (a job); then it is in the fleet, and the job is done when the fleet knows it: addresses,
- * models, health. One that is there is put again to change its record in place; an engine of the
- * configuration with its url leaves for it. What failed is kept for a while, to be shown.
+ * An engine that is new must answer its health question first, which is asked each second, or when it is its
+ * turn, until it does or its time is over (a job); then it is in the fleet, and the job is done when the
+ * fleet knows it: addresses, models, health. One that is there is put again to change its record in place; an
+ * engine of the configuration with its url leaves for it. What failed is kept for a while, to be shown.
  *
  * A url without a rank is an engine as a whole, whose ranks the fleet makes of it, and those of its ranks
  * that were registered alone leave for it; where it is registered, none of them can be.
@@ -23,7 +23,7 @@
 #include "router/recruit.h"
 
 #define RECRUITS_MAX        1024u
-#define RECRUITS_JOBS_MAX   64u /* at once; others wait */
+#define RECRUITS_ASKED_MAX  64u /* at a time, for some seconds each; others wait for their turn */
 #define RECRUITS_FAILED_MAX 64u /* are remembered */
 #define RECRUITS_WAIT_MAX   32u /* petitions; who only looks finds a place among those that are left */
 

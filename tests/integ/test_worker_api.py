@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import threading
+from collections import Counter
 from urllib.parse import quote
 
 import pytest
@@ -604,6 +605,60 @@ def test_who_waits_leaves_places_for_others(vllm, port):
     eventually(is_taken)
     for s in sockets:
         s.close()
+
+
+class Silent:
+    """A port of the whole machine that takes connections and says nothing; at each of its addresses it is another worker."""
+
+    def __init__(self, n):
+        self.listener, self.taken = socket.create_server(("", 0), backlog=1024), []
+        self.addresses = [f"127.2.0.{i + 1}" for i in range(n)]
+        threading.Thread(target=self.take, daemon=True).start()
+
+    def urls(self):
+        return [f"http://{address}:{self.listener.getsockname()[1]}" for address in self.addresses]
+
+    def take(self):
+        """They stay open: who asks gives up by himself."""
+        while True:
+            try:
+                self.taken.append(self.listener.accept()[0])
+            except OSError:
+                return
+
+    def asked(self):
+        return Counter(s.getsockname()[0] for s in self.taken)
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for s in self.taken:
+            s.close()
+
+
+@pytest.fixture
+def silent():
+    port = Silent(80)                                                 # more than are asked at a time
+    yield port
+    port.close()
+
+
+@pytest.mark.parametrize("kind", ["refusing", "silent"])
+def test_who_does_not_answer_is_in_nobodys_way(vllm, engine, silent, kind):
+    front, e, port = vllm(router={"worker_startup_timeout": "300s"}, health={"timeout": "1s"}), engine("m"), free_port()
+    for url in silent.urls() if kind == "silent" else [f"http://{address}:{port}" for address in silent.addresses]:
+        assert front.post("/workers", json={"url": url}).status_code == 202
+    assert front.post("/add_worker", params={"url": e.url}).text == f"Successfully added worker: {e.url}"
+    assert front.get("/readiness").status_code == 200 and chats(front, 2) == [200, 200]
+
+
+def test_those_who_do_not_answer_are_asked_in_turn(vllm, silent):
+    front = vllm(router={"worker_startup_timeout": "300s"}, health={"timeout": "200ms"})
+    for url in silent.urls():
+        assert front.post("/workers", json={"url": url}).status_code == 202
+    eventually(lambda: len(silent.asked()) == len(silent.addresses) and min(silent.asked().values()) >= 3)
+    assert {w["job_status"]["status"] for w in workers(front).values()} == {"processing"}
+    assert call(front, "DELETE", "/workers/" + silent.urls()[0]).status_code == 200
 
 
 def test_a_stop_ends_who_waits(vllm):

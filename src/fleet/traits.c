@@ -195,7 +195,7 @@ static const struct {
 	[TRAIT_ZMQ_ADDRESS] = { "zmq_address", read_zmq_address, "expected HOST:PORT" },
 	[TRAIT_TP_SIZE] = { "tp_size", read_tp_size, SIZE_MISTAKE },
 	[TRAIT_DP_SIZE] = { "dp_size", read_dp_size, SIZE_MISTAKE },
-	[TRAIT_PRIORITY] = { "priority", read_priority, "expected 0 to 1000, the higher the sooner" },
+	[TRAIT_PRIORITY] = { "priority", read_priority, "expected 0 to 4294967295, the higher the sooner" },
 	[TRAIT_COST] = { "cost", read_cost, "expected a decimal number, 0 or more" },
 	[TRAIT_PROVIDER] = { "provider", read_provider, "expected openai" },
 	[TRAIT_POLICY] = { "policy", read_policy, "expected the name of a policy" },

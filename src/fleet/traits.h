@@ -54,7 +54,7 @@ enum trait {
 #define TRAITS_PRIORITY 50u
 #define TRAITS_COST     1.0
 
-#define TRAITS_PRIORITY_MAX 1000u
+#define TRAITS_PRIORITY_MAX UINT32_MAX /* as vLLM's router has it */
 #define TRAITS_COST_MAX     1e9
 
 /* What part an instance has in disaggregated serving, and where its partners find it. */

@@ -162,7 +162,7 @@ static const struct {
 } members[] = {
 	{ "model_id", is_model, "model_id is no text of 1 to 256 bytes" },
 	{ "models", are_models, "models is no list of texts of 1 to 256 bytes" },
-	{ "priority", is_priority, "priority is no integer from 0 to 1000" },
+	{ "priority", is_priority, "priority is no integer from 0 to 4294967295" },
 	{ "cost", is_cost, "cost is no number from 0 to 1000000000" },
 	{ "worker_type", is_worker_type, "worker_type is none of regular, prefill, decode" },
 	{ "bootstrap_port", is_port, "bootstrap_port is no number from 1 to 65535" },

@@ -142,12 +142,27 @@ def test_workers_of_the_configuration_are_listed_too(vllm, engine):
     assert "job_status" not in w
 
 
+def test_a_priority_has_the_whole_range_of_the_old_router(vllm, engine, start, tmp_path):
+    a, b, front = engine("m"), engine("m"), vllm(router={"state_dir": str(tmp_path)})
+    register(front, a, priority=4294967294)
+    register(front, b, priority=4294967295)
+
+    def check(front):
+        shown = [(w["priority"], w["labels"]["priority"]) for w in workers(front).values()]
+        before = b.count("finished")
+        assert shown == [(4294967294, "4294967294"), (4294967295, "4294967295")]
+        assert chats(front, 4) == [200] * 4 and b.count("finished") == before + 4
+    check(front)
+    front.kill()
+    check(start(Router, [], ready=2, router={"dialect": "vllm", "state_dir": str(tmp_path)}))
+
+
 @pytest.mark.parametrize("body, status", [
     (b"{", 400), (b"[]", 400), (b"{}", 400), (b'{"url": 7}', 400), (b'{"url": "ftp://h:1"}', 400), (b'{"url": "http://h:1/?q"}', 400),
     (b'{"url": "http://0.0.0.0:1"}', 400), (b'{"url": "http://h:1@x"}', 400), (b'{"url": "http://h:1@65536"}', 400),
     (b'{"url": "http://h:1/path"}', 422), (b'{"url": "http://h:1", "dp_size": 1025}', 422), (b'{"url": "http://h:1", "dp_size": "x"}', 422),
     (b'{"url": "http://h:1", "worker_type": "other"}', 422), (b'{"url": "http://h:1", "priority": -1}', 422),
-    (b'{"url": "http://h:1", "priority": 1001}', 422), (b'{"url": "http://h:1", "cost": 1000000001}', 422),
+    (b'{"url": "http://h:1", "priority": 4294967296}', 422), (b'{"url": "http://h:1", "cost": 1000000001}', 422),
     (b'{"url": "http://h:1", "priority": "1"}', 422), (b'{"url": "http://h:1", "cost": "1"}', 422),
     (b'{"url": "http://h:1", "bootstrap_port": 0}', 422), (b'{"url": "http://h:1", "bootstrap_port": "65536"}', 422),
     (b'{"url": "http://h:1", "labels": {"a": 1}}', 422), (b'{"url": "http://h:1", "labels": []}', 422),

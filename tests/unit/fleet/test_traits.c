@@ -44,7 +44,7 @@ static void every_label_is_read(void **state) {
 		LABEL("zmq_address", "10.0.0.1:5555"),
 		LABEL("tp_size", "8"),
 		LABEL("dp_size", "2"),
-		LABEL("priority", "1000"),
+		LABEL("priority", "4294967295"),
 		LABEL("cost", "0.25"),
 		LABEL("policy", "random"),
 		LABEL("provider", "openai"),
@@ -59,7 +59,7 @@ static void every_label_is_read(void **state) {
 	assert_true(slice_eq(t.residency, SLICE("eu, de")));
 	assert_true(t.zone == traits_word(SLICE("z1")) && t.region == traits_word(SLICE("r1")));
 	assert_true(t.zone != t.region && t.accelerator == traits_word(SLICE("h100")));
-	assert_int_equal(traits_priority(&t), 1000);
+	assert_int_equal(traits_priority(&t), UINT32_MAX);
 	assert_true(traits_cost(&t) == 0.25);
 	assert_true(slice_eq(t.policy, SLICE("random")));
 	assert_int_equal(t.price_in, 150000);
@@ -120,6 +120,8 @@ static void mistakes_are_named_and_not_read(void **state) {
 		LABEL("price_out", "1000000000001"),
 		LABEL("capacity", "many"),
 		LABEL("capacity@m", "many"),
+		LABEL("priority", "4294967296"),
+		LABEL("priority", "-1"),
 	};
 
 	for (size_t i = 0; i < n_elems(labels); i++) {

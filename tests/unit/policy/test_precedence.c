@@ -21,6 +21,20 @@ static void the_highest_gets_all_until_it_may_not(void **state) {
 	}
 }
 
+static void all_numbers_are_told_apart(void **state) {
+	static const struct stand stands[] = { { .labels = "priority=2147483648" },
+		{ .labels = "priority=4294967295" }, { .labels = "priority=4294967294" },
+		{ .labels = "priority=1000" } };
+	struct picks p;
+
+	stands_open(&p, "round_robin", stands, 4);
+	assert_string_equal(stands_picked(&p, ""), "b");
+	assert_string_equal(stands_picked(&p, "b"), "c");
+	assert_string_equal(stands_picked(&p, "bc"), "a");
+	assert_string_equal(stands_picked(&p, "abc"), "d");
+	picks_close(&p);
+}
+
 static void the_ill_come_last_whatever_their_priority(void **state) {
 	static const struct stand stands[] = { { .labels = "priority=90", .state = INSTANCE_UNHEALTHY },
 		{ .labels = NULL }, { .labels = "priority=60" } };
@@ -54,6 +68,7 @@ static void what_is_left_has_its_weights(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_highest_gets_all_until_it_may_not),
+		cmocka_unit_test(all_numbers_are_told_apart),
 		cmocka_unit_test(the_ill_come_last_whatever_their_priority),
 		cmocka_unit_test(what_is_left_has_its_weights),
 	};

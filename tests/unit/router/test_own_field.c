@@ -43,8 +43,8 @@ static void what_they_say_is_read(void **state) {
 	    said("X-Headrace-Privacy: Confidential\r\nx-headrace-origin-zone: a-1\r\n"
 		 "x-headrace-cost-tolerance: 100\r\nx-headrace-deadline-ms: 4294967295\r\n"
 		 "x-headrace-accelerator: h100\r\nx-headrace-priority: low\r\nx-headrace-wait: 2s\r\n"
-		 "X-Worker-Priority: 1000\r\nx-max-cost: 0.5\r\n");
-	assert_int_equal(own.priority_min, 1000);
+		 "X-Worker-Priority: 4294967295\r\nx-max-cost: 0.5\r\n");
+	assert_int_equal(own.priority_min, UINT32_MAX);
 	assert_true(own.cost_max == 0.5);
 	assert_int_equal(own.privacy, PRIVACY_CONFIDENTIAL);
 	assert_true(own.origin_zone == traits_word(SLICE("a-1")));
@@ -82,7 +82,7 @@ static void bad_ones_are_refused(void **state) {
 		"x-headrace-privacy:", "x-headrace-privacy: public\r\nx-headrace-privacy: public",
 		"x-headrace-cost-tolerance: 101", "x-headrace-cost-tolerance: -1",
 		"x-headrace-cost-tolerance: 1.5", "x-headrace-cost-tolerance:", "x-headrace-deadline-ms: 0",
-		"x-worker-priority:", "x-worker-priority: 1001", "x-worker-priority: -1",
+		"x-worker-priority:", "x-worker-priority: 4294967296", "x-worker-priority: -1",
 		"x-worker-priority: high", "x-max-cost:", "x-max-cost: -1", "x-max-cost: 1e3",
 		"x-max-cost: 1000000001", "x-headrace-accelerator:", "x-headrace-accelerator: h100;prefer",
 		"x-headrace-deadline-ms: 4294967296", "x-headrace-deadline-ms: 1s",

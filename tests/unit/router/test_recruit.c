@@ -224,8 +224,8 @@ static void what_is_wrong_is_said(void **state) {
 	} bad[] = {
 		{ ", \"model_id\": \"\"", "model_id is no text of 1 to 256 bytes" },
 		{ ", \"model_id\": \"a\\u0007\"", "model_id is no text of 1 to 256 bytes" },
-		{ ", \"priority\": 1001", "priority is no integer from 0 to 1000" },
-		{ ", \"priority\": 1.5", "priority is no integer from 0 to 1000" },
+		{ ", \"priority\": 4294967296", "priority is no integer from 0 to 4294967295" },
+		{ ", \"priority\": 1.5", "priority is no integer from 0 to 4294967295" },
 		{ ", \"cost\": 1000000000.1", "cost is no number from 0 to 1000000000" },
 		{ ", \"worker_type\": 1", "worker_type is none of regular, prefill, decode" },
 		{ ", \"bootstrap_port\": \" 1\"", "bootstrap_port is no number from 1 to 65535" },

@@ -5,6 +5,7 @@
 #include "router/engine_info.h"
 #include "router/fleet_routes.h"
 #include "router/flush.h"
+#include "router/leavers.h"
 #include "router/recruits.h"
 #include "router/split_breaker.h"
 #include "router/static_fleet.h"
@@ -247,6 +248,7 @@ void control_open_recruits(struct control *c) {
 	list_init(&c->report.flushes);
 	list_init(&c->report.infos);
 	c->report.recruits = recruits_new(&options);
+	c->report.leavers = leavers_new(router->load);
 }
 
 void control_close_recruits(struct control *c) {
@@ -254,4 +256,5 @@ void control_close_recruits(struct control *c) {
 	engine_info_close(&c->report);
 	petitions_close(&c->router.petitions);
 	recruits_free(&c->report.recruits);
+	leavers_free(&c->report.leavers);
 }

@@ -92,16 +92,22 @@ static const struct {
 	[RECRUITS_E_WHOLE] = { 409, "its engine is registered with all of its ranks" },
 };
 
-static void accepted(struct petition *p, struct slice url) {
-	struct report *r = report_of(p);
-	char id[FLEET_VIEW_ID_BYTES], location[FLEET_VIEW_ID_BYTES + 16];
+/* A job is under way: takes the worker. */
+static void set_accepted(struct petition *p, json_t *worker, const char *message) {
+	const char *id = json_string_value(json_object_get(worker, "id"));
+	char location[FLEET_VIEW_ID_BYTES + 16];
 
-	fleet_view_id(url, id);
+	assert(id);
 	snprintf(location, sizeof(location), "/workers/%s", id);
 	petition_set_json(p, 202,
 	    json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:o}", "status", "accepted", "worker_id", id, "job_id",
-		id, "location", location, "success", true, "message",
-		"the worker is registered when it is well", "worker", fleet_view_one(r, url)));
+		id, "location", location, "success", true, "message", message, "worker", worker));
+}
+
+static void accepted(struct petition *p, struct slice url) {
+	struct report *r = report_of(p);
+
+	set_accepted(p, fleet_view_one(r, url), "the worker is registered when it is well");
 	recruits_answer(r->recruits, p);
 }
 
@@ -305,6 +311,20 @@ static void remove_rows(struct removal *removal) {
 	}
 }
 
+/* Of those that are meant: whose records are gone. */
+static void show_leavers(const struct removal *removal) {
+	const struct report *r = removal->report;
+	enum instance_state state;
+
+	for (uint32_t i = 0; i < r->snapshot->n_rows; i++) {
+		const struct snapshot_row *row = &r->snapshot->rows[i];
+
+		if (fleet_view_is_meant(row->instance->spec.url, removal->id_or_url) &&
+		    !fleet_state(r->fleet, row->instance, &state))
+			fleet_view_leave(r, row);
+	}
+}
+
 /* Answers in JSON, with a code, or in text. */
 static void remove_meant(struct petition *p, const struct meant *m, bool is_text) {
 	struct report *r = report_of(p);
@@ -313,15 +333,22 @@ static void remove_meant(struct petition *p, const struct meant *m, bool is_text
 
 	remove_rows(&removal);
 	remove_recruits(&removal);
-	if (removal.n_static)
+	bool is_removed = removal.n_static || removal.n_recruits;
+	if (is_removed) {
+		show_leavers(&removal);
 		r->on_wish(r);
-	if (removal.n_static || removal.n_recruits)
+	}
+	json_t *leaver = fleet_view_leaver(r, m->is);
+	if (leaver && !is_text)
+		set_accepted(p, json_incref(leaver), "the worker is gone when its requests have ended");
+	else if (leaver || is_removed)
 		set_sentence(p, 200, code, "Successfully removed worker: ", m->is, "");
 	else if (removal.why_not)
 		set_sentence(p, is_text ? 200 : 409, code, "Worker ", m->is, removal.why_not);
 	else
 		set_sentence(p, is_text ? 200 : 404, is_text ? NULL : CODE_NOT_FOUND, "Worker ", m->is,
 		    " is not there");
+	json_decref(leaver);
 	recruits_answer(r->recruits, p);
 }
 

@@ -4,7 +4,10 @@
 
 #include "base/decimal.h"
 #include "base/digest.h"
+#include "router/leavers.h"
 #include "router/pairs_json.h"
+
+#define JOB_REMOVE "RemoveWorker"
 
 /* --- ids ------------------------------------------------------------------------------------- */
 
@@ -82,7 +85,8 @@ static json_t *described(struct slice url, struct pairs models, struct pairs lab
 
 static void add_job(json_t *json, const struct recruits_row *row) {
 	static const char *const kept[] = { "tokenizer_path", "reasoning_parser", "tool_parser" };
-	json_t *job = json_pack("{s:s}", "status", recruit_status_text(row->status));
+	json_t *job =
+	    json_pack("{s:s, s:s}", "status", recruit_status_text(row->status), "job_type", "AddWorker");
 
 	if (row->error[0])
 		json_object_set_new(job, "error", json_string(row->error));
@@ -93,6 +97,15 @@ static void add_job(json_t *json, const struct recruits_row *row) {
 		if (value)
 			json_object_set(json, kept[i], value);
 	}
+}
+
+/* It was removed, and requests are there. */
+static void set_leaving(json_t *json, uint64_t n_requests) {
+	json_object_set_new(json, "is_healthy", json_false());
+	json_object_set_new(json, "state", json_string(instance_state_text(INSTANCE_DRAINING)));
+	json_object_set_new(json, "load", json_integer((json_int_t)n_requests));
+	json_object_set_new(
+	    json, "job_status", json_pack("{s:s, s:s}", "status", "processing", "job_type", JOB_REMOVE));
 }
 
 /* Once for each url: two names of one address are two workers to who registered them, and one to routing. */
@@ -202,6 +215,29 @@ static void add_recruit(void *context, const struct recruits_row *row) {
 		json_array_append_new(v->list, of_recruit(row));
 }
 
+static bool has_url(const json_t *list, const json_t *url) {
+	for (size_t i = 0; i < json_array_size(list); i++)
+		if (json_equal(json_object_get(json_array_get(list, i), "url"), url))
+			return true;
+	return false;
+}
+
+/* Unless somebody else has its url by now. */
+static void add_leaver(void *context, const json_t *worker, uint64_t n_requests) {
+	struct listing *v = context;
+	const json_t *url = json_object_get(worker, "url");
+
+	if (!is_wanted(v, slice_of(json_string_value(url))) || has_url(v->list, url))
+		return;
+	json_t *json = json_deep_copy(worker);
+	set_leaving(json, n_requests);
+	json_array_append_new(v->list, json);
+}
+
+static uint64_t now_of(const struct report *report) {
+	return loop_now_ms(report->router->petitions.loop);
+}
+
 static json_t *list_of(const struct report *report, struct slice id_or_url) {
 	const struct snapshot *snap = report->snapshot;
 	struct listing v = { .report = report, .id_or_url = id_or_url, .list = json_array() };
@@ -211,6 +247,7 @@ static json_t *list_of(const struct report *report, struct slice id_or_url) {
 			json_array_append_new(v.list, of_row(report, &snap->rows[i]));
 	find_shown(&v);
 	recruits_each(report->recruits, add_recruit, &v);
+	leavers_each(report->leavers, now_of(report), add_leaver, &v);
 	free(v.shown);
 	return v.list;
 }
@@ -280,6 +317,23 @@ json_t *fleet_view_one(const struct report *report, struct slice id_or_url) {
 	json_t *one = first && !is_its_name(url, id_or_url) ? engine_of(list) : json_incref(first);
 	json_decref(list);
 	return one;
+}
+
+void fleet_view_leave(const struct report *report, const struct snapshot_row *row) {
+	uint64_t now_ms = now_of(report), drain_ms = report->router->settings->config->timeout.drain_ms;
+
+	leavers_add(report->leavers, row->instance, of_row(report, row), now_ms + drain_ms, now_ms);
+}
+
+json_t *fleet_view_leaver(const struct report *report, struct slice id_or_url) {
+	json_t *worker = fleet_view_one(report, id_or_url);
+	const char *type =
+	    json_string_value(json_object_get(json_object_get(worker, "job_status"), "job_type"));
+
+	if (type && !strcmp(type, JOB_REMOVE) && json_integer_value(json_object_get(worker, "load")))
+		return worker;
+	json_decref(worker);
+	return NULL;
 }
 
 json_t *fleet_view_urls(const struct report *report) {

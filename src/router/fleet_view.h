@@ -2,8 +2,8 @@
  * fleet_view: the fleet as clients of vLLM's router and SGLang's gateway expect to see it: workers with ids.
  *
  * One worker is one target of the fleet, whatever sources name it; besides those, engines whose registration
- * is under way or has failed. A worker's id looks like a UUID and is made of its url: it is the same in every
- * router and after every restart.
+ * is under way or has failed, and whose removal is under way (router/leavers.h). A worker's id looks like a
+ * UUID and is made of its url: it is the same in every router and after every restart.
  *
  * Control thread.
  */
@@ -24,6 +24,12 @@ must_use json_t *fleet_view_list(const struct report *report);
 /* The worker that has this id, or this url; of an engine with ranks, when its url without one is meant, all
  * of them as one. NULL: there is none. A new reference. */
 must_use json_t *fleet_view_one(const struct report *report, struct slice id_or_url);
+
+/* Who has just been removed is shown while its requests last, or for the drain time. */
+void fleet_view_leave(const struct report *report, const struct snapshot_row *row);
+
+/* As fleet_view_one(), if requests are at it and that is all that it is there for. */
+must_use json_t *fleet_view_leaver(const struct report *report, struct slice id_or_url);
 
 /* {"urls"}. A new reference. */
 must_use json_t *fleet_view_urls(const struct report *report);

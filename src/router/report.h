@@ -19,6 +19,7 @@
 #include "router/vllm_report.h"
 #include "router/worker.h"
 
+struct leavers;
 struct recruits;
 struct reload;
 
@@ -37,6 +38,7 @@ struct report {
 	struct upgrade *upgrade;
 	struct reload *reload;
 	struct recruits *recruits;
+	struct leavers *leavers;
 	struct list flushes, infos; /* under way (router/flush.h, router/engine_info.h) */
 };
 

@@ -80,7 +80,9 @@ def test_remove_worker_is_always_200(vllm, engine):
     assert front.post("/remove_worker").status_code == 400
 
 
-def test_requests_in_flight_end_when_their_worker_is_removed(vllm, fake):
+@pytest.fixture
+def slow(fake):
+    """-> a worker that answers no request before it may, and that"""
     may_end = threading.Event()
 
     def script(peer):
@@ -88,16 +90,89 @@ def test_requests_in_flight_end_when_their_worker_is_removed(vllm, fake):
             if request[0].startswith(b"POST"):
                 assert may_end.wait(60)
             peer.send(answer(b'{"object":"list","data":[{"id":"m"}]}' if b"/v1/models" in request[0] else b"{}"))
+    yield fake(script, declared=()), may_end
+    may_end.set()
 
-    front, worker = vllm(health={"passive": False}), fake(script, declared=())
-    register(front, worker)
+
+def begin_chat(front):
+    """-> the client's connection; a worker has the request"""
     s = front.connect()
     s.sendall(raw_request(chat_body()))
-    eventually(lambda: any(head.startswith(b"POST") for head, _ in worker.requests))
-    assert call(front, "DELETE", "/workers/" + quote(worker.url, safe="")).status_code == 200
-    assert front.chat().status_code in (404, 503)
+    eventually(lambda: front.get("/workers").json()["stats"]["total_load"] == 1)
+    return s
+
+
+def end_chat(s, may_end):
     may_end.set()
     assert read_to_end(s, b"\r\n\r\n")[0].startswith(b"HTTP/1.1 200")
+
+
+REMOVAL = {"status": "processing", "job_type": "RemoveWorker"}
+
+
+def test_requests_in_flight_end_when_their_worker_is_removed(vllm, slow):
+    front, (worker, may_end) = vllm(health={"passive": False}), slow
+    register(front, worker, labels={"zone": "eu"})
+    s, path = begin_chat(front), "/workers/" + quote(worker.url, safe="")
+    for _ in range(2):
+        reply = call(front, "DELETE", path)
+        body = reply.json()
+        assert reply.status_code == 202 and body["status"] == "accepted" and body["success"] is True and body["message"]
+        assert body["location"] == "/workers/" + body["worker_id"] and body["job_id"] and body["worker"]["job_status"] == REMOVAL
+        shown = front.get(body["location"]).json()
+        assert shown["url"] == worker.url and shown["job_status"] == REMOVAL and shown["labels"] == {"zone": "eu"}
+        assert (shown["load"], shown["is_healthy"], shown["state"]) == (1, False, "draining")
+        assert front.get("/workers").json()["workers"] == [shown]
+    assert front.get("/list_workers").json() == {"urls": []} and front.chat().status_code in (404, 503)
+    end_chat(s, may_end)
+    eventually(lambda: front.get(path).status_code == 404)
+    assert workers(front) == {} and call(front, "DELETE", path).status_code == 404
+
+
+def test_a_removal_is_shown_for_the_drain_time_at_most(vllm, slow):
+    front, (worker, may_end) = vllm(health={"passive": False}, timeout={"drain": "1s"}), slow
+    register(front, worker)
+    s = begin_chat(front)
+    assert front.post("/remove_worker", params={"url": worker.url}).text == f"Successfully removed worker: {worker.url}"
+    eventually(lambda: not workers(front))
+    end_chat(s, may_end)
+
+
+@pytest.mark.parametrize("kind", ["whole", "each"])
+def test_ranks_are_removed_as_one(vllm, slow, kind):
+    """A request is at one of them."""
+    front, (worker, may_end) = vllm(health={"passive": False}), slow
+    for url in [worker.url] if kind == "whole" else [f"{worker.url}@{k}" for k in range(3)]:
+        register(front, url, **{"dp_size": 3} if kind == "whole" else {})
+    s = begin_chat(front)
+    reply = call(front, "DELETE", "/workers/" + worker.url)
+    assert reply.status_code == 202 and reply.json()["worker"]["url"] == worker.url
+    assert [w["job_status"] for w in workers(front).values()] == [REMOVAL]
+    shown = front.get("/workers/" + worker.url).json()
+    assert (shown["url"], shown["load"], shown["job_status"]) == (worker.url, 1, REMOVAL)
+    end_chat(s, may_end)
+    eventually(lambda: not workers(front))
+
+
+def test_one_of_the_configuration_is_shown_while_its_requests_last(vllm, slow):
+    worker, may_end = slow
+    front = vllm([worker], health={"passive": False})
+    s = begin_chat(front)
+    assert front.post("/remove_worker", params={"url": worker.url}).status_code == 200
+    assert (w := workers(front)[worker.url])["job_status"] == REMOVAL and w["source"] == "static"
+    end_chat(s, may_end)
+    eventually(lambda: not workers(front))
+
+
+def test_who_is_registered_again_is_not_shown_as_removed(vllm, slow):
+    front, (worker, may_end) = vllm(health={"passive": False}), slow
+    register(front, worker)
+    s = begin_chat(front)
+    assert call(front, "DELETE", "/workers/" + worker.url).status_code == 202
+    register(front, worker)
+    shown = workers(front)[worker.url]
+    assert front.get("/workers").json()["total"] == 1 and (shown["job_status"]["status"], shown["load"]) == ("done", 0)
+    end_chat(s, may_end)
 
 
 # --- what is registered -----------------------------------------------------------------------------

@@ -338,16 +338,6 @@ struct recruit *recruit_new(const json_t *body, const char **why_out) {
 	return r;
 }
 
-struct recruit *recruit_restore(const json_t *kept, const char **why_out) {
-	json_t *body = json_copy((json_t *)kept);
-
-	if (json_integer_value(json_object_get(body, "priority")) > (json_int_t)TRAITS_PRIORITY_MAX)
-		json_object_set_new(body, "priority", json_integer(TRAITS_PRIORITY_MAX));
-	struct recruit *r = recruit_new(body, why_out);
-	json_decref(body);
-	return r;
-}
-
 struct recruit *recruit_change(const struct recruit *recruit, const json_t *body, const char **why_out) {
 	json_t *json = json_copy(recruit->json);
 	struct recruit *changed = NULL;

@@ -36,9 +36,6 @@ struct recruit {
 /* NULL, and a sentence that says what is wrong. */
 must_use struct recruit *recruit_new(const json_t *body, const char **why_out);
 
-/* Of its json, as it was kept. A priority of before there was a limit counts as that limit. */
-must_use struct recruit *recruit_restore(const json_t *kept, const char **why_out);
-
 /* The same with some members changed, but the url. */
 must_use struct recruit *recruit_change(
     const struct recruit *recruit, const json_t *body, const char **why_out);

@@ -549,7 +549,7 @@ void recruits_sync(struct recruits *r, const struct snapshot *snapshot) {
 /* NULL, or what is wrong with it. */
 static const char *restore_one(struct recruits *r, const json_t *kept) {
 	const char *why;
-	struct recruit *recruit = recruit_restore(json_object_get(kept, "worker"), &why);
+	struct recruit *recruit = recruit_new(json_object_get(kept, "worker"), &why);
 
 	if (!recruit)
 		return why;

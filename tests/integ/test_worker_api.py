@@ -540,13 +540,6 @@ def test_a_spoilt_file_is_no_reason_not_to_start(start, tmp_path, text, n_good):
     assert len(workers(again)) == n_good and "cannot be read" not in again.output()
 
 
-def test_a_priority_of_before_its_limit_is_kept_as_the_most(start, tmp_path):
-    kept = {"worker": {"url": "http://127.0.0.1:1", "priority": 4294967295}, "is_done": True}
-    (tmp_path / "workers.json").write_text(json.dumps({"workers": [kept]}))
-    front = start(Router, [], router={"dialect": "vllm", "state_dir": str(tmp_path)})
-    assert workers(front)["http://127.0.0.1:1"]["priority"] == 1000 and not (tmp_path / "workers.json.bad").exists()
-
-
 def test_a_state_folder_is_made(vllm, engine, tmp_path):
     state = tmp_path / "a" / "b"
     register(vllm(router={"state_dir": str(state)}), engine("m"))

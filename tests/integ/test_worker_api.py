@@ -473,7 +473,7 @@ def test_a_change_leaves_a_failed_engine_for_its_rank_that_serves(vllm, engine, 
     assert call(front, "PUT", "/workers/" + whole, json={"priority": 7}).json()["worker"]["url"] == whole + "@0"
     assert chats(front, 2) == [200, 200]
     now = workers(front)
-    assert (now[whole + "@0"]["job_status"], now[whole + "@0"]["priority"]) == ({"status": "done"}, 7)
+    assert (now[whole + "@0"]["job_status"]["status"], now[whole + "@0"]["priority"]) == ("done", 7)
     assert (now[whole]["job_status"]["status"], now[whole]["priority"]) == ("failed", 50)
     assert call(front, "DELETE", f"/workers/{whole}@0").status_code == 200
     assert call(front, "PUT", "/workers/" + whole, json={"priority": 8}).status_code == 202

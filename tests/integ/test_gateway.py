@@ -265,10 +265,11 @@ def test_clients_may_ask_for_a_priority_and_a_cost(engine, router):
 def test_who_costs_less_gets_more(engine, router, policy):
     engines = [engine(["m"]), engine(["m"])]
     front = router(engines, labels=[{"cost": "3"}, None], policy={"default": policy}, router={"threads": 1})
-    for i in range(40):
-        assert front.chat().status_code == 200
+    assert [front.chat().status_code for _ in range(100)] == [200] * 100
     dear, cheap = (e.count("finished") for e in engines)
-    assert dear < cheap and (policy != "round_robin" or (dear, cheap) == (10, 30))
+    assert dear < cheap
+    if policy == "round_robin":     # what came before both were ready is not exact
+        assert 22 <= dear <= 28
 
 
 # --- somebody else's models ---------------------------------------------------------------

@@ -401,13 +401,15 @@ static bool is_eligible(const struct policy_set *set, const struct filtered *f, 
 	return false;
 }
 
-/* What speaks against the owner. Others may have made room since it was filtered. */
+/* What speaks against the owner, which has what it made whatever its part. Others may have made room since it
+ * was filtered. */
 static uint32_t owner_codes(const struct filter_ask *ask, uint32_t owner) {
 	const struct model *model = ask->input->model;
 	const struct candidate *c = &model->candidates[owner];
 	struct subject s = { c->instance, snapshot_traits(ask->set->snapshot, c) };
 
-	return owner < model->n_candidates ? request_codes(ask, &s) : BIT(FILTER_UNHEALTHY);
+	return owner < model->n_candidates ? request_codes(ask, &s) & ~BIT(FILTER_ROLE_MISMATCH)
+					   : BIT(FILTER_UNHEALTHY);
 }
 
 /* All of it passes within moments. */

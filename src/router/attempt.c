@@ -332,7 +332,7 @@ enum next attempt_answered(struct exchange *x, const struct head *head) {
 		split_judge(x, head->status);
 	if (is_refused(x, head, &wait_ms))
 		return retry(x, CAUSE_UPSTREAM_REFUSED, head->status, wait_ms);
-	if (seek_goes_on(x, head->status))
+	if (seek_goes_on(x, head))
 		return exchange_go(x, STEP_PICK);
 	if (!x->retry_bar && x->split && split_is_doubted(x, head->status) &&
 	    exchange_config(x)->retry.sent && may_retry(x))

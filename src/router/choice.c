@@ -184,6 +184,8 @@ enum next step_pick(struct exchange *x) {
 	uint64_t pick_ns = 0;
 	int r =
 	    x->n_tried < EXCHANGE_TRIES_MAX ? pick_instance(x, &input, &pick, &pick_ns) : PICK_E_NONE_LEFT;
+	if (r && r != PICK_E_FULL && split_yields(x, &demand))
+		r = pick_instance(x, &input, &pick, &pick_ns);
 	if (x->split && split_declines(x, r, &pick))
 		return NEXT;
 	if (input.is_hedge && (r || pick.reason >= PICK_ALL_AVOIDED))

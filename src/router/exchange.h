@@ -106,6 +106,7 @@ struct exchange {
 	uint16_t retry_after_s;    /* what a refusal says; 0: as its cause has it */
 	bool was_retried : 1;      /* an engine that may have had it did not do, and it was sent again */
 	bool may_return : 1;       /* those that refused it may be asked again */
+	bool is_whole : 1;         /* two instances cannot share it (router/split.h) */
 	bool has_continued : 1;    /* 100 Continue was sent */
 	bool is_head : 1;          /* HEAD: the answer has no body */
 	bool is_repeatable : 1;    /* GET, HEAD, OPTIONS: an engine that may have begun does no harm */

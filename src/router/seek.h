@@ -7,7 +7,8 @@
  * costs it next to nothing. That is no retry: nothing has failed, no budget pays for it, and it does not
  * count among the sends of `[retry] attempts`. Of the tried those who said so come first (n_denied), and are
  * not asked again with those who were busy. When nobody is left the 404 is the client's; was it let go for
- * one that could then not be reached, who said it is asked once more.
+ * one that could then not be reached, who said it is asked once more. The connections of a search are kept
+ * where each 404 came in one piece.
  *
  * Part of its exchange, on its thread.
  */
@@ -15,9 +16,9 @@
 
 #include "router/exchange.h"
 
-/* The engine in hand has answered with this status. True: it has no such response, was left, and another one
+/* The engine in hand has answered with this head. True: it has no such response, was left, and another one
  * is to be picked. */
-must_use bool seek_goes_on(struct exchange *x, unsigned status);
+must_use bool seek_goes_on(struct exchange *x, const struct head *answer);
 
 /* Nobody else can be picked. True: the one that said so last may be, and is to be asked again. */
 must_use bool seek_returns(struct exchange *x);

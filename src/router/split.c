@@ -20,7 +20,7 @@ void split_set_phase(struct exchange *x, enum split_phase phase) {
 }
 
 unsigned split_sends(const struct exchange *x) {
-	return x->n_sends - (x->split ? x->split->n_other_sends : 0u);
+	return x->n_sends - x->n_denied - (x->split ? x->split->n_other_sends : 0u);
 }
 
 /* --- what is aside ------------------------------------------------------------------------------ */
@@ -98,11 +98,13 @@ static uint32_t uncached_tokens(struct exchange *x, const struct pick_input *inp
 }
 
 /* When it is picked for the first time. */
-static void begin(struct exchange *x, struct demand *demand, const struct pick_input *input) {
+static void begin(struct exchange *x, const struct pick_input *input) {
 	struct split_body body;
+	bool is_first = !x->resume && !x->hedge && !x->n_attempts;
 
-	demand->is_indivisible = !is_divisible(x, &body);
-	if (demand->is_indivisible || !x->model->first || x->resume || x->hedge || x->n_attempts)
+	if (is_first)
+		x->is_whole = !is_divisible(x, &body);
+	if (!is_first || x->is_whole)
 		return;
 	uint32_t least = exchange_config(x)->pd.min_uncached_tokens;
 	if (least && uncached_tokens(x, input) < least)
@@ -173,17 +175,11 @@ static const struct model *pool_of(const struct exchange *x) {
 	}
 }
 
-/* It is SGLang's own API, and they are not SGLang's. */
-static bool is_foreign(const struct split *p) {
-	return p->body.api == SPLIT_API_GENERATE && p->connector && p->connector != CONNECTOR_SGLANG;
-}
-
 static void aim(struct exchange *x, struct pick_input *input, struct demand *demand) {
 	const struct split *p = x->split;
 
 	x->model = pool_of(x);
 	input->model = x->model;
-	demand->is_indivisible = p->phase == SPLIT_ALONE && is_foreign(p);
 	if (p->phase == SPLIT_ALONE || (p->phase == SPLIT_FIRST && !aside_is_there(&p->decode)))
 		return;
 	input->connector = (enum connector)p->connector;
@@ -208,7 +204,7 @@ static void exclude_enemies(struct exchange *x) {
 
 void split_enter(struct exchange *x, struct demand *demand, struct pick_input *input) {
 	if (!x->split)
-		begin(x, demand, input);
+		begin(x, input);
 	if (!x->split)
 		return;
 	if (x->split->phase != SPLIT_ALONE && (x->resume || !x->model->first)) /* or roles are others since */
@@ -217,6 +213,13 @@ void split_enter(struct exchange *x, struct demand *demand, struct pick_input *i
 	if (x->split->phase == SPLIT_SECOND && !x->split->takes_avoided)
 		exclude_enemies(x);
 	input->n_tried = x->n_tried;
+}
+
+bool split_yields(const struct exchange *x, struct demand *demand) {
+	if (!x->is_whole || demand->is_indivisible || x->model->pool != POOL_ALONE)
+		return false;
+	demand->is_indivisible = true;
+	return true;
 }
 
 /* --- after a pick --------------------------------------------------------------------------------- */
@@ -371,7 +374,9 @@ static void name_model(struct exchange *x) {
 	for (uint32_t i = 0; i < snap->n_models; i++) {
 		const struct model *first = snap->models[i].first;
 
-		for (uint32_t k = 0; first && k < first->n_candidates + first->n_reserve; k++)
+		if (!first || !snap->models[i].decode->n_candidates)
+			continue;
+		for (uint32_t k = 0; k < first->n_candidates + first->n_reserve; k++)
 			if (first->candidates[k].instance == instance_of(x)) {
 				x->model = first;
 				return;
@@ -387,8 +392,10 @@ static enum next picked_first(struct exchange *x, const struct pick_result *pick
 		return exchange_go(x, STEP_CONNECT);
 	}
 	p->connector = (uint8_t)policy_connector(x->worker->policies.options, &pick->traits->kv);
-	if (is_foreign(p))
+	if (p->body.api == SPLIT_API_GENERATE && p->connector != CONNECTOR_SGLANG) { /* it is SGLang's own */
+		x->is_whole = true;
 		return give_up(x);
+	}
 	if (!x->model->name.n)
 		name_model(x);
 	p->prefill_kv = kv_of(x, pick);

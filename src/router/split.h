@@ -72,6 +72,9 @@ void split_set_phase(struct exchange *x, enum split_phase phase);
  * pool it is picked from (x->model then) and what for. */
 void split_enter(struct exchange *x, struct demand *demand, struct pick_input *input);
 
+/* Nobody who does whole requests was picked, and two cannot share it. True: who decodes may have it. */
+must_use bool split_yields(const struct exchange *x, struct demand *demand);
+
 /* The pick came to this; `pick` on 0. True: it goes on otherwise, with another pick. */
 must_use bool split_declines(struct exchange *x, int outcome, const struct pick_result *pick);
 
@@ -120,7 +123,8 @@ bool split_may_repeat(const struct exchange *x);
 /* Is the prefill leg in hand? */
 bool split_is_prefilling(const struct exchange *x);
 
-/* How often what is in hand was sent: each leg has its attempts. */
+/* How often what is in hand was sent: each leg has its attempts. Engines that were asked for a response that
+ * they do not have (router/seek.h) do not count. */
 unsigned split_sends(const struct exchange *x);
 
 /* What was in hand is lost, or was answered with this status (0: by nothing), and is had elsewhere: what is

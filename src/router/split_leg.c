@@ -137,7 +137,8 @@ enum next step_collect(struct exchange *x) {
 }
 
 int split_recv_head(struct exchange *x, struct head_room *room, const struct head **head_out) {
-	bool is_awaited = x->split->phase == SPLIT_DECODE && aside_is_there(&x->split->prefill);
+	bool is_awaited = x->split->phase == SPLIT_DECODE && aside_is_there(&x->split->prefill) &&
+	    !exchange_config(x)->heartbeat_ms; /* which a client may wait for */
 
 	return held_head_recv(x, &x->up, &x->held_head, is_awaited, room, head_out);
 }

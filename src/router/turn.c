@@ -333,7 +333,7 @@ bool turn_again(struct exchange *x, enum cause cause) {
 	else
 		ask_first(x, lack);
 	if (lack == GATE_LACKS_INSTANCE) {
-		x->n_tried = 0;
+		x->n_tried = x->n_denied = 0;
 		if (x->turn.late_cause != CAUSE_SLO_UNATTAINABLE)
 			x->turn.late_cause = (uint8_t)cause;
 	}

@@ -473,6 +473,54 @@ static void test_who_does_not_get_on_is_better_than_nobody(void **state) {
 	finish(w, net_newest(2), client);
 }
 
+/* It is not shared: a unified engine comes first, also where only a decode may have what nobody can do alone.
+ */
+static void test_what_is_not_shared_goes_to_who_does_it_all(void **state) {
+	static const char *const paths[] = { "/v1/messages", "/v1/embeddings", "/tokenize" };
+
+	for (size_t i = 0; i < n_elems(paths); i++)
+		for (int n_unified = 0; n_unified < 2; n_unified++) {
+			struct world *w = pairs_world(&pairs_sglang, 1, 1);
+			if (n_unified)
+				world_set_engine(w, 2, "m", 1);
+			for (unsigned k = 1; k <= 4; k++) {
+				struct peer *client = post(w, paths[i], "{\"model\":\"m\"}");
+
+				say(w, net_newest(1 + n_unified), ANSWER_OK);
+				expect_answer(client, 200, "ok");
+			}
+			assert_int_equal(net_n_connects(-1), net_n_connects(1 + n_unified));
+			expect_end(w, 4);
+		}
+}
+
+/* One that nobody decodes is none for both. */
+static void test_a_pair_without_a_name_is_of_a_model_that_both_have(void **state) {
+	struct pair labels[] = { { SLICE("role"), SLICE("prefill") },
+		{ SLICE("kv_connector"), SLICE("sglang") } };
+	struct world *w = pairs_world(&pairs_sglang, 1, 1);
+
+	world_set_labelled(w, 0, "a,m", 1, (struct pairs){ labels, 2 });
+	struct peer *client = post(w, CHAT, "{\"messages\":[]}");
+	say(w, net_newest(0), PREFILLED("7"));
+	finish(w, net_newest(1), client);
+}
+
+/* Who is to be told that it is waited for is told. */
+static void test_heartbeats_need_the_streams_head(void **state) {
+	struct world *w = pairs_world(&pairs_sglang, 1, 1);
+
+	w->config.heartbeat_ms = 1000;
+	struct peer *client = post(w, CHAT, SPOKEN), *decode = net_newest(1);
+	say(w, decode, SSE_HEAD);
+	world_pass(w, 1500);
+	say_chunk(w, decode, "data: {}\n\n");
+	say(w, decode, "0\r\n\r\n");
+	expect_answer(client, 200, ": heartbeat\n\ndata: {}\n\n");
+	expect_idle(w);
+	expect_end(w, 1);
+}
+
 /* Where both are asked at once the prefill ends with it, and not when the wait for another one is over. */
 static void test_a_decode_refuses_while_it_is_prefilled(void **state) {
 	struct world *w = pairs_world(&pairs_sglang, 1, 2);
@@ -579,6 +627,9 @@ int main(void) {
 		cmocka_unit_test(test_one_request_breaks_no_pair),
 		cmocka_unit_test(test_who_gets_on_with_no_decode_is_passed_over),
 		cmocka_unit_test(test_who_does_not_get_on_is_better_than_nobody),
+		cmocka_unit_test(test_what_is_not_shared_goes_to_who_does_it_all),
+		cmocka_unit_test(test_a_pair_without_a_name_is_of_a_model_that_both_have),
+		cmocka_unit_test(test_heartbeats_need_the_streams_head),
 		cmocka_unit_test(test_a_decode_refuses_while_it_is_prefilled),
 		cmocka_unit_test(test_a_retry_is_denied_once),
 		cmocka_unit_test(test_a_stream_that_is_cut_goes_on_at_one),

@@ -162,6 +162,15 @@ static bool asks_again(struct exchange *x, int outcome, const struct pick_result
 	return (outcome || pick->reason >= PICK_ALL_AVOIDED) && seek_returns(x);
 }
 
+/* Is there nobody who would do for a request that two cannot share? The avoided do, but for a search. */
+static bool is_lacking(const struct exchange *x, int outcome, const struct pick_result *pick) {
+	if (x->n_tried >= EXCHANGE_TRIES_MAX)
+		return false;
+	if (outcome)
+		return outcome != PICK_E_FULL;
+	return pick->reason >= PICK_ALL_AVOIDED && inspect_response(&x->inspect);
+}
+
 enum next step_pick(struct exchange *x) {
 	move_to_current_view(x);
 	if (!x->model)
@@ -184,7 +193,7 @@ enum next step_pick(struct exchange *x) {
 	uint64_t pick_ns = 0;
 	int r =
 	    x->n_tried < EXCHANGE_TRIES_MAX ? pick_instance(x, &input, &pick, &pick_ns) : PICK_E_NONE_LEFT;
-	if (r && r != PICK_E_FULL && split_yields(x, &demand))
+	if (is_lacking(x, r, &pick) && split_yields(x, &demand))
 		r = pick_instance(x, &input, &pick, &pick_ns);
 	if (x->split && split_declines(x, r, &pick))
 		return NEXT;

@@ -216,7 +216,9 @@ void split_enter(struct exchange *x, struct demand *demand, struct pick_input *i
 }
 
 bool split_yields(const struct exchange *x, struct demand *demand) {
-	if (!x->is_whole || demand->is_indivisible || x->model->pool != POOL_ALONE)
+	bool is_whole = x->is_whole || inspect_names_response(&x->inspect);
+
+	if (!is_whole || demand->is_indivisible || x->model->pool != POOL_ALONE)
 		return false;
 	demand->is_indivisible = true;
 	return true;
@@ -367,21 +369,30 @@ static struct kv_traits kv_of(const struct exchange *x, const struct pick_result
 	return kv;
 }
 
-/* Both are of one model, also where none was asked for. */
+static bool has_instance(const struct model *model, const struct instance *inst) {
+	for (uint32_t i = 0; i < model->n_candidates + model->n_reserve; i++)
+		if (model->candidates[i].instance == inst)
+			return true;
+	return false;
+}
+
+/* Both are of one model, also where none was asked for: one that somebody decodes, if there is one. */
 static void name_model(struct exchange *x) {
 	const struct snapshot *snap = x->view->snapshot;
+	const struct model *any = NULL;
 
 	for (uint32_t i = 0; i < snap->n_models; i++) {
-		const struct model *first = snap->models[i].first;
+		const struct model *model = &snap->models[i];
 
-		if (!first || !snap->models[i].decode->n_candidates)
+		if (!model->first || !has_instance(model->first, instance_of(x)))
 			continue;
-		for (uint32_t k = 0; k < first->n_candidates + first->n_reserve; k++)
-			if (first->candidates[k].instance == instance_of(x)) {
-				x->model = first;
-				return;
-			}
+		if (!any || model->decode->n_candidates)
+			any = model->first;
+		if (model->decode->n_candidates)
+			break;
 	}
+	if (any)
+		x->model = any;
 }
 
 static enum next picked_first(struct exchange *x, const struct pick_result *pick) {
@@ -392,10 +403,9 @@ static enum next picked_first(struct exchange *x, const struct pick_result *pick
 		return exchange_go(x, STEP_CONNECT);
 	}
 	p->connector = (uint8_t)policy_connector(x->worker->policies.options, &pick->traits->kv);
-	if (p->body.api == SPLIT_API_GENERATE && p->connector != CONNECTOR_SGLANG) { /* it is SGLang's own */
-		x->is_whole = true;
+	x->is_whole = p->body.api == SPLIT_API_GENERATE && p->connector != CONNECTOR_SGLANG;
+	if (x->is_whole) /* it is SGLang's own API */
 		return give_up(x);
-	}
 	if (!x->model->name.n)
 		name_model(x);
 	p->prefill_kv = kv_of(x, pick);

@@ -313,6 +313,23 @@ static void test_of_pairs_those_who_decode_are_asked(void **state) {
 	expect_end(w, 1);
 }
 
+/* Before a unified one that refused a moment ago. */
+static void test_who_decodes_is_asked_before_the_avoided(void **state) {
+	struct world *w = pairs_world(&pairs_sglang, 1, 1);
+	world_set_engine(w, 2, "m", 1);
+	world_set_engine(w, 3, "m", 1);
+	const struct snapshot *snap = w->worker.view->snapshot;
+	for (uint32_t row = 0; row < snap->n_rows; row++)
+		if (slice_eq(snap->rows[row].instance->spec.name, SLICE("e3")))
+			instance_avoid(snap->rows[row].instance, loop_now_ms(&w->worker.loop));
+	struct peer *client = ask(w, GET_R1);
+	deny(w, net_newest(2));
+	say(w, net_newest(1), ANSWER_OK);
+	expect_answer(client, 200, "ok");
+	assert_int_equal(net_n_connects(-1), 2);
+	expect_end(w, 1);
+}
+
 /* --- what is learned ---------------------------------------------------------------------------- */
 
 static struct world *world_that_learns(void) {
@@ -410,6 +427,7 @@ int main(void) {
 		cmocka_unit_test(test_who_said_it_may_be_gone),
 		cmocka_unit_test(test_who_was_busy_is_asked_again),
 		cmocka_unit_test(test_of_pairs_those_who_decode_are_asked),
+		cmocka_unit_test(test_who_decodes_is_asked_before_the_avoided),
 		cmocka_unit_test(test_who_has_it_is_learned),
 		cmocka_unit_test(test_errors_teach_nothing),
 		cmocka_unit_test(test_options_teach_nothing),

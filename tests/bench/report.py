@@ -129,7 +129,7 @@ class Samples:
         return max(found, default=(0, None))[1]
 
     def rows(self):
-        rows = [self.row(key) for key in self.of if self.of[key]]
+        rows = [self.row(key) for key in list(self.of) if self.of[key]]
         for workload, subject, why in self.failures:
             row = {"workload": workload, "subject": subject, "connections": None, "ops": 0}
             rows.append(row | dict.fromkeys(ROW) | {"errors": 1, "config": {"error": why}})
